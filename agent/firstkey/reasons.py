@@ -1,0 +1,321 @@
+"""The published list of reason codes: why something was skipped, refused or failed.
+
+The same word stands in the journal, the report and the documentation, each with its remedy.
+A code is never renamed or reused: programs match on it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Reason(NamedTuple):
+    """One published reason: a code for programs, a meaning and a remedy for people."""
+
+    code: str
+    meaning: str
+    remedy: str
+
+
+class Refusal(NamedTuple):
+    """Why one thing was not done: the reason, and a sentence that names the thing."""
+
+    reason: Reason
+    detail: str
+
+
+ALL: dict[str, Reason] = {}
+
+
+def _reason(code: str, meaning: str, remedy: str) -> Reason:
+    if code in ALL:
+        raise ValueError(f"reason code {code} is defined twice")
+    ALL[code] = Reason(code, meaning, remedy)
+    return ALL[code]
+
+
+# --- the metadata service ---------------------------------------------------------------------
+
+NO_KEY_PAIR = _reason(
+    "no-key-pair",
+    "The instance was launched without a key pair; there is no launch key to install.",
+    "Nothing to do. To have one, launch the instance with a key pair (--key-name).",
+)
+IMDS_DISABLED = _reason(
+    "imds-disabled",
+    "The metadata service is switched off for this instance.",
+    "Switch it on: aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled",
+)
+IMDS_UNREACHABLE = _reason(
+    "imds-unreachable",
+    "The metadata service gave no answer in time.",
+    "Check the network: ip route get 169.254.169.254; then run: firstkey keys -v",
+)
+IMDS_ERROR = _reason(
+    "imds-error",
+    "The metadata service answered with an error of its own.",
+    "Nothing, if it passes: firstkey tries again. Otherwise run: firstkey keys -v",
+)
+BAD_REQUEST = _reason(
+    "bad-request",
+    "The metadata service called the request malformed (400).",
+    "Check TokenTTLSec= (1 to 21600) and Endpoints= with: firstkey config",
+)
+BAD_ANSWER = _reason(
+    "bad-answer",
+    "The answer does not look like one of the metadata service.",
+    "Check that Endpoints= names the metadata service and that nothing stands in between: firstkey keys -v",
+)
+ANSWER_TOO_LARGE = _reason(
+    "answer-too-large",
+    "The answer is larger than any genuine one; it was cut off and not used.",
+    "Check that Endpoints= names the metadata service and that nothing stands in between: firstkey keys -v",
+)
+REDIRECT_REFUSED = _reason(
+    "redirect-refused",
+    "The service answered with a redirect, which the metadata service never does; it was not followed.",
+    "Check that nothing intercepts HTTP on the way: firstkey keys -v",
+)
+TOKEN_TIMEOUT = _reason(
+    "token-timeout",
+    "The token request got no answer although the service accepts connections.",
+    "Raise the hop limit: aws ec2 modify-instance-metadata-options --instance-id ID"
+    " --http-put-response-hop-limit 2",
+)
+TOKEN_REFUSED = _reason(
+    "token-refused",
+    "The service refused to hand out a token.",
+    "If the service is genuine, check IMDSv2 on the instance; with Version=1, no token is asked for.",
+)
+TOKEN_REJECTED = _reason(
+    "token-rejected",
+    "The service rejected a fresh token twice (401).",
+    "Check the clock and that all answers come from the same service: firstkey keys -v",
+)
+V1_DISABLED = _reason(
+    "v1-disabled",
+    "The service answers only requests with a token, and none could be had.",
+    "Set Version=auto or Version=2 in firstkey.conf, and see why the token request failed: firstkey keys -v",
+)
+
+# --- keys -------------------------------------------------------------------------------------
+
+NOT_A_PUBLIC_KEY = _reason(
+    "not-a-public-key",
+    "The line is not a public key that OpenSSH would take on its own (one line, no options).",
+    "Look at it with: firstkey keys; import a proper public key as the key pair of the instance.",
+)
+
+# --- users and their files --------------------------------------------------------------------
+
+NO_SUCH_USER = _reason(
+    "no-such-user",
+    "The user does not exist on this system.",
+    "Create the account, or set Create=yes in its [User NAME] section.",
+)
+INVALID_USER_NAME = _reason(
+    "invalid-user-name",
+    "The name is not one that an account can have.",
+    "Correct it in Users= or on the command line.",
+)
+HOME_MISSING = _reason(
+    "home-missing",
+    "The user's home directory does not exist; firstkey does not make homes of existing accounts.",
+    "Create it with: mkhomedir_helper NAME",
+)
+SYMLINK_REFUSED = _reason(
+    "symlink-refused",
+    "A part of the path is a symbolic link that somebody other than root could have placed.",
+    "Replace the link by the real directory or file.",
+)
+SHARED_FILE = _reason(
+    "shared-file",
+    "AuthorizedKeysFile names one file for several users; a key in it would let its owner in as any of them.",
+    "Use %u or %h in AuthorizedKeysFile, or set AuthorizedKeysFile= in the [User NAME] section.",
+)
+NOT_A_REGULAR_FILE = _reason(
+    "not-a-regular-file",
+    "Something that is not a regular file stands where the file belongs.",
+    "Move it away.",
+)
+NOT_A_DIRECTORY = _reason(
+    "not-a-directory",
+    "Something that is not a directory stands where a directory belongs.",
+    "Move it away.",
+)
+UNSAFE_DIRECTORY = _reason(
+    "unsafe-directory",
+    "A directory on the path can be written by others than root and the user.",
+    "Mend it with: chmod go-w DIRECTORY",
+)
+BAD_MODES = _reason(
+    "bad-modes",
+    "The owner or mode of a part of the path makes sshd ignore the file (StrictModes).",
+    "Mend it with: chmod go-w PATH, or chown NAME PATH",
+)
+FILE_TOO_LARGE = _reason(
+    "file-too-large",
+    "The file is larger than any that firstkey would rewrite.",
+    "Look at what is in it; a file of keys is rarely larger than a few KiB.",
+)
+PERMISSION_DENIED = _reason(
+    "permission-denied",
+    "The user has no right to the file, so sshd has none either.",
+    "Check owner and mode of each directory on the path: namei -l PATH",
+)
+READ_ONLY = _reason(
+    "read-only",
+    "The file system is read-only, or the file is immutable.",
+    "Remount it read-write, or clear the flag with: chattr -i PATH",
+)
+NO_SPACE = _reason(
+    "no-space",
+    "No space or no quota is left on the file system.",
+    "Free some space: df -h PATH; df -i PATH",
+)
+IO_ERROR = _reason(
+    "io-error",
+    "The kernel reported an error while the file was read or written.",
+    "Check the disk: dmesg",
+)
+CONCURRENT_CHANGE = _reason(
+    "concurrent-change",
+    "Another program kept changing the file while firstkey merged the keys into it.",
+    "Run it again: firstkey run",
+)
+TIMED_OUT = _reason(
+    "timed-out",
+    "It took too long and was given up.",
+    "Check the file system or the program that is named: dmesg",
+)
+AUTHORIZED_KEYS_DISABLED = _reason(
+    "authorized-keys-disabled",
+    "sshd reads no authorized_keys file for this user (AuthorizedKeysFile none).",
+    "Set AuthorizedKeysFile in sshd_config for this user.",
+)
+USER_CREATE_FAILED = _reason(
+    "user-create-failed",
+    "The account could not be created as configured.",
+    "Correct the [User NAME] section; the program's own words are in the detail.",
+)
+SUDOERS_INVALID = _reason(
+    "sudoers-invalid",
+    "visudo rejected the rule; it was not put in place.",
+    "Correct Sudo= in the [User NAME] section.",
+)
+SUDO_MISSING = _reason(
+    "sudo-missing",
+    "sudo is not installed, so the rule could not be checked and was not put in place.",
+    "Install sudo in the image, or drop Sudo= from the [User NAME] section.",
+)
+REDIRECT_WITHOUT_USER = _reason(
+    "redirect-without-user",
+    "RedirectRoot=yes has nobody to redirect to, so root gets the launch keys as they are.",
+    "Name another user in Users=.",
+)
+KEY_LEFT_IN_PLACE = _reason(
+    "key-left-in-place",
+    "A launch key of an earlier instance stays: somebody gave its line other options since.",
+    "If it is not wanted any more, remove the line by hand.",
+)
+
+# --- host keys --------------------------------------------------------------------------------
+
+SSHD_MISSING = _reason(
+    "sshd-missing",
+    "sshd is not installed; OpenSSH's defaults are assumed.",
+    "Install it: apt-get install openssh-server, or dnf install openssh-server",
+)
+SSHD_CONFIG_INVALID = _reason(
+    "sshd-config-invalid",
+    "sshd rejects its configuration; OpenSSH's defaults are assumed. sshd will not start like this.",
+    "See what it says: sshd -t",
+)
+KEYGEN_MISSING = _reason(
+    "keygen-missing",
+    "ssh-keygen is not installed.",
+    "Install it: apt-get install openssh-client, or dnf install openssh",
+)
+KEYGEN_REFUSED = _reason(
+    "keygen-refused",
+    "The system's ssh-keygen does not make keys of this type (FIPS mode refuses ed25519).",
+    "Nothing, if another type was made; otherwise name the types in [HostKeys] Types=.",
+)
+KEYGEN_FAILED = _reason(
+    "keygen-failed",
+    "ssh-keygen failed.",
+    "See its own words in the detail; run it by hand: ssh-keygen -A",
+)
+HOST_KEY_BROKEN = _reason(
+    "host-key-broken",
+    "The host key cannot be loaded; it was set aside and made anew (a power cut leaves such files).",
+    "Nothing; clients that knew the old key will warn. Look at the file that was set aside.",
+)
+HOST_KEY_ENCRYPTED = _reason(
+    "host-key-encrypted",
+    "The host key is protected by a passphrase, so sshd cannot load it by itself.",
+    "Remove the passphrase with: ssh-keygen -p -f FILE, or drop the HostKey line.",
+)
+HOST_KEY_CLONED = _reason(
+    "host-key-cloned",
+    "The host key belongs to another instance: it came along in the image.",
+    "Nothing; it was replaced. Seal images before you share them: firstkey seal",
+)
+HOST_KEY_FOREIGN = _reason(
+    "host-key-foreign",
+    "The host key is older than this instance and was not made by firstkey; other instances may have it too.",
+    "To replace such keys, set Regenerate=new-instance in [HostKeys].",
+)
+HOST_KEY_TYPE_UNKNOWN = _reason(
+    "host-key-type-unknown",
+    "The name of the HostKey file does not say which type of key belongs there.",
+    "Name it like ssh_host_ed25519_key, or make it by hand: ssh-keygen -t TYPE -f FILE",
+)
+REGENERATION_OFF = _reason(
+    "regeneration-off",
+    "Regenerate= in [HostKeys] does not allow this key to be made or replaced.",
+    "Set Regenerate=clones, or make the key by hand: ssh-keygen -A",
+)
+
+# --- firstkey itself --------------------------------------------------------------------------
+
+NEEDS_ROOT = _reason(
+    "needs-root",
+    "This needs root.",
+    "Run it again with sudo, or on a tree of your own with --root DIR.",
+)
+CONFIG_INVALID = _reason(
+    "config-invalid",
+    "The configuration has a mistake; the default stands in its place.",
+    "Correct the line that is named; check with: firstkey config --check",
+)
+LEDGER_DAMAGED = _reason(
+    "ledger-damaged",
+    "The ledger cannot be trusted (damaged, or not root's own); it was set aside, and revokes nothing.",
+    "Look through the authorized_keys files for launch keys of earlier instances by hand.",
+)
+ALREADY_RUNNING = _reason(
+    "already-running",
+    "Another firstkey is at work on the same system.",
+    "Wait for it to end, or see what it does: systemctl status firstkey",
+)
+DISABLED = _reason(
+    "disabled",
+    "firstkey is switched off, by firstkey=off on the kernel command line or by /etc/firstkey/disabled.",
+    "Remove the one that is named.",
+)
+DEPENDENCY_MISSING = _reason(
+    "dependency-missing",
+    "A Python package that this needs is not installed.",
+    "Install the package that is named.",
+)
+CONSOLE_FAILED = _reason(
+    "console-failed",
+    "The console could not be written; everything else is done.",
+    "Nothing, if the instance has no console; otherwise look at /dev/console.",
+)
+INTERNAL_ERROR = _reason(
+    "internal-error",
+    "firstkey met something that it was not built for.",
+    "Please report it, with the output of: firstkey run -v",
+)
