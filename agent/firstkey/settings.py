@@ -1,0 +1,269 @@
+"""The settings: one table of all there are, and how the text of each is read.
+
+Everything that names a setting is held to this table: the defaults, `firstkey config`, the manual page
+and the commented file that the package installs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+# poll(2) takes its time limit as milliseconds in an int, so a time must stay below 24 days.
+_LONGEST_TIME = 7 * 86400.0
+
+# systemd.time(7), "Parsing Time Spans". Lower-case m is a minute, upper-case M a month.
+_SECONDS = {
+    **dict.fromkeys(("usec", "us", "µs", "μs"), 1e-6),
+    **dict.fromkeys(("msec", "ms"), 1e-3),
+    **dict.fromkeys(("seconds", "second", "sec", "s", ""), 1.0),
+    **dict.fromkeys(("minutes", "minute", "min", "m"), 60.0),
+    **dict.fromkeys(("hours", "hour", "hr", "h"), 3600.0),
+    **dict.fromkeys(("days", "day", "d"), 86400.0),
+    **dict.fromkeys(("weeks", "week", "w"), 7 * 86400.0),
+    **dict.fromkeys(("months", "month", "M"), 2629800.0),
+    **dict.fromkeys(("years", "year", "y"), 31557600.0),
+}
+_BOOLEANS = {
+    **dict.fromkeys(("1", "yes", "y", "true", "t", "on"), True),
+    **dict.fromkeys(("0", "no", "n", "false", "f", "off"), False),
+}
+
+_Value = TypeVar("_Value")
+Parser = Callable[[str], Any]
+
+
+class Setting(NamedTuple):
+    """One setting.
+
+    `section` is `User` for those of `[User NAME]`; `field` is its name in the values of `config`. A default
+    that is a tuple makes it a list, and `parse` then reads one item of it. `parse` raises ValueError where
+    the text is not what `accepts` says.
+    """
+
+    section: str
+    key: str
+    field: str
+    default: Any
+    parse: Parser
+    accepts: str
+    description: str
+
+    @property
+    def is_list(self) -> bool:
+        """Whether assignments add up to a list of words."""
+        return isinstance(self.default, tuple)
+
+    @property
+    def resets(self) -> tuple[str, ...]:
+        """The texts that bring the default back: nothing, and a list's keyword for its default."""
+        return ("", "auto") if self.default == ("auto",) else ("",)
+
+
+def _checked(good: object, value: _Value) -> _Value:
+    if not good:
+        raise ValueError
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time span in seconds: `30`, `5s`, `1h 30min`, `500ms`; the units are systemd.time(7)'s."""
+    span = r"([0-9]+(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)\s*([a-zA-Zµμ]*)"
+    parts = re.findall(span, text)
+    leftover = re.sub(span, "", text).strip()
+    _checked(parts and not leftover and all(unit in _SECONDS for _, unit in parts), text)
+    return round(sum(float(number) * _SECONDS[unit] for number, unit in parts), 6)
+
+
+def _time(*, least: float) -> Parser:
+    def parse(text: str) -> float:
+        value = seconds(text)
+        return _checked(least <= value <= _LONGEST_TIME, value)
+
+    return parse
+
+
+def _token_ttl(text: str) -> int:
+    value = seconds(text)
+    return int(_checked(1 <= value <= 21600 and value.is_integer(), value))
+
+
+def boolean(text: str) -> bool:
+    """A truth value in one of the words that systemd takes, in any case."""
+    try:
+        return _BOOLEANS[text.lower()]
+    except KeyError as error:
+        raise ValueError from error
+
+
+def _one_of(*choices: str) -> Parser:
+    return lambda text: _checked(text in choices, text)
+
+
+def account_name(text: str) -> str:
+    """A name that a user or a group can have (useradd(8)): never a number, an option or a path.
+
+    `ALL` is refused although useradd may take it: in sudoers(5) it means everybody.
+    """
+    good = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?", text) and text != "ALL"
+    return _checked(good, text)
+
+
+def endpoint(text: str) -> str:
+    """An address of the metadata service, `http://IP[:PORT]`: never a name that must be looked up."""
+    import socket
+
+    parts = re.fullmatch(r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?/?", text)
+    if not parts:
+        raise ValueError
+    v4, v6, port = parts.groups()
+    try:
+        socket.inet_pton(socket.AF_INET if v4 else socket.AF_INET6, v4 or v6)
+    except OSError as error:
+        raise ValueError from error
+    return _checked(port is None or 1 <= int(port) <= 65535, text.rstrip("/"))
+
+
+def _line(text: str) -> str:
+    return _checked(text.isprintable(), text)
+
+
+def _sudo_rule(text: str) -> str:
+    # A backslash at the end would continue the line in the sudoers file.
+    return _checked(text.isprintable() and not text.endswith("\\"), text)
+
+
+def _shell(text: str) -> str:
+    # A colon would end the field in passwd(5).
+    return _checked(text.isprintable() and re.fullmatch(r"/[^\s:]*[^\s:/]", text), text)
+
+
+def _authorized_keys_file(text: str) -> str:
+    """A pattern as sshd_config(5) has it; `~/` is what people write for its `%h/`."""
+    pattern = re.sub(r"^~/", "%h/", text)
+    good = re.fullmatch(r"(?:/|%h/)(?:[^\s%]|%[%huU])*(?<!/)", pattern)
+    return _checked(good and text.isprintable(), pattern)
+
+
+_SPAN = "a time such as 30, 5s or 2min"
+
+SETTINGS = (
+    Setting(
+        "IMDS", "Endpoints", "endpoints", default=("http://169.254.169.254", "http://[fd00:ec2::254]"),
+        parse=endpoint, accepts="http://IP or http://IP:PORT with a literal address",
+        description="Where the metadata service is asked, in order of preference.",
+    ),
+    Setting(
+        "IMDS", "Version", "version", default="auto",
+        parse=_one_of("auto", "2", "1"), accepts="auto, 2 or 1",
+        description="The version of the metadata service to speak.",
+    ),
+    Setting(
+        "IMDS", "TokenTTLSec", "token_ttl", default=21600,
+        parse=_token_ttl, accepts="a time in whole seconds from 1 to 21600 (6 h)",
+        description="How long the session token that is asked for may live.",
+    ),
+    Setting(
+        "IMDS", "RequestTimeoutSec", "request_timeout", default=2.0,
+        parse=_time(least=1e-3), accepts=f"{_SPAN}, from 1ms to 1 week",
+        description="How long one request may take before it is tried again.",
+    ),
+    Setting(
+        "IMDS", "BootTimeoutSec", "boot_timeout", default=30.0,
+        parse=_time(least=0), accepts=f"{_SPAN}, from 0 to 1 week",
+        description="How long the boot is held at most until the metadata service answers.",
+    ),
+    Setting(
+        "Keys", "Users", "users", default=("root",),
+        parse=account_name, accepts="names of accounts",
+        description="Who gets the launch keys.",
+    ),
+    Setting(
+        "Keys", "Revoke", "revoke", default="previous-instance",
+        parse=_one_of("previous-instance", "never"), accepts="previous-instance or never",
+        description="Which launch keys that firstkey installed earlier are taken away again.",
+    ),
+    Setting(
+        "Keys", "RedirectRoot", "redirect_root", default=False,
+        parse=boolean, accepts="yes or no",
+        description="Whether root's copy of the launch keys only tells which user to log in as.",
+    ),
+    Setting(
+        "HostKeys", "Types", "types", default=("auto",),
+        parse=_one_of("rsa", "ecdsa", "ed25519"), accepts="auto alone, or some of rsa, ecdsa and ed25519",
+        description="Which types of host keys this host has.",
+    ),
+    Setting(
+        "HostKeys", "Regenerate", "regenerate", default="clones",
+        parse=_one_of("clones", "missing", "new-instance", "never"),
+        accepts="clones, missing, new-instance or never",
+        description="Which host keys are made or replaced.",
+    ),
+    Setting(
+        "HostKeys", "Console", "console", default=True,
+        parse=boolean, accepts="yes or no",
+        description="Whether fingerprints and public host keys are written to the console.",
+    ),
+    Setting(
+        "User", "Create", "create", default=False,
+        parse=boolean, accepts="yes or no",
+        description="Whether the account is made where it does not exist.",
+    ),
+    Setting(
+        "User", "Groups", "groups", default=(),
+        parse=account_name, accepts="names of groups",
+        description="The supplementary groups of the account.",
+    ),
+    Setting(
+        "User", "Shell", "shell", default="/bin/bash",
+        parse=_shell, accepts="an absolute path without blanks or colons",
+        description="The login shell of the account.",
+    ),
+    Setting(
+        "User", "Sudo", "sudo", default="",
+        parse=_sudo_rule, accepts="the part of a sudoers line behind the user's name, on one line",
+        description="What the account may do through sudo.",
+    ),
+    Setting(
+        "User", "AuthorizedKeysFile", "authorized_keys_file", default="",
+        parse=_authorized_keys_file,
+        accepts="a path that starts with / or ~/, has no blanks and no tokens but %h, %u, %U and %%",
+        description="Where the account's launch keys go.",
+    ),
+    Setting(
+        "Watch", "IntervalSec", "interval", default=0.0,
+        parse=_time(least=0), accepts=f"{_SPAN}, from 0 to 1 week",
+        description="How often the daemon looks for new launch keys after the first answer.",
+    ),
+    Setting(
+        "Image", "Publisher", "publisher", default="",
+        parse=_line, accepts="one line of text",
+        description="Who publishes the image.",
+    ),
+    Setting(
+        "Image", "Contact", "contact", default="",
+        parse=_line, accepts="one line of text",
+        description="Where users of the image can turn to.",
+    ),
+    Setting(
+        "Image", "Description", "description", default="",
+        parse=_line, accepts="one line of text",
+        description="What the image is.",
+    ),
+)  # fmt: skip
+
+SECTIONS: dict[str, dict[str, Setting]] = {}
+for _setting in SETTINGS:
+    SECTIONS.setdefault(_setting.section, {})[_setting.key] = _setting
+
+
+def text_of(value: object) -> str:
+    """A setting's value as it would stand in the file: reading it again gives the same value."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return " ".join(value)
+    if isinstance(value, (int, float)):
+        return f"{value:.6f}".rstrip("0").rstrip(".")
+    return str(value)
