@@ -1,0 +1,212 @@
+"""The catalogue of events: everything that firstkey says, each with an identity that never changes.
+
+An event's MESSAGE_ID and name are a published format: programs match on them, and the journal's
+catalogue (`systemd/firstkey.catalog`, shown by `journalctl -x`) explains each with its cause and
+remedy. New identities come from `systemd-id128 new`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+from firstkey import reasons
+
+# The levels of syslog(3), which the journal and sd-daemon(3) share.
+ERR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
+
+FIELD_LIMIT = 512
+"""Characters of a field that are kept: an error page in an answer must not become the log."""
+
+
+class Entry(NamedTuple):
+    """One thing that happened: the event, and the fields that tell it from others of its kind.
+
+    Made by calling an event, so that no field is missing and none can forge a line or move a cursor.
+    """
+
+    event: Event
+    fields: dict[str, str]
+
+    @property
+    def message(self) -> str:
+        """The sentence, on one line; where something went wrong, with what to do next."""
+        sentence = self.event.template.format_map(self.fields).rstrip()
+        remedy = self.fields.get("remedy")
+        if remedy and self.event.priority <= WARNING:
+            return f"{sentence} What to do: {remedy}"
+        return sentence
+
+
+class Event(NamedTuple):
+    """One kind of thing that happens."""
+
+    name: str
+    """For programs and documentation, like `key-added`."""
+    message_id: str
+    """32 hexadecimal digits (systemd.journal-fields(7), MESSAGE_ID=)."""
+    priority: int
+    """0 to 7, as in syslog(3)."""
+    template: str
+    """A sentence whose {fields} become journal fields as well: FIRSTKEY_ and the name in capitals."""
+
+    def __call__(self, **fields: object) -> Entry:
+        """The entry for one happening; raises TypeError where a field of the sentence is missing.
+
+        More fields than the sentence has are welcome: the journal gets them. The remedy comes with
+        a reason code that is on the published list (`firstkey.reasons`), unless another is given.
+        """
+        visible = {name: visibly(str(value)) for name, value in fields.items()}
+        reason = reasons.ALL.get(visible.get("reason", ""))
+        if reason:
+            visible.setdefault("remedy", reason.remedy)
+        try:
+            self.template.format_map(visible)
+        except KeyError as missing:
+            raise TypeError(f"the event {self.name} needs the field {missing}") from None
+        return Entry(self, visible)
+
+
+def visibly(text: str) -> str:
+    """The text with everything that does not print written as an escape, and not longer than the limit.
+
+    That is control characters and terminal escapes, line and paragraph separators, and the marks that
+    turn the direction of writing (all of which `str.isprintable` knows by their Unicode category).
+    """
+    if len(text) > FIELD_LIMIT:
+        text = text[: FIELD_LIMIT - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else _escape(char) for char in text)
+
+
+def _escape(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+ALL: dict[str, Event] = {}
+
+
+def _event(priority: int, name: str, message_id: str, template: str) -> Event:
+    if name in ALL or any(message_id == event.message_id for event in ALL.values()):
+        raise ValueError(f"the event {name} is defined twice")
+    ALL[name] = Event(name, message_id, priority, template)
+    return ALL[name]
+
+
+_error = partial(_event, ERR)
+_warning = partial(_event, WARNING)
+_notice = partial(_event, NOTICE)  # what changes who is trusted
+_info = partial(_event, INFO)
+_debug = partial(_event, DEBUG)
+
+# One event reads best as one short paragraph, which the formatter would tear into six lines.
+# fmt: off
+
+# --- the run ------------------------------------------------------------------------------------
+STARTED = _info("started", "9aee9c799c484c2aada8a1c723a3f239",
+    "firstkey {version} started: {command}.")
+FINISHED = _info("finished", "e2d1f2a2b440425f8c8928164bf44b78",
+    "Finished with outcome {outcome}: {summary}.")
+NOTHING_TO_DO = _info("nothing-to-do", "854e8858ccd24fddb120d4313543604f",
+    "Nothing to do: {detail}.")
+DRY_RUN = _info("dry-run", "40852709001f45f79cb00a6c9b583658",
+    "This is a dry run: what follows is what would be done, and nothing is changed.")
+DISABLED = _notice("disabled", "5c8fd22e42d445e19e21808c4b8c6807",
+    "firstkey is switched off ({detail}); neither launch keys nor host keys were looked at.")
+ALREADY_RUNNING = _warning("already-running", "c9c324d06f824ac9b533193e3b8e5ed0",
+    "Another firstkey is at work on this system; this one waits for it.")
+CONFIG_RELOADED = _info("config-reloaded", "b2bed7627f4c4e1f9c35142f7ea88b9a",
+    "The configuration was read again.")
+CONFIG_WARNING = _warning("config-warning", "6abbe5aabed14f95b470d503b0596379",
+    "{path}:{line}: {detail}; the default stands.")
+STOPPING = _info("stopping", "60f7cf3d6c6c4c8bbf14cbcab4ca8d89",
+    "Stopping: {detail}.")
+STATE_NOT_SAVED = _warning("state-not-saved", "da102b92d29f404eae5a9c7308b51710",
+    "{file} could not be written: {detail} ({reason}).")
+LEDGER_DAMAGED = _warning("ledger-damaged", "3ea8432e6ff04c60bf2ac6d9f248f993",
+    "The ledger {file} cannot be trusted and was set aside, so nothing is revoked by it: {detail}.")
+INTERNAL_ERROR = _error("internal-error", "579e30cddeeb4066ae80fcb47bf9f521",
+    "firstkey met something that it was not built for: {detail}.")
+
+# --- which instance this is, and its metadata service -------------------------------------------
+FIRMWARE = _info("firmware", "1a39f29e7eff4ad1a0c528133d32c064",
+    "The firmware says that this is {claim}.")
+FIRMWARE_SKIP = _info("firmware-skip", "832c5d208c3849f6ac1f761093c8ee07",
+    "The firmware says that this is still {instance_id}, where everything is done: nothing was asked.")
+IMDS_ANSWER = _info("imds-answer", "771b734448964eb98ce570c86d8e9eaa",
+    "{endpoint} answered with IMDSv{version}: this is {instance_id}.")
+IMDS_RETRY = _debug("imds-retry", "a447cd73e21a44ba9296861b705bfd95",
+    "{endpoint} gave no answer ({detail}); trying again in {pause} s.")
+IMDS_FALLBACK = _warning("imds-fallback", "08d93dc33619481c8ef4a1a1f93f7f17",
+    "{endpoint} gave no token, so requests go without one (IMDSv1): {detail} ({reason}).")
+IMDS_FAILED = _error("imds-failed", "710cb71656a04592ab9bc1cb77ab9734",
+    "The metadata service gave no usable answer: {detail} ({reason}).")
+IMDS_UNREACHABLE_AT_DEADLINE = _warning("imds-unreachable-at-deadline", "bf44f17ec81d4fb5a24a2996604ec270",
+    "No answer in {seconds} s, so the boot goes on, and firstkey goes on asking. {detail}")
+IMDS_LATE_ANSWER = _notice("imds-late-answer", "ea1b17993aef4649901a6536ae758067",
+    "The metadata service answered after {seconds} s, later than the boot could wait.")
+NEW_INSTANCE = _notice("new-instance", "9a40aee870e2485d9d7a57492df565d6",
+    "This is another instance: {new} now, {old} before. What belonged to the other is revoked.")
+WATCHING = _info("watching", "830b0f5f795448e68f45122883989a23",
+    "Watching for new launch keys every {seconds} s.")
+WATCH_NEW_KEY = _notice("watch-new-key", "3a0a968bd0d142a69d2ab9ecd98a22a9",
+    "The metadata service offers a new launch key, {fingerprint} ({key_name}).")
+
+# --- launch keys --------------------------------------------------------------------------------
+KEY_ADDED = _notice("key-added", "d54c009d3b114cc9abb982ee3528482e",
+    "Launch key {fingerprint} ({key_name}) now lets {user} in: added to {file}.")
+KEY_PRESENT = _info("key-present", "ef05096089a648d9bee6ddd2afa70d77",
+    "Launch key {fingerprint} ({key_name}) was in {file} of {user} already.")
+KEY_STAYS_OUT = _info("key-stays-out", "56fb52a76af54f3cb35265463da0aa48",
+    "Launch key {fingerprint} is not put back: somebody took it out of {file} of {user} on this instance.")
+KEY_REVOKED = _notice("key-revoked", "03ba5e0f693b49dfac9236d11cd0d1e4",
+    "Launch key {fingerprint} of the earlier instance {instance} was taken out of {file} of {user}.")
+KEY_LEFT_IN_PLACE = _warning("key-left-in-place", "e3fb47a1f8de4ad3bd95114c7423f353",
+    "Launch key {fingerprint} of the earlier instance {instance} stays in {file} of {user}: it was edited.")
+KEY_REFUSED = _warning("key-refused", "472f3878ad534aada48dbee16ef57814",
+    "Launch key {index} was refused: {detail} ({reason}).")
+NO_KEY_PAIR = _notice("no-key-pair", "3c03f066ea4e48a284a2aa2542a56e91",
+    "The instance was launched without a key pair: there is no launch key to install.")
+REDIRECT_IMPOSSIBLE = _warning("redirect-impossible", "200a25d904874df49ac2be3c70df5f6d",
+    "RedirectRoot=yes names nobody to log in as, so root gets the launch keys as they are ({reason}).")
+SSHD_DEFAULTS_ASSUMED = _warning("sshd-defaults-assumed", "6c2d59c87a1e47c7b8b619f1c61ba260",
+    "sshd could not be asked where keys belong, so OpenSSH's defaults are taken: {detail} ({reason}).")
+
+# --- users and their files ----------------------------------------------------------------------
+USER_FAILED = _error("user-failed", "64a51c7d18654416a521adb7677da21f",
+    "{user} did not get the launch keys: {detail} ({reason}).")
+USER_CREATED = _notice("user-created", "260b2146ff0b47f1ba5827aeb81ef123",
+    "The user {user} was created.")
+USER_CHANGED = _notice("user-changed", "b1ef203c1268436080c75f4f435ecf2b",
+    "The user {user} was added to the groups {groups}.")
+SUDOERS_WRITTEN = _notice("sudoers-written", "8450c8a9f3894816ad67511a6d957d5e",
+    "{file} now lets {user} use sudo.")
+MODES_MENDED = _notice("modes-mended", "6d7d2420b2c04833bd33761612ea98e3",
+    "{path} had a mode or owner that makes sshd ignore the keys: {old} became {new}.")
+MODES_REPORTED = _warning("modes-reported", "891c15f1e233467da61090bc610567a1",
+    "{path} has a mode or owner that makes sshd ignore the keys: {detail}.")
+LABEL_NOT_RESTORED = _warning("label-not-restored", "cb73ecd26f924e69a7fb706e3455f3f1",
+    "The SELinux label of {path} could not be restored: {detail}.")
+
+# --- host keys ----------------------------------------------------------------------------------
+HOST_KEY_MADE = _notice("host-key-made", "13625825d5064ed6845b66b21090a99c",
+    "Host key {fingerprint} ({type}) was made: {file}.")
+HOST_KEY_REPLACED = _warning("host-key-replaced", "0545f279aae140449c766850c821402e",
+    "HOST KEY REPLACED: {file} ({type}) was {old} and is {new} now ({reason}).")
+HOST_KEY_SET_ASIDE = _warning("host-key-set-aside", "58ec136b541e498aaf49325da9c3c546",
+    "{file} is no usable host key and was moved to {aside} ({reason}).")
+HOST_KEY_PUBLIC_DERIVED = _notice("host-key-public-derived", "5d8537f533e049adb1f61974bd402554",
+    "The public half of {file} was missing and was derived again: {fingerprint}.")
+HOST_KEY_MODE_MENDED = _notice("host-key-mode-mended", "21761d3488134d29b5d901d2da07da37",
+    "{file} had a mode that makes sshd ignore it; it is for root alone now.")
+HOST_KEY_SKIPPED = _info("host-key-skipped", "a0d7387305d14e0c9766dc3d8472e92e",
+    "No {type} host key was made: {detail} ({reason}).")
+HOST_KEY_FAILED = _error("host-key-failed", "56af7a58435f4304877928ceb297ccb2",
+    "The {type} host key {file} could not be made: {detail} ({reason}).")
+HOST_KEY_FOREIGN = _warning("host-key-foreign", "cc9f38d62e3a4f9a931b56ef9071dcd4",
+    "{file} ({type}, {fingerprint}) came with the image: other instances may have it too ({reason}).")
+CONSOLE_WRITTEN = _debug("console-written", "6326740e8b4a4ebba1ddc4250bf531fd",
+    "The host keys' fingerprints were written to {path}.")
+CONSOLE_FAILED = _warning("console-failed", "192b7446900e49ee996c035dc81d929c",
+    "The host keys' fingerprints could not be written to the console: {detail} ({reason}).")

@@ -1,0 +1,1 @@
+"""Effects on a machine, each kind at one door."""
