@@ -1,0 +1,1 @@
+"""OpenSSH's formats as pure functions: text in, values out."""

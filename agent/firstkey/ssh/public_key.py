@@ -1,0 +1,294 @@
+"""OpenSSH public keys: a line of text in, a key out, or the reason why not.
+
+A key is taken where ssh-keygen(1) and sshd(8) take it. All formats of a key's data (RFC 4253 6.6,
+RFC 5656 3.1, RFC 8709 4, OpenSSH PROTOCOL.u2f) are nothing but a sequence of strings, each led by its
+length, so one reader serves them all. What the strings must be is checked by one function for a type.
+"""
+
+from __future__ import annotations
+
+import re
+from binascii import Error as NotBase64
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable
+from typing import NamedTuple
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+
+SIZE_LIMIT = 16 * 1024
+"""Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""
+
+# OpenSSH reads no smaller RSA key, whatever RequiredRSASize= says, and no larger number.
+_RSA_LEAST_BITS = 1024
+_NUMBER_LIMIT = 16384 // 8
+
+Fields = tuple[bytes, ...]
+
+
+class PublicKey(NamedTuple):
+    """A public key. `type` is OpenSSH's name ("ssh-ed25519"), `blob` the key's data, decoded.
+
+    `comment` is UTF-8 where it can be (else surrogateescape). Out of `parse_launch_key` it has no
+    control characters; out of `read_key` it has whatever stood in the file.
+    """
+
+    type: str
+    blob: bytes
+    comment: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """As `ssh-keygen -l` prints it: "SHA256:" and unpadded base64."""
+        # hashlib costs more than a run that has nothing to do can spend.
+        from hashlib import sha256
+
+        digest = b2a_base64(sha256(self.blob).digest(), newline=False)
+        return "SHA256:" + digest.decode("ascii").rstrip("=")
+
+    @property
+    def line(self) -> str:
+        """As it stands in a file, with single spaces and no newline."""
+        data = b2a_base64(self.blob, newline=False).decode("ascii")
+        return " ".join(filter(None, (self.type, data, self.comment)))
+
+    @property
+    def short_type(self) -> str:
+        """What `ssh-keygen -t` calls it: "ed25519", "rsa", "ecdsa", "dsa", "ed25519-sk", "ecdsa-sk"."""
+        return _FORMATS[self.type].short_type
+
+    @property
+    def bits(self) -> int:
+        """The size that `ssh-keygen -l` prints."""
+        form = _FORMATS[self.type]
+        return form.bits or _number(_fields(self.blob)[form.modulus]).bit_length()
+
+
+def parse_launch_key(text: bytes) -> PublicKey:
+    """The one public key that `text` is: one line, no options, taken by sshd for a login.
+
+    Blank lines around it count for nothing, as with `ssh-keygen -l`. Raises
+    FirstkeyError(not-a-public-key) with a sentence that shows little of what was there, escaped.
+    """
+    try:
+        return _parse(text)
+    except _Flaw as flaw:
+        raise FirstkeyError(str(flaw), reason=reasons.NOT_A_PUBLIC_KEY) from None
+
+
+def read_key(text: bytes) -> PublicKey | None:
+    """The key at the start of a line of `authorized_keys` as sshd reads it, None where it reads none.
+
+    Certificates are none: sshd lets nobody in for one in that file. DSA keys are keys here.
+    """
+    words = _BLANKS.split(text, 2)
+    if len(words) == 1 or words[0] not in _TYPES:
+        return None
+    try:
+        return _key(words)
+    except _Flaw:
+        return None
+
+
+class _Flaw(Exception):  # noqa: N818  what a text has is a flaw; the error is made of it at the door
+    """A sentence that says why a text is not a public key."""
+
+
+# --- the line -------------------------------------------------------------------------------------
+
+_BLANKS = re.compile(rb"[ \t]+")
+_CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
+
+
+def _parse(text: bytes) -> PublicKey:
+    line = _only_line(text)
+    words = _BLANKS.split(line, 2)
+    _refuse_other_types(words[0], line)
+    if len(words) == 1:
+        raise _Flaw(f"the line ends after the type {_excerpt(words[0])}; the key itself is missing")
+    key = _key(words)
+    if _CONTROL.search(key.comment):
+        raise _Flaw("the comment contains a control character")
+    return key
+
+
+def _only_line(text: bytes) -> bytes:
+    if len(text) > SIZE_LIMIT:
+        raise _Flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
+    line = text.strip(b" \t\r\n")
+    if not line:
+        raise _Flaw("it is empty")
+    _refuse_other_formats(line)
+    if b"\n" in line:
+        raise _Flaw(f"it has {line.count(10) + 1} lines; a public key is one line")
+    # Tabs may stand between the words, as OpenSSH allows; _parse looks for them in the comment.
+    control = _CONTROL.search(line.replace(b"\t", b" ").decode("ascii", "surrogateescape"))
+    if control:
+        raise _Flaw(f"it contains a control character ({ord(control[0]):#04x}, byte {control.start()})")
+    return line
+
+
+def _refuse_other_formats(line: bytes) -> None:
+    """Things that people and services put where a public key belongs, each by its name."""
+    armour = line.startswith((b"-----BEGIN", b"---- BEGIN"))
+    if (armour and b"PRIVATE" in line.split(b"\n")[0]) or line.startswith(b"PuTTY-User-Key-File"):
+        raise _Flaw("it is a private key, not a public key; whoever can read it should not have it")
+    if armour:
+        raise _Flaw("it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes")
+    if line.startswith(b"<"):
+        raise _Flaw(f"it is a page of HTML or XML, not a public key: {_excerpt(line)}")
+
+
+def _refuse_other_types(word: bytes, line: bytes) -> None:
+    """The first word must be the type of a plain key that sshd lets in without being told to."""
+    if word == b"ssh-dss":
+        raise _Flaw("it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0")
+    if word.endswith((b"-cert-v01@openssh.com", b"-cert-v00@openssh.com")):
+        raise _Flaw("it is a certificate; only plain public keys are launch keys")
+    if word in _TYPES:
+        return
+    if any(other in _TYPES for other in _BLANKS.split(line)):
+        raise _Flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
+    raise _Flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
+
+
+def _excerpt(data: bytes) -> str:
+    """The beginning of hostile content: short, quoted, and with nothing in it that acts on a terminal."""
+    shown = ascii(data[:32].decode("utf-8", "replace"))
+    return shown if len(data) <= 32 else shown + "..."
+
+
+# --- the key's data -------------------------------------------------------------------------------
+
+
+def _key(words: list[bytes]) -> PublicKey:
+    """Out of a known type, base64 and perhaps a comment. Raises _Flaw where sshkey_read takes none."""
+    kind = _TYPES[words[0]]
+    fields = _fields(_from_base64(words[1]))
+    if not fields or fields[0] != kind.encode("ascii"):
+        raise _Flaw(f"its first word says {_excerpt(words[0])}, but its data is that of another type")
+    comment = b"".join(words[2:]).rstrip(b" \t\r\n").decode("utf-8", "surrogateescape")
+    return PublicKey(kind, b"".join(map(_field, _FORMATS[kind].checked(fields))), comment)
+
+
+def _from_base64(text: bytes) -> bytes:
+    text = text.translate(None, b"\n\v\f\r")  # which OpenSSH's decoder passes over
+    try:
+        data = a2b_base64(text)
+    except NotBase64:
+        data = b""
+    # Python's decoder is laxer than OpenSSH's: foreign characters, and bits left over at the end.
+    if b2a_base64(data, newline=False) != text:
+        raise _Flaw("the key after its type is not base64, or is cut off")
+    return data
+
+
+def _fields(blob: bytes) -> Fields:
+    fields, start = [], 0
+    while start < len(blob):
+        begin = start + 4
+        start = begin + int.from_bytes(blob[start:begin], "big")
+        if start > len(blob):
+            raise _Flaw("its data is cut off, or something is appended to it")
+        fields.append(blob[begin:start])
+    return tuple(fields)
+
+
+def _field(content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + content
+
+
+# --- what the data of each type must be -------------------------------------------------------------
+
+
+def _count(fields: Fields, count: int) -> None:
+    if len(fields) != count:
+        raise _Flaw(f"its data has {len(fields)} parts; a key of this type has {count}")
+
+
+def _number(field: bytes) -> int:
+    if field[:1] >= b"\x80":
+        raise _Flaw("a number in its data is negative")
+    if len(field) > _NUMBER_LIMIT + field.startswith(b"\0"):
+        raise _Flaw(f"a number in its data has over {_NUMBER_LIMIT * 8} bits; OpenSSH reads no larger one")
+    return int.from_bytes(field, "big")
+
+
+def _shortest(field: bytes) -> bytes:
+    """OpenSSH passes over needless zeros before a number (RFC 4251 5: mpint), and means the same key."""
+    number = _number(field)
+    return number.to_bytes(number.bit_length() // 8 + 1, "big") if number else b""
+
+
+def _rsa(fields: Fields) -> Fields:
+    _count(fields, 3)
+    exponent, modulus = (_number(field) for field in fields[1:])
+    if modulus.bit_length() < _RSA_LEAST_BITS:
+        raise _Flaw(f"it has {modulus.bit_length()} bits; sshd takes no RSA key under {_RSA_LEAST_BITS}")
+    # ssh-keygen prints such a key, but with 1 anybody could sign for it, and with the others nobody can.
+    if not 2 < exponent < modulus:
+        raise _Flaw("its RSA exponent is not one that a signature can be checked with")
+    return (fields[0], *map(_shortest, fields[1:]))
+
+
+def _dsa(fields: Fields) -> Fields:
+    _count(fields, 5)
+    return (fields[0], *map(_shortest, fields[1:]))
+
+
+def _ed25519(fields: Fields) -> Fields:
+    _count(fields, 2)
+    if len(fields[1]) != 32:
+        raise _Flaw(f"its Ed25519 key has {len(fields[1])} bytes, not 32")
+    return fields
+
+
+def _ecdsa(fields: Fields) -> Fields:
+    # Few keys need it, so the others do not pay for reading it in.
+    from firstkey.ssh.elliptic_curve import CURVES
+
+    _count(fields, 3)
+    curve = CURVES.get(fields[1])
+    if curve is None or not fields[0].split(b"@")[0].endswith(b"-" + fields[1]):
+        raise _Flaw("its elliptic curve is not the one that its type names")
+    if not curve.has(fields[2]):
+        raise _Flaw("its point is not on the elliptic curve")
+    return fields
+
+
+def _security_key(plain: Callable[[Fields], Fields]) -> Callable[[Fields], Fields]:
+    """Keys on hardware (types with -sk): the plain key, and the name of an application at the end."""
+
+    def checked(fields: Fields) -> Fields:
+        plain(fields[:-1])
+        if b"\0" in fields[-1]:
+            raise _Flaw("its application contains a NUL")
+        return fields
+
+    return checked
+
+
+class _Format(NamedTuple):
+    """`checked` gives the fields as OpenSSH writes them; `modulus` is the one whose size counts, if any."""
+
+    short_type: str
+    checked: Callable[[Fields], Fields]
+    bits: int = 0
+    modulus: int = 0
+
+
+_FORMATS = {
+    "ssh-ed25519": _Format("ed25519", _ed25519, bits=256),
+    "ssh-rsa": _Format("rsa", _rsa, modulus=2),
+    "ecdsa-sha2-nistp256": _Format("ecdsa", _ecdsa, bits=256),
+    "ecdsa-sha2-nistp384": _Format("ecdsa", _ecdsa, bits=384),
+    "ecdsa-sha2-nistp521": _Format("ecdsa", _ecdsa, bits=521),
+    "sk-ssh-ed25519@openssh.com": _Format("ed25519-sk", _security_key(_ed25519), bits=256),
+    "sk-ecdsa-sha2-nistp256@openssh.com": _Format("ecdsa-sk", _security_key(_ecdsa), bits=256),
+    "ssh-dss": _Format("dsa", _dsa, modulus=1),
+}
+
+# OpenSSH takes the names of signatures for the types that they belong to (sshkey.c: sigonly).
+_TYPES = {name.encode("ascii"): name for name in _FORMATS}
+_TYPES[b"rsa-sha2-256"] = _TYPES[b"rsa-sha2-512"] = "ssh-rsa"
+_TYPES[b"webauthn-sk-ecdsa-sha2-nistp256@openssh.com"] = "sk-ecdsa-sha2-nistp256@openssh.com"

@@ -1,0 +1,162 @@
+"""Real keys of every type, what ssh-keygen says of a text, and an sshd that needs no port."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from binascii import a2b_base64, b2a_base64
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+GENERATED = {
+    "ed25519": ("-t", "ed25519"),
+    "rsa": ("-t", "rsa", "-b", "2048"),
+    "ecdsa256": ("-t", "ecdsa", "-b", "256"),
+    "ecdsa384": ("-t", "ecdsa", "-b", "384"),
+    "ecdsa521": ("-t", "ecdsa", "-b", "521"),
+}
+
+
+def string(content: bytes) -> bytes:
+    """A field of a key's data: its length, and itself."""
+    return len(content).to_bytes(4, "big") + content
+
+
+def line_of(kind: str, *fields: bytes, comment: str = "made by hand") -> bytes:
+    """A public key's line, out of the fields behind the type."""
+    data = b2a_base64(b"".join(map(string, (kind.encode(), *fields))), newline=False)
+    return b" ".join((kind.encode(), data, comment.encode())) + b"\n"
+
+
+def _security_key(plain: bytes, kind: str) -> bytes:
+    """No hardware is needed for what looks like a key on it: the plain key and an application."""
+    word, data, _ = plain.split(b" ", 2)
+    behind_type = a2b_base64(data)[len(string(word)) :]
+    whole = string(kind.encode()) + behind_type + string(b"ssh:")
+    return b" ".join((kind.encode(), b2a_base64(whole, newline=False), b"on hardware\n"))
+
+
+@pytest.fixture(scope="session")
+def key_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Private keys that ssh-keygen made, by a short name; the public ones lie beside them."""
+    directory = tmp_path_factory.mktemp("keys")
+    for name, options in GENERATED.items():
+        command = [
+            "ssh-keygen",
+            "-q",
+            *options,
+            "-N",
+            "",
+            "-C",
+            f"{name} of a test",
+            "-f",
+            str(directory / name),
+        ]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    return {name: directory / name for name in GENERATED}
+
+
+@pytest.fixture(scope="session")
+def lines(key_files: dict[str, Path]) -> dict[str, bytes]:
+    """The public line of every type that is a launch key, each with its newline."""
+    made = {name: path.with_suffix(".pub").read_bytes() for name, path in key_files.items()}
+    made["ed25519-sk"] = _security_key(made["ed25519"], "sk-ssh-ed25519@openssh.com")
+    made["ecdsa-sk"] = _security_key(made["ecdsa256"], "sk-ecdsa-sha2-nistp256@openssh.com")
+    return made
+
+
+# --- ssh-keygen -----------------------------------------------------------------------------------
+
+
+class Seen(NamedTuple):
+    """A line of `ssh-keygen -l`."""
+
+    bits: int
+    fingerprint: str
+
+
+def keygen(text: bytes) -> list[Seen]:
+    """The keys that ssh-keygen finds in a text."""
+    command = ["ssh-keygen", "-l", "-f", "-"]
+    outcome = subprocess.run(command, input=text, capture_output=True, check=False, timeout=60)
+    shown = re.findall(rb"^(\d+) (SHA256:\S+) ", outcome.stdout, re.MULTILINE)
+    return [Seen(int(bits), fingerprint.decode()) for bits, fingerprint in shown]
+
+
+@pytest.fixture(scope="session")
+def ssh_keygen() -> Callable[[bytes], list[Seen]]:
+    """What ssh-keygen reads in a text."""
+    return keygen
+
+
+@pytest.fixture(scope="session")
+def make_line() -> Callable[..., bytes]:
+    """A public key's line out of any fields."""
+    return line_of
+
+
+# --- sshd -----------------------------------------------------------------------------------------
+
+
+class Sshd:
+    """An sshd on a pipe, for the account that runs the tests; each connection has an sshd of its own."""
+
+    def __init__(self, directory: Path, host_key: Path) -> None:
+        self.program = shutil.which("sshd") or ""
+        self.directory = directory
+        self.host_key = host_key
+        self.account = pwd.getpwuid(os.geteuid())
+
+    def effective(self, config: str, *, user: str | None = None) -> str:
+        """What `sshd -T` prints for a configuration."""
+        file = self.directory / "sshd_config"
+        file.write_text(config)
+        command = [self.program, "-T", "-f", str(file), "-h", str(self.host_key)]
+        if user:
+            command += ["-C", f"user={user},host=localhost,addr=127.0.0.1"]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def login(self, key: Path, *, patterns: str) -> tuple[bool, str]:
+        """Whether sshd lets the key in, and its log, with these AuthorizedKeysFile patterns."""
+        config, log = self.directory / "sshd_config", self.directory / "log"
+        settings = {
+            "HostKey": self.host_key,
+            "AuthorizedKeysFile": patterns,
+            "StrictModes": "no",
+            "PermitRootLogin": "yes",
+            "UsePAM": "no",
+            "LogLevel": "DEBUG1",
+            "PidFile": "none",
+        }
+        config.write_text("".join(f"{keyword} {value}\n" for keyword, value in settings.items()))
+        log.write_text("")
+        # fmt: off
+        command = [
+            "ssh", "-F", "none", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
+            "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+            "-o", "LogLevel=ERROR", "-o", f"ProxyCommand={self.program} -i -f {config} -E {log}",
+            f"{self.account.pw_name}@localhost", "echo", "let in",
+        ]
+        # fmt: on
+        outcome = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60
+        )
+        return b"let in" in outcome.stdout or b"Accepted publickey" in log.read_bytes(), log.read_text()
+
+
+@pytest.fixture(scope="session")
+def sshd(tmp_path_factory: pytest.TempPathFactory, key_files: dict[str, Path]) -> Iterator[Sshd]:
+    """An sshd. Root's wants its empty directory for privilege separation, which only its unit makes."""
+    separation = Path("/run/sshd")
+    missing = os.geteuid() == 0 and not separation.exists()
+    if missing:
+        separation.mkdir(mode=0o755)
+    yield Sshd(tmp_path_factory.mktemp("sshd"), key_files["ed25519"])
+    if missing:
+        separation.rmdir()

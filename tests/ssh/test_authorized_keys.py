@@ -1,0 +1,325 @@
+"""authorized_keys: read as sshd reads it, and changed only where it shall be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from firstkey.ssh.authorized_keys import Line, Merge, Revocation, merge, parse
+from firstkey.ssh.public_key import PublicKey, parse_launch_key
+
+pytestmark = pytest.mark.sshd  # ssh-keygen makes the keys
+
+REDIRECT = 'no-pty,command="echo \'Please login as the user \\"admin\\" rather than root.\';sleep 10"'
+
+Keys = dict[str, PublicKey]
+
+
+@pytest.fixture(scope="session")
+def keys(lines: dict[str, bytes]) -> Keys:
+    """A key of each type."""
+    return {kind: parse_launch_key(line) for kind, line in lines.items()}
+
+
+def text(key: PublicKey) -> bytes:
+    """A key as firstkey would write it."""
+    return Line(key).text
+
+
+def added(content: bytes, *keys: PublicKey) -> Merge:
+    """A file with keys added and none revoked."""
+    return merge(content, add=[Line(key) for key in keys], revoke=[])
+
+
+def revoked(content: bytes, *keys: PublicKey, options: str = "") -> Merge:
+    """A file with keys revoked and none added."""
+    return merge(content, add=[], revoke=[Revocation(key.fingerprint, options) for key in keys])
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+# What files are made of, good and odd: KEY stands for a key's line without its newline.
+PIECES = [
+    b"KEY",
+    b"KEY\r",
+    b" \tKEY",
+    b"#KEY",
+    b"# KEY",
+    b"no-pty KEY",
+    b'from="10.0.0.0/8,!10.0.0.1",command="say \\"a b\\" #" KEY',
+    b'command="a KEY',
+    b'command="a\\" KEY',
+    b'command="a\\\\" KEY',
+    b'environment="A=b c"\tKEY',
+    b"\xef\xbb\xbfKEY",
+    b"\x00KEY",
+    b"KEY\x00behind",
+    b"KEYKEY",
+    b"KEY KEY",
+    b"KEY\rKEY",
+    b"ssh-rsa KEY",
+    b"",
+    b" ",
+    b"\r",
+    b"\\",
+    b"#",
+    b"ssh-ed25519",
+    b"ssh-ed25519 ",
+    b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==",
+    b"\xff\xfe\x00s\x00s\x00h",
+    b"x" * 100,
+    b'"' * 99,
+]
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    pieces=st.lists(
+        st.tuples(st.sampled_from(PIECES), st.sampled_from(["ed25519", "rsa", "ecdsa-sk"])), max_size=12
+    ),
+    last=st.booleans(),
+)
+def test_the_keys_of_a_file_are_those_that_ssh_keygen_finds(
+    pieces: list[tuple[bytes, str]],
+    last: bool,
+    lines: dict[str, bytes],
+    ssh_keygen: Callable[[bytes], list[Any]],
+) -> None:
+    """Options, quotes, comments, NULs, line endings: the same keys in the same order as OpenSSH."""
+    content = b"\n".join(piece.replace(b"KEY", lines[kind].rstrip(b"\n")) for piece, kind in pieces)
+    content += b"\n" if last else b""
+    found = [entry.key.fingerprint for entry in parse(content) if entry.key]
+    assert found == [seen.fingerprint for seen in ssh_keygen(content)]
+
+
+@pytest.mark.parametrize("piece", [piece for piece in PIECES if b"KEY" in piece])
+def test_sshd_reads_the_same_key_in_a_line(
+    piece: bytes, lines: dict[str, bytes], key_files: dict[str, Any], sshd: Any
+) -> None:
+    """A real sshd sees the key in every line in which firstkey sees one, and in no other."""
+    content = piece.replace(b"KEY", lines["rsa"].rstrip(b"\n")) + b"\n"
+    file = sshd.directory / "authorized_keys"
+    file.write_bytes(content)
+    (entry,) = parse(content)
+    _, log = sshd.login(key_files["rsa"], patterns=file)
+    # Only then does sshd look at what the options before the key say, and may refuse the line for them.
+    read = "matching key found" in log or "bad key options" in log
+    assert (entry.key is not None) == read, log
+
+
+@settings(max_examples=200)
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=9)), max_size=9).map(b"\n".join),
+    )
+)
+def test_reading_loses_no_byte(content: bytes) -> None:
+    """The lines together are the file, whatever is in it."""
+    assert b"".join(entry.raw for entry in parse(content)) == content
+
+
+def test_options_are_as_they_stand(keys: Keys) -> None:
+    """Quotes, escapes and all: they are compared with what firstkey wrote."""
+    for options in ("", "no-pty", REDIRECT, 'command="a  b",from="x"'):
+        (entry,) = parse(b" \t" + Line(keys["rsa"], options).text)
+        assert entry.options == options.encode()
+        assert entry.key == keys["rsa"]
+
+
+def test_a_line_ends_at_a_newline_and_nowhere_else(keys: Keys) -> None:
+    """Neither a carriage return nor a form feed nor a Unicode line separator begins a line for sshd."""
+    content = b"a\rb\x0cc\x0b\x1c\x85" + "\u2028".encode() + b"\n" + text(keys["rsa"])
+    assert len(parse(content)) == 2
+
+
+def test_lines_are_written_with_single_spaces_and_a_newline(keys: Keys) -> None:
+    """Options, type, data, comment: as sshd(8) has it."""
+    rsa = keys["rsa"]
+    assert Line(rsa).text == rsa.line.encode() + b"\n"
+    assert Line(rsa, "no-pty").text == b"no-pty " + rsa.line.encode() + b"\n"
+
+
+# --- adding ---------------------------------------------------------------------------------------
+
+
+def test_a_key_is_added_to_an_empty_file(keys: Keys) -> None:
+    """The first line needs nothing before it."""
+    result = added(b"", keys["rsa"])
+    assert result == Merge(text(keys["rsa"]), (Line(keys["rsa"]),), (), (), ())
+
+
+@settings(max_examples=200)
+@given(
+    content=st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=9).map(b"\n".join))
+)
+def test_adding_keeps_every_byte_and_is_found_again(content: bytes, keys: Keys) -> None:
+    """Before the new line stands the old file, with a newline if it had none; once more changes nothing."""
+    result = added(content, keys["rsa"])
+    gap = b"" if content.endswith(b"\n") or not content else b"\n"
+    assert result.content == content + gap + text(keys["rsa"])
+    again = added(result.content, keys["rsa"])
+    assert again.content is result.content
+    assert (again.added, again.present) == ((), (Line(keys["rsa"]),))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"# no newline",
+        b"\\",
+        b"\0",
+        b"ssh-rsa AAAA\r",
+        b'command="open',
+        "\ufeff# a comment\n# another".encode("utf-16"),
+        b"\xef\xbb\xbf# with a byte order mark",
+        b"a\r\nb\r\n",
+    ],
+)
+def test_sshd_reads_a_key_behind_any_ending(
+    content: bytes, keys: Keys, ssh_keygen: Callable[[bytes], list[Any]]
+) -> None:
+    """Nothing at the end of a file swallows the line that is added to it."""
+    result = added(content, keys["ed25519"])
+    assert result.content.startswith(content)
+    assert [seen.fingerprint for seen in ssh_keygen(result.content)] == [keys["ed25519"].fingerprint]
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        b"%s %s another comment\n",
+        b'from="10.0.0.0/8" %s %s\n',
+        b"cert-authority,no-such-option %s %s x\n",
+        b" \t%s\t%s\t\n",
+        b"# first\r\n%s %s\r\n",
+        b"%s %s\0\n",
+    ],
+)
+def test_a_key_that_is_there_is_not_added_again(there: bytes, keys: Keys, lines: dict[str, bytes]) -> None:
+    """Whatever its comment and options: what a person restricted stays restricted."""
+    content = there % tuple(lines["rsa"].split()[:2])
+    result = added(content, keys["rsa"])
+    assert result.content is content
+    assert result.present == (Line(keys["rsa"]),)
+
+
+@pytest.mark.parametrize(
+    "there", [b"#%s", b"# \r%s", b"x%s", b"\0%s", b"\xef\xbb\xbf%s", b'command="open %s']
+)
+def test_a_key_that_sshd_does_not_see_is_added(there: bytes, keys: Keys) -> None:
+    """A comment or a broken line lets nobody in, so the key is not there."""
+    content = there % text(keys["rsa"])
+    assert added(content, keys["rsa"]).content == content + text(keys["rsa"])
+
+
+def test_two_of_the_same_are_added_once_and_in_order(keys: Keys) -> None:
+    """The first of two lines with the same key counts; the order is the caller's."""
+    rsa, other = keys["rsa"], keys["ed25519"]
+    add = [Line(rsa, "no-pty"), Line(other), Line(rsa), Line(rsa._replace(comment="again"))]
+    result = merge(b"", add=add, revoke=[])
+    assert result.content == Line(rsa, "no-pty").text + text(other)
+    assert result.added == (Line(rsa, "no-pty"), Line(other))
+
+
+def test_nothing_to_do_is_the_same_object(keys: Keys) -> None:
+    """A caller can tell at once that there is nothing to write."""
+    for content in (b"", b"# mine", text(keys["rsa"])):
+        assert merge(content, add=[], revoke=[]).content is content
+        assert revoked(content, keys["ed25519"]).content is content
+
+
+# --- revoking -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", ["", REDIRECT])
+@settings(max_examples=100)
+@given(
+    before=st.lists(st.sampled_from(PIECES), max_size=5), after=st.lists(st.sampled_from(PIECES), max_size=5)
+)
+def test_revoking_undoes_adding(options: str, before: list[bytes], after: list[bytes], keys: Keys) -> None:
+    """Exactly the line that was written goes, from between whatever lines, and every other byte stays."""
+    rsa = keys["rsa"]
+    start = b"".join(piece + b"\n" for piece in before)
+    end = b"\n".join(after)
+    result = revoked(start + Line(rsa, options).text + end, rsa, options=options)
+    assert result == Merge(start + end, (), (), (rsa,), ())
+
+
+def test_every_line_of_a_revoked_key_goes(keys: Keys) -> None:
+    """Also a second copy, and one with another comment; the last may lack its newline."""
+    rsa = keys["rsa"]
+    copy = text(rsa._replace(comment="a copy"))
+    result = revoked(text(rsa) + b"# mine\n" + copy + b"  " + text(rsa).rstrip(b"\n"), rsa)
+    assert result.content == b"# mine\n"
+    assert [key.fingerprint for key in result.revoked] == [rsa.fingerprint]
+
+
+@pytest.mark.parametrize(
+    "written, found",
+    [
+        ("", "no-pty"),
+        (REDIRECT, ""),
+        (REDIRECT, REDIRECT + ",no-pty"),
+        ("no-pty", "no-PTY"),
+        ("", 'from="10.0.0.1"'),
+    ],
+)
+def test_a_line_with_other_options_stays_and_is_told(written: str, found: str, keys: Keys) -> None:
+    """Somebody made it their own since: it is not firstkey's to remove."""
+    content = Line(keys["rsa"], found).text
+    result = revoked(content, keys["rsa"], options=written)
+    assert result.content is content
+    assert (result.revoked, result.kept) == ((), (keys["rsa"],))
+
+
+def test_each_of_several_recorded_options_counts(keys: Keys) -> None:
+    """The same key may have been written twice, as it is and as a redirection."""
+    rsa = keys["rsa"]
+    content = Line(rsa, REDIRECT).text + text(rsa) + Line(rsa, "no-pty").text
+    revoke = [Revocation(rsa.fingerprint, REDIRECT), Revocation(rsa.fingerprint, "")]
+    result = merge(content, add=[], revoke=revoke)
+    assert result.content == Line(rsa, "no-pty").text
+    assert (result.revoked, result.kept) == ((rsa,), (rsa,))
+
+
+def test_a_key_that_is_the_new_launch_key_too_is_not_revoked(keys: Keys) -> None:
+    """The new instance was launched with the same key pair: its owner must get in."""
+    rsa = keys["rsa"]
+    content = b"# mine\n" + text(rsa)
+    result = merge(content, add=[Line(rsa)], revoke=[Revocation(rsa.fingerprint, "")])
+    assert result.content is content
+    assert result == Merge(content, (), (Line(rsa),), (), ())
+
+
+def test_old_keys_go_and_new_keys_come_in_one_step(keys: Keys) -> None:
+    """A re-bundled image: the old launch key goes, a person's own key stays, the new launch key comes."""
+    old, own, new = keys["rsa"], keys["ecdsa256"], keys["ed25519"]
+    content = text(old) + b"# mine\n" + text(own).rstrip(b"\n")
+    result = merge(content, add=[Line(new)], revoke=[Revocation(old.fingerprint, "")])
+    assert result == Merge(b"# mine\n" + text(own) + text(new), (Line(new),), (), (old,), ())
+
+
+def test_nothing_is_revoked_that_sshd_does_not_read(keys: Keys) -> None:
+    """A comment with the key in it is a person's."""
+    for comment in (b"#", b"# mine\r", b"\0"):
+        content = comment + text(keys["rsa"])
+        assert revoked(content, keys["rsa"]) == Merge(content, (), (), (), ())
+
+
+# --- large files ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece", ["key\n", "\n", "x y\n", '"\\" ', "#", '"' * 99 + " ", '"a" ' * 30 + "\n"])
+def test_large_files_take_little_time(piece: str, keys: Keys) -> None:
+    """Linear in the size, whatever a user filled the file with: this one's limit is generous."""
+    unit = text(keys["ecdsa256"]) if piece == "key\n" else piece.encode()
+    content = unit * (2**20 // len(unit))
+    begin = time.process_time()
+    merge(content, add=[Line(keys["rsa"])], revoke=[Revocation(keys["ed25519"].fingerprint, "")])
+    assert time.process_time() - begin < 5

@@ -1,0 +1,227 @@
+"""sshd's effective configuration: what `sshd -T` prints, and where sshd looks for keys."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.ssh.sshd_config import DEFAULTS, Effective, Login, expand, host_key_type, is_shared, parse
+
+ADMIN = Login("admin", 1000, "/home/admin")
+
+
+# --- what sshd -T prints ----------------------------------------------------------------------------
+
+CONFIG = """
+authorizedKEYSfile /etc/ssh/keys/%u  .ssh/authorized_keys "%h/quoted"
+PermitRootLogin no
+StrictModes no
+HostKey /nowhere/ssh_host_ed25519_key
+HostKey "/nowhere/with a blank"
+AuthorizedKeysFile too/late
+Match User nobody
+  AuthorizedKeysFile none
+  PermitRootLogin yes
+Match User daemon
+  AuthorizedKeysFile none .ssh/second
+"""
+
+
+@pytest.mark.sshd
+def test_a_real_configuration_is_understood(sshd: Any) -> None:
+    """Case, quotes, several patterns and host keys, the first value: sshd's own reading comes through."""
+    effective = parse(sshd.effective(CONFIG, user="root"))
+    assert effective.authorized_keys_files == ("/etc/ssh/keys/%u", ".ssh/authorized_keys", "%h/quoted")
+    assert effective.host_keys == (
+        str(sshd.host_key),
+        "/nowhere/ssh_host_ed25519_key",
+        "/nowhere/with a blank",
+    )
+    assert not effective.strict_modes
+    assert effective.permit_root_login == "no"
+    assert effective.first("Port") == "22"
+
+
+@pytest.mark.sshd
+def test_match_blocks_count_for_their_user_only(sshd: Any) -> None:
+    """Each user has the patterns that sshd has for that user; `none` is no pattern."""
+    nobody = parse(sshd.effective(CONFIG, user="nobody"))
+    assert nobody.authorized_keys_files == ()
+    assert nobody.permit_root_login == "yes"
+    assert parse(sshd.effective(CONFIG, user="daemon")).authorized_keys_files == (".ssh/second",)
+
+
+@pytest.mark.sshd
+def test_the_defaults_are_those_of_sshd(sshd: Any) -> None:
+    """Where there is no sshd to ask, the answer is what it would have been."""
+    effective = parse(sshd.effective(""))
+    assert effective.authorized_keys_files == DEFAULTS.authorized_keys_files
+    assert effective.strict_modes == DEFAULTS.strict_modes
+    assert effective.permit_root_login == DEFAULTS.permit_root_login
+    assert effective.use_pam == DEFAULTS.use_pam
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize(
+    "value", ["yes", "no", "prohibit-password", "without-password", "forced-commands-only"]
+)
+def test_permit_root_login_has_one_name_for_each_meaning(value: str, sshd: Any) -> None:
+    """Old versions of sshd print the old name of prohibit-password, and so does the newest."""
+    expected = "prohibit-password" if value == "without-password" else value
+    assert parse(sshd.effective(f"PermitRootLogin {value}\n")).permit_root_login == expected
+
+
+def test_what_was_not_printed_has_sshds_default() -> None:
+    """An old or foreign sshd that prints less is no reason to fail."""
+    empty = parse("")
+    assert empty == Effective({})
+    assert (empty.host_keys, empty.authorized_keys_files) == ((), ())
+    assert (empty.strict_modes, empty.use_pam, empty.permit_root_login) == (True, False, "prohibit-password")
+    assert empty.first("port") is None
+    assert empty.first("port", "22") == "22"
+
+
+@given(st.text())
+def test_no_output_makes_it_fail(text: str) -> None:
+    """Unknown, empty and broken lines are values like others, or nothing."""
+    effective = parse(text)
+    assert effective.first("no such keyword") is None
+    assert all(values for values in effective.settings.values())
+
+
+def test_keywords_have_no_case_and_values_keep_theirs() -> None:
+    """As in sshd_config(5); some versions of sshd print keywords in mixed case."""
+    effective = parse("Port 22\nPORT 2222\r\nbanner  /etc/Issue \nprintmotd\n")
+    assert effective.settings == {"port": ("22", "2222"), "banner": ("/etc/Issue",), "printmotd": ("",)}
+    assert effective.first("Port") == "22"
+
+
+def test_none_is_no_pattern_in_any_case() -> None:
+    """Each pattern for itself may be none."""
+    assert parse("authorizedkeysfile NONE /a/%u none").authorized_keys_files == ("/a/%u",)
+    assert parse("authorizedkeysfile none").authorized_keys_files == ()
+
+
+def test_use_pam_and_strict_modes_are_read() -> None:
+    """Both values of both."""
+    assert parse("usepam yes\nstrictmodes no").use_pam
+    assert not parse("usepam yes\nstrictmodes no").strict_modes
+    assert parse("strictmodes yes\nusepam no").strict_modes
+    assert not parse("strictmodes yes\nusepam no").use_pam
+
+
+# --- where a user's keys are ------------------------------------------------------------------------
+
+
+@pytest.mark.sshd
+def test_paths_are_those_that_sshd_looks_at(sshd: Any, key_files: dict[str, Any]) -> None:
+    """A real sshd's log names the file that each pattern means: absolute, relative, with every token."""
+    pieces = ("", "%u", "%U", "%h", "%%", "%%u", ".ssh/", "x")
+    patterns = [
+        "".join(parts) for parts in itertools.product(("/nowhere/", "", "%h/", "%u/"), pieces, pieces)
+    ]
+    patterns = [pattern for pattern in patterns if pattern]
+    _, log = sshd.login(key_files["rsa"], patterns=" ".join(patterns))
+    tried = re.findall(r"trying public key file (.*)", log)
+    login = Login(sshd.account.pw_name, sshd.account.pw_uid, sshd.account.pw_dir)
+    assert tried
+    # sshd asks twice, before and after the signature, where it lets the key in.
+    assert tried[: len(patterns)] == [expand(pattern, login) for pattern in patterns]
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("pattern", ["/nowhere/%x", "%d/keys", "%", "/nowhere/%", "%%%"])
+def test_unknown_tokens_are_refused_as_by_sshd(pattern: str, sshd: Any, key_files: dict[str, Any]) -> None:
+    """`sshd -T` and `sshd -t` find nothing wrong with them; every login fails."""
+    let_in, log = sshd.login(key_files["rsa"], patterns=pattern)
+    assert not let_in
+    assert "percent_expand" in log
+    with pytest.raises(FirstkeyError) as error:
+        expand(pattern, ADMIN)
+    assert error.value.reason is reasons.SSHD_CONFIG_INVALID
+
+
+@pytest.mark.parametrize(
+    "pattern, path",
+    [
+        (".ssh/authorized_keys", "/home/admin/.ssh/authorized_keys"),
+        ("%h/.ssh/authorized_keys", "/home/admin/.ssh/authorized_keys"),
+        ("/etc/keys/%u", "/etc/keys/admin"),
+        ("/etc/keys/%U.%%u", "/etc/keys/1000.%u"),
+        ("%u", "/home/admin/admin"),
+    ],
+)
+def test_tokens_stand_for_the_user(pattern: str, path: str) -> None:
+    """Relative paths are below the home."""
+    assert expand(pattern, ADMIN) == path
+
+
+def test_what_a_token_brings_in_is_not_expanded_again() -> None:
+    """A home with a percent sign in its name is that home."""
+    assert expand("%h/%u", Login("a%Ub", 7, "/home/%u")) == "/home/%u/a%Ub"
+
+
+def test_a_path_that_no_file_can_have_is_refused() -> None:
+    """The limit is the system's, in bytes."""
+    assert expand("/" + "a" * 4094, ADMIN)
+    for pattern in ("/" + "a" * 4095, "/" + "ä" * 2048, "%h" * 400 + "/%h" * 100):
+        with pytest.raises(FirstkeyError, match="longer than 4095 bytes"):
+            expand(pattern, ADMIN)
+
+
+@given(pattern=st.text("%huUx/.", min_size=1, max_size=12))
+def test_a_pattern_is_shared_if_two_users_get_one_file(pattern: str) -> None:
+    """Two users who differ in everything have the same file, or the pattern is not shared."""
+    one, other = ADMIN, Login("root", 0, "/root")
+    try:
+        same = expand(pattern, one) == expand(pattern, other)
+    except FirstkeyError:
+        return
+    assert is_shared(pattern) == same
+
+
+@pytest.mark.parametrize("pattern", ["/etc/ssh/authorized_keys", "/etc/%%u", "/etc/%%h%%"])
+def test_files_that_users_share_are_noticed(pattern: str) -> None:
+    """A key in it would let its owner in as anybody."""
+    assert is_shared(pattern)
+
+
+@pytest.mark.parametrize("pattern", [".ssh/authorized_keys", "/etc/%u", "/etc/%%%u", "%h/x", "/x%U"])
+def test_files_of_one_user_are_not_called_shared(pattern: str) -> None:
+    """What depends on the user's name, number or home is the user's own."""
+    assert not is_shared(pattern)
+
+
+# --- host keys --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519", "dsa"])
+def test_conventional_names_of_host_keys_tell_the_type(kind: str) -> None:
+    """In any directory, as `ssh-keygen -A` calls them."""
+    assert host_key_type(f"/etc/ssh/ssh_host_{kind}_key") == kind
+    assert host_key_type(f"ssh_host_{kind}_key") == kind
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/etc/ssh/host_key",
+        "/etc/ssh/ssh_host_key",
+        "/etc/ssh/ssh_host_xmss_key",
+        "/etc/ssh/ssh_host_rsa_key.pub",
+        "/etc/ssh/ssh_host_rsa_key\n",
+        "/etc/ssh/my_ssh_host_rsa_key",
+        "/etc/ssh_host_rsa_key/x",
+    ],
+)
+def test_other_names_of_host_keys_tell_nothing(path: str) -> None:
+    """A guess would make a key of the wrong type."""
+    assert host_key_type(path) is None
