@@ -1,0 +1,90 @@
+"""Who has an account on the tree: its own /etc/passwd and /etc/group, then (on the running system) NSS.
+
+The files come first because a directory service may be slow or dead while a machine boots.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from firstkey.model import Account
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from firstkey.system.tree import Tree
+
+LIMIT = 16 * 1024 * 1024
+NAME = re.compile(r"(?!ALL$)[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
+"""What useradd(8) of the distributions accepts; `ALL` means everybody to sudoers(5)."""
+
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_NOBODY_AT_ALL = 2**32 - 1
+"""To the kernel, -1: "leave it as it is" (chown(2), setresuid(2)). No account has it."""
+
+
+class Accounts:
+    """The accounts of one tree."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    def find(self, name: str) -> Account | None:
+        """The account of that name, or None."""
+        for account in self._listed():
+            if account.name == name:
+                return account
+        return _from_nss(name) if self._tree.is_running_system else None
+
+    def all(self) -> list[Account]:
+        """Every account that passwd(5) lists; broken lines are passed over, as libc does."""
+        return list(self._listed())
+
+    def group_id(self, name: str) -> int | None:
+        """The number of the group of that name, or None."""
+        for fields in self._lines("/etc/group", 4):
+            if fields[0] == name and _is_id(fields[2]):
+                return int(fields[2])
+        return None
+
+    def group_ids(self, account: Account) -> list[int]:
+        """The account's groups as initgroups(3) would set them: the primary one and those that list it."""
+        if self._tree.is_running_system and account not in self.all():
+            return os.getgrouplist(account.name, account.gid)
+        listed = [
+            int(fields[2])
+            for fields in self._lines("/etc/group", 4)
+            if _is_id(fields[2]) and account.name in fields[3].split(",")
+        ]
+        return list(dict.fromkeys([account.gid, *listed]))
+
+    def _listed(self) -> Iterator[Account]:
+        for fields in self._lines("/etc/passwd", 7):
+            name, _, uid, gid, _, home, shell = fields
+            if name and _is_id(uid) and _is_id(gid) and home.startswith("/"):
+                yield Account(name, int(uid), int(gid), home, shell or "/bin/sh")
+
+    def _lines(self, path: str, width: int) -> Iterator[list[str]]:
+        text = (self._tree.read(path, limit=LIMIT) or b"").decode("utf-8", "surrogateescape")
+        for line in text.split("\n"):
+            fields = line.split(":")
+            if len(fields) == width:
+                yield fields
+
+
+def _is_id(text: str) -> bool:
+    return bool(_NUMBER.fullmatch(text)) and int(text) < _NOBODY_AT_ALL
+
+
+def _from_nss(name: str) -> Account | None:
+    import pwd
+
+    try:
+        entry = pwd.getpwnam(name)
+    except (KeyError, ValueError):
+        return None
+    if not entry.pw_dir.startswith("/"):
+        return None
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)

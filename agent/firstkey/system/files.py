@@ -1,0 +1,260 @@
+"""The one door to files: directory descriptors, no link followed, atomic writes.
+
+A write is: new file in the same directory, mode and owner first, content, fsync, rename, fsync the directory.
+So at every instant, power cuts included, the name holds either the old content or the new.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.system import descriptors
+from firstkey.system.descriptors import File, Looks, Stamp, translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["ANYTHING", "Changed", "Directory", "File", "Looks", "Stamp", "translated"]
+
+_STALE = re.compile(r"\.firstkey-.+\.[0-9a-f]{8}", re.DOTALL)
+
+ANYTHING = object()
+"""For `Directory.replace`: whatever is there may go."""
+
+
+class Changed(Exception):  # noqa: N818 - not an error but an answer: look again
+    """The file is not the one that was read: another program changed it meanwhile."""
+
+
+class Directory:
+    """An open directory. Names in it are plain names; nothing here follows a link."""
+
+    def __init__(self, fd: int, path: str) -> None:
+        self.fd = fd
+        self.path = path
+
+    def __enter__(self) -> Directory:  # noqa: PYI034 - Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    @property
+    def on_host(self) -> str:
+        """Where it really is, as the host sees it: for programs that take no descriptor (proc(5))."""
+        with translated(f"find {self.path}"):
+            return os.readlink(f"/proc/self/fd/{self.fd}")
+
+    def join(self, name: str) -> str:
+        """The path of `name` in this directory, for people; whatever is done to a name comes by here.
+
+        So this is where a name is refused that would lead out of the directory, or that no file can have.
+        """
+        path = f"{self.path.rstrip('/')}/{name}"
+        if name == ".." or "/" in name or "\0" in name:
+            message = f"{path!r} was not touched: {name!r} is not the name of one file"
+            raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
+        return path
+
+    def status(self, name: str = "") -> os.stat_result | None:
+        """The status of `name` itself (or of the directory), or None where it does not exist."""
+        with translated(f"look at {self.join(name)}"):
+            try:
+                return os.stat(name, dir_fd=self.fd, follow_symlinks=False) if name else os.fstat(self.fd)
+            except FileNotFoundError:
+                return None
+
+    def names(self) -> list[str]:
+        """The names in it, sorted."""
+        with translated(f"list {self.path}"):
+            return sorted(os.listdir(self.fd))
+
+    def child(self, name: str) -> Directory | None:
+        """The directory `name` in it, or None; anything but a real directory is refused."""
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        path = self.join(name)
+        with translated(f"open {path}"):
+            try:
+                return Directory(os.open(name, flags, dir_fd=self.fd), path)
+            except FileNotFoundError:
+                return None
+            except NotADirectoryError:
+                # O_DIRECTORY hides a link behind ENOTDIR.
+                self._refuse_link(name)
+                raise
+
+    def _refuse_link(self, name: str) -> None:
+        found = self.status(name)
+        if found and stat.S_ISLNK(found.st_mode):
+            message = f"{self.join(name)} is a symbolic link; it was not followed"
+            raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
+
+    def make(self, name: str, looks: Looks) -> Directory:
+        """Make the directory `name`, durably, and open it; one that is there already is opened as it is."""
+        with translated(f"make the directory {self.join(name)}"):
+            made = self._mkdir(name, looks.mode)
+        directory = self.child(name)
+        if directory is None:
+            raise FirstkeyError(f"{self.join(name)} vanished", reason=reasons.CONCURRENT_CHANGE)
+        if not made:
+            return directory
+        try:
+            with translated(f"set up the directory {directory.path}"):
+                descriptors.dress(directory.fd, looks)
+                os.fsync(self.fd)
+        except BaseException:
+            directory.__exit__()
+            raise
+        return directory
+
+    def _mkdir(self, name: str, mode: int) -> bool:
+        """Made with its mode from the start: nobody comes back to mend it after a crash."""
+        try:
+            os.mkdir(name, mode, dir_fd=self.fd)
+        except FileExistsError:
+            return False
+        return True
+
+    def read(self, name: str, *, limit: int) -> File | None:
+        """The regular file `name`, or None where there is none. More than `limit` bytes are refused."""
+        path = self.join(name)
+        try:
+            with translated(f"read {path}"), self._opened(name, stat.S_ISREG) as fd:
+                return descriptors.read_file(fd, path, limit)
+        except FirstkeyError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
+    def replace(self, name: str, content: bytes, looks: Looks, *, expected: object = ANYTHING) -> None:
+        """Put `content` in place of whatever `name` is, in one instant.
+
+        `expected`: the `File` that was read there, or None where nothing was; if it is no longer so,
+        Changed is raised and nothing is touched.
+        """
+        temporary = self.stage(name, content, looks)
+        try:
+            with translated(f"write {self.join(name)}"):
+                if expected is not ANYTHING and self._stamp(name) != getattr(expected, "stamp", None):
+                    raise Changed(name)
+                os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+                temporary = ""
+                if looks.durable:
+                    os.fsync(self.fd)
+        finally:
+            if temporary:
+                self.remove(temporary)
+
+    def stage(self, name: str, content: bytes, looks: Looks) -> str:
+        """Write a complete new file beside `name`, and return its temporary name."""
+        temporary = self.temporary_name(name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with translated(f"write {self.join(name)}"):
+            fd = os.open(temporary, flags, 0o600, dir_fd=self.fd)
+            try:
+                descriptors.dress(fd, looks)
+                descriptors.write_all(fd, content)
+                if looks.durable:
+                    os.fsync(fd)
+            except BaseException:
+                self.remove(temporary)
+                raise
+            finally:
+                os.close(fd)
+        return temporary
+
+    @staticmethod
+    def temporary_name(name: str) -> str:
+        """A name that nobody can guess, and that `remove_stale` knows as firstkey's."""
+        return f".firstkey-{name}.{os.urandom(4).hex()}"
+
+    def free_name(self, name: str) -> str:
+        """`name`, or that with the first number behind it that is not taken."""
+        number = 0
+        free = name
+        while self.status(free):
+            number += 1
+            free = f"{name}.{number}"
+        return free
+
+    def rename(self, old: str, new: str) -> None:
+        """Give `old` the name `new`, durably."""
+        with translated(f"rename {self.join(old)} to {self.join(new)}"):
+            os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            os.fsync(self.fd)
+
+    def open_file(self, name: str, flags: int, mode: int) -> int:
+        """A descriptor of the file `name` (os.open's flags): for what is neither read nor replaced."""
+        with translated(f"open {self.join(name)}"):
+            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.fd)
+
+    def remove(self, name: str) -> None:
+        """Remove the file or link `name`; one that is gone already is no matter."""
+        with translated(f"remove {self.join(name)}"):
+            try:
+                os.unlink(name, dir_fd=self.fd)
+            except FileNotFoundError:
+                return
+
+    def remove_directory(self, name: str) -> None:
+        """Remove the directory `name` and the plain files in it; it is one that firstkey made."""
+        directory = self.child(name)
+        if directory is None:
+            return
+        with directory:
+            for inside in directory.names():
+                directory.remove(inside)
+        with translated(f"remove {self.join(name)}"):
+            os.rmdir(name, dir_fd=self.fd)
+
+    def remove_stale(self) -> None:
+        """Remove what an interrupted run of firstkey left here. Called while no other one can be at work.
+
+        What cannot be removed stays: it is in nobody's way, and no reason to refuse the work.
+        """
+        for name in filter(_STALE.fullmatch, self.names()):
+            with suppress(FirstkeyError):
+                found = self.status(name)
+                if found and stat.S_ISDIR(found.st_mode):
+                    self.remove_directory(name)
+                elif found and stat.S_ISREG(found.st_mode):
+                    self.remove(name)
+
+    def set_mode(self, name: str, mode: int) -> None:
+        """Give the regular file or directory `name` another mode."""
+        with translated(f"change the mode of {self.join(name)}"), self._opened(name) as fd:
+            os.fchmod(fd, mode)
+
+    def set_owner(self, name: str, uid: int, gid: int) -> None:
+        """Give the regular file or directory `name` to somebody else."""
+        with translated(f"change the owner of {self.join(name)}"), self._opened(name) as fd:
+            os.fchown(fd, uid, gid)
+
+    def attributes(self, name: str) -> tuple[tuple[str, bytes], ...]:
+        """The extended attributes (ACLs among them) of `name` that a rewritten file should have again."""
+        with suppress(OSError), self._opened(name) as fd:
+            return descriptors.attributes(fd)
+        return ()
+
+    @contextmanager
+    def _opened(self, name: str, wanted: Callable[[int], bool] = descriptors.is_plain) -> Iterator[int]:
+        """A descriptor of `name` to read it, once it is known what it is: opening a device can be an act."""
+        descriptors.require(os.stat(name, dir_fd=self.fd, follow_symlinks=False), wanted, self.join(name))
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        fd = os.open(name, flags, dir_fd=self.fd)
+        try:
+            # Looked at again: between the two, it may have been exchanged.
+            descriptors.require(os.fstat(fd), wanted, self.join(name))
+            yield fd
+        finally:
+            os.close(fd)
+
+    def _stamp(self, name: str) -> Stamp | None:
+        found = self.status(name)
+        return descriptors.stamp(found) if found else None

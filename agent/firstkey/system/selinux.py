@@ -1,0 +1,30 @@
+"""SELinux labels: what the policy says a path should have, asked of libselinux's own program.
+
+The label is put on the open file before it gets its name, so there is no moment with a wrong one,
+and no path that a user could exchange.
+"""
+
+from __future__ import annotations
+
+from firstkey.errors import FirstkeyError
+from firstkey.system import command
+from firstkey.system.tree import Tree
+
+
+def default_label(tree: Tree, path: str, kind: str) -> str | None:
+    """The label for `path` (`kind`: "file" or "dir"), or None where SELinux is off or has nothing to say.
+
+    selinux(8): the policy is loaded where /sys/fs/selinux/enforce exists.
+    """
+    if not tree.exists("/sys/fs/selinux/enforce"):
+        return None
+    program = command.find("matchpathcon")
+    if program is None:
+        return None
+    try:
+        outcome = command.run([program, "-n", "-m", kind, path])
+    except FirstkeyError:
+        # Without a label of its own a file has the one that its directory hands down; that is no login lost.
+        return None
+    label = outcome.stdout.decode("ascii", "replace").strip()
+    return label if outcome.status == 0 and label.count(":") >= 2 else None

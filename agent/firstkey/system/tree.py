@@ -1,0 +1,220 @@
+"""A tree of files: the running system, an image, or a scratch root.
+
+Every path is resolved inside it, component by component, as a process chrooted into it would see it:
+an absolute symbolic link or a `..` in an image never leads out to the host.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.system.files import Directory, Looks, translated
+
+MAXIMUM_LINKS = 40
+"""How many symbolic links one path may go through; the kernel's own limit (path_resolution(7))."""
+
+
+class Tree:
+    """The tree under `root`: `/` is the running system, anything else an image or a scratch root."""
+
+    def __init__(self, root: str = "/") -> None:
+        self.root = os.path.realpath(root)
+        with translated(f"open the root {root}"):
+            self._fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Tree:  # noqa: PYI034 - Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._fd)
+
+    @property
+    def is_running_system(self) -> bool:
+        """Whether this is the system that runs, not an image of another one."""
+        return self.root == "/"
+
+    def on_host(self, path: str) -> str:
+        """The path as the host sees it, for messages and for programs that take no descriptor."""
+        return path if self.is_running_system else self.root + path
+
+    def open(self, path: str) -> Directory | None:
+        """The directory at `path`, or None where a part of it does not exist.
+
+        Links are followed inside the tree, but only root's own (or, for a caller that is not root, the
+        caller's): a link that a user placed could aim anything that root does at another file.
+        """
+        try:
+            with translated(f"open {path}"):
+                fd = self._walk(path)
+        except FirstkeyError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        return Directory(fd, path)
+
+    def opened(self, path: str) -> Directory:
+        """The directory at `path`, which must exist."""
+        directory = self.open(path)
+        if directory is None:
+            raise FirstkeyError(f"{path} does not exist", reason=reasons.NOT_A_DIRECTORY)
+        return directory
+
+    def ensure(self, path: str, *, mode: int) -> Directory:
+        """The directory at `path`, made with `mode` where it is missing, and its parents with 0755."""
+        directory = self.open(path)
+        if directory is not None:
+            return directory
+        parent, name = os.path.split(path.rstrip("/"))
+        with self.ensure(parent, mode=0o755) as above:
+            return above.make(name, Looks(mode))
+
+    def read(self, path: str, *, limit: int) -> bytes | None:
+        """The content of the regular file at `path`, links followed as `open` does; None where it is absent.
+
+        A link to /dev/null reads as empty: that is how systemd's configuration is masked.
+        """
+        found = self.locate(path)
+        if found is None:
+            return b"" if _is_null(self._final(path)) else None
+        directory, name = found
+        with directory:
+            if _is_null(directory.join(name)):
+                return b""
+            file = directory.read(name, limit=limit)
+            return file.content if file else None
+
+    def locate(self, path: str) -> tuple[Directory, str] | None:
+        """The directory and name that `path` leads to in the end, root's links followed.
+
+        The file may be missing. None where a directory on the way does not exist.
+        """
+        final = self._final(path)
+        directory = self.open(os.path.dirname(final))
+        return (directory, os.path.basename(final)) if directory else None
+
+    def _final(self, path: str) -> str:
+        """`path`, or where the links lead that stand at its end."""
+        for _ in range(MAXIMUM_LINKS + 1):
+            directory = self.open(os.path.dirname(path))
+            if directory is None:
+                return path
+            with directory:
+                name = os.path.basename(path)
+                found = directory.status(name)
+                if found is None or not stat.S_ISLNK(found.st_mode):
+                    return path
+                _check_link(found, path)
+                path = os.path.join(directory.path, os.readlink(name, dir_fd=directory.fd))
+        raise FirstkeyError(f"{path} goes round in links", reason=reasons.SYMLINK_REFUSED)
+
+    def names(self, path: str) -> list[str]:
+        """The names in the directory at `path`; none where it is absent."""
+        directory = self.open(path)
+        if directory is None:
+            return []
+        with directory:
+            return directory.names()
+
+    def exists(self, path: str) -> bool:
+        """Whether anything, a link included, has that name."""
+        directory = self.open(os.path.dirname(path))
+        if directory is None:
+            return False
+        with directory:
+            return directory.status(os.path.basename(path)) is not None
+
+    def write(self, path: str, content: bytes, *, mode: int) -> None:
+        """Replace the file at `path`; its directory is made where it is missing."""
+        with self.ensure(os.path.dirname(path), mode=0o755) as directory:
+            directory.replace(os.path.basename(path), content, Looks(mode))
+
+    def _walk(self, path: str) -> int:
+        """Open the directory at `path`, each component by itself, and return a descriptor to read it."""
+        if "\0" in path:
+            raise FileNotFoundError(errno.ENOENT, "no file can have such a name")
+        trail = _Trail(os.dup(self._fd))
+        pending = path.split("/")[::-1]
+        try:
+            while pending:
+                name = pending.pop()
+                if name == "..":
+                    trail.up()
+                elif name not in ("", "."):
+                    target = trail.step(name, path)
+                    pending.extend(target.split("/")[::-1])
+            return _readable(trail.here)
+        finally:
+            trail.close()
+
+
+class _Trail:
+    """The directories from the root to where a walk has come, all open: `..` is the one before."""
+
+    def __init__(self, root: int) -> None:
+        self._open = [root]
+        self._links = 0
+
+    @property
+    def here(self) -> int:
+        return self._open[-1]
+
+    def up(self) -> None:
+        if len(self._open) > 1:
+            os.close(self._open.pop())
+
+    def step(self, name: str, path: str) -> str:
+        """Go to `name`; returns what is to be walked next if that is a link, else nothing."""
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            # It is O_DIRECTORY that has an automount point (a home, say) mounted at all.
+            self._open.append(os.open(name, flags | os.O_DIRECTORY, dir_fd=self.here))
+        except NotADirectoryError:
+            fd = os.open(name, flags, dir_fd=self.here)
+        else:
+            return ""
+        self._links += 1
+        target = _follow(fd, self._links, path)
+        while target.startswith("/") and len(self._open) > 1:
+            self.up()
+        return target
+
+    def close(self) -> None:
+        for fd in self._open:
+            os.close(fd)
+
+
+def _readable(place: int) -> int:
+    """A descriptor to list and sync the directory; where only passing through is allowed, one for that."""
+    flags = os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return os.open(".", os.O_RDONLY | flags, dir_fd=place)
+    except PermissionError:
+        return os.open(".", os.O_PATH | flags, dir_fd=place)
+
+
+def _is_null(path: str) -> bool:
+    return os.path.normpath(path) == "/dev/null"
+
+
+def _follow(fd: int, links: int, path: str) -> str:
+    """Where the link leads; anything else that is no directory is refused. Closes `fd`."""
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISLNK(found.st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        _check_link(found, path)
+        if links > MAXIMUM_LINKS:
+            raise OSError(errno.ELOOP, "too many symbolic links")
+        return os.readlink("", dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def _check_link(found: os.stat_result, path: str) -> None:
+    if found.st_uid not in (0, os.getuid()):
+        message = f"{path} goes through a symbolic link of user {found.st_uid}; it was not followed"
+        raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
