@@ -108,8 +108,6 @@ STARTED = _info("started", "9aee9c799c484c2aada8a1c723a3f239",
     "firstkey {version} started: {command}.")
 FINISHED = _info("finished", "e2d1f2a2b440425f8c8928164bf44b78",
     "Finished with outcome {outcome}: {summary}.")
-NOTHING_TO_DO = _info("nothing-to-do", "854e8858ccd24fddb120d4313543604f",
-    "Nothing to do: {detail}.")
 DRY_RUN = _info("dry-run", "40852709001f45f79cb00a6c9b583658",
     "This is a dry run: what follows is what would be done, and nothing is changed.")
 DISABLED = _notice("disabled", "5c8fd22e42d445e19e21808c4b8c6807",
@@ -158,8 +156,6 @@ KEY_ADDED = _notice("key-added", "d54c009d3b114cc9abb982ee3528482e",
     "Launch key {fingerprint} ({key_name}) now lets {user} in: added to {file}.")
 KEY_PRESENT = _info("key-present", "ef05096089a648d9bee6ddd2afa70d77",
     "Launch key {fingerprint} ({key_name}) was in {file} of {user} already.")
-KEY_STAYS_OUT = _info("key-stays-out", "56fb52a76af54f3cb35265463da0aa48",
-    "Launch key {fingerprint} is not put back: somebody took it out of {file} of {user} on this instance.")
 KEY_REVOKED = _notice("key-revoked", "03ba5e0f693b49dfac9236d11cd0d1e4",
     "Launch key {fingerprint} of the earlier instance {instance} was taken out of {file} of {user}.")
 KEY_LEFT_IN_PLACE = _warning("key-left-in-place", "e3fb47a1f8de4ad3bd95114c7423f353",

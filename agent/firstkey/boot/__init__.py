@@ -1,0 +1,1 @@
+"""The main job: host keys and launch keys on a fresh instance."""

@@ -1,0 +1,1 @@
+"""One small module a command; the only place that prints or exits."""

@@ -1,0 +1,186 @@
+"""What the commands share: their options, the system that they work on, and how a refusal is told."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from firstkey import config, events, reasons, settings
+from firstkey.boot import report
+from firstkey.boot.site import Site
+from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
+from firstkey.model import CHANGED
+from firstkey.system import console, journal
+from firstkey.system.accounts import Accounts
+from firstkey.system.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from firstkey.metadata.client import Client, Notice
+    from firstkey.model import HostKeyResult, Report
+
+
+def parser(name: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
+    """A command's parser, with the options that every command has."""
+    made = argparse.ArgumentParser(
+        prog=f"firstkey {name}",
+        description=description,
+        epilog=epilog,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
+    )
+    made.add_argument("--config", metavar="FILE", help="read this configuration file instead of the system's")
+    made.add_argument("--imds", metavar="URL", help="ask the metadata service at URL (http://ADDRESS[:PORT])")
+    volume = made.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="tell each step")
+    volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
+    return made
+
+
+def with_json(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add --json."""
+    made.add_argument("--json", action="store_true", help="print the result for programs")
+    return made
+
+
+def with_dry_run(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add --dry-run."""
+    made.add_argument("--dry-run", action="store_true", help="show what would be done, and change nothing")
+    return made
+
+
+def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
+    """Where events go: the journal, or stderr."""
+    verbosity = 1 if args.verbose else -1 if args.quiet else 0
+    return journal.choose(interactive=sys.stderr.isatty(), verbosity=verbosity).say
+
+
+@contextmanager
+def opened(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> Iterator[Site]:
+    """The system that the options name, with its configuration; mistakes in that are warnings."""
+    with Tree(args.root) as tree:
+        settled = configuration(tree, args)
+        for warning in settled.warnings:
+            say(events.CONFIG_WARNING(path=warning.path, line=warning.line, detail=warning.detail))
+        dry_run = getattr(args, "dry_run", False)
+        yield Site(tree, Accounts(tree), settled, say, dry_run=dry_run, force=getattr(args, "force", False))
+
+
+def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
+    """The settings, with what the command line says in their place."""
+    host = Tree("/") if args.config else tree
+    settled = config.load(host, explicit=os.path.abspath(args.config) if args.config else None)
+    if args.imds:
+        settled = settled._replace(imds=settled.imds._replace(endpoints=(_endpoint(args.imds),)))
+    if getattr(args, "user", None):
+        settled = settled._replace(keys=settled.keys._replace(users=_names(args.user)))
+    return settled
+
+
+def _endpoint(url: str) -> str:
+    try:
+        return settings.endpoint(url)
+    except ValueError as error:
+        raise UsageError(f"--imds {url}: {error}") from error
+
+
+def _names(given: list[str]) -> tuple[str, ...]:
+    for name in given:
+        try:
+            settings.account_name(name)
+        except ValueError as error:  # noqa: PERF203 - names are few
+            raise UsageError(f"--user {name}: {error}") from error
+    return tuple(dict.fromkeys(given))
+
+
+def require_root(site: Site, doing: str) -> None:
+    """The running system is root's; a tree of one's own is one's own."""
+    if site.tree.is_running_system and os.geteuid() != 0 and not site.dry_run:
+        raise NeedsRoot(f"{doing} on the running system is for root")
+
+
+def switched_off(site: Site) -> str | None:
+    """What switches firstkey off on this system, or None (DESIGN: the unit)."""
+    if site.tree.exists("/etc/firstkey/disabled"):
+        return "/etc/firstkey/disabled is there"
+    words = (site.tree.read("/proc/cmdline", limit=65536) or b"").split()
+    return "firstkey=off on the kernel command line" if b"firstkey=off" in words else None
+
+
+def client(site: Site) -> Client:
+    """A client of the metadata service by the site's settings. `requests` is imported here, not before."""
+    from firstkey.metadata.client import Client, Settings
+
+    imds = site.config.imds
+    chosen = Settings(imds.endpoints, imds.version, imds.token_ttl, imds.request_timeout)
+
+    def tell(notice: Notice) -> None:
+        entry = _entry(notice)
+        if entry:
+            site.say(entry)
+
+    return Client(chosen, tell=tell)
+
+
+def _entry(notice: Notice) -> events.Entry | None:
+    code = notice.reason.code if notice.reason else "none"
+    if notice.kind == "fallback":
+        return events.IMDS_FALLBACK(endpoint=notice.endpoint, detail=notice.detail, reason=code)
+    if notice.kind == "retry":
+        pause = f"{notice.pause:.2f}"
+        return events.IMDS_RETRY(endpoint=notice.endpoint, detail=notice.detail, reason=code, pause=pause)
+    return None
+
+
+def save_report(site: Site, done: Report) -> None:
+    """Leave the report for programs, if anything was really done."""
+    if site.dry_run:
+        return
+    try:
+        report.save(site.tree, done)
+    except FirstkeyError as error:
+        site.say(events.STATE_NOT_SAVED(file=report.PATH, detail=error.message, reason=error.reason.code))
+
+
+SHOWN = "/run/firstkey/console-shown"
+
+
+def show_on_console(site: Site, done: Report) -> None:
+    """Host keys to the console: once a boot, and whenever one of them changed."""
+    keys = [key for key in done.host_keys if key.public and key.fingerprint]
+    if site.dry_run or not site.config.host_keys.console or not keys or not _is_due(site, done):
+        return
+    try:
+        _write_block(site, keys)
+        site.tree.write(SHOWN, b"", mode=0o644)
+        site.say(events.CONSOLE_WRITTEN(path=console.CONSOLE))
+    except FirstkeyError as error:
+        site.say(events.CONSOLE_FAILED(detail=error.message, reason=error.reason.code))
+
+
+def _is_due(site: Site, done: Report) -> bool:
+    """An image's tree has no console of its own, unless somebody put a file or pipe there to look at."""
+    changed = any(key.result == CHANGED for key in done.host_keys)
+    return (site.tree.is_running_system or site.tree.exists(console.CONSOLE)) and (
+        changed or not site.tree.exists(SHOWN)
+    )
+
+
+def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
+    pairs = [
+        (f"{key.bits} {key.fingerprint} {key.comment} ({key.type.upper()})", str(key.public)) for key in keys
+    ]
+    block = console.fingerprint_block(pairs, prefix=console.syslog_prefix())
+    place = site.tree.locate(console.CONSOLE)
+    if place is None:
+        raise FirstkeyError("there is no /dev/console", reason=reasons.CONSOLE_FAILED)
+    directory, name = place
+    with directory:
+        console.write(block, path=f"{directory.on_host}/{name}")

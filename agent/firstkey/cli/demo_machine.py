@@ -1,0 +1,214 @@
+"""The demo's machine: a scratch root that the caller owns, and a real sshd on a loopback port over it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil  # noqa: TID251 - it removes what this module made
+import socket
+import stat
+import tempfile
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.ssh import public_key
+from firstkey.system import command
+from firstkey.system.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOGIN_SECONDS = 15.0
+HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
+NO_SHELLS = ("nologin", "false", "")
+
+
+class Machine:
+    """A scratch root with one user: the caller, so that a real sshd can let that user in."""
+
+    def __init__(self, root: str) -> None:
+        me = pwd.getpwuid(os.geteuid())
+        self.root = root
+        self.user = me.pw_name
+        self._shell = me.pw_shell
+        self._keys = f"{root}/keys"
+        self._home = f"/home/{self.user}"
+        self._furnish(me.pw_gid)
+        self.without_login = self._why_no_login()
+
+    def new_key(self, name: str) -> str:
+        """Make the key pair of that name, as a person would; returns the public line."""
+        path = f"{self._keys}/{name}"
+        program = command.find("ssh-keygen")
+        if program is None:
+            raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
+        command.run([program, "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path])
+        return self._public(name)
+
+    def has_key(self, name: str) -> bool:
+        """Whether the key of that name is in the user's authorized_keys."""
+        return self._public(name).split()[1] in self._read(f"{self._home}/.ssh/authorized_keys")
+
+    def write_authorized_keys(self, line: str) -> None:
+        """What an editor would leave: only this line."""
+        with Tree(self.root) as tree:
+            tree.write(f"{self._home}/.ssh/authorized_keys", f"{line}\n".encode(), mode=0o600)
+
+    def host_key_fingerprints(self) -> set[str]:
+        """The host keys that there are."""
+        lines = (self._read(f"{path}.pub").encode() for path in HOST_KEYS)
+        return {public_key.parse_launch_key(line).fingerprint for line in lines if line}
+
+    def files(self) -> list[tuple[str, os.stat_result]]:
+        """What firstkey has to do with on this machine, by path."""
+        found = []
+        for top in ("/etc/ssh", self._home, "/var/lib/firstkey", "/run/firstkey"):
+            for where, directories, names in os.walk(self.root + top):
+                found += [os.path.join(where, name) for name in [*directories, *names]]
+        return [(path[len(self.root) :], os.lstat(path)) for path in sorted(found)]
+
+    def snapshot(self) -> dict[str, tuple[int, int]]:
+        """What tells whether any file was written; /run is of the run, not of the machine."""
+        kept = [(path, found) for path, found in self.files() if not path.startswith("/run")]
+        return {
+            path: (found.st_ino, found.st_mtime_ns) for path, found in kept if stat.S_ISREG(found.st_mode)
+        }
+
+    def login(self, key: str) -> bool:
+        """Start sshd on the machine's files, log in with that key, and stop it again."""
+        port = _free_port()
+        config = self._sshd_config(port)
+        server = command.start([str(command.find("sshd")), "-D", "-e", "-f", config])
+        try:
+            _await_port(port)
+            return self._ssh(key, port)
+        finally:
+            server.kill()
+
+    def _ssh(self, key: str, port: int) -> bool:
+        known = f"{self.root}/keys/known_hosts"
+        with open(known, "w", encoding="ascii") as file:
+            file.writelines(f"[127.0.0.1]:{port} {self._read(f'{path}.pub')}" for path in HOST_KEYS)
+        options = {
+            "BatchMode": "yes", "IdentitiesOnly": "yes", "IdentityAgent": "none", "ConnectTimeout": "10",
+            "StrictHostKeyChecking": "yes", "UserKnownHostsFile": known, "GlobalKnownHostsFile": "/dev/null",
+        }  # fmt: skip
+        argv = [str(command.find("ssh")), "-F", "none", "-i", f"{self._keys}/{key}", "-p", str(port)]
+        for name, value in options.items():
+            argv += ["-o", f"{name}={value}"]
+        outcome = command.run([*argv, f"{self.user}@127.0.0.1", "echo", "hello"], seconds=LOGIN_SECONDS)
+        return outcome.status == 0 and b"hello" in outcome.stdout
+
+    def _sshd_config(self, port: int) -> str:
+        """Only the launch key's way in, nothing else; on loopback."""
+        path = f"{self.root}/keys/sshd_config"
+        lines = [
+            f"Port {port}",
+            "ListenAddress 127.0.0.1",
+            *(f"HostKey {self.root}{key}" for key in HOST_KEYS),
+            f"AuthorizedKeysFile {self.root}{self._home}/.ssh/authorized_keys",
+            "PasswordAuthentication no",
+            "KbdInteractiveAuthentication no",
+            "PermitRootLogin prohibit-password",
+            f"PidFile {self.root}/keys/sshd.pid",
+            f"StrictModes {'yes' if _is_safe(self.root) else 'no'}",
+            f"UsePAM {'yes' if _is_locked_root() else 'no'}",
+        ]
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
+        return path
+
+    def _why_no_login(self) -> str:
+        """Why no login can be shown here, or nothing."""
+        if not (command.find("sshd") and command.find("ssh")):
+            return "sshd is not installed (openssh-server)"
+        if self._shell.rsplit("/", 1)[-1] in NO_SHELLS:
+            return f"{self.user} has no login shell"
+        if os.geteuid() == 0:
+            with Tree("/") as tree:
+                tree.ensure("/run/sshd", mode=0o755).__exit__()
+        return ""
+
+    def _furnish(self, gid: int) -> None:
+        uid = os.geteuid()
+        files = {
+            "/etc/passwd": f"{self.user}:x:{uid}:{gid}:the demo's user:{self._home}:{self._shell}\n",
+            "/etc/group": f"{self.user}:x:{gid}:\n",
+            "/etc/hostname": "demo\n",
+            "/etc/ssh/sshd_config": "# OpenSSH's defaults\n",
+        }
+        with Tree(self.root) as tree:
+            for path, content in files.items():
+                tree.write(path, content.encode(), mode=0o644)
+            for path, mode in ((self._home, 0o700), ("/keys", 0o700)):
+                tree.ensure(path, mode=mode).__exit__()
+
+    def _public(self, name: str) -> str:
+        with open(f"{self._keys}/{name}.pub", encoding="ascii") as file:
+            return file.read().strip()
+
+    def _read(self, path: str) -> str:
+        with Tree(self.root) as tree:
+            return (tree.read(path, limit=1 << 20) or b"").decode()
+
+
+@contextmanager
+def scratch(*, keep: bool) -> Iterator[Machine]:
+    """A machine in a new directory, removed at the end unless it is to be kept."""
+    root = tempfile.mkdtemp(prefix="firstkey-demo-", dir=_base())
+    try:
+        yield Machine(root)
+    finally:
+        if keep:
+            print(f"Kept: {root}")
+        else:
+            shutil.rmtree(root, ignore_errors=True)
+
+
+def _base() -> str:
+    """Where sshd trusts the path: nobody but root and the caller can write a directory above."""
+    places = [
+        os.environ.get("XDG_RUNTIME_DIR", ""),
+        "/run" if os.geteuid() == 0 else "",
+        os.path.expanduser("~"),
+    ]
+    usable = (place for place in places if place and os.path.isdir(place) and os.access(place, os.W_OK))
+    return next((place for place in usable if _is_safe(place)), tempfile.gettempdir())
+
+
+def _is_safe(path: str) -> bool:
+    """Sshd's own rule for StrictModes (sshd_config(5)), up to the root."""
+    while True:
+        found = os.stat(path)
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
+
+
+def _is_locked_root() -> bool:
+    """A locked root (`!` in shadow(5)) gets in by key only where PAM judges (sshd_config(5): UsePAM)."""
+    if os.geteuid() != 0:
+        return False
+    with Tree("/") as tree:
+        return (tree.read("/etc/shadow", limit=1 << 20) or b"").startswith(b"root:!")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _await_port(port: int) -> None:
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise FirstkeyError("the demo's sshd did not start", reason=reasons.TIMED_OUT)

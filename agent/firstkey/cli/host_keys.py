@@ -1,0 +1,51 @@
+"""`firstkey host-keys`: only the host keys; no network."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from firstkey import events
+from firstkey.boot.job import Job, wait_until
+from firstkey.cli import common, render
+from firstkey.cli.run import exit_status
+from firstkey.system import lock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.model import Report
+
+
+def main(argv: Sequence[str]) -> int:
+    """Look at the host keys and make what is missing; returns the exit status."""
+    made = common.parser("host-keys", "Check the SSH host keys, and make those that are missing or broken.")
+    args = common.with_json(common.with_dry_run(made)).parse_args(argv)
+    say = common.voice(args)
+    with common.opened(args, say) as site:
+        common.require_root(site, "making host keys")
+        off = common.switched_off(site)
+        if off:
+            say(events.DISABLED(detail=off, reason="disabled"))
+            return 0
+        done = _locked(site)
+        if args.json:
+            print(json.dumps(done.as_json(), indent=1))
+        elif not args.quiet:
+            print(render.report(done), end="")
+        return exit_status(done)
+
+
+def _locked(site: Site) -> Report:
+    wait = site.config.imds.boot_timeout
+    if site.dry_run:
+        return _job(site).host_keys_only()
+    with lock.held(site.tree, seconds=wait, waiting=lambda: site.say(events.ALREADY_RUNNING())):
+        done = _job(site).host_keys_only()
+        common.show_on_console(site, done)
+    return done
+
+
+def _job(site: Site) -> Job:
+    return Job(site, connect=lambda: common.client(site), deadline=wait_until(0))

@@ -1,0 +1,99 @@
+"""`firstkey`: finds the command, runs it, and tells what went wrong in one sentence with its remedy."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from firstkey import __version__
+from firstkey.errors import FirstkeyError
+from firstkey.system import worker
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "run": "the whole job once: host keys and launch keys",
+    "daemon": "what the unit starts: the job, readiness, then retries until there is an answer",
+    "host-keys": "only the host keys; no network",
+    "keys": "show which keys the metadata service offers; install nothing",
+    "status": "what the last run did, and how things stand now",
+    "config": "the effective settings, each with the file and line it came from",
+    "imds": "play the metadata service, for demos, tests and debugging",
+    "demo": "show the main job on a scratch root, without root",
+}
+INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended: 128 + 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status (0, 1, 2, 75, 77, 78: see firstkey(8))."""
+    os.umask(0o077)
+    worker.exit_on_sigterm()
+    given = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(given)
+    except FirstkeyError as error:
+        print(f"firstkey: {error.message} ({error.reason.code})\n  What to do: {error.hint}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment] # nobody reads on; the interpreter need not try again
+        return 1
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user unless asked for
+        return _unforeseen(error, given)
+
+
+def _dispatch(given: list[str]) -> int:
+    name = given[0] if given else "--help"
+    if name in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0 if given else 2
+    if name in ("-V", "--version"):
+        print(f"firstkey {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(
+            f"firstkey: there is no command {name!r}.{_suggestion(name)} See: firstkey --help",
+            file=sys.stderr,
+        )
+        return 2
+    command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
+    status: int = command.main(given[1:])
+    sys.stdout.flush()
+    return status
+
+
+def _help() -> str:
+    lines = [f"  {name:10} {what}" for name, what in COMMANDS.items()]
+    return "\n".join([
+        "usage: firstkey COMMAND [OPTIONS]",
+        "",
+        "Gives a fresh EC2 instance its first SSH access.",
+        "",
+        "commands:",
+        *lines,
+        "",
+        "Try: firstkey demo        (safe anywhere, needs no root)",
+        "     firstkey COMMAND --help",
+        "",
+    ])  # fmt: skip
+
+
+def _suggestion(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _unforeseen(error: Exception, given: Sequence[str]) -> int:
+    if "-v" in given or "--verbose" in given:
+        import traceback
+
+        traceback.print_exc()
+    print(f"firstkey: something unforeseen happened: {error!r} (internal-error)", file=sys.stderr)
+    print("  What to do: please report it, with what the command says with -v", file=sys.stderr)
+    return 1

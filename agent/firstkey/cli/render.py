@@ -1,0 +1,95 @@
+"""Results as text for people: short lines, the reason and the remedy where something is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firstkey.events import visibly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from firstkey.model import HostKeyResult, KeyResult, Report, UserResult
+    from firstkey.reasons import Refusal
+
+OUTCOMES = {
+    "ok": "done",
+    "no-key": "done; there is no launch key to install",
+    "partial": "done in part; see what is marked with !",
+    "failed": "failed; see what is marked with !",
+    "unreachable": "the metadata service gave no answer in time",
+}
+
+
+def report(done: Report) -> str:
+    """A run, as `firstkey run` prints it."""
+    return "".join(f"{line}\n" for line in _report(done))
+
+
+def _report(done: Report) -> Iterator[str]:
+    if done.dry_run:
+        yield "This is a dry run: nothing was changed."
+    yield from instance(done)
+    yield from _section("Launch keys offered", [line for key in done.keys for line in offered_key(key)])
+    yield from _section("Users", [line for user in done.users for line in _user(user, dry_run=done.dry_run)])
+    yield from _section(
+        "Host keys", [line for key in done.host_keys for line in host_key(key, dry_run=done.dry_run)]
+    )
+    yield from _section("Warnings", [line for warning in done.warnings for line in refusal(warning)])
+    if done.refusal:
+        yield from refusal(done.refusal)
+    yield f"Outcome: {done.outcome} ({OUTCOMES[done.outcome]})"
+
+
+def instance(done: Report) -> Iterator[str]:
+    """Which instance this is, and who said so."""
+    if done.imds:
+        fallback = f", because: {done.imds.fallback.reason.code}" if done.imds.fallback else ""
+        yield f"Instance {done.instance_id}, says {done.imds.endpoint} (IMDSv{done.imds.version}{fallback})"
+    elif done.instance_id:
+        yield f"Instance {done.instance_id}, says the firmware"
+
+
+def offered_key(key: KeyResult) -> Iterator[str]:
+    """One key that the metadata service offers."""
+    name = visibly(key.name)
+    if key.refusal:
+        yield f"! {key.number} {name}: refused"
+        yield from refusal(key.refusal)
+    else:
+        yield f"  {key.number} {name}  {key.type}  {key.fingerprint}"
+
+
+def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
+    """One host key."""
+    mark = "!" if key.result == "failed" else " "
+    result = _would(key.result, dry_run=dry_run)
+    yield f"{mark} {key.type:8} {key.file}  {result}" + (f"  {key.fingerprint}" if key.fingerprint else "")
+    if key.refusal:
+        yield from refusal(key.refusal)
+
+
+def refusal(why: Refusal) -> Iterator[str]:
+    """A reason, on two lines: what, and what to do about it."""
+    yield f"    {visibly(why.detail)} ({why.reason.code})"
+    yield f"    What to do: {why.reason.remedy}"
+
+
+def _user(user: UserResult, *, dry_run: bool) -> Iterator[str]:
+    mark = "!" if user.refusal else " "
+    yield f"{mark} {user.name:8} {user.file or '(no file)'}  {_would(user.result, dry_run=dry_run)}"
+    yield from (f"    + {fingerprint}" for fingerprint in user.added)
+    yield from (f"    - {fingerprint} (another instance's)" for fingerprint in user.revoked)
+    if user.refusal:
+        yield from refusal(user.refusal)
+    yield from (f"    {line}" for line in user.diff.splitlines())
+
+
+def _would(result: str, *, dry_run: bool) -> str:
+    return "would change" if dry_run and result == "changed" else result
+
+
+def _section(title: str, lines: list[str]) -> Iterator[str]:
+    if lines:
+        yield f"{title}:"
+        yield from lines

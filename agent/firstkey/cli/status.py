@@ -1,0 +1,126 @@
+"""`firstkey status`: what the last run did, and how things stand now."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from firstkey.boot import host_keys, ledger, report
+from firstkey.cli import common
+from firstkey.errors import FirstkeyError
+from firstkey.events import visibly
+from firstkey.ssh import authorized_keys, public_key
+from firstkey.system.openssh import Sshd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from firstkey.boot.ledger import Ledger
+    from firstkey.boot.site import Site
+
+LIMIT = 4 * 1024 * 1024
+
+
+def main(argv: Sequence[str]) -> int:
+    """Show the state of this system, as far as the caller may look; returns the exit status."""
+    made = common.with_json(common.parser("status", "Show what the last run did, and how things stand now."))
+    args = made.parse_args(argv)
+    with common.opened(args, common.voice(args)) as site:
+        now = _standing(site)
+    print(json.dumps(now, indent=1) if args.json else "\n".join(_lines(now)))
+    return 0
+
+
+def _standing(site: Site) -> dict[str, Any]:
+    known = ledger.load(site.tree)
+    return {
+        "version": 1,
+        "instance_id": site.firmware_instance() or known.ledger.instance,
+        "last_run": _last_run(site),
+        "switched_off": common.switched_off(site),
+        "users": [_user(site, name, known.ledger) for name in site.config.keys.users],
+        "host_keys": [_host_key(site, want) for want in _wanted(site)],
+        "ledger": None if known.refusal is None else known.refusal.detail,
+    }
+
+
+def _last_run(site: Site) -> dict[str, Any] | None:
+    content = site.tree.read(report.PATH, limit=LIMIT)
+    try:
+        found = json.loads(content) if content else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _user(site: Site, name: str, known: Ledger) -> dict[str, Any]:
+    """The launch keys of one user: those that firstkey put there, and whether they still are."""
+    entries = [key for key in known.keys if key.user == name]
+    file = entries[-1].file if entries else None
+    try:
+        present = _fingerprints(site, file) if file else []
+        unknown = None
+    except FirstkeyError as error:
+        present, unknown = [], error.message
+    keys = [
+        {
+            "fingerprint": key.fingerprint,
+            "state": key.state,
+            "instance": key.instance,
+            "there": _there(key, present, unknown),
+        }
+        for key in entries
+    ]
+    return {"name": name, "file": file, "keys": keys, "unknown": unknown}
+
+
+def _there(key: ledger.InstalledKey, present: list[str], unknown: str | None) -> bool | None:
+    return None if unknown else key.fingerprint in present
+
+
+def _fingerprints(site: Site, file: str) -> list[str]:
+    content = site.tree.read(file, limit=LIMIT) or b""
+    return [entry.key.fingerprint for entry in authorized_keys.parse(content) if entry.key]
+
+
+def _wanted(site: Site) -> list[host_keys.Wanted]:
+    meaning = Sshd(site.tree).meaning("root")
+    return host_keys.wanted(site.config.host_keys, meaning.effective.host_keys)
+
+
+def _host_key(site: Site, want: host_keys.Wanted) -> dict[str, Any]:
+    """One host key by its public half, which everybody may read."""
+    try:
+        content = site.tree.read(f"{want.file}.pub", limit=host_keys.LIMIT)
+        key = public_key.parse_launch_key(content) if content else None
+    except FirstkeyError:
+        key = None
+    return {"type": want.kind, "file": want.file, "fingerprint": key.fingerprint if key else None}
+
+
+def _lines(now: dict[str, Any]) -> Iterator[str]:
+    yield f"Instance:  {now['instance_id'] or 'unknown'}"
+    last = now["last_run"]
+    if last:
+        version = last.get("imds", {}).get("version")
+        imds = f", IMDSv{version}" if version else ""
+        yield f"Last run:  {visibly(str(last.get('outcome')))}{imds} ({report.PATH})"
+    else:
+        yield f"Last run:  none in this boot ({report.PATH} is not there)"
+    if now["switched_off"]:
+        yield f"Switched off: {now['switched_off']}"
+    yield "Users:"
+    for user in now["users"]:
+        yield from _user_lines(user)
+    yield "Host keys:"
+    for key in now["host_keys"]:
+        state = key["fingerprint"] or "missing or not readable"
+        yield f"  {key['type'] or 'unknown':8} {key['file']}  {state}"
+
+
+def _user_lines(user: dict[str, Any]) -> Iterator[str]:
+    if not user["keys"]:
+        yield f"  {user['name']}: no launch key known (root sees more)"
+    for key in user["keys"]:
+        there = {True: "in place", False: "taken out since", None: "not readable for you"}[key["there"]]
+        yield f"  {user['name']}: {key['fingerprint']} {there}, {user['file']} (instance {key['instance']})"

@@ -1,0 +1,295 @@
+"""The whole job on real files, against a real HTTP service: DESIGN's promises 3, 5, 6 and 8."""
+
+from __future__ import annotations
+
+import json
+import stat
+
+import pytest
+from machine import fingerprint
+
+from firstkey.metadata.emulator import Fault
+
+
+def test_the_first_run_installs_the_launch_key_and_makes_host_keys(world):
+    """A fresh machine has the key, with sshd's modes, and one host key of each type."""
+    done = world.machine.run(world.service)
+
+    assert (done.status, done.report["outcome"]) == (0, "ok")
+    assert world.machine.keys == [world.key]
+    assert stat.S_IMODE(world.machine.keys_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(world.machine.keys_file.parent.stat().st_mode) == 0o700
+    assert [key["type"] for key in done.report["host_keys"]] == ["rsa", "ecdsa", "ed25519"]
+    assert all(key["result"] == "changed" for key in done.report["host_keys"])
+
+
+def test_the_report_says_what_ssh_keygen_says(world):
+    """Fingerprints in the report are those of the files."""
+    report = world.machine.run(world.service).report
+
+    assert report["keys"][0]["fingerprint"] == fingerprint(world.key)
+    assert report["users"][0]["added"] == [fingerprint(world.key)]
+    assert {key["fingerprint"] for key in report["host_keys"]} == {
+        fingerprint(line) for line in world.machine.host_keys().values()
+    }
+    saved = json.loads(world.machine.path("/run/firstkey/report.json").read_text())
+    assert saved["instance_id"] == report["instance_id"] == "i-0000000000000001"
+    assert stat.S_IMODE(world.machine.path("/run/firstkey/report.json").stat().st_mode) == 0o644
+
+
+def test_a_second_run_writes_no_file(world):
+    """Promise 5: inode, time and mode of every file are as before."""
+    world.machine.run(world.service)
+    before = world.machine.snapshot()
+
+    done = world.machine.run(world.service)
+
+    assert world.machine.snapshot() == before
+    assert done.status == 0
+    assert {user["result"] for user in done.report["users"]} == {"unchanged"}
+
+
+def test_what_a_person_took_out_stays_out(world):
+    """Launch keys are installed once per instance; --force puts them back."""
+    world.machine.run(world.service)
+    own = world.another_key("own")
+    world.machine.write_keys(f"{own}\n")
+
+    assert world.machine.run(world.service).status == 0
+    assert world.machine.keys == [own]
+    world.machine.run(world.service, "--force")
+    assert world.machine.keys == [own, world.key]
+
+
+def test_another_instance_trusts_only_its_own_keys(world):
+    """Promise 6: the earlier launch key goes, a person's key stays, host keys are new."""
+    world.machine.run(world.service)
+    own, second = world.another_key("own"), world.another_key("second")
+    with world.machine.keys_file.open("a") as file:
+        file.write(f"# mine\n{own}\n")
+    before = world.machine.host_keys()
+    world.become("i-0000000000000002", second)
+
+    report = world.machine.run(world.service).report
+
+    assert world.machine.keys == ["# mine", own, second]
+    assert report["users"][0]["revoked"] == [fingerprint(world.key)]
+    assert not set(before.values()) & set(world.machine.host_keys().values())
+    assert {key["reason"] for key in report["host_keys"]} == {"host-key-cloned"}
+
+
+def test_the_same_key_pair_on_another_instance_stays(world):
+    """A key that is revoked and offered at once is not taken away, and is still firstkey's to revoke later."""
+    world.machine.run(world.service)
+    world.become("i-0000000000000002", world.key)
+    assert world.machine.run(world.service).status == 0
+    assert world.machine.keys == [world.key]
+
+    third = world.another_key("third")
+    world.become("i-0000000000000003", third)
+    world.machine.run(world.service)
+    assert world.machine.keys == [third]
+
+
+def test_a_key_that_was_there_before_is_never_revoked(world):
+    """What a person put in is not firstkey's, though it is the launch key too."""
+    world.machine.write_keys(f'from="192.0.2.0/24" {world.key}\n')
+    world.machine.run(world.service)
+    second = world.another_key("second")
+    world.become("i-0000000000000002", second)
+    world.machine.run(world.service)
+
+    assert world.machine.keys == [f'from="192.0.2.0/24" {world.key}', second]
+
+
+def test_a_line_that_a_person_restricted_since_stays_with_a_warning(world):
+    """The line is not the one that firstkey wrote any more."""
+    world.machine.run(world.service)
+    world.machine.write_keys(f"restrict {world.key}\n")
+    second = world.another_key("second")
+    world.become("i-0000000000000002", second)
+    done = world.machine.run(world.service)
+
+    assert world.machine.keys == [f"restrict {world.key}", second]
+    assert "stays in" in done.err
+
+
+@pytest.mark.parametrize(
+    "before",
+    [b"# no newline at the end", b"garbage \xff\xfe\x00 line\r\n", b"\r\n\r\n", b"\xef\xbb\xbf# bom\n"],
+)
+def test_other_lines_survive_byte_for_byte(world, before):
+    """Promise 3: whatever stood there stands there still, before the new line."""
+    world.machine.write_keys(before)
+    world.machine.run(world.service)
+
+    content = world.machine.keys_file.read_bytes()
+    joint = b"" if before.endswith(b"\n") else b"\n"
+    assert content == before + joint + world.key.encode() + b"\n"
+
+
+def test_an_outage_changes_nothing(world):
+    """Only a positively different instance-id is a new instance (exit 75, outcome unreachable)."""
+    world.machine.run(world.service)
+    before = world.machine.snapshot()
+    world.service.inject(Fault("status", 500))
+
+    done = world.machine.run(world.service, "--wait", "0.3")
+
+    assert (done.status, done.report["outcome"]) == (75, "unreachable")
+    assert world.machine.snapshot() == before
+
+
+def test_host_keys_are_made_without_the_service(world):
+    """A dead network does not cost the host keys."""
+    world.service.inject(Fault("reset"))
+    done = world.machine.run(world.service, "--wait", "0.2")
+
+    assert done.status == 75
+    assert len(world.machine.host_keys()) == 3
+
+
+def test_without_a_key_pair_there_is_nothing_to_do(world):
+    """It is said, and it is no failure."""
+    world.service.change(keys=())
+    done = world.machine.run(world.service)
+
+    assert (done.status, done.report["outcome"], done.report["reason"]) == (0, "no-key", "no-key-pair")
+    assert not world.machine.keys_file.exists()
+
+
+def test_a_good_key_beside_a_bad_one_is_installed(world):
+    """The bad one is refused with its reason, and the exit status tells."""
+    world.service.change(keys=(("bad", "<html>no key</html>"), ("good", world.key)))
+    done = world.machine.run(world.service)
+
+    assert (done.status, done.report["outcome"]) == (1, "partial")
+    assert [key["refused"] for key in done.report["keys"]] == ["not-a-public-key", None]
+    assert world.machine.keys == [world.key]
+
+
+def test_a_good_user_beside_a_bad_one_is_served(world):
+    """A user who does not exist, or whose home is missing, costs the others nothing."""
+    world.machine.add_user("homeless", make_home=False)
+    done = world.machine.run(world.service, "--user", "nobodyhere", "--user", "homeless", "--user", "admin")
+
+    assert done.status == 1
+    assert [done.user(name)["reason"] for name in ("nobodyhere", "homeless", "admin")] == [
+        "no-such-user",
+        "home-missing",
+        None,
+    ]
+    assert world.machine.keys == [world.key]
+    assert not world.machine.path("/home/homeless").exists()
+
+
+def test_a_dry_run_shows_a_diff_and_writes_nothing(world):
+    """Not a file, not even in /run."""
+    before = sorted(str(path) for path in world.machine.root.rglob("*"))
+    done = world.machine.firstkey("run", "--dry-run", service=world.service)
+
+    assert done.status == 0
+    assert f"+{world.key}" in done.out
+    assert "would change" in done.out
+    assert sorted(str(path) for path in world.machine.root.rglob("*")) == before
+
+
+def test_the_firmware_saves_asking(world):
+    """Where the asset tag and the ledger agree, a later boot needs no network at all."""
+    world.machine.set_firmware("i-0000000000000001")
+    world.machine.run(world.service)
+    asked = len(world.service.requests)
+
+    done = world.machine.run(world.service)
+
+    assert done.status == 0
+    assert len(world.service.requests) == asked
+
+
+def test_the_firmware_alone_revokes(world):
+    """Another instance by its firmware, with a dead service: the old key goes all the same."""
+    world.machine.set_firmware("i-0000000000000001")
+    world.machine.run(world.service)
+    before = world.machine.host_keys()
+    world.machine.set_firmware("i-0000000000000002")
+    world.service.inject(Fault("status", 503))
+
+    done = world.machine.run(world.service, "--wait", "0.2")
+
+    assert done.status == 75
+    assert world.machine.keys == []
+    assert not set(before.values()) & set(world.machine.host_keys().values())
+
+
+def test_a_user_added_later_is_asked_for(world):
+    """The firmware's shortcut is only for users who have been served."""
+    world.machine.set_firmware("i-0000000000000001")
+    world.machine.run(world.service)
+    world.machine.add_user("second")
+
+    done = world.machine.run(world.service, "--user", "admin", "--user", "second")
+
+    assert done.status == 0
+    assert world.machine.path("/home/second/.ssh/authorized_keys").read_text() == f"{world.key}\n"
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 500, b'{"version":1}', b"[" * 100000])
+def test_a_damaged_ledger_is_set_aside_and_revokes_nothing(world, damage):
+    """Nothing is lost: not the ledger, not a line, not the login."""
+    world.machine.run(world.service)
+    ledger = world.machine.path("/var/lib/firstkey/ledger.json")
+    ledger.write_bytes(damage)
+    second = world.another_key("second")
+    world.become("i-0000000000000002", second)
+
+    done = world.machine.run(world.service)
+
+    assert world.machine.keys == [world.key, second]
+    assert "ledger-damaged" in {warning["reason"] for warning in done.report["warnings"]}
+    assert [file.read_bytes() for file in ledger.parent.glob("ledger.json.damaged.*")] == [damage]
+
+
+def test_a_ledger_that_others_can_write_is_not_believed(world):
+    """A hostile user cannot make firstkey take a line away."""
+    world.machine.run(world.service)
+    world.machine.path("/var/lib/firstkey/ledger.json").chmod(0o666)
+    world.become("i-0000000000000002", world.another_key("second"))
+    world.machine.run(world.service)
+
+    assert world.key in world.machine.keys
+
+
+def test_redirect_root_tells_whom_to_log_in_as(world):
+    """Root's copy has a command and nothing else; it is revoked like any other line."""
+    world.machine.add_user("root", home="/root")
+    world.machine.configure("[Keys]\nUsers=admin\nRedirectRoot=yes\n")
+    world.machine.run(world.service)
+    root = world.machine.path("/root/.ssh/authorized_keys")
+
+    line = root.read_text()
+    assert line.startswith("no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command=")
+    assert 'the user \\"admin\\" rather than the user \\"root\\"' in line
+    world.become("i-0000000000000002", world.another_key("second"))
+    world.machine.run(world.service)
+    assert world.key.split()[1] not in root.read_text()
+
+
+def test_a_broken_configuration_locks_nobody_out(world):
+    """Each mistake is a warning with its line; the rest counts."""
+    world.machine.configure("Users=x\n[Keys\n[Keys]\nUsers=admin\nNonsense=1\n[IMDS]\nRequestTimeoutSec=banana\n")
+    done = world.machine.run(world.service)
+
+    assert done.status == 0
+    assert world.machine.keys == [world.key]
+    assert "firstkey.conf:5" in done.err
+    assert "firstkey.conf:7" in done.err
+
+
+def test_switched_off_by_a_file(world):
+    """/etc/firstkey/disabled: nothing is done, and it is said."""
+    world.machine.write("/etc/firstkey/disabled", "")
+    done = world.machine.run(world.service)
+
+    assert done.status == 0
+    assert "switched off" in done.err
+    assert not world.machine.keys_file.exists()
