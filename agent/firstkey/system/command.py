@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import reasons
@@ -15,7 +15,7 @@ from firstkey.errors import FirstkeyError
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 SECONDS = 20.0
@@ -65,34 +65,36 @@ def start(argv: Sequence[str], *, stdin: bytes = b"") -> Process:
     """Start a program without waiting for it."""
     import subprocess
 
-    source = _memory(stdin)
     try:
-        child = subprocess.Popen(
-            list(argv),
-            stdin=source,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": ":".join(search_path()), "LC_ALL": "C.UTF-8", "TZ": "UTC0"},
-            cwd="/",
-            # Without the caller's terminal it can ask nobody, and what it starts itself ends with it.
-            start_new_session=True,
-        )
+        with _memory(stdin) as source:
+            child = subprocess.Popen(
+                list(argv),
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={"PATH": ":".join(search_path()), "LC_ALL": "C.UTF-8", "TZ": "UTC0"},
+                cwd="/",
+                # Without the caller's terminal it can ask nobody, and what it starts itself ends with it.
+                start_new_session=True,
+            )
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         message = f"cannot run {' '.join(argv)!r}: {error}"
         raise FirstkeyError(message, reason=reasons.DEPENDENCY_MISSING) from error
-    finally:
-        os.close(source)
     return Process(tuple(argv), child)
 
 
-def _memory(content: bytes) -> int:
-    """A descriptor of a private file in memory: unlike a pipe, ssh-keygen can read /dev/stdin twice from it."""
+@contextmanager
+def _memory(content: bytes) -> Iterator[int]:
+    """A descriptor of a private file in memory: unlike a pipe it can be read twice, as ssh-keygen does."""
     fd = os.memfd_create("stdin")
-    os.fchmod(fd, 0o600)
-    while content:
-        content = content[os.write(fd, content) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
+    try:
+        os.fchmod(fd, 0o600)
+        while content:
+            content = content[os.write(fd, content) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+        yield fd
+    finally:
+        os.close(fd)
 
 
 class Process:
@@ -102,12 +104,12 @@ class Process:
         self.argv = argv
         self._child = child
 
-    def finish(self, *, stdin: bytes = b"", seconds: float = SECONDS) -> Outcome:
+    def finish(self, *, seconds: float = SECONDS) -> Outcome:
         """Wait for the end, `seconds` at most; then it is killed and FirstkeyError(timed-out) raised."""
         import subprocess
 
         try:
-            stdout, stderr = self._child.communicate(stdin, timeout=seconds)
+            stdout, stderr = self._child.communicate(timeout=seconds)
         except subprocess.TimeoutExpired as error:
             self.kill()
             message = f"{' '.join(self.argv)} did not end within {seconds:g} s"
@@ -125,7 +127,7 @@ class Process:
             # One that is stuck in the kernel is left to init; there is no more to do.
             with suppress(Exception):
                 self._child.wait(timeout=1)
-        for pipe in (self._child.stdin, self._child.stdout, self._child.stderr):
+        for pipe in (self._child.stdout, self._child.stderr):
             if pipe:
                 with suppress(OSError):
                     pipe.close()

@@ -1,0 +1,76 @@
+"""The words of the metadata client: what it is told, what it answers, what it tells on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Optional
+
+from firstkey.errors import Unreachable
+from firstkey.reasons import Reason, Refusal
+
+
+class Settings(NamedTuple):
+    """How the metadata service is asked. Times in seconds.
+
+    `endpoints` are `http://IP[:PORT]`, the preferred one first. `version` is "auto", "2" or "1".
+    `request_timeout` limits one request, its answer included.
+    """
+
+    endpoints: tuple[str, ...] = ("http://169.254.169.254", "http://[fd00:ec2::254]")
+    version: str = "auto"
+    token_ttl: int = 21600
+    request_timeout: float = 2.0
+
+
+class OfferedKey(NamedTuple):
+    """One launch key as it came: bytes that nobody has looked at yet.
+
+    `refusal` says why this one could not be had; then `text` is empty.
+    """
+
+    index: str
+    name: str
+    text: bytes
+    refusal: Optional[Refusal] = None  # noqa: UP045 - evaluated on Python 3.9 by get_type_hints
+
+
+class Answer(NamedTuple):
+    """What the metadata service says. No keys: the instance was launched without a key pair.
+
+    `version` is the one that was spoken, 1 or 2; `fallback_reason` says why it is 1 where "auto" was asked.
+    """
+
+    instance_id: str
+    endpoint: str
+    version: int
+    fallback_reason: Optional[Reason]  # noqa: UP045 - as above
+    keys: tuple[OfferedKey, ...]
+
+
+class Notice(NamedTuple):
+    """Something that happened on the way to an answer, for the journal.
+
+    `kind` is "fallback" (no token could be had, so requests go without), "retry" (all is tried again in
+    `pause` seconds) or "endpoint" (this one answered).
+    """
+
+    kind: str
+    reason: Optional[Reason]  # noqa: UP045 - as above
+    detail: str
+    endpoint: str
+    pause: float = 0.0
+
+
+class Retriable(Unreachable):
+    """No answer this time; one may come if the same is asked again."""
+
+
+class NoAnswer(Retriable):
+    """The connection was accepted, and the request stayed unanswered until its time was over."""
+
+
+Tell = Callable[[Notice], None]
+
+
+def ignore(_: Notice) -> None:
+    """Tell nobody."""
