@@ -114,3 +114,10 @@ class Client:
         # One that was asked and failed tells more than one that could not be asked.
         reason = faults[0].reason if faults else reasons.IMDS_UNREACHABLE
         raise Retriable("; ".join([*(fault.message for fault in faults), *race.faults]), reason=reason)
+
+
+def _endpoints(settings: Settings) -> list[Endpoint]:
+    """The endpoints of the settings, checked: literal addresses only."""
+    from firstkey.metadata.endpoint import Endpoint
+
+    return [Endpoint.parse(text) for text in settings.endpoints]

@@ -1,0 +1,138 @@
+"""What holds for every test: which can run here, a clean environment, and no network."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import pwd
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+# An example that takes long on a busy machine is no failure. CI tries the same examples each time, so
+# that a red build is the change's own doing; elsewhere each run looks further.
+settings.register_profile("firstkey", deadline=None, database=None, derandomize="CI" in os.environ)
+settings.load_profile("firstkey")
+
+SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
+# A developer's own settings must not decide what a test sees.
+REMOVED = ("FIRSTKEY_", "NOTIFY_SOCKET", "JOURNAL_STREAM", "SSH_", "XDG_", "LC_", "LANG")
+
+
+# --- which tests can run here ---------------------------------------------------------------------
+
+
+def missing_for_root() -> str | None:
+    """Why a test marked root cannot run, or None."""
+    return None if os.geteuid() == 0 else "needs root: run it with sudo ./dev test"
+
+
+def missing_for_sshd() -> str | None:
+    """Why a test marked sshd cannot run, or None."""
+    for program in ("sshd", "ssh", "ssh-keygen"):
+        if not shutil.which(program):
+            return f"needs {program}, which is not installed"
+    try:
+        shell = pwd.getpwuid(os.geteuid()).pw_shell
+    except KeyError:
+        return f"needs an account that sshd can look up: uid {os.geteuid()} has none"
+    if os.path.basename(shell) in ("nologin", "false"):
+        return f"needs an account that may log in: this one's shell is {shell}"
+    return None
+
+
+def missing_for_systemd() -> str | None:
+    """Why a test marked systemd cannot run, or None."""
+    return None if shutil.which("systemd-analyze") else "needs systemd-analyze, which is not installed"
+
+
+NEEDS = {"root": missing_for_root, "sshd": missing_for_sshd, "systemd": missing_for_systemd}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, with the reason, what this machine or account cannot do."""
+    for marker, missing in NEEDS.items():
+        reason = missing() if item.get_closest_marker(marker) else None
+        if reason:
+            pytest.skip(reason)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run in which nothing ran is a failure, however many tests were skipped."""
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    ran = any(reporter.stats.get(outcome) for outcome in ("passed", "failed", "error", "xfailed"))
+    if exitstatus == pytest.ExitCode.OK and not ran and not session.config.option.collectonly:
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+# --- a clean environment --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """An empty home, the C locale, no proxy, the usual umask, and the administrator's programs in reach."""
+    umask = os.umask(0o022)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(REMOVED) or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("LC_ALL", "C.UTF-8")
+        patch.setenv("PATH", f"{os.environ['PATH']}:{SBIN}")
+        # Programs that tests start find firstkey, wherever they are started.
+        patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent.parent / "agent"))
+        yield
+    os.umask(umask)
+
+
+# --- no network -----------------------------------------------------------------------------------
+
+# Who is asked for a connection or a name, by the audit event (docs.python.org/3/library/audit_events.html).
+ADDRESS_OF = {
+    "socket.connect": lambda arguments: arguments[1],
+    "socket.sendto": lambda arguments: arguments[1],
+    "socket.sendmsg": lambda arguments: arguments[1],
+    "socket.getaddrinfo": lambda arguments: arguments[0],
+    "socket.gethostbyname": lambda arguments: arguments[0],
+    "socket.gethostbyaddr": lambda arguments: arguments[0],
+}
+strayed: list[str] = []
+
+
+def stays_here(address: Any) -> bool:
+    """Whether an address is of this machine: loopback, a socket in the file system, or none at all."""
+    host = address[0] if isinstance(address, tuple) and address else address
+    if isinstance(address, tuple) and isinstance(host, int):
+        return True  # netlink: (port, groups)
+    if host in (None, (), "", "localhost", b"localhost"):
+        return True
+    try:
+        name = host.decode() if isinstance(host, bytes) else host
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return not isinstance(address, tuple) and name.startswith(("/", "\0"))
+
+
+def refuse_the_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """Stop whatever would leave this machine, and remember it for the test that did it."""
+    address_of = ADDRESS_OF.get(event)
+    if address_of and not stays_here(address_of(arguments)):
+        strayed.append(f"{event} {address_of(arguments)!r}")
+        raise PermissionError(f"no test may leave this machine: {strayed[-1]}")
+
+
+# An audit hook sees every socket of this process, whoever opens it, and nothing has to be replaced for it.
+sys.addaudithook(refuse_the_network)
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> Iterator[None]:
+    """Fail the test that tried to leave this machine, even where its code took the refusal for an outage."""
+    strayed.clear()
+    yield
+    assert not strayed, f"tried to leave this machine: {strayed}"

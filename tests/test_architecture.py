@@ -1,0 +1,157 @@
+"""The shape of the house: who may import whom, and which door each effect goes through."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+
+AGENT = Path(__file__).resolve().parent.parent / "agent"
+MODULES = {
+    ".".join(path.relative_to(AGENT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((AGENT / "firstkey").rglob("*.py"))
+}
+
+# From the ground up. A room may use itself and those on lower floors; rooms on one floor know nothing of
+# each other. A module at the top of the package is a room of its own unless it stands here with others.
+FLOORS: tuple[tuple[str, ...], ...] = (
+    ("firstkey",),
+    ("reasons",),
+    ("errors",),
+    ("model",),
+    ("events",),
+    ("ssh",),
+    ("config",),
+    ("metadata",),
+    ("system",),
+    ("boot",),
+    ("image", "login"),
+    ("cli",),
+)
+# What was split off a room and stands beside it.
+ROOM_OF = {"settings": "config", "config_format": "config", "config_reader": "config", "__main__": "cli"}
+
+# Packages with one door each: nobody else imports them.
+DOORS = {
+    "subprocess": {"firstkey.system.command"},
+    "requests": {"firstkey.metadata.client", "firstkey.metadata.transport"},
+    "urllib3": {"firstkey.metadata.client", "firstkey.metadata.transport"},
+    "systemd": {"firstkey.system.journal", "firstkey.system.notify"},
+    "daemon": {"firstkey.system.detach"},
+}
+
+# `worker` ends a child process of its own; `__main__` is the command line's front step.
+MAY_EXIT = ("firstkey.cli", "firstkey.__main__", "firstkey.system.worker")
+
+# Each of these costs milliseconds at every boot: whoever needs one imports it where it is used.
+SLOW = {"dataclasses", "inspect", "logging", "tempfile", "ipaddress", "pathlib", "subprocess", "hashlib"}
+SLOW |= {"requests", "urllib3", "systemd", "daemon"}
+# These pay knowingly: HTTP is what the client is for, and the others are for people, not for a boot.
+MAY_BE_SLOW = ("firstkey.metadata", "firstkey.cli.imds", "firstkey.cli.demo", "firstkey.__main__")
+
+MOST_LINES = 350
+
+
+@lru_cache(maxsize=None)
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
+
+
+def imports(module: str) -> Iterator[str]:
+    """Every module that `module` imports, in functions and for types too."""
+    for node in ast.walk(tree_of(module)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative imports hide which room is meant"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else str(node.module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            if node.args and isinstance(node.args[0], ast.Constant):
+                yield str(node.args[0].value)
+
+
+def within(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
+
+
+def room(module: str) -> str:
+    parts = module.split(".")
+    name = parts[1] if len(parts) > 1 else "firstkey"
+    return ROOM_OF.get(name, name)
+
+
+def floor(module: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room(module) in rooms)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_is_in_a_room_with_a_floor(module: str) -> None:
+    """A new room is given its place in the order above before anybody moves in."""
+    assert any(room(module) in rooms for rooms in FLOORS), f"give {room(module)} a place in FLOORS"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module: str) -> None:
+    """From cli down: no module imports from a higher floor, nor from another room on its own."""
+    for imported in imports(module):
+        if within(imported, ("firstkey",)):
+            below = floor(imported) < floor(module)
+            assert below or room(imported) == room(module), f"{module} imports {imported}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_each_package_comes_in_through_its_door(module: str) -> None:
+    """What a third party's package does wrong is translated in one place."""
+    for imported in imports(module):
+        allowed = DOORS.get(imported.split(".")[0])
+        assert allowed is None or module in allowed, f"{module} imports {imported}; the door is {allowed}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if "metadata.emulator" in name])
+def test_the_emulator_shares_nothing_with_the_client(module: str) -> None:
+    """The two cannot share a mistake: the emulator imports nothing of firstkey but itself."""
+    for imported in imports(module):
+        assert not within(imported, ("firstkey",)) or within(imported, ("firstkey.metadata.emulator",))
+        assert imported.split(".")[0] not in DOORS
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if not within(name, MAY_EXIT)])
+def test_only_the_command_line_prints_or_exits(module: str) -> None:
+    """Everything else returns values and raises errors."""
+    calls = [ast.unparse(node.func) for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)]
+    raised = [ast.unparse(node.exc) for node in ast.walk(tree_of(module)) if isinstance(node, ast.Raise) and node.exc]
+    assert not {"print", "exit", "quit", "sys.exit"} & set(calls)
+    assert not [what for what in raised if what.startswith("SystemExit")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_modules_stay_small(module: str) -> None:
+    """A module past this length is two rooms in one."""
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_a_boot_does_not_pay_for_slow_modules() -> None:
+    """Importing all of firstkey that a boot uses loads none of the modules that cost milliseconds."""
+    quick = [module for module in MODULES if not within(module, MAY_BE_SLOW)]
+    program = (
+        "import importlib, json, sys\n"
+        f"sys.path.insert(0, {str(AGENT)!r})\n"
+        f"before, slow, guilty = set(sys.modules), set({sorted(SLOW)!r}), {{}}\n"
+        f"for name in {quick!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    new = (set(sys.modules) - before) & slow\n"
+        "    before |= new\n"
+        "    guilty.update({module: name for module in new})\n"
+        "print(json.dumps(guilty))\n"
+    )
+    # -S: what a virtual environment's start-up files import is not firstkey's doing.
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == {}, "slow module: which of ours brought it in"

@@ -1,0 +1,67 @@
+"""What holds for the checkout as a whole."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import firstkey
+
+TOP = Path(__file__).resolve().parent.parent
+SCRIPTS = [TOP / "dev", TOP / ".ci" / "run"]
+PYTHON_FILES = sorted(path for room in ("agent", "tests") for path in (TOP / room).rglob("*.py"))
+# What a Linux distribution, and nobody else, puts its Python packages into.
+DISTRIBUTION = ("/usr/lib/python3", "/usr/lib64/python3")
+
+
+def test_the_version_has_one_source() -> None:
+    """pyproject.toml takes the version from firstkey.__version__ and states none of its own."""
+    text = (TOP / "pyproject.toml").read_text(encoding="utf-8")
+    assert re.search(r'^version = \{ attr = "firstkey.__version__" \}$', text, re.MULTILINE)
+    assert not re.search(r'^version = "', text, re.MULTILINE)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", firstkey.__version__)
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=lambda path: str(path.relative_to(TOP)))
+def test_the_oldest_python_can_read_it(path: Path) -> None:
+    """Every file is Python 3.9, whichever Python the developer has."""
+    ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 9))
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_run(path: Path) -> None:
+    """A shell script is executable, and its own shell can read it."""
+    shell = path.read_text(encoding="utf-8").splitlines()[0].split("/")[-1].split()[-1]
+    assert path.stat().st_mode & 0o111 == 0o111
+    subprocess.run([shell, "-n", str(path)], check=True)
+
+
+def test_help_names_every_command_of_dev() -> None:
+    """./dev help leaves nothing out that ./dev takes."""
+    text = (TOP / "dev").read_text(encoding="utf-8")
+    commands = re.findall(r"^    ([a-z]+)\) shift; ", text, re.MULTILINE)
+    shown = subprocess.run([str(TOP / "dev"), "help"], check=True, capture_output=True, text=True).stdout
+    assert len(commands) >= 7
+    assert re.findall(r"^  \./dev ([a-z]+)", shown, re.MULTILINE) == commands
+
+
+def distribution_packages() -> bool:
+    """Whether this Python was set up to test with the distribution's own packages."""
+    settings = Path(sys.prefix) / "pyvenv.cfg"
+    return settings.exists() and "include-system-site-packages = true" in settings.read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(not distribution_packages(), reason="this Python is not the distribution's, nor are its packages")
+@pytest.mark.parametrize("package", ["requests", "urllib3", "systemd", "daemon"])
+def test_the_distributions_packages_are_the_tested_ones(package: str) -> None:
+    """No newer copy from elsewhere stands before what an image will really have."""
+    found = importlib.util.find_spec(package)
+    if found is None:
+        pytest.skip(f"the distribution's {package} is not installed")
+    assert str(found.origin).startswith(DISTRIBUTION)
