@@ -57,7 +57,7 @@ def distribution_packages() -> bool:
     return settings.exists() and "include-system-site-packages = true" in settings.read_text(encoding="utf-8")
 
 
-@pytest.mark.skipif(not distribution_packages(), reason="this Python is not the distribution's, nor are its packages")
+@pytest.mark.skipif(not distribution_packages(), reason="this Python is tested with PyPI's packages")
 @pytest.mark.parametrize("package", ["requests", "urllib3", "systemd", "daemon"])
 def test_the_distributions_packages_are_the_tested_ones(package: str) -> None:
     """No newer copy from elsewhere stands before what an image will really have."""
