@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from firstkey.config import Config, ConfigWarning, Origin, Source, describe, load, read, select
 from firstkey.errors import ConfigError
 from firstkey.settings import SETTINGS
-from firstkey.system.files import Tree
+from firstkey.system.tree import Tree
 
 ETC, RUN, LOCAL, VENDOR = "etc/firstkey", "run/firstkey", "usr/local/lib/firstkey", "usr/lib/firstkey"
 

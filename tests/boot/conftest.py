@@ -4,28 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
-from machine import Machine, new_key
+from machine import Machine, World, new_key
 
 from firstkey.metadata.emulator import Emulator, Settings
-
-
-class World(NamedTuple):
-    """Everything that a test of the whole job needs."""
-
-    machine: Machine
-    service: Emulator
-    key: str
-    directory: Path
-
-    def another_key(self, name: str) -> str:
-        return new_key(self.directory, name)
-
-    def become(self, instance: str, *keys: str) -> None:
-        """The disk wakes up as another instance, with other launch keys."""
-        self.service.change(instance_id=instance, keys=tuple((f"key-{i}", key) for i, key in enumerate(keys)))
 
 
 @pytest.fixture

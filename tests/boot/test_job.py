@@ -6,12 +6,12 @@ import json
 import stat
 
 import pytest
-from machine import fingerprint
+from machine import World, fingerprint
 
 from firstkey.metadata.emulator import Fault
 
 
-def test_the_first_run_installs_the_launch_key_and_makes_host_keys(world):
+def test_the_first_run_installs_the_launch_key_and_makes_host_keys(world: World) -> None:
     """A fresh machine has the key, with sshd's modes, and one host key of each type."""
     done = world.machine.run(world.service)
 
@@ -23,7 +23,7 @@ def test_the_first_run_installs_the_launch_key_and_makes_host_keys(world):
     assert all(key["result"] == "changed" for key in done.report["host_keys"])
 
 
-def test_the_report_says_what_ssh_keygen_says(world):
+def test_the_report_says_what_ssh_keygen_says(world: World) -> None:
     """Fingerprints in the report are those of the files."""
     report = world.machine.run(world.service).report
 
@@ -37,7 +37,7 @@ def test_the_report_says_what_ssh_keygen_says(world):
     assert stat.S_IMODE(world.machine.path("/run/firstkey/report.json").stat().st_mode) == 0o644
 
 
-def test_a_second_run_writes_no_file(world):
+def test_a_second_run_writes_no_file(world: World) -> None:
     """Promise 5: inode, time and mode of every file are as before."""
     world.machine.run(world.service)
     before = world.machine.snapshot()
@@ -49,7 +49,7 @@ def test_a_second_run_writes_no_file(world):
     assert {user["result"] for user in done.report["users"]} == {"unchanged"}
 
 
-def test_what_a_person_took_out_stays_out(world):
+def test_what_a_person_took_out_stays_out(world: World) -> None:
     """Launch keys are installed once per instance; --force puts them back."""
     world.machine.run(world.service)
     own = world.another_key("own")
@@ -61,7 +61,7 @@ def test_what_a_person_took_out_stays_out(world):
     assert world.machine.keys == [own, world.key]
 
 
-def test_another_instance_trusts_only_its_own_keys(world):
+def test_another_instance_trusts_only_its_own_keys(world: World) -> None:
     """Promise 6: the earlier launch key goes, a person's key stays, host keys are new."""
     world.machine.run(world.service)
     own, second = world.another_key("own"), world.another_key("second")
@@ -78,8 +78,8 @@ def test_another_instance_trusts_only_its_own_keys(world):
     assert {key["reason"] for key in report["host_keys"]} == {"host-key-cloned"}
 
 
-def test_the_same_key_pair_on_another_instance_stays(world):
-    """A key that is revoked and offered at once is not taken away, and is still firstkey's to revoke later."""
+def test_the_same_key_pair_on_another_instance_stays(world: World) -> None:
+    """A key that is revoked and offered at once stays, and is still firstkey's to revoke later."""
     world.machine.run(world.service)
     world.become("i-0000000000000002", world.key)
     assert world.machine.run(world.service).status == 0
@@ -91,7 +91,7 @@ def test_the_same_key_pair_on_another_instance_stays(world):
     assert world.machine.keys == [third]
 
 
-def test_a_key_that_was_there_before_is_never_revoked(world):
+def test_a_key_that_was_there_before_is_never_revoked(world: World) -> None:
     """What a person put in is not firstkey's, though it is the launch key too."""
     world.machine.write_keys(f'from="192.0.2.0/24" {world.key}\n')
     world.machine.run(world.service)
@@ -102,7 +102,7 @@ def test_a_key_that_was_there_before_is_never_revoked(world):
     assert world.machine.keys == [f'from="192.0.2.0/24" {world.key}', second]
 
 
-def test_a_line_that_a_person_restricted_since_stays_with_a_warning(world):
+def test_a_line_that_a_person_restricted_since_stays_with_a_warning(world: World) -> None:
     """The line is not the one that firstkey wrote any more."""
     world.machine.run(world.service)
     world.machine.write_keys(f"restrict {world.key}\n")
@@ -118,7 +118,7 @@ def test_a_line_that_a_person_restricted_since_stays_with_a_warning(world):
     "before",
     [b"# no newline at the end", b"garbage \xff\xfe\x00 line\r\n", b"\r\n\r\n", b"\xef\xbb\xbf# bom\n"],
 )
-def test_other_lines_survive_byte_for_byte(world, before):
+def test_other_lines_survive_byte_for_byte(world: World, before: bytes) -> None:
     """Promise 3: whatever stood there stands there still, before the new line."""
     world.machine.write_keys(before)
     world.machine.run(world.service)
@@ -128,7 +128,7 @@ def test_other_lines_survive_byte_for_byte(world, before):
     assert content == before + joint + world.key.encode() + b"\n"
 
 
-def test_an_outage_changes_nothing(world):
+def test_an_outage_changes_nothing(world: World) -> None:
     """Only a positively different instance-id is a new instance (exit 75, outcome unreachable)."""
     world.machine.run(world.service)
     before = world.machine.snapshot()
@@ -140,7 +140,7 @@ def test_an_outage_changes_nothing(world):
     assert world.machine.snapshot() == before
 
 
-def test_host_keys_are_made_without_the_service(world):
+def test_host_keys_are_made_without_the_service(world: World) -> None:
     """A dead network does not cost the host keys."""
     world.service.inject(Fault("reset"))
     done = world.machine.run(world.service, "--wait", "0.2")
@@ -149,7 +149,7 @@ def test_host_keys_are_made_without_the_service(world):
     assert len(world.machine.host_keys()) == 3
 
 
-def test_without_a_key_pair_there_is_nothing_to_do(world):
+def test_without_a_key_pair_there_is_nothing_to_do(world: World) -> None:
     """It is said, and it is no failure."""
     world.service.change(keys=())
     done = world.machine.run(world.service)
@@ -158,7 +158,7 @@ def test_without_a_key_pair_there_is_nothing_to_do(world):
     assert not world.machine.keys_file.exists()
 
 
-def test_a_good_key_beside_a_bad_one_is_installed(world):
+def test_a_good_key_beside_a_bad_one_is_installed(world: World) -> None:
     """The bad one is refused with its reason, and the exit status tells."""
     world.service.change(keys=(("bad", "<html>no key</html>"), ("good", world.key)))
     done = world.machine.run(world.service)
@@ -168,7 +168,7 @@ def test_a_good_key_beside_a_bad_one_is_installed(world):
     assert world.machine.keys == [world.key]
 
 
-def test_a_good_user_beside_a_bad_one_is_served(world):
+def test_a_good_user_beside_a_bad_one_is_served(world: World) -> None:
     """A user who does not exist, or whose home is missing, costs the others nothing."""
     world.machine.add_user("homeless", make_home=False)
     done = world.machine.run(world.service, "--user", "nobodyhere", "--user", "homeless", "--user", "admin")
@@ -183,7 +183,7 @@ def test_a_good_user_beside_a_bad_one_is_served(world):
     assert not world.machine.path("/home/homeless").exists()
 
 
-def test_a_dry_run_shows_a_diff_and_writes_nothing(world):
+def test_a_dry_run_shows_a_diff_and_writes_nothing(world: World) -> None:
     """Not a file, not even in /run."""
     before = sorted(str(path) for path in world.machine.root.rglob("*"))
     done = world.machine.firstkey("run", "--dry-run", service=world.service)
@@ -194,7 +194,7 @@ def test_a_dry_run_shows_a_diff_and_writes_nothing(world):
     assert sorted(str(path) for path in world.machine.root.rglob("*")) == before
 
 
-def test_the_firmware_saves_asking(world):
+def test_the_firmware_saves_asking(world: World) -> None:
     """Where the asset tag and the ledger agree, a later boot needs no network at all."""
     world.machine.set_firmware("i-0000000000000001")
     world.machine.run(world.service)
@@ -206,7 +206,7 @@ def test_the_firmware_saves_asking(world):
     assert len(world.service.requests) == asked
 
 
-def test_the_firmware_alone_revokes(world):
+def test_the_firmware_alone_revokes(world: World) -> None:
     """Another instance by its firmware, with a dead service: the old key goes all the same."""
     world.machine.set_firmware("i-0000000000000001")
     world.machine.run(world.service)
@@ -221,7 +221,7 @@ def test_the_firmware_alone_revokes(world):
     assert not set(before.values()) & set(world.machine.host_keys().values())
 
 
-def test_a_user_added_later_is_asked_for(world):
+def test_a_user_added_later_is_asked_for(world: World) -> None:
     """The firmware's shortcut is only for users who have been served."""
     world.machine.set_firmware("i-0000000000000001")
     world.machine.run(world.service)
@@ -234,7 +234,7 @@ def test_a_user_added_later_is_asked_for(world):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 500, b'{"version":1}', b"[" * 100000])
-def test_a_damaged_ledger_is_set_aside_and_revokes_nothing(world, damage):
+def test_a_damaged_ledger_is_set_aside_and_revokes_nothing(world: World, damage: bytes) -> None:
     """Nothing is lost: not the ledger, not a line, not the login."""
     world.machine.run(world.service)
     ledger = world.machine.path("/var/lib/firstkey/ledger.json")
@@ -249,7 +249,7 @@ def test_a_damaged_ledger_is_set_aside_and_revokes_nothing(world, damage):
     assert [file.read_bytes() for file in ledger.parent.glob("ledger.json.damaged.*")] == [damage]
 
 
-def test_a_ledger_that_others_can_write_is_not_believed(world):
+def test_a_ledger_that_others_can_write_is_not_believed(world: World) -> None:
     """A hostile user cannot make firstkey take a line away."""
     world.machine.run(world.service)
     world.machine.path("/var/lib/firstkey/ledger.json").chmod(0o666)
@@ -259,7 +259,7 @@ def test_a_ledger_that_others_can_write_is_not_believed(world):
     assert world.key in world.machine.keys
 
 
-def test_redirect_root_tells_whom_to_log_in_as(world):
+def test_redirect_root_tells_whom_to_log_in_as(world: World) -> None:
     """Root's copy has a command and nothing else; it is revoked like any other line."""
     world.machine.add_user("root", home="/root")
     world.machine.configure("[Keys]\nUsers=admin\nRedirectRoot=yes\n")
@@ -274,9 +274,11 @@ def test_redirect_root_tells_whom_to_log_in_as(world):
     assert world.key.split()[1] not in root.read_text()
 
 
-def test_a_broken_configuration_locks_nobody_out(world):
+def test_a_broken_configuration_locks_nobody_out(world: World) -> None:
     """Each mistake is a warning with its line; the rest counts."""
-    world.machine.configure("Users=x\n[Keys\n[Keys]\nUsers=admin\nNonsense=1\n[IMDS]\nRequestTimeoutSec=banana\n")
+    world.machine.configure(
+        "Users=x\n[Keys\n[Keys]\nUsers=admin\nNonsense=1\n[IMDS]\nRequestTimeoutSec=banana\n"
+    )
     done = world.machine.run(world.service)
 
     assert done.status == 0
@@ -285,7 +287,7 @@ def test_a_broken_configuration_locks_nobody_out(world):
     assert "firstkey.conf:7" in done.err
 
 
-def test_switched_off_by_a_file(world):
+def test_switched_off_by_a_file(world: World) -> None:
     """/etc/firstkey/disabled: nothing is done, and it is said."""
     world.machine.write("/etc/firstkey/disabled", "")
     done = world.machine.run(world.service)

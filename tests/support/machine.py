@@ -85,7 +85,9 @@ class Machine:
 
     def host_keys(self) -> dict[str, str]:
         """Public host key lines by file name."""
-        return {file.name: file.read_text() for file in sorted(self.path("/etc/ssh").glob("ssh_host_*_key.pub"))}
+        return {
+            file.name: file.read_text() for file in sorted(self.path("/etc/ssh").glob("ssh_host_*_key.pub"))
+        }
 
     def snapshot(self) -> dict[str, tuple[int, int, int, int]]:
         """What tells whether anything was written or its mode changed; /run does not count."""
@@ -96,7 +98,9 @@ class Machine:
             for found in [path.lstat()]
         }
 
-    def firstkey(self, *argv: str, service: Emulator | None = None, timeout: float = 60, **environ: str) -> Run:
+    def firstkey(
+        self, *argv: str, service: Emulator | None = None, timeout: float = 60, **environ: str
+    ) -> Run:
         """Run the command on this tree."""
         command, *options = argv
         where = ["--root", str(self.root), *(["--imds", service.url] if service else [])]
@@ -127,3 +131,19 @@ def fingerprint(line: str) -> str:
         ["ssh-keygen", "-l", "-f", "-"], input=line + "\n", capture_output=True, text=True, check=True
     )
     return done.stdout.split()[1]
+
+
+class World(NamedTuple):
+    """Everything that a test of the whole job needs."""
+
+    machine: Machine
+    service: Emulator
+    key: str
+    directory: Path
+
+    def another_key(self, name: str) -> str:
+        return new_key(self.directory, name)
+
+    def become(self, instance: str, *keys: str) -> None:
+        """The disk wakes up as another instance, with other launch keys."""
+        self.service.change(instance_id=instance, keys=tuple((f"key-{i}", key) for i, key in enumerate(keys)))

@@ -6,7 +6,6 @@ A pair whose digest the ledger knows was found good before; only others are put 
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import reasons
@@ -154,7 +153,9 @@ def _judge(want: Wanted, private: File, public: File | None, remembered: MadeHos
 
 def digest_of(private: bytes, public: bytes) -> str:
     """What tells this pair from any other, and from a damaged one; it gives nothing of the key away."""
-    return hashlib.sha256(b"%d\n%b%b" % (len(private), private, public)).hexdigest()
+    from hashlib import sha256
+
+    return sha256(b"%d\n%b%b" % (len(private), private, public)).hexdigest()
 
 
 def decide(found: Found, settings: Settings, instance: str | None) -> Action:

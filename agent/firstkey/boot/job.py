@@ -5,7 +5,6 @@ Host keys need no network, so they are made first, and while ssh-keygen works th
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING
 
@@ -298,7 +297,9 @@ def _fallback(answer: Answer) -> Refusal | None:
 
 
 def _digest(files: dict[str, bytes]) -> str:
-    whole = hashlib.sha256()
+    from hashlib import sha256
+
+    whole = sha256()
     for path, content in files.items():
         whole.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
         whole.update(content)

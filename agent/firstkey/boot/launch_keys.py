@@ -60,7 +60,7 @@ def judge(offered: Sequence[OfferedKey]) -> Offer:
             keys.append(key)
         results.append(
             KeyResult(
-                offer.index, offer.name, key.type if key else None, key.fingerprint if key else None, refusal
+                offer.number, offer.name, key.type if key else None, key.fingerprint if key else None, refusal
             )
         )
     return Offer(tuple(keys), tuple(results))

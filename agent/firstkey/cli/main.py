@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment] # nobody reads on; the interpreter need not try again
+        sys.stdout = None  # nobody reads on; the interpreter need not try again
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user unless asked for
         return _unforeseen(error, given)

@@ -24,7 +24,7 @@ _INDEX_LINE = re.compile(r"([0-9]{1,9})=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)")
 class Listed(NamedTuple):
     """One line of the index of keys."""
 
-    index: str
+    number: str
     name: str
 
 
@@ -51,8 +51,8 @@ def index(body: bytes) -> tuple[Listed, ...]:
         return ()
     if len(lines) > MOST_KEYS:
         raise ValueError(f"the list of keys has more than {MOST_KEYS} lines")
-    listed = sorted((_listed(line.rstrip("\r")) for line in lines), key=lambda key: int(key.index))
-    if len({key.index for key in listed}) < len(listed):
+    listed = sorted((_listed(line.rstrip("\r")) for line in lines), key=lambda key: int(key.number))
+    if len({key.number for key in listed}) < len(listed):
         raise ValueError("the list of keys has one index twice")
     return tuple(listed)
 

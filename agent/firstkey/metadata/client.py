@@ -1,4 +1,4 @@
-"""The client of the metadata service: which instance is this, and which launch keys does it have?
+"""The client of the metadata service: it asks which instance this is, and which launch keys it has.
 
 Here: the endpoints, and for how long and how often they are asked. `inquiry` has what is asked of one
 of them, `transport` the HTTP, `endpoint` the connections, `answers` what may come back.
@@ -61,11 +61,12 @@ class Client:
     ) -> None:
         self._settings = settings
         self._endpoints = _endpoints(settings)
+        self._urls = " ".join(endpoint.url for endpoint in self._endpoints)
         self._tell = tell
         self._clock = clock
         self._sleep = sleep
         self._tokens: dict[str, Token] = {}
-        self._told: set[Notice] = set()
+        self._told: set[tuple[object, ...]] = set()
 
     def ask(self, *, deadline: float | None) -> Answer:
         """Ask until there is an answer or the deadline (on the clock; None: never) has passed.
@@ -84,10 +85,12 @@ class Client:
                 # An attempt that the deadline cut short tells less than the one before it.
                 cause = cause if cause and limit.left <= 0 else fault
             if limit.left <= LAST_ATTEMPT:
-                text = f"no answer of the metadata service in {self._clock() - started:.1f} s; {cause.message}"
+                text = (
+                    f"no answer of the metadata service in {self._clock() - started:.1f} s; {cause.message}"
+                )
                 raise Unreachable(text, reason=cause.reason)
             pause = min(next(pauses), limit.left - LAST_ATTEMPT)
-            self._tell(Notice("retry", cause.reason, cause.message, self._names(), pause))
+            self._tell(Notice("retry", cause.reason, cause.message, self._urls, pause))
             self._sleep(pause)
 
     def ask_once(self, *, deadline: float) -> Answer:
@@ -102,22 +105,76 @@ class Client:
         self._tokens.clear()
 
     def _attempt(self, limit: Deadline) -> Answer:
-        """One answer of the endpoint that accepts first, or of the next one if that one fails."""
-        Race = _race()  # noqa: N806 - a class
+        """One answer: of the endpoint that accepts first, or of the next one if that one fails."""
+        # Before anything is connected: loading takes its time on a cold disk, and nobody should wait for it.
+        _load_transport()
+        from firstkey.metadata.endpoint import Race
+
         faults: list[Retriable] = []
         with Race(self._endpoints, limit.within(self._settings.request_timeout)) as race:
             for endpoint, connection in race:
                 try:
                     return self._inquire(endpoint, connection, limit)
-                except Retriable as fault:
+                except Retriable as fault:  # noqa: PERF203 - the next endpoint may be a good one
                     faults.append(fault)
         # One that was asked and failed tells more than one that could not be asked.
         reason = faults[0].reason if faults else reasons.IMDS_UNREACHABLE
         raise Retriable("; ".join([*(fault.message for fault in faults), *race.faults]), reason=reason)
 
+    def _inquire(self, endpoint: Endpoint, connection: BoundedSocket, limit: Deadline) -> Answer:
+        from firstkey.metadata.inquiry import Inquiry
+        from firstkey.metadata.transport import Conversation
 
-def _endpoints(settings: Settings) -> list[Endpoint]:
-    """The endpoints of the settings, checked: literal addresses only."""
+        with Conversation(endpoint, connection) as conversation:
+            asking = Inquiry(
+                conversation, self._settings, tokens=self._tokens, tell=self._tell_once, deadline=limit
+            )
+            answer = asking.answer()
+        self._tell_once(Notice("endpoint", None, f"IMDSv{answer.version}", endpoint.url))
+        return answer
+
+    def _tell_once(self, notice: Notice) -> None:
+        """Tell what would be the same at each attempt."""
+        same = (notice.kind, notice.reason, notice.endpoint)
+        if same not in self._told:
+            self._told.add(same)
+            self._tell(notice)
+
+    def _deadline(self, at: float | None) -> Deadline:
+        from firstkey.metadata.endpoint import Deadline
+
+        return Deadline(float("inf") if at is None else at, self._clock)
+
+
+def _endpoints(settings: Settings) -> tuple[Endpoint, ...]:
     from firstkey.metadata.endpoint import Endpoint
 
-    return [Endpoint.parse(text) for text in settings.endpoints]
+    if settings.version not in ("auto", "2", "1"):
+        text = f"Version={settings.version} is no version of the metadata service: auto, 2 or 1"
+        raise FirstkeyError(text, reason=reasons.CONFIG_INVALID)
+    if not settings.endpoints:
+        raise FirstkeyError("no endpoint of the metadata service is given", reason=reasons.CONFIG_INVALID)
+    return tuple(Endpoint.parse(url) for url in dict.fromkeys(settings.endpoints))
+
+
+def _load_transport() -> None:
+    try:
+        from firstkey.metadata import transport  # noqa: F401 - loaded for its own sake
+    except ImportError as error:
+        text = f"the metadata service cannot be asked without {error.name or 'requests'}"
+        hint = "Install it: apt-get install python3-requests, or dnf install python3-requests"
+        raise FirstkeyError(text, reason=reasons.DEPENDENCY_MISSING, hint=hint) from error
+
+
+def _pauses(elapsed: Callable[[], float]) -> Iterator[float]:
+    """Pauses between attempts in seconds, growing, each a little longer or shorter than its turn.
+
+    Instances of one launch that all lost the service would come back to it in step without that.
+    """
+    import random
+
+    pause = FIRST_PAUSE
+    while True:
+        pause = min(pause, LONGEST_PAUSE if elapsed() < LATE else LONGEST_LATE_PAUSE)
+        yield pause * random.uniform(0.8, 1.0)  # noqa: S311 - nothing secret
+        pause *= PAUSE_GROWTH

@@ -36,13 +36,13 @@ class Deadline:
         """Seconds until then; negative afterwards."""
         return self.at - self._clock()
 
-    def after(self, seconds: float) -> Deadline:
-        """So many seconds from now, whatever this deadline is."""
-        return Deadline(self._clock() + seconds, self._clock)
-
     def within(self, seconds: float) -> Deadline:
         """The sooner of this deadline and so many seconds from now."""
         return Deadline(min(self.at, self._clock() + seconds), self._clock)
+
+    def from_now(self, seconds: float) -> Deadline:
+        """So many seconds from now on the same clock."""
+        return Deadline(self._clock() + seconds, self._clock)
 
 
 class Endpoint(NamedTuple):
@@ -76,15 +76,15 @@ class Endpoint(NamedTuple):
 # These three are no OSErrors on purpose: the HTTP library translates those, and lets others pass.
 
 
-class OutOfTime(Exception):
+class OutOfTime(Exception):  # noqa: N818 - the name of what happened
     """The deadline passed before the answer was complete."""
 
 
-class TooMuch(Exception):
+class TooMuch(Exception):  # noqa: N818 - as above
     """The answer is larger than ANSWER_LIMIT, or has more headers than can be."""
 
 
-class Lost(Exception):
+class Lost(Exception):  # noqa: N818 - as above
     """There is no connection (any more); the text says why."""
 
 
@@ -105,7 +105,7 @@ class BoundedSocket(socket.socket):
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
         """As recv(2); raises OutOfTime, TooMuch or Lost."""
-        count = self._bounded(super().recv_into, buffer, nbytes, flags)
+        count: int = self._bounded(super().recv_into, buffer, nbytes, flags)
         self.received += count
         self.ended = count == 0
         if self.received > ANSWER_LIMIT:
@@ -146,7 +146,7 @@ class Race:
         for endpoint in endpoints:
             self._begin(endpoint)
 
-    def __enter__(self) -> Race:
+    def __enter__(self) -> Race:  # noqa: PYI034 - Self came with Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -174,7 +174,7 @@ class Race:
             self._fail(endpoint, error.errno)
             return
         try:
-            connection.setblocking(False)
+            connection.settimeout(0)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection.connect(endpoint.address)
         except BlockingIOError:

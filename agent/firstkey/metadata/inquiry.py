@@ -22,6 +22,8 @@ TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
 TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - a name, not a secret
 METADATA = "/latest/meta-data/"
+INSTANCE_ID = "instance-id"
+PUBLIC_KEYS = "public-keys/"
 
 _Value = TypeVar("_Value")
 
@@ -71,21 +73,21 @@ class Inquiry:
         """Everything. Raises Retriable for what is worth another attempt, FirstkeyError for what is final."""
         if not self._pass.token:
             self._pass = self._new_pass()
-        instance_id = self._parsed(answers.instance_id, "instance-id", self._read("instance-id"))
+        instance_id = self._parsed(answers.instance_id, INSTANCE_ID, self._read(INSTANCE_ID))
         keys = tuple(self._key(listed) for listed in self._index())
         token, fallback = self._pass
         return Answer(instance_id, self._url, 2 if token else 1, fallback, keys)
 
     def _index(self) -> tuple[Listed, ...]:
-        reply = self._get("public-keys/")
+        reply = self._get(PUBLIC_KEYS)
         if reply.status == 404:  # launched without a key pair
             return ()
-        return self._parsed(answers.index, "public-keys/", self._content(reply, "public-keys/"))
+        return self._parsed(answers.index, PUBLIC_KEYS, self._content(reply, PUBLIC_KEYS))
 
     def _key(self, listed: Listed) -> OfferedKey:
         """One key. What is wrong with it alone is its own refusal: the others still come."""
         try:
-            return OfferedKey(*listed, self._read(f"public-keys/{listed.index}/openssh-key"))
+            return OfferedKey(*listed, self._read(f"{PUBLIC_KEYS}{listed.number}/openssh-key"))
         except FirstkeyError as error:
             if isinstance(error, Retriable) or error.reason not in _OF_ONE_KEY:
                 raise
@@ -120,9 +122,9 @@ class Inquiry:
         what = f"GET {self._url}{METADATA}{path}"
         if reply.status == 401:
             raise self._unauthorized(what)
-        if reply.status == 403 and not self._pass.token:
-            text = f"{what}: the service answers 403 to requests without a token too"
-            raise FirstkeyError(text, reason=reasons.IMDS_DISABLED)
+        if reply.status == 403 and path == INSTANCE_ID and not self._pass.token:
+            # The first of all reads, with no token to be had: this service answers 403 to everything.
+            raise FirstkeyError(f"{what}: answered with 403", reason=reasons.IMDS_DISABLED)
         raise _failure(what, reply.status)
 
     def _unauthorized(self, what: str) -> FirstkeyError:
@@ -166,7 +168,7 @@ class Inquiry:
         """A token, or the status (403, 404, 405) of a service that gives none."""
         ttl = self._settings.token_ttl
         # What matters is when the service began to count, which cannot be before we asked.
-        renewal = self._deadline.after(ttl - min(max(10.0, ttl / 20), ttl / 2))
+        renewal = self._deadline.from_now(ttl - min(max(10.0, ttl / 20), ttl / 2))
         headers = {TTL_HEADER: str(ttl)}
         reply = self._conversation.ask("PUT", TOKEN_PATH, headers=headers, deadline=self._token_deadline())
         what = f"PUT {self._url}{TOKEN_PATH}"
@@ -213,7 +215,9 @@ def _failure(what: str, status: int) -> FirstkeyError:
     if status == 429 or status >= 500:
         return Retriable(f"{what}: answered with {status}", reason=reasons.IMDS_ERROR)
     if status == 400:
-        return FirstkeyError(f"{what}: answered with 400, so the request is wrong", reason=reasons.BAD_REQUEST)
+        return FirstkeyError(
+            f"{what}: answered with 400, so the request is wrong", reason=reasons.BAD_REQUEST
+        )
     if 300 <= status < 400:
         text = f"{what}: answered with a redirect ({status})"
         return FirstkeyError(text, reason=reasons.REDIRECT_REFUSED)

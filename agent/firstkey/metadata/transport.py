@@ -52,7 +52,7 @@ class Conversation:
         self._connection = connection
         self._adapter = _Adapter(self)
 
-    def __enter__(self) -> Conversation:
+    def __enter__(self) -> Conversation:  # noqa: PYI034 - Self came with Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -121,7 +121,7 @@ class Conversation:
         return TooMuch() if too_large else _Garbled("the answer is not HTTP")
 
 
-class _Garbled(Exception):
+class _Garbled(Exception):  # noqa: N818 - the name of what happened
     """What came is not an answer; the text says in which way."""
 
 

@@ -28,7 +28,7 @@ class OfferedKey(NamedTuple):
     `refusal` says why this one could not be had; then `text` is empty.
     """
 
-    index: str
+    number: str
     name: str
     text: bytes
     refusal: Optional[Refusal] = None  # noqa: UP045 - evaluated on Python 3.9 by get_type_hints

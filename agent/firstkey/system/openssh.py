@@ -110,7 +110,7 @@ class Sshd:
             return _without_host_key(sshd_config.parse(outcome.stdout.decode("utf-8", "replace")), host_key)
 
     def _copy(self, directory: str) -> str:
-        """A copy of the tree's configuration whose Include lines lead to copies, so that none leads to the host."""
+        """A copy of the tree's configuration whose Include lines lead to copies: none leads to the host."""
         files = self.files()
         names = {path: f"{directory}/{number}.conf" for number, path in enumerate(files)}
         for path, content in files.items():
@@ -146,7 +146,7 @@ def starting_to_generate(kind: str, path: str, *, comment: str) -> Iterator[comm
 
 
 def start_generating(kind: str, path: str, *, comment: str) -> command.Process:
-    """Start making a key pair of that type at `path` without waiting for it; its size is ssh-keygen's default."""
+    """Start making a key pair of that type, in ssh-keygen's default size, and do not wait for it."""
     program = command.find("ssh-keygen")
     if program is None:
         raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
@@ -161,7 +161,7 @@ def check_generated(kind: str, outcome: command.Outcome) -> None:
 
 
 def public_half(private: bytes) -> bytes | None:
-    """The public key line of an unencrypted private key, derived by ssh-keygen; None where it cannot load it."""
+    """The public key line of an unencrypted private key, by ssh-keygen; None where it cannot load it."""
     program = command.find("ssh-keygen")
     if program is None:
         raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
