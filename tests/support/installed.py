@@ -1,0 +1,49 @@
+"""firstkey as packaging/install puts it into a tree, run from there as a program."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+class Installed(NamedTuple):
+    """A tree with firstkey in it."""
+
+    root: Path
+
+    def path(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def files(self) -> dict[str, Path]:
+        """What is there by its path in the tree, directories not counted."""
+        found = (path for path in self.root.rglob("*") if not path.is_dir())
+        return {f"/{path.relative_to(self.root)}": path for path in sorted(found)}
+
+    def firstkey(self, *argv: str, cwd: str = "/", **environ: str) -> subprocess.CompletedProcess[str]:
+        """The command, run where it lies."""
+        return subprocess.run(
+            [str(self.path("/usr/bin/firstkey")), *argv],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            cwd=cwd,
+            env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", **environ},
+        )
+
+
+def install(root: Path, *options: str, **environ: str) -> Installed:
+    """Install the checkout under `root`."""
+    subprocess.run(
+        [str(TOP / "packaging/install"), *options, str(root)],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", **environ},
+    )
+    return Installed(root)
