@@ -41,7 +41,8 @@ def every() -> list[Command]:
 
 def _command(name: str, summary: str) -> Command:
     parser = _parser(name)
-    options = tuple(_option(action) for action in parser._actions)  # noqa: SLF001 - there is no public way
+    actions = parser._actions  # noqa: SLF001 - there is no public way
+    options = tuple(_option(action) for action in actions if action.option_strings)
     return Command(name, summary, parser.description or "", options, parser.epilog or "")
 
 

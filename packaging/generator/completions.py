@@ -91,7 +91,7 @@ _ZSH = """\
 
 local curcontext=$curcontext state line
 typeset -A opt_args
-local -a commands=(
+local -a known=(
 {commands}
 )
 
@@ -101,7 +101,7 @@ _arguments -C \\
     '*::option:->option'
 
 case $state in
-    command) _describe command commands ;;
+    command) _describe command known ;;
     option)
         case $words[1] in
 {options}

@@ -90,7 +90,7 @@ def test_the_job_is_done_with_the_distributions_packages(installed: Installed, t
 
 
 def test_bytecode_is_what_runs(tmp_path: Path) -> None:
-    """Modules are not compiled again at each start: one that could not be read as source runs all the same."""
+    """A start compiles nothing again: a module that could not be read as source runs all the same."""
     found = install(tmp_path, "--compile", SOURCE_DATE_EPOCH="1700000000")
     for path, file in found.files().items():
         if path.endswith("firstkey/__init__.py"):
