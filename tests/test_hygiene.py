@@ -14,7 +14,7 @@ import pytest
 import firstkey
 
 TOP = Path(__file__).resolve().parent.parent
-SCRIPTS = [TOP / "dev", TOP / ".ci" / "run"]
+SCRIPTS = [TOP / name for name in ("dev", ".ci/run", "packaging/install", "packaging/build")]
 PYTHON_FILES = sorted(path for room in ("agent", "tests") for path in (TOP / room).rglob("*.py"))
 # What a Linux distribution, and nobody else, puts its Python packages into.
 DISTRIBUTION = ("/usr/lib/python3", "/usr/lib64/python3")
