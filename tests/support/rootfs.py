@@ -1,0 +1,98 @@
+"""Debian root file systems for tests: made by mmdebstrap once a week, kept outside of the checkout.
+
+The cache is $FIRSTKEY_CACHE, or firstkey/ in $XDG_CACHE_HOME or ~/.cache. It may be removed at any time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Read at import, before tests get an environment of their own.
+CACHE = Path(
+    os.environ.get("FIRSTKEY_CACHE")
+    or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstkey"
+)
+
+MAKING_SECONDS = 900
+"""A download over a slow line; a minute is usual."""
+
+
+def missing_for_debian_root() -> str | None:
+    """Why there can be no root file system here, or None."""
+    if os.geteuid() != 0:
+        return "needs root: run it with sudo ./dev test"
+    return None if shutil.which("mmdebstrap") else "needs mmdebstrap, which is not installed"
+
+
+def debian_root(suite: str, include: tuple[str, ...]) -> Path:
+    """A tar of a minimal Debian `suite` (`bookworm`, `trixie`, ...) with these packages and what they need.
+
+    It is this week's, so that security updates come in by themselves. Several callers at once get the same
+    one: the first makes it, the others wait. Raises AssertionError with mmdebstrap's words where it fails.
+    """
+    week = time.strftime("%G-%V", time.gmtime())
+    packages = ",".join(sorted(include))
+    key = hashlib.sha256(packages.encode()).hexdigest()[:12]
+    CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    archive = CACHE / f"{suite}-{key}-{week}.tar"
+    with _alone(CACHE / f"{suite}-{key}.lock"):
+        if not archive.exists():
+            for old in CACHE.glob(f"{suite}-{key}-*"):
+                old.unlink()
+            _make(suite, packages, archive)
+    return archive
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make(suite: str, packages: str, archive: Path) -> None:
+    """Only what is whole gets the name that the next caller looks for."""
+    partial = archive.with_suffix(".partial")
+    argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=tar"]
+    done = subprocess.run(
+        [*argv, f"--include={packages}", suite, str(partial)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=MAKING_SECONDS,
+    )
+    assert done.returncode == 0, f"no root file system: {done.stderr[-2000:]}"
+    partial.rename(archive)
+
+
+def unpack(archive: Path, root: Path) -> None:
+    """The root file system under `root`, with owners, modes, device nodes and capabilities; needs root."""
+    root.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        ["tar", "--extract", "--file", str(archive), "--directory", str(root), "--numeric-owner",
+         "--preserve-permissions", "--xattrs", "--xattrs-include=*"],
+        check=True,
+        timeout=300,
+    )  # fmt: skip
+
+
+def inside(root: Path, *argv: str, timeout: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in the root file system, with /proc, as the only process that it sees; needs root."""
+    alone = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", f"--root={root}"]
+    return subprocess.run(
+        [*alone, "--mount-proc", *argv],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", **environ},
+    )
