@@ -17,6 +17,7 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.metadata.values import (
     Answer,
+    Incomplete,
     NoAnswer,
     Notice,
     OfferedKey,
@@ -34,6 +35,7 @@ __all__ = ["Answer", "Client", "NoAnswer", "Notice", "OfferedKey", "Retriable", 
 
 # Seconds between attempts. At boot the network appears at any moment; what is not there after a
 # minute is not expected at any moment any more.
+SHORTEST_PAUSE = 0.001
 FIRST_PAUSE = 0.02
 PAUSE_GROWTH = 1.6
 LONGEST_PAUSE = 2.0
@@ -42,6 +44,15 @@ LATE = 60.0
 
 LAST_ATTEMPT = 0.1
 """Seconds before the deadline at which a last attempt starts: ample for a service that is there."""
+
+GRACE = 0.1
+"""Seconds that an endpoint which has not accepted gets once another one was asked and failed.
+
+Later it gets as long as the pauses have become: one that is far off is reached in the end.
+"""
+
+PATIENCE = 2.0
+"""Seconds for which launch keys that are listed and cannot be had are asked for again where others can."""
 
 
 class Client:
@@ -60,7 +71,7 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
-        self._endpoints = _endpoints(settings)
+        self._endpoints = list(_endpoints(settings))
         self._urls = " ".join(endpoint.url for endpoint in self._endpoints)
         self._tell = tell
         self._clock = clock
@@ -77,18 +88,21 @@ class Client:
         limit = self._deadline(deadline)
         started = self._clock()
         pauses = _pauses(lambda: self._clock() - started)
+        pause = 0.0
         cause: Retriable | None = None
+        partial = _Partial(self._clock)
         while True:
             try:
-                return self._attempt(limit)
+                return self._attempt(limit, grace=max(GRACE, pause))
             except Retriable as fault:
+                partial.note(fault)
                 # An attempt that the deadline cut short tells less than the one before it.
                 cause = cause if cause and limit.left <= 0 else fault
-            if limit.left <= LAST_ATTEMPT:
-                text = (
-                    f"no answer of the metadata service in {self._clock() - started:.1f} s; {cause.message}"
-                )
-                raise Unreachable(text, reason=cause.reason)
+            is_over = limit.left < LAST_ATTEMPT + SHORTEST_PAUSE
+            if partial.answer and (is_over or partial.age >= PATIENCE):
+                return partial.answer
+            if is_over:
+                raise _nothing(self._clock() - started, cause)
             pause = min(next(pauses), limit.left - LAST_ATTEMPT)
             self._tell(Notice("retry", cause.reason, cause.message, self._urls, pause))
             self._sleep(pause)
@@ -98,40 +112,49 @@ class Client:
 
         Raises Retriable for what `ask` would try again, and otherwise what `ask` raises.
         """
-        return self._attempt(self._deadline(deadline))
+        return self._attempt(self._deadline(deadline), grace=GRACE)
 
     def close(self) -> None:
         """Forget the tokens. The client may be used again."""
         self._tokens.clear()
 
-    def _attempt(self, limit: Deadline) -> Answer:
-        """One answer: of the endpoint that accepts first, or of the next one if that one fails."""
+    def _attempt(self, limit: Deadline, *, grace: float) -> Answer:
+        """One answer: of the endpoint that accepts first, or of another one if that one fails."""
         # Before anything is connected: loading takes its time on a cold disk, and nobody should wait for it.
         _load_transport()
-        from firstkey.metadata.endpoint import Race
+        from firstkey.metadata.endpoint import Overtaken, Race
 
-        faults: list[Retriable] = []
-        with Race(self._endpoints, limit.within(self._settings.request_timeout)) as race:
+        faults: list[FirstkeyError] = []
+        seconds = self._settings.request_timeout
+        with Race(tuple(self._endpoints), limit, seconds=seconds, grace=min(grace, seconds)) as race:
             for endpoint, connection in race:
                 try:
-                    return self._inquire(endpoint, connection, limit)
-                except Retriable as fault:  # noqa: PERF203 - the next endpoint may be a good one
+                    return self._inquire(endpoint, connection, limit, race.give_way)
+                except Overtaken:  # noqa: PERF203 - endpoints are few
+                    faults.append(self._put_last(endpoint))
+                except FirstkeyError as fault:  # the other endpoint may be a better one
                     faults.append(fault)
-        # One that was asked and failed tells more than one that could not be asked.
-        reason = faults[0].reason if faults else reasons.IMDS_UNREACHABLE
-        raise Retriable("; ".join([*(fault.message for fault in faults), *race.faults]), reason=reason)
+        raise _verdict(faults, race.faults)
 
-    def _inquire(self, endpoint: Endpoint, connection: BoundedSocket, limit: Deadline) -> Answer:
+    def _inquire(
+        self, endpoint: Endpoint, connection: BoundedSocket, limit: Deadline, give_way: Callable[[], None]
+    ) -> Answer:
         from firstkey.metadata.inquiry import Inquiry
         from firstkey.metadata.transport import Conversation
 
-        with Conversation(endpoint, connection) as conversation:
+        with Conversation(endpoint, connection, give_way=give_way) as conversation:
             asking = Inquiry(
                 conversation, self._settings, tokens=self._tokens, tell=self._tell_once, deadline=limit
             )
             answer = asking.answer()
         self._tell_once(Notice("endpoint", None, f"IMDSv{answer.version}", endpoint.url))
         return answer
+
+    def _put_last(self, endpoint: Endpoint) -> Retriable:
+        """Ask it after the others from now on: the last one is given all the time that a request may take."""
+        self._endpoints.remove(endpoint)
+        self._endpoints.append(endpoint)
+        return _Slow(f"{endpoint.url}: no answer in its turn", reason=reasons.IMDS_UNREACHABLE)
 
     def _tell_once(self, notice: Notice) -> None:
         """Tell what would be the same at each attempt."""
@@ -144,6 +167,51 @@ class Client:
         from firstkey.metadata.endpoint import Deadline
 
         return Deadline(float("inf") if at is None else at, self._clock)
+
+
+class _Slow(Retriable):
+    """An endpoint had to give way to another one, so what it would have said is not known."""
+
+
+class _Partial:
+    """The best answer that lacks some of the launch keys, and how long ago the first such answer came."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.answer: Answer | None = None
+        self._clock = clock
+        self._since = clock()
+
+    def note(self, fault: Retriable) -> None:
+        """Remember the answer that the fault has, if it has one with as many keys as any before."""
+        if not isinstance(fault, Incomplete):
+            return
+        if self.answer is None:
+            self._since = self._clock()
+        if self.answer is None or fault.answer.missing <= self.answer.missing:
+            self.answer = fault.answer
+
+    @property
+    def age(self) -> float:
+        """Seconds."""
+        return self._clock() - self._since
+
+
+def _nothing(seconds: float, cause: Retriable) -> Unreachable:
+    text = f"no answer of the metadata service in {seconds:.1f} s; {cause.message}"
+    return Unreachable(text, reason=cause.reason)
+
+
+def _verdict(faults: list[FirstkeyError], unasked: list[str]) -> FirstkeyError:
+    """What the faults of all endpoints come to: a part of the answer, something final, or all of them."""
+    telling: list[FirstkeyError] = [fault for fault in faults if isinstance(fault, Incomplete)]
+    # Nothing is final while an endpoint is left that was cut short.
+    if not any(isinstance(fault, _Slow) for fault in faults):
+        telling += [fault for fault in faults if not isinstance(fault, Retriable)]
+    if telling:
+        return telling[0]
+    # One that was asked and failed tells more than one that could not be asked.
+    reason = faults[0].reason if faults else reasons.IMDS_UNREACHABLE
+    return Retriable("; ".join([*(fault.message for fault in faults), *unasked]), reason=reason)
 
 
 def _endpoints(settings: Settings) -> tuple[Endpoint, ...]:

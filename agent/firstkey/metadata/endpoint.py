@@ -9,7 +9,7 @@ import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import reasons, settings
 from firstkey.errors import FirstkeyError
@@ -22,6 +22,12 @@ ANSWER_LIMIT = 65536
 
 HEAD_START = 0.01
 """Seconds that an endpoint listed earlier gets when one listed later accepts first."""
+
+TURN = 0.25
+"""Seconds that an answer may take before another endpoint, if one has accepted too, is asked instead.
+
+Genuine answers take a few milliseconds.
+"""
 
 
 class Deadline:
@@ -73,7 +79,7 @@ class Endpoint(NamedTuple):
         return socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
 
 
-# These three are no OSErrors on purpose: the HTTP library translates those, and lets others pass.
+# These four are no OSErrors on purpose: the HTTP library translates those, and lets others pass.
 
 
 class OutOfTime(Exception):  # noqa: N818 - the name of what happened
@@ -88,6 +94,10 @@ class Lost(Exception):  # noqa: N818 - as above
     """There is no connection (any more); the text says why."""
 
 
+class Overtaken(Exception):  # noqa: N818 - as above
+    """The answer takes long, and another endpoint is there to be asked."""
+
+
 class BoundedSocket(socket.socket):
     """A connection on which one exchange may last until a deadline and bring ANSWER_LIMIT bytes.
 
@@ -97,15 +107,27 @@ class BoundedSocket(socket.socket):
     received = 0
     ended = False
     _deadline: Deadline
+    _turn: Deadline
+    _look_around: Callable[[], None]
 
-    def begin(self, deadline: Deadline) -> None:
-        """The next exchange starts, and has time until the deadline."""
+    def begin(self, deadline: Deadline, look_around: Callable[[], None]) -> None:
+        """The next exchange starts, and has time until the deadline.
+
+        `look_around` is called every TURN seconds that the answer takes; it may raise to give it up.
+        """
         self._deadline = deadline
+        self._turn = deadline.from_now(TURN)
+        self._look_around = look_around
         self.received = 0
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        """As recv(2); raises OutOfTime, TooMuch or Lost."""
-        count: int = self._bounded(super().recv_into, buffer, nbytes, flags)
+        """As recv(2); raises OutOfTime, TooMuch or Lost, and what `look_around` raises."""
+        count = None
+        while count is None:
+            if self._turn.left <= 0:
+                self._look_around()
+                self._turn = self._deadline.from_now(TURN)
+            count = self._within(self._turn.left, super().recv_into, buffer, nbytes, flags)
         self.received += count
         self.ended = count == 0
         if self.received > ANSWER_LIMIT:
@@ -114,33 +136,49 @@ class BoundedSocket(socket.socket):
 
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
         """As send(2) until all is sent; raises OutOfTime or Lost."""
-        self._bounded(super().sendall, data, flags)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._within(self._deadline.left, super().send, rest, flags) or 0 :]
 
-    def _bounded(self, call: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - the call's own
+    def hang_up(self) -> None:
+        """Close the connection, whoever still has a file on it."""
+        number = self.detach()
+        if number >= 0:
+            os.close(number)
+
+    def _within(self, seconds: float, call: Callable[..., int], *arguments: object) -> int | None:
+        """What the call returns, or None if it did not in so many seconds. Raises OutOfTime or Lost."""
         left = self._deadline.left
         if left <= 0:
             raise OutOfTime
-        self.settimeout(left)
+        # A timeout of 0 would mean not to wait at all, which is another kind of socket.
+        self.settimeout(max(min(left, seconds), 0.001))
         try:
             return call(*arguments)
-        except socket.timeout:
-            raise OutOfTime from None
         except OSError as error:
+            # The kernel has a timeout of its own, which ends the connection and has a number.
+            if isinstance(error, socket.timeout) and not error.errno:
+                return None
             raise Lost(_words(error.errno)) from None
 
 
 class Race:
     """Connections to several endpoints begun at once, handed out as they are accepted.
 
-    Iterating yields an endpoint with its connection, which is then the caller's to close. Each waits only
-    for as long as nobody has accepted; a host without IPv6 is told so at once and holds up nobody.
+    Iterating yields an endpoint with its connection, which is then the caller's to close. The first is
+    waited for `seconds`, each further one `grace` seconds from when it is asked for, and none beyond the
+    deadline: a host without IPv6 is told so at once, and a route that leads nowhere holds up nobody.
     Afterwards `faults` says what became of the others.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], deadline: Deadline) -> None:
+    def __init__(
+        self, endpoints: Sequence[Endpoint], deadline: Deadline, *, seconds: float, grace: float = 0.0
+    ) -> None:
         self.faults: list[str] = []
         self._endpoints = endpoints
         self._deadline = deadline
+        self._seconds = seconds
+        self._grace = grace
         self._accepted: dict[Endpoint, BoundedSocket] = {}
         self._selector = selectors.DefaultSelector()
         for endpoint in endpoints:
@@ -155,17 +193,26 @@ class Race:
         self._selector.close()
 
     def __iter__(self) -> Iterator[tuple[Endpoint, BoundedSocket]]:
-        while True:
-            self._collect(0)
-            while self._pending() and not self._accepted and self._deadline.left > 0:
-                self._collect(self._deadline.left)
-            if not self._accepted:
-                break
+        limit = self._deadline.within(self._seconds)
+        while self._has_one(limit):
             if self._first(self._pending()) < self._first(self._accepted):
                 self._collect(HEAD_START)
             winner = self._endpoints[self._first(self._accepted)]
             yield winner, self._accepted.pop(winner)
+            limit = self._deadline.within(self._grace)
         self.faults += [f"{endpoint.url}: no connection in time" for endpoint in self._pending()]
+
+    def give_way(self) -> None:
+        """Raises Overtaken if an endpoint has accepted that was not handed out yet."""
+        self._collect(0)
+        if self._accepted:
+            raise Overtaken
+
+    def _has_one(self, limit: Deadline) -> bool:
+        self._collect(0)
+        while self._pending() and not self._accepted and limit.left > 0:
+            self._collect(limit.left)
+        return bool(self._accepted)
 
     def _begin(self, endpoint: Endpoint) -> None:
         try:
@@ -210,7 +257,7 @@ class Race:
 
 def connect(endpoint: Endpoint, deadline: Deadline) -> BoundedSocket:
     """A connection to one endpoint. Raises Lost."""
-    with Race((endpoint,), deadline) as race:
+    with Race((endpoint,), deadline, seconds=deadline.left) as race:
         for _, connection in race:
             return connection
         raise Lost(race.faults[0].partition(": ")[2])

@@ -15,7 +15,16 @@ from firstkey.metadata import answers
 from firstkey.metadata.answers import Listed
 from firstkey.metadata.endpoint import Deadline
 from firstkey.metadata.transport import Conversation, Reply
-from firstkey.metadata.values import Answer, NoAnswer, Notice, OfferedKey, Retriable, Settings, Tell
+from firstkey.metadata.values import (
+    Answer,
+    Incomplete,
+    NoAnswer,
+    Notice,
+    OfferedKey,
+    Retriable,
+    Settings,
+    Tell,
+)
 from firstkey.reasons import Reason
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret
@@ -68,15 +77,25 @@ class Inquiry:
         self._tell = tell
         self._deadline = deadline
         self._pass = _Pass(tokens.get(self._url))
+        self._missed: list[Retriable] = []
 
     def answer(self) -> Answer:
-        """Everything. Raises Retriable for what is worth another attempt, FirstkeyError for what is final."""
+        """Everything.
+
+        Raises Retriable for what is worth another attempt (Incomplete, if it is about some of the keys
+        alone), FirstkeyError for what is final, and Overtaken.
+        """
         if not self._pass.token:
             self._pass = self._new_pass()
         instance_id = self._parsed(answers.instance_id, INSTANCE_ID, self._read(INSTANCE_ID))
         keys = tuple(self._key(listed) for listed in self._index())
         token, fallback = self._pass
-        return Answer(instance_id, self._url, 2 if token else 1, fallback, keys)
+        answer = Answer(instance_id, self._url, 2 if token else 1, fallback, keys)
+        if not self._missed:
+            return answer
+        if answer.missing < len(keys):
+            raise Incomplete(answer, self._missed[0])
+        raise self._missed[0]
 
     def _index(self) -> tuple[Listed, ...]:
         reply = self._get(PUBLIC_KEYS)
@@ -88,8 +107,11 @@ class Inquiry:
         """One key. What is wrong with it alone is its own refusal: the others still come."""
         try:
             return OfferedKey(*listed, self._read(f"{PUBLIC_KEYS}{listed.number}/openssh-key"))
+        except Retriable as error:
+            self._missed.append(error)
+            return OfferedKey(*listed, b"", error.refusal)
         except FirstkeyError as error:
-            if isinstance(error, Retriable) or error.reason not in _OF_ONE_KEY:
+            if error.reason not in _OF_ONE_KEY:
                 raise
             return OfferedKey(*listed, b"", error.refusal)
 
@@ -117,20 +139,31 @@ class Inquiry:
         return self._conversation.ask("GET", METADATA + path, headers=headers, deadline=deadline)
 
     def _content(self, reply: Reply, path: str) -> bytes:
-        if reply.status == 200:
-            return reply.body
         what = f"GET {self._url}{METADATA}{path}"
+        if reply.status == 200:
+            return self._without_token(reply.body, what)
         if reply.status == 401:
             raise self._unauthorized(what)
-        if reply.status == 403 and path == INSTANCE_ID and not self._pass.token:
+        if reply.status == 403 and path == INSTANCE_ID and self._is_refused_a_token():
             # The first of all reads, with no token to be had: this service answers 403 to everything.
             raise FirstkeyError(f"{what}: answered with 403", reason=reasons.IMDS_DISABLED)
         raise _failure(what, reply.status)
 
+    def _without_token(self, body: bytes, what: str) -> bytes:
+        """The body; what of it is told or written somewhere must not have the token in it."""
+        if self._pass.token and self._pass.token.text.encode() in body:
+            text = f"{what}: the answer repeats the token that the request went with"
+            raise FirstkeyError(text, reason=reasons.BAD_ANSWER)
+        return body
+
+    def _is_refused_a_token(self) -> bool:
+        """Whether there is none because the service said so, or because we did not ask."""
+        return not self._pass.token and self._pass.fallback != reasons.TOKEN_TIMEOUT
+
     def _unauthorized(self, what: str) -> FirstkeyError:
         if self._pass.token:
-            text = f"{what}: a fresh token was rejected (401)"
-            return FirstkeyError(text, reason=reasons.TOKEN_REJECTED)
+            # Genuine services do that for a while, early in an instance's life (NixOS/amis issue 137).
+            return Retriable(f"{what}: a fresh token was rejected (401)", reason=reasons.TOKEN_REJECTED)
         if self._pass.fallback == reasons.TOKEN_TIMEOUT:
             # A token is needed, and was given perhaps, but did not get through: next time it may.
             text = f"{what}: it takes a token (401), and the token request was not answered"
@@ -212,8 +245,6 @@ _OF_ONE_KEY = frozenset({
 
 def _failure(what: str, status: int) -> FirstkeyError:
     """What a status means that is neither 200 nor a matter of tokens."""
-    if status == 429 or status >= 500:
-        return Retriable(f"{what}: answered with {status}", reason=reasons.IMDS_ERROR)
     if status == 400:
         return FirstkeyError(
             f"{what}: answered with 400, so the request is wrong", reason=reasons.BAD_REQUEST
@@ -221,5 +252,9 @@ def _failure(what: str, status: int) -> FirstkeyError:
     if 300 <= status < 400:
         text = f"{what}: answered with a redirect ({status})"
         return FirstkeyError(text, reason=reasons.REDIRECT_REFUSED)
+    if status >= 400:
+        # Not only 429 and 5xx: where everything that is asked for exists, 404 or 403 in the middle come
+        # from a service that is not ready yet, and to believe it would lock somebody out.
+        return Retriable(f"{what}: answered with {status}", reason=reasons.IMDS_ERROR)
     text = f"{what}: answered with {status}, which the metadata service does not do"
     return FirstkeyError(text, reason=reasons.BAD_ANSWER)

@@ -8,6 +8,7 @@ target of a redirect and inflates its body even where it must not follow it.
 from __future__ import annotations
 
 import http.client
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import requests
@@ -30,7 +31,12 @@ from firstkey.metadata.endpoint import (
 )
 from firstkey.metadata.values import NoAnswer, Retriable
 
-HEADERS = {"User-Agent": f"firstkey/{__version__}", "Accept": "*/*", "Accept-Encoding": "identity"}
+HEADERS = {
+    "User-Agent": f"firstkey/{__version__}",
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "Connection": "close",
+}
 
 
 class Reply(NamedTuple):
@@ -41,23 +47,26 @@ class Reply(NamedTuple):
 
 
 class Conversation:
-    """Requests to one endpoint, over one connection for as long as the service keeps it open.
+    """Requests to one endpoint, each on a connection of its own, as the genuine service wants it.
 
-    Takes over the connection, which the endpoint has accepted.
+    So what a server sends too much is never taken for the next answer. The first connection, which the
+    endpoint has accepted, is taken over. `give_way` is called while an answer takes long; it may raise
+    Overtaken, which then comes out of `ask`.
     """
 
-    def __init__(self, endpoint: Endpoint, connection: BoundedSocket) -> None:
+    def __init__(
+        self, endpoint: Endpoint, connection: BoundedSocket, *, give_way: Callable[[], None]
+    ) -> None:
         self.endpoint = endpoint
-        self._unused: BoundedSocket | None = connection
-        self._connection = connection
-        self._adapter = _Adapter(self)
+        self._first: BoundedSocket | None = connection
+        self._give_way = give_way
 
     def __enter__(self) -> Conversation:  # noqa: PYI034 - Self came with Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._adapter.close()
-        self._connection.close()
+        if self._first:
+            self._first.hang_up()
 
     def ask(self, method: str, path: str, *, headers: dict[str, str], deadline: Deadline) -> Reply:
         """One request and its answer, whatever its status.
@@ -66,10 +75,10 @@ class Conversation:
         too large or not HTTP.
         """
         what = f"{method} {self.endpoint.url}{path}"
-        self._deadline = deadline
         allowed = deadline.left
         try:
-            return self._ask(method, path, {**HEADERS, **headers})
+            request = requests.Request(method, self.endpoint.url + path, headers={**HEADERS, **headers})
+            return self._exchange(request.prepare(), deadline)
         except OutOfTime:
             text = f"{what}: no complete answer within {max(allowed, 0):.1f} s"
             raise NoAnswer(text, reason=reasons.IMDS_UNREACHABLE) from None
@@ -81,44 +90,18 @@ class Conversation:
         except _Garbled as fault:
             raise FirstkeyError(f"{what}: {fault}", reason=reasons.BAD_ANSWER) from None
 
-    def dial(self) -> BoundedSocket:
-        """The connection for the next request: the one that was handed over, then new ones. Raises Lost."""
-        self._connection = self._unused or connect(self.endpoint, self._deadline)
-        self._unused = None
-        self._connection.begin(self._deadline)
-        return self._connection
-
-    def _ask(self, method: str, path: str, headers: dict[str, str]) -> Reply:
-        request = requests.Request(method, self.endpoint.url + path, headers=headers).prepare()
-        kept = None if self._unused else self._connection
-        self._connection.begin(self._deadline)
+    def _exchange(self, request: requests.PreparedRequest, deadline: Deadline) -> Reply:
+        connection = self._first or connect(self.endpoint, deadline)
+        self._first = None
+        connection.begin(deadline, self._give_way)
         try:
-            return self._exchange(request)
-        except Lost:
-            # Whoever keeps a connection open may close it just when the next request is on its way.
-            if kept is not self._connection or kept.received:
-                raise
-        return self._exchange(request)
-
-    def _exchange(self, request: requests.PreparedRequest) -> Reply:
-        try:
-            response = self._adapter.send(request, stream=True)
-            try:
-                return Reply(response.status_code, _body(response) if response.status_code == 200 else b"")
-            finally:
-                response.close()
+            response = _Adapter(connection).send(request, stream=True)
+            return Reply(response.status_code, _body(response) if response.status_code == 200 else b"")
         except (requests.RequestException, HTTPError) as error:
-            raise self._meaning(error) from None
-
-    def _meaning(self, error: Exception) -> Exception:
-        """What an error of the library says of the answer. Those of the socket do not come here."""
-        if not self._connection.received:
-            return Lost("the connection was closed without an answer")
-        if self._connection.ended:
-            return Lost("the connection was closed in the middle of the answer")
-        # http.client limits the length of a header and their number; for the latter it has no class.
-        too_large = type(_cause(error)) in (http.client.LineTooLong, http.client.HTTPException)
-        return TooMuch() if too_large else _Garbled("the answer is not HTTP")
+            raise _meaning(error, connection) from None
+        finally:
+            # The library leaves it to the garbage collector where it cannot make sense of the headers.
+            connection.hang_up()
 
 
 class _Garbled(Exception):  # noqa: N818 - the name of what happened
@@ -126,12 +109,12 @@ class _Garbled(Exception):  # noqa: N818 - the name of what happened
 
 
 class _Adapter(HTTPAdapter):
-    """Makes each connection through the conversation, which knows its endpoint and deadline."""
+    """Sends one request on a connection that is there already."""
 
-    def __init__(self, conversation: Conversation) -> None:
+    def __init__(self, connection: BoundedSocket) -> None:
         class Connection(HTTPConnection):
             def connect(self) -> None:
-                self.sock = conversation.dial()
+                self.sock = connection
 
         class Pool(HTTPConnectionPool):
             ConnectionCls = Connection
@@ -140,19 +123,41 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": Pool}
 
 
+def _meaning(error: Exception, connection: BoundedSocket) -> Exception:
+    """What an error of the library says of the answer. Those of the connection itself do not come here."""
+    if not connection.received:
+        return Lost("the connection was closed without an answer")
+    if connection.ended:
+        return Lost("the connection was closed in the middle of the answer")
+    # http.client limits the length of a header and their number; for the latter it has no class.
+    too_large = {http.client.LineTooLong, http.client.HTTPException} & set(map(type, _causes(error)))
+    return TooMuch() if too_large else _Garbled("the answer is not HTTP")
+
+
 def _body(response: requests.Response) -> bytes:
-    encoding = response.headers.get("Content-Encoding", "identity")
+    headers = response.headers
+    encoding = headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
         raise _Garbled(f"the answer is encoded ({ascii(encoding)[:40]}), which was not asked for")
-    body: bytes = response.raw.read(decode_content=False)
-    # Older versions of urllib3 take a body that ends too early for a whole one.
-    length = response.headers.get("Content-Length", "")
-    if "Transfer-Encoding" not in response.headers and length.isdecimal() and len(body) < int(length[:18]):
+    length = _length(headers.get("Content-Length", ""))
+    if length is not None and length > ANSWER_LIMIT:
+        raise TooMuch
+    # Never without a limit: Python would set as much memory aside as a length or a chunk claims to need.
+    body: bytes = response.raw.read(ANSWER_LIMIT + 1, decode_content=False)
+    if "Transfer-Encoding" in headers:
+        return body
+    # Older versions of urllib3 take a body that ends too early for a whole one. And where no length was
+    # said, nothing at all is no empty answer, but more likely one that was cut off.
+    if len(body) < (1 if length is None else length):
         raise Lost("the connection was closed in the middle of the answer")
     return body
 
 
-def _cause(error: BaseException) -> BaseException:
-    while error.__context__ is not None:
+def _length(text: str) -> int | None:
+    return int(text[:18]) if text.isascii() and text.isdecimal() else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
         error = error.__context__
-    return error
