@@ -88,7 +88,10 @@ def _endpoint(url: str) -> str:
     try:
         return settings.endpoint(url)
     except ValueError as error:
-        raise UsageError(f"--imds {url}: {error}") from error
+        raise UsageError(
+            f"--imds {url!a}: that is no endpoint of the metadata service",
+            hint="Give a literal address, such as http://127.0.0.1:1338 or http://[fd00:ec2::254].",
+        ) from error
 
 
 def _names(given: list[str]) -> tuple[str, ...]:
@@ -96,7 +99,7 @@ def _names(given: list[str]) -> tuple[str, ...]:
         try:
             settings.account_name(name)
         except ValueError as error:  # noqa: PERF203 - names are few
-            raise UsageError(f"--user {name}: {error}") from error
+            raise UsageError(f"--user {name!a}: that is no name of an account") from error
     return tuple(dict.fromkeys(given))
 
 

@@ -5,54 +5,88 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from firstkey.boot import launch_keys
+from firstkey.boot import launch_keys, report
 from firstkey.boot.job import wait_until
 from firstkey.cli import common, render
-from firstkey.model import NO_KEY, OK, PARTIAL, Imds, Report
+from firstkey.errors import FirstkeyError, Unreachable
+from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report
 from firstkey.reasons import NO_KEY_PAIR, Refusal
 from firstkey.settings import seconds
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from firstkey.boot.site import Site
+    from firstkey.metadata.client import Answer
+
+EPILOG = """\
+examples:
+  firstkey keys                    what would be installed, with fingerprints
+  firstkey keys -v                 each attempt, and why it failed
+  firstkey keys --json             the same for programs, as the report of a run has it
+  firstkey keys --imds http://127.0.0.1:1338      ask another service: see firstkey imds
+
+exit status: 0 all is well, also where the instance has no key pair;
+  1 a key is refused, or the service gives no usable answer; 2 usage;
+  75 no answer in time
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Show the offered keys with their fingerprints; returns the exit status."""
-    made = common.with_json(
-        common.parser("keys", "Show which keys the metadata service offers; installs nothing.")
+    args = _parser().parse_args(argv)
+    with common.opened(args, common.voice(args)) as site:
+        if not args.json:
+            done = _asked(site, args.wait)
+            print("\n".join(_lines(done)))
+            return 0 if done.outcome in (OK, NO_KEY) else 1
+        try:
+            done, status = _asked(site, args.wait), 0
+        except FirstkeyError as error:
+            # Programs get an answer on stdout in any case.
+            done, status = _failed(error), error.exit_status
+        print(json.dumps(done.as_json(), indent=1))
+        return status or (0 if done.outcome in (OK, NO_KEY) else 1)
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = common.parser(
+        "keys", "Show which keys the metadata service offers; installs nothing.", epilog=EPILOG
     )
+    common.with_json(made)
     made.add_argument(
         "--wait", metavar="SECONDS", type=seconds, default=5.0, help="how long to wait for an answer (5)"
     )
-    args = made.parse_args(argv)
-    with common.opened(args, common.voice(args)) as site:
-        done = _asked(site, args.wait)
-        if args.json:
-            print(json.dumps(done.as_json(), indent=1))
-        else:
-            lines = [*render.instance(done), *(line for key in done.keys for line in render.offered_key(key))]
-            print("\n".join(lines))
-            if done.refusal:
-                print("\n".join(render.refusal(done.refusal)))
-        return 0 if done.outcome in (OK, NO_KEY) else 1
+    return made
 
 
 def _asked(site: Site, wait: float) -> Report:
     asking = common.client(site)
     try:
-        answer = asking.ask(deadline=wait_until(wait))
+        return _report(asking.ask(deadline=wait_until(wait)))
     finally:
         asking.close()
-    offer = launch_keys.judge(answer.keys)
+
+
+def _report(answer: Answer) -> Report:
     fallback = answer.fallback_reason
     why = Refusal(fallback, fallback.meaning) if fallback else None
     none = Refusal(NO_KEY_PAIR, "the instance was launched without a key pair")
-    return Report(
-        PARTIAL if any(key.refusal for key in offer.results) else OK if answer.keys else NO_KEY,
+    draft = Report(
+        OK,
         instance_id=answer.instance_id,
         imds=Imds(answer.endpoint, answer.version, why),
-        keys=offer.results,
+        keys=launch_keys.judge(answer.keys).results,
         refusal=None if answer.keys else none,
     )
+    return draft._replace(outcome=report.outcome(draft))
+
+
+def _failed(error: FirstkeyError) -> Report:
+    return Report(UNREACHABLE if isinstance(error, Unreachable) else FAILED, refusal=error.refusal)
+
+
+def _lines(done: Report) -> list[str]:
+    lines = [*render.instance(done), *(line for key in done.keys for line in render.offered_key(key))]
+    return [*lines, *(render.refusal(done.refusal) if done.refusal else ())]

@@ -1,0 +1,291 @@
+"""`firstkey keys` as people and programs run it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from machine import Machine, Run, fingerprint
+from raw_server import black_hole, silent_server
+
+from firstkey import reasons
+from firstkey.metadata.emulator import FAULTS, Emulator, Fault, Settings
+
+GENEROUS = 30.0  # seconds: only a hang takes as long
+
+
+@contextlib.contextmanager
+def service(keys: dict[str, str], *faults: str, host: str = "127.0.0.1", **change: Any) -> Iterator[Emulator]:
+    """A metadata service that offers these keys."""
+    settings = Settings(**{"instance_id": "i-0abc", "keys": tuple(keys.items()), **change})
+    with Emulator(settings, faults=[Fault.parse(fault) for fault in faults], host=host) as running:
+        yield running
+
+
+def report(done: Run) -> dict[str, Any]:
+    """What stands on stdout, which must be JSON and nothing else."""
+    found: dict[str, Any] = json.loads(done.out)
+    return found
+
+
+def test_text(machine: Machine, keys: dict[str, str]) -> None:
+    """The instance, who said so, and each key as ssh-keygen would show it."""
+    with service(keys) as running:
+        done = machine.firstkey("keys", service=running)
+    assert (done.status, done.err) == (0, "")
+    first, *others = done.out.splitlines()
+    assert first == f"Instance i-0abc, says {running.url} (IMDSv2)"
+    assert others == [
+        f"  {number} {name}  {line.split()[0]}  {fingerprint(line)}"
+        for number, (name, line) in enumerate(keys.items())
+    ]
+
+
+def test_json(machine: Machine, keys: dict[str, str]) -> None:
+    """The same in the published form of the report, and nothing else on stdout."""
+    with service(keys) as running:
+        done = machine.firstkey("keys", "--json", service=running)
+    found = report(done)
+    assert (done.status, done.err) == (0, "")
+    assert (found["version"], found["outcome"], found["instance_id"]) == (1, "ok", "i-0abc")
+    assert found["imds"] == {"endpoint": running.url, "version": 2, "fallback_reason": None}
+    assert [
+        (key["index"], key["name"], key["type"], key["fingerprint"], key["refused"]) for key in found["keys"]
+    ] == [
+        (str(number), name, line.split()[0], fingerprint(line), None)
+        for number, (name, line) in enumerate(keys.items())
+    ]
+    assert (found["users"], found["host_keys"], found["reason"]) == ([], [], None)
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_nothing_is_installed(machine: Machine, keys: dict[str, str], options: tuple[str, ...]) -> None:
+    """Not a file is written, not even in /run."""
+    before = sorted(str(path) for path in machine.root.rglob("*"))
+    with service(keys) as running:
+        assert machine.firstkey("keys", *options, service=running).status == 0
+    assert sorted(str(path) for path in machine.root.rglob("*")) == before
+
+
+def test_no_key_pair_is_nothing_to_do(machine: Machine) -> None:
+    """Exit status 0, and it is said."""
+    with service({}) as running:
+        text = machine.firstkey("keys", service=running)
+        found = machine.firstkey("keys", "--json", service=running)
+    assert (text.status, found.status) == (0, 0)
+    assert "without a key pair (no-key-pair)" in text.out
+    assert (report(found)["outcome"], report(found)["reason"], report(found)["keys"]) == (
+        "no-key",
+        "no-key-pair",
+        [],
+    )
+
+
+def test_a_fallback_is_shown(machine: Machine, keys: dict[str, str]) -> None:
+    """As a warning, in the text and in the report."""
+    with service(keys, tokens="absent") as running:
+        text = machine.firstkey("keys", service=running)
+        found = machine.firstkey("keys", "--json", service=running)
+    assert (text.status, found.status) == (0, 0)
+    assert "(IMDSv1, because: token-refused)" in text.out
+    assert "without one (IMDSv1)" in text.err
+    assert "answered with 404 (token-refused)" in text.err
+    assert report(found)["imds"] == {
+        "endpoint": running.url,
+        "version": 1,
+        "fallback_reason": "token-refused",
+    }
+
+
+def test_a_bad_key_beside_a_good_one(machine: Machine, keys: dict[str, str]) -> None:
+    """The bad one is refused with its reason and remedy, the good one is shown; exit status 1."""
+    with service({"ed25519": keys["ed25519"]}, "bad-neighbour") as running:
+        text = machine.firstkey("keys", service=running)
+        found = machine.firstkey("keys", "--json", service=running)
+    assert (text.status, found.status) == (1, 1)
+    assert "! 0 broken: refused" in text.out
+    assert "(not-a-public-key)" in text.out
+    assert "What to do:" in text.out
+    assert fingerprint(keys["ed25519"]) in text.out
+    assert report(found)["outcome"] == "partial"
+    assert [key["refused"] for key in report(found)["keys"]] == ["not-a-public-key", None]
+
+
+def test_a_name_cannot_paint_the_terminal(machine: Machine, keys: dict[str, str]) -> None:
+    """What the service says is shown as text, whatever it is."""
+    hostile = "\x1b[2J\u202e\u2028evil"
+    with service({"good": keys["ed25519"]}) as running:
+        running.change(keys=((hostile.replace("\x1b", "").replace("\u2028", ""), keys["ed25519"]),))
+        done = machine.firstkey("keys", service=running)
+        running.change(keys=((hostile, keys["ed25519"]),))
+        refused = machine.firstkey("keys", service=running)
+    assert (done.status, refused.status) == (0, 1)
+    for text in (done.out, done.err, refused.out, refused.err):
+        assert all(line.isprintable() for line in text.splitlines())
+
+
+# --- every fault ------------------------------------------------------------------------------
+
+# What each fault of the emulator leads to: the exit status, the outcome and the reason code.
+UNREACHABLE = (75, "unreachable", "imds-unreachable")
+PROMISED: dict[str, tuple[int, str, str | None]] = {
+    "refuse": UNREACHABLE,
+    "reset": UNREACHABLE,
+    "silence": UNREACHABLE,
+    "token-silence": (0, "ok", None),  # IMDSv1, with a warning
+    "delay=0.2": (0, "ok", None),
+    "drip=0.05": UNREACHABLE,
+    "drip-body=1": UNREACHABLE,
+    "expired-tokens=1": (0, "ok", None),
+    "expired-tokens=0": (75, "unreachable", "token-rejected"),
+    "bad-key": (1, "failed", None),
+    "bad-neighbour": (1, "partial", None),
+    "bad-index": (1, "failed", "bad-answer"),
+    "binary": (1, "failed", "bad-answer"),
+    "html": (1, "failed", "bad-answer"),
+    "status=503": (75, "unreachable", "imds-error"),
+    "status=503,first=3": (0, "ok", None),
+    "status=429,first=3": (0, "ok", None),
+    "status=400": (1, "failed", "bad-request"),
+    "status=401,path=/latest/meta-data": (75, "unreachable", "token-rejected"),
+    "status=403": (1, "failed", "imds-disabled"),
+    "status=404,path=/latest/meta-data/public-keys": (0, "no-key", "no-key-pair"),
+    "redirect": (1, "failed", "redirect-refused"),
+    "endless": (1, "failed", "answer-too-large"),
+    "huge": (1, "failed", "answer-too-large"),
+    "truncated": UNREACHABLE,
+    "long-header": (1, "failed", "answer-too-large"),
+    "many-headers": (1, "failed", "answer-too-large"),
+}
+QUICK = "[IMDS]\nRequestTimeoutSec=0.5\n"
+
+
+def test_every_fault_has_a_promise() -> None:
+    """A new one is given its outcome above."""
+    assert {name.partition(",")[0].partition("=")[0] for name in PROMISED} == set(FAULTS)
+
+
+@pytest.mark.parametrize("fault", PROMISED)
+def test_every_fault_ends_as_promised(machine: Machine, keys: dict[str, str], fault: str) -> None:
+    """The exit status, the outcome, the reason with its remedy, and the time that it takes."""
+    status, outcome, code = PROMISED[fault]
+    machine.configure(QUICK)
+    started = time.monotonic()
+    with service({"launch": keys["ed25519"]}, fault) as running:
+        done = machine.firstkey("keys", "--json", "--wait", "2", service=running)
+    seconds = time.monotonic() - started
+    assert (done.status, report(done)["outcome"], report(done)["reason"]) == (status, outcome, code)
+    assert "Traceback" not in done.err
+    assert seconds < GENEROUS
+    if status == 75:
+        assert seconds > 1.8
+
+
+@pytest.mark.parametrize(
+    "fault", [fault for fault, (_, _, code) in PROMISED.items() if code and "key" not in code]
+)
+def test_every_failure_is_one_sentence_and_a_remedy(
+    machine: Machine, keys: dict[str, str], fault: str
+) -> None:
+    """For people: on stderr, with the reason code; nothing on stdout that could be taken for a result."""
+    status, _, code = PROMISED[fault]
+    machine.configure(QUICK)
+    with service({"launch": keys["ed25519"]}, fault) as running:
+        done = machine.firstkey("keys", "--wait", "0.3", "-q", service=running)
+    message, remedy = [line for line in done.err.splitlines() if not line.startswith("<4>")]
+    assert (done.status, done.out) == (status, "")
+    assert message.startswith("firstkey: ")
+    assert message.endswith(f"({code})")
+    assert remedy == f"  What to do: {reasons.ALL[str(code)].remedy}"
+
+
+@pytest.mark.parametrize("url", ["silent", "nowhere"])
+def test_the_wait_is_kept(machine: Machine, url: str) -> None:
+    """Whatever the network does, there is an answer about when it was wished for."""
+    with silent_server() as silent, black_hole() as nowhere:
+        started = time.monotonic()
+        done = machine.firstkey(
+            "keys", "--json", "--wait", "1", "--imds", {"silent": silent, "nowhere": nowhere}[url]
+        )
+        seconds = time.monotonic() - started
+    assert (done.status, report(done)["outcome"]) == (75, "unreachable")
+    assert 0.8 < seconds < GENEROUS
+
+
+def test_both_configured_endpoints_are_asked(machine: Machine, keys: dict[str, str]) -> None:
+    """Endpoints= as it stands in the file."""
+    with silent_server() as silent, service(keys) as running:
+        machine.configure(f"[IMDS]\nEndpoints={silent} {running.url}\n")
+        done = machine.firstkey("keys", "--json", "--wait", "20")
+    assert report(done)["imds"]["endpoint"] == running.url
+
+
+def test_version_2_only(machine: Machine, keys: dict[str, str]) -> None:
+    """Version=2 sends nothing without a token, and says so."""
+    machine.configure("[IMDS]\nVersion=2\n")
+    with service(keys, tokens="absent") as running:
+        done = machine.firstkey("keys", service=running)
+    assert (done.status, done.out) == (1, "")
+    assert "Version=2 sends nothing without a token (token-refused)" in done.err
+    assert not any(request.method == "GET" for request in running.requests)
+
+
+def test_version_1_where_it_is_off(machine: Machine, keys: dict[str, str]) -> None:
+    """The reason and the setting to change."""
+    machine.configure("[IMDS]\nVersion=1\n")
+    with service(keys, tokens="required") as running:
+        done = machine.firstkey("keys", service=running)
+    assert done.status == 1
+    assert "(v1-disabled)" in done.err
+    assert "Set Version=auto" in done.err
+
+
+def test_verbose_tells_each_attempt(machine: Machine, keys: dict[str, str]) -> None:
+    """What an operator needs who wonders why."""
+    with service(keys, "status=503,first=2") as running:
+        quiet = machine.firstkey("keys", service=running)
+        running.inject(Fault.parse("status=503,first=2"))
+        verbose = machine.firstkey("keys", "-v", service=running)
+    assert (quiet.status, quiet.err) == (0, "")
+    assert verbose.err.count("answered with 503") == 2
+
+
+def test_proxies_mean_nothing(machine: Machine, keys: dict[str, str]) -> None:
+    """Nor does anything else of the environment."""
+    with service(keys) as running, service({}, instance_id="i-evil") as proxy:
+        done = machine.firstkey("keys", "--json", service=running, http_proxy=proxy.url, ALL_PROXY=proxy.url)
+    assert report(done)["instance_id"] == "i-0abc"
+    assert not proxy.requests
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--imds", "http://metadata.example"),
+        ("--imds", "https://127.0.0.1"),
+        ("--imds", "169.254.169.254"),
+        ("--wait", "soon"),
+        ("--wait", ""),
+        ("--no-such-option",),
+        ("argument",),
+    ],
+)
+def test_usage(machine: Machine, options: tuple[str, ...]) -> None:
+    """A clear sentence, exit status 2, and nothing is asked."""
+    done = machine.firstkey("keys", *options)
+    assert (done.status, done.out) == (2, "")
+    assert "firstkey" in done.err
+    assert options[-1] in done.err
+    assert "Traceback" not in done.err
+
+
+def test_help(machine: Machine) -> None:
+    """It says what it does, with examples and the exit statuses."""
+    done = machine.firstkey("keys", "--help")
+    assert done.status == 0
+    for word in ("installs nothing", "--json", "--wait", "examples:", "exit status:", "75"):
+        assert word in done.out
