@@ -3,53 +3,84 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from firstkey.errors import UsageError
-from firstkey.metadata.emulator import FAULTS, Asked, Emulator, Fault, Settings, usage
+from firstkey.errors import FirstkeyError, UsageError
+from firstkey.events import visibly
+from firstkey.metadata.emulator import FAULTS, Asked, Emulator, Fault, Kind, Settings, usage
+from firstkey.settings import endpoint
+from firstkey.ssh import public_key
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 TOKENS = {"both": "both", "v2": "required", "v1": "absent"}
+LONGEST_FILE = 1 << 20
+"""Bytes of a file of keys that are read."""
+
+DESCRIPTION = """\
+Play the EC2 metadata service, IMDSv1 and IMDSv2, on an address of this machine.
+The first line on standard output is its URL; each request is told on standard
+error. Ctrl-C or SIGTERM ends it.
+"""
+EPILOG = """\
+A file of keys has one public key a line; blank lines and lines that start with
+# are passed over. Keys are numbered in the order of the command line, those of
+--key first, and named by their comments. Without a key, the instance was
+launched without a key pair. What --key says is served as it is, good or bad.
+
+faults, each with ,first=N (only the first N requests that it concerns)
+and ,path=PREFIX (only requests whose path starts like that); in brackets
+what counts where the value is left out:
+{faults}
+
+examples:
+  firstkey imds --key-file ~/.ssh/id_ed25519.pub --port 1338
+  firstkey imds --tokens v2 --fault delay=2 --fault status=503,first=3
+  firstkey imds --host ::1 --off
+  firstkey keys --imds http://127.0.0.1:1338
+  curl http://127.0.0.1:1338/latest/meta-data/public-keys/0/openssh-key
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Serve until SIGINT or SIGTERM; the first line on stdout is the URL. Returns the exit status."""
     args = _parser().parse_args(argv)
-    try:
-        faults = [Fault.parse(text) for text in args.fault]
-        settings = _settings(args)
-        service = Emulator(
-            settings, faults=faults, host=args.host, port=args.port, tell=None if args.quiet else _tell
-        )
-    except ValueError as error:
-        raise UsageError(str(error), hint="See: firstkey imds --help") from error
-    except OSError as error:
-        raise UsageError(f"cannot listen on {args.host} port {args.port}: {error.strerror}") from error
-    with service:
+    service = _service(args)
+    with _ends() as ends, service:
         print(service.url, flush=True)
-        service.serve_forever()
+        signal.sigwait(ends)
     return 0
 
 
+@contextmanager
+def _ends() -> Iterator[set[signal.Signals]]:
+    """The signals that end it. They are waited for: a handler might strike in the middle of anything."""
+    ends = {signal.SIGTERM}
+    # Who starts it in the background of a script has it ignore Ctrl-C, and that is to stay so.
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        ends.add(signal.SIGINT)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    try:
+        yield ends
+    finally:
+        # A second one, of somebody impatient, has nothing left to end.
+        while signal.sigtimedwait(ends, 0):
+            pass
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _parser() -> argparse.ArgumentParser:
-    lines = [f"  {usage(name):24} {kind.summary}" for name, kind in FAULTS.items()]
+    faults = "\n".join(
+        f"  {usage(name)}{_default(kind)}\n      {kind.summary}" for name, kind in FAULTS.items()
+    )
     made = argparse.ArgumentParser(
         prog="firstkey imds",
-        description="Play the EC2 metadata service on an address of this machine, IMDSv1 and IMDSv2.",
-        epilog="\n".join(
-            [
-                "faults, each with ,first=N (only the first N requests) and ,path=PREFIX (only such paths):",
-                *lines,
-                "",
-                "examples:",
-                "  firstkey imds --key-file ~/.ssh/id_ed25519.pub --port 1338",
-                "  firstkey imds --tokens v2 --fault delay=2 --fault status=503,first=3",
-                "  firstkey keys --imds http://127.0.0.1:1338",
-            ]
-        ),
+        description=DESCRIPTION,
+        epilog=EPILOG.format(faults=faults),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,44 +88,125 @@ def _parser() -> argparse.ArgumentParser:
         "--key", metavar="LINE", action="append", default=[], help="a public key line; repeatable"
     )
     made.add_argument(
-        "--key-file", metavar="FILE", action="append", default=[], help="a file of one; repeatable"
+        "--key-file", metavar="FILE", action="append", default=[], help="a file of them; repeatable"
     )
-    made.add_argument("--instance-id", metavar="ID", default=Settings().instance_id)
+    instance_id = Settings().instance_id
+    made.add_argument("--instance-id", metavar="ID", default=instance_id, help=f"({instance_id})")
     made.add_argument("--tokens", choices=sorted(TOKENS), default="both", help="which versions answer (both)")
     made.add_argument("--off", action="store_true", help="as if switched off: 403 to everything")
     made.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="::1 for IPv6 (127.0.0.1)")
     made.add_argument("--port", type=int, default=0, help="0 takes a free one (0)")
     made.add_argument("--fault", metavar="FAULT", action="append", default=[], help="see below; repeatable")
-    made.add_argument("-q", "--quiet", action="store_true", help="do not print each request")
+    made.add_argument("-q", "--quiet", action="store_true", help="do not tell each request")
     return made
 
 
+def _default(kind: Kind) -> str:
+    if not kind.value:
+        return ""
+    return " [for ever]" if kind.default == float("inf") else f" [{kind.default}]"
+
+
+def _service(args: argparse.Namespace) -> Emulator:
+    host, port = _address(args)
+    settings = _settings(args)
+    try:
+        faults = [Fault.parse(text) for text in args.fault]
+    except ValueError as error:
+        raise UsageError(f"--fault: {error}", hint="See: firstkey imds --help") from error
+    try:
+        return Emulator(settings, faults=faults, host=host, port=port, tell=None if args.quiet else _tell)
+    except OSError as error:
+        raise UsageError(
+            f"cannot listen on {host} port {port}: {str(error.strerror).lower()}",
+            hint="Name an address of this machine with --host, and with --port a free port, or 0 for any.",
+        ) from error
+
+
+def _address(args: argparse.Namespace) -> tuple[str, int]:
+    """Where to listen: by address, never by a name that would have to be looked up."""
+    host = args.host.strip("[]")
+    try:
+        endpoint(f"http://[{host}]" if ":" in host else f"http://{host}")
+    except ValueError as error:
+        raise UsageError(
+            f"--host {args.host}: that is no IP address", hint="Take 127.0.0.1, or ::1 for IPv6."
+        ) from error
+    if not 0 <= args.port <= 65535:
+        raise UsageError(f"--port {args.port}: ports end at 65535", hint="Take 0 for any free one.")
+    return host, args.port
+
+
+# --- keys -------------------------------------------------------------------------------------
+
+
 def _settings(args: argparse.Namespace) -> Settings:
-    lines = [*args.key, *(_content(path) for path in args.key_file)]
-    keys = tuple((_key_name(line, index), line) for index, line in enumerate(lines))
+    lines = [*args.key, *(line for path in args.key_file for line in _lines(path))]
+    for index, line in enumerate(lines):
+        _warn_of(line, index)
     return Settings(
         instance_id=args.instance_id,
-        keys=keys,
+        keys=tuple((_key_name(line, index), line) for index, line in enumerate(lines)),
         tokens=TOKENS[args.tokens],
         enabled=not args.off,
     )
 
 
-def _content(path: str) -> str:
+def _lines(path: str) -> list[str]:
+    """The keys in a file, one a line. Raises UsageError where none is one."""
+    content = _content(path)
+    if b"PRIVATE KEY-----" in content:
+        raise UsageError(
+            f"{path} holds a private key, which nobody should be served",
+            hint=f"Take the public half: {path}.pub, or what ssh-keygen -y -f {path} prints.",
+        )
+    lines = [line.strip() for line in content.decode("utf-8", "surrogateescape").split("\n")]
+    keys = [line for line in lines if line and not line.startswith("#")]
+    if all(map(_flaw, keys)):
+        raise UsageError(
+            f"{path} holds no public key",
+            hint="A file of keys has one a line, such as id_ed25519.pub; for anything else there is --key.",
+        )
+    return keys
+
+
+def _content(path: str) -> bytes:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read().strip()
+        with open(path, "rb") as file:
+            return file.read(LONGEST_FILE)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+        raise UsageError(
+            f"cannot read {path}: {str(error.strerror).lower()}",
+            hint="Name a file of public keys, such as ~/.ssh/id_ed25519.pub.",
+        ) from error
+
+
+def _flaw(line: str) -> str | None:
+    """Why firstkey would not install the line, or None."""
+    try:
+        public_key.parse_launch_key(line.encode("utf-8", "surrogateescape"))
+    except FirstkeyError as error:
+        return f"{error.message} ({error.reason.code})"
+    return None
+
+
+def _warn_of(line: str, index: int) -> None:
+    """What firstkey would refuse is served all the same: that is what it may be for."""
+    flaw = _flaw(line)
+    if flaw:
+        print(f"firstkey: key {index} is served, but is none: {visibly(flaw)}", file=sys.stderr)
 
 
 def _key_name(line: str, index: int) -> str:
     """The key pair's name: the comment as far as it can be one."""
     words = line.split(None, 2)
     name = words[2] if len(words) > 2 else ""
-    return "".join(char for char in name if char.isprintable() and char not in "=\n") or f"key-{index}"
+    return "".join(char for char in name if char.isprintable() and char != "=")[:255] or f"key-{index}"
 
 
 def _tell(asked: Asked) -> None:
     token = "with a token" if asked.had_token else "without a token"
-    print(f"{asked.method} {asked.path} {token}: {asked.status or 'no answer'}", file=sys.stderr, flush=True)
+    line = f"{visibly(asked.method)} {visibly(asked.path)} {token}: {asked.status or 'no answer'}"
+    # Nobody may be reading any more; the service goes on.
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)

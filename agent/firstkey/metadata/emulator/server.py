@@ -113,7 +113,9 @@ class Emulator:
             self._spent = [0] * len(faults)
 
     def start(self) -> None:
-        """Begin to answer, in threads of its own."""
+        """Begin to answer, in threads of its own; nothing new if it has begun."""
+        if self._acceptor.ident is not None:
+            return
         if not self._refusal:
             self._listener.listen(128)
         self._acceptor.start()
