@@ -129,9 +129,11 @@ INTERNAL_ERROR = _error("internal-error", "579e30cddeeb4066ae80fcb47bf9f521",
 
 # --- which instance this is, and its metadata service -------------------------------------------
 FIRMWARE = _info("firmware", "1a39f29e7eff4ad1a0c528133d32c064",
-    "The firmware says that this is {claim}.")
+    "The platform, by its firmware: {claim}.")
 FIRMWARE_SKIP = _info("firmware-skip", "832c5d208c3849f6ac1f761093c8ee07",
     "The firmware says that this is still {instance_id}, where everything is done: nothing was asked.")
+FIRMWARE_DISAGREES = _warning("firmware-disagrees", "c124472151894611b01436ecc554868b",
+    "The metadata service says that this is {service}, the firmware says {firmware} ({reason}).")
 IMDS_ANSWER = _info("imds-answer", "771b734448964eb98ce570c86d8e9eaa",
     "{endpoint} answered with IMDSv{version}: this is {instance_id}.")
 IMDS_RETRY = _debug("imds-retry", "a447cd73e21a44ba9296861b705bfd95",
@@ -145,7 +147,7 @@ IMDS_UNREACHABLE_AT_DEADLINE = _warning("imds-unreachable-at-deadline", "bf44f17
 IMDS_LATE_ANSWER = _notice("imds-late-answer", "ea1b17993aef4649901a6536ae758067",
     "The metadata service answered after {seconds} s, later than the boot could wait.")
 NEW_INSTANCE = _notice("new-instance", "9a40aee870e2485d9d7a57492df565d6",
-    "This is another instance: {new} now, {old} before. What belonged to the other is revoked.")
+    "This is another instance: {new} now, {old} before. What is the other's goes, as far as configured.")
 WATCHING = _info("watching", "830b0f5f795448e68f45122883989a23",
     "Watching for new launch keys every {seconds} s.")
 WATCH_NEW_KEY = _notice("watch-new-key", "3a0a968bd0d142a69d2ab9ecd98a22a9",
@@ -156,22 +158,34 @@ KEY_ADDED = _notice("key-added", "d54c009d3b114cc9abb982ee3528482e",
     "Launch key {fingerprint} ({key_name}) now lets {user} in: added to {file}.")
 KEY_PRESENT = _info("key-present", "ef05096089a648d9bee6ddd2afa70d77",
     "Launch key {fingerprint} ({key_name}) was in {file} of {user} already.")
+KEY_RESTRICTED = _notice("key-restricted", "cf83f60cfefb48f89ef0ed35c3d3320b",
+    "Launch key {fingerprint} ({key_name}) was in {file} of {user} already, restricted: {options}.")
+KEY_LINE_IGNORED = _warning("key-line-ignored", "5f7ce85adaa5416fb636a1cac0314153",
+    "sshd ignores the line with launch key {fingerprint} ({key_name}) in {file} of {user}: what is {options}?"
+    " ({reason}).")
 KEY_REVOKED = _notice("key-revoked", "03ba5e0f693b49dfac9236d11cd0d1e4",
     "Launch key {fingerprint} of the earlier instance {instance} was taken out of {file} of {user}.")
 KEY_LEFT_IN_PLACE = _warning("key-left-in-place", "e3fb47a1f8de4ad3bd95114c7423f353",
-    "Launch key {fingerprint} of the earlier instance {instance} stays in {file} of {user}: it was edited.")
+    "Launch key {fingerprint} of the earlier instance {instance} stays in {file} of {user}, in a line that"
+    " firstkey did not write, or that was changed since ({reason}).")
 KEY_REFUSED = _warning("key-refused", "472f3878ad534aada48dbee16ef57814",
     "Launch key {index} was refused: {detail} ({reason}).")
 NO_KEY_PAIR = _notice("no-key-pair", "3c03f066ea4e48a284a2aa2542a56e91",
     "The instance was launched without a key pair: there is no launch key to install.")
 REDIRECT_IMPOSSIBLE = _warning("redirect-impossible", "200a25d904874df49ac2be3c70df5f6d",
-    "RedirectRoot=yes names nobody to log in as, so root gets the launch keys as they are ({reason}).")
+    "There is nobody to log in as in root's place, so RedirectRoot=yes is not heeded ({reason}).")
 SSHD_DEFAULTS_ASSUMED = _warning("sshd-defaults-assumed", "6c2d59c87a1e47c7b8b619f1c61ba260",
     "sshd could not be asked where keys belong, so OpenSSH's defaults are taken: {detail} ({reason}).")
 
 # --- users and their files ----------------------------------------------------------------------
 USER_FAILED = _error("user-failed", "64a51c7d18654416a521adb7677da21f",
     "{user} did not get the launch keys: {detail} ({reason}).")
+FILE_NOT_READ = _warning("file-not-read", "034fc53b0c864e83afbffad5b7fe4666",
+    "The launch keys of {user} are in {file}, where sshd does not look: {detail} ({reason}).")
+ACCOUNT_FAILED = _error("account-failed", "7812c612e81a4a2da227427836fbf8ec",
+    "The account {user} could not be set up as its section says: {detail} ({reason}).")
+GROUP_MISSING = _warning("group-missing", "c6d0119b385d474180eaa05ce800f691",
+    "{user} was not added to a group of its section: {detail} ({reason}).")
 USER_CREATED = _notice("user-created", "260b2146ff0b47f1ba5827aeb81ef123",
     "The user {user} was created.")
 USER_CHANGED = _notice("user-changed", "b1ef203c1268436080c75f4f435ecf2b",
@@ -181,7 +195,7 @@ SUDOERS_WRITTEN = _notice("sudoers-written", "8450c8a9f3894816ad67511a6d957d5e",
 MODES_MENDED = _notice("modes-mended", "6d7d2420b2c04833bd33761612ea98e3",
     "{path} had a mode or owner that makes sshd ignore the keys: {old} became {new}.")
 MODES_REPORTED = _warning("modes-reported", "891c15f1e233467da61090bc610567a1",
-    "{path} has a mode or owner that makes sshd ignore the keys: {detail}.")
+    "sshd ignores the keys of {user} for the mode or owner of {detail} ({reason}).")
 LABEL_NOT_RESTORED = _warning("label-not-restored", "cb73ecd26f924e69a7fb706e3455f3f1",
     "The SELinux label of {path} could not be restored: {detail}.")
 

@@ -32,6 +32,16 @@ class Account(NamedTuple):
     shell: str
 
 
+class AccountResult(NamedTuple):
+    """What became of one change to an account; `change` says what it is, as one would type it."""
+
+    name: str
+    change: str
+    result: str
+    refusal: Refusal | None = None
+    diff: str = ""
+
+
 class KeyResult(NamedTuple):
     """What became of one key that the metadata service offers."""
 
@@ -53,6 +63,13 @@ class UserResult(NamedTuple):
     revoked: tuple[str, ...] = ()
     refusal: Refusal | None = None
     diff: str = ""
+    left: tuple[str, ...] = ()
+    """Another instance's launch keys that still stand there, in lines that are not firstkey's."""
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the user has the keys and nothing is known that would keep the user out."""
+        return self.result in (CHANGED, UNCHANGED) and self.refusal is None
 
 
 class HostKeyResult(NamedTuple):
@@ -98,6 +115,7 @@ class Report(NamedTuple):
     keys: tuple[KeyResult, ...] = ()
     users: tuple[UserResult, ...] = ()
     host_keys: tuple[HostKeyResult, ...] = ()
+    accounts: tuple[AccountResult, ...] = ()
     timeline: tuple[Phase, ...] = ()
     warnings: tuple[Refusal, ...] = ()
     dry_run: bool = False
@@ -113,6 +131,7 @@ class Report(NamedTuple):
             "keys": [_key_json(key) for key in self.keys],
             "users": [_user_json(user) for user in self.users],
             "host_keys": [_host_key_json(key) for key in self.host_keys],
+            "accounts": [_account_json(account) for account in self.accounts],
             "timeline": [phase._asdict() for phase in self.timeline],
             "warnings": [_refusal_json(warning) for warning in self.warnings],
             "dry_run": self.dry_run,
@@ -154,6 +173,16 @@ def _key_json(key: KeyResult) -> dict[str, Any]:
     }
 
 
+def _account_json(account: AccountResult) -> dict[str, Any]:
+    return {
+        "name": account.name,
+        "change": account.change,
+        "result": account.result,
+        "reason": _code(account.refusal),
+        "detail": account.refusal.detail if account.refusal else None,
+    }
+
+
 def _user_json(user: UserResult) -> dict[str, Any]:
     return {
         "name": user.name,
@@ -161,6 +190,7 @@ def _user_json(user: UserResult) -> dict[str, Any]:
         "result": user.result,
         "added": list(user.added),
         "revoked": list(user.revoked),
+        "left": list(user.left),
         "reason": _code(user.refusal),
         "detail": user.refusal.detail if user.refusal else None,
     }

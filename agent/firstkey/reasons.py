@@ -92,6 +92,11 @@ TOKEN_REJECTED = _reason(
     "The service rejected a fresh token twice (401).",
     "Check the clock and that all answers come from the same service: firstkey keys -v",
 )
+FIRMWARE_DISAGREES = _reason(
+    "firmware-disagrees",
+    "The metadata service and the firmware name different instances; the service was believed.",
+    "Check that Endpoints= names the genuine service. In a container this is no surprise.",
+)
 V1_DISABLED = _reason(
     "v1-disabled",
     "The service answers only requests with a token, and none could be had.",
@@ -193,9 +198,24 @@ AUTHORIZED_KEYS_DISABLED = _reason(
     "sshd reads no authorized_keys file for this user (AuthorizedKeysFile none).",
     "Set AuthorizedKeysFile in sshd_config for this user.",
 )
+NOT_READ_BY_SSHD = _reason(
+    "not-read-by-sshd",
+    "The keys are where AuthorizedKeysFile= in the [User NAME] section says, but sshd does not look there.",
+    "Name the file in sshd_config too (AuthorizedKeysFile), or drop the setting from [User NAME].",
+)
+KEY_LINE_IGNORED = _reason(
+    "key-line-ignored",
+    "The key is in a line whose options sshd does not know, so sshd ignores the line; it was left as it is.",
+    "Correct the options; or remove the line, and have the key added as it is: firstkey run --force",
+)
+NO_SUCH_GROUP = _reason(
+    "no-such-group",
+    "The group does not exist on this system, so the user was not added to it.",
+    "Create it with groupadd, or correct Groups= in the [User NAME] section.",
+)
 USER_CREATE_FAILED = _reason(
     "user-create-failed",
-    "The account could not be created as configured.",
+    "The account could not be set up as configured.",
     "Correct the [User NAME] section; the program's own words are in the detail.",
 )
 SUDOERS_INVALID = _reason(
@@ -210,12 +230,12 @@ SUDO_MISSING = _reason(
 )
 REDIRECT_WITHOUT_USER = _reason(
     "redirect-without-user",
-    "RedirectRoot=yes has nobody to redirect to, so root gets the launch keys as they are.",
-    "Name another user in Users=.",
+    "RedirectRoot=yes has nobody to redirect to: no other user of Users= has got the launch keys.",
+    "Name another user in Users=, or see above why that user did not get them.",
 )
 KEY_LEFT_IN_PLACE = _reason(
     "key-left-in-place",
-    "A launch key of an earlier instance stays: somebody gave its line other options since.",
+    "The key still stands in a line that firstkey did not write, or that somebody changed since.",
     "If it is not wanted any more, remove the line by hand.",
 )
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from io import BytesIO
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firstkey.ssh.authorized_keys import Line, Merge, Revocation, merge, parse
+from firstkey.ssh.authorized_keys import Line, Merge, Present, Written, merge, parse
 from firstkey.ssh.public_key import PublicKey, parse_launch_key
 
 pytestmark = pytest.mark.sshd  # ssh-keygen makes the keys
@@ -38,7 +39,7 @@ def added(content: bytes, *keys: PublicKey) -> Merge:
 
 def revoked(content: bytes, *keys: PublicKey, options: str = "") -> Merge:
     """A file with keys revoked and none added."""
-    return merge(content, add=[], revoke=[Revocation(key.fingerprint, options) for key in keys])
+    return merge(content, revoke=[Line(key, options).written for key in keys])
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ def test_lines_are_written_with_single_spaces_and_a_newline(keys: Keys) -> None:
 def test_a_key_is_added_to_an_empty_file(keys: Keys) -> None:
     """The first line needs nothing before it."""
     result = added(b"", keys["rsa"])
-    assert result == Merge(text(keys["rsa"]), (Line(keys["rsa"]),), (), (), ())
+    assert result == Merge(text(keys["rsa"]), added=(Line(keys["rsa"]),))
 
 
 @settings(max_examples=200)
@@ -165,7 +166,7 @@ def test_adding_keeps_every_byte_and_is_found_again(content: bytes, keys: Keys) 
     assert result.content == content + gap + text(keys["rsa"])
     again = added(result.content, keys["rsa"])
     assert again.content is result.content
-    assert (again.added, again.present) == ((), (Line(keys["rsa"]),))
+    assert (again.added, again.present) == ((), (Present(Line(keys["rsa"]), b""),))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +196,8 @@ def test_sshd_reads_a_key_behind_any_ending(
     [
         b"%s %s another comment\n",
         b'from="10.0.0.0/8" %s %s\n',
-        b"cert-authority,no-such-option %s %s x\n",
+        b"no-such-option %s %s x\n",
+        b'command="cert-authority" %s %s x\n',
         b" \t%s\t%s\t\n",
         b"# first\r\n%s %s\r\n",
         b"%s %s\0\n",
@@ -206,14 +208,25 @@ def test_a_key_that_is_there_is_not_added_again(there: bytes, keys: Keys, lines:
     content = there % tuple(lines["rsa"].split()[:2])
     result = added(content, keys["rsa"])
     assert result.content is content
-    assert result.present == (Line(keys["rsa"]),)
+    assert [present.line for present in result.present] == [Line(keys["rsa"])]
 
 
 @pytest.mark.parametrize(
-    "there", [b"#%s", b"# \r%s", b"x%s", b"\0%s", b"\xef\xbb\xbf%s", b'command="open %s']
+    "there",
+    [
+        b"#%s",
+        b"# \r%s",
+        b"x%s",
+        b"\0%s",
+        b"\xef\xbb\xbf%s",
+        b'command="open %s',
+        b"cert-authority %s",
+        b'Cert-Authority,principals="a,b" %s',
+        b"no-pty,cert-authority,no-such-option %s",
+    ],
 )
 def test_a_key_that_sshd_does_not_see_is_added(there: bytes, keys: Keys) -> None:
-    """A comment or a broken line lets nobody in, so the key is not there."""
+    """A comment, a broken line or one that only trusts certificates lets nobody in: the key is not there."""
     content = there % text(keys["rsa"])
     assert added(content, keys["rsa"]).content == content + text(keys["rsa"])
 
@@ -227,10 +240,24 @@ def test_two_of_the_same_are_added_once_and_in_order(keys: Keys) -> None:
     assert result.added == (Line(rsa, "no-pty"), Line(other))
 
 
+def test_a_key_in_another_file_of_the_user_is_there(keys: Keys) -> None:
+    """Sshd reads that one too, so a copy here would undo what it says."""
+    rsa, other = keys["rsa"], keys["ed25519"]
+    result = merge(b"# mine\n", add=[Line(rsa), Line(other)], elsewhere={rsa.fingerprint})
+    assert result.content == b"# mine\n" + text(other)
+    assert result.present == (Present(Line(rsa), None),)
+
+
+def test_what_stands_before_a_key_that_is_there_is_told(keys: Keys) -> None:
+    """The first line with the key counts, as for sshd."""
+    content = b'from="10.0.0.1" ' + text(keys["rsa"]) + text(keys["rsa"])
+    assert added(content, keys["rsa"]).present == (Present(Line(keys["rsa"]), b'from="10.0.0.1"'),)
+
+
 def test_nothing_to_do_is_the_same_object(keys: Keys) -> None:
     """A caller can tell at once that there is nothing to write."""
     for content in (b"", b"# mine", text(keys["rsa"])):
-        assert merge(content, add=[], revoke=[]).content is content
+        assert merge(content).content is content
         assert revoked(content, keys["ed25519"]).content is content
 
 
@@ -248,16 +275,34 @@ def test_revoking_undoes_adding(options: str, before: list[bytes], after: list[b
     start = b"".join(piece + b"\n" for piece in before)
     end = b"\n".join(after)
     result = revoked(start + Line(rsa, options).text + end, rsa, options=options)
-    assert result == Merge(start + end, (), (), (rsa,), ())
+    assert result == Merge(start + end, revoked=(Line(rsa, options).written,))
 
 
-def test_every_line_of_a_revoked_key_goes(keys: Keys) -> None:
-    """Also a second copy, and one with another comment; the last may lack its newline."""
+def test_only_the_line_that_was_written_goes(keys: Keys) -> None:
+    """A person's own line with the same key stays, before it or behind it, and is told."""
     rsa = keys["rsa"]
-    copy = text(rsa._replace(comment="a copy"))
-    result = revoked(text(rsa) + b"# mine\n" + copy + b"  " + text(rsa).rstrip(b"\n"), rsa)
-    assert result.content == b"# mine\n"
-    assert [key.fingerprint for key in result.revoked] == [rsa.fingerprint]
+    mine = text(rsa._replace(comment="my laptop"))
+    result = revoked(mine + text(rsa) + b"# mine\n" + mine.rstrip(b"\n"), rsa)
+    assert result.content == mine + b"# mine\n" + mine.rstrip(b"\n")
+    assert (result.revoked, result.left) == ((Line(rsa).written,), (Line(rsa).written,))
+
+
+def test_of_two_lines_that_read_the_same_one_is_a_persons(keys: Keys) -> None:
+    """Firstkey adds no key that is there, so the second one was put there by somebody, after the first."""
+    rsa = keys["rsa"]
+    result = revoked(text(rsa) + b"# mine\n" + text(rsa), rsa)
+    assert result.content == b"# mine\n" + text(rsa)
+    assert result.left == (Line(rsa).written,)
+
+
+@pytest.mark.parametrize(
+    "change", [(b"\n", b"\r\n"), (b" ", b"\t"), (b" ", b"   "), (b"\n", b""), (b"\n", b" \n")]
+)
+def test_other_blanks_and_line_endings_do_not_hide_a_line(change: tuple[bytes, bytes], keys: Keys) -> None:
+    """An editor that converts a file makes no line its own."""
+    rsa = keys["rsa"]._replace(comment="launch")
+    content = b"# mine\n" + text(rsa).replace(*change)
+    assert revoked(content, rsa).content == b"# mine\n"
 
 
 @pytest.mark.parametrize(
@@ -275,41 +320,124 @@ def test_a_line_with_other_options_stays_and_is_told(written: str, found: str, k
     content = Line(keys["rsa"], found).text
     result = revoked(content, keys["rsa"], options=written)
     assert result.content is content
-    assert (result.revoked, result.kept) == ((), (keys["rsa"],))
+    assert (result.revoked, result.left) == ((), (Line(keys["rsa"], written).written,))
+
+
+def test_a_key_that_is_gone_already_is_not_told(keys: Keys) -> None:
+    """Nothing is left of it, so there is nothing to say."""
+    assert revoked(text(keys["ecdsa256"]), keys["rsa"]) == Merge(text(keys["ecdsa256"]))
+
+
+def test_an_authority_is_not_the_launch_key(keys: Keys) -> None:
+    """A person who trusts certificates of the same key goes on doing so, and it is no way in to warn of."""
+    content = b"cert-authority " + text(keys["rsa"])
+    assert revoked(content, keys["rsa"]) == Merge(content)
+    assert revoked(content, keys["rsa"], options="cert-authority") == Merge(content)
 
 
 def test_each_of_several_recorded_options_counts(keys: Keys) -> None:
     """The same key may have been written twice, as it is and as a redirection."""
     rsa = keys["rsa"]
     content = Line(rsa, REDIRECT).text + text(rsa) + Line(rsa, "no-pty").text
-    revoke = [Revocation(rsa.fingerprint, REDIRECT), Revocation(rsa.fingerprint, "")]
-    result = merge(content, add=[], revoke=revoke)
+    revoke = [Line(rsa, REDIRECT).written, Line(rsa).written]
+    result = merge(content, revoke=revoke)
     assert result.content == Line(rsa, "no-pty").text
-    assert (result.revoked, result.kept) == ((rsa,), (rsa,))
+    assert (result.revoked, result.left) == (tuple(revoke), tuple(revoke))
 
 
 def test_a_key_that_is_the_new_launch_key_too_is_not_revoked(keys: Keys) -> None:
-    """The new instance was launched with the same key pair: its owner must get in."""
+    """The new instance has the same key pair: its owner must get in, and the line stays firstkey's."""
     rsa = keys["rsa"]
     content = b"# mine\n" + text(rsa)
-    result = merge(content, add=[Line(rsa)], revoke=[Revocation(rsa.fingerprint, "")])
+    result = merge(content, add=[Line(rsa._replace(comment="new name"))], revoke=[Line(rsa).written])
     assert result.content is content
-    assert result == Merge(content, (), (Line(rsa),), (), ())
+    assert not result.added
+    assert not result.revoked
+    assert result.own == {rsa.fingerprint}
+
+
+def test_a_key_that_is_wanted_in_another_form_changes_its_form(keys: Keys) -> None:
+    """The new instance redirects root, with the same key pair: the plain line may not stay."""
+    rsa = keys["rsa"]
+    result = merge(b"# mine\n" + text(rsa), add=[Line(rsa, REDIRECT)], revoke=[Line(rsa).written])
+    assert result.content == b"# mine\n" + Line(rsa, REDIRECT).text
 
 
 def test_old_keys_go_and_new_keys_come_in_one_step(keys: Keys) -> None:
     """A re-bundled image: the old launch key goes, a person's own key stays, the new launch key comes."""
     old, own, new = keys["rsa"], keys["ecdsa256"], keys["ed25519"]
     content = text(old) + b"# mine\n" + text(own).rstrip(b"\n")
-    result = merge(content, add=[Line(new)], revoke=[Revocation(old.fingerprint, "")])
-    assert result == Merge(b"# mine\n" + text(own) + text(new), (Line(new),), (), (old,), ())
+    result = merge(content, add=[Line(new)], revoke=[Line(old).written])
+    assert result == Merge(
+        b"# mine\n" + text(own) + text(new), added=(Line(new),), revoked=(Line(old).written,)
+    )
 
 
 def test_nothing_is_revoked_that_sshd_does_not_read(keys: Keys) -> None:
     """A comment with the key in it is a person's."""
     for comment in (b"#", b"# mine\r", b"\0"):
         content = comment + text(keys["rsa"])
-        assert revoked(content, keys["rsa"]) == Merge(content, (), (), (), ())
+        assert revoked(content, keys["rsa"]) == Merge(content)
+
+
+# --- exchanging -----------------------------------------------------------------------------------
+
+
+def test_a_line_follows_a_change_of_its_options(keys: Keys) -> None:
+    """RedirectRoot= was switched on: firstkey's own plain line becomes one that redirects."""
+    rsa = keys["rsa"]
+    line = Line(rsa, REDIRECT, instead_of=Line(rsa).written)
+    result = merge(text(rsa) + b"# mine\n", add=[line], own=[Line(rsa).written])
+    assert result.content == b"# mine\n" + Line(rsa, REDIRECT).text
+    assert result.added == (line,)
+
+
+@pytest.mark.parametrize("there", [b"", b"# mine\n", b"no-pty KEY", b"KEY another comment\n"])
+def test_a_line_that_was_taken_out_does_not_come_back_in_another_form(there: bytes, keys: Keys) -> None:
+    """Nor is one replaced that a person changed since."""
+    rsa = keys["rsa"]
+    content = there.replace(b"KEY", b" ".join(text(rsa).split()[:2]))
+    line = Line(rsa, REDIRECT, instead_of=Line(rsa).written)
+    result = merge(content, add=[line])
+    assert result.content is content
+    assert not result.added
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+def test_no_line_changes_but_what_is_firstkeys(data: st.DataObject, keys: Keys) -> None:
+    """Whatever is added and revoked, all other lines are there still, byte for byte and in order."""
+    kinds = st.sampled_from(["rsa", "ed25519", "ecdsa256"]).map(keys.__getitem__)
+    forms = st.tuples(kinds, st.sampled_from(["", "no-pty", REDIRECT])).map(lambda form: Line(*form))
+    pieces = st.one_of(
+        forms.map(lambda line: line.text), st.sampled_from(PIECES).map(lambda piece: piece + b"\n")
+    )
+    content = b"".join(data.draw(st.lists(pieces, max_size=9))) + data.draw(st.sampled_from([b"", b"# end"]))
+    revoke = [line.written for line in data.draw(st.lists(forms, max_size=3))]
+    add = data.draw(st.lists(forms, max_size=3))
+    result = merge(content, add=add, revoke=revoke)
+    before, after = list(BytesIO(content)), list(BytesIO(result.content))
+    gone = [line for line in before if written_as(line) in revoke]
+    kept = [line for line in before if line not in gone]
+    remaining = [line.rstrip(b"\n") for line in after]
+    for line in kept:
+        assert line.rstrip(b"\n") in remaining
+    assert len(before) - len(result.revoked) + len(result.added) == len(after)
+    assert is_subsequence([line.rstrip(b"\n") for line in kept], remaining)
+    blobs = [entry.key.blob for entry in parse(result.content) if entry.key]
+    assert all(line.key.blob in blobs for line in add)
+
+
+def is_subsequence(part: list[bytes], whole: list[bytes]) -> bool:
+    """Whether the lines stand in that order among the others."""
+    rest = iter(whole)
+    return all(line in rest for line in part)
+
+
+def written_as(raw: bytes) -> Written | None:
+    """What firstkey would remember of the line."""
+    (entry,) = parse(raw)
+    return Written(entry.key.fingerprint, entry.options.decode(), entry.key.comment) if entry.key else None
 
 
 # --- large files ----------------------------------------------------------------------------------
@@ -321,5 +449,5 @@ def test_large_files_take_little_time(piece: str, keys: Keys) -> None:
     unit = text(keys["ecdsa256"]) if piece == "key\n" else piece.encode()
     content = unit * (2**20 // len(unit))
     begin = time.process_time()
-    merge(content, add=[Line(keys["rsa"])], revoke=[Revocation(keys["ed25519"].fingerprint, "")])
+    merge(content, add=[Line(keys["rsa"])], revoke=[Written(keys["ed25519"].fingerprint, "", "x")])
     assert time.process_time() - begin < 5

@@ -12,6 +12,7 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.reasons import Reason, Refusal
 from firstkey.ssh import public_key, sshd_config
+from firstkey.ssh.digest import sha256
 from firstkey.system import openssh
 
 if TYPE_CHECKING:
@@ -153,9 +154,8 @@ def _judge(want: Wanted, private: File, public: File | None, remembered: MadeHos
 
 def digest_of(private: bytes, public: bytes) -> str:
     """What tells this pair from any other, and from a damaged one; it gives nothing of the key away."""
-    from hashlib import sha256
-
-    return sha256(b"%d\n%b%b" % (len(private), private, public)).hexdigest()
+    digest: str = sha256(b"%d\n%b%b" % (len(private), private, public)).hexdigest()
+    return digest
 
 
 def decide(found: Found, settings: Settings, instance: str | None) -> Action:

@@ -9,12 +9,16 @@ import time
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.boot import host_key_making, host_keys, launch_keys, ledger, report, users
+from firstkey.boot import host_key_making, host_keys, report
+from firstkey.boot.books import Books
 from firstkey.boot.host_key_making import Making
+from firstkey.boot.ledger import Served
 from firstkey.boot.report import Timeline
+from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, OK, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
+from firstkey.ssh.digest import sha256
 from firstkey.system.openssh import Sshd
 
 if TYPE_CHECKING:
@@ -48,16 +52,18 @@ class Job:
         self._deadline = deadline
         self._answered = answered
         self._ask_anyway = ask_anyway or site.force
-        self._sshd = Sshd(site.tree)
         self._timeline = Timeline()
-        self._warnings: list[Refusal] = []
-        self._loaded = self._load()
-        self._ledger = self._loaded
-        self._instance = site.firmware_instance()
-        self._client: Client | None = None
         if site.dry_run:
             site.say(events.DRY_RUN())
+        self._sshd = Sshd(site.tree)
+        self._books = Books(site)
+        self._warnings: list[Refusal] = []
+        self._firmware = site.firmware_instance()
+        self._instance = self._instance_by_firmware()
+        self._standing = Standing(site, self._sshd_digest())
+        self._client: Client | None = None
         self._setups: dict[str, Setup] = {}
+        self._unread: frozenset[str] = frozenset()
 
     def run(self) -> Report:
         """Everything. What goes wrong is in the report; only what nobody foresaw is raised."""
@@ -65,8 +71,7 @@ class Job:
         if isinstance(answer, FirstkeyError):
             return self._finished(self._without_answer(answer, made))
         if answer is None:
-            self._settled()
-            return self._finished(Report(OK, instance_id=self._instance, host_keys=tuple(made)))
+            return self._finished(self._settled(made))
         made = self._replace_clones(answer.instance_id, made)
         return self._finished(self._with_answer(answer, made))
 
@@ -76,63 +81,72 @@ class Job:
             made = self._publish(making)
         return self._finished(Report(OK, instance_id=self._instance, host_keys=tuple(made)))
 
-    # --- the parts, in their order ------------------------------------------------------------
+    # --- which instance this is -----------------------------------------------------------------
 
-    def _load(self) -> Ledger:
-        loaded = ledger.load(self._site.tree)
-        if loaded.refusal:
-            self._warn(loaded.refusal)
-            self._site.say(events.LEDGER_DAMAGED(file=ledger.PATH, detail=loaded.refusal.detail))
-            if not self._site.dry_run:
-                ledger.set_aside(self._site.tree)
-        return loaded.ledger
+    def _instance_by_firmware(self) -> str | None:
+        """What the firmware calls this instance, or what the service called it when the firmware said so."""
+        known = self._books.ledger
+        if self._firmware and self._firmware == known.firmware:
+            return known.instance
+        return self._firmware
 
-    def _warn(self, refusal: Refusal) -> None:
-        self._warnings.append(refusal)
+    def _is_settled(self) -> bool:
+        """The firmware says that this is the instance where everything is done: there is nothing to ask."""
+        if self._ask_anyway or self._instance is None:
+            return False
+        return self._standing.is_everything_done(self._books.ledger, self._instance)
 
-    def _set_up_users(self) -> dict[str, Setup]:
-        """Accounts that the configuration describes; one that fails does not hold up the others."""
-        config = self._site.config
-        with self._timeline.phase("users"):
-            return {
-                name: users.set_up(self._site, config.users[name])
-                for name in config.keys.users
-                if name in config.users
-            }
+    def _settled(self, made: list[HostKeyResult]) -> Report:
+        self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
+        from firstkey.boot import upkeep
+
+        with self._timeline.phase("launch keys: look"):
+            users = upkeep.settled(self._site, self._standing, self._books.ledger)
+        return Report(OK, instance_id=self._instance, users=tuple(users), host_keys=tuple(made))
+
+    # --- host keys, accounts, and the question --------------------------------------------------
 
     def _host_keys_and_answer(self) -> tuple[list[HostKeyResult], Answer | FirstkeyError | None]:
         """Ask once while the host keys are being made; put them in place; then go on asking."""
         with self._making() as making:
-            self._setups = self._set_up_users()
+            self._set_up_users()
             answer = None if self._is_settled() else self._ask(once=True)
             made = self._publish(making)
         if isinstance(answer, Unreachable):
             answer = self._ask(once=False)
         return made, answer
 
+    def _set_up_users(self) -> None:
+        """Accounts that the configuration describes; one that fails does not hold up the others."""
+        config = self._site.config
+        described = [config.users[name] for name in config.keys.users if name in config.users]
+        if not described:
+            return
+        from firstkey.boot import users
+
+        with self._timeline.phase("users"):
+            self._setups = {user.name: users.set_up(self._site, user) for user in described}
+
     def _making(self) -> Making:
         with self._timeline.phase("host keys: look"):
             files = self._sshd_host_keys()
-            actions = host_keys.survey(self._site, files, self._ledger, self._instance)
+            actions = host_keys.survey(self._site, files, self._books.ledger, self._instance)
         return Making(self._site, actions)
 
     def _sshd_host_keys(self) -> Sequence[str]:
         """Sshd's HostKey files; remembered for as long as its configuration is the same, byte for byte."""
-        digest = self._sshd_digest()
-        if digest and self._ledger.sshd_digest == digest:
-            return self._ledger.sshd_host_keys
+        digest, known = self._standing.sshd_digest, self._books.ledger
+        if digest and known.sshd_digest == digest:
+            return known.sshd_host_keys
         meaning = self._sshd.meaning("root")
-        if meaning.refusal:
-            self._warn(meaning.refusal)
-            self._site.say(
-                events.SSHD_DEFAULTS_ASSUMED(
-                    reason=meaning.refusal.reason.code, detail=meaning.refusal.detail
-                )
-            )
-        else:
-            self._ledger = self._ledger._replace(
+        if meaning.refusal is None:
+            self._books.ledger = known._replace(
                 sshd_digest=digest, sshd_host_keys=meaning.effective.host_keys
             )
+        elif meaning.refusal not in self._warnings:
+            self._warnings.append(meaning.refusal)
+            why = {"reason": meaning.refusal.reason.code, "detail": meaning.refusal.detail}
+            self._site.say(events.SSHD_DEFAULTS_ASSUMED(**why))
         return meaning.effective.host_keys
 
     def _sshd_digest(self) -> str | None:
@@ -145,28 +159,13 @@ class Job:
         with self._timeline.phase("host keys: make"):
             pairs = making.finish()
             mark = (self._instance, self._site.boot_id())
-            self._ledger = host_key_making.remembered(self._ledger, making.actions, pairs, mark)
-            self._save(self._ledger)
+            self._books.save(host_key_making.remembered(self._books.ledger, making.actions, pairs, mark))
             if not self._site.dry_run:
                 making.publish(pairs)
             results = making.results(pairs)
         if not self._site.dry_run:
             host_key_making.announce(self._site, results, making.actions)
         return results
-
-    def _is_settled(self) -> bool:
-        """The firmware says that this is the instance where everything is done: there is nothing to ask."""
-        known = self._ledger
-        if self._ask_anyway or self._instance is None or known.instance != self._instance:
-            return False
-        return set(self._served_names()) <= set(known.served)
-
-    def _served_names(self) -> list[str]:
-        keys = self._site.config.keys
-        return [*keys.users, *(["root"] if keys.redirect_root else [])]
-
-    def _settled(self) -> None:
-        self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
 
     def _ask(self, *, once: bool) -> Answer | FirstkeyError:
         with self._timeline.phase("metadata"):
@@ -177,12 +176,17 @@ class Job:
                 return self._client.ask(deadline=self._deadline)
             except FirstkeyError as error:
                 return error
+            except Exception as error:  # noqa: BLE001 - whatever an answer does to us, it costs no host key
+                return FirstkeyError(f"asking failed: {error!r}", reason=reasons.INTERNAL_ERROR)
 
     def _replace_clones(self, instance: str, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Now that the instance is known: keys that came along from another one go, before sshd starts."""
         if instance == self._instance:
             return made
-        self._ledger = host_keys.bound(self._ledger, instance, self._site.boot_id())
+        known = self._books.ledger
+        if self._instance and self._instance == self._firmware:
+            known = self._made_here(known, instance)
+        self._books.ledger = host_keys.bound(known, instance, self._site.boot_id())
         self._instance = instance
         with self._making() as making:
             if not any(action.makes_a_key for action in making.actions):
@@ -191,18 +195,27 @@ class Job:
         before = {result.file: result for result in made}
         return [new if new.result != "unchanged" else before.get(new.file, new) for new in again]
 
+    def _made_here(self, known: Ledger, instance: str) -> Ledger:
+        """What was made under the name that this firmware gives: this is the instance's other name."""
+        keys = (
+            key._replace(instance=instance) if key.instance == self._firmware else key
+            for key in known.host_keys
+        )
+        return known._replace(host_keys=tuple(keys))
+
+    # --- launch keys ----------------------------------------------------------------------------
+
     def _with_answer(self, answer: Answer, made: list[HostKeyResult]) -> Report:
+        from firstkey.boot import launch_keys
+
         self._say_answer(answer)
         offer = launch_keys.judge(answer.keys)
         for key in offer.results:
             if key.refusal:
-                self._site.say(
-                    events.KEY_REFUSED(
-                        index=key.number, reason=key.refusal.reason.code, detail=key.refusal.detail
-                    )
-                )
+                why = {"reason": key.refusal.reason.code, "detail": key.refusal.detail}
+                self._site.say(events.KEY_REFUSED(index=key.number, **why))
         results = self._install(answer.instance_id, self._site.config.keys.users, offer.keys)
-        self._remember_service(answer, results, usable=bool(offer.keys or not answer.keys))
+        self._remember_service(answer, results if offer.is_whole else [])
         no_key = Refusal(reasons.NO_KEY_PAIR, "the instance was launched without a key pair")
         return Report(
             OK,
@@ -215,35 +228,57 @@ class Job:
         )
 
     def _install(self, instance: str, names: Sequence[str], keys: Sequence[PublicKey]) -> list[UserResult]:
-        installation = launch_keys.Installation(
-            self._site, self._sshd, instance, save=self._save, setups=self._setups
+        from firstkey.boot.installation import Installation
+        from firstkey.boot.tasks import Planner
+
+        planner = Planner(self._site, self._sshd, instance, self._standing)
+        installation = Installation(
+            self._site, planner, self._books.ledger, setups=self._setups, save=self._books.save
         )
         with self._timeline.phase("launch keys"):
-            tasks = installation.tasks(names, keys, self._ledger)
-            results, self._ledger = installation.carry_out(tasks, self._ledger)
+            results = installation.install(names, keys)
+        self._books.save(installation.ledger)
+        self._warnings += installation.warnings
+        self._unread = frozenset(installation.unread)
         return results
 
     def _say_answer(self, answer: Answer) -> None:
         self._answered()
-        self._site.say(
-            events.IMDS_ANSWER(
-                endpoint=answer.endpoint, version=answer.version, instance_id=answer.instance_id
-            )
-        )
-        if self._ledger.instance != answer.instance_id:
+        known = self._books.ledger
+        named = {"endpoint": answer.endpoint, "version": answer.version}
+        self._site.say(events.IMDS_ANSWER(**named, instance_id=answer.instance_id))
+        if known.instance != answer.instance_id:
             self._site.say(events.FIRMWARE(claim=self._site.firmware_claim()))
-        if self._ledger.instance not in (None, answer.instance_id):
-            self._site.say(events.NEW_INSTANCE(old=self._ledger.instance, new=answer.instance_id))
+            self._say_disagreement(answer.instance_id)
+        if known.instance not in (None, answer.instance_id):
+            self._site.say(events.NEW_INSTANCE(old=known.instance, new=answer.instance_id))
         if not answer.keys:
             self._site.say(events.NO_KEY_PAIR())
 
-    def _remember_service(self, answer: Answer, results: Sequence[UserResult], *, usable: bool) -> None:
+    def _say_disagreement(self, instance: str) -> None:
+        if self._firmware in (None, instance):
+            return
+        reason = reasons.FIRMWARE_DISAGREES
+        detail = f"the service says {instance}, the firmware {self._firmware}"
+        self._warnings.append(Refusal(reason, detail))
+        self._site.say(
+            events.FIRMWARE_DISAGREES(service=instance, firmware=self._firmware, reason=reason.code)
+        )
+
+    def _remember_service(self, answer: Answer, results: Sequence[UserResult]) -> None:
         """Who has been served needs no asking on the next boot, if the firmware knows the instance."""
-        good = [user.name for user in results if user.result in ("changed", "unchanged")] if usable else []
-        before = self._ledger.served if self._ledger.instance == answer.instance_id else ()
-        served = tuple(dict.fromkeys([*before, *good]))
-        self._ledger = self._ledger._replace(instance=answer.instance_id, served=served)
-        self._save(self._ledger)
+        known = self._books.ledger
+        served = {each.name: each for each in known.served if known.instance == answer.instance_id}
+        for user in results:
+            served.pop(user.name, None)
+            conditions = self._standing.conditions(user.name)
+            if user.is_well and conditions and user.name not in self._unread:
+                served[user.name] = Served(user.name, user.file, conditions)
+        self._books.save(
+            known._replace(
+                instance=answer.instance_id, firmware=self._firmware, served=tuple(served.values())
+            )
+        )
 
     def _without_answer(self, error: FirstkeyError, made: list[HostKeyResult]) -> Report:
         unreachable = isinstance(error, Unreachable)
@@ -251,35 +286,24 @@ class Job:
             self._answered()
         self._site.say(events.IMDS_FAILED(reason=error.reason.code, detail=error.message))
         outcome = UNREACHABLE if unreachable else FAILED
-        cleared = tuple(self._revoke_by_firmware())
+        # The firmware alone can tell that this is another instance: the other one's keys go in any case.
+        cleared = self._install(self._instance, [], []) if self._instance else []
         return Report(
-            outcome, instance_id=self._instance, users=cleared, host_keys=tuple(made), refusal=error.refusal
+            outcome,
+            instance_id=self._instance,
+            users=tuple(cleared),
+            host_keys=tuple(made),
+            refusal=error.refusal,
         )
 
-    def _revoke_by_firmware(self) -> list[UserResult]:
-        """The firmware alone can tell that this is another instance: the other one's keys go in any case."""
-        if self._instance is None:
-            return []
-        cleared = self._install(self._instance, [], [])
-        self._save(self._ledger)
-        return cleared
-
-    def _save(self, new: Ledger) -> None:
-        """Put the ledger on the disk, if it says anything new. A disk that refuses may not cost the login."""
-        if self._site.dry_run or new == self._loaded:
-            return
-        try:
-            ledger.save(self._site.tree, new)
-        except FirstkeyError as error:
-            self._warn(error.refusal)
-            self._site.say(
-                events.STATE_NOT_SAVED(file=ledger.PATH, detail=error.message, reason=error.reason.code)
-            )
-        self._loaded = new
-
     def _finished(self, draft: Report) -> Report:
-        draft = draft._replace(warnings=tuple(self._warnings), dry_run=self._site.dry_run)
-        draft = draft._replace(host_keys=tuple(draft.host_keys), timeline=self._timeline.phases)
+        accounts = [result for setup in self._setups.values() for result in setup.results]
+        draft = draft._replace(
+            accounts=tuple(accounts),
+            warnings=(*self._books.warnings, *self._warnings),
+            timeline=self._timeline.phases,
+            dry_run=self._site.dry_run,
+        )
         done = draft._replace(outcome=report.outcome(draft))
         self._site.say(events.FINISHED(outcome=done.outcome, summary=report.summary(done)))
         return done
@@ -297,10 +321,9 @@ def _fallback(answer: Answer) -> Refusal | None:
 
 
 def _digest(files: dict[str, bytes]) -> str:
-    from hashlib import sha256
-
     whole = sha256()
     for path, content in files.items():
         whole.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
         whole.update(content)
-    return whole.hexdigest()
+    digest: str = whole.hexdigest()
+    return digest

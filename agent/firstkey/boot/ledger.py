@@ -4,6 +4,8 @@ It is what makes a launch key be installed once per instance, and lets exactly t
 when the disk wakes up as another instance. It is written before a change (so that a power cut in between
 cannot make firstkey forget that a line is its own) and again after it.
 A ledger that is damaged, or not root's own, is not believed: it is set aside, and nothing is revoked by it.
+Each line is remembered with its options and comment, so that no line which only has the same key is taken
+for firstkey's.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.reasons import Refusal
+from firstkey.ssh.authorized_keys import Written
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from firstkey.system.files import Directory
     from firstkey.system.tree import Tree
@@ -37,6 +41,9 @@ INSTALLED = "installed"
 """firstkey added the line; it is firstkey's to revoke."""
 PRESENT = "present"
 """The key was there already; the line is a person's and stays."""
+TAKEN_OUT = "taken-out"
+"""A person had taken the key out of another file before sshd read this one, so it was not added here."""
+OWN = (PENDING, INSTALLED)
 
 
 class InstalledKey(NamedTuple):
@@ -46,8 +53,30 @@ class InstalledKey(NamedTuple):
     file: str
     fingerprint: str
     options: str
+    comment: str
     instance: str
     state: str
+
+    @property
+    def written(self) -> Written:
+        """The line, as it is found again in the file."""
+        return Written(self.fingerprint, self.options, self.comment)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the line is firstkey's to revoke."""
+        return self.state in OWN
+
+
+class Served(NamedTuple):
+    """A user for whom everything is done, in which file, and under which conditions that was so.
+
+    Where a condition has changed (sshd's configuration, the home, the settings), the user is looked at again.
+    """
+
+    name: str
+    file: str | None
+    conditions: str
 
 
 class MadeHostKey(NamedTuple):
@@ -69,7 +98,9 @@ class Ledger(NamedTuple):
     """Everything remembered. A value: each change makes a new one, and `save` puts it on the disk."""
 
     instance: str | None = None
-    served: tuple[str, ...] = ()
+    firmware: str | None = None
+    """What the firmware called the instance when the metadata service named it `instance`."""
+    served: tuple[Served, ...] = ()
     keys: tuple[InstalledKey, ...] = ()
     host_keys: tuple[MadeHostKey, ...] = ()
     made_files: tuple[str, ...] = ()
@@ -85,13 +116,34 @@ class Ledger(NamedTuple):
         others = tuple(other for other in self.host_keys if other.file != key.file)
         return self._replace(host_keys=(*others, key))
 
-    def of(self, user: str, instance: str) -> dict[str, InstalledKey]:
-        """What was installed for the user on that instance, by fingerprint."""
-        return {key.fingerprint: key for key in self.keys if (key.user, key.instance) == (user, instance)}
+    def of(self, user: str, instance: str) -> list[InstalledKey]:
+        """What is remembered of the user's launch keys on that instance, in whatever file."""
+        return [key for key in self.keys if (key.user, key.instance) == (user, instance)]
+
+    def in_file(self, user: str, file: str) -> list[InstalledKey]:
+        """What is remembered of one file, for whatever instance."""
+        return [key for key in self.keys if (key.user, key.file) == (user, file)]
+
+    def with_key(self, key: InstalledKey) -> Ledger:
+        """The same, with this said of that key in that file on that instance."""
+        others = tuple(other for other in self.keys if _place(other) != _place(key))
+        return self._replace(keys=(*others, key))
+
+    def without(self, gone: Sequence[InstalledKey]) -> Ledger:
+        """The same without these."""
+        return self._replace(keys=tuple(key for key in self.keys if key not in gone))
 
     def of_other_instances(self, instance: str) -> list[InstalledKey]:
         """Lines that firstkey wrote for instances that are positively not this one."""
-        return [key for key in self.keys if key.instance != instance and key.state != PRESENT]
+        return [key for key in self.keys if key.instance != instance and key.is_own]
+
+    def serving(self, user: str) -> Served | None:
+        """What is remembered of the user as served on the ledger's instance."""
+        return next((served for served in self.served if served.name == user), None)
+
+
+def _place(key: InstalledKey) -> tuple[str, str, str, str]:
+    return (key.user, key.file, key.fingerprint, key.instance)
 
 
 class Loaded(NamedTuple):
@@ -106,7 +158,9 @@ def load(tree: Tree) -> Loaded:
     try:
         return _load(tree)
     except FirstkeyError as error:
-        return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, error.message))
+        # Who may not read it (a dry run of somebody's) can say nothing about it.
+        hidden = error.reason is reasons.PERMISSION_DENIED
+        return Loaded(Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message))
 
 
 def _load(tree: Tree) -> Loaded:
@@ -134,7 +188,8 @@ def set_aside(tree: Tree) -> str | None:
     with directory:
         if directory.status(NAME) is None:
             return None
-        new = f"{NAME}.damaged.{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        new = directory.free_name(f"{NAME}.damaged.{stamp}")
         directory.rename(NAME, new)
         return directory.join(new)
 
@@ -167,9 +222,13 @@ def _check(body: str) -> int:
 
 def _as_json(ledger: Ledger) -> dict[str, Any]:
     plain: dict[str, Any] = ledger._asdict()
-    plain["keys"] = [key._asdict() for key in ledger.keys]
-    plain["host_keys"] = [key._asdict() for key in ledger.host_keys]
+    for name in _PARTS:
+        plain[name] = [part._asdict() for part in plain[name]]
     return plain
+
+
+_PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": MadeHostKey}
+_OPTIONAL = {"instance", "firmware", "sshd_digest", "file", "boot"}
 
 
 def _parsed(content: bytes) -> Ledger | None:
@@ -180,14 +239,24 @@ def _parsed(content: bytes) -> Ledger | None:
         body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         if whole["version"] != VERSION or whole["check"] != _check(body):
             return None
-        return Ledger(
-            instance=plain["instance"],
-            served=tuple(plain["served"]),
-            keys=tuple(InstalledKey(**key) for key in plain["keys"]),
-            host_keys=tuple(MadeHostKey(**key) for key in plain["host_keys"]),
-            made_files=tuple(plain["made_files"]),
-            sshd_digest=plain["sshd_digest"],
-            sshd_host_keys=tuple(plain["sshd_host_keys"]),
-        )
+        return Ledger(**{name: _value(name, plain[name]) for name in Ledger._fields})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+def _value(name: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+    """One field, of the type that it must have; anything else is a TypeError or ValueError."""
+    if name in _PARTS:
+        part = _PARTS[name]
+        return tuple(part(**{field: _value(field, each[field]) for field in part._fields}) for each in found)
+    if name in ("made_files", "sshd_host_keys"):
+        return tuple(_text(each) for each in found)
+    if name == "made":
+        return bool(found)
+    return None if found is None and name in _OPTIONAL else _text(found)
+
+
+def _text(found: object) -> str:
+    if not isinstance(found, str):
+        raise ValueError("not a text")  # noqa: TRY004 - what is wrong is the file, not the program
+    return found

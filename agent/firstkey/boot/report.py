@@ -68,7 +68,8 @@ def _trouble(report: Report) -> bool:
     keys = any(key.refusal for key in report.keys)
     made = [key for key in report.host_keys if key.result != SKIPPED]
     host_keys = any(key.result == FAILED for key in made) or (bool(report.host_keys) and not made)
-    return users or keys or host_keys
+    accounts = any(account.result in (REFUSED, FAILED) for account in report.accounts)
+    return users or keys or host_keys or accounts
 
 
 def _something_works(report: Report) -> bool:
@@ -83,11 +84,13 @@ def summary(report: Report) -> str:
     revoked = sum(len(user.revoked) for user in report.users)
     made = sum(key.result == CHANGED for key in report.host_keys)
     refused = sum(user.result in (REFUSED, FAILED) for user in report.users)
+    accounts = len({each.name for each in report.accounts if each.result in (REFUSED, FAILED)})
     counts = [
         _count(added, "launch key added", "launch keys added"),
         _count(revoked, "launch key revoked", "launch keys revoked"),
         _count(made, "host key made or mended", "host keys made or mended"),
         _count(refused, "user not served", "users not served"),
+        _count(accounts, "account not set up", "accounts not set up"),
     ]
     return ", ".join(count for count in counts if count) or "nothing to change"
 

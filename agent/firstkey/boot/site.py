@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from firstkey.errors import FirstkeyError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
 ASSET_TAG = "/sys/class/dmi/id/board_asset_tag"
+LONGEST_TAG = 64
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -28,8 +31,8 @@ class Site(NamedTuple):
 
     def firmware_instance(self) -> str | None:
         """The instance-id that the firmware tells (Nitro puts it into the asset tag), or None."""
-        tag = _first_line(self.tree, ASSET_TAG)
-        return tag if tag and tag.startswith("i-") else None
+        tag = _first_line(self.tree, ASSET_TAG) or ""
+        return tag if tag.startswith("i-") and tag[2:].isalnum() and len(tag) <= LONGEST_TAG else None
 
     def boot_id(self) -> str | None:
         """The kernel's name for this boot (random(4)), or None in an image."""
@@ -43,10 +46,13 @@ class Site(NamedTuple):
         """Which platform the firmware says this is: vendor and product, for the journal."""
         names = ("sys_vendor", "product_name")
         claims = [_first_line(self.tree, f"/sys/class/dmi/id/{name}") for name in names]
-        return " ".join(claim for claim in claims if claim) or "nothing"
+        return " ".join(claim for claim in claims if claim) or "unknown"
 
 
 def _first_line(tree: Tree, path: str) -> str | None:
-    content = tree.read(path, limit=4096)
+    try:
+        content = tree.read(path, limit=4096)
+    except FirstkeyError:
+        return None  # what cannot be read tells nothing
     text = (content or b"").decode("ascii", "replace").strip()
     return text.split("\n")[0] or None

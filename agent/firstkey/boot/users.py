@@ -5,48 +5,58 @@ Each change is a value first: `describe()` for people, `apply()` for the machine
 
 from __future__ import annotations
 
-import re
+import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import events, reasons
+from firstkey.boot.sudoers import WriteSudoers
 from firstkey.errors import FirstkeyError
+from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
+from firstkey.reasons import Refusal
 from firstkey.system import command
-from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     from typing import Union
 
     from firstkey.boot.site import Site
     from firstkey.config import User
-    from firstkey.system.files import Directory
 
-SUDOERS = "/etc/sudoers.d"
-SUDOERS_MODE = 0o440
 NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
-HEADER = "# Written by firstkey from [User {name}] of its configuration; changes here are lost.\n"
+USERADD_DEFAULTS = "/etc/default/useradd"
+HOMES = "/home"
+"""Where useradd makes homes unless its defaults say otherwise (useradd(8))."""
+_TOUCHED = (
+    "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid",
+    "/var/mail/x", "/var/spool/mail/x", "/etc/skel/x", USERADD_DEFAULTS, "/etc/login.defs",
+)  # fmt: skip
+"""What useradd and usermod read and write in a tree (useradd(8): FILES), by paths that they only join."""
 
 
 class CreateUser(NamedTuple):
-    """Create an account with its home. `absent_groups` of the wanted ones are left out by useradd's rules."""
+    """Create an account with its home; a group that has the user's name already is its primary one."""
 
     user: User
     groups: tuple[str, ...]
+    has_own_group: bool = False
 
     def describe(self) -> str:
         """The program that does it, as one would type it."""
-        return " ".join(self.argv(""))
+        return _typed(self.argv())
 
-    def argv(self, root: str) -> list[str]:
-        """useradd(8), with --prefix for a tree that is not the running system: nothing in it is run."""
-        prefix = ["--prefix", root] if root else []
+    def argv(self) -> list[str]:
+        """As useradd(8) has it."""
+        own = ["--gid", self.user.name] if self.has_own_group else []
         groups = ["--groups", ",".join(self.groups)] if self.groups else []
         shell = ["--shell", self.user.shell] if self.user.shell else []
-        options = ["--create-home", "--password", NO_PASSWORD, *groups, *shell]
-        return ["useradd", *prefix, *options, self.user.name]
+        return ["useradd", "--create-home", "--password", NO_PASSWORD, *own, *groups, *shell, self.user.name]
 
     def apply(self, site: Site) -> None:
         """Run useradd. Raises FirstkeyError(user-create-failed) with its own words."""
-        _run_account_program(self.argv("" if site.tree.is_running_system else site.tree.root), self.user.name)
+        _run_account_program(site, self.argv(), self.user.name)
+
+    def entry(self) -> events.Entry:
+        """For the journal."""
+        return events.USER_CREATED(user=self.user.name)
 
 
 class AddToGroups(NamedTuple):
@@ -57,138 +67,136 @@ class AddToGroups(NamedTuple):
 
     def describe(self) -> str:
         """The program that does it, as one would type it."""
-        return " ".join(self.argv(""))
+        return _typed(self.argv())
 
-    def argv(self, root: str) -> list[str]:
-        """usermod(8) with --append."""
-        prefix = ["--prefix", root] if root else []
-        return ["usermod", *prefix, "--append", "--groups", ",".join(self.groups), self.user.name]
+    def argv(self) -> list[str]:
+        """As usermod(8) has it."""
+        return ["usermod", "--append", "--groups", ",".join(self.groups), self.user.name]
 
     def apply(self, site: Site) -> None:
         """Run usermod. Raises FirstkeyError(user-create-failed) with its own words."""
-        _run_account_program(self.argv("" if site.tree.is_running_system else site.tree.root), self.user.name)
+        _run_account_program(site, self.argv(), self.user.name)
 
-
-class WriteSudoers(NamedTuple):
-    """Put a sudo rule in place, once visudo has found it right."""
-
-    user: User
-
-    @property
-    def name(self) -> str:
-        """A file name that sudo reads: it passes over names with a dot (sudoers(5))."""
-        return "firstkey-" + re.sub(
-            r"[^A-Za-z0-9_-]", lambda match: f"={ord(match.group()):02x}", self.user.name
-        )
-
-    @property
-    def content(self) -> bytes:
-        """The rule as it stands in the file."""
-        return f"{HEADER.format(name=self.user.name)}{self.user.name} {self.user.sudo}\n".encode()
-
-    def describe(self) -> str:
-        """What would stand where."""
-        return f"write {SUDOERS}/{self.name}: {self.user.name} {self.user.sudo}"
-
-    def apply(self, site: Site) -> None:
-        """Write, check, and only then name it. Raises FirstkeyError(sudoers-invalid, sudo-missing)."""
-        program = command.find("visudo")
-        if program is None:
-            raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
-        with site.tree.ensure(SUDOERS, mode=0o750) as directory:
-            directory.remove_stale()
-            staged = directory.stage(self.name, self.content, Looks(SUDOERS_MODE))
-            try:
-                _check_sudoers(program, directory, staged, self.user.name)
-                directory.rename(staged, self.name)
-            except BaseException:
-                directory.remove(staged)
-                raise
+    def entry(self) -> events.Entry:
+        """For the journal."""
+        return events.USER_CHANGED(user=self.user.name, groups=" ".join(self.groups))
 
 
 if TYPE_CHECKING:
     Change = Union[CreateUser, AddToGroups, WriteSudoers]
 
 
-def plan(site: Site, user: User) -> list[Change]:
-    """What is to be done so that the account is as its section says; nothing where all is so."""
-    changes: list[Change] = []
-    account = site.accounts.find(user.name)
-    if account is None and user.create:
-        changes.append(CreateUser(user, _known_groups(site, user)))
-    elif account is not None:
-        member_of = set(site.accounts.group_ids(account))
-        missing = tuple(
-            name for name in _known_groups(site, user) if site.accounts.group_id(name) not in member_of
-        )
-        if missing:
-            changes.append(AddToGroups(user, missing))
-    if user.sudo and (account is not None or user.create) and not _sudoers_is_right(site, user):
-        changes.append(WriteSudoers(user))
-    return changes
-
-
 class Setup(NamedTuple):
-    """What was done (or would be) for one account, and what failed."""
+    """What was done (or would be) for one account; `planned` is one that a dry run did not make."""
 
-    changes: tuple[Change, ...]
-    failures: tuple[FirstkeyError, ...]
+    results: tuple[AccountResult, ...] = ()
+    failure: FirstkeyError | None = None
+    planned: Account | None = None
 
 
 def set_up(site: Site, user: User) -> Setup:
     """Bring the account to what its section says; a step that fails does not stop the others."""
-    changes = plan(site, user)
-    failures = []
-    for change in changes if not site.dry_run else ():
-        try:
-            change.apply(site)
-            site.say(_entry(change))
-        except FirstkeyError as error:  # noqa: PERF203 - one step that fails must not stop the others
-            failures.append(error)
-            site.say(events.USER_FAILED(user=user.name, reason=error.reason.code, detail=error.message))
-    return Setup(tuple(changes), tuple(failures))
-
-
-def missing_groups(site: Site, user: User) -> list[str]:
-    """Groups of the section that the system does not have; an account can be made without them."""
-    return [name for name in user.groups if site.accounts.group_id(name) is None]
-
-
-def _known_groups(site: Site, user: User) -> tuple[str, ...]:
-    absent = missing_groups(site, user)
-    return tuple(name for name in user.groups if name not in absent)
-
-
-def _sudoers_is_right(site: Site, user: User) -> bool:
-    change = WriteSudoers(user)
     try:
-        return site.tree.read(f"{SUDOERS}/{change.name}", limit=65536) == change.content
-    except FirstkeyError:
-        return False
+        changes = plan(site, user)
+    except FirstkeyError as error:
+        return Setup((_failed(site, user, "look at the account", error),), error)
+    results = list(_absent_groups(site, user))
+    failure: FirstkeyError | None = None
+    for change in changes:
+        result, trouble = _made(site, change)
+        results.append(result)
+        failure = failure or trouble
+    creates = any(isinstance(change, CreateUser) for change in changes)
+    return Setup(tuple(results), failure, _planned(site, user) if creates and site.dry_run else None)
 
 
-def _check_sudoers(program: str, directory: Directory, staged: str, user: str) -> None:
-    outcome = command.run([program, "-c", "-q", "-f", f"{directory.on_host}/{staged}"])
-    if outcome.status:
-        message = f"visudo rejects the Sudo= rule of [User {user}]: {outcome.words}"
-        raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
+def plan(site: Site, user: User) -> list[Change]:
+    """What is to be done so that the account is as its section says; nothing where all is so."""
+    changes: list[Change] = []
+    account = site.accounts.find(user.name)
+    groups = tuple(name for name in user.groups if site.accounts.group_id(name) is not None)
+    if account is None and user.create:
+        changes.append(CreateUser(user, groups, site.accounts.group_id(user.name) is not None))
+    elif account is not None:
+        member_of = set(site.accounts.group_ids(account))
+        missing = tuple(name for name in groups if site.accounts.group_id(name) not in member_of)
+        if missing:
+            changes.append(AddToGroups(user, missing))
+    if user.sudo and (account is not None or user.create) and not WriteSudoers(user).is_done(site):
+        changes.append(WriteSudoers(user))
+    return changes
 
 
-def _run_account_program(argv: list[str], name: str) -> None:
+def _made(site: Site, change: Change) -> tuple[AccountResult, FirstkeyError | None]:
+    name, diff = change.user.name, ""
+    try:
+        if not site.dry_run:
+            change.apply(site)
+            site.say(change.entry())
+        elif isinstance(change, WriteSudoers):
+            diff = change.diff(site)
+    except FirstkeyError as error:
+        return _failed(site, change.user, change.describe(), error), error
+    return AccountResult(name, change.describe(), CHANGED, diff=diff), None
+
+
+def _failed(site: Site, user: User, change: str, error: FirstkeyError) -> AccountResult:
+    site.say(events.ACCOUNT_FAILED(user=user.name, reason=error.reason.code, detail=error.message))
+    kind = REFUSED if error.reason is reasons.SUDOERS_INVALID else FAILED
+    return AccountResult(user.name, change, kind, error.refusal)
+
+
+def _absent_groups(site: Site, user: User) -> list[AccountResult]:
+    """Groups of the section that the system does not have; an account can be made without them."""
+    account = site.accounts.find(user.name)
+    if account is None and not user.create:
+        return []
+    absent = [name for name in user.groups if site.accounts.group_id(name) is None]
+    refusals = [Refusal(reasons.NO_SUCH_GROUP, f"there is no group {name}") for name in absent]
+    for refusal in refusals:
+        site.say(events.GROUP_MISSING(user=user.name, reason=refusal.reason.code, detail=refusal.detail))
+    return [
+        AccountResult(user.name, f"add to the group {name}", SKIPPED, refusal)
+        for name, refusal in zip(absent, refusals)
+    ]
+
+
+def _planned(site: Site, user: User) -> Account:
+    """The account as useradd would make it, as far as that can be known; its ids cannot."""
+    return Account(user.name, -1, -1, f"{_homes(site)}/{user.name}", user.shell)
+
+
+def _homes(site: Site) -> str:
+    content = site.tree.read(USERADD_DEFAULTS, limit=65536) or b""
+    lines = content.decode("utf-8", "replace").split("\n")
+    return next((line[5:].strip().rstrip("/") for line in lines if line.startswith("HOME=/")), HOMES)
+
+
+def _run_account_program(site: Site, argv: list[str], name: str) -> None:
+    """Run it, with --prefix for a tree that is not the running system: nothing in that is run."""
     program = command.find(argv[0])
     if program is None:
         message = f"{argv[0]} is not installed, so the account {name} cannot be set up"
         raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
-    outcome = command.run([program, *argv[1:]])
+    prefix = []
+    if not site.tree.is_running_system:
+        _refuse_ways_out(site, name)
+        prefix = ["--prefix", site.tree.root]
+    outcome = command.run([program, *prefix, *argv[1:]])
     if outcome.status:
         message = f"the account {name} could not be set up: {outcome.words}"
         raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
 
 
-def _entry(change: Change) -> events.Entry:
-    name = change.user.name
-    if isinstance(change, CreateUser):
-        return events.USER_CREATED(user=name)
-    if isinstance(change, AddToGroups):
-        return events.USER_CHANGED(user=name, groups=" ".join(change.groups))
-    return events.SUDOERS_WRITTEN(user=name, file=f"{SUDOERS}/{change.name}")
+def _refuse_ways_out(site: Site, name: str) -> None:
+    """--prefix only joins paths: an absolute link in the tree would lead useradd to the host's files."""
+    for path in (*_TOUCHED, f"{_homes(site)}/{name}"):
+        if not os.path.realpath(site.tree.on_host(path)).startswith(f"{site.tree.root}/"):
+            message = f"{path} goes through a link that useradd --prefix would follow out of the tree"
+            raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
+
+
+def _typed(argv: list[str]) -> str:
+    import shlex
+
+    return shlex.join(argv)

@@ -9,7 +9,7 @@ from firstkey.events import visibly
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from firstkey.model import HostKeyResult, KeyResult, Report, UserResult
+    from firstkey.model import AccountResult, HostKeyResult, KeyResult, Report, UserResult
     from firstkey.reasons import Refusal
 
 OUTCOMES = {
@@ -30,6 +30,7 @@ def _report(done: Report) -> Iterator[str]:
     if done.dry_run:
         yield "This is a dry run: nothing was changed."
     yield from instance(done)
+    yield from _section("Accounts", [line for account in done.accounts for line in _account(account, done)])
     yield from _section("Launch keys offered", [line for key in done.keys for line in offered_key(key)])
     yield from _section("Users", [line for user in done.users for line in _user(user, dry_run=done.dry_run)])
     yield from _section(
@@ -75,11 +76,21 @@ def refusal(why: Refusal) -> Iterator[str]:
     yield f"    What to do: {why.reason.remedy}"
 
 
+def _account(account: AccountResult, done: Report) -> Iterator[str]:
+    mark = "!" if account.result in ("refused", "failed") else " "
+    result = _would(account.result, dry_run=done.dry_run)
+    yield f"{mark} {account.name:8} {visibly(account.change)}  {result}"
+    if account.refusal:
+        yield from refusal(account.refusal)
+    yield from (f"    {line}" for line in account.diff.splitlines())
+
+
 def _user(user: UserResult, *, dry_run: bool) -> Iterator[str]:
     mark = "!" if user.refusal else " "
     yield f"{mark} {user.name:8} {user.file or '(no file)'}  {_would(user.result, dry_run=dry_run)}"
     yield from (f"    + {fingerprint}" for fingerprint in user.added)
     yield from (f"    - {fingerprint} (another instance's)" for fingerprint in user.revoked)
+    yield from (f"    = {fingerprint} (another instance's, in a person's line)" for fingerprint in user.left)
     if user.refusal:
         yield from refusal(user.refusal)
     yield from (f"    {line}" for line in user.diff.splitlines())

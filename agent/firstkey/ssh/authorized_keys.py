@@ -7,10 +7,11 @@ firstkey did not write is ever changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
+from firstkey.ssh import key_options
 from firstkey.ssh.public_key import PublicKey, read_key
 
 
@@ -23,14 +24,31 @@ class Entry(NamedTuple):
 
     raw: bytes
     options: bytes = b""
-    key: PublicKey | None = None
+    key: Optional[PublicKey] = None  # noqa: UP045 - evaluated on Python 3.9 by get_type_hints
+
+    @property
+    def is_the_keys_own(self) -> bool:
+        """Whether the line is about the key itself: a `cert-authority` lets in only what the key signed."""
+        return self.key is not None and not key_options.is_authority(self.options)
+
+
+class Written(NamedTuple):
+    """A line that firstkey wrote, by what tells it from every other line: options and comment count."""
+
+    fingerprint: str
+    options: str = ""
+    comment: str = ""
 
 
 class Line(NamedTuple):
-    """A line that firstkey writes: a key, and the options before it (sshd(8)), if any."""
+    """A line that firstkey writes: a key, and the options before it (sshd(8)), if any.
+
+    With `instead_of`, it is written only where that line still stands, which then goes.
+    """
 
     key: PublicKey
     options: str = ""
+    instead_of: Optional[Written] = None  # noqa: UP045 - as above
 
     @property
     def text(self) -> bytes:
@@ -38,26 +56,33 @@ class Line(NamedTuple):
         words = f"{self.options} {self.key.line}" if self.options else self.key.line
         return words.encode("utf-8", "surrogateescape") + b"\n"
 
+    @property
+    def written(self) -> Written:
+        """How the line is known again."""
+        return Written(self.key.fingerprint, self.options, self.key.comment)
 
-class Revocation(NamedTuple):
-    """A line of firstkey's own that shall go: the key's fingerprint, and the options as it wrote them."""
 
-    fingerprint: str
-    options: str = ""
+class Present(NamedTuple):
+    """A wanted key that is there already. `options` stand before it; None: it is in another file."""
+
+    line: Line
+    options: Optional[bytes] = None  # noqa: UP045 - as above
 
 
 class Merge(NamedTuple):
     """What became of a file. `content` is the file as it shall be, the very same where nothing changes.
 
-    `present` were there already, whatever their options and comments. `kept` should have gone,
-    but stand with other options than firstkey wrote: somebody changed the line, so it stays.
+    `present` were there already, whatever their options and comments; of these, `own` are the
+    fingerprints whose line is one that firstkey wrote. `left` should have gone, but their keys stand in
+    lines that firstkey did not write, or that somebody changed since: these stay.
     """
 
     content: bytes
-    added: tuple[Line, ...]
-    present: tuple[Line, ...]
-    revoked: tuple[PublicKey, ...]
-    kept: tuple[PublicKey, ...]
+    added: tuple[Line, ...] = ()
+    present: tuple[Present, ...] = ()
+    own: frozenset[str] = frozenset()
+    revoked: tuple[Written, ...] = ()
+    left: tuple[Written, ...] = ()
 
 
 def parse(content: bytes) -> tuple[Entry, ...]:
@@ -65,22 +90,43 @@ def parse(content: bytes) -> tuple[Entry, ...]:
     return tuple(map(_entry, BytesIO(content)))
 
 
-def merge(content: bytes, *, add: Sequence[Line], revoke: Sequence[Revocation]) -> Merge:
+def merge(
+    content: bytes,
+    *,
+    add: Sequence[Line] = (),
+    revoke: Sequence[Written] = (),
+    own: Sequence[Written] = (),
+    elsewhere: Collection[str] = (),
+) -> Merge:
     """The file without the lines to revoke and with the lines to add, each key once.
 
-    A key in both is not revoked: it is the launch key of this instance as well.
+    `own` are lines that firstkey wrote and that may stay; `elsewhere` are fingerprints that sshd finds in
+    another of the user's files. A line that is to go and is wanted again just so stays where it is: it is
+    the launch key of this instance as well. Of two lines that read the same, one is firstkey's, and goes.
     """
-    # Only lines with a key are kept in memory: a user may have filled the file with a million others.
-    long_enough = (raw for raw in BytesIO(content) if len(raw) >= _SHORTEST)
-    entries = [entry for entry in map(_entry, long_enough) if entry.key]
-    there = {entry.key.blob for entry in entries if entry.key}
+    lines = _Lines(content)
+    exchanged = {line.written: line.instead_of for line in add if line.instead_of}
+    exchanged = {new: old for new, old in exchanged.items() if lines.stands(old)}
     wanted: dict[bytes, Line] = {}
     for line in add:
-        wanted.setdefault(line.key.blob, line)
-    added = tuple(line for blob, line in wanted.items() if blob not in there)
-    present = tuple(line for blob, line in wanted.items() if blob in there)
-    gone, kept = _revocable(entries, revoke, spared=wanted)
-    return Merge(_appended(_without(content, gone), added), added, present, _keys(gone), _keys(kept))
+        if not line.instead_of or line.written in exchanged:
+            wanted.setdefault(line.key.blob, line)
+    same = {(line.key.fingerprint, line.options) for line in wanted.values()}
+    going = [old for old in revoke if (old.fingerprint, old.options) not in same]
+    revoked = [old for old in going if lines.take_out(old)]
+    for old in exchanged.values():
+        lines.take_out(old)
+    there = lines.first_of_each_key()
+    fingerprints = {line.key.fingerprint for line in wanted.values()}
+    added = tuple(line for line in wanted.values() if not _is_there(line, there, elsewhere))
+    return Merge(
+        _appended(lines.remaining(), added),
+        added,
+        tuple(_present(line, there) for line in wanted.values() if line not in added),
+        frozenset(old.fingerprint for old in (*revoke, *own) if lines.stands(old)) & fingerprints,
+        tuple(revoked),
+        tuple(old for old in going if old.fingerprint not in fingerprints and lines.has(old.fingerprint)),
+    )
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -118,34 +164,66 @@ def _end_of_options(line: bytes) -> int:
 # --- merging --------------------------------------------------------------------------------------
 
 
-def _revocable(
-    entries: Iterable[Entry], revoke: Sequence[Revocation], *, spared: Container[bytes]
-) -> tuple[frozenset[Entry], frozenset[Entry]]:
-    """The lines that go, and those that would if nobody had changed their options."""
-    options: dict[str, set[bytes]] = {}
-    for fingerprint, written in revoke:
-        options.setdefault(fingerprint, set()).add(written.encode("utf-8", "surrogateescape"))
-    if not options:
-        return frozenset(), frozenset()
-    keys = {entry: entry.key for entry in entries if entry.key and entry.key.blob not in spared}
-    named = {entry: options[key.fingerprint] for entry, key in keys.items() if key.fingerprint in options}
-    gone = frozenset(entry for entry, written in named.items() if entry.options in written)
-    return gone, frozenset(named) - gone
+class _Lines:
+    """The lines of a file from which some are taken out.
+
+    Only those with a key are kept, by their number: a user may have filled the file with a million others.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        long_enough = (pair for pair in enumerate(BytesIO(content)) if len(pair[1]) >= _SHORTEST)
+        parsed = ((number, _entry(raw)) for number, raw in long_enough)
+        self._left = {number: entry for number, entry in parsed if entry.is_the_keys_own}
+        self._out: set[int] = set()
+
+    def stands(self, written: Written) -> bool:
+        return next(self._like(written), None) is not None
+
+    def take_out(self, written: Written) -> bool:
+        """Take out the first line that reads so; False where there is none."""
+        number = next(self._like(written), None)
+        if number is None:
+            return False
+        del self._left[number]
+        self._out.add(number)
+        return True
+
+    def has(self, fingerprint: str) -> bool:
+        """Whether any line that is left has the key."""
+        return any(entry.key and entry.key.fingerprint == fingerprint for entry in self._left.values())
+
+    def first_of_each_key(self) -> dict[bytes, Entry]:
+        return {entry.key.blob: entry for entry in reversed(self._left.values()) if entry.key}
+
+    def remaining(self) -> bytes:
+        if not self._out:
+            return self._content
+        kept = (raw for number, raw in enumerate(BytesIO(self._content)) if number not in self._out)
+        return b"".join(kept)
+
+    def _like(self, written: Written) -> Iterator[int]:
+        """The numbers of the lines with that key, those options and that comment, whatever blanks."""
+        options = written.options.encode("utf-8", "surrogateescape")
+        for number, entry in self._left.items():
+            key = entry.key
+            alike = key and (entry.options, key.comment) == (options, written.comment)
+            # Hashing comes last: few lines get so far.
+            if key and alike and key.fingerprint == written.fingerprint:
+                yield number
 
 
-def _without(content: bytes, gone: Iterable[Entry]) -> bytes:
-    lines = {entry.raw for entry in gone}
-    return b"".join(raw for raw in BytesIO(content) if raw not in lines) if lines else content
+def _is_there(line: Line, there: Mapping[bytes, Entry], elsewhere: Collection[str]) -> bool:
+    return line.key.blob in there or line.key.fingerprint in elsewhere
 
 
-def _appended(content: bytes, lines: Sequence[Line]) -> bytes:
-    if not lines:
-        return content
+def _present(line: Line, there: Mapping[bytes, Entry]) -> Present:
+    entry = there.get(line.key.blob)
+    return Present(line, entry.options if entry else None)
+
+
+def _appended(content: bytes, lines: Iterable[Line]) -> bytes:
+    new = b"".join(line.text for line in lines)
     # Without a last newline, the first key would become the comment of the line before it.
-    gap = b"\n" if content and not content.endswith(b"\n") else b""
-    return content + gap + b"".join(line.text for line in lines)
-
-
-def _keys(entries: Iterable[Entry]) -> tuple[PublicKey, ...]:
-    """Their keys, each once, in an order that is the same each time."""
-    return tuple(sorted({entry.key.blob: entry.key for entry in entries if entry.key}.values()))
+    gap = b"\n" if new and content and not content.endswith(b"\n") else b""
+    return content + gap + new if new else content

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.ssh.digest import sha256
 
 SIZE_LIMIT = 16 * 1024
 """Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""
@@ -40,9 +41,6 @@ class PublicKey(NamedTuple):
     @property
     def fingerprint(self) -> str:
         """As `ssh-keygen -l` prints it: "SHA256:" and unpadded base64."""
-        # hashlib costs more than a run that has nothing to do can spend.
-        from hashlib import sha256
-
         digest = b2a_base64(sha256(self.blob).digest(), newline=False)
         return "SHA256:" + digest.decode("ascii").rstrip("=")
 

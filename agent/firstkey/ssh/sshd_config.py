@@ -7,6 +7,7 @@ sshd_config itself is never read here.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from firstkey import reasons
@@ -118,6 +119,43 @@ def expand(pattern: str, login: Login) -> str:
     if len(path.encode("utf-8", "surrogateescape")) > PATH_LIMIT:
         raise _invalid(pattern, f"the path is longer than {PATH_LIMIT} bytes")
     return path
+
+
+def with_blanks(printed: Sequence[str], texts: Iterable[bytes]) -> tuple[str, ...]:
+    """The patterns that sshd printed as these words, put together again where a blank belongs to a pattern.
+
+    `texts` are the files of its configuration. Only a line that comes out as the very same words can be the
+    one that sshd printed; which of them holds is sshd's business, as ever.
+    """
+    for text in texts:
+        for line in text.decode("utf-8", "surrogateescape").split("\n"):
+            match = _KEYS_FILE_LINE.fullmatch(line)
+            patterns = arguments(match[1]) if match else ()
+            named = tuple(pattern for pattern in patterns if pattern.lower() != "none")
+            if " ".join(named).split() == list(printed):
+                return named
+    return tuple(printed)
+
+
+_KEYS_FILE_LINE = re.compile(r"\s*authorizedkeysfile(?:\s*=\s*|\s+)(.*)", re.IGNORECASE)
+_ESCAPED = re.compile(r"""\\(["'\\])|(["'])((?:\\["'\\]|(?!\2).)*)\2|(\\ )|(\s)|(.)""")
+
+
+def arguments(text: str) -> tuple[str, ...]:
+    """The words of a line, as sshd tells them apart (misc.c: argv_split): quotes, and blanks in them."""
+    words: list[str] = []
+    word: str | None = None
+    for match in _ESCAPED.finditer(text):
+        escaped, quote, quoted, blank, gap, other = match.groups()
+        if gap:
+            words += [] if word is None else [word]
+            word = None
+        elif word is None and other == "#":
+            break
+        else:
+            inside = re.sub(r"""\\(["'\\])""", r"\1", quoted) if quote else ""
+            word = (word or "") + (inside or escaped or (blank and " ") or other or "")
+    return tuple(words if word is None else [*words, word])
 
 
 def is_shared(pattern: str) -> bool:

@@ -45,9 +45,15 @@ class Sshd:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._known: dict[str, Meaning] = {}
 
     def meaning(self, user: str) -> Meaning:
-        """The effective configuration for a login of `user` (sshd -T -C)."""
+        """The effective configuration for a login of `user` (sshd -T -C); sshd is asked once."""
+        if user not in self._known:
+            self._known[user] = self._meaning(user)
+        return self._known[user]
+
+    def _meaning(self, user: str) -> Meaning:
         program = command.find("sshd")
         if program is None:
             return Meaning(sshd_config.DEFAULTS, Refusal(reasons.SSHD_MISSING, "sshd is not installed"))

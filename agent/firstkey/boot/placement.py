@@ -1,0 +1,113 @@
+"""Where a user's launch keys go: the file that sshd reads for that user and for nobody else."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.reasons import Refusal
+from firstkey.ssh import sshd_config
+from firstkey.ssh.sshd_config import Login
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.model import Account
+    from firstkey.system.openssh import Sshd
+
+NO_SHELLS = ("nologin", "false", "sync", "shutdown", "halt")
+MOST_ASKED = 40
+"""Of how many accounts sshd is asked whether it reads the same file for them too."""
+SOMEBODY = "somebody-else"
+"""An account that a directory service may have: nobody can list those."""
+
+
+class Placement(NamedTuple):
+    """A user's file of keys. `also_read` are the other files in which sshd looks for this user's keys.
+
+    `unread` tells that sshd does not look into `path` at all.
+    """
+
+    path: str
+    also_read: tuple[str, ...] = ()
+    unread: Refusal | None = None
+
+
+class Placer:
+    """Places keys by what sshd says; each user is asked for once."""
+
+    def __init__(self, site: Site, sshd: Sshd) -> None:
+        self._site = site
+        self._sshd = sshd
+        self._asked: dict[str, tuple[str, ...]] = {}
+
+    def place(self, account: Account) -> Placement:
+        """Where sshd looks first for this user's keys, the section's own setting before sshd's.
+
+        Raises FirstkeyError (authorized-keys-disabled, shared-file, sshd-config-invalid, home-missing).
+        """
+        if not account.home.startswith("/"):
+            message = f"the home of {account.name} is {account.home!a}, which is no absolute path"
+            raise FirstkeyError(message, reason=reasons.HOME_MISSING)
+        read = self._patterns(account.name)
+        own = self._site.config.user(account.name).authorized_keys_file
+        path = self._first_unshared(account, (own,) if own else read)
+        others = tuple(dict.fromkeys(_path(pattern, account) for pattern in read))
+        also_read = tuple(other for other in others if other != path)
+        return Placement(path, also_read, None if path in others else self._unread(account, path))
+
+    def _unread(self, account: Account, path: str) -> Refusal | None:
+        """Only what sshd itself said can contradict the configuration."""
+        if self._sshd.meaning(account.name).refusal:
+            return None
+        files = " ".join(self._patterns(account.name)) or "none"
+        detail = f"{path} is not among the files that sshd reads for {account.name} ({files})"
+        return Refusal(reasons.NOT_READ_BY_SSHD, detail)
+
+    def _first_unshared(self, account: Account, patterns: Sequence[str]) -> str:
+        if not patterns:
+            message = f"sshd reads no file of keys for {account.name}"
+            raise FirstkeyError(message, reason=reasons.AUTHORIZED_KEYS_DISABLED)
+        for pattern in patterns:
+            if not (sshd_config.is_shared(pattern) and self._sharer(account, pattern)):
+                return _path(pattern, account)
+        sharer = self._sharer(account, patterns[0])
+        message = f"AuthorizedKeysFile {' '.join(patterns)}: sshd reads the same file for {sharer} too"
+        raise FirstkeyError(message, reason=reasons.SHARED_FILE)
+
+    def _sharer(self, account: Account, pattern: str) -> str | None:
+        """Another user for whom sshd reads this file, which depends on nothing of the user's; or None.
+
+        Under a Match block such a file may well be one user's alone. Where sshd cannot be asked, its defaults
+        are assumed, and none of those is shared.
+        """
+        if self._sshd.meaning(account.name).refusal:
+            return None
+        return next((name for name in self._others(account) if pattern in self._patterns(name)), None)
+
+    def _others(self, account: Account) -> Iterator[str]:
+        yield SOMEBODY
+        able = (
+            other.name
+            for other in self._site.accounts.all()
+            if other.uid != account.uid and other.shell.rsplit("/", 1)[-1] not in NO_SHELLS
+        )
+        yield from list(able)[:MOST_ASKED]
+
+    def _patterns(self, name: str) -> tuple[str, ...]:
+        """What sshd reads for a user of that name, with the blanks that belong to a pattern."""
+        if name not in self._asked:
+            meaning = self._sshd.meaning(name)
+            words = meaning.effective.authorized_keys_files
+            if len(words) > 1 and not meaning.refusal:
+                words = sshd_config.with_blanks(words, self._sshd.files().values())
+            self._asked[name] = words
+        return self._asked[name]
+
+
+def _path(pattern: str, account: Account) -> str:
+    path = sshd_config.expand(pattern, Login(account.name, account.uid, account.home))
+    return re.sub("/+", "/", path)

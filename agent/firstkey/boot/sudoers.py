@@ -1,0 +1,93 @@
+"""A sudo rule of the configuration's: put in place only once visudo has found it right."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import events, reasons
+from firstkey.boot import difference
+from firstkey.errors import FirstkeyError
+from firstkey.system import command
+from firstkey.system.files import Looks
+
+if TYPE_CHECKING:
+    from firstkey.boot.site import Site
+    from firstkey.config import User
+    from firstkey.system.files import Directory, File
+
+SUDOERS = "/etc/sudoers.d"
+SUDOERS_MODE = 0o440
+HEADER = "# Written by firstkey from [User {name}] of its configuration; changes here are lost.\n"
+_LIMIT = 65536
+
+
+class WriteSudoers(NamedTuple):
+    """Write the rule of one user's section."""
+
+    user: User
+
+    @property
+    def name(self) -> str:
+        """A file name that sudo reads: it passes over names with a dot (sudoers(5))."""
+        return "firstkey-" + re.sub(
+            r"[^A-Za-z0-9_-]", lambda match: f"={ord(match.group()):02x}", self.user.name
+        )
+
+    @property
+    def content(self) -> bytes:
+        """The rule as it stands in the file."""
+        return f"{HEADER.format(name=self.user.name)}{self.user.name} {self.user.sudo}\n".encode()
+
+    def describe(self) -> str:
+        """What would stand where."""
+        return f"write {SUDOERS}/{self.name}: {self.user.name} {self.user.sudo}"
+
+    def entry(self) -> events.Entry:
+        """For the journal."""
+        return events.SUDOERS_WRITTEN(user=self.user.name, file=f"{SUDOERS}/{self.name}")
+
+    def is_done(self, site: Site) -> bool:
+        """Whether the rule stands there, in a file that sudo heeds: one that others cannot write."""
+        try:
+            there = self._there(site)
+        except FirstkeyError:
+            return False
+        return there is not None and there.content == self.content and not there.mode & 0o022
+
+    def diff(self, site: Site) -> str:
+        """What would change in the file."""
+        there = self._there(site)
+        return difference.unified(f"{SUDOERS}/{self.name}", there.content if there else None, self.content)
+
+    def apply(self, site: Site) -> None:
+        """Write, check, and only then name it. Raises FirstkeyError(sudoers-invalid, sudo-missing)."""
+        program = command.find("visudo")
+        if program is None:
+            raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
+        with site.tree.ensure(SUDOERS, mode=0o750) as directory:
+            directory.remove_stale()
+            staged = directory.stage(self.name, self.content, Looks(SUDOERS_MODE))
+            try:
+                self._check(program, directory, staged)
+                directory.rename(staged, self.name)
+            except BaseException:
+                directory.remove(staged)
+                raise
+
+    def _there(self, site: Site) -> File | None:
+        directory = site.tree.open(SUDOERS)
+        if directory is None:
+            return None
+        with directory:
+            return directory.read(self.name, limit=_LIMIT)
+
+    def _check(self, program: str, directory: Directory, staged: str) -> None:
+        path = f"{directory.on_host}/{staged}"
+        outcome = command.run([program, "-c", "-f", path])
+        if outcome.status:
+            # The first line says what is wrong and where; those behind it only draw an arrow below the rule.
+            words = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").split("\n")[0]
+            why = words.replace(path, "").strip(" :<>") or outcome.words
+            message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {why}"
+            raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)

@@ -1,0 +1,63 @@
+"""The options before a key in `authorized_keys` (sshd(8): AUTHORIZED_KEYS FILE FORMAT)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+FLAGS = frozenset(
+    b"restrict cert-authority"
+    b" agent-forwarding port-forwarding pty user-rc x11-forwarding touch-required verify-required"
+    b" no-agent-forwarding no-port-forwarding no-pty no-user-rc no-x11-forwarding no-touch-required"
+    b" no-verify-required".split()
+)
+"""Options that stand alone (auth-options.c: sshauthopt_parse), in lower case; they have no case for sshd."""
+
+WITH_VALUE = frozenset(
+    b"command environment expiry-time from permitlisten permitopen principals tunnel".split()
+)
+"""Options with a value in quotes."""
+
+# Inside the quotes only \" is an escape (misc.c: opt_dequote).
+_OPTION = re.compile(rb'([^=,"]+)(="(?:\\"|[^"\\]|\\(?!"))*")?')
+
+
+def is_authority(options: bytes) -> bool:
+    """Whether the key behind the options may only sign certificates, and lets nobody in itself."""
+    return b"cert-authority" in options.lower() and b"cert-authority" in map(_name, _split(options))
+
+
+def unknown(options: bytes) -> str | None:
+    """The first thing in the options that sshd does not understand: it then ignores the whole line.
+
+    A newer sshd may know more options than these. None: all is well.
+    """
+    rest = options
+    while rest:
+        match = _OPTION.match(rest)
+        if not match or _name(match) not in (WITH_VALUE if match[2] else FLAGS):
+            return _excerpt(rest)
+        behind = rest[match.end() :]
+        if behind and not re.match(rb",.", behind, re.DOTALL):
+            return _excerpt(behind)
+        rest = behind[1:]
+    return None
+
+
+def _excerpt(rest: bytes) -> str:
+    return rest.split(b",")[0][:40].decode("utf-8", "backslashreplace") or ","
+
+
+def _split(options: bytes) -> Iterator[re.Match[bytes]]:
+    """The options one by one, as far as they can be told apart."""
+    position = 0
+    while position < len(options):
+        match = _OPTION.match(options, position)
+        if match is None:
+            return
+        yield match
+        position = match.end() + 1
+
+
+def _name(match: re.Match[bytes]) -> bytes:
+    return match[1].lower()
