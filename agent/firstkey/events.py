@@ -147,7 +147,7 @@ IMDS_UNREACHABLE_AT_DEADLINE = _warning("imds-unreachable-at-deadline", "bf44f17
 IMDS_LATE_ANSWER = _notice("imds-late-answer", "ea1b17993aef4649901a6536ae758067",
     "The metadata service answered after {seconds} s, later than the boot could wait.")
 NEW_INSTANCE = _notice("new-instance", "9a40aee870e2485d9d7a57492df565d6",
-    "This is another instance: {new} now, {old} before. What is the other's goes, as far as configured.")
+    "This is another instance: {new} now, {old} before. Keys of the other one go, as far as configured.")
 WATCHING = _info("watching", "830b0f5f795448e68f45122883989a23",
     "Watching for new launch keys every {seconds} s.")
 WATCH_NEW_KEY = _notice("watch-new-key", "3a0a968bd0d142a69d2ab9ecd98a22a9",

@@ -152,7 +152,7 @@ class _Work:
                     self._apply(change, directory)
                 except Changed:
                     continue
-                return self._told(change, self._mended(directory))
+                return self._told(change, self._mended(directory), self._flaws(directory))
         message = f"{self._assignment.path} kept changing while keys were merged into it"
         raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
 
@@ -203,13 +203,13 @@ class _Work:
             return []
         return strict_modes.mend(directory, self._place, [*self._assignment.made, *self._made])
 
-    def _flaws(self) -> list[str]:
+    def _flaws(self, directory: Directory | None) -> list[str]:
         """None where they cannot be told: what is done is done, and no reason to call it a failure."""
         with suppress(FirstkeyError):
-            return strict_modes.flaws(self._tree, self._place)
+            return strict_modes.flaws(self._tree, self._place, directory) if directory else []
         return []
 
-    def _told(self, change: Change, mended: list[Mended]) -> Outcome:
+    def _told(self, change: Change, mended: list[Mended], flaws: list[str]) -> Outcome:
         merge = change.merge
         return Outcome(
             changed=change.is_needed or bool(mended),
@@ -220,7 +220,7 @@ class _Work:
             left=[written.fingerprint for written in merge.left],
             made=list(dict.fromkeys(self._made)),
             mended=mended,
-            ignored_by_sshd=self._flaws(),
+            ignored_by_sshd=flaws,
             diff=change.describe() if self._dry_run else "",
         )
 

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.reasons import Refusal
-from firstkey.ssh.authorized_keys import Written
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
+    from firstkey.ssh.authorized_keys import Written
     from firstkey.system.files import Directory
     from firstkey.system.tree import Tree
 
@@ -60,6 +60,9 @@ class InstalledKey(NamedTuple):
     @property
     def written(self) -> Written:
         """The line, as it is found again in the file."""
+        # A run with nothing to do looks at no line.
+        from firstkey.ssh.authorized_keys import Written
+
         return Written(self.fingerprint, self.options, self.comment)
 
     @property

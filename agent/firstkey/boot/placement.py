@@ -47,11 +47,8 @@ class Placer:
     def place(self, account: Account) -> Placement:
         """Where sshd looks first for this user's keys, the section's own setting before sshd's.
 
-        Raises FirstkeyError (authorized-keys-disabled, shared-file, sshd-config-invalid, home-missing).
+        Raises FirstkeyError (authorized-keys-disabled, shared-file, sshd-config-invalid).
         """
-        if not account.home.startswith("/"):
-            message = f"the home of {account.name} is {account.home!a}, which is no absolute path"
-            raise FirstkeyError(message, reason=reasons.HOME_MISSING)
         read = self._patterns(account.name)
         own = self._site.config.user(account.name).authorized_keys_file
         path = self._first_unshared(account, (own,) if own else read)

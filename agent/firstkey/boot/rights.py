@@ -55,14 +55,9 @@ def above(path: str) -> Iterator[str]:
         yield path
 
 
-def real_path(tree: Tree, path: str) -> str:
-    """Where the directory `path` really is (or the nearest above it that exists), root's links followed."""
-    for place in (path, *above(path)):
-        directory = tree.open(place)
-        if directory is not None:
-            with directory:
-                return directory.on_host[len(tree.root.rstrip("/")) :] or "/"
-    return "/"
+def real_path(tree: Tree, directory: Directory) -> str:
+    """Where the open directory really is in the tree, root's links followed."""
+    return directory.on_host[len(tree.root.rstrip("/")) :] or "/"
 
 
 def folder(tree: Tree, account: Account, path: str) -> Directory | None:
@@ -120,10 +115,17 @@ def _as_root(tree: Tree, account: Account, path: str, work: Work) -> Any:  # noq
 
 def _others_directory(tree: Tree, path: str, allowed: tuple[int, ...]) -> str | None:
     """The first directory above the path that somebody else than these users can write, or None."""
-    place = real_path(tree, os.path.dirname(path))
-    for directory in (place, *above(place)):
-        with tree.opened(directory) as opened:
+    with _nearest(tree, path) as directory:
+        place = real_path(tree, directory)
+    for part in (place, *above(place)):
+        with tree.opened(part) as opened:
             found = opened.status()
         if found and (found.st_uid not in allowed or found.st_mode & OTHERS_WRITE):
-            return directory
+            return part
     return None
+
+
+def _nearest(tree: Tree, path: str) -> Directory:
+    """The nearest directory above the path that exists."""
+    directories = (tree.open(place) for place in above(path))
+    return next((directory for directory in directories if directory), None) or tree.opened("/")

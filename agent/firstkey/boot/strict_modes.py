@@ -62,35 +62,45 @@ def mend(directory: Directory, place: Place, made: Sequence[str]) -> list[Mended
     return mended
 
 
-def flaws(tree: Tree, place: Place) -> list[str]:
+def flaws(tree: Tree, place: Place, directory: Directory) -> list[str]:
     """The parts of the path for which sshd ignores the file, each with its mode and owner.
 
     sshd goes by the real path: the file, and each directory above it up to the home, or up to the root
     outside of it (misc.c: safe_path). It reads the file as the user. No file, no flaw.
     """
-    if _status(tree, place.path) is None:
+    name = os.path.basename(place.path)
+    if directory.status(name) is None:
         return []
-    return [_described(path, found) for path, found in _parts(tree, place) if _is_bad(found, place)]
+    return [
+        _described(path, found) for path, found in _parts(tree, place, directory) if _is_bad(found, place)
+    ]
 
 
-def _parts(tree: Tree, place: Place) -> Iterator[tuple[str, os.stat_result]]:
-    folder = rights.real_path(tree, os.path.dirname(place.path))
-    home = rights.real_path(tree, place.account.home)
-    file = f"{folder.rstrip('/')}/{os.path.basename(place.path)}"
-    for path in (file, *rights.above(file)):
-        found = _status(tree, path)
-        if found:
-            yield path, found
+def _parts(tree: Tree, place: Place, directory: Directory) -> Iterator[tuple[str, os.stat_result]]:
+    name = os.path.basename(place.path)
+    folder = rights.real_path(tree, directory)
+    yield from _found(f"{folder.rstrip('/')}/{name}", directory.status(name))
+    yield from _found(folder, directory.status())
+    home = _home(tree, place.account)
+    for path in () if folder == home else rights.above(folder):
+        with tree.opened(path) as above:
+            yield from _found(path, above.status())
         if path == home:
             return
 
 
-def _status(tree: Tree, path: str) -> os.stat_result | None:
-    directory = tree.open(os.path.dirname(path))
-    if directory is None:
+def _found(path: str, status: os.stat_result | None) -> Iterator[tuple[str, os.stat_result]]:
+    if status:
+        yield path, status
+
+
+def _home(tree: Tree, account: Account) -> str | None:
+    """Where the home really is; sshd looks at nothing above it."""
+    home = tree.open(account.home)
+    if home is None:
         return None
-    with directory:
-        return directory.status(os.path.basename(path))
+    with home:
+        return rights.real_path(tree, home)
 
 
 def _is_bad(found: os.stat_result, place: Place) -> bool:

@@ -80,7 +80,7 @@ def _look(site: Site, account: Account, path: str, made: Sequence[str]) -> Look:
             return [[], []]
         with directory:
             mended = [] if site.dry_run else strict_modes.mend(directory, place, made)
-        return [list(mended), list(strict_modes.flaws(site.tree, place))]
+            return [list(mended), list(strict_modes.flaws(site.tree, place, directory))]
 
     mended, flaws = rights.exercise(site, account, path, work, seconds=SECONDS)
     return Look(tuple(Mended(*each) for each in mended), tuple(flaws))

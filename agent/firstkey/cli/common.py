@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 from firstkey import config, events, reasons, settings
 from firstkey.boot import report
 from firstkey.boot.site import Site
+from firstkey.cli import plain
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
 from firstkey.model import CHANGED
 from firstkey.system import console, journal
@@ -18,20 +19,37 @@ from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator, Sequence
 
     from firstkey.metadata.client import Client, Notice
     from firstkey.model import HostKeyResult, Report
 
 
+def parsed(
+    argv: Sequence[str],
+    parser: Callable[[], argparse.ArgumentParser],
+    *,
+    flags: Sequence[str] = (),
+    others: Sequence[str] = (),
+) -> argparse.Namespace:
+    """The options, by `plain` where they are plain, else by argparse."""
+    found = plain.read(argv, flags=flags, others=others)
+    return (
+        parser().parse_args(argv) if found is None else cast("argparse.Namespace", SimpleNamespace(**found))
+    )
+
+
 def parser(name: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
     """A command's parser, with the options that every command has."""
+    import argparse
+
     made = argparse.ArgumentParser(
         prog=f"firstkey {name}",
         description=description,
         epilog=epilog,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
     )
     made.add_argument(
         "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
@@ -42,6 +60,20 @@ def parser(name: str, description: str, *, epilog: str = "") -> argparse.Argumen
     volume.add_argument("-v", "--verbose", action="store_true", help="tell each step")
     volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
     return made
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """With the width that argparse would take, but not by way of shutil and the compressors that it imports.
+
+    argparse makes one for each option, whether help is asked for or not.
+    """
+    import argparse
+
+    try:
+        width = int(os.environ.get("COLUMNS", "")) or os.get_terminal_size().columns
+    except (ValueError, OSError):
+        width = 80
+    return argparse.RawDescriptionHelpFormatter(prog, width=width - 2)
 
 
 def with_json(made: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from firstkey import __version__
 from firstkey.errors import FirstkeyError
@@ -28,10 +30,32 @@ INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended: 128 + 
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status (0, 1, 2, 75, 77, 78: see firstkey(8))."""
+    """Run one command; returns the exit status (0, 1, 2, 75, 77, 78: see firstkey(8)).
+
+    Without `argv` this is the whole program, and does not return.
+    """
+    if argv is None:
+        _leave(_main(sys.argv[1:]))
+    return _main(argv)
+
+
+def _leave(status: int) -> NoReturn:
+    """End the program here: to take Python down piece by piece would cost a boot more than the job does."""
+    atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter itself would do first
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream:
+                stream.flush()
+    finally:
+        os._exit(status)
+
+
+def _main(argv: Sequence[str]) -> int:
+    # A run makes some ten thousand objects that all stay; the collector would look at them over and over.
+    gc.set_threshold(100_000, 50, 50)
     os.umask(0o077)
     worker.exit_on_sigterm()
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = list(argv)
     try:
         return _dispatch(given)
     except FirstkeyError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import events
 from firstkey.boot.job import Job, wait_until
-from firstkey.cli import common, render
+from firstkey.cli import common
 from firstkey.model import NO_KEY, OK, UNREACHABLE
 from firstkey.settings import seconds
 from firstkey.system import lock
@@ -33,7 +33,7 @@ exit status: 0 done or nothing to do, 1 something failed, 2 usage,
 
 def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = None) -> int:
     """Run the job; returns the exit status. `say` hears of events in the journal's place."""
-    args = _parser().parse_args(argv)
+    args = common.parsed(argv, _parser, flags=("--json", "--dry-run", "--force"), others=("user", "wait"))
     say = say or common.voice(args)
     with common.opened(args, say) as site:
         common.require_root(site, "installing keys")
@@ -88,4 +88,6 @@ def _print(done: Report, args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(done.as_json(), indent=1))
     elif not args.quiet:
+        from firstkey.cli import render
+
         print(render.report(done), end="")

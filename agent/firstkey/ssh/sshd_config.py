@@ -97,7 +97,7 @@ def parse(text: str) -> Effective:
 # --- where a user's keys are ----------------------------------------------------------------------
 
 # A token is a percent sign and the character behind it; at the end of the pattern there is none.
-_TOKEN = re.compile("%(.?)", re.DOTALL)
+_TOKEN = "(?s)%(.?)"  # noqa: S105 - a pattern
 
 
 def expand(pattern: str, login: Login) -> str:
@@ -113,7 +113,7 @@ def expand(pattern: str, login: Login) -> str:
             raise _invalid(pattern, f"{token[0]} means nothing there")
         return values[token[1]]
 
-    path = _TOKEN.sub(value, pattern)
+    path = re.sub(_TOKEN, value, pattern)
     if not path.startswith("/"):
         path = f"{login.home}/{path}"
     if len(path.encode("utf-8", "surrogateescape")) > PATH_LIMIT:
@@ -129,7 +129,7 @@ def with_blanks(printed: Sequence[str], texts: Iterable[bytes]) -> tuple[str, ..
     """
     for text in texts:
         for line in text.decode("utf-8", "surrogateescape").split("\n"):
-            match = _KEYS_FILE_LINE.fullmatch(line)
+            match = re.fullmatch(_KEYS_FILE_LINE, line, re.IGNORECASE)
             patterns = arguments(match[1]) if match else ()
             named = tuple(pattern for pattern in patterns if pattern.lower() != "none")
             if " ".join(named).split() == list(printed):
@@ -137,15 +137,15 @@ def with_blanks(printed: Sequence[str], texts: Iterable[bytes]) -> tuple[str, ..
     return tuple(printed)
 
 
-_KEYS_FILE_LINE = re.compile(r"\s*authorizedkeysfile(?:\s*=\s*|\s+)(.*)", re.IGNORECASE)
-_ESCAPED = re.compile(r"""\\(["'\\])|(["'])((?:\\["'\\]|(?!\2).)*)\2|(\\ )|(\s)|(.)""")
+_KEYS_FILE_LINE = r"\s*authorizedkeysfile(?:\s*=\s*|\s+)(.*)"
+_PIECE = r"""\\(["'\\])|(["'])((?:\\["'\\]|(?!\2).)*)\2|(\\ )|(\s)|(.)"""
 
 
 def arguments(text: str) -> tuple[str, ...]:
     """The words of a line, as sshd tells them apart (misc.c: argv_split): quotes, and blanks in them."""
     words: list[str] = []
     word: str | None = None
-    for match in _ESCAPED.finditer(text):
+    for match in re.finditer(_PIECE, text):
         escaped, quote, quoted, blank, gap, other = match.groups()
         if gap:
             words += [] if word is None else [word]
@@ -160,7 +160,7 @@ def arguments(text: str) -> tuple[str, ...]:
 
 def is_shared(pattern: str) -> bool:
     """Whether all users have one and the same file: an absolute path that depends on nothing of theirs."""
-    return pattern.startswith("/") and not {"h", "u", "U"}.intersection(_TOKEN.findall(pattern))
+    return pattern.startswith("/") and not {"h", "u", "U"}.intersection(re.findall(_TOKEN, pattern))
 
 
 def _invalid(pattern: str, why: str) -> FirstkeyError:

@@ -63,7 +63,7 @@ class Accounts:
     def _listed(self) -> Iterator[Account]:
         for fields in self._lines("/etc/passwd", 7):
             name, _, uid, gid, _, home, shell = fields
-            if name and _is_id(uid) and _is_id(gid):
+            if name and _is_id(uid) and _is_id(gid) and home.startswith("/"):
                 yield Account(name, int(uid), int(gid), home, shell or "/bin/sh")
 
     def _lines(self, path: str, width: int) -> Iterator[list[str]]:
@@ -84,5 +84,7 @@ def _from_nss(name: str) -> Account | None:
     try:
         entry = pwd.getpwnam(name)
     except (KeyError, ValueError):
+        return None
+    if not entry.pw_dir.startswith("/"):
         return None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)

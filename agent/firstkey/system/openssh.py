@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import re
 import stat
@@ -86,6 +85,8 @@ class Sshd:
 
     def _glob(self, pattern: str) -> list[str]:
         """glob(7) inside the tree: the paths that match, sorted, as sshd reads them."""
+        import fnmatch
+
         paths = [""]
         for part in [part for part in pattern.split("/") if part]:
             if any(character in part for character in "*?["):
