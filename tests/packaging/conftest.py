@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rootfs
+from image import Image, prepare
 from installed import Installed, install
+from machine import new_key
 from packages import build
+
+from firstkey.metadata.emulator import Emulator
+from firstkey.metadata.emulator import Settings as Service
+
+SUITES = ("bookworm", "trixie")
+PACKAGES = ("openssh-server", "python3", "python3-requests", "sudo", "systemd")
+"""What an image has; python3-systemd and python3-daemon are not among it."""
 
 
 @pytest.fixture(scope="session")
@@ -36,3 +47,29 @@ def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if reason := missing_for("rpmbuild"):
         pytest.skip(reason)
     return build("rpm", tmp_path_factory.mktemp("rpm"))
+
+
+@pytest.fixture(scope="session", params=SUITES)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The root file system of each release that the package is for."""
+    if reason := rootfs.missing_for_debian_root():
+        pytest.skip(reason)
+    root = tmp_path_factory.mktemp("base")
+    rootfs.unpack(rootfs.debian_root(request.param, PACKAGES), root)
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def image(base: Path, tmp_path: Path) -> Iterator[Image]:
+    """An image of the release, for one test."""
+    with rootfs.copy_of(base, tmp_path / "image") as root:
+        yield prepare(root)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Emulator]:
+    """A metadata service with one launch key."""
+    key = new_key(tmp_path, "laptop")
+    with Emulator(Service(keys=(("laptop", key),))) as emulator:
+        yield emulator

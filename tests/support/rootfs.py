@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,7 +84,34 @@ def unpack(archive: Path, root: Path) -> None:
     )  # fmt: skip
 
 
-def inside(root: Path, *argv: str, timeout: float = 300, **environ: str) -> subprocess.CompletedProcess[str]:
+@contextmanager
+def copy_of(base: Path, directory: Path) -> Iterator[Path]:
+    """A root file system like the one at `base`, to be changed at will and gone afterwards; needs root.
+
+    An overlay where the kernel can (a blink), a copy elsewhere.
+    """
+    root, upper, work = (directory / name for name in ("root", "upper", "work"))
+    for path in (root, upper, work):
+        path.mkdir(parents=True)
+    options = f"lowerdir={base},upperdir={upper},workdir={work}"
+    mounted = _quietly("mount", "-t", "overlay", "overlay", "-o", options, str(root))
+    try:
+        if not mounted:
+            subprocess.run(["cp", "--archive", f"{base}/.", str(root)], check=True, timeout=300)
+        yield root
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(root)], check=True, timeout=60)
+        shutil.rmtree(directory)
+
+
+def _quietly(*argv: str) -> bool:
+    return subprocess.run(argv, check=False, capture_output=True, timeout=60).returncode == 0
+
+
+def inside(
+    root: Path, *argv: str, timeout: float = 300, environ: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a program in the root file system, with /proc, as the only process that it sees; needs root."""
     alone = ["unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", f"--root={root}"]
     return subprocess.run(
@@ -94,5 +121,10 @@ def inside(root: Path, *argv: str, timeout: float = 300, **environ: str) -> subp
         text=True,
         timeout=timeout,
         stdin=subprocess.DEVNULL,
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8", **environ},
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "LC_ALL": "C.UTF-8",
+            **(environ or {}),
+        },
     )
