@@ -29,13 +29,19 @@ class Entry(NamedTuple):
     fields: dict[str, str]
 
     @property
+    def sentence(self) -> str:
+        """What happened, on one line."""
+        return self.event.template.format_map(self.fields).rstrip()
+
+    @property
+    def remedy(self) -> str | None:
+        """What to do next, where something went wrong."""
+        return self.fields.get("remedy") if self.event.priority <= WARNING else None
+
+    @property
     def message(self) -> str:
-        """The sentence, on one line; where something went wrong, with what to do next."""
-        sentence = self.event.template.format_map(self.fields).rstrip()
-        remedy = self.fields.get("remedy")
-        if remedy and self.event.priority <= WARNING:
-            return f"{sentence} What to do: {remedy}"
-        return sentence
+        """The sentence, with what to do next where something went wrong."""
+        return f"{self.sentence} What to do: {self.remedy}" if self.remedy else self.sentence
 
 
 class Event(NamedTuple):
@@ -209,7 +215,7 @@ HOST_KEY_SET_ASIDE = _warning("host-key-set-aside", "58ec136b541e498aaf49325da9c
 HOST_KEY_PUBLIC_DERIVED = _notice("host-key-public-derived", "5d8537f533e049adb1f61974bd402554",
     "The public half of {file} was missing and was derived again: {fingerprint}.")
 HOST_KEY_MODE_MENDED = _notice("host-key-mode-mended", "21761d3488134d29b5d901d2da07da37",
-    "{file} had a mode that makes sshd ignore it; it is for root alone now.")
+    "{file} had a mode or an owner that no private host key may have; it is for root alone now.")
 HOST_KEY_SKIPPED = _info("host-key-skipped", "a0d7387305d14e0c9766dc3d8472e92e",
     "No {type} host key was made: {detail} ({reason}).")
 HOST_KEY_FAILED = _error("host-key-failed", "56af7a58435f4304877928ceb297ccb2",

@@ -291,6 +291,16 @@ HOST_KEY_TYPE_UNKNOWN = _reason(
     "The name of the HostKey file does not say which type of key belongs there.",
     "Name it like ssh_host_ed25519_key, or make it by hand: ssh-keygen -t TYPE -f FILE",
 )
+HOST_KEY_TYPE_OBSOLETE = _reason(
+    "host-key-type-obsolete",
+    "It would be a DSA key, which OpenSSH has offered to nobody since its release 7.0.",
+    "Drop the HostKey line from sshd_config.",
+)
+HOST_KEY_IN_AGENT = _reason(
+    "host-key-in-agent",
+    "sshd has the private half from an agent (HostKeyAgent), or HostKey names a public key.",
+    "Nothing, if the agent is meant to have it; otherwise name the private half's file in sshd_config.",
+)
 REGENERATION_OFF = _reason(
     "regeneration-off",
     "Regenerate= in [HostKeys] does not allow this key to be made or replaced.",

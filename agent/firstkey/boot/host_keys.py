@@ -1,39 +1,33 @@
-"""Host keys: which are wanted, whether each is good, and making what is missing.
-
-Every key is looked at on every boot: a power cut after key generation leaves empty or torn files.
-A pair whose digest the ledger knows was found good before; only others are put to ssh-keygen.
-"""
+"""Host keys: which are wanted, and what is to be done about what was found. No I/O."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.reasons import Reason, Refusal
-from firstkey.ssh import public_key, sshd_config
-from firstkey.ssh.digest import sha256
-from firstkey.system import openssh
+from firstkey.ssh import sshd_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from firstkey.boot.ledger import Ledger, MadeHostKey
-    from firstkey.boot.site import Site
+    from firstkey.boot.ledger import MadeHostKey
     from firstkey.config import HostKeys as Settings
     from firstkey.ssh.public_key import PublicKey
-    from firstkey.system.files import File
 
-LIMIT = 64 * 1024
 KEY_GROUP = "ssh_keys"
+PRIVATE_MODE = 0o600
+GROUP_MODE = 0o640
 KINDS = ("rsa", "ecdsa", "ed25519")
 
 GOOD = "good"
 MISSING = "missing"
 BROKEN = "broken"
 MISMATCHED = "mismatched"
-ENCRYPTED = "encrypted"
-NO_PUBLIC_HALF = "no-public-half"
+ENCRYPTED = "protected by a passphrase"
+NO_PUBLIC_HALF = "without its public half"
+IN_AGENT = "not there as a private key, and is left to sshd's agent"
 
 KEEP = "keep"
 MAKE = "make"
@@ -42,25 +36,46 @@ SET_ASIDE = "set-aside"
 DERIVE = "derive"
 MEND = "mend"
 SKIP = "skip"
+FAIL = "fail"
+
+_KIND = re.compile(r"(?<![a-z])(rsa|ecdsa|ed25519|dsa)(?![a-z])", re.IGNORECASE)
 
 
 class Wanted(NamedTuple):
-    """A host key that there should be; `kind` is None where the file's name does not tell the type."""
+    """A host key that there should be; `kind` is None where the file's name does not tell the type.
+
+    `optional`: Types= does not name it, so it is not made; but sshd would show it if it is there, so
+    another instance's is replaced all the same.
+    """
 
     file: str
     kind: str | None
+    optional: bool = False
 
 
 class Found(NamedTuple):
-    """What is there in place of a wanted host key."""
+    """What is there in place of a wanted host key. `place` is where its links lead."""
 
     wanted: Wanted
     condition: str
+    place: str = ""
     public: PublicKey | None = None
     digest: str = ""
+    """Of the pair as it is, or as it will be once its looks are mended and its public half is there."""
     remembered: MadeHostKey | None = None
-    exposed: bool = False
-    """The private half's mode is one that makes sshd ignore it."""
+    is_loose: bool = False
+    """Others than root can get at the private half, or its mode makes sshd ignore it."""
+
+
+class Now(NamedTuple):
+    """Which instance and boot this is, each None while nobody knows.
+
+    `is_known`: the ledger has been on this instance before, or nothing says that it has not.
+    """
+
+    instance: str | None
+    boot: str | None
+    is_known: bool
 
 
 class Action(NamedTuple):
@@ -69,6 +84,12 @@ class Action(NamedTuple):
     found: Found
     kind: str
     reason: Reason | None = None
+    detail: str = ""
+
+    @property
+    def file(self) -> str:
+        """The file of the private half, as sshd names it."""
+        return self.found.wanted.file
 
     @property
     def makes_a_key(self) -> bool:
@@ -76,147 +97,104 @@ class Action(NamedTuple):
         return self.kind in (MAKE, REPLACE, SET_ASIDE)
 
     @property
+    def keeps_the_key(self) -> bool:
+        """Whether the host shows the same key afterwards."""
+        return self.kind in (KEEP, MEND, DERIVE)
+
+    @property
     def refusal(self) -> Refusal | None:
         """The reason, with the file it is about."""
         if self.reason is None:
             return None
-        return Refusal(self.reason, f"{self.found.wanted.file} is {self.found.condition}")
-
-    def describe(self) -> str:
-        """One line for `--dry-run`."""
-        file, kind = self.found.wanted
-        words = {
-            KEEP: f"keep the host key {file}",
-            MEND: f"set the mode of the host key {file}, which sshd would ignore, to 0600",
-            MAKE: f"make the missing {kind} host key {file}",
-            REPLACE: f"replace the host key {file}, which belongs to another instance",
-            SET_ASIDE: f"set the {self.found.condition} host key {file} aside and make a new one",
-            DERIVE: f"derive the lost public half {file}.pub",
-            SKIP: f"leave {file} alone ({self.reason.code if self.reason else 'unknown'})",
-        }
-        return words[self.kind]
+        return Refusal(self.reason, self.detail or f"{self.file} is {self.found.condition}")
 
 
 def wanted(settings: Settings, sshd_files: Sequence[str]) -> list[Wanted]:
     """The host keys that sshd's HostKey settings ask for, or those of the configured types."""
-    asked = [Wanted(file, kind_of(file)) for file in sshd_files if not file.endswith(".pub")]
+    asked = [Wanted(file, kind_of(file)) for file in dict.fromkeys(sshd_files)]
     if tuple(settings.types) == ("auto",):
         return asked
     by_kind = {want.kind: want for want in reversed(asked)}
-    return [by_kind.get(kind, Wanted(f"/etc/ssh/ssh_host_{kind}_key", kind)) for kind in settings.types]
+    chosen = [by_kind.get(kind, Wanted(f"/etc/ssh/ssh_host_{kind}_key", kind)) for kind in settings.types]
+    return chosen + [want._replace(optional=True) for want in asked if want not in chosen]
 
 
 def kind_of(file: str) -> str | None:
-    """The type that the file's name promises: the conventional name, or one with the type in it."""
-    name = file.rsplit("/", 1)[-1]
-    return sshd_config.host_key_type(file) or next((kind for kind in KINDS if kind in name), None)
+    """The type that the file's name promises: the conventional name, or one with the type as a word in it."""
+    conventional = sshd_config.host_key_type(file)
+    if conventional:
+        return conventional
+    match = _KIND.search(file.rsplit("/", 1)[-1])
+    return match[1].lower() if match else None
 
 
-def inspect(site: Site, want: Wanted, remembered: MadeHostKey | None) -> Found:
-    """Look at one host key; its files are only read."""
-    tree = site.tree
-    place = tree.locate(want.file)
-    if place is None:
-        return Found(want, MISSING)
-    directory, name = place
-    with directory:
-        private = directory.read(name, limit=LIMIT)
-        public = directory.read(f"{name}.pub", limit=LIMIT)
-    if private is None:
-        return Found(want, MISSING)
-    found = _judge(want, private, public, remembered)
-    return found._replace(exposed=_is_exposed(private, site.accounts.group_id(KEY_GROUP)))
-
-
-def _is_exposed(private: File, key_group: int | None) -> bool:
-    """OpenSSH ignores a private key that others can read; Fedora's and Amazon's lets the group ssh_keys."""
-    allowed = 0o640 if key_group is not None and private.gid == key_group else 0o600
-    return bool(private.mode & 0o077 & ~allowed)
-
-
-def _judge(want: Wanted, private: File, public: File | None, remembered: MadeHostKey | None) -> Found:
-    said = _parsed(public.content) if public else None
-    digest = digest_of(private.content, public.content if public else b"")
-    if remembered and remembered.digest == digest and said:
-        return Found(want, GOOD, said, digest, remembered)
-    line = openssh.public_half(private.content)
-    derived = _parsed(line) if line else None
-    if derived is None:
-        encrypted = private.content.strip(b"\0 \n") and openssh.is_encrypted(private.content)
-        return Found(want, ENCRYPTED if encrypted else BROKEN)
-    if remembered and remembered.fingerprint != derived.fingerprint:
-        remembered = None
-    if said is None:
-        return Found(want, NO_PUBLIC_HALF, derived, digest, remembered)
-    condition = GOOD if said.blob == derived.blob else MISMATCHED
-    return Found(want, condition, derived, digest, remembered)
-
-
-def digest_of(private: bytes, public: bytes) -> str:
-    """What tells this pair from any other, and from a damaged one; it gives nothing of the key away."""
-    digest: str = sha256(b"%d\n%b%b" % (len(private), private, public)).hexdigest()
-    return digest
-
-
-def decide(found: Found, settings: Settings, instance: str | None) -> Action:
-    """What to do about one host key. `instance` is None while no instance-id is known."""
-    if settings.regenerate == "never":
-        off = None if found.condition == GOOD else reasons.REGENERATION_OFF
-        return Action(found, SKIP if off else KEEP, off)
+def decide(found: Found, settings: Settings, now: Now) -> Action:
+    """What to do about one host key."""
+    if found.condition == IN_AGENT:
+        return Action(found, SKIP, reasons.HOST_KEY_IN_AGENT)
     if found.condition == ENCRYPTED:
         return Action(found, SKIP, reasons.HOST_KEY_ENCRYPTED)
-    if found.condition in (BROKEN, MISMATCHED):
-        return _needing_a_kind(found, SET_ASIDE, reasons.HOST_KEY_BROKEN)
+    if found.condition in (MISSING, BROKEN, MISMATCHED):
+        return _anew(found, settings)
+    if _is_to_go(found.remembered, settings, now):
+        return _needing_a_kind(found, REPLACE, reasons.HOST_KEY_CLONED, _origin(found))
+    kind = DERIVE if found.condition == NO_PUBLIC_HALF else MEND if found.is_loose else KEEP
+    return Action(found, kind, *_doubt(found, now))
+
+
+def _anew(found: Found, settings: Settings) -> Action:
+    if settings.regenerate == "never":
+        return Action(found, SKIP, reasons.REGENERATION_OFF)
     if found.condition == MISSING:
         return _needing_a_kind(found, MAKE, None)
-    if instance and _is_anothers(found.remembered, settings, instance):
-        return _needing_a_kind(found, REPLACE, reasons.HOST_KEY_CLONED)
-    if found.condition == NO_PUBLIC_HALF:
-        return Action(found, DERIVE)
-    return Action(found, MEND if found.exposed else KEEP)
+    return _needing_a_kind(found, SET_ASIDE, reasons.HOST_KEY_BROKEN)
 
 
-def _needing_a_kind(found: Found, action: str, reason: Reason | None) -> Action:
+def _needing_a_kind(found: Found, action: str, reason: Reason | None, detail: str = "") -> Action:
     kind = found.wanted.kind or (found.public.short_type if found.public else None)
     if kind not in KINDS:
-        return Action(found, SKIP, reasons.HOST_KEY_TYPE_UNKNOWN)
-    return Action(found._replace(wanted=found.wanted._replace(kind=kind)), action, reason)
+        is_obsolete = kind == "dsa"
+        unknown = reasons.HOST_KEY_TYPE_OBSOLETE if is_obsolete else reasons.HOST_KEY_TYPE_UNKNOWN
+        return Action(found, SKIP, unknown)
+    return Action(found._replace(wanted=found.wanted._replace(kind=kind)), action, reason, detail)
 
 
-def _is_anothers(key: MadeHostKey | None, settings: Settings, instance: str) -> bool:
-    """Whether the key is positively another's (or, by `new-instance`, not known to be this instance's)."""
-    if settings.regenerate == "new-instance":
-        return key is None or key.instance != instance
-    if settings.regenerate != "clones" or key is None or not key.made:
+def _is_to_go(key: MadeHostKey | None, settings: Settings, now: Now) -> bool:
+    """Whether a good key is to be replaced on this instance."""
+    if now.instance is None or settings.regenerate not in ("clones", "new-instance"):
         return False
-    return key.instance is not None and key.instance != instance
+    if _is_anothers(key, now):
+        return True
+    is_new_here = key is None or key.instance != now.instance
+    return settings.regenerate == "new-instance" and is_new_here and not now.is_known
 
 
-def bound(ledger: Ledger, instance: str, boot: str | None) -> Ledger:
-    """The ledger with the keys made earlier in this boot tied to the instance, now that it is known."""
-    keys = tuple(
-        key._replace(instance=instance) if key.instance is None and key.boot == boot else key
-        for key in ledger.host_keys
-    )
-    return ledger._replace(host_keys=keys)
+def _is_anothers(key: MadeHostKey | None, now: Now) -> bool:
+    """Whether firstkey made the key, and positively not on this instance."""
+    if key is None or not key.made or now.instance is None:
+        return False
+    if key.instance is None:
+        # Made in a tree that was not running: an image, which any number of instances start from.
+        return key.boot is None and now.boot is not None
+    return key.instance != now.instance
 
 
-def survey(site: Site, files: Sequence[str], ledger: Ledger, instance: str | None) -> list[Action]:
-    """Look at every wanted host key and decide; nothing is changed."""
-    actions = []
-    for want in wanted(site.config.host_keys, files):
-        try:
-            found = inspect(site, want, ledger.host_key(want.file))
-        except FirstkeyError as error:
-            found = Found(want, error.message)
-            actions.append(Action(found, SKIP, error.reason))
-            continue
-        actions.append(decide(found, site.config.host_keys, instance))
-    return actions
+def _doubt(found: Found, now: Now) -> tuple[Reason | None, str]:
+    """Why a key that stays is perhaps not this instance's alone."""
+    key, file = found.remembered, found.wanted.file
+    if _is_anothers(key, now):
+        return reasons.REGENERATION_OFF, _origin(found)
+    is_news = key is None or (not key.made and now.instance and key.instance not in (None, now.instance))
+    if is_news and not now.is_known:
+        return reasons.HOST_KEY_FOREIGN, f"{file} was there before firstkey"
+    return None, ""
 
 
-def _parsed(line: bytes) -> PublicKey | None:
-    try:
-        return public_key.parse_launch_key(line)
-    except FirstkeyError:
-        return None
+def _origin(found: Found) -> str:
+    key, file = found.remembered, found.wanted.file
+    return f"{file} was made on {key.instance}" if key and key.instance else f"{file} came with the image"
+
+
+def second_look(actions: Sequence[Action]) -> list[Action]:
+    """What is left to do once the instance is known, of a system that was worked on before it was."""
+    return [action for action in actions if action.kind in (KEEP, REPLACE)]

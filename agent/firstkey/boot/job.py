@@ -9,14 +9,14 @@ import time
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.boot import host_key_making, host_keys, report
+from firstkey.boot import host_key_records, host_key_survey, host_keys, report
 from firstkey.boot.books import Books
 from firstkey.boot.host_key_making import Making
 from firstkey.boot.ledger import Served
 from firstkey.boot.report import Timeline
 from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.model import FAILED, OK, UNREACHABLE, HostKeyResult, Imds, Report
+from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
 from firstkey.ssh.digest import sha256
 from firstkey.system.openssh import Sshd
@@ -24,6 +24,7 @@ from firstkey.system.openssh import Sshd
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from firstkey.boot.host_keys import Action
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
     from firstkey.boot.users import Setup
@@ -128,10 +129,12 @@ class Job:
             self._setups = {user.name: users.set_up(self._site, user) for user in described}
 
     def _making(self) -> Making:
+        return Making(self._site, self._survey())
+
+    def _survey(self) -> list[Action]:
         with self._timeline.phase("host keys: look"):
             files = self._sshd_host_keys()
-            actions = host_keys.survey(self._site, files, self._books.ledger, self._instance)
-        return Making(self._site, actions)
+            return host_key_survey.survey(self._site, files, self._books.ledger, self._instance)
 
     def _sshd_host_keys(self) -> Sequence[str]:
         """Sshd's HostKey files; remembered for as long as its configuration is the same, byte for byte."""
@@ -141,7 +144,9 @@ class Job:
         meaning = self._sshd.meaning("root")
         if meaning.refusal is None:
             self._books.ledger = known._replace(
-                sshd_digest=digest, sshd_host_keys=meaning.effective.host_keys
+                sshd_digest=digest,
+                sshd_host_keys=meaning.effective.host_keys,
+                sshd_has_key_agent=meaning.effective.has_host_key_agent,
             )
         elif meaning.refusal not in self._warnings:
             self._warnings.append(meaning.refusal)
@@ -159,12 +164,15 @@ class Job:
         with self._timeline.phase("host keys: make"):
             pairs = making.finish()
             mark = (self._instance, self._site.boot_id())
-            self._books.save(host_key_making.remembered(self._books.ledger, making.actions, pairs, mark))
+            ledger = host_key_records.remembered(self._books.ledger, making.actions, pairs, mark)
+            if pairs:
+                self._books.save(ledger)
+            self._books.ledger = ledger
             if not self._site.dry_run:
                 making.publish(pairs)
             results = making.results(pairs)
         if not self._site.dry_run:
-            host_key_making.announce(self._site, results, making.actions)
+            host_key_records.announce(self._site, results, making)
         return results
 
     def _ask(self, *, once: bool) -> Answer | FirstkeyError:
@@ -186,14 +194,11 @@ class Job:
         known = self._books.ledger
         if self._instance and self._instance == self._firmware:
             known = self._made_here(known, instance)
-        self._books.ledger = host_keys.bound(known, instance, self._site.boot_id())
+        self._books.ledger = host_key_records.bound(known, instance, self._site.boot_id())
         self._instance = instance
-        with self._making() as making:
-            if not any(action.makes_a_key for action in making.actions):
-                return made
-            again = self._publish(making)
-        before = {result.file: result for result in made}
-        return [new if new.result != "unchanged" else before.get(new.file, new) for new in again]
+        with Making(self._site, host_keys.second_look(self._survey())) as making:
+            news = [new for new in self._publish(making) if new.result != UNCHANGED or new.refusal]
+        return list({result.file: result for result in [*made, *news]}.values())
 
     def _made_here(self, known: Ledger, instance: str) -> Ledger:
         """What was made under the name that this firmware gives: this is the instance's other name."""
@@ -297,6 +302,7 @@ class Job:
         )
 
     def _finished(self, draft: Report) -> Report:
+        self._books.save()
         accounts = [result for setup in self._setups.values() for result in setup.results]
         draft = draft._replace(
             accounts=tuple(accounts),

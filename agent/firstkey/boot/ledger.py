@@ -34,6 +34,8 @@ NAME = "ledger.json"
 PATH = f"{DIRECTORY}/{NAME}"
 LIMIT = 4 * 1024 * 1024
 VERSION = 1
+HOST_KEYS_KEPT = 64
+"""How many host keys are remembered. Earlier ones too: an image may bring any of them back."""
 
 PENDING = "pending"
 """The line is about to be added: whether it was is seen in the file."""
@@ -109,15 +111,24 @@ class Ledger(NamedTuple):
     made_files: tuple[str, ...] = ()
     sshd_digest: str | None = None
     sshd_host_keys: tuple[str, ...] = ()
+    sshd_has_key_agent: bool = False
 
-    def host_key(self, file: str) -> MadeHostKey | None:
-        """What is remembered of the host key at `file`."""
-        return next((key for key in self.host_keys if key.file == file), None)
+    def host_key_at(self, file: str) -> MadeHostKey | None:
+        """What is remembered of the host key that was put in place at `file`, or seen there, last."""
+        return next((key for key in reversed(self.host_keys) if key.file == file), None)
+
+    def host_key(self, fingerprint: str) -> MadeHostKey | None:
+        """What is remembered of the host key with that fingerprint, wherever it was."""
+        return next((key for key in reversed(self.host_keys) if key.fingerprint == fingerprint), None)
 
     def with_host_key(self, key: MadeHostKey) -> Ledger:
-        """The same, with this said of the host key's file."""
-        others = tuple(other for other in self.host_keys if other.file != key.file)
-        return self._replace(host_keys=(*others, key))
+        """The same, with this said of the key in that file. What was said of the file's earlier keys stays.
+
+        A power cut may come before the new key is in place, and an image may bring the old one back.
+        """
+        same = (key.file, key.fingerprint)
+        others = [other for other in self.host_keys if (other.file, other.fingerprint) != same]
+        return self._replace(host_keys=(*others, key)[-HOST_KEYS_KEPT:])
 
     def of(self, user: str, instance: str) -> list[InstalledKey]:
         """What is remembered of the user's launch keys on that instance, in whatever file."""
@@ -254,7 +265,7 @@ def _value(name: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in t
         return tuple(part(**{field: _value(field, each[field]) for field in part._fields}) for each in found)
     if name in ("made_files", "sshd_host_keys"):
         return tuple(_text(each) for each in found)
-    if name == "made":
+    if name in ("made", "sshd_has_key_agent"):
         return bool(found)
     return None if found is None and name in _OPTIONAL else _text(found)
 

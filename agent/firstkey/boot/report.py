@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 DIRECTORY = "/run/firstkey"
 PATH = f"{DIRECTORY}/report.json"
 
+_MEANT = (reasons.HOST_KEY_IN_AGENT, reasons.REGENERATION_OFF)
+"""Why a host key is not made that is no trouble: the settings say that it is not firstkey's to make."""
+
 
 class Timeline:
     """The phases of a run, in the order in which they ended."""
@@ -66,16 +69,23 @@ def outcome(report: Report) -> str:
 def _trouble(report: Report) -> bool:
     users = any(user.result in (REFUSED, FAILED) or user.refusal for user in report.users)
     keys = any(key.refusal for key in report.keys)
-    made = [key for key in report.host_keys if key.result != SKIPPED]
-    host_keys = any(key.result == FAILED for key in made) or (bool(report.host_keys) and not made)
     accounts = any(account.result in (REFUSED, FAILED) for account in report.accounts)
-    return users or keys or host_keys or accounts
+    return users or keys or accounts or _host_key_trouble(report)
+
+
+def _host_key_trouble(report: Report) -> bool:
+    """At least one host key must be there, unless somebody else is to have it in hand."""
+    missing = [key for key in report.host_keys if not (key.refusal and key.refusal.reason in _MEANT)]
+    nothing = bool(missing) and all(key.result == SKIPPED for key in report.host_keys)
+    return nothing or any(key.result == FAILED for key in report.host_keys)
 
 
 def _something_works(report: Report) -> bool:
     no_good_key = bool(report.keys) and all(key.refusal for key in report.keys)
     nobody = bool(report.users) and all(user.result in (REFUSED, FAILED) for user in report.users)
-    return not (no_good_key or nobody)
+    only_host_keys = not (report.keys or report.users)
+    no_host_key = only_host_keys and all(key.result in (FAILED, SKIPPED) for key in report.host_keys)
+    return not (no_good_key or nobody or no_host_key)
 
 
 def summary(report: Report) -> str:

@@ -91,7 +91,7 @@ def _wanted(site: Site) -> list[host_keys.Wanted]:
 def _host_key(site: Site, want: host_keys.Wanted) -> dict[str, Any]:
     """One host key by its public half, which everybody may read."""
     try:
-        content = site.tree.read(f"{want.file}.pub", limit=host_keys.LIMIT)
+        content = site.tree.read(f"{want.file}.pub", limit=LIMIT)
         key = public_key.parse_launch_key(content) if content else None
     except FirstkeyError:
         key = None

@@ -41,6 +41,11 @@ class Effective(NamedTuple):
         return self.settings.get("hostkey", ())
 
     @property
+    def has_host_key_agent(self) -> bool:
+        """Whether an agent may have the private halves (sshd_config(5): HostKeyAgent)."""
+        return self.first("hostkeyagent", "none") != "none"
+
+    @property
     def authorized_keys_files(self) -> tuple[str, ...]:
         """The patterns to `expand`, in order; none where sshd reads no such file.
 

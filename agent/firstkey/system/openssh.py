@@ -162,18 +162,29 @@ def start_generating(kind: str, path: str, *, comment: str) -> command.Process:
 
 def check_generated(kind: str, outcome: command.Outcome) -> None:
     """Raise FirstkeyError where ssh-keygen did not make the key."""
+    _check_alive(outcome)
     if outcome.status:
         message = f"ssh-keygen makes no {kind} key: {outcome.words}"
         raise FirstkeyError(message, reason=reasons.KEYGEN_REFUSED)
 
 
 def public_half(private: bytes) -> bytes | None:
-    """The public key line of an unencrypted private key, by ssh-keygen; None where it cannot load it."""
+    """The public key line of an unencrypted private key, by ssh-keygen; None where it cannot load it.
+
+    A ssh-keygen that is killed says nothing about the key: that is an error.
+    """
     program = command.find("ssh-keygen")
     if program is None:
         raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
     outcome = command.run([program, "-y", "-P", "", "-f", "/dev/stdin"], stdin=private)
+    _check_alive(outcome)
     return outcome.stdout.strip() if outcome.status == 0 else None
+
+
+def _check_alive(outcome: command.Outcome) -> None:
+    if outcome.status < 0:
+        message = f"ssh-keygen was ended by signal {-outcome.status}"
+        raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
 
 
 def loads(path: str) -> bool:

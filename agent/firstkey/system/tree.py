@@ -96,6 +96,11 @@ class Tree:
         directory = self.open(os.path.dirname(final))
         return (directory, os.path.basename(final)) if directory else None
 
+    def place(self, path: str) -> tuple[Directory, str]:
+        """As `locate`; a directory that does not exist is made."""
+        final = self._final(path)
+        return self.ensure(os.path.dirname(final), mode=0o755), os.path.basename(final)
+
     def _final(self, path: str) -> str:
         """`path`, or where the links lead that stand at its end."""
         for _ in range(MAXIMUM_LINKS + 1):
