@@ -6,33 +6,11 @@ A code is never renamed or reused: programs match on it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from firstkey import image_reasons as _image_reasons  # noqa: F401 - for ALL to have them too
+from firstkey.reason import ALL, Reason, Refusal
+from firstkey.reason import define as _reason
 
-
-class Reason(NamedTuple):
-    """One published reason: a code for programs, a meaning and a remedy for people."""
-
-    code: str
-    meaning: str
-    remedy: str
-
-
-class Refusal(NamedTuple):
-    """Why one thing was not done: the reason, and a sentence that names the thing."""
-
-    reason: Reason
-    detail: str
-
-
-ALL: dict[str, Reason] = {}
-
-
-def _reason(code: str, meaning: str, remedy: str) -> Reason:
-    if code in ALL:
-        raise ValueError(f"reason code {code} is defined twice")
-    ALL[code] = Reason(code, meaning, remedy)
-    return ALL[code]
-
+__all__ = ["ALL", "Reason", "Refusal"]
 
 # --- the metadata service ---------------------------------------------------------------------
 

@@ -49,6 +49,10 @@ class Accounts:
                 return int(fields[2])
         return None
 
+    def groups(self) -> list[tuple[str, int]]:
+        """Every group that group(5) lists, with its number."""
+        return [(fields[0], int(fields[2])) for fields in self._lines("/etc/group", 4) if _is_id(fields[2])]
+
     def group_ids(self, account: Account) -> list[int]:
         """The account's groups as initgroups(3) would set them: the primary one and those that list it."""
         if self._tree.is_running_system and account not in self.all():

@@ -81,7 +81,7 @@ class Directory:
         path = self.join(name)
         with translated(f"open {path}"):
             try:
-                return Directory(os.open(name, flags, dir_fd=self.fd), path)
+                return Directory(descriptors.open_quietly(name, flags, self.fd), path)
             except FileNotFoundError:
                 return None
             except NotADirectoryError:
@@ -247,7 +247,7 @@ class Directory:
         """A descriptor of `name` to read it, once it is known what it is: opening a device can be an act."""
         descriptors.require(os.stat(name, dir_fd=self.fd, follow_symlinks=False), wanted, self.join(name))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        fd = os.open(name, flags, dir_fd=self.fd)
+        fd = descriptors.open_quietly(name, flags, self.fd)
         try:
             # Looked at again: between the two, it may have been exchanged.
             descriptors.require(os.fstat(fd), wanted, self.join(name))

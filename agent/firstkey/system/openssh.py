@@ -44,15 +44,15 @@ class Sshd:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._known: dict[str, Meaning] = {}
+        self._known: dict[tuple[str, str], Meaning] = {}
 
-    def meaning(self, user: str) -> Meaning:
-        """The effective configuration for a login of `user` (sshd -T -C); sshd is asked once."""
-        if user not in self._known:
-            self._known[user] = self._meaning(user)
-        return self._known[user]
+    def meaning(self, user: str, client: str = ANY_CLIENT) -> Meaning:
+        """The effective configuration for a login of `user` from `client` (sshd -T -C); sshd is asked once."""
+        if (user, client) not in self._known:
+            self._known[user, client] = self._meaning(user, client)
+        return self._known[user, client]
 
-    def _meaning(self, user: str) -> Meaning:
+    def _meaning(self, user: str, client: str) -> Meaning:
         program = command.find("sshd")
         if program is None:
             return Meaning(sshd_config.DEFAULTS, Refusal(reasons.SSHD_MISSING, "sshd is not installed"))
@@ -60,7 +60,7 @@ class Sshd:
             detail = f"{CONFIG} does not exist; OpenSSH's defaults are assumed"
             return Meaning(sshd_config.DEFAULTS, Refusal(reasons.SSHD_MISSING, detail))
         try:
-            return Meaning(self._ask(program, user), None)
+            return Meaning(self._ask(program, user, client), None)
         except FirstkeyError as error:
             return Meaning(sshd_config.DEFAULTS, error.refusal)
 
@@ -100,10 +100,10 @@ class Sshd:
                 paths = [f"{path}/{part}" for path in paths]
         return paths
 
-    def _ask(self, program: str, user: str) -> Effective:
+    def _ask(self, program: str, user: str, client: str) -> Effective:
         with _scratch() as directory:
             host_key = generate("ed25519", f"{directory}/host_key", comment="")
-            argv = [program, "-T", "-h", host_key, "-C", f"user={user},{ANY_CLIENT}"]
+            argv = [program, "-T", "-h", host_key, "-C", f"user={user},{client}"]
             if not self._tree.is_running_system:
                 argv += ["-f", self._copy(directory)]
             outcome = command.run(argv)

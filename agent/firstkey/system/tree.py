@@ -12,6 +12,7 @@ import stat
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.system.descriptors import open_quietly
 from firstkey.system.files import Directory, Looks, translated
 
 MAXIMUM_LINKS = 40
@@ -196,7 +197,7 @@ def _readable(place: int) -> int:
     """A descriptor to list and sync the directory; where only passing through is allowed, one for that."""
     flags = os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        return os.open(".", os.O_RDONLY | flags, dir_fd=place)
+        return open_quietly(".", os.O_RDONLY | flags, place)
     except PermissionError:
         return os.open(".", os.O_PATH | flags, dir_fd=place)
 

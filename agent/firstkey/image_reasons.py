@@ -1,0 +1,34 @@
+"""The reason codes of audit and seal, a part of the published list (`firstkey.reasons`)."""
+
+from __future__ import annotations
+
+from firstkey.reason import define as _reason
+
+NOT_LOOKED_AT = _reason(
+    "not-looked-at",
+    "It was not looked at, or not all of it, because it is too large or lies too deep.",
+    "Look at it by hand, or remove it from the image.",
+)
+
+PACKAGES_UNKNOWN = _reason(
+    "packages-unknown",
+    "The package manager's records cannot be read here, so what belongs to a package cannot be told apart.",
+    "Audit the image on a host of its own kind, or look at what is named by hand.",
+)
+NO_PROOF = _reason(
+    "no-proof",
+    "No setting could be found that sshd accepts and that has the wanted effect; nothing was changed.",
+    "Look at what sshd makes of its configuration: sshd -T -C user=root,host=h,addr=192.0.2.1",
+)
+
+ACCOUNTS_BROKEN = _reason(
+    "accounts-broken",
+    "A file of accounts is not as it should be.",
+    "Mend the line that is named; check with: pwck -r, grpck -r",
+)
+
+NOT_THE_RUNNING_SYSTEM = _reason(
+    "not-the-running-system",
+    "This would run a program of the image, and nothing in an image is run.",
+    "Run the command that is named inside the image (chroot, systemd-nspawn), or on an instance of it.",
+)

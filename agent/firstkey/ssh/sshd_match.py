@@ -1,0 +1,128 @@
+"""The Match blocks of sshd's configuration: for which logins they could mean something else.
+
+What a block means is for sshd to say (`sshd -T -C`); here it is only found out whom to ask it about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
+
+_MATCH = re.compile(rb"\s*match(?:\s*=\s*|\s+)(.*)", re.IGNORECASE | re.DOTALL)
+_WORD = re.compile(r'"([^"]*)"|(\S+)')
+_KEYWORD = re.compile(rb"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)\"?([^\s\"#]*)")
+
+# Documentation addresses (RFC 5737), which no block names on purpose.
+_CLIENT = {"host": "client.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2", "lport": "22"}
+_CRITERIA = {"host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
+
+NOBODY = "firstkey:nobody"
+"""A user name that no account can have."""
+
+
+def clients(files: Iterable[bytes]) -> tuple[str, ...]:
+    """The clients to ask sshd about, as -C takes them: any client, and one for each block that names some."""
+    specs = [_spec(_CLIENT)]
+    for content in files:
+        for criteria in _blocks(content):
+            wanted = dict(_CLIENT)
+            for name, patterns in criteria:
+                if name in _CRITERIA:
+                    wanted[_CRITERIA[name]] = _sample(name, patterns)
+            specs.append(_spec(wanted))
+    return tuple(dict.fromkeys(specs))
+
+
+def has_blocks(files: Iterable[bytes]) -> bool:
+    """Whether there is any Match block."""
+    return any(_MATCH.fullmatch(line) for content in files for line in content.split(b"\n"))
+
+
+def without_groups(content: bytes, members: Callable[[str], list[str]]) -> bytes:
+    """The same with `Group PATTERNS` put as `User NAMES`: another host's groups say nothing of this tree's.
+
+    `members` tells the accounts whose groups match a list of patterns.
+    """
+    if b"roup" not in content.lower():
+        return content
+    lines = [_without_groups(line, members) for line in content.split(b"\n")]
+    return b"\n".join(lines)
+
+
+def settings(content: bytes) -> Iterator[tuple[int, str, str]]:
+    """Line number (from 0), keyword in lower case and first value of each line that sets something."""
+    for number, line in enumerate(content.split(b"\n")):
+        match = _KEYWORD.match(line)
+        if match:
+            yield number, match[1].decode().lower(), match[2].decode("utf-8", "surrogateescape")
+
+
+def matches(patterns: str, names: Iterable[str]) -> bool:
+    """Whether a list of patterns (ssh_config(5): PATTERNS) takes one of the names, and forbids none."""
+    found = False
+    for pattern in patterns.split(","):
+        negated = pattern.startswith("!")
+        if any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
+            if negated:
+                return False
+            found = True
+    return found
+
+
+def _blocks(content: bytes) -> Iterator[list[tuple[str, str]]]:
+    for line in content.split(b"\n"):
+        match = _MATCH.fullmatch(line)
+        if match:
+            yield _criteria(match[1])
+
+
+def _criteria(words: bytes) -> list[tuple[str, str]]:
+    """The pairs of a Match line; `all` has no partner."""
+    text = words.decode("utf-8", "surrogateescape").partition("#")[0]
+    found = [quoted or bare for quoted, bare in _WORD.findall(text.replace("=", " "))]
+    pairs = zip(found[::2], found[1::2])
+    return [(name.lower(), patterns) for name, patterns in pairs]
+
+
+def _without_groups(line: bytes, members: Callable[[str], list[str]]) -> bytes:
+    match = _MATCH.fullmatch(line)
+    criteria = _criteria(match[1]) if match else []
+    if not any(name == "group" for name, _ in criteria):
+        return line
+    words = ["Match"]
+    for name, patterns in criteria:
+        if name == "group":
+            words += ["User", ",".join(members(patterns)) or NOBODY]
+        else:
+            words += [name, f'"{patterns}"']
+    return " ".join(words).encode("utf-8", "surrogateescape")
+
+
+def _sample(name: str, patterns: str) -> str:
+    """Something that the first pattern takes that is no negation."""
+    pattern = next((part for part in patterns.split(",") if not part.startswith("!")), "*")
+    if name in ("address", "localaddress"):
+        return _sample_address(pattern) or _CLIENT["addr"]
+    if pattern == "*":
+        return _CLIENT[_CRITERIA[name]]
+    return pattern.replace("*", "x").replace("?", "1")
+
+
+def _sample_address(pattern: str) -> str | None:
+    if "/" in pattern:
+        import ipaddress
+
+        try:
+            network = ipaddress.ip_network(pattern, strict=False)
+        except ValueError:
+            return None
+        return str(network[1] if network.num_addresses > 2 else network[0])
+    if ":" in pattern:
+        return pattern.replace("*", "1").replace("?", "1")
+    parts = pattern.replace("*", "1").replace("?", "1").split(".")
+    return ".".join([*parts, "1", "1", "1"][:4]) if pattern != "*" else None
+
+
+def _spec(client: dict[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in client.items())

@@ -1,0 +1,148 @@
+"""Taking things out of a tree: names in one open directory at a time, no link followed, no mount entered."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.system.descriptors import translated, write_all
+from firstkey.system.files import Directory, Looks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BLOCK = 4096
+WIPE_LIMIT = 16 * 1024 * 1024
+"""A key is a few KiB; what is larger than this is removed without being overwritten."""
+_LABEL = "security.selinux"
+
+
+def label(directory: Directory, name: str) -> str | None:
+    """The SELinux label of `name`, for what takes its place: an image's policy may not be at work here."""
+    with suppress(OSError, FirstkeyError):
+        path = f"/proc/self/fd/{directory.fd}/{directory.join(name).rpartition('/')[2]}"
+        return os.getxattr(path, _LABEL, follow_symlinks=False).rstrip(b"\0").decode()
+    return None
+
+
+def link(directory: Directory, name: str, target: str) -> None:
+    """Put a symbolic link in place of whatever `name` is, in one instant, durably."""
+    temporary = directory.temporary_name(name)
+    with translated(f"link {directory.join(name)} to {target}"):
+        os.symlink(target, temporary, dir_fd=directory.fd)
+        os.rename(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
+        os.fsync(directory.fd)
+
+
+def empty(directory: Directory, name: str) -> None:
+    """Leave nothing in the regular file `name`, which keeps its owner, mode and label.
+
+    It is emptied in place, since a program may be writing to it; one that has other names as well is
+    replaced, since those may not be meant.
+    """
+    found = directory.status(name)
+    if found is None or not stat.S_ISREG(found.st_mode):
+        raise FirstkeyError(
+            f"{directory.join(name)} is not a regular file", reason=reasons.NOT_A_REGULAR_FILE
+        )
+    if found.st_nlink > 1:
+        looks = Looks(stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid), label(directory, name))
+        directory.replace(name, b"", looks)
+        return
+    fd = directory.open_file(name, os.O_WRONLY | os.O_NONBLOCK, 0)
+    try:
+        with translated(f"empty {directory.join(name)}"):
+            os.ftruncate(fd, 0)
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def wipe(directory: Directory, name: str) -> bool:
+    """Overwrite the file `name` with random bytes, then remove it; returns whether it was overwritten.
+
+    One that has other names as well, or is larger than `WIPE_LIMIT`, is only removed. What overwriting cannot
+    promise (journals, snapshots, copies by the disk itself) is for the caller to say.
+    """
+    found = directory.status(name)
+    if found is None:
+        return False
+    overwritten = False
+    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= WIPE_LIMIT:
+        _overwrite(directory, name, found.st_size)
+        overwritten = True
+    directory.remove(name)
+    _sync(directory)
+    return overwritten
+
+
+def _overwrite(directory: Directory, name: str, size: int) -> None:
+    fd = directory.open_file(name, os.O_WRONLY | os.O_NONBLOCK, 0)
+    try:
+        with translated(f"overwrite {directory.join(name)}"):
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                return
+            # To the end of its last block, where an earlier and longer content may have left something.
+            write_all(fd, os.urandom(-(-size // BLOCK) * BLOCK))
+            os.fsync(fd)
+            os.ftruncate(fd, 0)
+    finally:
+        os.close(fd)
+
+
+def remove(
+    directory: Directory, name: str, *, spare: Callable[[str], bool] | None = None, wiping: bool = False
+) -> None:
+    """Remove `name`; a directory with all that is in it, except what is mounted there.
+
+    `spare` is asked for the path of each thing whether it stays; so does a directory with something in it
+    that stays. `wiping` overwrites the files before. Raises FirstkeyError for the first that cannot be
+    removed, when all others are.
+    """
+    found = directory.status(name)
+    if found is None or (spare and spare(directory.join(name))):
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        wipe(directory, name) if wiping else directory.remove(name)
+        _sync(directory)
+        return
+    _refuse_mount(directory, name, found)
+    if clear(directory, name, spare=spare, wiping=wiping):
+        with translated(f"remove {directory.join(name)}"):
+            os.rmdir(name, dir_fd=directory.fd)
+        _sync(directory)
+
+
+def clear(
+    directory: Directory, name: str, *, spare: Callable[[str], bool] | None = None, wiping: bool = False
+) -> bool:
+    """Remove all that is in the directory `name`, as `remove` does; returns whether nothing is left."""
+    inside = directory.child(name)
+    if inside is None:
+        return True
+    failure: FirstkeyError | None = None
+    with inside:
+        for below in inside.names():
+            try:
+                remove(inside, below, spare=spare, wiping=wiping)
+            except FirstkeyError as error:  # noqa: PERF203 - one that stays must not keep the others
+                failure = failure or error
+        if failure:
+            raise failure
+        return not inside.names()
+
+
+def _refuse_mount(directory: Directory, name: str, found: os.stat_result) -> None:
+    above = directory.status()
+    if above and above.st_dev != found.st_dev:
+        message = f"{directory.join(name)} is a mount point; what is mounted there was left alone"
+        raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
+
+
+def _sync(directory: Directory) -> None:
+    with translated(f"sync {directory.path}"):
+        os.fsync(directory.fd)

@@ -1,0 +1,130 @@
+"""The quick door to many files: each is opened once, looked at through one buffer, and left as it was.
+
+Nothing here follows a link or opens anything but regular files and directories, so no walk leads out of its
+tree, waits for a pipe or wakes a device. Access times stay where the kernel allows it (open(2): O_NOATIME).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey.system.descriptors import open_quietly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BLOCK = 256 * 1024
+OVERLAP = 8 * 1024
+"""How much of the end of a block is seen again at the start of the next: what lies across is not missed."""
+PLENTY = 64 * 1024 * 1024
+"""How many bytes of one file are read at most before its tail."""
+TAIL = 8 * 1024 * 1024
+
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class Names(NamedTuple):
+    """What is in a directory: the names of its directories, its regular files, and how many others."""
+
+    directories: list[str]
+    files: list[str]
+    others: int
+
+
+def open_directory(name: str, dir_fd: int | None = None) -> int:
+    """A descriptor of the real directory `name`. Raises OSError, as everything in this module does."""
+    return open_quietly(name, _DIRECTORY, dir_fd)
+
+
+def names(fd: int) -> Names:
+    """What is in the open directory. The kernel tells the types, so nothing is touched for it."""
+    found = Names([], [], 0)
+    others = 0
+    with os.scandir(fd) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                found.directories.append(entry.name)
+            elif entry.is_file(follow_symlinks=False):
+                found.files.append(entry.name)
+            else:
+                others += 1
+    return found._replace(others=others)
+
+
+class Window:
+    """The buffer that all files of a walk are looked at through; `content[:length]` is what is valid."""
+
+    def __init__(self) -> None:
+        self.content = bytearray(BLOCK)
+        self.length = 0
+        self.is_last = True
+        self.is_partial = False
+        """Whether a part of the file was passed over because it is too large."""
+        self._view = memoryview(self.content)
+        self._into = (self._view,)
+
+    def first(self, fd: int) -> None:
+        """Read the start of the file."""
+        self.length = os.readv(fd, self._into)
+        self.is_last = self.length < BLOCK
+        self.is_partial = False
+
+    def others(self, fd: int, size: int) -> Iterator[None]:
+        """Go on through the file of that size, a window at a time, from where `first` ended.
+
+        Holes are passed over (lseek(2): SEEK_DATA), so that a sparse file costs what it holds. Past `PLENTY`
+        bytes, only the tail is looked at.
+        """
+        offset, allowance = BLOCK, PLENTY
+        while not self.is_last:
+            start = _data(fd, offset)
+            if start >= size:
+                return
+            if allowance <= 0 and not self.is_partial and start < size - TAIL:
+                start, self.is_partial = size - TAIL, True
+            keep = OVERLAP if start == offset else 0
+            self._view[:keep] = self._view[BLOCK - keep :]
+            read = os.preadv(fd, (self._view[keep:],), start)
+            self.length, self.is_last = keep + read, keep + read < BLOCK
+            offset, allowance = start + read, allowance - read
+            yield
+
+
+def _data(fd: int, offset: int) -> int:
+    """Where the next data is, from `offset` on; past every file's end where there is none."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA)
+    except OSError as error:
+        # A file system that knows no holes says so with EINVAL.
+        return sys.maxsize if error.errno == errno.ENXIO else offset
+
+
+class Opened:
+    """A regular file, open; leaving the `with` block closes it."""
+
+    def __init__(self, name: str, dir_fd: int) -> None:
+        self.fd = open_quietly(name, _FILE, dir_fd)
+        self.status = os.fstat(self.fd)
+
+    def __enter__(self) -> Opened:  # noqa: PYI034 - Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.fd)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it still is what the directory said: it may have been exchanged since."""
+        return stat.S_ISREG(self.status.st_mode)
+
+
+def close(fd: int) -> None:
+    """Close a descriptor that was only read."""
+    with suppress(OSError):
+        os.close(fd)
