@@ -1,0 +1,89 @@
+"""`firstkey audit`: whether the image is fit to share."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from firstkey.cli import common
+from firstkey.cli.progress import Progress
+from firstkey.image import audit, formats, render
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from firstkey.image.audit import Audit
+    from firstkey.image.rule import Rule
+    from firstkey.image.subject import Image
+
+EPILOG = """\
+exit status: 0 the image is fit to share; 1 it is not: something was found that is worse than a note,
+or a rule that matters could not be checked. Nothing is changed, and nothing that is in the image is run.
+
+examples:
+  firstkey audit --root /mnt/image
+  firstkey audit --root /mnt/image --sarif > audit.sarif
+  tar --create --exclude-from <(firstkey audit --exclude-list) --file image.tar /
+  ec2-bundle-vol --exclude "$(firstkey audit --exclude-list | paste -sd,)" ...
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check the rules; returns the exit status."""
+    args = _arguments(argv)
+    if args.list:
+        print(render.listing(), end="")
+        return 0
+    wanted = audit.chosen(args.rule, args.skip)
+    with common.opened(args, common.voice(args)) as site:
+        common.require_root(site, "auditing")
+        with Progress(wanted=not args.quiet) as progress:
+            image = audit.image_of(site, progress.tell)
+            if args.exclude_list:
+                return _exclude_list(image, wanted)
+            done = audit.audit(image, wanted)
+    _show(done, args)
+    return 0 if done.is_fit else 1
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    made = common.parser("audit", "Check an image, or this system, against the guidelines.", epilog=EPILOG)
+    form = common.with_json(made).add_mutually_exclusive_group()
+    form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
+    form.add_argument(
+        "--exclude-list",
+        action="store_true",
+        help="print what bundling tools should leave out, a path a line",
+    )
+    form.add_argument("--list", action="store_true", help="print the rules, and check nothing")
+    add_choice(made)
+    return made.parse_args(argv)
+
+
+def add_choice(made: argparse.ArgumentParser) -> None:
+    """The options that choose among the rules."""
+    made.add_argument("--rule", metavar="ID", action="append", default=[], help="only this rule (repeatable)")
+    made.add_argument("--skip", metavar="ID", action="append", default=[], help="not this rule (repeatable)")
+
+
+def _show(done: Audit, args: argparse.Namespace) -> None:
+    if args.json:
+        print(json.dumps(formats.as_json(done), indent=1))
+    elif args.sarif:
+        print(json.dumps(formats.as_sarif(done), indent=1))
+    elif not args.quiet or not done.is_fit:
+        print(render.text(done, colours=has_colours(), everything=args.verbose), end="")
+
+
+def has_colours() -> bool:
+    """Whether the output is a terminal that shows colours, and nobody said no (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _exclude_list(image: Image, wanted: list[Rule]) -> int:
+    for path in formats.exclude_list(image, wanted):
+        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+    return 0

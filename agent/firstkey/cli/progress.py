@@ -1,0 +1,31 @@
+"""One line on a terminal that tells how far a long scan is; none anywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from firstkey.image.changes import shown
+
+_CLEAR = "\r\x1b[K"  # ECMA-48, EL: the rest of the line
+
+
+class Progress:
+    """The line. Leaving the `with` block takes it away."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_there = False
+
+    def __enter__(self) -> Progress:  # noqa: PYI034 - Self came with Python 3.11
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_there:
+            print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+    def tell(self, files: int, path: str) -> None:
+        """Show how many files were looked at, and where."""
+        if self._wanted:
+            self._is_there = True
+            print(f"{_CLEAR}{files:,} files  {shown(path)[:60]}", end="", file=sys.stderr, flush=True)

@@ -1,0 +1,43 @@
+"""Which files of an image are host keys: several rules must know, and none may claim another's."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from firstkey.errors import FirstkeyError
+from firstkey.ssh.sshd_config import DEFAULTS
+
+if TYPE_CHECKING:
+    from firstkey.image.subject import Image
+
+# sshd(8), FILES, with the dsa keys and the protocol-1 key of old versions; copies and set-aside ones too.
+# Some distributions had them right in /etc.
+PATTERNS = ("/etc/ssh/ssh_host_*key*", "/etc/ssh_host_*key*", "/etc/ssh/ssh_host_key*")
+DROPBEAR = "/etc/dropbear/"
+DROPBEAR_PATTERN = f"{DROPBEAR}dropbear_*_host_key*"
+
+
+def host_key_files(image: Image) -> list[str]:
+    """Every file of a host key: private and public halves and certificates, in use or not, sorted."""
+    named = (*_configured(image), *DEFAULTS.host_keys)
+    halves = (f"{path}{end}" for path in named for end in ("", ".pub", "-cert.pub"))
+    found = {path for path in halves if path.startswith("/") and image.status(path)}
+    for pattern in (*PATTERNS, DROPBEAR_PATTERN):
+        found.update(image.glob(pattern))
+    return sorted(path for path in found if _is_file(image, path))
+
+
+def _configured(image: Image) -> list[str]:
+    """What HostKey and HostCertificate lines name, in effect or not; relative paths are not allowed there."""
+    written = [*image.sshd.written("HostKey"), *image.sshd.written("HostCertificate")]
+    try:
+        return [*written, *image.sshd.effective("root").host_keys]
+    except FirstkeyError:
+        return written
+
+
+def _is_file(image: Image, path: str) -> bool:
+    """A link counts too: it would come with the image, and lead to the next key that is put there."""
+    status = image.status(path)
+    return status is not None and (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode))

@@ -1,0 +1,87 @@
+"""Which files let somebody log in with a key: wherever sshd looks, for every account, and where it could."""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey.errors import FirstkeyError
+from firstkey.image.verdict import Doubt
+from firstkey.image.watches import Named
+from firstkey.ssh import sshd_config
+from firstkey.ssh.sshd_config import DEFAULTS, Login
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from firstkey.image.subject import Image
+    from firstkey.model import Account
+    from firstkey.ssh.sshd_config import Effective
+
+KIND = "authorized-keys"
+NAMES = frozenset(("authorized_keys", "authorized_keys2"))
+WATCH = Named(KIND, NAMES)
+"""Also where sshd does not look today: in the homes of accounts that are gone, or under another setting."""
+AFTERBURN = "~/.ssh/authorized_keys.d/*"
+FRAGMENTS = "~/.ssh/authorized_keys*"
+
+
+class KeyFiles(NamedTuple):
+    """The files that there are, what could not be looked at, and the accounts whose settings were guessed."""
+
+    paths: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
+
+
+def key_files(image: Image) -> KeyFiles:
+    """Every such file, sorted."""
+    doubts: list[Doubt] = []
+    found = {sighting.path for sighting in image.sightings(KIND)}
+    found.update(image.glob(FRAGMENTS, doubts), image.glob(AFTERBURN, doubts))
+    found.update(_configured(image, doubts))
+    doubts += image.home_doubts
+    regular = tuple(sorted(path for path in found if _is_file(image, path, doubts)))
+    return KeyFiles(regular, tuple(dict.fromkeys(doubts)))
+
+
+def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:
+    for account in image.accounts.all():
+        for pattern in _patterns(image, account, doubts):
+            try:
+                yield posixpath.normpath(
+                    sshd_config.expand(pattern, Login(account.name, account.uid, account.home))
+                )
+            except FirstkeyError as error:
+                doubts.append(Doubt(pattern, error.refusal))
+            # Where all users' files lie in one directory, those of accounts that are gone lie there too.
+            directory, _, name = pattern.rpartition("/")
+            if name in ("%u", "%U") and directory.startswith("/") and "%" not in directory:
+                yield from image.glob(f"{directory}/*", doubts)
+
+
+def _patterns(image: Image, account: Account, doubts: list[Doubt]) -> list[str]:
+    """Where sshd looks for this account: the effective setting, and every other one that is written down."""
+    written = [value for value in image.sshd.written("AuthorizedKeysFile") if value.lower() != "none"]
+    return list(dict.fromkeys([*_effective(image, account, doubts).authorized_keys_files, *written]))
+
+
+def _effective(image: Image, account: Account, doubts: list[Doubt]) -> Effective:
+    if not image.sshd.is_there:
+        return DEFAULTS
+    try:
+        return image.sshd.effective(account.name)
+    except FirstkeyError as error:
+        doubt = Doubt("/etc/ssh/sshd_config", error.refusal)
+        if doubt not in doubts:
+            doubts.append(doubt)
+        return DEFAULTS
+
+
+def _is_file(image: Image, path: str, doubts: list[Doubt]) -> bool:
+    if image.is_elsewhere(path):
+        return False
+    try:
+        return image.is_file(path)
+    except FirstkeyError as error:
+        doubts.append(Doubt(path, error.refusal))
+        return False

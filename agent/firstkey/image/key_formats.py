@@ -1,0 +1,176 @@
+"""What a private key looks like, in each of the formats that people keep: pure, from bytes to a name or None.
+
+A mention is no key: documentation and programs are full of `-----BEGIN ... PRIVATE KEY-----`. So what follows
+must be what such a key holds.
+"""
+
+from __future__ import annotations
+
+import binascii
+import re
+
+from firstkey.image.watches import Headed, Needle
+
+KIND = "private-key"
+STORE = "key-store"
+CERTIFICATE = "certificate"
+
+# Between the parts of a key that is embedded in JSON, YAML, a shell script or a source file.
+_GAP = rb"(?:\\+[nrt]|[\s\"'+,>|#*;]|//|<br */?>)*"
+_HEADERS = rb"(?:[A-Za-z-]{1,30}: [^\r\n\\]{0,200}(?:\\+[nr]|[\r\n])+" + _GAP + rb")*"
+_BEGIN = re.compile(
+    rb"-----BEGIN (?P<kind>(?:[A-Z0-9]+ )*)PRIVATE KEY(?: BLOCK)?-----(?:\\+[nrt]|[\r\n \"'])"
+    + _GAP
+    + rb"(?P<headers>"
+    + _HEADERS
+    + rb")(?P<body>[A-Za-z0-9+/=]{24,})"
+)
+_BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{32,2048}")
+_SSH2 = b"---- BEGIN SSH2 ENCRYPTED "
+_SSH1 = b"SSH PRIVATE KEY FILE FORMAT 1.1\n\0"
+_OPENSSH_MAGIC = b"openssh-key-v1"
+
+# The object identifiers of PKCS#12 (RFC 7292, appendix D) and PKCS#5 (RFC 8018, appendix C), in DER.
+_PKCS7 = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"
+_KEY_BAGS = (b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x01", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x02")
+_PBES = (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01")
+
+
+def pem(content: bytes, place: int) -> str | None:
+    """Judge `PRIVATE KEY` in a text: PEM of every kind, PGP, SSH.com's and the protocol-1 format."""
+    if content.startswith(_SSH1, max(0, place - 4)):
+        return "an SSH protocol-1 private key"
+    start = content.rfind(b"---- BEGIN ", 0, place)
+    if start >= 0 and content.startswith(_SSH2, start) and _has_body(content[place:]):
+        return "a private key in SSH.com's format"
+    start = content.rfind(b"-----BEGIN ", 0, place)
+    match = _BEGIN.match(content, start) if start >= 0 else None
+    if match is None or not _is_plausible(match):
+        return None
+    kind = match["kind"].decode().strip()
+    return f"a private key ({kind + ', ' if kind else ''}PEM)"
+
+
+def pem_bodies(content: bytes) -> list[bytes]:
+    """How the base64 of each private key starts that is in the content."""
+    return [match["body"] for match in _BEGIN.finditer(content)]
+
+
+def _is_plausible(match: re.Match[bytes]) -> bool:
+    """Whether what follows is the start of a key: ASN.1, OpenSSH's magic, or (encrypted) anything at all."""
+    kind, headers, body = match["kind"], match["headers"], match["body"]
+    if b"ENCRYPTED" in headers and len(set(body)) > 8:
+        return True
+    try:
+        start = binascii.a2b_base64(body[:24])
+    except binascii.Error:
+        return False
+    if kind.startswith(b"OPENSSH"):
+        return start.startswith(_OPENSSH_MAGIC)
+    if kind.startswith(b"PGP"):
+        return bool(start[0] & 0x80)
+    return start[:1] == b"\x30" and len(set(body[:24])) > 4
+
+
+def _has_body(content: bytes) -> bool:
+    return bool(re.search(rb"^[A-Za-z0-9+/=]{60,}$", content, re.MULTILINE))
+
+
+def base64_pem(content: bytes, place: int) -> str | None:
+    """Judge `-----BEGIN ` in base64: Kubernetes and cloud-init carry keys so, on one line or many."""
+    match = _BASE64.match(content, place)
+    text = re.sub(rb"\s", b"", match[0])[:1024] if match else b""
+    try:
+        decoded = binascii.a2b_base64(text[: len(text) // 4 * 4])
+    except binascii.Error:
+        return None
+    found = decoded.find(b"PRIVATE KEY")
+    what = pem(decoded, found) if found >= 0 else None
+    return f"{what}, in base64" if what else None
+
+
+def der(head: bytes) -> str | None:
+    """Judge a file that starts like an ASN.1 sequence: PKCS#1, #8 and #12, and SEC1."""
+    inside = _contents(head)
+    if inside is None:
+        return None
+    if inside.startswith(b"\x02\x01\x03\x30") and _PKCS7 in inside[:40]:
+        return _pkcs12(head)
+    if re.match(rb"\x02\x01[\x00\x01]\x30.\x06", inside, re.DOTALL):
+        return "a private key (PKCS#8, DER)"
+    if re.match(rb"\x02\x01[\x00\x01]\x02[\x81\x82]", inside):
+        return "an RSA private key (DER)"
+    if re.match(rb"\x02\x01\x01\x04[\x18-\x42]", inside):
+        return "an EC private key (DER)"
+    if inside[:1] == b"\x30" and any(inside[2:16].startswith(oid) or oid in inside[:18] for oid in _PBES):
+        return "an encrypted private key (PKCS#8, DER)"
+    return None
+
+
+def _pkcs12(head: bytes) -> str | None:
+    """The bags with keys are named in the clear; a store of certificates alone has none."""
+    return "a key store (PKCS#12)" if any(bag in head for bag in _KEY_BAGS) else None
+
+
+def _contents(head: bytes) -> bytes | None:
+    """What is inside the sequence, or None where its length has no sense."""
+    if len(head) < 16 or head[1] == 0x7F:
+        return None
+    if head[1] < 0x80:
+        return head[2:]
+    octets = head[1] & 0x7F
+    return head[2 + octets :] if octets <= 4 else None
+
+
+def java(head: bytes) -> str | None:
+    """Judge a Java key store (JKS, JCEKS): entries of kind 2 are certificates, all others hold a secret."""
+    kind = "JKS" if head[:1] == b"\xfe" else "JCEKS"
+    if int.from_bytes(head[4:8], "big") not in (1, 2):
+        return None
+    place = 12
+    for _ in range(int.from_bytes(head[8:12], "big")):
+        if place + 4 > len(head):
+            return None
+        if int.from_bytes(head[place : place + 4], "big") != 2:
+            return f"a key store (Java, {kind})"
+        # Its alias, its date, the kind of the certificate, and the certificate.
+        place = _behind(head, _behind(head, _behind(head, place + 4, 2) + 8, 2), 4)
+    return None
+
+
+def _behind(head: bytes, place: int, width: int) -> int:
+    return place + width + int.from_bytes(head[place : place + width], "big")
+
+
+def putty(head: bytes) -> str | None:
+    """Judge a file that starts like PuTTY's."""
+    return "a private key (PuTTY)" if b"\nPrivate-Lines:" in head else None
+
+
+def gnupg(head: bytes) -> str | None:
+    """Judge a file of GnuPG's private-keys-v1.d, canonical or extended; a shadowed key is on a card."""
+    return (
+        "a private key (GnuPG)" if b"private-key" in head[:4096] and b"shadowed-private" not in head else None
+    )
+
+
+def keepass(_head: bytes) -> str | None:
+    """Its first eight bytes are enough to know a KeePass database by."""
+    return "a password database (KeePass)"
+
+
+def certificate(content: bytes, place: int) -> str | None:
+    """Judge `-----BEGIN CERTIFICATE-----`."""
+    return "a certificate" if _has_body(content[place : place + 300]) else None
+
+
+KEYS = (
+    Needle(KIND, b"PRIVATE KEY", pem, everywhere=True),
+    Needle(KIND, b"LS0tLS1CRUdJTi", base64_pem),
+    Headed(KIND, (b"PuTTY-User-Key-File-",), putty),
+    Headed(KIND, (b"\x30",), der),
+    Headed(KIND, (b"(", b"Created: ", b"Key: (", b"Description: "), gnupg),
+    Headed(STORE, (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"), java),
+    Headed(STORE, (b"\x03\xd9\xa2\x9a\x65\xfb\x4b\xb5", b"\x03\xd9\xa2\x9a\x67\xfb\x4b\xb5"), keepass),
+)
+CERTIFICATES = (Needle(CERTIFICATE, b"-----BEGIN CERTIFICATE-----", certificate),)

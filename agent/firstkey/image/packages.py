@@ -1,0 +1,129 @@
+"""What the package manager says a file is: read from its records inside the tree, nothing is run.
+
+A file that a package brought and that is as the package brought it holds nobody's secret, only test keys and
+examples that are public already. The digest must agree: a path that belongs to a package proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey.image import rpm
+
+if TYPE_CHECKING:
+    from firstkey.system.tree import Tree
+
+DPKG = "/var/lib/dpkg/info"
+DPKG_STATUS = "/var/lib/dpkg/status"
+APK = "/lib/apk/db/installed"
+LIMIT = 256 * 1024 * 1024
+
+
+class Digest(NamedTuple):
+    """Which package brought a file, and the digest of what it brought."""
+
+    package: str
+    algorithm: str
+    value: str
+
+
+class Packages:
+    """The records of the tree's package manager, whichever it is."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are records that can be read here."""
+        return any(self._tree.exists(path) for path in (DPKG, APK)) or rpm.database(self._tree) is not None
+
+    def paths(self) -> frozenset[str] | None:
+        """Every path that a package brought, or None where the records do not tell quickly (rpm, apk)."""
+        if not self._tree.exists(DPKG):
+            return None
+        found: set[str] = set()
+        for name in self._tree.names(DPKG):
+            if name.endswith(".list"):
+                content = self._tree.read(f"{DPKG}/{name}", limit=LIMIT) or b""
+                found.update(content.decode("utf-8", "surrogateescape").split("\n"))
+        return frozenset(found)
+
+    def owner(self, path: str, content: bytes) -> str | None:
+        """The package that brought exactly this content to exactly this path, or None."""
+        import hashlib
+
+        for digest in self._digests(path):
+            if hashlib.new(digest.algorithm, content, usedforsecurity=False).hexdigest() == digest.value:
+                return digest.package
+        return None
+
+    def version(self, package: str) -> str | None:
+        """The version of an installed package, or None."""
+        for fields in self._dpkg_status():
+            if fields.get("Package") == package and fields.get("Status", "").endswith(" installed"):
+                return fields.get("Version")
+        database = rpm.database(self._tree)
+        return rpm.version(self._tree, database, package) if database else None
+
+    def _digests(self, path: str) -> Iterator[Digest]:
+        # Where /lib is a link to /usr/lib, a package may still call it /lib.
+        spellings = {path, path.removeprefix("/usr")}
+        for spelling in spellings:
+            yield from self._dpkg.get(spelling, ())
+        yield from self._apk(path)
+        database = rpm.database(self._tree)
+        if database:
+            for package, algorithm, value in rpm.digests(self._tree, database, path):
+                yield Digest(package, algorithm, value)
+
+    @cached_property
+    def _dpkg(self) -> dict[str, list[Digest]]:
+        """The md5sums of all packages, and those of their configuration files (deb-conffiles(5))."""
+        found: dict[str, list[Digest]] = {}
+        for name in self._tree.names(DPKG):
+            if name.endswith(".md5sums"):
+                package = name.removesuffix(".md5sums").partition(":")[0]
+                content = self._tree.read(f"{DPKG}/{name}", limit=LIMIT) or b""
+                for line in content.decode("utf-8", "surrogateescape").split("\n"):
+                    value, _, path = line.partition("  ")
+                    found.setdefault(f"/{path}", []).append(Digest(package, "md5", value))
+        for fields in self._dpkg_status():
+            for line in fields.get("Conffiles", "").split("\n"):
+                words = line.split(" ")
+                if len(words) > 1:
+                    found.setdefault(words[0], []).append(Digest(fields.get("Package", ""), "md5", words[1]))
+        return found
+
+    def _dpkg_status(self) -> Iterator[dict[str, str]]:
+        content = self._tree.read(DPKG_STATUS, limit=LIMIT) or b""
+        for paragraph in content.decode("utf-8", "surrogateescape").split("\n\n"):
+            yield deb822(paragraph)
+
+    def _apk(self, path: str) -> Iterator[Digest]:
+        """Alpine's records: F: is a directory, R: a name in it, Z:Q1 its sha1 in base64."""
+        import base64
+
+        package = directory = name = ""
+        for line in (self._tree.read(APK, limit=LIMIT) or b"").decode("utf-8", "replace").split("\n"):
+            letter, _, value = line.partition(":")
+            package = value if letter == "P" else package
+            directory = value if letter == "F" else directory
+            name = value if letter == "R" else name
+            if letter == "Z" and value.startswith("Q1") and f"/{directory}/{name}" == path:
+                yield Digest(package, "sha1", base64.b64decode(value[2:]).hex())
+
+
+def deb822(paragraph: str) -> dict[str, str]:
+    """The fields of a paragraph (deb822(5)); lines of a long one lose their first blank."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in paragraph.split("\n"):
+        if line.startswith((" ", "\t")):
+            fields[name] = f"{fields.get(name, '')}\n{line[1:]}"
+        else:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+    return fields

@@ -1,0 +1,134 @@
+"""rpm's records, read without rpm: nothing in an image is run, and the host may have no rpm at all.
+
+The database that today's distributions keep is SQLite's, and each row holds a package's header: an index of
+tags, and their data (rpm's "header format" and rpmtag.h). Older databases (Berkeley DB) are not read here.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from firstkey import image_reasons
+from firstkey.errors import FirstkeyError
+
+if TYPE_CHECKING:
+    from firstkey.system.tree import Tree
+
+SQLITE = ("/var/lib/rpm/rpmdb.sqlite", "/usr/lib/sysimage/rpm/rpmdb.sqlite")
+OTHERS = ("/var/lib/rpm/Packages", "/var/lib/rpm/Packages.db", "/usr/lib/sysimage/rpm/Packages.db")
+
+# rpmtag.h
+NAME, VERSION, RELEASE = 1000, 1001, 1002
+FILE_DIGESTS, DIRECTORY_INDEXES, BASE_NAMES, DIRECTORY_NAMES = 1035, 1116, 1117, 1118
+DIGEST_ALGORITHM = 5011
+# rpmcrypto.h (RFC 4880, 9.4); without the tag it is md5
+ALGORITHMS = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512"}
+_INT32, _STRING, _STRINGS, _I18N = 4, 6, 8, 9
+
+
+class Header(NamedTuple):
+    """One package's header."""
+
+    blob: bytes
+    tags: dict[int, tuple[int, int, int]]
+    """Kind, place and number of each tag's data."""
+
+    def strings(self, tag: int) -> list[str]:
+        """The texts of the tag; none where it is not there."""
+        kind, offset, count = self.tags.get(tag, (0, 0, 0))
+        if kind not in (_STRING, _STRINGS, _I18N):
+            return []
+        parts = self.blob[offset:].split(b"\0", count)[:count]
+        return [part.decode("utf-8", "surrogateescape") for part in parts]
+
+    def numbers(self, tag: int) -> list[int]:
+        """The numbers of the tag."""
+        kind, offset, count = self.tags.get(tag, (0, 0, 0))
+        if kind != _INT32 or offset + 4 * count > len(self.blob):
+            return []
+        return list(struct.unpack_from(f">{count}I", self.blob, offset))
+
+
+def header(blob: bytes) -> Header:
+    """The index of a header. Raises FirstkeyError where it is none."""
+    try:
+        entries, length = struct.unpack_from(">II", blob)
+        data = 8 + 16 * entries
+        tags = {}
+        for number in range(entries):
+            tag, kind, offset, count = struct.unpack_from(">IIiI", blob, 8 + 16 * number)
+            tags[tag] = (kind, data + offset, count)
+    except struct.error as error:
+        raise _damaged(str(error)) from error
+    if data + length > len(blob):
+        raise _damaged("it is cut off")
+    return Header(blob, tags)
+
+
+def _damaged(how: str) -> FirstkeyError:
+    message = f"a package's header in the rpm database is damaged: {how}"
+    return FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN)
+
+
+def database(tree: Tree) -> str | None:
+    """The path of rpm's database, or None. Raises FirstkeyError where it is one that is not read here."""
+    for path in SQLITE:
+        if tree.exists(path):
+            return path
+    for path in OTHERS:
+        if tree.exists(path):
+            message = f"{path} is an rpm database of an older kind, which is not read here"
+            raise FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN)
+    return None
+
+
+def digests(tree: Tree, path: str, file: str) -> Iterator[tuple[str, str, str]]:
+    """Package, algorithm and digest of each package that brought `file`."""
+    directory, _, name = file.rpartition("/")
+    for blob in _blobs(tree, path, name):
+        found = header(blob)
+        names, directories = found.strings(BASE_NAMES), found.strings(DIRECTORY_NAMES)
+        values, places = found.strings(FILE_DIGESTS), found.numbers(DIRECTORY_INDEXES)
+        number = (found.numbers(DIGEST_ALGORITHM) or [1])[0]
+        for base, place, value in zip(names, places, values):
+            if base == name and place < len(directories) and directories[place] == f"{directory}/":
+                yield (found.strings(NAME) or ["?"])[0], ALGORITHMS.get(number, "md5"), value
+
+
+def version(tree: Tree, path: str, package: str) -> str | None:
+    """VERSION-RELEASE of the installed package, or None."""
+    for blob in _blobs(tree, path, package):
+        found = header(blob)
+        if found.strings(NAME) == [package]:
+            return "-".join(found.strings(VERSION) + found.strings(RELEASE))
+    return None
+
+
+def _blobs(tree: Tree, path: str, needle: str) -> Iterator[bytes]:
+    """The headers that have the text in them somewhere."""
+    with _opened(tree, path) as rows:
+        for (blob,) in rows:
+            if needle.encode("utf-8", "surrogateescape") in blob:
+                yield blob
+
+
+@contextmanager
+def _opened(tree: Tree, path: str) -> Iterator[Any]:
+    """The rows of the database, which is left as it is: immutable, so that no lock or journal is made."""
+    import sqlite3
+
+    place = tree.locate(path)
+    if place is None:
+        raise FirstkeyError(f"{path} vanished", reason=image_reasons.PACKAGES_UNKNOWN)
+    directory, name = place
+    with directory:
+        address = f"file:/proc/self/fd/{directory.fd}/{name}?mode=ro&immutable=1"
+        try:
+            with closing(sqlite3.connect(address, uri=True)) as connection:
+                yield connection.execute("SELECT blob FROM Packages")
+        except sqlite3.Error as error:
+            message = f"the rpm database {path} cannot be read: {error}"
+            raise FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN) from error

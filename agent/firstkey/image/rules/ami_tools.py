@@ -1,0 +1,173 @@
+"""G1: the AMI tools are current."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import image_reasons, reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image.packages import deb822
+from firstkey.image.rule import AMI_TOOLS, Rule
+from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict, not_applicable
+from firstkey.reasons import Refusal
+from firstkey.system import command
+
+if TYPE_CHECKING:
+    from firstkey.image.changes import Change
+    from firstkey.image.rule import Builder
+    from firstkey.image.subject import Image
+
+PACKAGES = ("aws-amitools-ec2", "ec2-ami-tools")
+PROGRAMS = ("/opt/aws/bin/ec2-bundle-vol", "/usr/bin/ec2-bundle-vol", "/usr/local/bin/ec2-bundle-vol")
+APT_LISTS = "/var/lib/apt/lists/*_Packages"
+RPM_LISTS = ("/var/cache/yum/*/*/*/*-primary.xml.gz", "/var/cache/dnf/*/repodata/*-primary.xml.gz")
+LIMIT = 256 * 1024 * 1024
+MINUTES = 15
+
+
+class Installed(NamedTuple):
+    """The tools as they are: the package is None where none brought them."""
+
+    package: str | None
+    version: str | None
+
+
+def installed(image: Image) -> Installed | None:
+    """The tools that are in the image, or None."""
+    for package in PACKAGES:
+        version = image.packages.version(package)
+        if version:
+            return Installed(package, version)
+    return Installed(None, None) if any(map(image.tree.exists, PROGRAMS)) else None
+
+
+def check(image: Image) -> Verdict:
+    """Hold the installed version against the newest that the package manager has heard of."""
+    tools = installed(image)
+    if tools is None:
+        return not_applicable("no AMI tools are installed; only instance-store images need them")
+    if tools.package is None or tools.version is None:
+        return _unknown(
+            _place(image), "the AMI tools belong to no package, so which version they are is unknown"
+        )
+    known = list(_known_versions(image, tools.package))
+    if not known:
+        return _unknown(_place(image), f"the package lists in the image do not know {tools.package}")
+    newest = max(known, key=ordered)
+    if ordered(newest) <= ordered(tools.version):
+        return Verdict(remark=f"{tools.package} {tools.version} is the newest that is known.")
+    reason = f"{tools.package} {tools.version} is installed, and {newest} is there."
+    return Verdict((Finding(_place(image), reason, " ".join(_argv(image, tools.package))),))
+
+
+def remedy(image: Image) -> list[Change]:
+    """The package manager's own update, where the image is the running system."""
+    tools = installed(image)
+    if tools is None or tools.package is None or not check(image).findings:
+        return []
+    return [Update(tools.package, tuple(_argv(image, tools.package)))]
+
+
+class Update(NamedTuple):
+    """Have the package manager bring the tools up to date."""
+
+    path: str
+    argv: tuple[str, ...]
+
+    def describe(self) -> str:
+        """The command."""
+        return f"run {' '.join(self.argv)}"
+
+    def apply(self, image: Image) -> str:
+        """Run it, on the running system only: nothing that is in an image is run."""
+        if not image.tree.is_running_system:
+            message = f"the tools are in an image, where nothing is run; run in it: {' '.join(self.argv)}"
+            raise FirstkeyError(message, reason=image_reasons.NOT_THE_RUNNING_SYSTEM)
+        program = command.find(self.argv[0])
+        if program is None:
+            raise FirstkeyError(f"{self.argv[0]} is not installed", reason=reasons.DEPENDENCY_MISSING)
+        outcome = command.run([program, *self.argv[1:]], seconds=60 * MINUTES)
+        if outcome.status:
+            message = f"{' '.join(self.argv)} failed: {outcome.words}"
+            raise FirstkeyError(message, reason=reasons.DEPENDENCY_MISSING)
+        return "updated"
+
+
+def ordered(version: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that puts versions in the order that package managers have: numbers by value."""
+    parts = re.findall(r"\d+|[a-zA-Z]+|~", version)
+    return (*map(_rank, parts), (0, -1, ""))
+
+
+def _rank(part: str) -> tuple[int, int, str]:
+    if part.isdigit():
+        return (1, int(part), "")
+    return (-1 if part == "~" else 0, 0, part)
+
+
+def _known_versions(image: Image, package: str) -> Iterator[str]:
+    for path in image.glob(APT_LISTS):
+        text = (image.read(path, limit=LIMIT) or b"").decode("utf-8", "replace")
+        for paragraph in text.split("\n\n"):
+            if paragraph.startswith(f"Package: {package}\n"):
+                yield deb822(paragraph).get("Version", "")
+    for pattern in RPM_LISTS:
+        for path in image.glob(pattern):
+            yield from _primary(image.read(path, limit=LIMIT) or b"", package)
+
+
+def _primary(compressed: bytes, package: str) -> Iterator[str]:
+    """The versions in a repository's primary.xml.gz."""
+    import zlib
+
+    inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    try:
+        text = inflate.decompress(compressed, LIMIT).decode("utf-8", "replace")
+    except zlib.error:
+        return
+    pattern = rf'<name>{re.escape(package)}</name>.*?<version [^>]*ver="([^"]+)" rel="([^"]+)"'
+    for version, release in re.findall(pattern, text, re.DOTALL):
+        yield f"{version}-{release}"
+
+
+def _argv(image: Image, package: str) -> list[str]:
+    if image.tree.exists("/var/lib/dpkg/status"):
+        return ["apt-get", "install", "--yes", "--only-upgrade", package]
+    return ["yum", "--assumeyes", "update", package]
+
+
+def _place(image: Image) -> str:
+    return next((path for path in PROGRAMS if image.tree.exists(path)), PROGRAMS[1])
+
+
+def _unknown(path: str, detail: str) -> Verdict:
+    return Verdict(doubts=(Doubt(path, Refusal(image_reasons.PACKAGES_UNKNOWN, detail)),))
+
+
+def _example(tree: Builder, installed_version: str) -> None:
+    status = f"Package: ec2-ami-tools\nStatus: install ok installed\nVersion: {installed_version}\n"
+    tree.file("/var/lib/dpkg/status", status)
+    tree.file("/var/lib/dpkg/info/ec2-ami-tools.list", "/usr/bin/ec2-bundle-vol\n")
+    tree.file("/var/lib/apt/lists/example_Packages", "Package: ec2-ami-tools\nVersion: 1.5.19-1\n")
+
+
+RULE = Rule(
+    id="ami-tools",
+    title="The AMI tools are current",
+    guideline="G1",
+    severity=WARNING,
+    prose=(
+        "Images that are backed by an instance store are bundled with the AMI tools, and whoever makes an "
+        "image of such an instance uses the tools that are in it. Their version is held against the "
+        "newest that the package lists in the image know; where there are no lists, the verdict is "
+        "unknown. An image without the tools needs none. seal updates them only with --update-ami-tools, "
+        "and only on the running system, since nothing that is in an image is run."
+    ),
+    check=check,
+    remedy=remedy,
+    failing=lambda tree: _example(tree, "1.5.7-1"),
+    passing=lambda tree: _example(tree, "1.5.19-1"),
+    option=AMI_TOOLS,
+)

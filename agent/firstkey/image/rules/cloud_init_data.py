@@ -1,0 +1,78 @@
+"""Beyond the guide: nothing that cloud-init keeps of one instance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firstkey.image import changes, leftovers
+from firstkey.image.leftovers import EMPTY, Place
+from firstkey.image.rule import Rule
+from firstkey.image.verdict import ERROR, Finding, Verdict
+
+if TYPE_CHECKING:
+    from firstkey.image.changes import Change
+    from firstkey.image.rule import Builder
+    from firstkey.image.subject import Image
+
+DATA = "/var/lib/cloud"
+LINK = f"{DATA}/instance"
+WHAT = "what cloud-init keeps of one instance"
+PLACES = (
+    *(
+        Place(
+            f"{DATA}/{directory}/*",
+            f"{WHAT}, user-data and credentials included",
+            whole=True,
+            empty_counts=True,
+        )
+        for directory in ("data", "handlers", "instances", "sem")
+    ),
+    Place(f"{DATA}/seed", "what cloud-init is given instead of an instance's own user-data"),
+    Place("/var/log/cloud-init*.log*", "cloud-init's log, user-data included", EMPTY),
+)
+
+
+def check(image: Image) -> Verdict:
+    """The data of instances, and the link that says which one this is."""
+    verdict = leftovers.checker(*PLACES)(image)
+    if image.status(LINK) is None:
+        return verdict
+    found = Finding(
+        LINK, "cloud-init takes every instance for the builder's.", f"rm -rf {changes.quoted(LINK)}"
+    )
+    return verdict._replace(findings=(found, *verdict.findings))
+
+
+def remedy(image: Image) -> list[Change]:
+    """As `cloud-init clean --logs --seed` does, by name."""
+    link: list[Change] = [changes.Remove(LINK, WHAT)] if image.status(LINK) else []
+    return [*link, *leftovers.remover(*PLACES)(image)]
+
+
+def _failing(tree: Builder) -> None:
+    tree.file("/var/lib/cloud/instances/i-0123456789/user-data.txt", "#!/bin/sh\nTOKEN=...\n", mode=0o600)
+    tree.link("/var/lib/cloud/instance", "/var/lib/cloud/instances/i-0123456789")
+    tree.file("/var/log/cloud-init.log", "ran\n")
+
+
+def _passing(tree: Builder) -> None:
+    tree.directory("/var/lib/cloud/instances")
+    tree.file("/var/lib/cloud/scripts/per-boot/mine.sh", "#!/bin/sh\n", mode=0o755)
+
+
+RULE = Rule(
+    id="cloud-init-data",
+    title="cloud-init has kept nothing of an instance",
+    guideline="beyond",
+    severity=ERROR,
+    prose=(
+        "cloud-init keeps the user-data of the builder, with whatever secrets are in it, and remembers "
+        "what it has done; an image with that gives them away, and may not be set up anew. Checked are "
+        "instances, data, semaphores, handlers and seed in /var/lib/cloud, and the logs. seal removes "
+        "them as cloud-init clean does; scripts that an administrator put there stay."
+    ),
+    check=check,
+    remedy=remedy,
+    failing=_failing,
+    passing=_passing,
+)

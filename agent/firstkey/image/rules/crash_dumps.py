@@ -1,0 +1,51 @@
+"""Beyond the guide: no crash dumps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firstkey.image import leftovers
+from firstkey.image.leftovers import Place
+from firstkey.image.rule import Rule
+from firstkey.image.verdict import WARNING
+
+if TYPE_CHECKING:
+    from firstkey.image.rule import Builder
+
+PLACES = (
+    Place("/var/crash/*", "a crash dump", whole=True),
+    Place("/var/lib/systemd/coredump/*", "a crash dump"),
+    Place("/var/spool/abrt/*", "a crash dump", whole=True),
+    Place("/var/tmp/abrt/*", "a crash dump", whole=True),  # noqa: S108 - looked at, never written
+    Place("/var/lib/apport/coredump/*", "a crash dump"),
+    Place("/var/lib/kdump/*.dmp", "a crash dump"),
+    Place("~/core", "a crash dump"),
+    Place("~/core.[0-9]*", "a crash dump"),
+    Place("/var/log/dump/*", "a crash dump"),
+)
+
+
+def _failing(tree: Builder) -> None:
+    tree.file("/var/crash/_usr_bin_app.0.crash", "ProblemType: Crash\n")
+    tree.file("/root/core.4711", b"\x7fELF")
+
+
+def _passing(tree: Builder) -> None:
+    tree.directory("/var/crash")
+
+
+RULE = Rule(
+    id="crash-dumps",
+    title="There are no crash dumps",
+    guideline="beyond",
+    severity=WARNING,
+    prose=(
+        "A dump holds the memory of a program: whatever it knew, keys and passwords among it. Checked are "
+        "the places of apport, abrt, kdump and systemd-coredump, and files named core in homes and at the "
+        "root. seal removes them."
+    ),
+    check=leftovers.checker(*PLACES),
+    remedy=leftovers.remover(*PLACES),
+    failing=_failing,
+    passing=_passing,
+)

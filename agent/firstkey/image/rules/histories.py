@@ -1,0 +1,116 @@
+"""G9: no histories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firstkey.image import changes, leftovers
+from firstkey.image.leftovers import Place
+from firstkey.image.rule import HISTORIES, Rule
+from firstkey.image.verdict import ERROR, Finding, Verdict
+from firstkey.image.watches import Named
+
+if TYPE_CHECKING:
+    from firstkey.image.changes import Change
+    from firstkey.image.rule import Builder
+    from firstkey.image.subject import Image
+
+KIND = "history"
+WHAT = "a history of what somebody typed"
+
+NAMES = frozenset({
+    # shells
+    ".ash_history", ".bash_history", ".fish_history", ".histfile", ".history", ".ksh_history",
+    ".mksh_history", ".sh_history", ".tcsh_history",
+    ".zhistory", ".zsh_history", "fish_history", "ConsoleHost_history.txt",
+    # databases
+    ".clickhouse-client-history", ".cqlsh_history", ".dbshell", ".influx_history", ".mariadb_history",
+    ".mongosh_history",
+    ".mycli-history", ".mysql_history", ".psql_history", ".rediscli_history", ".sqlite_history",
+    ".usql_history", ".valkeycli_history",
+    # languages
+    ".ghci_history", ".irb-history", ".irb_history", ".julia_history", ".lua_history",
+    ".node_repl_history",
+    ".octave_hist", ".php_history", ".pry_history", ".python_history", ".Rhistory", ".scala_history",
+    ".ts_node_repl_history",
+    # editors, pagers and others that remember what was done
+    ".gdb_history", ".lesshst", ".lftp_history", ".nano_history", ".netrwhist", ".units_history",
+    ".viminfo", ".wget-hsts",
+})  # fmt: skip
+
+# What is not known by its name alone, below each home.
+PATTERNS = (
+    "~/.*history",
+    "~/.*_hist",
+    "~/.aws/cli/history/*",
+    "~/.bash_history-*",
+    "~/.config/nushell/history.*",
+    "~/.config/lftp/rl_history",
+    "~/.local/share/lftp/rl_history",
+    "~/.local/share/nano/*",
+    "~/.local/share/nvim/shada/*",
+    "~/.local/state/nvim/shada/*",
+    "~/.local/state/*history",
+    "~/.local/state/*/*history",
+    "~/.local/share/*/*history",
+    "~/.local/share/mc/history",
+    "~/.mongodb/mongosh/*",
+    "~/.subversion/auth/*/*",
+    "~/.vim/.netrwhist",
+    "~/.zsh_sessions/*",
+)
+PLACES = tuple(Place(pattern, WHAT) for pattern in PATTERNS)
+
+
+def check(image: Image) -> Verdict:
+    """Every history with something in it."""
+    seen = leftovers.survey(image, PLACES)
+    paths = {spot.path for spot in seen.spots}
+    paths.update(sighting.path for sighting in image.sightings(KIND) if image.has_content(sighting.path))
+    return Verdict(tuple(_finding(path) for path in sorted(paths)), seen.doubts)
+
+
+def _finding(path: str) -> Finding:
+    return Finding(
+        path, f"This is {WHAT}, access keys perhaps included.", f"shred -u -- {changes.quoted(path)}"
+    )
+
+
+def remedy(image: Image) -> list[Change]:
+    """Overwrite and remove each."""
+    return [changes.Remove(finding.path, WHAT, wiping=True) for finding in check(image).findings]
+
+
+def _failing(tree: Builder) -> None:
+    tree.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\nsvc:x:990:990::/srv/svc:/bin/sh\n")
+    tree.file("/root/.bash_history", "export AWS_SECRET_ACCESS_KEY=...\n", mode=0o600)
+    tree.file("/srv/svc/.local/share/fish/fish_history", "- cmd: ls\n", mode=0o600)
+    tree.file("/home/gone/.some_new_shell_history", "ls\n", mode=0o600)
+
+
+def _passing(tree: Builder) -> None:
+    tree.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\n")
+    tree.file("/root/.bash_history", "", mode=0o600)
+    tree.link("/root/.python_history", "/dev/null")
+
+
+RULE = Rule(
+    id="histories",
+    title="There are no shell or program histories",
+    guideline="G9",
+    severity=ERROR,
+    prose=(
+        "Who uploads an image again and again leaves access keys in the history of a shell. Checked are "
+        "the histories of all common shells, databases, languages, editors and pagers, in the home of "
+        "every account, in homes that nobody has any more, and by name in every other place. seal "
+        "overwrites and removes them as its very last step. A shell writes its history when it ends, so "
+        "on the running system seal first ends every interactive shell in a way that keeps it from doing "
+        "so, its own last of all."
+    ),
+    check=check,
+    remedy=remedy,
+    failing=_failing,
+    passing=_passing,
+    watches=(Named(KIND, NAMES),),
+    stage=HISTORIES,
+)

@@ -1,0 +1,84 @@
+"""Beyond the guide: the image has no machine-id of its own."""
+
+from __future__ import annotations
+
+import stat
+from typing import TYPE_CHECKING
+
+from firstkey.image.changes import Link, Write
+from firstkey.image.rule import Rule
+from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
+
+if TYPE_CHECKING:
+    from firstkey.image.changes import Change
+    from firstkey.image.rule import Builder
+    from firstkey.image.subject import Image
+
+FILE = "/etc/machine-id"
+DBUS = "/var/lib/dbus/machine-id"
+UNSET = b"uninitialized\n"  # machine-id(5), FIRST BOOT SEMANTICS
+MODE = 0o444
+
+
+def check(image: Image) -> Verdict:
+    """Look at both places."""
+    content = image.read(FILE)
+    findings = []
+    if content is not None and content.strip() != UNSET.strip():
+        findings.append(_finding(content))
+    if _has_dbus_id(image):
+        reason = "This is another copy of the machine-id: all instances would have it."
+        findings.append(Finding(DBUS, reason, f"ln -sf {FILE} {DBUS}"))
+    return Verdict(tuple(findings))
+
+
+def _finding(content: bytes) -> Finding:
+    remedy = f"echo uninitialized > {FILE}"
+    if content.strip():
+        return Finding(FILE, "All instances of the image would have this machine-id.", remedy)
+    reason = "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
+    return Finding(FILE, reason, remedy, severity=NOTE)
+
+
+def _has_dbus_id(image: Image) -> bool:
+    status = image.status(DBUS)
+    return bool(status and stat.S_ISREG(status.st_mode) and status.st_size)
+
+
+def remedy(image: Image) -> list[Change]:
+    """What machine-id(5) has for images: a first boot to come."""
+    made: list[Change] = []
+    content = image.read(FILE)
+    if content is not None and content.strip() != UNSET.strip():
+        made.append(Write(FILE, "unset the machine-id", content, UNSET, MODE))
+    if _has_dbus_id(image):
+        made.append(Link(DBUS, FILE, "the machine-id of D-Bus"))
+    return made
+
+
+def _failing(tree: Builder) -> None:
+    tree.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    tree.file("/var/lib/dbus/machine-id", "0123456789abcdef0123456789abcdef\n")
+
+
+def _passing(tree: Builder) -> None:
+    tree.file("/etc/machine-id", "uninitialized\n")
+    tree.link("/var/lib/dbus/machine-id", "/etc/machine-id")
+
+
+RULE = Rule(
+    id="machine-id",
+    title="The machine-id is not set",
+    guideline="beyond",
+    severity=ERROR,
+    prose=(
+        "Instances with the same machine-id get the same address from some DHCP servers, mix their "
+        "journals and look like one machine to much else. /etc/machine-id must say uninitialized, or not "
+        "be there; an empty one is a note only, since systemd then sees no first boot. D-Bus's own copy "
+        "must be a link. seal writes uninitialized, and makes the copy a link."
+    ),
+    check=check,
+    remedy=remedy,
+    failing=_failing,
+    passing=_passing,
+)

@@ -1,0 +1,108 @@
+"""G8: the image says who made it."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+from firstkey.image.changes import Write
+from firstkey.image.rule import Rule
+from firstkey.image.verdict import NOTE, Finding, Verdict
+
+if TYPE_CHECKING:
+    from firstkey.config import Image as Settings
+    from firstkey.image.changes import Change
+    from firstkey.image.rule import Builder
+    from firstkey.image.subject import Image
+
+FILE = "/etc/image-info"
+OS_RELEASE = "/etc/os-release"
+HEADER = "# Who made this image. Written by firstkey seal, from [Image] in its configuration.\n"
+NAME = b"PUBLISHER="
+
+
+def check(image: Image) -> Verdict:
+    """Look for the publisher's name, and whether it is the one that is configured."""
+    content = image.read(FILE) or b""
+    if image.settings.publisher:
+        if content == readable(image.settings) and not _os_release(image):
+            return Verdict()
+        reason = f"The image does not say that {image.settings.publisher} made it."
+        return Verdict((Finding(FILE, reason, "firstkey seal --rule publisher"),))
+    if NAME in content:
+        return Verdict()
+    reason = "The image does not say who made it; users see an account number only."
+    remedy = "Set Publisher= in [Image] of firstkey.conf, then: firstkey seal"
+    return Verdict((Finding(FILE, reason, remedy),))
+
+
+def remedy(image: Image) -> list[Change]:
+    """The readable file, and os-release's own fields for images (os-release(5))."""
+    if not image.settings.publisher:
+        return []
+    made: list[Change] = []
+    before, after = image.read(FILE), readable(image.settings)
+    if before != after:
+        made.append(Write(FILE, "say who made the image", before, after))
+    return [*made, *_os_release(image)]
+
+
+def readable(settings: Settings) -> bytes:
+    """The content of the readable file: for people, and for shells that source it."""
+    fields = {
+        "PUBLISHER": settings.publisher,
+        "CONTACT": settings.contact,
+        "DESCRIPTION": settings.description,
+    }
+    lines = [f"{key}={_quoted(value)}\n" for key, value in fields.items() if value]
+    return (HEADER + "".join(lines)).encode()
+
+
+def ami_description(settings: Settings) -> str:
+    """Ready for `aws ec2 create-image --description` (255 characters at most, EC2 API reference)."""
+    parts = [settings.description, f"by {settings.publisher}" if settings.publisher else "", settings.contact]
+    return ", ".join(part for part in parts if part)[:255]
+
+
+def _os_release(image: Image) -> list[Change]:
+    """IMAGE_ID and IMAGE_VERSION, where the image has no such lines yet."""
+    before = image.read(OS_RELEASE)
+    if before is None or re.search(rb"^IMAGE_ID=", before, re.MULTILINE):
+        return []
+    name = re.sub(r"[^a-z0-9._-]+", "-", image.settings.publisher.lower()).strip("-") or "image"
+    gap = b"" if before.endswith(b"\n") or not before else b"\n"
+    lines = f"IMAGE_ID={name}\nIMAGE_VERSION={time.strftime('%Y.%m.%d', time.gmtime())}\n"
+    return [Write(OS_RELEASE, "name the image", before, before + gap + lines.encode())]
+
+
+def _quoted(value: str) -> str:
+    return '"' + re.sub(r'(["$`\\])', r"\\\1", value) + '"'
+
+
+def _failing(tree: Builder) -> None:
+    tree.file("/etc/firstkey/firstkey.conf", "[Image]\nPublisher=Example Ltd.\nContact=a@example.com\n")
+    tree.file("/usr/lib/os-release", "ID=debian\n")
+    tree.link("/etc/os-release", "../usr/lib/os-release")
+
+
+def _passing(tree: Builder) -> None:
+    tree.file(FILE, 'PUBLISHER="Example Ltd."\n')
+
+
+RULE = Rule(
+    id="publisher",
+    title="The image says who made it",
+    guideline="G8",
+    severity=NOTE,
+    prose=(
+        "Users of an image see an account number, and a name only if its maker gives one. Publisher=, "
+        "Contact= and Description= in [Image] of firstkey.conf are written to /etc/image-info, and "
+        "IMAGE_ID= and IMAGE_VERSION= to os-release where it has none; with --banner, the login message "
+        "says it too. seal also prints a description ready to paste for the AMI itself."
+    ),
+    check=check,
+    remedy=remedy,
+    failing=_failing,
+    passing=_passing,
+)

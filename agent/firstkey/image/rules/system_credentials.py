@@ -1,0 +1,99 @@
+"""G9: no credentials of the system's own services."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from firstkey.image import credential_files
+from firstkey.image.credential_files import Credential, holding
+from firstkey.image.rule import CREDENTIALS, Rule
+from firstkey.image.verdict import ERROR
+
+if TYPE_CHECKING:
+    from firstkey.image.rule import Builder
+
+KIND = "system-credentials"
+CHAP = re.compile(rb"^\s*[^#\s]+\s+\S+\s+\S+", re.MULTILINE)
+IPSEC = re.compile(rb"^[^#\n]*:\s*(?:PSK|EAP|XAUTH)\b", re.MULTILINE)
+EXIM = re.compile(rb"^[^#\s][^:]*:[^:]*:", re.MULTILINE)
+ISCSI = re.compile(rb"^\s*node\.\S*password\s*=", re.MULTILINE)
+URL = re.compile(rb"://[^/\s:@]+:[^/\s@]+@")
+TABLE = (
+    Credential("etc/krb5.keytab", "Kerberos keys"),
+    Credential("etc/ppp/chap-secrets", "passwords for PPP", CHAP),
+    Credential("etc/ppp/pap-secrets", "passwords for PPP", CHAP),
+    Credential("etc/ipsec.secrets", "keys for IPsec", IPSEC),
+    Credential("wpa_supplicant.conf", "a password for a network", holding("psk", "password", "wep_key0")),
+    Credential("etc/samba/secrets.tdb", "Samba's machine password"),
+    Credential("var/lib/samba/private/secrets.tdb", "Samba's machine password"),
+    Credential("etc/postfix/sasl_passwd", "a password for mail"),
+    Credential("etc/exim4/passwd.client", "a password for mail", EXIM),
+    Credential("etc/msmtprc", "a password for mail", re.compile(rb"^\s*password\s+\S", re.MULTILINE)),
+    Credential("etc/iscsi/iscsid.conf", "a password for storage", ISCSI),
+    Credential("etc/ldap.secret", "a password for LDAP"),
+    Credential("etc/pam_ldap.secret", "a password for LDAP"),
+    Credential("etc/rndc.key", "the key of a name server"),
+    Credential("etc/bind/rndc.key", "the key of a name server"),
+    Credential("etc/munge/munge.key", "the key of a cluster"),
+    Credential("etc/corosync/authkey", "the key of a cluster"),
+    Credential("var/lib/tailscale/tailscaled.state", "the node's key for Tailscale"),
+    Credential("var/lib/zerotier-one/identity.secret", "the node's key for ZeroTier"),
+    Credential("etc/datadog-agent/datadog.yaml", "Datadog's key", holding("api_key")),
+    Credential("etc/newrelic-infra.yml", "New Relic's key", holding("license_key")),
+    Credential("var/lib/jenkins/secrets/master.key", "Jenkins's key"),
+    Credential("etc/my.cnf", "a database's password", re.compile(rb"^\s*password\s*=\s*\S", re.MULTILINE)),
+    Credential("etc/openvpn/auth.txt", "a password for a VPN"),
+)  # fmt: skip
+PLACES = (
+    ("/tmp/krb5cc_*", "a Kerberos ticket"),  # noqa: S108 - looked at, never written
+    ("/var/lib/sss/secrets/*", "secrets of SSSD"),
+)
+CONTENT = (
+    ("/etc/wireguard/*.conf", "a WireGuard key", holding("PrivateKey", "PresharedKey")),
+    ("/etc/systemd/network/*.netdev", "a WireGuard key", holding("PrivateKey", "PresharedKey")),
+    (
+        "/etc/NetworkManager/system-connections/*",
+        "a password for a network",
+        holding("psk", "password", "wep-key0"),
+    ),
+    ("/etc/netplan/*.yaml", "a password for a network", holding("password", "key")),
+    ("/etc/wpa_supplicant/*.conf", "a password for a network", holding("psk", "password")),
+    ("/etc/sssd/sssd.conf", "a password for a directory", holding("ldap_default_authtok")),
+    ("/etc/yum.repos.d/*.repo", "a password for a package archive", URL),
+    ("/etc/apt/sources.list.d/*", "a password for a package archive", URL),
+    ("/etc/credstore/*", "a credential for a service", re.compile(rb".", re.DOTALL)),
+    ("/etc/cups/*.conf", "a password for a printer", URL),
+)
+
+
+def _failing(tree: Builder) -> None:
+    tree.file(
+        "/etc/wireguard/wg0.conf", "[Interface]\nPrivateKey = YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
+    )
+    tree.file("/etc/ppp/chap-secrets", "client server secret *\n", mode=0o600)
+
+
+def _passing(tree: Builder) -> None:
+    tree.file("/etc/wireguard/wg0.conf", "[Interface]\nAddress = 10.0.0.1/24\n")
+    tree.file("/etc/ppp/chap-secrets", "# client server secret addresses\n", mode=0o600)
+
+
+RULE = Rule(
+    id="system-credentials",
+    title="There are no credentials of services",
+    guideline="G9",
+    severity=ERROR,
+    prose=(
+        "What services of the system log in with: keys of WireGuard and other private networks, passwords "
+        "for wireless networks, PPP, mail, directories, storage and package archives, Kerberos keys and "
+        "tickets, and the keys of monitoring agents. seal overwrites and removes such files only with "
+        "--remove-credentials."
+    ),
+    check=credential_files.checker(KIND, TABLE, PLACES, CONTENT),
+    remedy=credential_files.remover(KIND, TABLE, PLACES, CONTENT),
+    failing=_failing,
+    passing=_passing,
+    watches=(credential_files.named(KIND, TABLE),),
+    option=CREDENTIALS,
+)

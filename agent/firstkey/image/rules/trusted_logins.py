@@ -1,0 +1,73 @@
+"""G6, beyond keys: nobody else is trusted to log in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from firstkey.image import leftovers
+from firstkey.image.leftovers import Place
+from firstkey.image.rule import Rule
+from firstkey.image.verdict import WARNING, Finding, Verdict
+
+if TYPE_CHECKING:
+    from firstkey.image.rule import Builder
+    from firstkey.image.subject import Image
+
+PLACES = (
+    Place("/etc/hosts.equiv", "a list of hosts whose users are let in without a key"),
+    Place("/etc/ssh/shosts.equiv", "a list of hosts whose users are let in without a key"),
+    Place("~/.rhosts", "a list of hosts whose users are let in without a key"),
+    Place("~/.shosts", "a list of hosts whose users are let in without a key"),
+)
+KEYWORDS = {
+    "trustedusercakeys": "whoever has a key of that authority can let anybody in",
+    "authorizedkeyscommand": "a program decides whose keys are let in",
+    "authorizedprincipalscommand": "a program decides whose certificates are let in",
+}
+PROGRAMS_OF_PACKAGES = ("eic_run_authorized_keys", "sss_ssh_authorizedkeys", "google_authorized_keys")
+
+
+def check(image: Image) -> Verdict:
+    """What sshd trusts besides files of keys."""
+    seen = leftovers.survey(image, PLACES)
+    files = leftovers.checker(*PLACES)(image).findings
+    return Verdict((*files, *_settings(image)), seen.doubts)
+
+
+def _settings(image: Image) -> Iterator[Finding]:
+    if not image.sshd.is_there:
+        return
+    for keyword, what in KEYWORDS.items():
+        for value in image.sshd.written(keyword):
+            if value.lower() != "none" and not value.endswith(PROGRAMS_OF_PACKAGES):
+                reason = f"sshd is told {keyword} {value}: {what}, on every instance of the image."
+                yield Finding(
+                    "/etc/ssh/sshd_config", reason, f"Take the {keyword} line out, if it is not meant"
+                )
+
+
+def _failing(tree: Builder) -> None:
+    tree.file("/etc/hosts.equiv", "builder\n")
+
+
+def _passing(tree: Builder) -> None:
+    tree.file("/etc/hosts.equiv", "")
+
+
+RULE = Rule(
+    id="trusted-logins",
+    title="No other host or authority is trusted to log in",
+    guideline="G6",
+    severity=WARNING,
+    prose=(
+        "Keys are not the only way in without a password: .rhosts and hosts.equiv files name hosts whose "
+        "users are let in, TrustedUserCAKeys an authority that can let anybody in, AuthorizedKeysCommand "
+        "a program that decides (EC2 Instance Connect's own is taken as meant). seal removes the files; "
+        "the settings are only reported, since somebody may mean them."
+    ),
+    check=check,
+    remedy=leftovers.remover(*PLACES),
+    failing=_failing,
+    passing=_passing,
+)

@@ -1,0 +1,249 @@
+"""The one scan of all files: each is opened once, and whoever watches for something in it is told.
+
+What is mounted inside the tree from elsewhere is not walked. Memory is bounded by one buffer, and the time
+for one file by how much of it is read (system/walk); what could not be read is a doubt, never a silence.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import image_reasons, reasons
+from firstkey.image.verdict import Doubt
+from firstkey.image.watches import Headed, Named, Needle, Sighting
+from firstkey.reasons import Refusal
+from firstkey.system import mounts, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from firstkey.image.watches import Watch
+    from firstkey.system.tree import Tree
+
+PACKAGED = frozenset({
+    "/bin", "/boot", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr", "/var/cache/apt",
+    "/var/cache/dnf", "/var/cache/yum", "/var/lib/apk", "/var/lib/apt", "/var/lib/dnf", "/var/lib/dpkg",
+    "/var/lib/pacman", "/var/lib/rpm",
+})  # fmt: skip
+"""Where packages put what they bring: there only the watches that say so look into every file."""
+LOCAL = frozenset(("/usr/local",))
+
+DEEPEST = 400
+"""How many directories inside one another are walked; each holds a descriptor, and a process has 1024."""
+PROGRESS_SECONDS = 0.1
+HEAD = 1024
+"""How much of a file's start shows whether it is text."""
+
+_REASONS = {
+    errno.EACCES: reasons.PERMISSION_DENIED,
+    errno.EPERM: reasons.PERMISSION_DENIED,
+    errno.ELOOP: reasons.SYMLINK_REFUSED,
+}
+_VANISHED = (errno.ENOENT, errno.ENOTDIR)
+
+
+class Scan(NamedTuple):
+    """What the scan saw: sightings by kind, what it could not see, and the mounts that it left out."""
+
+    sightings: Mapping[str, tuple[Sighting, ...]]
+    doubts: tuple[Doubt, ...]
+    left_out: tuple[mounts.Mount, ...]
+    files: int
+
+    def of(self, kind: str) -> tuple[Sighting, ...]:
+        """The sightings of that kind, by path."""
+        return self.sightings.get(kind, ())
+
+
+class Watched(NamedTuple):
+    """All watches, as quick to ask as they can be."""
+
+    names: Mapping[str, tuple[str, ...]]
+    heads: Mapping[int, tuple[tuple[bytes, Headed], ...]]
+    needles: tuple[Needle, ...]
+    """Those for every file ..."""
+    local: tuple[Needle, ...]
+    """... and those for files that no package brought."""
+
+
+def compiled(watches: Iterable[Watch]) -> Watched:
+    """The watches by what they look at."""
+    names: dict[str, tuple[str, ...]] = {}
+    heads: dict[int, tuple[tuple[bytes, Headed], ...]] = {}
+    needles: list[Needle] = []
+    for watch in watches:
+        if isinstance(watch, Named):
+            for name in watch.names:
+                names[name] = (*names.get(name, ()), watch.kind)
+        elif isinstance(watch, Headed):
+            for start in watch.starts:
+                heads[start[0]] = (*heads.get(start[0], ()), (start, watch))
+        else:
+            needles.append(watch)
+    everywhere = tuple(needle for needle in needles if needle.everywhere)
+    return Watched(names, heads, everywhere, tuple(needle for needle in needles if not needle.everywhere))
+
+
+class Scanner:
+    """One walk over a tree."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        watched: Watched,
+        *,
+        packaged: Collection[str] | None = None,
+        progress: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self._tree = tree
+        self._watched = watched
+        self._packaged = packaged
+        self._progress = progress
+        self._told = 0.0
+        self._window = walk.Window()
+        self._mounts = {self._inside(mount.path): mount for mount in mounts.below(tree.root)}
+        self._left_out: list[mounts.Mount] = []
+        self._sightings: dict[str, list[Sighting]] = {}
+        self._doubts: list[Doubt] = []
+        self._files = 0
+
+    def run(self) -> Scan:
+        """Walk, and tell what was seen."""
+        with self._tree.opened("/") as top:
+            self._enter(top.fd, "", in_packages=False, depth=0)
+        return Scan(
+            {kind: tuple(sorted(set(found))) for kind, found in self._sightings.items()},
+            tuple(sorted(self._doubts, key=lambda doubt: doubt.path)),
+            tuple(self._left_out),
+            self._files,
+        )
+
+    # --- directories ------------------------------------------------------------------------------
+
+    def _inside(self, host_path: str) -> str:
+        return host_path if self._tree.is_running_system else host_path[len(self._tree.root) :]
+
+    def _enter(self, fd: int, path: str, *, in_packages: bool, depth: int) -> None:
+        self._tell(path)
+        found = walk.names(fd)
+        self._files += len(found.files)
+        for name in found.files:
+            try:
+                self._file(fd, path, name, in_packages=in_packages)
+            except OSError as error:  # noqa: PERF203 - one file must not stop the scan
+                self._doubt(f"{path}/{name}", error)
+        for name in found.directories:
+            self._directory(fd, f"{path}/{name}", in_packages=in_packages, depth=depth + 1)
+
+    def _directory(self, above: int, path: str, *, in_packages: bool, depth: int) -> None:
+        if not self._is_to_be_walked(path, depth):
+            return
+        in_packages = (in_packages or path in PACKAGED) and path not in LOCAL
+        try:
+            fd = walk.open_directory(path.rpartition("/")[2], above)
+        except OSError as error:
+            self._doubt(path, error)
+            return
+        try:
+            self._enter(fd, path, in_packages=in_packages, depth=depth)
+        except OSError as error:
+            self._doubt(path, error)
+        finally:
+            walk.close(fd)
+
+    def _is_to_be_walked(self, path: str, depth: int) -> bool:
+        mount = self._mounts.get(path)
+        if mount and not mount.is_disk:
+            self._left_out.append(mount._replace(path=path))
+            return False
+        if depth > DEEPEST:
+            detail = f"{path} lies more than {DEEPEST} directories deep; it was not walked"
+            self._doubts.append(Doubt(path, Refusal(image_reasons.NOT_LOOKED_AT, detail)))
+        return depth <= DEEPEST
+
+    def _tell(self, path: str) -> None:
+        if self._progress is None:
+            return
+        now = time.monotonic()
+        if now - self._told >= PROGRESS_SECONDS:
+            self._told = now
+            self._progress(self._files, path or "/")
+
+    def _doubt(self, path: str, error: OSError) -> None:
+        if error.errno not in _VANISHED:  # on a running system, files come and go
+            reason = _REASONS.get(error.errno or 0, reasons.IO_ERROR)
+            self._doubts.append(Doubt(path, Refusal(reason, f"cannot read {path}: {error.strerror}")))
+
+    # --- files ------------------------------------------------------------------------------------
+
+    def _file(self, fd: int, path: str, name: str, *, in_packages: bool) -> None:
+        if name in self._watched.names:
+            for kind in self._watched.names[name]:
+                self._see(kind, path, name, "")
+        with walk.Opened(name, fd) as opened:
+            if opened.is_regular and opened.status.st_size:
+                self._look_into(opened, path, name, in_packages=in_packages)
+
+    def _look_into(self, opened: walk.Opened, path: str, name: str, *, in_packages: bool) -> None:
+        window = self._window
+        window.first(opened.fd)
+        if not window.length:
+            return
+        for start, watch in self._watched.heads.get(window.content[0], ()):
+            if window.content.startswith(start, 0, window.length):
+                detail = watch.judge(bytes(window.content[: window.length]))
+                if detail:
+                    self._see(watch.kind, path, name, detail)
+        needles = self._needles(path, name, in_packages=in_packages)
+        self._search(needles, path, name, is_first=True)
+        for _ in window.others(opened.fd, opened.status.st_size):
+            self._search(needles, path, name, is_first=False)
+        if window.is_partial:
+            detail = f"{path}/{name} is so large that only its start and its end were looked at"
+            self._doubts.append(Doubt(f"{path}/{name}", Refusal(image_reasons.NOT_LOOKED_AT, detail)))
+
+    def _needles(self, path: str, name: str, *, in_packages: bool) -> tuple[Needle, ...]:
+        """The needles to look for: those for what no package brought cost more, and are all about text."""
+        watched = self._watched
+        if in_packages and not self._is_stray(f"{path}/{name}"):
+            return watched.needles
+        if self._window.content.find(0, 0, min(self._window.length, HEAD)) >= 0:
+            return watched.needles
+        return watched.needles + watched.local
+
+    def _is_stray(self, path: str) -> bool:
+        """Whether no package brought the file, as far as that is known. /usr/lib may stand there as /lib."""
+        if self._packaged is None:
+            return False
+        return path not in self._packaged and path.removeprefix("/usr") not in self._packaged
+
+    def _search(self, needles: Iterable[Needle], path: str, name: str, *, is_first: bool) -> None:
+        window = self._window
+        end = window.length
+        for watch in needles:
+            found = window.content.find(watch.needle, 0, end)
+            # What starts in the overlap is looked at whole with the next window.
+            while found >= 0 and (window.is_last or found < end - walk.OVERLAP):
+                content = bytes(window.content[max(0, found - 512) : min(end, found + walk.OVERLAP)])
+                detail = watch.judge(content, min(found, 512))
+                if detail:
+                    line = window.content.count(b"\n", 0, found) + 1 if is_first else None
+                    self._see(watch.kind, path, name, detail, line)
+                    break
+                found = window.content.find(watch.needle, found + len(watch.needle), end)
+
+    def _see(self, kind: str, path: str, name: str, detail: str, line: int | None = None) -> None:
+        self._sightings.setdefault(kind, []).append(Sighting(f"{path}/{name}", detail, line))
+
+
+def scan(
+    tree: Tree,
+    watches: Iterable[Watch],
+    *,
+    packaged: Collection[str] | None = None,
+    progress: Callable[[int, str], None] | None = None,
+) -> Scan:
+    """Walk the tree once for all the watches; `progress` is told how many files were seen, and where."""
+    return Scanner(tree, compiled(watches), packaged=packaged, progress=progress).run()

@@ -1,0 +1,173 @@
+"""Changing one of sshd's settings so that it takes effect, and proving it before and after.
+
+The first value wins, and a Match block outranks it, so appending does nothing or worse. Tried in turn: an
+early drop-in where the main file includes such, the same for every Match block, the top of the main file, and
+at last the very lines that say otherwise. The first that sshd takes, and that is effective for every client,
+is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import image_reasons, reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image import changes
+from firstkey.image.sshd import Settings
+from firstkey.ssh import sshd_match
+from firstkey.system.openssh import CONFIG
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from firstkey.image.subject import Image
+    from firstkey.ssh.sshd_config import Effective
+    from firstkey.system.tree import Tree
+
+DIRECTORY = "/etc/ssh/sshd_config.d"
+DROP_IN = f"{DIRECTORY}/00-firstkey.conf"
+MODE = 0o600
+HEADER = "# Written by firstkey seal. The first value that sshd reads wins, so this file comes early.\n"
+COMMENT = "# Set by firstkey seal at the top: the first value that sshd reads wins.\n"
+TAKEN_OUT = "# Taken out by firstkey seal: "
+
+_MATCH_ALL = "Match all\n"
+_INCLUDED = re.compile(rb'\s*include\s+"?/?(?:etc/ssh/)?sshd_config\.d/\*(?:\.conf)?"?\s*', re.IGNORECASE)
+
+Files = Mapping[str, bytes]
+
+
+class Setting(NamedTuple):
+    """A setting as it shall be; `holds` tells whether what sshd does is good enough."""
+
+    keyword: str
+    value: str
+    holds: Callable[[Effective], bool]
+    in_match: bool = True
+    """Whether sshd allows it inside a Match block (sshd_config(5): Match)."""
+
+    @property
+    def line(self) -> str:
+        """The line that sets it."""
+        return f"{self.keyword} {self.value}\n"
+
+
+class SetSshd(NamedTuple):
+    """Make a setting effective. What exactly is written is decided anew when it is applied."""
+
+    setting: Setting
+    files: Mapping[str, tuple[bytes | None, bytes]]
+    """Path, then content before and after, as decided when the change was planned."""
+
+    @property
+    def path(self) -> str:
+        """The file that is written."""
+        return next(iter(self.files), CONFIG)
+
+    def describe(self) -> str:
+        """One line, and the diffs."""
+        diffs = "".join(changes.diff(path, *both) for path, both in self.files.items())
+        return f"set {self.setting.line.strip()} for sshd in {' and '.join(self.files)}\n{diffs}"
+
+    def apply(self, image: Image) -> str:
+        """Write it, look whether it has the effect, and put everything back where it has not."""
+        if holds_everywhere(Settings(image.tree), self.setting):
+            return "was so already"
+        files = _planned(image.tree, self.setting)
+        done: dict[str, bytes | None] = {}
+        try:
+            for path, (before, after) in files.items():
+                changes.Write(path, "set", before, after, MODE).apply(image)
+                done[path] = before
+            if not holds_everywhere(Settings(image.tree), self.setting):
+                raise _no_proof(self.setting)
+        except FirstkeyError:
+            _roll_back(image, done)
+            raise
+        return "written, and sshd says that it is effective"
+
+
+def change(image: Image, setting: Setting) -> SetSshd:
+    """The change that makes the setting effective. Raises FirstkeyError where none can be proved."""
+    return SetSshd(setting, _planned(image.tree, setting))
+
+
+def holds_everywhere(settings: Settings, setting: Setting) -> bool:
+    """Whether it holds for root, whatever client comes. Raises FirstkeyError where sshd cannot be asked."""
+    return all(setting.holds(answer.effective) for answer in settings.answers("root"))
+
+
+def _planned(tree: Tree, setting: Setting) -> Mapping[str, tuple[bytes | None, bytes]]:
+    for candidate in _candidates(tree, setting):
+        try:
+            if holds_everywhere(Settings(tree, candidate), setting):
+                return {path: (_read(tree, path), content) for path, content in candidate.items()}
+        except FirstkeyError as error:  # noqa: PERF203 - the next candidate may be one that sshd takes
+            if error.reason is not reasons.SSHD_CONFIG_INVALID:
+                raise
+    raise _no_proof(setting)
+
+
+def _candidates(tree: Tree, setting: Setting) -> Iterator[Files]:
+    main = _read(tree, CONFIG) or b""
+    if any(_INCLUDED.fullmatch(line) for line in main.split(b"\n")):
+        yield {DROP_IN: _drop_in(tree, setting, everywhere=False)}
+        if setting.in_match:
+            yield {DROP_IN: _drop_in(tree, setting, everywhere=True)}
+    yield {CONFIG: _on_top(main, setting)}
+    yield _without_others(tree, setting)
+
+
+def _drop_in(tree: Tree, setting: Setting, *, everywhere: bool) -> bytes:
+    """Firstkey's own file with the setting in it, beside those that it has already."""
+    text = (_read(tree, DROP_IN) or b"").decode("utf-8", "surrogateescape")
+    above, _, below = text.removeprefix(HEADER).partition(_MATCH_ALL)
+    above = _with(above, setting, "")
+    if everywhere or setting.keyword in below:
+        below = _with(below, setting, "    ")
+    return (HEADER + above + (_MATCH_ALL + below if below else "")).encode("utf-8", "surrogateescape")
+
+
+def _with(lines: str, setting: Setting, indent: str) -> str:
+    others = [line for line in lines.splitlines(keepends=True) if line.split()[:1] != [setting.keyword]]
+    return "".join([*others, indent + setting.line])
+
+
+def _on_top(main: bytes, setting: Setting) -> bytes:
+    """Before everything else; under firstkey's comment where that is there already."""
+    return (COMMENT + setting.line).encode() + main.removeprefix(COMMENT.encode())
+
+
+def _without_others(tree: Tree, setting: Setting) -> Files:
+    """The top of the main file, and every other line that sets it made a comment."""
+    files: dict[str, bytes] = {}
+    for path in Settings(tree).files:
+        content = _read(tree, path) or b""
+        lines = content.split(b"\n")
+        for number, keyword, value in sshd_match.settings(content):
+            if keyword == setting.keyword.lower() and value.lower() != setting.value:
+                lines[number] = TAKEN_OUT.encode() + lines[number].strip()
+        changed = b"\n".join(lines)
+        if changed != content:
+            files[path] = changed
+    files[CONFIG] = _on_top(files.get(CONFIG) or _read(tree, CONFIG) or b"", setting)
+    return files
+
+
+def _read(tree: Tree, path: str) -> bytes | None:
+    return tree.read(path, limit=changes.LIMIT)
+
+
+def _roll_back(image: Image, done: Mapping[str, bytes | None]) -> None:
+    for path, before in done.items():
+        if before is None:
+            changes.Remove(path, "rolled back").apply(image)
+        else:
+            changes.Write(path, "rolled back", _read(image.tree, path), before, MODE).apply(image)
+
+
+def _no_proof(setting: Setting) -> FirstkeyError:
+    message = f"nothing was found that sshd accepts and that makes {setting.line.strip()} effective for all"
+    return FirstkeyError(message, reason=image_reasons.NO_PROOF)

@@ -1,0 +1,219 @@
+"""The image as the rules see it: its tree, its accounts and homes, its packages, its sshd, and the one scan.
+
+What costs something is done when the first rule asks, and once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image import scan
+from firstkey.image.packages import Packages
+from firstkey.image.sshd import Settings
+from firstkey.image.verdict import Doubt
+from firstkey.system import mounts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from firstkey.boot.site import Site
+    from firstkey.image.watches import Sighting, Watch
+
+FILE_LIMIT = 16 * 1024 * 1024
+"""The largest file that a rule reads whole."""
+DEEPEST = 64
+"""How deep `below` goes: logs, mail and crash dumps never lie so deep."""
+_KERNEL = ("/dev", "/proc", "/run", "/sys")
+
+
+class Home(NamedTuple):
+    """A home directory; `user` is None where no account has it (any more)."""
+
+    path: str
+    user: str | None
+
+    def join(self, name: str) -> str:
+        """A path in it."""
+        return f"{self.path.rstrip('/')}/{name}"
+
+
+class Image:
+    """One image, or the running system."""
+
+    def __init__(
+        self,
+        site: Site,
+        watches: Iterable[Watch] = (),
+        *,
+        progress: Callable[[int, str], None] | None = None,
+    ) -> None:
+        self.site = site
+        self.tree = site.tree
+        self.accounts = site.accounts
+        self.settings = site.config.image
+        self._watches = tuple(watches)
+        self._progress = progress
+        self.home_doubts: list[Doubt] = []
+
+    @cached_property
+    def scan(self) -> scan.Scan:
+        """What the walk over all files saw."""
+        packaged = self.packages.paths()
+        return scan.scan(self.tree, self._watches, packaged=packaged, progress=self._progress)
+
+    @property
+    def files_seen(self) -> int | None:
+        """How many files the scan looked at; None while there was none."""
+        done: scan.Scan | None = self.__dict__.get("scan")
+        return done.files if done else None
+
+    def sightings(self, kind: str) -> tuple[Sighting, ...]:
+        """The files that the scan saw of that kind."""
+        return self.scan.of(kind)
+
+    @cached_property
+    def packages(self) -> Packages:
+        """The package manager's own records."""
+        return Packages(self.tree)
+
+    @cached_property
+    def sshd(self) -> Settings:
+        """What sshd's configuration means."""
+        return Settings(self.tree)
+
+    @cached_property
+    def homes(self) -> tuple[Home, ...]:
+        """Every home: of all accounts wherever it is, those that nobody has any more, and /etc/skel."""
+        found: dict[tuple[int, int], Home] = {}
+        for path, user in self._possible_homes():
+            try:
+                status = self._directory_status(path)
+            except FirstkeyError as error:
+                self.home_doubts.append(Doubt(path, error.refusal))
+                continue
+            if status:
+                found.setdefault((status.st_dev, status.st_ino), Home(path, user))
+        return tuple(found.values())
+
+    def _possible_homes(self) -> Iterator[tuple[str, str | None]]:
+        for account in self.accounts.all():
+            path = os.path.normpath(account.home)
+            if not self.is_elsewhere(path):
+                yield path, account.name
+        yield from ((path, None) for path in ("/", "/root", "/etc/skel"))
+        if not self.is_elsewhere("/home"):
+            yield from ((path, None) for path in self.glob("/home/*"))
+
+    def _directory_status(self, path: str) -> os.stat_result | None:
+        status = self.status(path)
+        if status is None or not (stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            return None
+        directory = self.tree.open(path)
+        if directory is None:
+            return None
+        with directory:
+            return directory.status()
+
+    def is_elsewhere(self, path: str) -> bool:
+        """Whether it is no part of the image: the kernel's, or mounted from another machine."""
+        if any(path == place or path.startswith(f"{place}/") for place in _KERNEL):
+            return True
+        host = self.tree.on_host(os.path.normpath(path))
+        return any(host == mount.path or host.startswith(f"{mount.path}/") for mount in self._left_out)
+
+    @cached_property
+    def _left_out(self) -> list[mounts.Mount]:
+        return [mount for mount in mounts.below(self.tree.root) if not mount.is_disk]
+
+    # --- looking at files -------------------------------------------------------------------------
+
+    def read(self, path: str, *, limit: int = FILE_LIMIT) -> bytes | None:
+        """The content of a regular file, or None where there is none. Raises FirstkeyError."""
+        return self.tree.read(path, limit=limit)
+
+    def status(self, path: str) -> os.stat_result | None:
+        """The status of what has that name itself, a link included; None where nothing has it."""
+        if path == "/":
+            path = "/."
+        directory = self.tree.open(os.path.dirname(path))
+        if directory is None:
+            return None
+        with directory:
+            return directory.status(os.path.basename(path))
+
+    def is_directory(self, path: str) -> bool:
+        """Whether it is a directory itself, and no link to one."""
+        status = self.status(path)
+        return status is not None and stat.S_ISDIR(status.st_mode)
+
+    def is_file(self, path: str) -> bool:
+        """Whether it is a regular file itself."""
+        status = self.status(path)
+        return status is not None and stat.S_ISREG(status.st_mode)
+
+    def has_content(self, path: str) -> bool:
+        """Whether it is a regular file with something in it."""
+        status = self.status(path)
+        return status is not None and stat.S_ISREG(status.st_mode) and status.st_size > 0
+
+    def glob(self, pattern: str, doubts: list[Doubt] | None = None) -> list[str]:
+        """The paths that there are for a pattern, in which `*`, `?` and `[]` mean what they do in a shell.
+
+        A leading `~/` stands for each home. Directories on the way that are links are followed only as the
+        tree follows them. What cannot be looked into is put to the `doubts`, or raised without such a list.
+        """
+        if pattern.startswith("~/"):
+            return [path for home in self.homes for path in self.glob(home.join(pattern[2:]), doubts)]
+        paths = [""]
+        for part in filter(None, pattern.split("/")):
+            paths = [f"{path}/{name}" for path in paths for name in self._names(path, part, doubts)]
+        return sorted(set(paths))
+
+    def _names(self, path: str, part: str, doubts: list[Doubt] | None) -> list[str]:
+        try:
+            return self._matching(path or "/", part)
+        except FirstkeyError as error:
+            if error.reason is reasons.NOT_A_DIRECTORY:  # a link to something else
+                return []
+            if doubts is None:
+                raise
+            doubts.append(Doubt(path, error.refusal))
+            return []
+
+    def _matching(self, path: str, part: str) -> list[str]:
+        directory = self.tree.open(path) if self._may_be_directory(path) else None
+        if directory is None:
+            return []
+        with directory:
+            if not any(character in part for character in "*?["):
+                return [part] if directory.status(part) else []
+            hidden = part.startswith(".")
+            return [
+                name
+                for name in directory.names()
+                if (hidden or not name.startswith(".")) and fnmatchcase(name, part)
+            ]
+
+    def _may_be_directory(self, path: str) -> bool:
+        status = self.status(path)
+        return status is not None and (stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode))
+
+    def below(self, path: str, *, depth: int = 0) -> Iterator[tuple[str, os.stat_result]]:
+        """Everything in a directory, and in those in it, that is no directory itself; no link is followed."""
+        directory = self.tree.open(path) if self.is_directory(path) and depth < DEEPEST else None
+        if directory is None:
+            return
+        with directory:
+            found = [(directory.join(name), directory.status(name)) for name in directory.names()]
+        for inside, status in found:
+            if status and stat.S_ISDIR(status.st_mode):
+                if not self.is_elsewhere(inside):
+                    yield from self.below(inside, depth=depth + 1)
+            elif status:
+                yield inside, status

@@ -1,0 +1,324 @@
+"""`firstkey audit` as people and programs use it: reports, exit status, and an image that stays untouched."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import stat
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+import jsonschema
+import pytest
+from sapling import Sapling
+
+from firstkey.image import rules
+from firstkey.image.rules import private_keys
+
+TOP = Path(__file__).parents[2]
+ENABLED = "/etc/systemd/system/multi-user.target.wants/firstkey.service"
+
+
+class Run(NamedTuple):
+    status: int
+    out: bytes
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    def rule(self, name: str) -> dict[str, Any]:
+        return next(rule for rule in self.report["rules"] if rule["id"] == name)
+
+
+# Root without the power to read what its mode forbids (capabilities(7)).
+POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+
+
+def audit(sapling: Sapling, *options: str, before: Sequence[str] = ()) -> Run:
+    """Run the command on the tree, as people do."""
+    done = subprocess.run(
+        [*before, sys.executable, "-m", "firstkey", "audit", "--root", str(sapling.root), *options],
+        capture_output=True,
+        check=False,
+        timeout=100,
+    )
+    return Run(done.returncode, done.stdout, done.stderr.decode())
+
+
+def grow_clean(tree: Sapling) -> None:
+    """An image that is fit to share."""
+    tree.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\nadmin:x:1000:1000::/home/admin:/bin/sh\n")
+    tree.file("/etc/shadow", "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n", mode=0o640)
+    tree.file("/etc/group", "root:x:0:\nadmin:x:1000:\n")
+    tree.file("/etc/machine-id", "uninitialized\n", mode=0o444)
+    tree.file("/usr/lib/systemd/system/firstkey.service", "[Service]\nExecStart=/usr/bin/firstkey daemon\n")
+    tree.link(ENABLED, "/usr/lib/systemd/system/firstkey.service")
+    tree.file("/usr/bin/tool", b"\x7fELF" + bytes(range(256)) * 64, mode=0o755)
+    tree.directory("/root")
+    tree.directory("/home/admin/.ssh")
+    tree.directory("/var/log")
+
+
+def grow_dirty(tree: Sapling) -> None:
+    """Every rule's failing example in one tree, as far as they go together."""
+    for rule in rules.ALL:
+        if rule.id not in ("everything-seen", "publisher"):
+            rule.failing(tree)
+
+
+@pytest.fixture
+def clean(sapling: Sapling) -> Sapling:
+    """An image that is fit to share."""
+    grow_clean(sapling)
+    return sapling
+
+
+@pytest.fixture
+def dirty(sapling: Sapling) -> Sapling:
+    """An image that has everything wrong."""
+    grow_dirty(sapling)
+    return sapling
+
+
+def test_a_clean_image_is_fit_to_share(clean: Sapling) -> None:
+    """A green answer is exit status 0, and says what it was based on."""
+    done = audit(clean)
+    assert done.status == 0, done.out.decode()
+    assert b"\nFit to share: 0 errors, 0 warnings, 1 note, 0 unknown." in done.out
+    assert b"6 files were looked at" in done.out
+
+
+def test_audit_changes_nothing(clean: Sapling) -> None:
+    """Byte for byte, and down to the times of access."""
+    clean.age()
+    before = clean.snapshot()
+    assert audit(clean).status == 0
+    assert clean.snapshot() == before
+
+
+@pytest.mark.sshd
+def test_findings_are_told_with_path_reason_and_remedy(dirty: Sapling) -> None:
+    """The report is grouped by guideline, and the exit status is 1."""
+    done = audit(dirty, "-v")
+    text = done.out.decode()
+    assert done.status == 1
+    headings = [text.index(f"\n{heading}") for heading in ("G2  ", "G3  ", "G9  ", "Beyond the guide")]
+    assert headings == sorted(headings)
+    assert "/root/.bash_history: This is a history of what somebody typed" in text
+    assert "What to do: shred -u -- /root/.bash_history" in text
+    assert "\nNOT fit to share: " in text
+    assert done.err == ""
+
+
+@pytest.mark.sshd
+def test_no_secret_is_shown(dirty: Sapling) -> None:
+    """What was found is told by where and what it is, never by its content."""
+    for form in ("--json", "--sarif", "-v"):
+        out = audit(dirty, form).out
+        for secret in (b"$6$salt", b"Z7QK3WJT5NP2XR6M", b"MC4CAQAwBQYDK2VwBCIE", b"YAnz5TF", b"dXNlcjpwYXNz"):
+            assert secret not in out
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("grow", [grow_clean, grow_dirty], ids=["clean", "dirty"])
+def test_json_is_as_published(sapling: Sapling, grow: Any) -> None:
+    """What --json prints is what docs/audit.schema.json says."""
+    grow(sapling)
+    sapling.file(os.fsdecode(b"/root/.\xff_history"), "ls\n")
+    schema = json.loads((TOP / "docs" / "audit.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    done = audit(sapling, "--json")
+    jsonschema.validate(done.report, schema, cls=jsonschema.Draft202012Validator)
+    assert [rule["id"] for rule in done.report["rules"]] == [rule.id for rule in rules.ALL]
+    assert done.report["fit"] is (done.status == 0)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**done.report, "fit": "yes"}, schema)
+    named = [found for found in done.rule("histories")["findings"] if "path_base64" in found]
+    assert named[0]["path"] == "/root/.\\xff_history"
+
+
+@pytest.mark.sshd
+def test_sarif_is_well_formed(dirty: Sapling) -> None:
+    """Structure, references and addresses are those of SARIF 2.1.0."""
+    dirty.file(os.fsdecode(b"/root/.a b\xff_history"), "ls\n")
+    log = audit(dirty, "--sarif").report
+    (run,) = log["runs"]
+    assert log["version"] == "2.1.0"
+    assert log["$schema"].startswith("https://")
+    described = run["tool"]["driver"]["rules"]
+    assert len({rule["id"] for rule in described}) == len(described) == len(rules.ALL)
+    for rule in described:
+        assert rule["defaultConfiguration"]["level"] in ("error", "warning", "note")
+        assert rule["shortDescription"]["text"]
+        assert rule["fullDescription"]["text"]
+    base = run["originalUriBaseIds"]["ROOT"]["uri"]
+    assert base.startswith("file:///")
+    assert base.endswith("/")
+    found = []
+    for result in run["results"]:
+        assert described[result["ruleIndex"]]["id"] == result["ruleId"]
+        # 3.27.9: a level says something of failures only.
+        assert (result["kind"] == "fail") == (result["level"] != "none")
+        (location,) = result["locations"]
+        place = location["physicalLocation"]
+        assert place["artifactLocation"]["uriBaseId"] == "ROOT"
+        assert not place["artifactLocation"]["uri"].startswith("/")
+        assert place.get("region", {"startLine": 1})["startLine"] >= 1
+        found.append(unquote_to_bytes(place["artifactLocation"]["uri"]))
+    assert b"root/.a b\xff_history" in found
+    assert b"etc/shadow" in found
+
+
+@pytest.mark.sshd
+def test_exclude_list_is_for_bundling_tools(dirty: Sapling, tmp_path: Path) -> None:
+    """A path a line, as bytes; tar leaves out what it names, and nothing that a system needs is named."""
+    dirty.file("/root/.ssh/id_ed25519", "x\n", mode=0o600)
+    dirty.file(os.fsdecode(b"/root/.\xff_history"), "ls\n")
+    dirty.file("/root/two\nlines/core.1", b"\x7fELF")
+    done = audit(dirty, "--exclude-list")
+    lines = done.out.split(b"\n")
+    assert done.status == 0
+    assert b"/root/.ssh" in lines
+    assert b"/root/.\xff_history" in lines
+    assert b"/etc/ssh/ssh_host_rsa_key.pub" in lines
+    for kept in (b"/etc/shadow", b"/etc/passwd", b"/etc/machine-id", b"/etc/ssh/sshd_config", b"/"):
+        assert kept not in lines
+    excluded = tmp_path / "excluded"
+    excluded.write_bytes(b"".join(b"." + line + b"\n" for line in lines if line))
+    packed = subprocess.run(
+        ["tar", "-C", str(dirty.root), "-c", "--exclude-from", str(excluded), "."],
+        capture_output=True,
+        check=True,
+    )
+    names = subprocess.run(["tar", "-t"], input=packed.stdout, capture_output=True, check=True).stdout
+    assert b".bash_history" not in names
+    assert b"./etc/shadow\n" in names
+
+
+def test_one_rule_at_a_time(clean: Sapling) -> None:
+    """--rule asks that rule alone, --skip all others; an unknown one is a mistake in the command."""
+    clean.file("/root/.bash_history", "ls\n")
+    assert audit(clean, "--rule", "mail").status == 0
+    assert audit(clean, "--rule", "histories").status == 1
+    assert audit(clean, "--skip", "histories").status == 0
+    wrong = audit(clean, "--rule", "no-such-rule")
+    assert wrong.status == 2
+    assert "no-such-rule" in wrong.err
+    assert "firstkey audit --list" in wrong.err
+
+
+def test_list_shows_every_rule(clean: Sapling) -> None:
+    """--list is where the ids come from."""
+    lines = audit(clean, "--list").out.decode().splitlines()
+    assert [line.split()[2] for line in lines] == [rule.id for rule in rules.ALL]
+
+
+@pytest.mark.parametrize("no_color,coloured", [("", True), ("1", False)])
+def test_colours_respect_no_color(clean: Sapling, no_color: str, coloured: bool) -> None:
+    """Colours and progress are for a terminal, and not for one whose owner says no (no-color.org)."""
+    master, slave = pty.openpty()
+    environ = {**os.environ, "TERM": "xterm", "NO_COLOR": no_color}
+    argv = [sys.executable, "-m", "firstkey", "audit", "--root", str(clean.root)]
+    with subprocess.Popen(argv, stdout=slave, stderr=subprocess.PIPE, env=environ) as child:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # Linux's way to say that nobody writes any more
+                break
+            shown += part
+        child.communicate(timeout=60)
+    os.close(master)
+    assert b"Fit to share" in shown
+    assert (b"\x1b[32m" in shown) is coloured
+
+
+def test_a_rule_that_cannot_be_checked_is_not_green(clean: Sapling) -> None:
+    """An sshd configuration that sshd rejects makes the verdict unknown, and the exit status 1."""
+    clean.file("/usr/sbin/sshd", "", mode=0o755)
+    clean.file("/etc/ssh/sshd_config", "PermitRootLogin perhaps\n")
+    done = audit(clean, "--json")
+    assert done.status == 1
+    rule = done.rule("root-password-login")
+    assert rule["outcome"] == "unknown"
+    assert rule["unknown"][0]["reason"] in ("sshd-config-invalid", "sshd-missing")
+
+
+def test_hostile_trees_are_told_not_feared(clean: Sapling) -> None:
+    """Pipes, loops of links, names that are no text, a sparse terabyte: no hang, and nothing is missed."""
+    os.mkfifo(clean.path("/home/admin/.bash_history"))
+    os.mkfifo(clean.path("/etc/issue"))
+    clean.link("/root/loop", "loop")
+    clean.link("/root/outside", "/../../../../../../etc")
+    clean.link("/etc/loop", "../etc")
+    clean.file(os.fsdecode(b"/srv/\xff\xfe\n\x1b[2J/.zsh_history"), "secret\n")
+    with open(clean.path("/srv/huge"), "wb") as sparse:
+        sparse.truncate(1 << 40)
+        sparse.seek((1 << 39) + 12345)
+        sparse.write(private_keys.EXAMPLE.encode())
+    broken = "broken:line\n:x:1:1::/:/bin/sh\n\udcff:x\n"
+    clean.file("/etc/passwd", clean.path("/etc/passwd").read_text() + broken)
+    clean.age()
+    before = clean.snapshot()
+    done = audit(clean, "--json")
+    assert done.status == 1
+    assert "Traceback" not in done.err
+    assert done.rule("private-keys")["findings"][0]["path"] == "/srv/huge"
+    assert done.rule("histories")["findings"][0]["path"] == "/srv/\\xff\\xfe\\n\\x1b[2J/.zsh_history"
+    assert len(done.rule("account-files")["findings"]) == 3
+    assert clean.snapshot() == before
+    assert "\x1b[2J" not in audit(clean).out.decode()
+
+
+@pytest.mark.root
+def test_devices_are_not_opened(clean: Sapling) -> None:
+    """A device node in a tree is passed by: opening one can be an act."""
+    os.mknod(clean.path("/root/.bash_history"), 0o600 | stat.S_IFCHR, os.makedev(4, 63))
+    os.mknod(clean.path("/etc/issue"), 0o600 | stat.S_IFBLK, os.makedev(7, 250))
+    done = audit(clean, "--json")
+    assert done.status == 0, done.out
+
+
+def test_unreadable_files_are_unknown(clean: Sapling) -> None:
+    """What this process may not read is no proof that nothing is there."""
+    clean.file("/srv/closed", "x", mode=0)
+    done = audit(clean, "--json", before=POWERLESS if os.geteuid() == 0 else ())
+    assert done.status == 1
+    (doubt,) = done.rule("everything-seen")["unknown"]
+    assert (doubt["path"], doubt["reason"]) == ("/srv/closed", "permission-denied")
+
+
+def test_a_chain_of_directories_is_unknown(clean: Sapling) -> None:
+    """A chain of directories that is deeper than descriptors last ends in a doubt, not in a crash."""
+    fd = os.open(clean.path("/srv") if clean.path("/srv").exists() else clean.root, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=fd)
+        below = os.open("d", os.O_RDONLY, dir_fd=fd)
+        os.close(fd)
+        fd = below
+    os.close(fd)
+    done = audit(clean, "--json")
+    subprocess.run(["rm", "-rf", "--", str(clean.root)], check=True)
+    clean.root.mkdir()
+    assert done.status == 1
+    (doubt,) = done.rule("everything-seen")["unknown"]
+    assert doubt["reason"] == "not-looked-at"
+
+
+def test_links_lead_nowhere_outside(clean: Sapling, tmp_path: Path) -> None:
+    """An absolute link in an image means the image's own file, and never the host's."""
+    outside = tmp_path / "outside"
+    outside.write_text("root:$6$host$hash:19000:0:99999:7:::\n")
+    clean.path("/etc/shadow").unlink()
+    clean.link("/etc/shadow", str(outside))
+    done = audit(clean, "--json", "--rule", "root-password")
+    assert done.rule("root-password")["findings"] == []

@@ -1,0 +1,98 @@
+"""The rules as a whole: one shape, told apart, with examples that prove the check and the remedy."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from sapling import Sapling
+
+from firstkey.image import rules
+from firstkey.image.audit import verdict_of
+from firstkey.image.rule import AMI_TOOLS, CREDENTIALS, FIRST, HISTORIES, LOGS, Rule, by_hand
+from firstkey.image.verdict import ERROR, FINDING, NOTE, PASS, UNKNOWN, WARNING
+
+NEED_SSHD = ("root-password-login", "use-dns")
+# Nothing that is in an image is run, and the package manager's own update is one of its programs.
+NOT_IN_AN_IMAGE = ("ami-tools",)
+
+
+def params(*, mending: bool = False) -> list[object]:
+    """Every rule (that mends in an image); those that ask sshd only where there is one."""
+    return [
+        pytest.param(rule, id=rule.id, marks=[pytest.mark.sshd] if rule.id in NEED_SSHD else [])
+        for rule in rules.ALL
+        if not mending or not (rule.remedy is by_hand or rule.id in NOT_IN_AN_IMAGE)
+    ]
+
+
+def test_rules_are_told_apart() -> None:
+    """Ids are unique words that never change their form; each guideline has a rule."""
+    ids = [rule.id for rule in rules.ALL]
+    assert len(set(ids)) == len(ids) == 39
+    assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", name) for name in ids)
+    assert {rule.guideline for rule in rules.ALL} == set(rules.GUIDELINES)
+    order = list(rules.GUIDELINES)
+    assert [rule.guideline for rule in rules.ALL] == sorted(
+        (rule.guideline for rule in rules.ALL), key=order.index
+    )
+
+
+@pytest.mark.parametrize("rule", rules.ALL, ids=lambda rule: rule.id)
+def test_rule_speaks(rule: Rule) -> None:
+    """Title, severity, stage and prose are there, and say what seal does."""
+    assert rule.severity in (ERROR, WARNING, NOTE)
+    assert rule.stage in (FIRST, LOGS, HISTORIES)
+    assert rule.option in (None, CREDENTIALS, AMI_TOOLS)
+    assert rule.title[0].isalpha()
+    assert not rule.title.endswith(".")
+    assert rule.prose.endswith(".")
+    assert len(rule.prose) > 120
+    assert "seal" in rule.prose or rule.remedy is by_hand
+
+
+@pytest.mark.parametrize("rule", params())
+def test_failing_example_fails(rule: Rule, sapling: Sapling) -> None:
+    """The failing example has a finding (or is unknown, where that is what the rule finds)."""
+    rule.failing(sapling)
+    verdict = verdict_of(rule, sapling.image())
+    assert verdict.outcome == (UNKNOWN if rule.id == "everything-seen" else FINDING), verdict
+    for finding in verdict.findings:
+        assert finding.path.startswith("/") or rule.id == "ami-tools"
+        assert finding.reason.endswith(".")
+        assert finding.remedy
+
+
+@pytest.mark.parametrize("rule", params())
+def test_passing_example_passes(rule: Rule, sapling: Sapling) -> None:
+    """The passing example passes, and there is nothing to mend in it."""
+    rule.passing(sapling)
+    verdict = verdict_of(rule, sapling.image())
+    assert verdict.outcome == PASS, verdict
+    assert rule.remedy(sapling.image()) == []
+
+
+@pytest.mark.parametrize("rule", params(mending=True))
+def test_remedy_mends(rule: Rule, sapling: Sapling) -> None:
+    """The remedy describes itself, makes the failing example pass, and has nothing to do a second time."""
+    rule.failing(sapling)
+    changes = rule.remedy(sapling.image())
+    assert changes
+    for change in changes:
+        assert change.describe().splitlines()[0]
+        assert change.path
+    for change in changes:
+        assert change.apply(sapling.image())
+    assert verdict_of(rule, sapling.image()).outcome == PASS
+    assert rule.remedy(sapling.image()) == []
+
+
+@pytest.mark.parametrize("rule", params(mending=True))
+def test_planned_twice_is_harmless(rule: Rule, sapling: Sapling) -> None:
+    """Changes that were planned and are applied a second time do no harm: a crash may have come between."""
+    rule.failing(sapling)
+    changes = rule.remedy(sapling.image())
+    for _ in range(2):
+        for change in changes:
+            change.apply(sapling.image())
+    assert verdict_of(rule, sapling.image()).outcome == PASS

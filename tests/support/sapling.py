@@ -1,0 +1,78 @@
+"""A small tree for the image tests, which the rules' own examples grow."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from firstkey import config
+from firstkey.boot.site import Site
+from firstkey.events import Entry
+from firstkey.image import audit
+from firstkey.image.subject import Image
+from firstkey.system.accounts import Accounts
+from firstkey.system.tree import Tree
+
+
+class Sapling:
+    """A tree under a directory. Its files are the caller's, so that no test needs root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.trees: list[Tree] = []
+        self.said: list[Entry] = []
+
+    def path(self, path: str) -> Path:
+        return self.root / path.lstrip("/")
+
+    def directory(self, path: str) -> None:
+        self.path(path).mkdir(parents=True, exist_ok=True)
+
+    def file(self, path: str, content: str | bytes = "", *, mode: int = 0o644) -> None:
+        file = self.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content)
+        file.chmod(mode)
+
+    def link(self, path: str, target: str) -> None:
+        self.path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.path(path).symlink_to(target)
+
+    def site(self) -> Site:
+        tree = Tree(str(self.root))
+        self.trees.append(tree)
+        return Site(tree, Accounts(tree), config.load(tree, explicit=None), self.said.append)
+
+    def image(self) -> Image:
+        """The image as it is now: nothing is remembered from before."""
+        return audit.image_of(self.site())
+
+    def paths(self) -> list[bytes]:
+        """Everything in the tree, each directory before what is in it."""
+        walk = os.walk(os.fsencode(self.root))
+        return [os.path.join(where, name) for where, below, files in walk for name in (b"", *below, *files)]
+
+    def age(self) -> None:
+        """Give everything the same old times, so that looking at something would show."""
+        old = 1_000_000_000
+        for path in reversed(self.paths()):
+            os.utime(path, (old, old), follow_symlinks=False)
+
+    def snapshot(self) -> dict[bytes, tuple[object, ...]]:
+        """All that there is to know of each file; of access times, those that reading need not change."""
+        paths = [path.rstrip(b"/") for path in self.paths()]
+        status = {path: os.lstat(path) for path in paths}
+        return {
+            path: (
+                (found.st_mode, found.st_uid, found.st_gid, found.st_ino, found.st_nlink),
+                (found.st_size, found.st_mtime_ns, found.st_ctime_ns),
+                # Listing a directory, as this does itself, and reading a link count as access.
+                found.st_atime_ns if stat.S_ISREG(found.st_mode) else 0,
+            )
+            for path, found in status.items()
+        }
+
+    def close(self) -> None:
+        for tree in self.trees:
+            tree.__exit__()
