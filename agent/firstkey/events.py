@@ -159,6 +159,10 @@ WATCHING = _info("watching", "830b0f5f795448e68f45122883989a23",
 WATCH_NEW_KEY = _notice("watch-new-key", "3a0a968bd0d142a69d2ab9ecd98a22a9",
     "The metadata service offers a new launch key, {fingerprint} ({key_name}).")
 
+# --- images -------------------------------------------------------------------------------------
+SEALED = _notice("sealed", "59d28d97996b49179f63ee1e2f3122b9",
+    "{root} was sealed: {summary}.")
+
 # --- launch keys --------------------------------------------------------------------------------
 KEY_ADDED = _notice("key-added", "d54c009d3b114cc9abb982ee3528482e",
     "Launch key {fingerprint} ({key_name}) now lets {user} in: added to {file}.")

@@ -32,3 +32,18 @@ NOT_THE_RUNNING_SYSTEM = _reason(
     "This would run a program of the image, and nothing in an image is run.",
     "Run the command that is named inside the image (chroot, systemd-nspawn), or on an instance of it.",
 )
+NOT_ASKED_FOR = _reason(
+    "not-asked-for",
+    "Seal does this only when it is asked to.",
+    "Give the option that is named, once you are sure.",
+)
+FOR_A_PERSON = _reason(
+    "for-a-person",
+    "Nothing but a person can mend this.",
+    "Do what firstkey audit says about each finding.",
+)
+STILL_NEEDED = _reason(
+    "still-needed",
+    "It is needed as long as another finding is there.",
+    "Mend the other finding first, and seal again.",
+)

@@ -23,6 +23,7 @@ COMMANDS = {
     "keys": "show which keys the metadata service offers; install nothing",
     "status": "what the last run did, and how things stand now",
     "audit": "check an image, or this system, against the guidelines for sharing it",
+    "seal": "make an image fit to share",
     "config": "the effective settings, each with the file and line it came from",
     "imds": "play the metadata service, for demos, tests and debugging",
     "demo": "show the main job on a scratch root, without root",

@@ -21,8 +21,13 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away, for something else to be printed."""
         if self._is_there:
             print(_CLEAR, end="", file=sys.stderr, flush=True)
+            self._is_there = False
 
     def tell(self, files: int, path: str) -> None:
         """Show how many files were looked at, and where."""

@@ -73,9 +73,13 @@ def chosen(only: Iterable[str] = (), skipped: Iterable[str] = ()) -> list[Rule]:
     return [rule for rule in rules.ALL if (not only or rule.id in only) and rule.id not in skipped]
 
 
-def image_of(site: Site, progress: Callable[[int, str], None] | None = None) -> Image:
+def image_of(
+    site: Site, progress: Callable[[int, str], None] | None = None, *, banner: bool = False
+) -> Image:
     """The image, with every rule's watches: a rule may ask what another's saw."""
-    return Image(site, (watch for rule in rules.ALL for watch in rule.watches), progress=progress)
+    return Image(
+        site, (watch for rule in rules.ALL for watch in rule.watches), progress=progress, banner=banner
+    )
 
 
 def audit(image: Image, wanted: Sequence[Rule]) -> Audit:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey.image import shadow
-from firstkey.image.changes import Write
+from firstkey.image.changes import Write, diff
 from firstkey.image.verdict import Finding, Verdict, not_applicable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def locker(wanted: Callable[[str], bool]) -> Callable[[Image], list[Change]]:
 
     def remedy(image: Image) -> list[Change]:
         found = list(_usable(image, wanted))
-        return [Lock(password.file, password.entry.name) for password in found]
+        return [_lock(image, password) for password in found]
 
     return remedy
 
@@ -51,17 +51,34 @@ class Lock(NamedTuple):
 
     path: str
     name: str
+    mark: str
+    diff: str
 
     def describe(self) -> str:
-        """As passwd(1) would be told."""
-        return f"lock the password of {self.name} in {self.path} (passwd -u {self.name} undoes it)"
+        """How it is undone, and the diff without the password."""
+        undo = f"passwd -u {self.name}" if self.mark == shadow.LOCK else f"taking the {self.mark} away"
+        return f"lock the password of {self.name} in {self.path} ({undo} undoes it)\n{self.diff}"
 
     def apply(self, image: Image) -> str:
         """Rewrite the one line; everything else stays byte for byte."""
         before = image.read(self.path) or b""
-        mark = shadow.LOCK if image.sshd.uses_pam else shadow.NO_LOGIN
-        after = shadow.locked(before, self.name, mark)
-        return Write(self.path, "lock", before, after, 0o640).apply(image) and f"locked with {mark}"
+        state = next((entry.state for entry in shadow.entries(before) if entry.name == self.name), "")
+        if state == shadow.LOCKED:
+            return "was locked already"
+        after = shadow.locked(before, self.name, self.mark)
+        Write(self.path, "lock", before, after, 0o640).apply(image)
+        return f"locked with {self.mark}"
+
+
+def _lock(image: Image, password: Password) -> Lock:
+    name, before, mark = password.entry.name, image.read(password.file) or b"", _mark(image)
+    after = shadow.locked(before, name, mark)
+    return Lock(password.file, name, mark, diff(password.file, shadow.masked(before), shadow.masked(after)))
+
+
+def _mark(image: Image) -> str:
+    """Without PAM, sshd takes ! for a locked account and lets its keys in no more (sshd(8)); * only locks."""
+    return shadow.LOCK if image.sshd.uses_pam else shadow.NO_LOGIN
 
 
 def _usable(image: Image, wanted: Callable[[str], bool]) -> Iterator[Password]:

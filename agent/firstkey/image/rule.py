@@ -53,6 +53,8 @@ class Rule(NamedTuple):
     stage: int = FIRST
     option: str | None = None
     """The option of seal without which the remedy is not applied."""
+    after: str | None = None
+    """The rule whose findings what this one removes would heal: it waits until there are none."""
 
 
 def by_hand(_image: Image) -> list[Change]:

@@ -52,8 +52,10 @@ class Image:
         watches: Iterable[Watch] = (),
         *,
         progress: Callable[[int, str], None] | None = None,
+        banner: bool = False,
     ) -> None:
         self.site = site
+        self.wants_banner = banner
         self.tree = site.tree
         self.accounts = site.accounts
         self.settings = site.config.image

@@ -45,4 +45,5 @@ RULE = Rule(
     failing=_failing,
     passing=_passing,
     stage=LOGS,
+    after="authorized-keys",
 )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from firstkey.image.subject import Image
 
 FILE = "/etc/image-info"
+BANNER = "/etc/motd.d/50-image-info"  # pam_motd(8) shows what is there, the manual's own example aside
 OS_RELEASE = "/etc/os-release"
 HEADER = "# Who made this image. Written by firstkey seal, from [Image] in its configuration.\n"
 NAME = b"PUBLISHER="
@@ -26,15 +27,15 @@ def check(image: Image) -> Verdict:
     """Look for the publisher's name, and whether it is the one that is configured."""
     content = image.read(FILE) or b""
     if image.settings.publisher:
-        if content == readable(image.settings) and not _os_release(image):
+        if not remedy(image):
             return Verdict()
         reason = f"The image does not say that {image.settings.publisher} made it."
         return Verdict((Finding(FILE, reason, "firstkey seal --rule publisher"),))
     if NAME in content:
         return Verdict()
     reason = "The image does not say who made it; users see an account number only."
-    remedy = "Set Publisher= in [Image] of firstkey.conf, then: firstkey seal"
-    return Verdict((Finding(FILE, reason, remedy),))
+    command = "Set Publisher= in [Image] of firstkey.conf, then: firstkey seal"
+    return Verdict((Finding(FILE, reason, command),))
 
 
 def remedy(image: Image) -> list[Change]:
@@ -45,6 +46,8 @@ def remedy(image: Image) -> list[Change]:
     before, after = image.read(FILE), readable(image.settings)
     if before != after:
         made.append(Write(FILE, "say who made the image", before, after))
+    if image.wants_banner:
+        made += _banner(image)
     return [*made, *_os_release(image)]
 
 
@@ -63,6 +66,11 @@ def ami_description(settings: Settings) -> str:
     """Ready for `aws ec2 create-image --description` (255 characters at most, EC2 API reference)."""
     parts = [settings.description, f"by {settings.publisher}" if settings.publisher else "", settings.contact]
     return ", ".join(part for part in parts if part)[:255]
+
+
+def _banner(image: Image) -> list[Change]:
+    before, after = image.read(BANNER), f"{ami_description(image.settings)}\n".encode()
+    return [Write(BANNER, "say at each login who made the image", before, after)] if before != after else []
 
 
 def _os_release(image: Image) -> list[Change]:

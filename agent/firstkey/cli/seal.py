@@ -1,0 +1,162 @@
+"""`firstkey seal`: make the image fit to share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import events
+from firstkey.cli import common
+from firstkey.cli.audit import add_choice, has_colours
+from firstkey.cli.progress import Progress
+from firstkey.errors import UsageError
+from firstkey.image import audit, render, render_seal, seal, shells
+from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
+from firstkey.image.rules import histories, publisher
+from firstkey.system import lock, processes
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.image.rule import Rule
+    from firstkey.image.seal import Outcome, Plan, Sealing
+    from firstkey.image.subject import Image
+
+LOCK_SECONDS = 30.0
+
+EPILOG = """\
+A plan is made first (--dry-run shows it, with diffs, and changes nothing), then each step is done and told,
+then everything is audited again. Private keys and credentials are taken out only with --remove-credentials.
+On the running system this is the last thing that one runs: it takes away every way in that was there.
+
+exit status: 0 all was done and the image is fit to share; 1 a step failed, or something is still found.
+"""
+
+CUTS_OFF = """\
+This is the running system. Sealing it takes away the ways in that there are now:
+  - the authorized keys of every account, yours too;
+  - the SSH host keys, without which sshd takes no new connection until the next boot makes new ones;
+  - every password, which is locked;
+  - every interactive shell ({number} now), which is ended before it can write its history.
+Afterwards, stop the instance or make the image, and do nothing else."""
+
+
+class Task(NamedTuple):
+    """One call of the command."""
+
+    site: Site
+    wanted: Sequence[Rule]
+    args: argparse.Namespace
+    progress: Progress
+
+    def image(self) -> Image:
+        """The image as it is now."""
+        return audit.image_of(self.site, self.progress.tell, banner=self.args.banner)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there are people and services at work on it."""
+        return self.site.tree.is_running_system
+
+    @property
+    def ends_shells(self) -> bool:
+        """Whether shells must be kept from writing their histories back."""
+        return self.is_live and histories.RULE in self.wanted
+
+
+def main(argv: Sequence[str]) -> int:
+    """Plan, apply, audit again; returns the exit status."""
+    args = _arguments(argv)
+    wanted = audit.chosen(args.rule, args.skip)
+    with common.opened(args, common.voice(args)) as site:
+        common.require_root(site, "sealing")
+        with Progress(wanted=not (args.quiet or args.json)) as progress:
+            return _run(Task(site, wanted, args, progress))
+
+
+def _run(task: Task) -> int:
+    planned = seal.plan(task.image(), task.wanted, _options(task.args))
+    task.progress.clear()
+    if task.args.json and task.args.dry_run:
+        print(json.dumps(render_seal.plan_json(planned), indent=1))
+    elif not task.args.json and not task.args.quiet:
+        print(render_seal.plan(planned, diffs=task.args.dry_run), end="", flush=True)
+    if task.args.dry_run:
+        return 0
+    _confirm(task)
+    alone = lock.held(task.site.tree, seconds=LOCK_SECONDS) if task.is_live else nullcontext()
+    with alone:
+        done = _carry_out(task, planned)
+    _tell(task, done)
+    if task.ends_shells:
+        _end_own_shells()
+    return 0 if done.is_fit else 1
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    made = common.parser("seal", "Make an image fit to share.", epilog=EPILOG)
+    common.with_json(common.with_dry_run(made))
+    add_choice(made)
+    made.add_argument(
+        f"--{CREDENTIALS}", action="store_true", help="also remove private keys, credentials and access keys"
+    )
+    made.add_argument(f"--{AMI_TOOLS}", action="store_true", help="also update the AMI tools")
+    made.add_argument("--banner", action="store_true", help="also say at each login who made the image")
+    made.add_argument("-y", "--yes", action="store_true", help="seal the running system without asking")
+    return made.parse_args(argv)
+
+
+def _options(args: argparse.Namespace) -> list[str]:
+    return [name for name in (CREDENTIALS, AMI_TOOLS) if getattr(args, name.replace("-", "_"))]
+
+
+def _confirm(task: Task) -> None:
+    """On the running system, say what will cut the operator off, and ask."""
+    if not task.is_live or task.args.yes:
+        return
+    if not sys.stdin.isatty():
+        message = "sealing the running system takes away every way in, and nobody is there to be asked"
+        raise UsageError(message, hint="Give --yes, if it is meant; --dry-run shows what would be done")
+    found = shells.interactive()
+    print(CUTS_OFF.format(number=len(found.others) + len(found.own)), file=sys.stderr)
+    print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip() != "yes":
+        raise UsageError("nothing was changed", hint="Type yes, in full, to seal")
+
+
+def _carry_out(task: Task, planned: Plan) -> Sealing:
+    def tell(outcome: Outcome) -> None:
+        task.progress.clear()
+        if not task.args.json:
+            print(render_seal.outcome(outcome, colours=has_colours()), end="", flush=True)
+
+    def quiet() -> None:
+        if task.ends_shells:
+            shells.end(shells.interactive().others)
+
+    return seal.carry_out(planned, task.image, task.wanted, tell, before_histories=quiet)
+
+
+def _tell(task: Task, done: Sealing) -> None:
+    task.progress.clear()
+    root = task.site.tree.root
+    task.site.say(events.SEALED(root=root, summary=render_seal.one_line(done)))
+    if task.args.json:
+        print(json.dumps(render_seal.sealing_json(done), indent=1))
+        return
+    print(f"\n{render_seal.summary(done)}", end="")
+    print(render.text(done.after, colours=has_colours(), everything=task.args.verbose), end="")
+    description = publisher.ami_description(task.site.config.image)
+    if description:
+        print(f"\nFor the AMI's description: {description}")
+
+
+def _end_own_shells() -> None:
+    """The last act: the shells that this was started from would write their histories when they end."""
+    sys.stdout.flush()
+    processes.outlive_terminal()
+    shells.end(shells.interactive().own)

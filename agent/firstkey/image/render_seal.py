@@ -1,0 +1,127 @@
+"""Sealing as text for people, and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from firstkey.events import visibly
+from firstkey.image import seal
+from firstkey.image.changes import shown
+from firstkey.image.formats import as_json, path_json
+from firstkey.image.render import GREEN, RED, YELLOW, Painter
+
+if TYPE_CHECKING:
+    from firstkey.image.seal import Left, Outcome, Plan, Sealing, Step
+    from firstkey.reasons import Refusal
+
+_COLOURS = {seal.DONE: GREEN, seal.FAILED: RED, seal.LEFT: YELLOW}
+
+
+def plan(planned: Plan, *, diffs: bool) -> str:
+    """What is to be done, in order, and what is not; with `diffs`, what becomes of each file."""
+    return "".join(f"{line}\n" for line in _plan(planned, diffs=diffs))
+
+
+def _plan(planned: Plan, *, diffs: bool) -> Iterator[str]:
+    yield f"Plan: {_steps(len(planned.steps))}" + (":" if planned.steps else "; there is nothing to mend.")
+    rule = None
+    for step in planned.steps:
+        if step.rule is not rule:
+            rule = step.rule
+            yield f"  {rule.title} [{rule.id}]"
+        first, *others = step.change.describe().splitlines()
+        yield f"    - {first}"
+        yield from (f"        {line}" for line in others if diffs)
+    yield from _left(planned.left)
+
+
+def _left(left: tuple[Left, ...]) -> Iterator[str]:
+    if left:
+        yield "Left as it is:"
+    for entry in left:
+        yield f"  {entry.rule.title} [{entry.rule.id}]"
+        yield from _refusal(entry.refusal)
+
+
+def _refusal(refusal: Refusal) -> Iterator[str]:
+    yield f"      {visibly(refusal.detail)} ({refusal.reason.code})"
+    yield f"      What to do: {refusal.reason.remedy}"
+
+
+def outcome(done: Outcome, *, colours: bool) -> str:
+    """What became of one step."""
+    mark = Painter(colours=colours).paint(f"{done.result:6}", _COLOURS[done.result])
+    first = _first_line(done.step)
+    if done.refusal is None:
+        return f"  {mark}  {first}: {visibly(done.detail)}\n"
+    return f"  {mark}  {first}\n" + "".join(f"  {line}\n" for line in _refusal(done.refusal))
+
+
+def summary(done: Sealing) -> str:
+    """How it ended, and what overwriting cannot promise where there was any."""
+    lines = [seal.OVERWRITING] if done.has_overwritten else []
+    counts = {result: _count(done, result) for result in (seal.DONE, seal.FAILED, seal.LEFT)}
+    said = f"{_steps(counts[seal.DONE])} done, {counts[seal.FAILED]} failed, {counts[seal.LEFT]} left"
+    return "".join(f"{line}\n\n" for line in [*lines, f"{said}. The rules were asked again:"])
+
+
+def one_line(done: Sealing) -> str:
+    """The same for the journal."""
+    fit = "fit to share" if done.is_fit else "not fit to share"
+    return f"{_steps(_count(done, seal.DONE))} done, {_count(done, seal.FAILED)} failed; {fit}"
+
+
+def _count(done: Sealing, result: str) -> int:
+    return sum(outcome.result == result for outcome in done.outcomes)
+
+
+def _steps(number: int) -> str:
+    return "1 step" if number == 1 else f"{number} steps"
+
+
+def _first_line(step: Step) -> str:
+    return step.change.describe().splitlines()[0]
+
+
+# --- for programs ---------------------------------------------------------------------------------
+
+
+def plan_json(planned: Plan) -> dict[str, Any]:
+    """What `seal --dry-run --json` prints."""
+    return {
+        "version": 1,
+        "dry_run": True,
+        "steps": [_step_json(step) for step in planned.steps],
+        "left": [_left_json(entry) for entry in planned.left],
+    }
+
+
+def sealing_json(done: Sealing) -> dict[str, Any]:
+    """What `seal --json` prints; `audit` is as `audit --json` has it."""
+    return {
+        "version": 1,
+        "dry_run": False,
+        "fit": done.is_fit,
+        "steps": [
+            {
+                **_step_json(entry.step),
+                "result": entry.result,
+                "detail": shown(entry.detail),
+                "reason": entry.refusal.reason.code if entry.refusal else None,
+            }
+            for entry in done.outcomes
+        ],
+        "left": [_left_json(entry) for entry in done.left],
+        "audit": as_json(done.after),
+    }
+
+
+def _step_json(step: Step) -> dict[str, Any]:
+    first, _, diff = step.change.describe().partition("\n")
+    return {"rule": step.rule.id, **path_json(step.change.path), "change": first, "diff": diff}
+
+
+def _left_json(entry: Left) -> dict[str, Any]:
+    why = entry.refusal
+    return {"rule": entry.rule.id, "reason": why.reason.code, "detail": shown(why.detail)}
