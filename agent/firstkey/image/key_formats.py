@@ -37,9 +37,7 @@ _PBES = (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x06\x0a\x2a\x86\x48\x86
 
 
 def pem(content: bytes, place: int) -> str | None:
-    """Judge `PRIVATE KEY` in a text: PEM of every kind, PGP, SSH.com's and the protocol-1 format."""
-    if content.startswith(_SSH1, max(0, place - 4)):
-        return "an SSH protocol-1 private key"
+    """Judge `PRIVATE KEY` in a text: PEM of every kind, PGP, and SSH.com's format."""
     start = content.rfind(b"---- BEGIN ", 0, place)
     if start >= 0 and content.startswith(_SSH2, start) and _has_body(content[place:]):
         return "a private key in SSH.com's format"
@@ -142,6 +140,11 @@ def _behind(head: bytes, place: int, width: int) -> int:
     return place + width + int.from_bytes(head[place : place + width], "big")
 
 
+def ssh1(_head: bytes) -> str | None:
+    """The protocol-1 format (ssh-keygen of before 2017) starts with a line of its own."""
+    return "an SSH protocol-1 private key"
+
+
 def putty(head: bytes) -> str | None:
     """Judge a file that starts like PuTTY's."""
     return "a private key (PuTTY)" if b"\nPrivate-Lines:" in head else None
@@ -168,6 +171,7 @@ KEYS = (
     Needle(KIND, b"PRIVATE KEY", pem, everywhere=True),
     Needle(KIND, b"LS0tLS1CRUdJTi", base64_pem),
     Headed(KIND, (b"PuTTY-User-Key-File-",), putty),
+    Headed(KIND, (_SSH1,), ssh1),
     Headed(KIND, (b"\x30",), der),
     Headed(KIND, (b"(", b"Created: ", b"Key: (", b"Description: "), gnupg),
     Headed(STORE, (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"), java),

@@ -37,16 +37,25 @@ def is_self_signed_pair(certificate: bytes, key: bytes) -> bool:
 
 def _essence(public: bytes) -> bytes:
     """What of the public key is in the private one too: RSA's modulus, or the point of a curve."""
-    bits = next(field for tag, field in _children(public) if tag == _BIT_STRING)[1:]
+    bits = _of_kind(_BIT_STRING, public)[1:]
     if bits[:1] == b"\x30":
-        bits = next(field for tag, field in _children(_first(bits)) if tag == _INTEGER)
+        bits = _of_kind(_INTEGER, _first(bits))
     if len(bits) < _SHORTEST:
         raise ValueError("there is no such short key")
     return bits
 
 
+def _of_kind(wanted: int, content: bytes) -> bytes:
+    for tag, field in _children(content):
+        if tag == wanted:
+            return field
+    raise ValueError("no such value is in it")
+
+
 def _first(content: bytes) -> bytes:
-    return next(_children(content))[1]
+    for _, field in _children(content):
+        return field
+    raise ValueError("nothing is in it")
 
 
 def _children(content: bytes) -> Iterator[tuple[int, bytes]]:

@@ -39,13 +39,15 @@ def link(directory: Directory, name: str, target: str) -> None:
 
 
 def empty(directory: Directory, name: str) -> None:
-    """Leave nothing in the regular file `name`, which keeps its owner, mode and label.
+    """Leave nothing in the regular file `name`, if it is there; it keeps its owner, mode and label.
 
     It is emptied in place, since a program may be writing to it; one that has other names as well is
     replaced, since those may not be meant.
     """
     found = directory.status(name)
-    if found is None or not stat.S_ISREG(found.st_mode):
+    if found is None:
+        return
+    if not stat.S_ISREG(found.st_mode):
         raise FirstkeyError(
             f"{directory.join(name)} is not a regular file", reason=reasons.NOT_A_REGULAR_FILE
         )

@@ -47,7 +47,7 @@ class Sshd:
         self._known: dict[tuple[str, str], Meaning] = {}
 
     def meaning(self, user: str, client: str = ANY_CLIENT) -> Meaning:
-        """The effective configuration for a login of `user` from `client` (sshd -T -C); sshd is asked once."""
+        """The effective configuration when `user` logs in from `client` (sshd -T -C); sshd is asked once."""
         if (user, client) not in self._known:
             self._known[user, client] = self._meaning(user, client)
         return self._known[user, client]

@@ -1,0 +1,226 @@
+"""Private keys by content: what real programs write is found, wherever it stands; mentions are not."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from sapling import Sapling
+
+from firstkey.image import key_formats, x509
+from firstkey.image.audit import verdict_of
+from firstkey.image.examples import pem
+from firstkey.image.rules import private_keys
+
+OPENSSL = shutil.which("openssl")
+needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="needs openssl")
+
+
+def run(*argv: str | Path, stdin: bytes = b"") -> bytes:
+    """What the program prints."""
+    return subprocess.run([str(word) for word in argv], input=stdin, capture_output=True, check=True).stdout
+
+
+def ssh_key(directory: Path, *options: str) -> bytes:
+    """A new private key, in the format that the options ask for."""
+    run("ssh-keygen", "-q", "-f", directory / "key", "-C", "c", *options)
+    return (directory / "key").read_bytes()
+
+
+def found(sapling: Sapling, content: bytes, path: str = "/srv/some/file") -> str | None:
+    """What the rule says of a file with that content."""
+    sapling.file(path, content)
+    findings = verdict_of(private_keys.RULE, sapling.image()).findings
+    return findings[0].reason if findings else None
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+SSH = {
+    "OpenSSH, ed25519": ["-t", "ed25519", "-N", ""],
+    "OpenSSH, ecdsa": ["-t", "ecdsa", "-N", ""],
+    "OpenSSH, rsa": ["-t", "rsa", "-b", "2048", "-N", ""],
+    "OpenSSH, encrypted": ["-t", "ed25519", "-N", "secret"],
+    "PEM, rsa": ["-t", "rsa", "-b", "2048", "-N", "", "-m", "PEM"],
+    "PEM, encrypted": ["-t", "rsa", "-b", "2048", "-N", "secret", "-m", "PEM"],
+    "PEM, ecdsa": ["-t", "ecdsa", "-N", "", "-m", "PEM"],
+    "PKCS#8": ["-t", "rsa", "-b", "2048", "-N", "", "-m", "PKCS8"],
+    "PKCS#8, encrypted": ["-t", "rsa", "-b", "2048", "-N", "secret", "-m", "PKCS8"],
+}
+
+
+@pytest.mark.parametrize("options", SSH.values(), ids=SSH)
+def test_what_ssh_keygen_writes(sapling: Sapling, tmp_path: Path, options: list[str]) -> None:
+    """Every format that ssh-keygen writes a private key in."""
+    assert "PEM" in str(found(sapling, ssh_key(tmp_path, *options)))
+
+
+@needs_openssl
+def test_what_openssl_writes(sapling: Sapling, tmp_path: Path) -> None:
+    """DER in all its forms, and PKCS#12 with a key; certificates and public keys are no secrets."""
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    run(
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        key,
+        "-out",
+        cert,
+        "-subj",
+        "/CN=x",
+    )
+    run("openssl", "ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", tmp_path / "ec.pem")
+    secrets = {
+        "RSA private key (DER)": run("openssl", "rsa", "-in", key, "-outform", "DER", "-traditional"),
+        "private key (PKCS#8, DER)": run(
+            "openssl", "pkcs8", "-topk8", "-nocrypt", "-in", key, "-outform", "DER"
+        ),
+        "encrypted private key": run(
+            "openssl", "pkcs8", "-topk8", "-in", key, "-outform", "DER", "-passout", "pass:secret"
+        ),
+        "EC private key (DER)": run("openssl", "ec", "-in", tmp_path / "ec.pem", "-outform", "DER"),
+        "key store (PKCS#12)": run(
+            "openssl", "pkcs12", "-export", "-inkey", key, "-in", cert, "-passout", "pass:secret"
+        ),
+    }
+    for what, content in secrets.items():
+        assert what in str(found(sapling, content)), what
+    harmless = {
+        "certificate": cert.read_bytes(),
+        "certificate (DER)": run("openssl", "x509", "-in", cert, "-outform", "DER"),
+        "public key": run("openssl", "rsa", "-in", key, "-pubout"),
+        "public key (DER)": run("openssl", "rsa", "-in", key, "-pubout", "-outform", "DER"),
+        "store of certificates": run(
+            "openssl", "pkcs12", "-export", "-nokeys", "-in", cert, "-passout", "pass:secret"
+        ),
+    }
+    for what, content in harmless.items():
+        assert found(sapling, content) is None, what
+
+
+PUTTY = b"""PuTTY-User-Key-File-3: ssh-ed25519\r
+Encryption: none\r
+Comment: c\r
+Public-Lines: 2\r
+AAAAC3NzaC1lZDI1NTE5AAAAIJ1hsZ3v\r
+Private-Lines: 1\r
+AAAAIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\r
+"""
+SSH2 = """---- BEGIN SSH2 {} PRIVATE KEY ----
+Comment: "c"
+P2/56wAAAi4AAAA3aWYtbW9kbntzaWdue3JzYS1wa2NzMS1zaGExfSxlbmNyeXB0e3Jz
+---- END SSH2 {} PRIVATE KEY ----
+"""
+OTHERS = {
+    "PuTTY": PUTTY,
+    "GnuPG, canonical": b"(21:protected-private-key(3:rsa(1:n257:",
+    "GnuPG, extended": b"Created: 20240101T000000\nKey: (protected-private-key (ecc (curve Ed25519)\n",
+    "SSH.com": SSH2.format("ENCRYPTED", "ENCRYPTED").encode(),
+    "SSH protocol 1": b"SSH " + b"PRIVATE KEY FILE FORMAT 1.1\n\0\0\0\0\0",
+    "JKS": b"\xfe\xed\xfe\xed\0\0\0\2\0\0\0\1\0\0\0\1\0\5alias" + bytes(8) + b"\0\0\0\4key.",
+    "JCEKS, a certificate before": b"\xce\xce\xce\xce\0\0\0\2\0\0\0\2"
+     b"\0\0\0\2\0\1a" + bytes(8) + b"\0\5X.509\0\0\0\3cer"
+    + b"\0\0\0\1\0\1b" + bytes(8) + b"\0\0\0\4key.",
+    "KeePass": b"\x03\xd9\xa2\x9a\x67\xfb\x4b\xb5rest of it",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
+def test_what_others_write(sapling: Sapling, content: bytes) -> None:
+    """PuTTY, GnuPG, SSH.com, Java and KeePass; each after its maker's description."""
+    assert found(sapling, content) is not None
+
+
+# --- keys inside of something else ----------------------------------------------------------------
+
+KEY = private_keys.EXAMPLE
+WRAPPED = {
+    "alone": KEY,
+    "CRLF": KEY.replace("\n", "\r\n"),
+    "in JSON": json.dumps({"type": "service_account", "private_key": KEY}),
+    "twice in JSON": json.dumps(json.dumps({"private_key": KEY})),
+    "in YAML": "key: |\n" + "".join(f"    {line}\n" for line in KEY.splitlines()),
+    "in a shell script": "echo '" + KEY.replace("\n", "\\n") + "' > key",
+    "in Python": "\n".join(f'    "{line}\\n"' for line in KEY.splitlines()),
+    "quoted mail": "".join(f"> {line}\n" for line in KEY.splitlines()),
+    "in base64": "data: " + base64.b64encode(KEY.encode()).decode(),
+    "in base64, in lines": "key: !!binary |\n" + base64.encodebytes(KEY.encode()).decode(),
+    "behind a lot": "x" * 1_000_000 + KEY,
+    "across a block": "x" * (256 * 1024 - 20) + KEY,
+    "across a block, in the body": "x" * (256 * 1024 - 60) + KEY,
+    "across a later block": "x" * (256 * 1024 * 3 - 8 * 1024 * 2 - 17) + KEY,
+    "behind another mention": "-----BEGIN PRIVATE KEY-----\n...\n" * 1000 + KEY,
+    "in a binary": "\x7fELF\0\0\0" + KEY + "\0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", WRAPPED.values(), ids=WRAPPED)
+def test_a_key_inside_of_something(sapling: Sapling, content: str) -> None:
+    """A key is found wherever it stands in a file."""
+    assert found(sapling, content.encode("latin-1")) is not None
+
+
+MENTIONS = {
+    "a placeholder": pem("RSA PRIVATE KEY", "..."),
+    "words": pem("PRIVATE KEY", "insert the key that you got by mail here and nothing else, thank you"),
+    "a format": "if line == '-----BEGIN PRIVATE KEY-----': parse_the_private_key_that_follows_in_base64()",
+    "x's": pem("PRIVATE KEY", "X" * 64),
+    "a public key": pem("PUBLIC KEY", "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="),
+    "strings of a program": "-----BEGIN RSA PRIVATE KEY-----\0-----BEGIN EC PRIVATE KEY-----\0SSL_CTX_use_x",
+    "a certificate request": pem("CERTIFICATE REQUEST", "MIIBfjCCASOgAwIBAgIUfaGiYvA8lj6zDJ5EGlR"),
+    "empty JKS": "\xfe\xed\xfe\xed\0\0\0\2\0\0\0\0",
+    "a smart card's key": "(20:shadowed-private-key(3:rsa",
+    "digits": "00000000000000000000000000",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", MENTIONS.values(), ids=MENTIONS)
+def test_a_mention_is_no_key(sapling: Sapling, content: str) -> None:
+    """Documentation, programs and empty forms are left in peace."""
+    assert found(sapling, content.encode("latin-1")) is None
+
+
+def test_firstkeys_own_code_is_no_leak(sapling: Sapling) -> None:
+    """An image with firstkey in it, outside of any package and compiled too, is clean of what it finds."""
+    agent = Path(__file__).parents[2] / "agent"
+    shutil.copytree(agent, sapling.path("/opt/firstkey"))
+    run("python3", "-m", "compileall", "-q", sapling.path("/opt/firstkey"))
+    image = sapling.image()
+    for kind in (key_formats.KIND, key_formats.STORE, "access-key", "history"):
+        assert image.sightings(kind) == ()
+
+
+# --- the system's own -----------------------------------------------------------------------------
+
+
+@needs_openssl
+@pytest.mark.parametrize("kind", ["rsa:2048", "ec"])
+def test_snake_oil_is_told_from_a_real_key(sapling: Sapling, tmp_path: Path, kind: str) -> None:
+    """What ssl-cert made is known by its certificate; a real key in its place is a finding."""
+    options = ["-pkeyopt", "ec_paramgen_curve:prime256v1"] if kind == "ec" else []
+    argv = ["openssl", "req", "-x509", "-newkey", kind, *options, "-nodes", "-subj", "/CN=host"]
+    run(*argv, "-keyout", tmp_path / "a.key", "-out", tmp_path / "a.pem")
+    run(*argv, "-keyout", tmp_path / "b.key", "-out", tmp_path / "b.pem")
+    key, certificate = "/etc/ssl/private/ssl-cert-snakeoil.key", "/etc/ssl/certs/ssl-cert-snakeoil.pem"
+    sapling.file(certificate, (tmp_path / "a.pem").read_bytes())
+    assert found(sapling, (tmp_path / "a.key").read_bytes(), key) is None
+    assert found(sapling, (tmp_path / "b.key").read_bytes(), key) is not None
+
+
+def test_broken_certificates_prove_nothing() -> None:
+    """Whatever stands where a certificate should be, the answer is no, and not an error."""
+    for content in (
+        b"",
+        b"x",
+        pem("CERTIFICATE", "AAAA").encode(),
+        pem("CERTIFICATE", "MIIBfjCCASOgAw").encode(),
+    ):
+        assert not x509.is_self_signed_pair(content, KEY.encode())

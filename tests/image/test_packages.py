@@ -1,0 +1,224 @@
+"""What belongs to a package: read from the package manager's records, and never believed of a path alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import shutil
+import sqlite3
+import struct
+import subprocess
+from pathlib import Path
+
+import pytest
+from sapling import Sapling
+
+from firstkey import image_reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image import rpm
+from firstkey.image.audit import verdict_of
+from firstkey.image.rules import ami_tools, private_keys
+
+KEY = private_keys.EXAMPLE.encode()
+PLACE = "/usr/share/doc/tls/test key.pem"
+
+
+def outcome(sapling: Sapling) -> str:
+    """What the rule about private keys says."""
+    return verdict_of(private_keys.RULE, sapling.image()).outcome
+
+
+def md5(content: bytes) -> str:
+    """As dpkg's records have it."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def test_dpkg_files(sapling: Sapling) -> None:
+    """A file as the package brought it passes; another in its place does not, nor does one beside it."""
+    sapling.file(PLACE, KEY)
+    sapling.file("/var/lib/dpkg/info/tls:amd64.md5sums", f"{md5(KEY)}  usr/share/doc/tls/test key.pem\n")
+    sapling.file("/var/lib/dpkg/info/tls:amd64.list", f"/.\n/usr\n{PLACE}\n")
+    verdict = verdict_of(private_keys.RULE, sapling.image())
+    assert verdict.outcome == "pass"
+    assert verdict.remark == "1 file is left out: as the package brought it (tls)."
+    sapling.file(PLACE, KEY.replace(b"\n", b"\n\n"))
+    assert outcome(sapling) == "finding"
+    sapling.file(PLACE, KEY)
+    sapling.file("/usr/share/doc/tls/mine.pem", KEY)
+    assert [found.path for found in verdict_of(private_keys.RULE, sapling.image()).findings] == [
+        "/usr/share/doc/tls/mine.pem"
+    ]
+
+
+def test_dpkg_conffiles_and_merged_usr(sapling: Sapling) -> None:
+    """Configuration files have their digests in the status file; /lib is /usr/lib to some packages."""
+    sapling.file("/etc/tls/default.pem", KEY)
+    sapling.file(
+        "/var/lib/dpkg/status",
+        "Package: tls\nStatus: install ok installed\nConffiles:\n"
+        f" /etc/tls/other.conf {'0' * 32}\n /etc/tls/default.pem {md5(KEY)}\nVersion: 1\n",
+    )
+    sapling.file("/usr/lib/tls/test.pem", KEY)
+    sapling.file("/var/lib/dpkg/info/tls.md5sums", f"{md5(KEY)}  lib/tls/test.pem\n")
+    assert outcome(sapling) == "pass"
+    sapling.file("/etc/tls/default.pem", KEY + b"# changed\n")
+    assert outcome(sapling) == "finding"
+
+
+def test_compiled_python_counts_as_its_source(sapling: Sapling) -> None:
+    """Python's own copies of a package's file are that file, unless there is another key in them."""
+    source = b"KEY = '''\n" + KEY + b"'''\n"
+    sapling.file("/usr/lib/python3/tls.py", source)
+    sapling.file("/var/lib/dpkg/info/tls.md5sums", f"{md5(source)}  usr/lib/python3/tls.py\n")
+    place = "/usr/lib/python3/__pycache__/tls.cpython-311.pyc"
+    sapling.file(place, b"\xa7\r\r\n\0\0\0\0" + KEY)
+    assert outcome(sapling) == "pass"
+    sapling.file(place, b"\xa7\r\r\n\0\0\0\0" + KEY.replace(b"MC4CAQ", b"MC4CAR"))
+    assert outcome(sapling) == "finding"
+
+
+def test_apk_files(sapling: Sapling) -> None:
+    """Alpine's records have a sha1 for each file."""
+    value = base64.b64encode(hashlib.sha1(KEY, usedforsecurity=False).digest()).decode()
+    sapling.file(PLACE, KEY)
+    sapling.file(
+        "/lib/apk/db/installed",
+        f"P:tls\nV:1\nF:usr/share/doc/tls\nR:other\nZ:Q1AAAA\nR:test key.pem\na:0:0:644\nZ:Q1{value}\n\n",
+    )
+    assert outcome(sapling) == "pass"
+    sapling.file(PLACE, KEY + b"\n")
+    assert outcome(sapling) == "finding"
+
+
+# --- rpm ------------------------------------------------------------------------------------------
+
+
+def header(**tags: list[str] | list[int]) -> bytes:
+    """A package's header as rpm's database holds it: count and length, an index, the data."""
+    index, data = b"", b""
+    for name, values in tags.items():
+        number = getattr(rpm, name)
+        if isinstance(values[0], int):
+            data += b"\0" * (-len(data) % 4)
+            kind, raw = 4, struct.pack(f">{len(values)}I", *values)
+        else:
+            kind = 6 if name in ("NAME", "VERSION", "RELEASE") else 8
+            raw = b"".join(str(value).encode() + b"\0" for value in values)
+        index += struct.pack(">IIiI", number, kind, len(data), len(values))
+        data += raw
+    return struct.pack(">II", len(tags), len(data)) + index + data
+
+
+def write_database(sapling: Sapling, *blobs: bytes) -> None:
+    """A database as rpm lays it out."""
+    sapling.directory("/var/lib/rpm")
+    with sqlite3.connect(sapling.path("/var/lib/rpm/rpmdb.sqlite")) as connection:
+        connection.execute(
+            "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)"
+        )
+        connection.executemany("INSERT INTO Packages (blob) VALUES (?)", [(blob,) for blob in blobs])
+    connection.close()
+
+
+def tls_header() -> bytes:
+    """The header of a package with a key in it."""
+    return header(
+        NAME=["tls"], VERSION=["1.2"], RELEASE=["3"],
+        FILE_DIGESTS=["", hashlib.sha256(KEY).hexdigest()], DIRECTORY_INDEXES=[1, 0],
+        BASE_NAMES=["tls", "test key.pem"], DIRECTORY_NAMES=["/usr/share/doc/tls/", "/usr/share/doc/"],
+        DIGEST_ALGORITHM=[8],
+    )  # fmt: skip
+
+
+def test_rpm_files(sapling: Sapling) -> None:
+    """Rpm's database is read without rpm, and left as it is."""
+    sapling.file(PLACE, KEY)
+    write_database(sapling, header(NAME=["other"], VERSION=["1"], RELEASE=["1"]), tls_header())
+    sapling.age()
+    before = sapling.snapshot()
+    assert outcome(sapling) == "pass"
+    assert sapling.image().packages.version("tls") == "1.2-3"
+    after = sapling.snapshot()
+    assert [path for path in before if before[path][:2] != after[path][:2]] == []
+    assert before.keys() == after.keys()
+    sapling.file(PLACE, KEY + b"\n")
+    assert outcome(sapling) == "finding"
+
+
+@pytest.mark.parametrize("name", ["Packages", "rpmdb.sqlite"])
+def test_an_unreadable_rpm_database_is_a_doubt(sapling: Sapling, name: str) -> None:
+    """A key that may be a package's own is told, with the reason why that is not known."""
+    sapling.file(PLACE, KEY)
+    sapling.file(f"/var/lib/rpm/{name}", b"\0" * 4096)
+    verdict = verdict_of(private_keys.RULE, sapling.image())
+    assert verdict.outcome == "finding"
+    assert verdict.doubts[0].refusal.reason is image_reasons.PACKAGES_UNKNOWN
+
+
+@pytest.mark.parametrize("length", [0, 7, 40, 200])
+def test_a_damaged_header_is_refused(length: int) -> None:
+    """A header that is cut off anywhere is an error with a reason, never a wrong answer."""
+    with pytest.raises(FirstkeyError) as caught:
+        rpm.header(tls_header()[:length])
+    assert caught.value.reason is image_reasons.PACKAGES_UNKNOWN
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (shutil.which("rpmbuild") and shutil.which("rpm")),
+    reason="needs rpm and rpmbuild, which make a real database",
+)
+def test_a_database_that_rpm_made(sapling: Sapling, tmp_path: Path) -> None:
+    """The records of a real package that a real rpm installed."""
+    spec = tmp_path / "tls.spec"
+    spec.write_text(
+        "Name: tls\nVersion: 1.2\nRelease: 3\nSummary: test\nLicense: none\nBuildArch: noarch\n"
+        "%description\ntest\n%install\nmkdir -p %{buildroot}/usr/share/tls\n"
+        f"cp {tmp_path}/key %{{buildroot}}/usr/share/tls/test.pem\n%files\n/usr/share/tls/test.pem\n"
+    )
+    (tmp_path / "key").write_bytes(KEY)
+    subprocess.run(
+        ["rpmbuild", "-bb", "--define", f"_topdir {tmp_path}/build", str(spec)],
+        check=True,
+        capture_output=True,
+    )
+    (package,) = (tmp_path / "build" / "RPMS").rglob("*.rpm")
+    sapling.directory("/var/lib/rpm")
+    database = ["--dbpath", str(sapling.path("/var/lib/rpm")), "--define", "_db_backend sqlite"]
+    subprocess.run(["rpm", *database, "--initdb"], check=True, capture_output=True)
+    subprocess.run(
+        ["rpm", *database, "--install", "--justdb", "--nodeps", "--noscripts", str(package)],
+        check=True,
+        capture_output=True,
+    )
+    sapling.file("/usr/share/tls/test.pem", KEY)
+    assert sapling.image().packages.version("tls") == "1.2-3"
+    assert outcome(sapling) == "pass"
+
+
+# --- the AMI tools --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "older,newer",
+    [("1.5.7-1", "1.5.19-1"), ("1.4", "1.4.0.9"), ("1.5~rc1", "1.5"), ("1.5", "1.5a"), ("9", "10")],
+)
+def test_versions_are_compared_by_number(older: str, newer: str) -> None:
+    """As package managers have it."""
+    assert ami_tools.ordered(older) < ami_tools.ordered(newer)
+
+
+def test_ami_tools_of_amazon_linux(sapling: Sapling) -> None:
+    """The version is rpm's, the newest what the repositories' lists in yum's cache name; none is unknown."""
+    import gzip
+
+    write_database(sapling, header(NAME=["aws-amitools-ec2"], VERSION=["1.5.13"], RELEASE=["1.2.amzn2"]))
+    assert verdict_of(ami_tools.RULE, sapling.image()).outcome == "unknown"
+    primary = (
+        '<package><name>aws-amitools-ec2</name><version epoch="0" ver="1.5.19" rel="1.amzn2"/></package>'
+    )
+    listed = "/var/cache/yum/x86_64/2/amzn2-core/0123-primary.xml.gz"
+    sapling.file(listed, gzip.compress(primary.encode()))
+    (finding,) = verdict_of(ami_tools.RULE, sapling.image()).findings
+    assert "1.5.19-1.amzn2 is there" in finding.reason
+    assert finding.remedy == "yum --assumeyes update aws-amitools-ec2"

@@ -1,0 +1,262 @@
+"""`firstkey seal` as people use it: plan, steps, and the audit after; and what it must never touch."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from machine import new_key
+from sapling import Sapling
+
+from firstkey.boot import sealed
+from firstkey.image import rules
+from firstkey.ssh import public_key
+from firstkey.system.tree import Tree
+
+POWERLESS = ("setpriv", "--bounding-set=-dac_override,-fowner", "--inh-caps=-all")
+pytestmark = pytest.mark.sshd
+
+
+# The examples of several rules want a file of their own at this one place.
+SSHD_CONFIG = """\
+HostKey /etc/keys/host
+AuthorizedKeysFile /etc/keys/%u .ssh/authorized_keys
+UseDNS yes
+PermitRootLogin yes
+Match User ann
+    PermitRootLogin yes
+"""
+
+
+class Run(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+    @property
+    def left_over(self) -> set[str]:
+        """The rules that still find something worse than a note."""
+        return {rule["id"] for rule in self.report["audit"]["rules"] if not rule["fit"]}
+
+
+def seal(sapling: Sapling, *options: str, before: Sequence[str] = ()) -> Run:
+    """Run the command on the tree, as people do."""
+    done = subprocess.run(
+        [*before, sys.executable, "-m", "firstkey", "seal", "--root", str(sapling.root), *options],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def dirty(sapling: Sapling) -> Sapling:
+    """An image that has everything wrong that seal can mend."""
+    for rule in rules.ALL:
+        if rule.id not in ("everything-seen", "account-files", "ami-tools", "self-signed-keys"):
+            rule.failing(sapling)
+    sapling.file("/etc/ssh/sshd_config", SSHD_CONFIG)
+    return sapling
+
+
+def test_sealed_image_is_fit(dirty: Sapling) -> None:
+    """Everything that is found is mended, credentials too when that is asked, and the exit status says so."""
+    done = seal(dirty, "--remove-credentials", "--json")
+    assert done.left_over == set()
+    assert done.status == 0
+    assert {step["result"] for step in done.report["steps"]} == {"done"}
+    assert done.report["fit"] is True
+
+
+def test_credentials_stay_unless_asked(dirty: Sapling) -> None:
+    """Without --remove-credentials, nobody loses a key, and the image is not called fit."""
+    done = seal(dirty, "--json")
+    assert done.status == 1
+    assert dirty.path("/srv/deploy/notes.txt").exists()
+    assert dirty.path("/srv/svc/.aws/credentials").exists()
+    assert done.left_over == {
+        "private-keys", "certificates", "access-keys",
+        "cloud-credentials", "tool-credentials", "system-credentials",
+    }  # fmt: skip
+    assert {entry["reason"] for entry in done.report["left"]} == {"not-asked-for"}
+
+
+def test_dry_run_shows_diffs_and_changes_nothing(dirty: Sapling) -> None:
+    """What would be done is told with what becomes of each file, and no secret is in it."""
+    dirty.age()
+    before = dirty.snapshot()
+    done = seal(dirty, "--dry-run", "--remove-credentials")
+    assert done.status == 0
+    assert dirty.snapshot() == before
+    assert "+PermitRootLogin prohibit-password" in done.out
+    assert "-ann:(password):" in done.out
+    assert "+ann:!(password):" in done.out or "+ann:*(password):" in done.out
+    assert "$6$salt" not in done.out
+    assert "+uninitialized" in done.out
+
+
+def test_second_seal_changes_nothing(dirty: Sapling) -> None:
+    """A sealed image has nothing to mend, and stays as it is."""
+    assert seal(dirty, "--remove-credentials").status == 0
+    dirty.age()
+    before = dirty.snapshot()
+    again = seal(dirty, "--remove-credentials", "--json")
+    assert again.status == 0
+    assert again.report["steps"] == []
+    assert dirty.snapshot() == before
+
+
+def test_one_failing_step_does_not_stop_the_others(dirty: Sapling) -> None:
+    """A file that cannot be removed is told with its reason; all others are mended; the exit status is 1."""
+    dirty.path("/root").chmod(0o555)
+    done = seal(dirty, "--json", "--remove-credentials", before=POWERLESS if os.geteuid() == 0 else ())
+    dirty.path("/root").chmod(0o755)
+    failed = [step for step in done.report["steps"] if step["result"] == "failed"]
+    assert {step["path"] for step in failed} >= {"/root/.bash_history"}
+    assert {step["reason"] for step in failed} == {"permission-denied"}
+    assert done.status == 1
+    assert {"crash-dumps", "installer-files"} <= done.left_over
+    assert dirty.path("/root/.bash_history").read_bytes() == b""
+    assert dirty.path("/srv/svc/.ssh/authorized_keys").read_bytes() == b""
+    assert dirty.path("/etc/machine-id").read_text() == "uninitialized\n"
+
+
+def test_rule_and_skip_choose(dirty: Sapling) -> None:
+    """--rule mends that alone, --skip everything else."""
+    assert seal(dirty, "--rule", "machine-id").status == 0
+    assert dirty.path("/etc/machine-id").read_text() == "uninitialized\n"
+    assert dirty.path("/root/.bash_history").exists()
+    done = seal(dirty, "--skip", "histories", "--remove-credentials", "--json")
+    assert done.status == 0
+    assert dirty.path("/root/.bash_history").exists()
+
+
+def test_ledger_stays_while_it_is_needed(dirty: Sapling) -> None:
+    """The ledger revokes launch keys at boot: while authorized keys stay in the image, it stays too."""
+    done = seal(dirty, "--skip", "authorized-keys", "--remove-credentials", "--json")
+    (step,) = [step for step in done.report["steps"] if step["rule"] == "firstkey-state"]
+    assert (step["result"], step["reason"]) == ("left", "still-needed")
+    assert dirty.path("/var/lib/firstkey/ledger.json").exists()
+    assert seal(dirty, "--remove-credentials").status == 0
+    assert not dirty.path("/var/lib/firstkey/ledger.json").exists()
+
+
+def test_removed_host_keys_are_remembered_by_salted_hashes(sapling: Sapling, tmp_path: Path) -> None:
+    """A key that comes back can be told, with its public half or without; the file names no key."""
+    sapling.file("/etc/ssh/sshd_config", "HostKey /etc/keys/host\n")
+    sapling.directory("/etc/keys")
+    places = (("/etc/ssh", "ssh_host_ed25519_key"), ("/etc/keys", "host"))
+    lines = [new_key(sapling.path(directory), name) for directory, name in places]
+    sapling.path("/etc/keys/host.pub").unlink()
+    assert seal(sapling, "--rule", "host-keys").status == 0
+    assert not list(sapling.path("/etc/keys").iterdir())
+    text = sapling.path(sealed.PATH).read_text()
+    assert sapling.path(sealed.PATH).stat().st_mode & 0o777 == 0o600
+    with Tree(str(sapling.root)) as tree:
+        known = sealed.load(tree)
+    stranger = new_key(tmp_path, "stranger")
+    blobs = [public_key.parse_launch_key(line.encode()).blob for line in (*lines, stranger)]
+    assert [known.knows(blob, "i-1") for blob in blobs] == [True, True, False]
+    assert not any(line.split()[1] in text for line in lines)
+
+
+def test_overwriting_spares_other_names(sapling: Sapling, tmp_path: Path) -> None:
+    """A file with another name elsewhere is not overwritten: its owner may not mean it to be."""
+    precious = tmp_path / "precious"
+    precious.write_text("mine\n")
+    sapling.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    sapling.directory("/root")
+    os.link(precious, sapling.path("/root/.bash_history"))
+    done = seal(sapling, "--rule", "histories", "--json")
+    assert done.status == 0
+    assert precious.read_text() == "mine\n"
+    assert not sapling.path("/root/.bash_history").exists()
+    assert "not overwritten" in done.report["steps"][0]["detail"]
+
+
+def test_secrets_are_overwritten_on_the_disk(sapling: Sapling, tmp_path: Path) -> None:
+    """A reader that has the file open sees that its old content is gone."""
+    secret = b"export TOKEN=secret\n" * 10
+    sapling.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\n")
+    sapling.file("/root/.bash_history", secret)
+    with open(sapling.path("/root/.bash_history"), "rb") as reader:
+        done = seal(sapling, "--rule", "histories")
+        assert reader.read() == b""
+    assert "no promise" in done.out
+
+
+def test_nothing_outside_the_root_is_touched(sapling: Sapling, tmp_path: Path) -> None:
+    """Links that a user placed lead seal nowhere; what they hide is told."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    for name in ("authorized_keys", ".bash_history", "log"):
+        (outside / name).write_text("ssh-ed25519 AAAA precious\n")
+    sapling.file("/etc/passwd", "ann:x:1000:1000::/home/ann:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n")
+    sapling.directory("/home/ann")
+    sapling.link("/home/ann/.ssh", str(outside))
+    sapling.link("/home/ann/.bash_history", str(outside / ".bash_history"))
+    sapling.link("/home/bob", str(outside))
+    sapling.link("/var/log/audit", str(outside))
+    sapling.link("/tmp/escape", str(outside))
+    done = seal(sapling, "--remove-credentials", "--json")
+    assert "Traceback" not in done.err
+    for name in ("authorized_keys", ".bash_history", "log"):
+        assert (outside / name).read_text() == "ssh-ed25519 AAAA precious\n"
+    assert not os.path.lexists(sapling.path("/tmp/escape"))
+
+
+def test_looks_stay(dirty: Sapling) -> None:
+    """A file that is rewritten keeps its mode, and everything in it that was not meant."""
+    dirty.file("/etc/shadow", "root:$6$salt$hash:1:::::\r\nbroken\nann:*:1:::::", mode=0o604)
+    assert seal(dirty, "--rule", "root-password").status == 0
+    found = dirty.path("/etc/shadow")
+    assert found.stat().st_mode & 0o7777 == 0o604
+    assert found.read_bytes() in (
+        b"root:!$6$salt$hash:1:::::\r\nbroken\nann:*:1:::::",
+        b"root:*$6$salt$hash:1:::::\r\nbroken\nann:*:1:::::",
+    )
+
+
+def test_lock_follows_what_sshd_makes_of_it(sapling: Sapling) -> None:
+    """Without PAM, ! would keep root's keys out too (sshd(8)), so * is put there; else passwd's own mark."""
+    shadow = "root:$6$salt$hash:1::::::\n"
+    for pam, mark in (("yes", "!"), ("no", "*")):
+        sapling.file("/etc/ssh/sshd_config", f"UsePAM {pam}\n")
+        sapling.file("/etc/shadow", shadow)
+        assert seal(sapling, "--rule", "root-password").status == 0
+        assert sapling.path("/etc/shadow").read_text() == shadow.replace("root:", f"root:{mark}")
+
+
+def test_publisher_is_written_where_people_and_programs_look(sapling: Sapling) -> None:
+    """A readable file, os-release through its link, the login message if asked, and a line for the AMI."""
+    conf = "[Image]\nPublisher=Example Ltd.\nContact=a@example.com\nDescription=Debian for builds\n"
+    sapling.file("/etc/firstkey/firstkey.conf", conf)
+    sapling.file("/usr/lib/os-release", "ID=debian\n")
+    sapling.link("/etc/os-release", "../usr/lib/os-release")
+    done = seal(sapling, "--rule", "publisher", "--banner")
+    assert done.status == 0
+    assert done.out.endswith("For the AMI's description: Debian for builds, by Example Ltd., a@example.com\n")
+    shown = subprocess.run(
+        ["sh", "-c", '. "$1"; echo "$PUBLISHER|$CONTACT"', "sh", sapling.path("/etc/image-info")],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert shown.stdout == "Example Ltd.|a@example.com\n"
+    assert os.readlink(sapling.path("/etc/os-release")) == "../usr/lib/os-release"
+    assert "\nIMAGE_ID=example-ltd.\nIMAGE_VERSION=" in sapling.path("/usr/lib/os-release").read_text()
+    assert "Example Ltd." in sapling.path("/etc/motd.d/50-image-info").read_text()
