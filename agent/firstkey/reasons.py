@@ -12,6 +12,10 @@ from firstkey.reason import define as _reason
 
 __all__ = ["ALL", "Reason", "Refusal"]
 
+define = _reason
+"""For the modules that hold more of the list: those that no boot needs, so that no boot reads them."""
+
+
 # --- the metadata service ---------------------------------------------------------------------
 
 NO_KEY_PAIR = _reason(

@@ -1,0 +1,108 @@
+"""What the options before a key in `authorized_keys` (sshd(8)) mean for a login with that key.
+
+Over one option that it does not know, or finds twice where once is meant, sshd passes over the whole line.
+"""
+
+from __future__ import annotations
+
+import calendar
+import re
+import time
+from typing import NamedTuple
+
+from firstkey.errors import FirstkeyError
+from firstkey.login_reasons import KEY_OPTIONS_INVALID
+from firstkey.ssh.key_options import FLAGS, WITH_VALUE
+
+_ONCE = ("command", "principals", "from", "tunnel")
+
+_NAME = re.compile(r"[A-Za-z0-9-]+")
+_QUOTED = re.compile(r'="((?:\\"|[^"])*)"')
+_VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
+_MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.IGNORECASE)
+
+
+class KeyOptions(NamedTuple):
+    """What the options of one line mean for a login with its key. Times in seconds since the epoch."""
+
+    command: str | None = None
+    """Runs whatever the client asks for; there is no shell but this."""
+    sources: str | None = None
+    """from=: the clients that may use the key, as `patterns.host_matches` reads them."""
+    expires: float | None = None
+    terminal: bool = True
+    authority: bool = False
+    """The key signs certificates; by itself it lets nobody in."""
+    principals: bool = False
+    """Only for an authority; sshd refuses a plain key that has it."""
+
+
+def parse(text: str) -> KeyOptions:
+    """The meaning of the options. Raises FirstkeyError(key-options-invalid) where sshd ignores the line."""
+    found = KeyOptions()
+    seen: set[str] = set()
+    rest = text.lstrip(",")
+    while rest:
+        name, value, rest = _next(rest)
+        if name in _ONCE and name in seen:
+            raise _invalid(f"{name} stands there twice")
+        seen.add(name)
+        found = _with(found, name, value)
+    return found
+
+
+def _next(text: str) -> tuple[str, str | None, str]:
+    """One option: its lower-case name, its value if it has one, and what follows. Idle commas are none."""
+    name = _NAME.match(text)
+    word = name[0].lower() if name else ""
+    quoted = _QUOTED.match(text, len(word))
+    wants_value = word.encode("ascii") in WITH_VALUE
+    if wants_value and not quoted:
+        raise _invalid(f"{word} needs a value in double quotes")
+    if not wants_value and word.encode("ascii") not in FLAGS:
+        raise _invalid(f"{text.split(',', maxsplit=1)[0][:40]!a} is no option that sshd knows")
+    end = quoted.end() if quoted and wants_value else len(word)
+    if text[end : end + 1] not in ("", ","):
+        raise _invalid(f"{text[end : end + 20]!a} stands behind {word}")
+    return word, quoted[1].replace('\\"', '"') if quoted and wants_value else None, text[end:].lstrip(",")
+
+
+def _with(found: KeyOptions, name: str, value: str | None) -> KeyOptions:
+    if name in ("restrict", "no-pty"):
+        return found._replace(terminal=False)
+    if name == "pty":
+        return found._replace(terminal=True)
+    if name == "cert-authority":
+        return found._replace(authority=True)
+    if name == "principals":
+        return found._replace(principals=True)
+    if name == "command":
+        return found._replace(command=value)
+    if name == "from":
+        return found._replace(sources=value)
+    return _with_detail(found, name, value or "")
+
+
+def _with_detail(found: KeyOptions, name: str, value: str) -> KeyOptions:
+    if name == "expiry-time":
+        moment = _moment(value)
+        return found._replace(expires=min(moment, found.expires) if found.expires else moment)
+    if name == "environment" and not _VARIABLE.fullmatch(value):
+        raise _invalid(f"environment={value[:40]!a} is not NAME=VALUE")
+    return found
+
+
+def _moment(text: str) -> float:
+    """YYYYMMDD[HHMM[SS]][Z] in seconds since the epoch; local time without the Z (sshd(8): expiry-time)."""
+    match = _MOMENT.fullmatch(text)
+    if not match or (match[3] and not match[2]):
+        raise _invalid(f"expiry-time={text[:40]!a} is no time like 20301231 or 203012311200Z")
+    try:
+        parts = time.strptime(f"{match[1]}{match[2] or '0000'}{match[3] or '00'}", "%Y%m%d%H%M%S")
+        return float(calendar.timegm(parts) if match[4] else time.mktime(parts))
+    except (ValueError, OverflowError):
+        raise _invalid(f"expiry-time={text[:40]!a} is no time that there is") from None
+
+
+def _invalid(why: str) -> FirstkeyError:
+    return FirstkeyError(f"sshd passes over the line: {why}", reason=KEY_OPTIONS_INVALID)
