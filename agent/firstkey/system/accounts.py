@@ -64,6 +64,28 @@ class Accounts:
         ]
         return list(dict.fromkeys([account.gid, *listed]))
 
+    def group_names(self, account: Account) -> list[str]:
+        """The names of the account's groups; one without a name has none to go by, for sshd too."""
+        names = {fields[2]: fields[0] for fields in reversed([*self._lines("/etc/group", 4)])}
+        found = [names.get(str(number)) or self._group_from_nss(number) for number in self.group_ids(account)]
+        return [name for name in found if name]
+
+    def has_group_alone(self, account: Account, group: int) -> bool:
+        """Whether nobody but the account is in the group, and the account is."""
+        primary = [other.uid for other in self.all() if other.gid == group]
+        lists = [fields[3] for fields in self._lines("/etc/group", 4) if fields[2] == str(group)]
+        members = [name for names in lists for name in names.split(",") if name]
+        alone = set(primary) <= {account.uid} and set(members) <= {account.name}
+        return bool(lists) and alone and bool(primary or members)
+
+    def _group_from_nss(self, number: int) -> str | None:
+        import grp
+
+        try:
+            return grp.getgrgid(number).gr_name if self._tree.is_running_system else None
+        except KeyError:
+            return None
+
     def _listed(self) -> Iterator[Account]:
         for fields in self._lines("/etc/passwd", 7):
             name, _, uid, gid, _, home, shell = fields

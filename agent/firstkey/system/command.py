@@ -38,6 +38,14 @@ class Outcome(NamedTuple):
         return spoken[-1][:300] if spoken else f"exit status {self.status}"
 
 
+class Rights(NamedTuple):
+    """Whose rights a program gets: all of them and no others."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
 def search_path() -> list[str]:
     """The caller's PATH, then the places where system programs are, which a user's PATH may lack."""
     own = [part for part in os.environ.get("PATH", "").split(":") if part.startswith("/")]
@@ -53,15 +61,17 @@ def find(program: str) -> str | None:
     return None
 
 
-def run(argv: Sequence[str], *, stdin: bytes = b"", seconds: float = SECONDS) -> Outcome:
+def run(
+    argv: Sequence[str], *, stdin: bytes = b"", seconds: float = SECONDS, rights: Rights | None = None
+) -> Outcome:
     """Run a program to its end. A failing one is an `Outcome`, not an error; one that cannot start is.
 
     It ends with this call, however that ends: an exception (a signal to stop) kills it.
     """
-    return start(argv, stdin=stdin).finish(seconds=seconds)
+    return start(argv, stdin=stdin, rights=rights).finish(seconds=seconds)
 
 
-def start(argv: Sequence[str], *, stdin: bytes = b"") -> Process:
+def start(argv: Sequence[str], *, stdin: bytes = b"", rights: Rights | None = None) -> Process:
     """Start a program without waiting for it."""
     import subprocess
 
@@ -76,6 +86,9 @@ def start(argv: Sequence[str], *, stdin: bytes = b"") -> Process:
                 cwd="/",
                 # Without the caller's terminal it can ask nobody, and what it starts itself ends with it.
                 start_new_session=True,
+                user=rights.uid if rights else None,
+                group=rights.gid if rights else None,
+                extra_groups=rights.groups if rights else None,
             )
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         message = f"cannot run {' '.join(argv)!r}: {error}"

@@ -6,8 +6,12 @@ and no path that a user could exchange.
 
 from __future__ import annotations
 
+import errno
+import os
+
 from firstkey.errors import FirstkeyError
 from firstkey.system import command
+from firstkey.system.descriptors import translated
 from firstkey.system.tree import Tree
 
 
@@ -28,3 +32,19 @@ def default_label(tree: Tree, path: str, kind: str) -> str | None:
         return None
     label = outcome.stdout.decode("ascii", "replace").strip()
     return label if outcome.status == 0 and label.count(":") >= 2 else None
+
+
+def label(tree: Tree, path: str) -> str | None:
+    """The label that `path` has, links in the last place followed, or None where it has none."""
+    with translated(f"read the SELinux label of {path}"):
+        try:
+            return os.getxattr(tree.on_host(path), "security.selinux").decode("ascii", "replace").rstrip("\0")
+        except OSError as error:
+            if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+                return None
+            raise
+
+
+def is_enforcing(tree: Tree) -> bool:
+    """Whether the policy is enforced, not only written about (selinux(8))."""
+    return (tree.read("/sys/fs/selinux/enforce", limit=16) or b"").strip() == b"1"

@@ -1,0 +1,68 @@
+"""What shadow(5) means for a login."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firstkey.system import shadow
+from firstkey.system.shadow import DAY, Shadow
+from firstkey.system.tree import Tree
+
+
+def read(tmp_path: Path, line: str) -> Shadow | None:
+    """The entry of alice in a tree with that line."""
+    (tmp_path / "etc").mkdir(exist_ok=True)
+    (tmp_path / "etc/shadow").write_text(f"alice2:x:1:::::::\n{line}\n")
+    with Tree(str(tmp_path)) as tree:
+        return shadow.of(tree, "alice")
+
+
+@pytest.mark.parametrize(
+    "line,expected",
+    [
+        ("alice:!*:19000:0:90:7:30:20000:", Shadow("!*", 19000, 90, 30, 20000)),
+        ("alice:*:::::::", Shadow("*", None, None, None, None)),
+        ("alice:", Shadow("", None, None, None, None)),
+        ("alice:*:x:0:-1:7:::", Shadow("*", None, None, None, None)),
+        ("bob:*:::::::", None),
+    ],
+)
+def test_lines(tmp_path: Path, line: str, expected: Shadow | None) -> None:
+    """Empty and broken fields say nothing; short lines have empty fields."""
+    assert read(tmp_path, line) == expected
+
+
+def test_no_file_is_no_entry(tmp_path: Path) -> None:
+    """An image may have none."""
+    with Tree(str(tmp_path)) as tree:
+        assert shadow.of(tree, "alice") is None
+
+
+def test_locked() -> None:
+    """Only a ! at the start is a lock to sshd; * is none."""
+    assert Shadow("!x", None, None, None, None).is_locked
+    assert not Shadow("*", None, None, None, None).is_locked
+
+
+@pytest.mark.parametrize("day,over", [(99, False), (100, True), (101, True)])
+def test_expired_accounts(day: int, over: bool) -> None:
+    """From the day on that the field names (pam_unix(8))."""
+    assert Shadow("*", None, None, None, 100).has_expired(day * DAY) is over
+    assert not Shadow("*", None, None, None, None).has_expired(day * DAY)
+
+
+@pytest.mark.parametrize(
+    "changed,maximum,day,wanted",
+    [
+        (0, None, 5, True),
+        (10, 90, 100, False),
+        (10, 90, 101, True),
+        (None, 90, 500, False),
+        (10, None, 500, False),
+    ],
+)
+def test_expired_passwords(changed: int | None, maximum: int | None, day: int, wanted: bool) -> None:
+    """Day 0 means at once; otherwise it is the longest time between two changes."""
+    assert Shadow("*", changed, maximum, None, None).wants_new_password(day * DAY) is wanted
