@@ -1,0 +1,156 @@
+"""`firstkey doctor`: whether `ssh NAME@here` would give a shell with the launch key, and if not, why."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from firstkey.boot.job import wait_until
+from firstkey.cli import common
+from firstkey.errors import UsageError
+from firstkey.events import visibly
+from firstkey.login import launch_key
+from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
+from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
+from firstkey.settings import seconds
+from firstkey.ssh.patterns import Client
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.login.case import LaunchKey
+    from firstkey.login.doctor import Diagnosis
+    from firstkey.login.finding import Finding
+    from firstkey.metadata.client import Answer
+
+KEY_LIMIT = 65536
+EPILOG = """\
+examples:
+  firstkey doctor                          the configured users, the launch key
+  firstkey doctor --user deploy            one user
+  firstkey doctor --key ~/.ssh/id.pub      another key than the launch key
+  firstkey doctor --from 203.0.113.7       a client at that address
+
+It changes nothing. As root it sees all; for others it says what only root can see.
+It exits with 0 where nothing is in the way, and with 1 where something is or may be.
+"""
+VERDICTS = {
+    OPEN: "ssh{port} {user}@HERE works",
+    BLOCKED: "ssh{port} {user}@HERE does NOT work",
+    UNSURE: "ssh{port} {user}@HERE: nothing is known to be in the way, but not everything could be seen",
+}
+MARKS = {OK: "  ok", OBSTACLE: "  !!", UNKNOWN: "  ??"}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Diagnose the users; returns 0 where each of them can log in, else 1."""
+    args = _parser().parse_args(argv)
+    client = _client(args.come_from)
+    with common.opened(args, common.voice(args)) as site:
+        key = _named(args.key) if args.key else None
+        sources = launch_key.Sources(site, named=key, ask=lambda: _ask(site, args.wait))
+        doctor = Doctor(site, sources, client=client, probing=not args.no_probe)
+        diagnoses = [doctor.examine(name) for name in site.config.keys.users]
+    verdict = _verdict(diagnoses)
+    if args.json:
+        print(json.dumps(_as_json(diagnoses, verdict), indent=1))
+    else:
+        print("\n".join(_lines(diagnoses, verbose=args.verbose)))
+    return 0 if verdict == OPEN else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = common.with_json(
+        common.parser(
+            "doctor",
+            "Tell whether the launch key gives a shell here, and if not, everything that is in its way.",
+            epilog=EPILOG,
+        )
+    )
+    made.add_argument(
+        "--user",
+        metavar="NAME",
+        action="append",
+        help="this user, instead of the configured ones (repeatable)",
+    )
+    made.add_argument(
+        "--key", metavar="FILE", help="this public key, instead of the launch key (- for stdin)"
+    )
+    made.add_argument("--from", metavar="ADDRESS", dest="come_from", help="the client's IP address")
+    made.add_argument(
+        "--no-probe", action="store_true", help="do not ask the running sshd, which would log a connection"
+    )
+    made.add_argument(
+        "--wait", metavar="SECONDS", type=seconds, default=3.0, help="for the metadata service (3)"
+    )
+    return made
+
+
+def _client(address: str | None) -> Client | None:
+    if address is None:
+        return None
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(address)
+    except ValueError as error:
+        raise UsageError(f"--from {address}: {error}") from error
+    return Client(address, address)
+
+
+def _named(path: str) -> LaunchKey:
+    try:
+        if path == "-":
+            return launch_key.named(sys.stdin.buffer.read(KEY_LIMIT), "standard input")
+        with open(path, "rb") as file:
+            return launch_key.named(file.read(KEY_LIMIT), path)
+    except OSError as error:
+        raise UsageError(f"--key {path}: {error.strerror}") from error
+
+
+def _ask(site: Site, wait: float) -> Answer:
+    asking = common.client(site)
+    try:
+        return asking.ask(deadline=wait_until(wait))
+    finally:
+        asking.close()
+
+
+def _verdict(diagnoses: Sequence[Diagnosis]) -> str:
+    verdicts = {diagnosis.verdict for diagnosis in diagnoses}
+    return next((verdict for verdict in (BLOCKED, UNSURE) if verdict in verdicts), OPEN)
+
+
+def _as_json(diagnoses: Sequence[Diagnosis], verdict: str) -> dict[str, object]:
+    return {
+        "version": 1,
+        "verdict": verdict,
+        "users": [diagnosis.as_json() for diagnosis in diagnoses],
+        "out_of_scope": OUT_OF_SCOPE,
+    }
+
+
+def _lines(diagnoses: Sequence[Diagnosis], *, verbose: bool) -> Iterator[str]:
+    for diagnosis in diagnoses:
+        port = f" -p {diagnosis.port}" if diagnosis.port != 22 else ""
+        yield VERDICTS[diagnosis.verdict].format(port=port, user=visibly(diagnosis.user))
+        if diagnosis.key:
+            yield f"  Key: {visibly(str(diagnosis.key))}"
+        for finding in diagnosis.findings:
+            yield from _finding(finding, verbose=verbose)
+        yield ""
+    yield OUT_OF_SCOPE
+
+
+def _finding(finding: Finding, *, verbose: bool) -> Iterator[str]:
+    if finding.status == OK and not (finding.reason or verbose):
+        return
+    mark = "   i" if finding.status == OK and finding.reason else MARKS[finding.status]
+    code = f" ({finding.reason.code})" if finding.reason else ""
+    where = f"{visibly(finding.path)}: " if finding.path else ""
+    yield f"{mark} {where}{visibly(finding.detail)}{code}"
+    if finding.remedy:
+        yield f"     What to do: {visibly(finding.remedy)}"

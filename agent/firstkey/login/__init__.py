@@ -1,0 +1,1 @@
+"""What stands between a key and a shell: asked of sshd, of PAM and of the files, and nothing changed."""

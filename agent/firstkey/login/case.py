@@ -1,0 +1,58 @@
+"""One case: a user, the key, where the client comes from, and what sshd says that its configuration means."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from firstkey.boot.site import Site
+    from firstkey.model import Account
+    from firstkey.ssh.patterns import Client
+    from firstkey.ssh.public_key import PublicKey
+    from firstkey.ssh.sshd_config import Effective
+
+
+class LaunchKey(NamedTuple):
+    """A key that should let the user in; `key` is None where only its fingerprint is known."""
+
+    fingerprint: str
+    source: str
+    key: PublicKey | None = None
+    type: str | None = None
+    file: str | None = None
+    """Where it was named with --key: then it is no launch key, and firstkey will not install it."""
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} ({self.type or 'of a type that is not known'}), says {self.source}"
+
+
+class Case(NamedTuple):
+    """What the checks are about. `now` is in seconds since the epoch; a `client` of None may be anywhere."""
+
+    site: Site
+    account: Account
+    key: LaunchKey
+    client: Client | None
+    effective: Effective
+    now: float
+
+    @property
+    def name(self) -> str:
+        """The user's name."""
+        return self.account.name
+
+    def how_to_install(self, path: str) -> str:
+        """The command that puts the key into the file at `path`."""
+        if self.key.file:
+            return f"cat {shlex.quote(self.key.file)} >> {shlex.quote(path)}"
+        return f"firstkey run --force --user {shlex.quote(self.name)}"
+
+    def says(self, keyword: str) -> str:
+        """The keyword's effective value, and "" for "none" or where sshd has no such keyword."""
+        value = self.effective.first(keyword) or ""
+        return "" if value.lower() == "none" else value
+
+    def words(self, keyword: str) -> list[str]:
+        """All words of the keyword, in order."""
+        return [word for line in self.effective.settings.get(keyword, ()) for word in line.split()]

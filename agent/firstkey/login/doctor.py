@@ -1,0 +1,235 @@
+"""Would `ssh NAME@here` give a shell with the launch key? One verdict, and everything that speaks against it.
+
+The checks run in the order in which sshd comes by what they look at, so the first obstacle is the first
+that a login meets. Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from firstkey import login_reasons as why
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.login import (
+    admission,
+    arrival,
+    evidence,
+    key_files,
+    key_lines,
+    launch_key,
+    methods,
+    probe,
+    session,
+    view,
+)
+from firstkey.login.case import Case, LaunchKey
+from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.ssh import authorized_keys
+from firstkey.system import sshd_question
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.login.arrival import Arrival
+    from firstkey.login.launch_key import Sources
+    from firstkey.model import Account
+    from firstkey.ssh.patterns import Client
+
+OPEN = "open"
+BLOCKED = "blocked"
+UNSURE = "unsure"
+
+OUT_OF_SCOPE = (
+    "Not looked at, since only the outside shows it: security groups, network ACLs, firewalls and routes"
+    " between the client and this machine."
+)
+
+
+class Diagnosis(NamedTuple):
+    """One user's verdict with what it rests on, in sshd's order."""
+
+    user: str
+    key: LaunchKey | None
+    port: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def verdict(self) -> str:
+        """`open`, `blocked` where there is an obstacle, or `unsure` where something cannot be known."""
+        statuses = {finding.status for finding in self.findings}
+        return BLOCKED if OBSTACLE in statuses else UNSURE if UNKNOWN in statuses else OPEN
+
+    def as_json(self) -> dict[str, Any]:
+        """The published form: fields may be added, never removed or renamed."""
+        return {
+            "name": self.user,
+            "verdict": self.verdict,
+            "port": self.port,
+            "key": {"fingerprint": self.key.fingerprint, "type": self.key.type, "source": self.key.source}
+            if self.key
+            else None,
+            "findings": [finding.as_json() for finding in self.findings],
+        }
+
+
+class Doctor:
+    """Examines users of one system. `probing`: the running sshd is asked too, over loopback."""
+
+    def __init__(self, site: Site, sources: Sources, *, client: Client | None, probing: bool) -> None:
+        self._site = site
+        self._sources = sources
+        self._client = client
+        self._probing = probing
+        self._arrival: Arrival | None = None
+
+    def examine(self, name: str) -> Diagnosis:
+        """What stands between the launch key and a shell as that user."""
+        meaning = sshd_question.meaning(self._site.tree, name, self._client)
+        if self._arrival is None:
+            self._arrival = arrival.examine(self._site, meaning, self._client)
+        sought = self._sources.of(name)
+        before = (*self._arrival.findings, *sought.findings)
+        account = self._site.accounts.find(name)
+        if account is None:
+            return self._diagnosis(name, None, (*before, _no_such_user(name)))
+        if meaning.refusal:
+            return self._diagnosis(name, None, (*before, _no_meaning(name, meaning.refusal)))
+        keys = sought.keys or (None,)
+        now = time.time()
+        cases = [Case(self._site, account, key, self._client, meaning.effective, now) for key in keys if key]
+        if not cases:
+            return self._diagnosis(name, None, (*before, *self._without_key(account, meaning, now)))
+        return self._best([self._of_key(case, before) for case in cases])
+
+    def _of_key(self, case: Case, before: Sequence[Finding]) -> Diagnosis:
+        case = case._replace(key=_recovered(case))
+        found = [*before, *_checks(case)]
+        found += self._elsewhere(case, found)
+        found += self._asked(case, found)
+        found += _logged(case, found)
+        return self._diagnosis(case.name, case.key, tuple(found))
+
+    def _diagnosis(self, name: str, key: LaunchKey | None, found: tuple[Finding, ...]) -> Diagnosis:
+        return Diagnosis(name, key, self._arrival.port if self._arrival else 22, found)
+
+    def _without_key(self, account: Account, meaning: Any, now: float) -> list[Finding]:  # noqa: ANN401
+        """What can be said without a key."""
+        nobody = LaunchKey("no key", "nobody")
+        case = Case(self._site, account, nobody, self._client, meaning.effective, now)
+        found = _guarded("account", lambda: admission.findings(case))
+        return [*found, *_guarded("session", lambda: session.findings(case, found))]
+
+    @staticmethod
+    def _best(diagnoses: Sequence[Diagnosis]) -> Diagnosis:
+        """Of several launch keys, one that lets in is enough."""
+        order = (OPEN, UNSURE, BLOCKED)
+        return min(diagnoses, key=lambda diagnosis: order.index(diagnosis.verdict))
+
+    def _elsewhere(self, case: Case, found: Sequence[Finding]) -> list[Finding]:
+        """Where sshd's answers differ by client, and none was named, they are those for one far away."""
+        if self._client or session.stops(found) or not sshd_question.depends_on_client(case.site.tree):
+            return []
+        detail = "sshd's configuration has Match blocks about where the client comes from"
+        return [unknown("match", why.CLIENT_DEPENDENT, detail)]
+
+    def _asked(self, case: Case, found: Sequence[Finding]) -> list[Finding]:
+        listener = self._arrival.listener if self._arrival else None
+        if not (self._probing and listener and case.key.key):
+            return []
+        if any(finding.reason in (why.CLIENT_DEPENDENT, why.KEY_NOT_FROM_HERE) for finding in found):
+            # The question comes from this machine itself: its answer would be about another client.
+            return []
+        try:
+            reply = probe.ask(listener, case.name, case.key.key)
+        except FirstkeyError as error:
+            return [unanswered("running-sshd", error)]
+        return _weighed(reply, found, case) if reply else []
+
+
+def _weighed(reply: probe.Reply, found: Sequence[Finding], case: Case) -> list[Finding]:
+    """The running sshd's word against what its files say."""
+    blocked = any(finding.status == OBSTACLE and finding.check in _BEFORE_THE_KEY for finding in found)
+    if reply.verdict == probe.ACCEPTED and not blocked:
+        return [
+            passed(
+                "running-sshd", f"asked with the public key alone, the running sshd takes it for {case.name}"
+            )
+        ]
+    if reply.verdict == probe.ACCEPTED:
+        detail = "the running sshd still takes the key: it has not read its files as they are now"
+        return [note("running-sshd", why.SSHD_DISAGREES, detail)]
+    if session.stops(found):
+        return [passed("running-sshd", f"the running sshd does not take the key either: {reply.words}")]
+    detail = f"nothing in its files says so, yet the running sshd does not take the key: {reply.words}"
+    return [obstacle("running-sshd", why.SSHD_DISAGREES, detail)]
+
+
+_BEFORE_THE_KEY = frozenset(
+    {
+        "account", "shell", "denyusers", "allowusers", "denygroups", "allowgroups", "pubkeyauthentication",
+        "pubkeyacceptedalgorithms", "requiredrsasize", "revokedkeys", "authorized-keys", "strict-modes",
+        "authorized-keys-missing", "selinux", "key-line", "authorizedkeyscommand",
+    }
+)  # fmt: skip
+"""What sshd has looked at when it says that it would take a key; PAM and the session come later."""
+
+
+def _checks(case: Case) -> list[Finding]:
+    """All that is about the user and the key. A check that fails to look is an answer too: unknown."""
+    found = [
+        *_guarded("account", lambda: admission.findings(case)),
+        *_guarded("methods", lambda: methods.findings(case)),
+        *_guarded("authorized-keys", lambda: key_files.findings(case)),
+    ]
+    return [*found, *_guarded("session", lambda: session.findings(case, found))]
+
+
+def _guarded(name: str, check: Any) -> list[Finding]:  # noqa: ANN401 - a generator of findings
+    found: list[Finding] = []
+    try:
+        found.extend(check())
+    except FirstkeyError as error:
+        found.append(unanswered(name, error))
+    return found
+
+
+def _recovered(case: Case) -> LaunchKey:
+    """The whole key out of one of the user's files, where only its fingerprint is known."""
+    if case.key.key is not None:
+        return case.key
+    for path in key_files.paths(case):
+        try:
+            content = view.look(case.site, case.account, path).content or b""
+        except FirstkeyError:
+            continue
+        for entry in authorized_keys.parse(content):
+            if entry.key and entry.key.fingerprint == case.key.fingerprint:
+                return launch_key.recover(case.key, entry.key)
+    return case.key
+
+
+def _logged(case: Case, found: Sequence[Finding]) -> list[Finding]:
+    """Sshd's own record: it bears out an obstacle, or tells of one that nothing else shows."""
+    logged = evidence.refusals(case, key_files.paths(case))
+    if not logged:
+        return []
+    latest = logged[0]
+    detail = f"sshd logged at {key_lines.moment(latest.at)}: {latest.words}"
+    confirmed = any(finding.check == "running-sshd" and finding.status == OK for finding in found)
+    if session.stops(found) or confirmed:
+        return [note("journal", why.SSHD_LOGGED, detail)]
+    return [unknown("journal", why.SSHD_LOGGED, f"{detail}; nothing that explains it is there now")]
+
+
+def _no_meaning(name: str, refusal: reasons.Refusal) -> Finding:
+    detail = f"what sshd would do with {name} cannot be known: {refusal.detail}"
+    return unknown("effective-config", refusal.reason, detail)
+
+
+def _no_such_user(name: str) -> Finding:
+    detail = f"there is no account {name} on this system"
+    remedy = f"useradd -m {name}, or Create=yes in [User {name}] of firstkey.conf; then: firstkey run --force"
+    return obstacle("account", reasons.NO_SUCH_USER, detail, path="/etc/passwd", remedy=remedy)

@@ -1,0 +1,125 @@
+"""The key's line in a file of keys: whether it is there, and whether its options let this login through."""
+
+from __future__ import annotations
+
+import time
+from binascii import b2a_base64
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import login_reasons as why
+from firstkey.errors import FirstkeyError
+from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
+from firstkey.ssh import authorized_keys, option_meaning, patterns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from firstkey.login.case import Case
+    from firstkey.login.view import Seen
+    from firstkey.ssh.authorized_keys import Entry
+
+CHECK = "key-line"
+PIECE = 40
+"""So many characters of a key's data are its own alone: those before are the same for all of its type."""
+
+
+class Line(NamedTuple):
+    """A line with the key: its number, and the options before the key."""
+
+    number: int
+    options: str
+
+
+def findings(case: Case, seen: Seen) -> Iterator[Finding]:
+    """The first line that lets the key in; else what is wrong with each that has it, or that none has."""
+    content = seen.content or b""
+    entries = authorized_keys.parse(content)
+    judged = [judge(case, line, seen.path) for line in _lines(case, entries)]
+    good = next((found for found in judged if all(finding.status == OK for finding in found)), None)
+    if good:
+        yield from good
+    elif judged:
+        yield from (finding for found in judged for finding in found)
+    else:
+        yield _absent(case, seen, entries)
+
+
+def judge(case: Case, line: Line, path: str) -> list[Finding]:
+    """What the options of one line mean for this login, in sshd's order (auth2-pubkeyfile.c)."""
+    place = f"{path}:{line.number}"
+    try:
+        options = option_meaning.parse(line.options)
+    except FirstkeyError as error:
+        return [obstacle(CHECK, error.reason, error.message, path=place)]
+    if options.authority or options.principals:
+        detail = "cert-authority or principals stands before the key: that is for certificates"
+        return [obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=place)]
+    if options.expires is not None and options.expires < case.now:
+        detail = f"the line expired at {moment(options.expires)}; the clock says {moment(case.now)}"
+        return [obstacle(CHECK, why.KEY_EXPIRED, detail, path=place)]
+    found = [passed(CHECK, f"{case.key.fingerprint} is there", path=place)]
+    if options.sources is not None:
+        found = [_source(case, options.sources, place, found[0])]
+    if options.command is not None:
+        detail = f"command= before the key runs {options.command[:80]!r} in place of a shell"
+        found.append(obstacle("forced-command", why.FORCED_COMMAND, detail, path=place))
+    elif not options.terminal:
+        detail = "the options before the key allow no terminal"
+        found.append(note("terminal", why.NO_TERMINAL, detail, path=place))
+    return found
+
+
+def moment(seconds: float) -> str:
+    """Date and time for people, in the machine's own zone, as options in the file are."""
+    return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(seconds))
+
+
+def _source(case: Case, sources: str, place: str, fine: Finding) -> Finding:
+    try:
+        fits = patterns.host_matches(case.client, sources)
+    except patterns.BadPattern as error:
+        return obstacle(CHECK, why.KEY_NOT_FROM_HERE, f"from= cannot be read: {error}", path=place)
+    if fits is None:
+        detail = f"from={sources[:80]!r} before the key: only from some places"
+        return unknown(CHECK, why.CLIENT_DEPENDENT, detail, path=place)
+    if fits:
+        return fine
+    detail = (
+        f"from={sources[:80]!r} before the key does not allow {case.client.address if case.client else ''}"
+    )
+    return obstacle(CHECK, why.KEY_NOT_FROM_HERE, detail, path=place)
+
+
+def _lines(case: Case, entries: Sequence[Entry]) -> list[Line]:
+    numbered = enumerate(entries, start=1)
+    return [
+        Line(number, entry.options.decode("utf-8", "surrogateescape"))
+        for number, entry in numbered
+        if entry.key and entry.key.fingerprint == case.key.fingerprint
+    ]
+
+
+def _absent(case: Case, seen: Seen, entries: Sequence[Entry]) -> Finding:
+    """Nothing that sshd would take for the key; perhaps something that was meant to be it."""
+    spoilt = _spoilt(case, entries)
+    if spoilt:
+        number, detail = spoilt
+        return obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=f"{seen.path}:{number}")
+    count = sum(entry.key is not None for entry in entries)
+    detail = f"{case.key.fingerprint} is not among its {count} key{'' if count == 1 else 's'}"
+    remedy = case.how_to_install(seen.path)
+    return obstacle(CHECK, why.KEY_NOT_INSTALLED, detail, path=seen.path, remedy=remedy)
+
+
+def _spoilt(case: Case, entries: Sequence[Entry]) -> tuple[int, str] | None:
+    if case.key.key is None:
+        return None
+    data = b2a_base64(case.key.key.blob, newline=False)
+    for number, entry in enumerate(entries, start=1):
+        if data in entry.raw:
+            commented = entry.raw.lstrip().startswith(b"#")
+            what = "is commented out" if commented else "has something before it that sshd does not know"
+            return number, f"the key is there, but {what}"
+        if data[-PIECE:] in entry.raw or data[:-PIECE].rstrip(b"=") in entry.raw:
+            return number, "a piece of the key is there: its line was broken or cut"
+    return None

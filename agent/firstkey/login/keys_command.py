@@ -1,0 +1,106 @@
+"""AuthorizedKeysCommand: whether sshd would run it, and whether it vouches for the key.
+
+It is asked as sshd asks it (auth2-pubkey.c): as its user, with a cleaned environment, for this user.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from firstkey import login_reasons as why
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.login import key_lines, strict_modes, view
+from firstkey.login.finding import Finding, obstacle, unanswered
+from firstkey.login.view import Seen
+from firstkey.model import Account
+from firstkey.system import command, openssh
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from firstkey.login.case import Case
+
+CHECK = "authorizedkeyscommand"
+SECONDS = 20.0
+ROOT = Account("root", 0, 0, "/root", "/bin/sh")
+
+
+def findings(case: Case) -> Iterator[Finding]:
+    """Nothing where there is no command; else whether it can be run, and what it says."""
+    words = _arguments(case)
+    if not words:
+        return
+    program = words[0]
+    runner = _runner(case)
+    if runner is None:
+        detail = (
+            f"AuthorizedKeysCommandUser {case.says('authorizedkeyscommanduser')}: there is no such account"
+        )
+        yield obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=program)
+        return
+    try:
+        yield from _unsafe(case, runner, program) or _said(case, runner, words)
+    except FirstkeyError as error:
+        yield unanswered(CHECK, error, path=program)
+
+
+def _arguments(case: Case) -> list[str]:
+    """The command with its tokens expanded (sshd_config(5): TOKENS); those of the key are the key's."""
+    key = case.key
+    line = key.key.line.split(" ") if key.key else ["", ""]
+    values = {
+        "%": "%", "u": case.name, "U": str(case.account.uid), "h": case.account.home,
+        "f": key.fingerprint, "t": key.type or "", "k": line[1] if len(line) > 1 else "",
+    }  # fmt: skip
+    try:
+        words = shlex.split(case.says(CHECK))
+    except ValueError:
+        words = case.says(CHECK).split()
+    return ["".join(_expanded(word, values)) for word in words]
+
+
+def _expanded(word: str, values: dict[str, str]) -> Iterator[str]:
+    characters = iter(word)
+    for character in characters:
+        if character == "%":
+            token = next(characters, "")
+            yield values.get(token, f"%{token}")
+        else:
+            yield character
+
+
+def _runner(case: Case) -> Account | None:
+    name = case.says("authorizedkeyscommanduser").replace("%u", case.name)
+    return case.site.accounts.find(name) if name else None
+
+
+def _unsafe(case: Case, runner: Account, program: str) -> list[Finding]:
+    """It and every directory above must be root's, and nobody else may write them."""
+    seen = view.look(case.site, runner, program, content=False)
+    if seen.file is None or not seen.file.is_file:
+        detail = f"AuthorizedKeysCommand cannot be found by {runner.name}"
+        return [obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=program)]
+    lenient = strict_modes.is_lenient(case.site.tree)
+    flaws = strict_modes.flaws(seen.steps, ROOT, "/", case.site.accounts, lenient=lenient)
+    return [
+        obstacle(
+            CHECK, why.KEYS_COMMAND_FAILED, f"sshd does not run {program}, since {flaw.why}",
+            path=flaw.step.path, remedy=flaw.remedy,
+        )
+        for flaw in flaws
+    ]  # fmt: skip
+
+
+def _said(case: Case, runner: Account, words: list[str]) -> list[Finding]:
+    if not case.site.tree.is_running_system:
+        raise FirstkeyError(f"{words[0]} can only be asked where it runs", reason=why.NOT_RUNNING_SYSTEM)
+    if not openssh.is_root():
+        raise FirstkeyError(f"only root can run {words[0]} as {runner.name}", reason=reasons.NEEDS_ROOT)
+    rights = command.Rights(runner.uid, runner.gid, tuple(case.site.accounts.group_ids(runner)))
+    outcome = command.run(words, seconds=SECONDS, rights=rights)
+    if outcome.status:
+        detail = f"{words[0]} failed with status {outcome.status}: {outcome.words}"
+        return [obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=words[0])]
+    return list(key_lines.findings(case, Seen(words[0], words[0], content=outcome.stdout)))

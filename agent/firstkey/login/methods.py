@@ -1,0 +1,141 @@
+"""Whether sshd takes a key like this one from this user: methods, algorithms, sizes, revocation."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from firstkey import login_reasons as why
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.ssh import patterns
+from firstkey.ssh.public_key import read_key
+from firstkey.system import command, sshd_question
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from firstkey.login.case import Case
+    from firstkey.reasons import Reason
+    from firstkey.ssh.public_key import PublicKey
+
+SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+"""The signatures that go with a type of key, where they are not called like it (RFC 8332)."""
+KRL_MAGIC = b"SSHKRL\n\0"
+REVOKED_LIMIT = 64 * 1024 * 1024
+
+
+def findings(case: Case) -> Iterator[Finding]:
+    """In sshd's order: the methods (auth2.c), then what is asked of the key (auth2-pubkey.c)."""
+    yield _pubkey(case)
+    yield _enough(case)
+    yield from _algorithm(case)
+    yield from _revoked(case)
+
+
+def _pubkey(case: Case) -> Finding:
+    if case.says("pubkeyauthentication") == "no":
+        place = sshd_question.where(case.site.tree, "pubkeyauthentication")
+        detail = f"PubkeyAuthentication is no for {case.name}"
+        return _in_config(case, "pubkeyauthentication", why.PUBKEY_DISABLED, detail, place)
+    return passed("pubkeyauthentication", "sshd takes public keys")
+
+
+def _enough(case: Case) -> Finding:
+    """A list of methods must be gone through from left to right; a key alone does for `publickey`."""
+    lists = case.words("authenticationmethods") or ["any"]
+    if any(methods in ("any", "publickey") for methods in lists):
+        return passed("authenticationmethods", "a key alone is enough")
+    place = sshd_question.where(case.site.tree, "authenticationmethods")
+    detail = f"AuthenticationMethods {' '.join(lists)} is not content with a key alone"
+    return _in_config(case, "authenticationmethods", why.KEY_NOT_ENOUGH, detail, place)
+
+
+def _algorithm(case: Case) -> Iterator[Finding]:
+    kind = case.key.type
+    accepted = case.says("pubkeyacceptedalgorithms") or case.says("pubkeyacceptedkeytypes")
+    if kind is None or not accepted:
+        return
+    check = "pubkeyacceptedalgorithms"
+    signatures = SIGNATURES.get(kind, (kind,))
+    if any(patterns.matches_list(signature, accepted) for signature in signatures):
+        yield passed(check, f"sshd takes keys of type {kind}")
+    elif patterns.matches_list(kind, accepted):
+        detail = (
+            f"for {kind} keys sshd takes only SHA-1 signatures, which clients since OpenSSH 8.8 make no more"
+        )
+        yield note(check, why.ALGORITHM_REFUSED, detail)
+    else:
+        place = sshd_question.where(case.site.tree, check)
+        detail = f"PubkeyAcceptedAlgorithms has nothing for a key of type {kind}"
+        yield _in_config(case, check, why.ALGORITHM_REFUSED, detail, place)
+    yield from _size(case)
+
+
+def _size(case: Case) -> Iterator[Finding]:
+    least = case.says("requiredrsasize") or case.says("rsaminsize") or "0"
+    key = case.key.key
+    if key is None or key.type != "ssh-rsa" or not least.isdigit():
+        return
+    if key.bits < int(least):
+        place = sshd_question.where(case.site.tree, "requiredrsasize")
+        detail = f"the RSA key has {key.bits} bits; RequiredRSASize is {least}"
+        yield _in_config(case, "requiredrsasize", why.KEY_TOO_SMALL, detail, place)
+    else:
+        yield passed("requiredrsasize", f"{key.bits} bits are enough for sshd")
+
+
+def _revoked(case: Case) -> Iterator[Finding]:
+    path = case.says("revokedkeys")
+    if not path:
+        return
+    try:
+        yield _revocation(case, path)
+    except FirstkeyError as error:
+        yield unanswered("revokedkeys", error, path=path)
+
+
+def _revocation(case: Case, path: str) -> Finding:
+    content = case.site.tree.read(path, limit=REVOKED_LIMIT)
+    key = case.key.key
+    if content is None or (not content.startswith(KRL_MAGIC) and _broken_line(content)):
+        detail = (
+            f"RevokedKeys {path} does not exist" if content is None else f"{path} has a line that is no key"
+        )
+        place = sshd_question.where(case.site.tree, "revokedkeys")
+        remedy = f"take RevokedKeys out of {place}; then reload sshd" if place else ""
+        return obstacle("revokedkeys", why.REVOKED_KEYS_UNREADABLE, detail, path=path, remedy=remedy)
+    if key is None:
+        return unknown("revokedkeys", why.KEY_UNKNOWN, "only the key's fingerprint is known", path=path)
+    if _names(case, path, content, key):
+        return obstacle("revokedkeys", why.KEY_REVOKED, f"{path} revokes {key.fingerprint}", path=path)
+    return passed("revokedkeys", f"{path} does not name the key", path=path)
+
+
+def _lines(content: bytes) -> list[bytes]:
+    stripped = [line.strip(b" \t\r") for line in content.split(b"\n")]
+    return [line for line in stripped if line and not line.startswith(b"#")]
+
+
+def _broken_line(content: bytes) -> bool:
+    """A list with one line that is no key makes sshd refuse every key (authfile.c: sshkey_in_file)."""
+    return any(read_key(line) is None for line in _lines(content))
+
+
+def _names(case: Case, path: str, content: bytes, key: PublicKey) -> bool:
+    """A list of keys is read here; ssh-keygen reads the other form, which only it knows."""
+    if not content.startswith(KRL_MAGIC):
+        return key.blob in [found.blob for found in map(read_key, _lines(content)) if found]
+    program, place = command.find("ssh-keygen"), case.site.tree.locate(path)
+    if program is None or place is None:
+        raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
+    directory, name = place
+    with directory:
+        argv = [program, "-Q", "-f", f"{directory.on_host}/{name}", "/dev/stdin"]
+        return b"REVOKED" in command.run(argv, stdin=f"{key.line}\n".encode()).stdout
+
+
+def _in_config(case: Case, check: str, reason: Reason, detail: str, place: str | None) -> Finding:
+    remedy = reason.remedy.replace("sshd_config", place) if place else reason.remedy
+    return obstacle(check, reason, detail, path=place, remedy=remedy.replace("NAME", shlex.quote(case.name)))

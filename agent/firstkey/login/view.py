@@ -1,0 +1,155 @@
+"""A file as sshd finds it: links followed to the end, with the user's own rights, every directory above it.
+
+sshd reads a user's files as that user (auth2-pubkeyfile.c), so here too a child process does it: what
+the user could not read, root does not read either. Nothing is ever written.
+"""
+
+from __future__ import annotations
+
+import base64
+import errno
+import os
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from firstkey.errors import FirstkeyError
+from firstkey.system import identity
+
+if TYPE_CHECKING:
+    from firstkey.boot.site import Site
+    from firstkey.model import Account
+    from firstkey.system.tree import Tree
+
+LIMIT = 4 * 1024 * 1024
+MAXIMUM_LINKS = 40
+
+
+class Step(NamedTuple):
+    """One file or directory on the way, links followed."""
+
+    path: str
+    uid: int
+    gid: int
+    mode: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def looks(self) -> str:
+        """Mode and owner, for people."""
+        return f"mode {stat.S_IMODE(self.mode):04o}, owner {self.uid}, group {self.gid}"
+
+
+class Seen(NamedTuple):
+    """What became of looking at a path.
+
+    `steps` are the file and the directories above it, the nearest first, as far as they could be seen;
+    `missing` is the first part that does not exist, `barred` the first that the user may not pass or read.
+    """
+
+    path: str
+    canonical: str
+    steps: tuple[Step, ...] = ()
+    missing: str | None = None
+    barred: str | None = None
+    content: bytes | None = None
+    trouble: str | None = None
+
+    @property
+    def file(self) -> Step | None:
+        """The thing itself, if it is there."""
+        return self.steps[0] if self.steps and not (self.missing or self.barred) else None
+
+
+def look(site: Site, account: Account, path: str, *, content: bool = True) -> Seen:
+    """Look at `path` as the account. Raises FirstkeyError where its disk does not answer in time."""
+    groups = site.accounts.group_ids(account)
+    said = identity.run_as(account, groups, lambda: _look(site.tree, path, content=content))
+    steps = tuple(Step(*step) for step in said.pop("steps"))
+    text = said.pop("content")
+    return Seen(**said, steps=steps, content=None if text is None else base64.b64decode(text))
+
+
+def _look(tree: Tree, path: str, *, content: bool) -> dict[str, Any]:
+    seen: dict[str, Any] = {"path": path, "canonical": path, "steps": [], "content": None}
+    try:
+        seen["canonical"] = canonical = resolve(tree, path)
+    except OSError as error:
+        which = "barred" if error.errno in (errno.EACCES, errno.EPERM) else "missing"
+        # Above what is missing or barred there may be more that is wrong.
+        return {**seen, which: error.filename, "steps": _above(tree, os.path.dirname(str(error.filename)))}
+    seen["steps"] = _above(tree, canonical)
+    if content and stat.S_ISREG(seen["steps"][0][3]):
+        seen.update(_read(tree, canonical))
+    return seen
+
+
+def _read(tree: Tree, path: str) -> dict[str, Any]:
+    try:
+        found = tree.read(path, limit=LIMIT)
+    except FirstkeyError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return {"barred": path}
+        return {"trouble": error.message}
+    return {"content": base64.b64encode(found).decode()} if found is not None else {"missing": path}
+
+
+def resolve(tree: Tree, path: str) -> str:
+    """The path without links or `..`, inside the tree (realpath(3)).
+
+    Raises OSError with the part that stopped it: one that does not exist, or whose directory the caller
+    may not pass.
+    """
+    done: list[str] = []
+    pending = path.split("/")[::-1]
+    links = 0
+    with tree.opened("/") as root:
+        while pending:
+            name = pending.pop()
+            if name in ("", "."):
+                continue
+            if name == "..":
+                done = done[:-1]
+                continue
+            target = _target(root.fd, done, name)
+            if target is None:
+                done.append(name)
+                continue
+            links += 1
+            if links > MAXIMUM_LINKS:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            pending.extend(target.split("/")[::-1])
+            done = [] if target.startswith("/") else done
+    return _joined(done)
+
+
+def _joined(parts: list[str]) -> str:
+    return "/" + "/".join(parts)
+
+
+def _target(root: int, above: list[str], name: str) -> str | None:
+    """Where the link leads, or None for anything else. Nothing above it is a link any more."""
+    path = "/".join([*above, name])
+    try:
+        return os.readlink(path, dir_fd=root) if stat.S_ISLNK(os.lstat(path, dir_fd=root).st_mode) else None
+    except OSError as error:
+        # It is the directory above that bars the way.
+        barred = error.errno in (errno.EACCES, errno.EPERM)
+        raise OSError(error.errno, error.strerror, _joined(above if barred else [*above, name])) from None
+
+
+def _above(tree: Tree, path: str) -> list[list[Any]]:
+    """The status of `path` and of each directory above it; those that cannot be seen are left out."""
+    steps = []
+    with tree.opened("/") as root:
+        while True:
+            with suppress(OSError):
+                found = os.stat(path.lstrip("/") or ".", dir_fd=root.fd)
+                steps.append([path, found.st_uid, found.st_gid, found.st_mode])
+            if path in ("/", ""):
+                return steps
+            path = os.path.dirname(path)

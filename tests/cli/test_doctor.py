@@ -1,0 +1,122 @@
+"""`firstkey doctor` as a command: its options, words and exit status. Without root, on an image's tree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from machine import Machine, fingerprint, new_key
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Machine:
+    """An image with sshd, a shell and the launch key in place."""
+    machine = Machine(tmp_path / "root")
+    key = new_key(tmp_path, "launch")
+    machine.write("/usr/sbin/sshd", "")
+    machine.write("/bin/sh", "", mode=0o755)
+    machine.write("/launch.pub", f"{key}\n")
+    machine.write_keys(f"{key}\n")
+    return machine
+
+
+def key_of(image: Machine) -> tuple[str, str]:
+    """The options that name the key."""
+    return ("--key", str(image.path("/launch.pub")))
+
+
+@pytest.mark.sshd
+def test_the_verdict_comes_first(image: Machine) -> None:
+    """One line says it; what was not looked at is said too."""
+    done = image.firstkey("doctor", *key_of(image))
+    lines = done.out.splitlines()
+    assert (done.status, lines[0]) == (0, "ssh admin@HERE works")
+    assert fingerprint(image.path("/launch.pub").read_text()) in lines[1]
+    assert "security groups" in lines[-1]
+
+
+@pytest.mark.sshd
+def test_an_obstacle_has_path_reason_and_remedy(image: Machine) -> None:
+    """All three in the text, and the same in the JSON; the exit status is 1."""
+    image.path("/home/admin/.ssh").chmod(0o777)
+    done = image.firstkey("doctor", *key_of(image))
+    assert done.status == 1
+    assert "ssh admin@HERE does NOT work" in done.out
+    assert "!! /home/admin/.ssh: " in done.out
+    assert "(bad-modes)" in done.out
+    assert "What to do: chmod go-w /home/admin/.ssh" in done.out
+    found = json.loads(image.firstkey("doctor", "--json", *key_of(image)).out)
+    assert (found["version"], found["verdict"]) == (1, "blocked")
+    obstacle = next(finding for finding in found["users"][0]["findings"] if finding["status"] == "obstacle")
+    assert obstacle == {
+        "check": "strict-modes",
+        "status": "obstacle",
+        "reason": "bad-modes",
+        "path": "/home/admin/.ssh",
+        "detail": obstacle["detail"],
+        "remedy": "chmod go-w /home/admin/.ssh",
+    }
+
+
+@pytest.mark.sshd
+def test_verbose_shows_what_is_well(image: Machine) -> None:
+    """With -v each step is told."""
+    quiet = image.firstkey("doctor", *key_of(image)).out
+    told = image.firstkey("doctor", "-v", *key_of(image)).out
+    assert "sshd takes public keys" not in quiet
+    assert "ok sshd takes public keys" in told
+
+
+@pytest.mark.sshd
+def test_several_users_each_get_a_verdict(image: Machine) -> None:
+    """One who cannot log in is enough for the exit status."""
+    done = image.firstkey("doctor", "--user", "admin", "--user", "nobodyhere", *key_of(image))
+    assert done.status == 1
+    assert "ssh admin@HERE works" in done.out
+    assert "ssh nobodyhere@HERE does NOT work" in done.out
+    assert "(no-such-user)" in done.out
+
+
+@pytest.mark.sshd
+def test_nothing_is_changed(image: Machine) -> None:
+    """Not a byte, mode or time of the tree, whatever is wrong with it."""
+    image.path("/home/admin/.ssh").chmod(0o777)
+    image.write("/var/lib/firstkey/ledger.json", "rubbish", mode=0o600)
+    before = image.snapshot()
+    image.firstkey("doctor", "--wait", "0.1", "--imds", "http://127.0.0.1:9")
+    assert image.snapshot() == before
+
+
+@pytest.mark.sshd
+def test_without_any_word_of_the_key_it_is_unknown(image: Machine) -> None:
+    """No service, no ledger, no --key: that is said, and the rest is looked at all the same."""
+    image.path("/bin/sh").unlink()
+    done = image.firstkey("doctor", "--json", "--wait", "0.1", "--imds", "http://127.0.0.1:9")
+    findings = json.loads(done.out)["users"][0]["findings"]
+    assert "key-unknown" in [finding["reason"] for finding in findings if finding["status"] == "unknown"]
+    assert "shell-missing" in [finding["reason"] for finding in findings if finding["status"] == "obstacle"]
+
+
+@pytest.mark.parametrize(
+    "options,words",
+    [
+        (("--key", "/nowhere.pub"), "No such file"),
+        (("--from", "here"), "--from here"),
+        (("--user", "a b"), "--user 'a b'"),
+    ],
+)
+def test_usage(image: Machine, options: tuple[str, ...], words: str) -> None:
+    """A mistake on the command line is told with exit status 2."""
+    done = image.firstkey("doctor", *options)
+    assert done.status == 2
+    assert words in done.err
+
+
+def test_a_private_key_is_refused(image: Machine) -> None:
+    """What is no public key is not looked for, and not shown."""
+    image.write("/launch.pub", "-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n")
+    done = image.firstkey("doctor", *key_of(image))
+    assert done.status == 1
+    assert "private key" in done.err
+    assert "secret" not in done.err

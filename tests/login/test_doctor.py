@@ -1,0 +1,278 @@
+"""What the doctor says where the answer is not in the files: sockets, the running sshd, clients, logs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from lab import ALICE, Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]
+
+KEYS = "/srv/home/alice/.ssh/authorized_keys"
+
+
+def listening(lab: Lab, says: str) -> tuple[str, ...]:
+    """A program that has port 22 and greets with that, and with nothing where that is empty."""
+    program = (
+        "import socket, sys\n"
+        "server = socket.create_server(('0.0.0.0', 22))\n"
+        "print('ready', flush=True)\n"
+        "kept = []\n"
+        "while True:\n"
+        "    kept.append(server.accept()[0])\n"
+        "    kept[-1].sendall(sys.argv[1].encode())\n"
+    )
+    return (sys.executable, "-c", program, says)
+
+
+# --- whether sshd can be reached ------------------------------------------------------------------
+
+
+def test_sshd_on_loopback_alone(lab: Lab) -> None:
+    """From anywhere else the connection is refused; here it works, which is no comfort."""
+    lab.run("ip", "address", "add", "192.0.2.1/32", "dev", "lo", check=True)
+    lab.prepend_config("ListenAddress 127.0.0.1")
+    assert lab.start_sshd()
+    assert not lab.login(host="192.0.2.1")
+    said = lab.doctor()
+    assert (said.obstacles, said.first["path"]) == (["sshd-on-loopback"], "/etc/ssh/sshd_config:1")
+
+
+def test_another_port_is_told(lab: Lab) -> None:
+    """The port is sshd's own, and the verdict says how to reach it."""
+    lab.prepend_config("Port 2222\nListenAddress 0.0.0.0")
+    assert lab.start_sshd()
+    said = lab.doctor()
+    assert (said.obstacles, said.user["port"]) == ([], 2222)
+    text = lab.firstkey("doctor", "--key", f"{lab.directory}/keys/launch.pub").out
+    assert text.startswith("ssh -p 2222 alice@HERE works")
+
+
+@pytest.mark.parametrize("says", ["220 mail ESMTP\r\n", ""], ids=["mail", "silence"])
+def test_somebody_else_has_the_port(lab: Lab, says: str) -> None:
+    """An open port is not enough: it must be an SSH server that speaks there."""
+    with lab.background(*listening(lab, says)):
+        said = lab.doctor()
+    assert said.obstacles[0] == "sshd-silent"
+
+
+def test_too_many_connections(lab: Lab) -> None:
+    """Sshd turns the next one away, and the doctor gives sshd's own words."""
+    lab.prepend_config("MaxStartups 1:100:1")
+    assert lab.start_sshd()
+    idle = (
+        "import socket, time\n"
+        "s = socket.create_connection(('127.0.0.1', 22))\n"
+        "print(s.recv(99))\n"
+        "time.sleep(60)"
+    )
+    with lab.background(sys.executable, "-u", "-c", idle):
+        assert not lab.login()
+        said = lab.doctor("--no-probe")
+    assert said.obstacles == ["sshd-busy"]
+    assert "MaxStartups" in said.first["detail"]
+
+
+def test_tcp_wrappers(lab: Lab) -> None:
+    """Where sshd asks them, a rule in hosts.deny is the first obstacle; where it does not, it is none."""
+    lab.write("/etc/hosts.deny", "# closed\nsshd: 127.0.0.0/255.0.0.0\n")
+    assert lab.start_sshd()
+    works = lab.login()
+    said = lab.doctor("--no-probe")
+    if works:
+        assert said.obstacles == []
+        return
+    assert (said.obstacles, said.first["path"]) == (["tcp-wrappers"], "/etc/hosts.deny:2")
+    lab.run("sh", "-ec", said.first["remedy"], check=True)
+    assert lab.login()
+
+
+# --- what depends on the client -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config,line",
+    [
+        ("AllowUsers alice@127.0.0.1", ""),
+        ("DenyUsers alice@10.0.0.0/8", ""),
+        ("", 'from="127.0.0.1" '),
+        ("", ""),
+    ],
+    ids=["AllowUsers", "DenyUsers", "from", "Match"],
+)
+def test_without_a_client_what_depends_on_it_is_unknown(lab: Lab, config: str, line: str) -> None:
+    """Neither yes nor no is right: it depends, and the remedy is to say from where."""
+    lab.prepend_config(config)
+    lab.authorize(f"{line}{lab.key}\n")
+    if not config and not line:
+        lab.append("/etc/ssh/sshd_config", "Match Address 10.0.0.0/8\nPubkeyAuthentication no\n")
+    assert lab.start_sshd()
+    done = lab.firstkey("doctor", "--json", "--key", f"{lab.directory}/keys/launch.pub")
+    user = json.loads(done.out)["users"][0]
+    unknown = [finding for finding in user["findings"] if finding["status"] == "unknown"]
+    assert (done.status, user["verdict"]) == (1, "unsure")
+    assert [finding["reason"] for finding in unknown] == ["client-dependent"]
+    assert "--from" in unknown[0]["remedy"]
+    assert lab.doctor().user["verdict"] == "open"
+
+
+def test_another_client_gets_another_answer(lab: Lab) -> None:
+    """Match blocks are resolved by sshd for the client that is named."""
+    lab.append("/etc/ssh/sshd_config", "Match Address 10.0.0.0/8\nPubkeyAuthentication no\n")
+    assert lab.start_sshd()
+    assert lab.doctor("--from", "10.1.2.3").obstacles == ["pubkey-disabled"]
+    assert lab.doctor("--from", "192.0.2.3").obstacles == []
+
+
+# --- the running sshd -----------------------------------------------------------------------------
+
+
+def test_a_configuration_that_was_never_read(lab: Lab) -> None:
+    """The files are good now, but the running sshd has the old ones: a real login still fails."""
+    lab.prepend_config("DenyUsers alice")
+    assert lab.start_sshd()
+    lab.edit("/etc/ssh/sshd_config", "DenyUsers alice", "")
+    assert not lab.login()
+    said = lab.doctor()
+    assert said.obstacles == ["sshd-disagrees"]
+    lab.sh("kill -HUP $(cat /run/sshd.pid)")
+    time.sleep(0.3)
+    assert lab.login()
+    assert lab.doctor().obstacles == []
+
+
+def test_a_mistake_that_was_not_read_yet(lab: Lab) -> None:
+    """The login still works, and will not after the next reload: both are said."""
+    assert lab.start_sshd()
+    lab.prepend_config("DenyUsers alice")
+    assert lab.login()
+    said = lab.doctor()
+    assert said.obstacles == ["user-denied"]
+    assert "sshd-disagrees" in said.notes
+
+
+# --- where the doctor is not root, or not on the machine ------------------------------------------
+
+
+def test_without_root_it_says_what_only_root_can_see(lab: Lab) -> None:
+    """Somebody who is only a user learns what a user can, and is not told that all is well."""
+    lab.directory.parent.chmod(0o755)
+    for path in lab.directory.parents:
+        if path != Path("/tmp") and str(path).startswith("/tmp/"):
+            path.chmod(0o755)
+    assert lab.start_sshd()
+    key = lab.write("/srv/key.pub", f"{lab.key}\n")
+    assert key.exists()
+    before = lab.snapshot()
+    done = lab.firstkey("doctor", "--json", "--key", "/srv/key.pub", "--from", "127.0.0.1", user=ALICE)
+    assert lab.snapshot() == before
+    user = json.loads(done.out)["users"][0]
+    assert (done.status, user["verdict"]) == (1, "unsure"), done.err
+    unknown = {
+        finding["check"]: finding["reason"] for finding in user["findings"] if finding["status"] == "unknown"
+    }
+    assert unknown["pam"] == "needs-root"
+    assert unknown["host-keys"] == "needs-root"
+    lines = {finding["check"]: finding["status"] for finding in user["findings"]}
+    assert lines["key-line"] == "ok"
+    assert lines["running-sshd"] == "ok"
+
+
+def test_an_image_is_judged_by_its_files(lab: Lab) -> None:
+    """With --root nothing of the host's is taken for the image's; what only runs is left out, and said."""
+    root = str(lab.directory)
+    before = lab.snapshot()
+    done = lab.firstkey(
+        "doctor", "--json", "--root", root, "--key", f"{root}/keys/launch.pub", "--from", "192.0.2.1"
+    )
+    user = json.loads(done.out)["users"][0]
+    assert "sshd-missing" in [finding["reason"] for finding in user["findings"]], done.out
+    (lab.directory / "usr/sbin").mkdir(parents=True)
+    (lab.directory / "usr/sbin/sshd").write_text("")
+    (lab.directory / "bin/sh").write_text("")
+    (lab.directory / "bin/sh").chmod(0o755)
+    done = lab.firstkey(
+        "doctor", "--json", "--root", root, "--key", f"{root}/keys/launch.pub", "--from", "192.0.2.1"
+    )
+    user = json.loads(done.out)["users"][0]
+    assert user["verdict"] == "open", done.out
+    notes = [finding["reason"] for finding in user["findings"] if finding["reason"]]
+    assert set(notes) == {"not-running-system"}
+    assert lab.snapshot() == before
+    lab.path("/srv/home/alice/.ssh").chmod(0o777)
+    done = lab.firstkey("doctor", "--json", "--root", root, "--key", f"{root}/keys/launch.pub")
+    assert json.loads(done.out)["users"][0]["verdict"] == "blocked"
+
+
+# --- what sshd logged -----------------------------------------------------------------------------
+
+
+def journal(lab: Lab, *messages: str) -> None:
+    """A journalctl that knows these messages of sshd's, the latest first."""
+    lines = [json.dumps({"__REALTIME_TIMESTAMP": "1700000000000000", "MESSAGE": words}) for words in messages]
+    lab.write("/srv/journal", "\n".join(lines) + "\n")
+    lab.write("/bin/journalctl", "#!/bin/sh\ncat /srv/journal\n", mode=0o755)
+
+
+def test_the_journal_bears_out_what_was_found(lab: Lab) -> None:
+    """A refusal that sshd logged for this user's files stands beside the obstacle."""
+    lab.path("/srv/home/alice/.ssh").chmod(0o777)
+    assert lab.start_sshd()
+    assert not lab.login()
+    words = "Authentication refused: bad ownership or modes for directory /srv/home/alice/.ssh"
+    assert words in lab.sshd_log
+    journal(lab, "Accepted publickey for bob from 10.0.0.1 port 1 ssh2", words)
+    said = lab.doctor()
+    assert (said.obstacles, said.notes) == (["bad-modes"], ["sshd-logged"])
+
+
+def test_the_journal_tells_of_what_nothing_else_shows(lab: Lab) -> None:
+    """A refusal without a visible cause makes the verdict unsure, unless the running sshd now says yes."""
+    assert lab.start_sshd()
+    journal(lab, "User alice from 10.0.0.1 not allowed because listed in DenyUsers")
+    assert lab.doctor("--no-probe").unknowns == ["sshd-logged"]
+    assert lab.doctor().user["verdict"] == "open"
+
+
+def test_others_refusals_are_not_this_users(lab: Lab) -> None:
+    """Names that only begin alike, and other users' files, are somebody else's story."""
+    assert lab.start_sshd()
+    journal(
+        lab,
+        "User alice2 from 10.0.0.1 not allowed because listed in DenyUsers",
+        "Authentication refused: bad ownership or modes for directory /srv/home/bob/.ssh",
+        "ROOT LOGIN REFUSED FROM 10.0.0.1 port 4",
+    )
+    assert lab.doctor().notes == []
+
+
+# --- SELinux --------------------------------------------------------------------------------------
+
+
+def test_a_wrong_label_is_an_obstacle_where_it_is_enforced(lab: Lab) -> None:
+    """The file's type against the policy's, asked of the system's own program."""
+    root = lab.directory
+    file = lab.path(KEYS)
+    try:
+        os.setxattr(file, "security.selinux", b"unconfined_u:object_r:user_home_t:s0\0")
+    except OSError as error:
+        pytest.skip(f"this file system keeps no such labels: {error}")
+    label = "unconfined_u:object_r:ssh_home_t:s0"
+    lab.write("/bin/matchpathcon", f"#!/bin/sh\necho {label}\n", mode=0o755)
+    (root / "usr/sbin").mkdir(parents=True)
+    (root / "usr/sbin/sshd").write_text("")
+    shutil.copy("/bin/true", root / "bin/sh")
+    enforce = lab.write("/sys/fs/selinux/enforce", "1")
+    argv = ("doctor", "--json", "--root", str(root), "--key", f"{root}/keys/launch.pub")
+    found = json.loads(lab.firstkey(*argv).out)["users"][0]["findings"]
+    wrong = [finding for finding in found if finding["status"] == "obstacle"]
+    assert [(finding["reason"], finding["path"]) for finding in wrong] == [("selinux-label", KEYS)]
+    assert wrong[0]["remedy"] == "restorecon -Rv /srv/home/alice/.ssh"
+    enforce.write_text("0")
+    assert json.loads(lab.firstkey(*argv).out)["users"][0]["verdict"] == "open"

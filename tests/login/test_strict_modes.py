@@ -1,0 +1,106 @@
+"""StrictModes, step by step, without root."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from firstkey.login import strict_modes
+from firstkey.login.view import Step
+from firstkey.model import Account
+from firstkey.system.accounts import Accounts
+from firstkey.system.tree import Tree
+
+ALICE = Account("alice", 1000, 1000, "/home/alice", "/bin/sh")
+HOME = "/home/alice"
+
+
+def step(path: str, mode: int, uid: int = 1000, gid: int = 1000) -> Step:
+    """A directory, or a file where the name says so."""
+    kind = stat.S_IFREG if path.endswith("keys") else stat.S_IFDIR
+    return Step(path, uid, gid, kind | mode)
+
+
+def judged(
+    tmp_path: Path, steps: list[Step], *, group: str = "alice:x:1000:\n", lenient: bool = False
+) -> list[str]:
+    """The remedies for what is wrong."""
+    etc = tmp_path / "etc"
+    etc.mkdir(exist_ok=True)
+    (etc / "passwd").write_text(
+        "alice:x:1000:1000::/home/alice:/bin/sh\nbob:x:1001:1001::/home/bob:/bin/sh\n"
+    )
+    (etc / "group").write_text(group)
+    with Tree(str(tmp_path)) as tree:
+        return [
+            flaw.remedy for flaw in strict_modes.flaws(steps, ALICE, HOME, Accounts(tree), lenient=lenient)
+        ]
+
+
+def test_what_is_right_has_no_remedy(tmp_path: Path) -> None:
+    """The user's or root's, and nobody else may write."""
+    assert judged(tmp_path, [step(f"{HOME}/keys", 0o644), step(HOME, 0o755, uid=0)]) == []
+
+
+def test_above_the_home_nobody_looks(tmp_path: Path) -> None:
+    """Sshd stops at the home."""
+    assert (
+        judged(tmp_path, [step(f"{HOME}/keys", 0o600), step(HOME, 0o755), step("/home", 0o777, uid=9)]) == []
+    )
+
+
+def test_outside_the_home_all_the_way_counts(tmp_path: Path) -> None:
+    """Up to the root; there the owner is to be root."""
+    steps = [step("/srv/keys", 0o600), step("/srv", 0o757, uid=9), step("/", 0o755, uid=0)]
+    assert judged(tmp_path, steps) == ["chown root /srv && chmod go-w /srv"]
+
+
+@pytest.mark.parametrize(
+    "mode,uid,remedy",
+    [
+        (0o602, 1000, "chmod go-w '/home/alice/my keys'"),
+        (0o620, 1000, "chmod go-w '/home/alice/my keys'"),
+        (0o600, 1001, "chown alice '/home/alice/my keys'"),
+        (0o666, 1001, "chown alice '/home/alice/my keys' && chmod go-w '/home/alice/my keys'"),
+    ],
+)
+def test_each_flaw_has_its_command(tmp_path: Path, mode: int, uid: int, remedy: str) -> None:
+    """A name with a blank in it is quoted for the shell."""
+    assert judged(tmp_path, [step(f"{HOME}/my keys", mode, uid), step(HOME, 0o700)]) == [remedy]
+
+
+@pytest.mark.parametrize(
+    "group,fine",
+    [
+        ("alice:x:1000:\n", True),
+        ("alice:x:1000:alice\n", True),
+        ("alice:x:1000:alice,bob\n", False),
+        ("alice:x:1000:bob\n", False),
+        ("", False),
+    ],
+)
+def test_a_group_of_one(tmp_path: Path, group: str, fine: bool) -> None:
+    """Debian's sshd lets a group write in which there is only the user; others do not."""
+    steps = [step(f"{HOME}/keys", 0o620), step(HOME, 0o775)]
+    assert (judged(tmp_path, steps, group=group, lenient=True) == []) is fine
+    assert len(judged(tmp_path, steps, group=group)) == 2
+
+
+@pytest.mark.parametrize(
+    "text,lenient",
+    [
+        ("ID=debian\n", True),
+        ("ID=ubuntu\nID_LIKE=debian\n", True),
+        ('ID=mint\nID_LIKE="ubuntu debian"\n', True),
+        ('ID="amzn"\nID_LIKE="fedora"\n', False),
+        ("", False),
+    ],
+)
+def test_whose_sshd_it_is(tmp_path: Path, text: str, lenient: bool) -> None:
+    """os-release(5) tells, in either of its places."""
+    (tmp_path / "usr/lib").mkdir(parents=True)
+    (tmp_path / "usr/lib/os-release").write_text(text)
+    with Tree(str(tmp_path)) as tree:
+        assert strict_modes.is_lenient(tree) is lenient
