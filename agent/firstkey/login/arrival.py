@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.boot import host_keys
+from firstkey.boot import host_key_survey, host_keys
+from firstkey.boot.ledger import Ledger
 from firstkey.errors import FirstkeyError
 from firstkey.login import wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
@@ -115,7 +116,7 @@ def _host_keys(site: Site, meaning: Meaning) -> Iterator[Finding]:
 
 def _host_key(site: Site, file: str) -> Finding:
     try:
-        found = host_keys.inspect(site, host_keys.Wanted(file, host_keys.kind_of(file)), None)
+        found = host_key_survey.inspect(site, host_keys.Wanted(file, host_keys.kind_of(file)), Ledger())
     except FirstkeyError as error:
         if error.reason is reasons.PERMISSION_DENIED and not openssh.is_root():
             return unknown("host-keys", reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
@@ -127,7 +128,7 @@ def _host_key(site: Site, file: str) -> Finding:
             reasons.HOST_KEY_BROKEN if found.condition == host_keys.BROKEN else reasons.HOST_KEY_ENCRYPTED
         )
         return note("host-keys", reason, f"{file} is {found.condition}", path=file)
-    if found.exposed:
+    if found.is_loose:
         remedy = f"chmod 0600 {shlex.quote(file)}"
         return note("host-keys", reasons.BAD_MODES, f"{file} can be read by others", path=file, remedy=remedy)
     return passed("host-keys", f"sshd can load {file}", path=file)
