@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pwd
 import re
-import shutil
 import subprocess
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Iterator
@@ -13,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from pipe_sshd import Sshd, separation_directory
 
 GENERATED = {
     "ed25519": ("-t", "ed25519"),
@@ -104,59 +102,8 @@ def make_line() -> Callable[..., bytes]:
 # --- sshd -----------------------------------------------------------------------------------------
 
 
-class Sshd:
-    """An sshd on a pipe, for the account that runs the tests; each connection has an sshd of its own."""
-
-    def __init__(self, directory: Path, host_key: Path) -> None:
-        self.program = shutil.which("sshd") or ""
-        self.directory = directory
-        self.host_key = host_key
-        self.account = pwd.getpwuid(os.geteuid())
-
-    def effective(self, config: str, *, user: str | None = None) -> str:
-        """What `sshd -T` prints for a configuration."""
-        file = self.directory / "sshd_config"
-        file.write_text(config)
-        command = [self.program, "-T", "-f", str(file), "-h", str(self.host_key)]
-        if user:
-            command += ["-C", f"user={user},host=localhost,addr=127.0.0.1"]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
-
-    def login(self, key: Path, *, patterns: str) -> tuple[bool, str]:
-        """Whether sshd lets the key in, and its log, with these AuthorizedKeysFile patterns."""
-        config, log = self.directory / "sshd_config", self.directory / "log"
-        settings = {
-            "HostKey": self.host_key,
-            "AuthorizedKeysFile": patterns,
-            "StrictModes": "no",
-            "PermitRootLogin": "yes",
-            "UsePAM": "no",
-            "LogLevel": "DEBUG1",
-            "PidFile": "none",
-        }
-        config.write_text("".join(f"{keyword} {value}\n" for keyword, value in settings.items()))
-        log.write_text("")
-        # fmt: off
-        command = [
-            "ssh", "-F", "none", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "IdentityAgent=none",
-            "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-            "-o", "LogLevel=ERROR", "-o", f"ProxyCommand={self.program} -i -f {config} -E {log}",
-            f"{self.account.pw_name}@localhost", "echo", "let in",
-        ]
-        # fmt: on
-        outcome = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60
-        )
-        return b"let in" in outcome.stdout or b"Accepted publickey" in log.read_bytes(), log.read_text()
-
-
 @pytest.fixture(scope="session")
 def sshd(tmp_path_factory: pytest.TempPathFactory, key_files: dict[str, Path]) -> Iterator[Sshd]:
-    """An sshd. Root's wants its empty directory for privilege separation, which only its unit makes."""
-    separation = Path("/run/sshd")
-    missing = os.geteuid() == 0 and not separation.exists()
-    if missing:
-        separation.mkdir(mode=0o755)
-    yield Sshd(tmp_path_factory.mktemp("sshd"), key_files["ed25519"])
-    if missing:
-        separation.rmdir()
+    """An sshd."""
+    with separation_directory():
+        yield Sshd(tmp_path_factory.mktemp("sshd"), key_files["ed25519"])

@@ -242,7 +242,7 @@ def _as_json(ledger: Ledger) -> dict[str, Any]:
 
 
 _PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": MadeHostKey}
-_OPTIONAL = {"instance", "firmware", "sshd_digest", "file", "boot"}
+_OPTIONAL = {"instance", "firmware", "sshd_digest", "served.file", "host_keys.instance", "host_keys.boot"}
 
 
 def _parsed(content: bytes) -> Ledger | None:
@@ -261,13 +261,17 @@ def _parsed(content: bytes) -> Ledger | None:
 def _value(name: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
     """One field, of the type that it must have; anything else is a TypeError or ValueError."""
     if name in _PARTS:
-        part = _PARTS[name]
-        return tuple(part(**{field: _value(field, each[field]) for field in part._fields}) for each in found)
+        return tuple(_part(name, each) for each in found)
     if name in ("made_files", "sshd_host_keys"):
         return tuple(_text(each) for each in found)
-    if name in ("made", "sshd_has_key_agent"):
+    if name in ("host_keys.made", "sshd_has_key_agent"):
         return bool(found)
     return None if found is None and name in _OPTIONAL else _text(found)
+
+
+def _part(name: str, found: Any) -> Any:  # noqa: ANN401 - as above
+    kind = _PARTS[name]
+    return kind(**{field: _value(f"{name}.{field}", found[field]) for field in kind._fields})
 
 
 def _text(found: object) -> str:

@@ -1,0 +1,393 @@
+"""Which lines come and go, run after run, and what the report says of it (promises 3, 5, 6 and 8)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine import AGENT, Run, World, fingerprint, new_key
+
+from firstkey.boot import launch_keys
+from firstkey.metadata.client import OfferedKey
+from firstkey.ssh import key_options
+from firstkey.ssh.public_key import parse_launch_key
+
+FIRST, SECOND, THIRD = "i-0000000000000001", "i-0000000000000002", "i-0000000000000003"
+
+
+@pytest.fixture(autouse=True)
+def quick_host_keys(world: World) -> None:
+    """This is not about host keys: only the type that is made at once."""
+    world.machine.configure(configuration())
+
+
+def configuration(more: str = "") -> str:
+    """The configuration of these tests, and more of [Keys] or other sections."""
+    return f"[HostKeys]\nTypes=ed25519\n[Keys]\nUsers=admin\n{more}"
+
+
+def ledger(world: World) -> dict[str, Any]:
+    """The ledger's content."""
+    whole = json.loads(world.machine.path("/var/lib/firstkey/ledger.json").read_text())
+    found: dict[str, Any] = whole["ledger"]
+    return found
+
+
+def run(world: World, *options: str, status: int = 0) -> Run:
+    """A run that ends as expected."""
+    done = world.machine.run(world.service, *options)
+    assert done.status == status, f"{done.out}{done.err}"
+    return done
+
+
+# --- one key in several lines -----------------------------------------------------------------------
+
+
+def test_a_persons_own_line_with_the_launch_key_stays(world: World) -> None:
+    """Exactly the line that firstkey wrote goes; the warning says that the key still lets in."""
+    run(world)
+    mine = " ".join(world.key.split()[:2]) + " my laptop"
+    world.machine.write_keys(f"{mine}\n{world.key}\n# end\n")
+    second = world.another_key("second")
+    world.become(SECOND, second)
+    done = run(world)
+    assert world.machine.keys == [mine, "# end", second]
+    assert done.user("admin")["revoked"] == done.user("admin")["left"] == [fingerprint(world.key)]
+    assert "key-left-in-place" in {warning["reason"] for warning in done.report["warnings"]}
+
+
+def test_of_two_equal_lines_one_goes(world: World) -> None:
+    """Firstkey wrote one of them; the other one is somebody's, whatever it reads like."""
+    run(world)
+    world.machine.write_keys(f"{world.key}\n# mine\n{world.key}\n")
+    world.become(SECOND)
+    run(world)
+    assert world.machine.keys == ["# mine", world.key]
+
+
+def test_the_line_goes_from_a_file_that_was_converted(world: World) -> None:
+    """Line endings of DOS do not make it a person's."""
+    run(world)
+    world.machine.write_keys(f"# mine\r\n{world.key}\r\n".encode())
+    world.become(SECOND)
+    run(world)
+    assert world.machine.keys_file.read_bytes() == b"# mine\r\n"
+
+
+def test_a_name_that_changed_does_not_hide_the_line(world: World) -> None:
+    """The same key pair under another name, instance after instance: the line is still known in the end."""
+    run(world)
+    renamed = " ".join(world.key.split()[:2]) + " renamed"
+    world.become(SECOND, renamed)
+    run(world)
+    assert world.machine.keys == [world.key]
+    third = world.another_key("third")
+    world.become(THIRD, third)
+    run(world)
+    assert world.machine.keys == [third]
+
+
+def test_two_offered_keys_that_are_one_are_added_once(world: World) -> None:
+    """The index may list a key twice."""
+    world.service.change(keys=(("a", world.key), ("b", world.key)))
+    assert run(world).user("admin")["added"] == [fingerprint(world.key)]
+    assert world.machine.keys == [world.key]
+    assert run(world).user("admin")["result"] == "unchanged"
+
+
+# --- what a person did since ------------------------------------------------------------------------
+
+
+def test_a_file_that_was_removed_stays_away(world: World) -> None:
+    """Once an instance: taking out the whole file takes the key out, too."""
+    run(world)
+    shutil.rmtree(world.machine.keys_file.parent)
+    run(world)
+    assert not world.machine.keys_file.parent.exists()
+    run(world, "--force")
+    assert world.machine.keys == [world.key]
+
+
+def test_a_persons_key_that_was_the_launch_key_can_be_taken_out(world: World) -> None:
+    """There before firstkey, and taken out since: it stays out on this instance, and comes with another."""
+    world.machine.write_keys(f"{world.key}\n")
+    run(world)
+    world.machine.write_keys("# empty\n")
+    run(world)
+    assert world.machine.keys == ["# empty"]
+    world.become(SECOND, world.key)
+    run(world)
+    assert world.machine.keys == ["# empty", world.key]
+
+
+def test_a_second_key_comes_although_the_first_was_taken_out(world: World) -> None:
+    """Each key for itself."""
+    run(world)
+    world.machine.write_keys("")
+    second = world.another_key("second")
+    world.service.change(keys=(("a", world.key), ("b", second)))
+    run(world)
+    assert world.machine.keys == [second]
+
+
+def test_force_adds_no_key_twice(world: World) -> None:
+    """It puts back what is missing, and nothing else."""
+    world.machine.write_keys(f"restrict {world.key}\n")
+    run(world)
+    run(world, "--force")
+    assert world.machine.keys == [f"restrict {world.key}"]
+
+
+def test_a_line_that_sshd_ignores_is_told(world: World) -> None:
+    """Not doubled, as somebody meant to restrict the key; but nobody should wonder why it does not work."""
+    line = f'form="192.0.2.1" {world.key}'
+    world.machine.write_keys(f"{line}\n")
+    done = run(world, status=1)
+    assert world.machine.keys == [line]
+    assert done.user("admin")["reason"] == "key-line-ignored"
+    assert "form=" in done.err
+
+
+# --- users and files that come and go ---------------------------------------------------------------
+
+
+def test_keys_of_users_who_are_no_users_any_more_go_too(world: World) -> None:
+    """Users= was changed before the image was made."""
+    world.machine.add_user("second")
+    run(world, "--user", "admin", "--user", "second")
+    world.become(SECOND, world.another_key("new"))
+    done = run(world)
+    assert done.user("second")["revoked"] == [fingerprint(world.key)]
+    assert world.machine.path("/home/second/.ssh/authorized_keys").read_text() == ""
+
+
+def test_a_user_who_is_gone_is_no_failure(world: World) -> None:
+    """Nobody can log in as somebody who is not there; should the account come back, its key goes then."""
+    world.machine.add_user("second")
+    run(world, "--user", "second")
+    kept = world.machine.accounts.pop()
+    world.machine.write("/etc/passwd", "\n".join(world.machine.accounts) + "\n")
+    world.become(SECOND, world.another_key("new"))
+    run(world)
+    assert world.key in world.machine.path("/home/second/.ssh/authorized_keys").read_text()
+    world.machine.write("/etc/passwd", "\n".join([*world.machine.accounts, kept]) + "\n")
+    run(world)
+    assert world.machine.path("/home/second/.ssh/authorized_keys").read_text() == ""
+
+
+def test_a_home_that_moved_gets_the_key(world: World) -> None:
+    """The account's home is another directory by now: the key must be where sshd looks."""
+    run(world)
+    world.machine.accounts[0] = world.machine.accounts[0].replace("/home/admin", "/srv/admin")
+    world.machine.write("/etc/passwd", "\n".join(world.machine.accounts) + "\n")
+    world.machine.path("/srv/admin").mkdir(parents=True)
+    world.machine.path("/srv/admin").chmod(0o755)
+    done = run(world)
+    assert done.user("admin")["file"] == "/srv/admin/.ssh/authorized_keys"
+    assert world.machine.path("/srv/admin/.ssh/authorized_keys").read_text() == f"{world.key}\n"
+
+
+@pytest.mark.sshd
+def test_a_file_of_the_sections_own_is_used_and_told_if_sshd_does_not_read_it(world: World) -> None:
+    """The settings say where; sshd says whether that is any use."""
+    world.machine.configure(configuration("[User admin]\nAuthorizedKeysFile=~/.ssh/others\n"))
+    for _ in range(2):
+        done = run(world)
+        assert done.user("admin")["file"] == "/home/admin/.ssh/others"
+        assert "not-read-by-sshd" in {warning["reason"] for warning in done.report["warnings"]}
+    assert world.machine.path("/home/admin/.ssh/others").read_text() == f"{world.key}\n"
+    world.machine.write("/etc/ssh/sshd_config", "AuthorizedKeysFile %h/.ssh/others\n")
+    assert run(world).report["warnings"] == []
+
+
+@pytest.mark.sshd
+def test_a_file_in_another_order_is_not_lost(world: World) -> None:
+    """The old file is read second by now: another instance's key goes there, and comes in the first one."""
+    run(world)
+    world.machine.write("/etc/ssh/sshd_config", "AuthorizedKeysFile .ssh/first .ssh/authorized_keys\n")
+    world.become(SECOND, world.key)
+    run(world)
+    assert world.machine.path("/home/admin/.ssh/first").read_text() == f"{world.key}\n"
+    assert world.machine.keys == []
+
+
+@pytest.mark.sshd
+def test_no_file_at_all_is_refused(world: World) -> None:
+    """AuthorizedKeysFile none: the key could not let in, and the reason says so."""
+    world.machine.write("/etc/ssh/sshd_config", "AuthorizedKeysFile none\n")
+    assert run(world, status=1).user("admin")["reason"] == "authorized-keys-disabled"
+
+
+# --- without keys -----------------------------------------------------------------------------------
+
+
+def test_without_a_key_pair_not_even_a_missing_user_is_trouble(world: World) -> None:
+    """There is nothing to do for anybody."""
+    world.service.change(keys=())
+    done = run(world, "--user", "nobodyhere")
+    assert (done.report["outcome"], done.user("nobodyhere")["result"]) == ("no-key", "unchanged")
+
+
+def test_without_a_key_pair_the_other_instances_key_goes(world: World) -> None:
+    """The new instance trusts its own keys only: none."""
+    run(world)
+    world.become(SECOND)
+    done = run(world)
+    assert (done.report["outcome"], world.machine.keys) == ("no-key", [])
+
+
+def test_a_bad_key_alone_revokes_all_the_same(world: World) -> None:
+    """The other instance's key is not this one's, whatever this one's is."""
+    run(world)
+    world.become(SECOND, "no key at all")
+    done = run(world, status=1)
+    assert (done.report["outcome"], world.machine.keys) == ("failed", [])
+
+
+def test_revoking_can_be_switched_off_and_on(world: World) -> None:
+    """Revoke=never keeps them, and nothing is forgotten."""
+    world.machine.configure(configuration("Revoke=never\n"))
+    run(world)
+    second = world.another_key("second")
+    world.become(SECOND, second)
+    run(world)
+    assert world.machine.keys == [world.key, second]
+    world.machine.configure(configuration())
+    run(world)
+    assert world.machine.keys == [second]
+
+
+# --- the ledger -------------------------------------------------------------------------------------
+
+
+def test_the_ledger_does_not_grow(world: World) -> None:
+    """Instance after instance, it remembers what there is, not all that ever was."""
+    world.machine.write_keys(f"{world.another_key('mine')}\n")
+    sizes = []
+    for number in range(1, 6):
+        world.become(f"i-000000000000000{number}", world.key, world.another_key(f"key-{number}"))
+        run(world)
+        sizes.append(len(ledger(world)["keys"]))
+    assert len(set(sizes)) == 1
+
+
+def test_a_ledger_that_cannot_be_written_costs_no_login(world: World) -> None:
+    """A disk that refuses: the key is in, the warning says that it is not remembered."""
+    world.machine.write("/var/lib/firstkey", "a file where the directory belongs")
+    done = run(world)
+    assert world.machine.keys == [world.key]
+    assert {warning["reason"] for warning in done.report["warnings"]} & {"not-a-directory", "ledger-damaged"}
+    assert "state-not-saved" in done.err or "could not be written" in done.err
+
+
+def test_two_instances_in_one_ledger_are_told_apart(world: World) -> None:
+    """The journal names the instance whose key goes, also where it is not the one before."""
+    run(world)
+    kept = world.machine.accounts.copy()
+    world.machine.add_user("second")
+    world.machine.write("/etc/passwd", "\n".join(kept) + "\n")
+    world.become(SECOND, world.another_key("new"))
+    done = run(world)
+    assert f"of the earlier instance {FIRST} was taken out" in done.err
+
+
+# --- interrupted ------------------------------------------------------------------------------------
+
+needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="needs strace")
+
+
+def traced(world: World, call: str, injection: str) -> subprocess.Popen[bytes]:
+    """A run under strace, which makes a system call kill or wait (strace(1): --inject)."""
+    argv = ["strace", "-f", "-qq", "-o", "/dev/null"]
+    argv += [f"--trace={call}", f"--inject={call}:{injection}"]
+    argv += [sys.executable, "-m", "firstkey", "run", "-q", "--root", str(world.machine.root)]
+    environ = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "PYTHONPATH": str(AGENT)}
+    return subprocess.Popen([*argv, "--imds", world.service.url], env=environ)
+
+
+@needs_strace
+@pytest.mark.slow
+@pytest.mark.parametrize("call", ["renameat", "fsync", "fchmod", "unlinkat"])
+def test_a_killed_run_is_completed_by_the_next(world: World, call: str) -> None:
+    """Each of its processes dies at its first such call, then at its second: the old file or the new one."""
+    run(world)
+    mine = world.another_key("mine")
+    world.machine.write_keys(f"{mine}\n")
+    killed = 0
+    for number in range(1, 6):
+        key = world.another_key(f"key-{number}")
+        before = world.machine.keys
+        world.become(f"i-000000000000010{number}", key)
+        killed += traced(world, call, f"signal=KILL:when={number}").wait(timeout=60) != 0
+        assert world.machine.keys in (before, [mine, key])
+        done = run(world)
+        assert world.machine.keys == [mine, key], f"{call} {number}: {done.err}"
+        assert [path.name for path in world.machine.keys_file.parent.iterdir()] == ["authorized_keys"]
+    assert killed, f"nothing calls {call}"
+
+
+@needs_strace
+@pytest.mark.slow
+def test_a_line_that_somebody_appends_meanwhile_is_kept(world: World) -> None:
+    """Between reading and renaming another program writes: that is noticed, and the merge is done again."""
+    run(world)
+    mine, other = world.another_key("mine"), world.another_key("other")
+    world.machine.write_keys(f"{mine}\n")
+    second = world.another_key("second")
+    world.become(SECOND, second)
+    with traced(world, "fsync", "delay_enter=400000") as running:
+        directory = world.machine.keys_file.parent
+        while running.poll() is None and not list(directory.glob(".firstkey-authorized_keys.*")):
+            time.sleep(0.005)
+        assert running.poll() is None, "the run ended before it wrote"
+        with world.machine.keys_file.open("a") as file:
+            file.write(f"{other}\n")
+    assert world.machine.keys == [mine, other, second]
+
+
+# --- pure functions ---------------------------------------------------------------------------------
+
+
+def test_a_good_key_beside_bad_ones_is_taken(tmp_path: Path) -> None:
+    """Each offered key has its result."""
+    line = new_key(tmp_path, "launch")
+    offer = launch_keys.judge(
+        [OfferedKey("0", "bad", b"<html>"), OfferedKey("1", "good", line.encode()), OfferedKey("2", "", b"")]
+    )
+    assert [key.line for key in offer.keys] == [line]
+    assert [bool(result.refusal) for result in offer.results] == [True, False, True]
+    assert not offer.is_whole
+
+
+@pytest.mark.parametrize("user", ["admin", "ec2-user", "a.b_c$", "x" * 31])
+def test_the_redirection_is_one_that_sshd_understands(tmp_path: Path, user: str) -> None:
+    """Its options are known, and its shell command says what it should."""
+    options = launch_keys.redirection(user).encode()
+    assert key_options.unknown(options) is None
+    command = options.split(b'command="', 1)[1].removesuffix(b'"').replace(b'\\"', b'"').decode()
+    shell = command.replace("sleep 10", "sleep 0")
+    done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert done.stdout == f'Please login as the user "{user}" rather than the user "root".\n\n'
+    assert done.returncode == 142
+    key = parse_launch_key(new_key(tmp_path, "launch").encode())
+    (line,) = launch_keys.lines([key], redirect_to=user)
+    assert line.text.decode() == f"{options.decode()} {key.line}\n"
+
+
+def test_modes_of_new_files_do_not_depend_on_the_caller(world: World) -> None:
+    """Whatever its umask, the result is the same."""
+    environ = {"PATH": "/usr/bin:/bin:/usr/sbin", "PYTHONPATH": str(AGENT)}
+    for umask in ("000", "077"):
+        shutil.rmtree(world.machine.keys_file.parent, ignore_errors=True)
+        shell = ["sh", "-c", f'umask {umask}; exec "$@"', "sh", sys.executable, "-m", "firstkey", "run"]
+        options = ["-q", "--force", "--root", str(world.machine.root), "--imds", world.service.url]
+        subprocess.run([*shell, *options], check=True, env=environ)
+        paths = (world.machine.keys_file, world.machine.keys_file.parent)
+        assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o600, 0o700]

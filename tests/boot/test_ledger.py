@@ -1,0 +1,192 @@
+"""The ledger: what is written is read again, and what is not as it was written is not believed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from firstkey import reasons
+from firstkey.boot import ledger
+from firstkey.boot.ledger import (
+    INSTALLED,
+    PENDING,
+    PRESENT,
+    TAKEN_OUT,
+    InstalledKey,
+    Ledger,
+    MadeHostKey,
+    Served,
+)
+from firstkey.system.tree import Tree
+
+TEXT = st.text(max_size=20)  # lone surrogates among it: comments may be any bytes
+STATES = st.sampled_from([PENDING, INSTALLED, PRESENT, TAKEN_OUT])
+NOTHING_OR_TEXT = st.none() | TEXT
+PLACES = dict.fromkeys(("user", "file", "fingerprint", "options", "comment", "instance"), TEXT)
+KEYS = st.builds(InstalledKey, **PLACES, state=STATES)
+SERVED = st.builds(Served, name=TEXT, file=NOTHING_OR_TEXT, conditions=TEXT)
+LEDGERS = st.builds(
+    Ledger,
+    instance=NOTHING_OR_TEXT,
+    firmware=NOTHING_OR_TEXT,
+    served=st.lists(SERVED, max_size=2).map(tuple),
+    keys=st.lists(KEYS, max_size=3).map(tuple),
+    host_keys=st.lists(st.from_type(MadeHostKey), max_size=2).map(tuple),
+    made_files=st.lists(TEXT, max_size=2).map(tuple),
+    sshd_digest=NOTHING_OR_TEXT,
+    sshd_host_keys=st.lists(TEXT, max_size=2).map(tuple),
+)
+AGAIN = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+A_KEY = InstalledKey("ann", "/home/ann/.ssh/authorized_keys", "SHA256:x", "", "launch", "i-1", INSTALLED)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    """A scratch root."""
+    with Tree(str(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Where the ledger is."""
+    return tmp_path / "var/lib/firstkey/ledger.json"
+
+
+@AGAIN
+@given(LEDGERS)
+def test_what_is_written_is_read_again(tree: Tree, known: Ledger) -> None:
+    """Every field, whatever is in it."""
+    ledger.save(tree, known)
+    assert ledger.load(tree) == (known, None)
+
+
+def test_no_ledger_is_an_empty_one(tree: Tree, file: Path) -> None:
+    """A fresh system; nothing is made by looking."""
+    assert ledger.load(tree) == (Ledger(), None)
+    assert not file.parent.exists()
+
+
+def test_it_is_for_root_alone(tree: Tree, file: Path) -> None:
+    """Who may log in where is nobody's business."""
+    ledger.save(tree, Ledger(keys=(A_KEY,)))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+
+
+@AGAIN
+@given(data=st.data())
+def test_a_changed_byte_is_noticed(tree: Tree, file: Path, data: st.DataObject) -> None:
+    """A bad disk makes firstkey remove no other line: the ledger is as it was, or not believed."""
+    known = Ledger(instance="i-1", keys=(A_KEY,), made_files=("/a",))
+    ledger.save(tree, known)
+    content = bytearray(file.read_bytes())
+    kind = data.draw(st.sampled_from(["change", "cut", "add", "zeros"]))
+    at = data.draw(st.integers(0, len(content) - 1))
+    if kind == "change":
+        content[at] = data.draw(st.integers(0, 255))
+    elif kind == "cut":
+        del content[at : at + data.draw(st.integers(1, 50))]
+    elif kind == "add":
+        content[at:at] = data.draw(st.binary(min_size=1, max_size=9))
+    else:
+        content[at : at + 64] = bytes(len(content[at : at + 64]))
+    file.write_bytes(content)
+    loaded = ledger.load(tree)
+    assert loaded == (known, None) or (loaded.refusal and loaded.ledger == Ledger())
+
+
+@pytest.mark.parametrize(
+    "place, value",
+    [
+        (("instance",), 5),
+        (("keys", 0, "file"), None),
+        (("keys", 0, "instance"), None),
+        (("keys", 0, "fingerprint"), ["SHA256:x"]),
+        (("keys",), {}),
+        (("keys",), "text"),
+        (("served",), [1]),
+        (("made_files",), [None]),
+        (("host_keys",), None),
+    ],
+)
+def test_another_type_is_not_believed(tree: Tree, file: Path, place: tuple, value: object) -> None:
+    """Not even with a right checksum: a ledger of another make does not end the run."""
+    ledger.save(tree, Ledger(instance="i-1", keys=(A_KEY,)))
+    plain = json.loads(file.read_text())["ledger"]
+    inner = plain
+    for step in place[:-1]:
+        inner = inner[step]
+    inner[place[-1]] = value
+    body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    file.write_text(f'{{"version":1,"check":{ledger._check(body)},"ledger":{body}}}\n')
+    loaded = ledger.load(tree)
+    assert loaded.ledger == Ledger() or value == {}
+    assert loaded.refusal is None or loaded.refusal.reason is reasons.LEDGER_DAMAGED
+    assert bool(loaded.refusal) != (value == {})
+
+
+@pytest.mark.parametrize("name", ["ledger.json", "."])
+@pytest.mark.parametrize("mode", [0o606, 0o660, 0o777])
+def test_what_others_can_write_is_not_believed(tree: Tree, file: Path, name: str, mode: int) -> None:
+    """Neither the file nor its directory."""
+    ledger.save(tree, Ledger(keys=(A_KEY,)))
+    (file.parent / name).chmod(mode)
+    loaded = ledger.load(tree)
+    assert loaded.ledger == Ledger()
+    assert loaded.refusal
+    assert "written by others" in loaded.refusal.detail
+
+
+@pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
+def test_what_is_no_file_is_not_believed(tree: Tree, file: Path, kind: str) -> None:
+    """A link is not followed, a pipe not waited for; it is moved out of the way."""
+    file.parent.mkdir(parents=True, mode=0o700)
+    if kind == "link":
+        file.symlink_to("/etc/passwd")
+    elif kind == "directory":
+        file.mkdir()
+    else:
+        os.mkfifo(file)
+    assert ledger.load(tree).refusal
+    aside = ledger.set_aside(tree)
+    assert aside
+    assert not os.path.lexists(file)
+    ledger.save(tree, Ledger(keys=(A_KEY,)))
+    assert ledger.load(tree) == (Ledger(keys=(A_KEY,)), None)
+
+
+def test_one_that_is_set_aside_is_kept(tree: Tree, file: Path) -> None:
+    """Also the second one in the same second."""
+    file.parent.mkdir(parents=True, mode=0o700)
+    asides = []
+    for content in ("first", "second"):
+        file.write_text(content)
+        asides.append(ledger.set_aside(tree))
+    assert [(file.parent / str(path).rsplit("/", 1)[1]).read_text() for path in asides] == ["first", "second"]
+    assert ledger.set_aside(tree) is None
+
+
+def test_a_key_is_remembered_once_for_each_place() -> None:
+    """User, file, key and instance are the place; its state and form may change."""
+    known = Ledger().with_key(A_KEY).with_key(A_KEY._replace(state=PENDING, options="no-pty"))
+    assert [key.state for key in known.keys] == [PENDING]
+    for other in ({"user": "bob"}, {"file": "/f"}, {"fingerprint": "SHA256:y"}, {"instance": "i-2"}):
+        assert len(known.with_key(A_KEY._replace(**other)).keys) == 2
+
+
+def test_only_firstkeys_own_lines_are_another_instances() -> None:
+    """What was there before it came, and what a person took out, is not its own to revoke."""
+    keys = [
+        A_KEY._replace(state=state, fingerprint=state) for state in (PENDING, INSTALLED, PRESENT, TAKEN_OUT)
+    ]
+    known = Ledger(keys=tuple(keys))
+    assert {key.state for key in known.of_other_instances("i-2")} == {PENDING, INSTALLED}
+    assert known.of_other_instances("i-1") == []

@@ -1,0 +1,205 @@
+"""Accounts on an image's tree: made, added to groups, given a proved sudo rule; and never beyond the tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+from machine import Run, World
+
+RULE = "ALL=(ALL) NOPASSWD: ALL"
+needs_visudo = pytest.mark.skipif(
+    not shutil.which("visudo", path=f"{os.environ['PATH']}:/usr/sbin:/sbin"), reason="needs visudo (sudo)"
+)
+
+
+def section(**settings: str) -> str:
+    """A configuration with one user, `deploy`, who is described."""
+    lines = "".join(f"{name}={value}\n" for name, value in settings.items())
+    return f"[Keys]\nUsers=deploy\n[User deploy]\n{lines}"
+
+
+def accounts(done: Run) -> list[tuple[str, str | None]]:
+    """What became of each change to an account."""
+    return [(each["result"], each["reason"]) for each in done.report["accounts"]]
+
+
+@pytest.fixture
+def image(world: World) -> World:
+    """An image with the files that useradd works on."""
+    for name, content in {"shadow": "root:*:1::::::\n", "gshadow": "", "subuid": "", "subgid": ""}.items():
+        world.machine.write(f"/etc/{name}", content, mode=0o600)
+    world.machine.write("/etc/login.defs", "UID_MIN 1000\nGID_MIN 1000\nUSERGROUPS_ENAB yes\n")
+    world.machine.write("/etc/group", "root:x:0:\nwheel:x:10:\nadm:x:4:\n")
+    return world
+
+
+def line_of(world: World, file: str, name: str) -> list[str]:
+    """The fields of one line of passwd(5) and its like."""
+    lines = (line.split(":") for line in world.machine.path(file).read_text().splitlines())
+    return next(fields for fields in lines if fields[0] == name)
+
+
+@pytest.mark.root
+def test_a_user_is_created_as_described(image: World) -> None:
+    """With a home, groups, a shell, no password, and the launch key; once more changes nothing."""
+    image.machine.configure(section(Create="yes", Groups="wheel adm", Shell="/bin/dash"))
+    done = image.machine.run(image.service)
+    assert done.status == 0, done.out
+    *_, uid, gid, _, home, shell = line_of(image, "/etc/passwd", "deploy")
+    assert (home, shell) == ("/home/deploy", "/bin/dash")
+    assert line_of(image, "/etc/group", "wheel")[3] == line_of(image, "/etc/group", "adm")[3] == "deploy"
+    assert line_of(image, "/etc/shadow", "deploy")[1] == "*"
+    file = image.machine.path("/home/deploy/.ssh/authorized_keys")
+    assert file.read_text() == f"{image.key}\n"
+    assert (file.stat().st_uid, file.stat().st_gid) == (int(uid), int(gid))
+    before = image.machine.snapshot()
+    assert accounts(image.machine.run(image.service)) == []
+    assert image.machine.snapshot() == before
+
+
+@pytest.mark.root
+def test_an_existing_user_only_gains_groups(image: World) -> None:
+    """Groups that the user has stay; shell and home are as they were."""
+    machine = image.machine
+    machine.accounts.append("deploy:x:1500:1500::/home/deploy:/bin/zsh")
+    machine.write("/etc/passwd", "\n".join(machine.accounts) + "\n")
+    machine.write("/etc/group", "root:x:0:\nwheel:x:10:\nadm:x:4:deploy\ndeploy:x:1500:\n")
+    machine.path("/home/deploy").mkdir()
+    os.chown(machine.path("/home/deploy"), 1500, 1500)
+    machine.configure(section(Create="yes", Groups="wheel", Shell="/bin/sh"))
+    done = machine.run(image.service)
+    assert (done.status, accounts(done)) == (0, [("changed", None)])
+    assert line_of(image, "/etc/passwd", "deploy")[6] == "/bin/zsh"
+    assert line_of(image, "/etc/group", "wheel")[3] == line_of(image, "/etc/group", "adm")[3] == "deploy"
+
+
+def test_without_create_nobody_is_made(image: World) -> None:
+    """The user does not exist, and that is the reason."""
+    image.machine.configure(section(Groups="wheel", Sudo=RULE))
+    done = image.machine.run(image.service)
+    assert (done.status, accounts(done)) == (1, [])
+    assert done.user("deploy")["reason"] == "no-such-user"
+    assert not image.machine.path("/etc/sudoers.d").exists()
+
+
+@needs_visudo
+def test_a_sudo_rule_is_written_and_stays(image: World) -> None:
+    """A name that sudo reads, root's mode; once more it is left alone."""
+    image.machine.add_user("deploy")
+    image.machine.configure(section(Sudo=RULE))
+    assert accounts(image.machine.run(image.service)) == [("changed", None)]
+    rule = image.machine.path("/etc/sudoers.d/firstkey-deploy")
+    assert rule.read_text().splitlines()[1:] == [f"deploy {RULE}"]
+    assert stat.S_IMODE(rule.stat().st_mode) == 0o440
+    before = image.machine.snapshot()
+    assert accounts(image.machine.run(image.service)) == []
+    assert image.machine.snapshot() == before
+
+
+@needs_visudo
+@pytest.mark.parametrize("mode", [0o666, 0o460])
+def test_a_rule_that_sudo_ignores_is_written_anew(image: World, mode: int) -> None:
+    """Sudo reads no file that others can write."""
+    image.machine.add_user("deploy")
+    image.machine.configure(section(Sudo=RULE))
+    image.machine.run(image.service)
+    rule = image.machine.path("/etc/sudoers.d/firstkey-deploy")
+    rule.chmod(mode)
+    assert accounts(image.machine.run(image.service)) == [("changed", None)]
+    assert stat.S_IMODE(rule.stat().st_mode) == 0o440
+
+
+@needs_visudo
+@pytest.mark.parametrize("there", [None, "# mine\n"])
+def test_a_wrong_rule_is_never_put_in_place(image: World, there: str | None) -> None:
+    """Visudo's own words are told, the user gets the key all the same, and nothing lies about."""
+    image.machine.add_user("deploy")
+    image.machine.configure(section(Sudo="ALL=(ALL NOPASSWD: ALL"))
+    rule = image.machine.path("/etc/sudoers.d/firstkey-deploy")
+    if there:
+        image.machine.write("/etc/sudoers.d/firstkey-deploy", there, mode=0o440)
+    done = image.machine.run(image.service)
+    assert (done.status, done.report["outcome"]) == (1, "partial")
+    assert accounts(done) == [("refused", "sudoers-invalid")]
+    assert "syntax error" in done.report["accounts"][0]["detail"]
+    assert done.user("deploy")["result"] == "changed"
+    assert [path.name for path in rule.parent.iterdir()] == ([rule.name] if there else [])
+    assert (rule.read_text() if there else None) == there
+
+
+def test_an_unknown_group_costs_nothing_but_itself(image: World) -> None:
+    """The user has the key; the report names the group."""
+    image.machine.add_user("deploy")
+    image.machine.configure(section(Groups="nosuchgroup"))
+    done = image.machine.run(image.service)
+    assert (done.status, accounts(done)) == (0, [("skipped", "no-such-group")])
+    assert "nosuchgroup" in done.report["accounts"][0]["detail"]
+
+
+@needs_visudo
+def test_a_dry_run_shows_accounts_rules_and_keys(image: World) -> None:
+    """What would be typed and what would stand in the files; nothing is there afterwards."""
+    image.machine.configure(section(Create="yes", Groups="wheel", Shell="/bin/sh", Sudo=RULE))
+    before = sorted(str(path) for path in image.machine.root.rglob("*"))
+    done = image.machine.firstkey("run", "--dry-run", service=image.service)
+    assert done.status == 0
+    assert (
+        "useradd --create-home --password '*' --groups wheel --shell /bin/sh deploy  would change" in done.out
+    )
+    assert f"+deploy {RULE}" in done.out
+    assert "+++ /home/deploy/.ssh/authorized_keys" in done.out
+    assert f"+{image.key}" in done.out
+    assert sorted(str(path) for path in image.machine.root.rglob("*")) == before
+    report = image.machine.run(image.service, "--dry-run").report
+    assert [each["result"] for each in report["accounts"]] == ["changed", "changed"]
+    assert report["users"][0]["result"] == "changed"
+
+
+def test_a_dry_run_knows_where_homes_are_made(image: World) -> None:
+    """By useradd's own defaults in the tree."""
+    image.machine.write("/etc/default/useradd", "SHELL=/bin/sh\nHOME=/srv/people\n")
+    image.machine.configure(section(Create="yes"))
+    report = image.machine.run(image.service, "--dry-run").report
+    assert report["users"][0]["file"] == "/srv/people/deploy/.ssh/authorized_keys"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/group", "/home", "/etc/skel"])
+def test_no_link_leads_useradd_out_of_the_tree(image: World, tmp_path: Path, path: str) -> None:
+    """Useradd --prefix follows absolute links to the host: then it is not started at all."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    inside = image.machine.path(path)
+    if inside.is_dir():
+        inside.rename(image.machine.path("/moved"))
+    elif inside.exists():
+        shutil.copy(inside, outside / "file")
+        image.machine.path("/files").mkdir()
+        inside.rename(image.machine.path("/files/file"))
+    target = outside if path in ("/home", "/etc/skel") else outside / "file"
+    inside.symlink_to(target)
+    image.machine.configure(section(Create="yes"))
+    before = {file: file.read_bytes() for file in outside.iterdir()}
+    done = image.machine.run(image.service)
+    assert accounts(done)[0] == ("failed", "symlink-refused")
+    assert {file: file.read_bytes() for file in outside.iterdir()} == before
+
+
+def test_a_missing_useradd_is_told(image: World, tmp_path: Path) -> None:
+    """A minimal image: the reason names the program, and host keys are made all the same."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    image.machine.configure(section(Create="yes"))
+    fake = tools / "useradd"
+    fake.write_text("#!/bin/sh\necho 'useradd: the disk is full of eels' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    path = f"{tools}:{os.environ['PATH']}"
+    done = image.machine.firstkey("run", "--json", service=image.service, PATH=path)
+    assert accounts(done) == [("failed", "user-create-failed")]
+    assert "full of eels" in done.report["accounts"][0]["detail"]
+    assert done.user("deploy")["reason"] == "user-create-failed"
+    assert len(image.machine.host_keys()) == 3
