@@ -8,17 +8,13 @@ from pathlib import Path
 
 import pytest
 import rootfs
-from image import Image, prepare
+from image import PACKAGES, SUITES, Image, prepare
 from installed import Installed, install
 from machine import new_key
 from packages import build
 
 from firstkey.metadata.emulator import Emulator
 from firstkey.metadata.emulator import Settings as Service
-
-SUITES = ("bookworm", "trixie")
-PACKAGES = ("openssh-server", "python3", "python3-requests", "sudo", "systemd")
-"""What an image has; python3-systemd and python3-daemon are not among it."""
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from image import CODE, CONFIGURATION, LEDGER, REPORT, SETTINGS, STARTING, WANTED, Image
+import rootfs
+from image import (
+    CODE,
+    CONFIGURATION,
+    LEDGER,
+    PACKAGES,
+    REPORT,
+    SETTINGS,
+    STARTING,
+    SUITES,
+    WANTED,
+    Image,
+    prepare,
+)
 
 import firstkey
 from firstkey.metadata.emulator import Emulator
@@ -170,3 +184,23 @@ def test_purging_leaves_what_is_others(image: Image, deb: Path, tmp_path: Path) 
     assert image.path(theirs).exists()
     assert image.path("/etc/sudoers.d/firstkey-by-hand").exists()
     assert not image.path("/etc/firstkey/disabled").exists()
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_no_circle_beside_cloud_init(suite: str, deb: Path, tmp_path: Path) -> None:
+    """Behind the distribution's enabled cloud-init, with its own units, no unit is lost to a circle."""
+    if reason := rootfs.missing_for_debian_root():
+        pytest.skip(reason)
+    base = tmp_path / "base"
+    rootfs.unpack(rootfs.debian_root(suite, (*PACKAGES, "cloud-init")), base)
+    image = prepare(base)
+    image.install(deb)
+    # What cloud-init's generator does at boot.
+    image.run("systemctl", "add-wants", "multi-user.target", "cloud-init.target")
+    done = image.attempt("systemd-analyze", "verify", "--man=no", "multi-user.target", "ssh.socket")
+    assert "cycle" not in done.stdout + done.stderr
+    assert "firstkey" not in done.stdout + done.stderr
+    stages = {"cloud-init.service", "cloud-init-network.service"}
+    units = {path.name for path in image.path("/usr/lib/systemd/system").glob("cloud-init*.service")}
+    assert stages & units, "the stage has another name now: firstkey.service must know it"
+    shutil.rmtree(base)

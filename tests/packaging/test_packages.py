@@ -114,13 +114,13 @@ def test_the_same_bytes_each_time(kind: str, tmp_path: Path, request: pytest.Fix
     """Package and sources do not depend on where, when, by whom and in which language they are built."""
     first: Path = request.getfixturevalue(kind)
     copy = tmp_path / "elsewhere"
-    tracked = subprocess.run(
-        ["git", "-c", f"safe.directory={TOP}", "-C", str(TOP), "ls-files", "-z"],
+    sources = subprocess.run(
+        ["git", "-c", f"safe.directory={TOP}", "-C", str(TOP), "ls-files", "-zco", "--exclude-standard"],
         check=True,
         capture_output=True,
         text=True,
     ).stdout.split("\0")
-    for name in filter(None, tracked):
+    for name in filter(None, sources):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(TOP / name, copy / name)
     (copy / "agent/firstkey/__pycache__").mkdir()

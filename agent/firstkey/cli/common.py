@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from firstkey import config, events, reasons, settings
-from firstkey.boot import report
+from firstkey.boot import neighbours, report
 from firstkey.boot.site import Site
 from firstkey.cli import plain
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
@@ -147,6 +147,13 @@ def switched_off(site: Site) -> str | None:
         return "/etc/firstkey/disabled is there"
     words = (site.tree.read("/proc/cmdline", limit=65536) or b"").split()
     return "firstkey=off on the kernel command line" if b"firstkey=off" in words else None
+
+
+def tell_of_neighbours(site: Site) -> None:
+    """Say who else does this work here."""
+    found = neighbours.cloud_init(site.tree)
+    if found:
+        site.say(events.CLOUD_INIT_BESIDE(detail=found))
 
 
 def client(site: Site) -> Client:

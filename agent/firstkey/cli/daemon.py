@@ -39,11 +39,13 @@ def main(argv: Sequence[str]) -> int:
     with common.opened(args, say) as site:
         common.require_root(site, "the daemon")
         off = common.switched_off(site)
+        if not off:
+            say(events.STARTED(version=__version__, command="daemon"))
+            common.tell_of_neighbours(site)
     if off:
         say(events.DISABLED(detail=off, reason="disabled"))
         notify.ready(f"Switched off: {off}")
         return 0
-    say(events.STARTED(version=__version__, command="daemon"))
     if not args.detach:
         return _supervise(args, say)
     from firstkey.system import detach

@@ -41,6 +41,7 @@ def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = No
         if off:
             say(events.DISABLED(detail=off, reason="disabled"))
             return 0
+        common.tell_of_neighbours(site)
         done = _locked(site, site.config.imds.boot_timeout if args.wait is None else args.wait)
         _print(done, args)
         return exit_status(done)
