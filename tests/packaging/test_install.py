@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,20 @@ def test_the_command_knows_its_version(installed: Installed) -> None:
     """It runs from the private directory of its own tree."""
     done = installed.firstkey("--version")
     assert (done.stdout, done.stderr, done.returncode) == (f"firstkey {firstkey.__version__}\n", "", 0)
+
+
+def test_any_python_can_be_the_systems(installed: Installed, tmp_path: Path) -> None:
+    """The installed command on the Python that runs this test: the oldest, the newest, the distribution's."""
+    program = str(installed.path("/usr/bin/firstkey"))
+    done = subprocess.run(
+        [sys.executable, "-BIS", program, "host-keys", "--dry-run", "--root", str(tmp_path)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ed25519" in done.stdout
 
 
 def test_nothing_around_it_says_where_code_comes_from(installed: Installed, tmp_path: Path) -> None:

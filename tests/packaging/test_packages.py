@@ -95,7 +95,7 @@ def test_lintian_finds_nothing(deb: Path) -> None:
     argv = ["lintian", "--allow-root", "-EvIL", "+pedantic", *map(str, [deb, *deb.parent.glob("*.dsc")])]
     said = [line for line in output(*argv).splitlines() if not line.startswith(("N:", "running with root"))]
     assert said == []
-    for overrides in TOP.glob("packaging/debian/**/*lintian-overrides"):
+    for overrides in TOP.glob("packaging/debian/**/*lintian-overrides*"):
         lines = ["", *overrides.read_text().splitlines()]
         assert all(line.startswith("#") or before.startswith("#") for before, line in zip(lines, lines[1:]))
 
@@ -103,7 +103,9 @@ def test_lintian_finds_nothing(deb: Path) -> None:
 @pytest.mark.skipif(shutil.which("rpmlint") is None, reason="needs rpmlint, which is not installed")
 def test_rpmlint_finds_nothing(rpm: Path) -> None:
     """In the rpm and the spec; what is filtered has its reason."""
-    said = output("rpmlint", "-r", str(RPMLINTRC), str(rpm), str(SPEC))
+    # Each version of rpmlint finds something else, so not every filter is used by every one.
+    argv = ["rpmlint", "--ignore-unused-rpmlintrc", "-r", str(RPMLINTRC), str(rpm), str(SPEC)]
+    said = output(*argv)
     assert "0 errors, 0 warnings" in said, said
     groups = RPMLINTRC.read_text().split("\n\n")
     assert all(group.startswith("# ") for group in groups)
