@@ -40,7 +40,7 @@ case "$*" in *--root=*) exec systemctl.real "$@" ;; esac
 echo "$*" >>/systemctl-calls
 case "$*" in
     *MainPID*) echo "MainPID=$(cat /main-pid 2>/dev/null || echo 0)" ;;
-    *is-system-running*) echo running ;;
+    *is-enabled*) echo enabled ;;
 esac
 """
 """Stands in for the running system's, so that a test sees what maintainer scripts ask of it."""
