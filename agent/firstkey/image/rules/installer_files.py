@@ -45,8 +45,8 @@ RULE = Rule(
     severity=WARNING,
     prose=(
         "Installers keep what they were told, hashed or clear passwords included: kickstart and preseed "
-        "files, cloud images' autoinstall data, debconf's passwords. seal removes them; debconf's file is "
-        "only emptied."
+        "files, autoinstall and AutoYaST data, debconf's old passwords, and the logs of the installation. "
+        "seal removes them."
     ),
     check=leftovers.checker(*PLACES),
     remedy=leftovers.remover(*PLACES),
