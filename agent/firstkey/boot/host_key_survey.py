@@ -10,8 +10,9 @@ import os
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.boot import host_keys
+from firstkey.boot import host_keys, sealed
 from firstkey.boot.host_keys import Action, Found, Now
+from firstkey.boot.ledger import MadeHostKey
 from firstkey.errors import FirstkeyError
 from firstkey.ssh import public_key
 from firstkey.system import openssh
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from firstkey.boot.host_keys import Wanted
     from firstkey.boot.ledger import Ledger
+    from firstkey.boot.sealed import Sealed
     from firstkey.boot.site import Site
     from firstkey.ssh.public_key import PublicKey
     from firstkey.system.files import File
@@ -33,24 +35,34 @@ def survey(site: Site, files: Sequence[str], ledger: Ledger, instance: str | Non
     """Look at every wanted host key and decide."""
     is_known = ledger.instance is not None and instance in (None, ledger.instance)
     now = Now(instance, site.boot_id(), is_known)
+    removed = sealed.load(site.tree)
     actions: dict[str, Action] = {}
     for want in host_keys.wanted(site.config.host_keys, files):
-        action = _decided(site, want, ledger, now)
+        action = _decided(site, want, ledger, now, removed)
         if not want.optional or action.kind == host_keys.REPLACE:
             # Two HostKey lines may lead to one file, through a link.
             actions.setdefault(action.found.place or want.file, action)
     return list(actions.values())
 
 
-def _decided(site: Site, want: Wanted, ledger: Ledger, now: Now) -> Action:
+def _decided(site: Site, want: Wanted, ledger: Ledger, now: Now, removed: Sealed) -> Action:
     try:
-        found = inspect(site, want, ledger)
+        found = _back_from_an_image(inspect(site, want, ledger), removed, now)
     except FirstkeyError as error:
         reason = error.reason
         if reason is reasons.PERMISSION_DENIED and not openssh.is_root():
             reason = reasons.NEEDS_ROOT
         return Action(Found(want, "unknown"), host_keys.FAIL, reason, error.message)
     return host_keys.decide(found, site.config.host_keys, now)
+
+
+def _back_from_an_image(found: Found, removed: Sealed, now: Now) -> Found:
+    """A key that `firstkey seal` took out of an image and that is there again is not this instance's own."""
+    if found.public is None or not removed.knows(found.public.blob, now.instance):
+        return found
+    file, fingerprint = found.wanted.file, found.public.fingerprint
+    origin = MadeHostKey(file, fingerprint, found.digest, sealed.ORIGIN, None, made=True)
+    return found._replace(remembered=origin)
 
 
 def inspect(site: Site, want: Wanted, ledger: Ledger) -> Found:

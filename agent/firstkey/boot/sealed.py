@@ -9,8 +9,10 @@ from __future__ import annotations
 import binascii
 import json
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from firstkey.errors import FirstkeyError
 from firstkey.system import openssh
 from firstkey.system.files import Looks
 
@@ -23,6 +25,8 @@ PATH = f"{DIRECTORY}/{NAME}"
 LIMIT = 1024 * 1024
 VERSION = 1
 SALT_BYTES = 16
+ORIGIN = "an instance whose image was sealed"
+"""What stands for the instance of a key that came back: which one it was is not kept."""
 
 
 class Sealed(NamedTuple):
@@ -32,31 +36,32 @@ class Sealed(NamedTuple):
     hashes: frozenset[str]
     instances: frozenset[str] = frozenset()
 
-    def knows(self, blob: bytes, instance: str) -> bool:
-        """Whether the public key of that blob was removed, and not on this very instance."""
+    def knows(self, blob: bytes, instance: str | None) -> bool:
+        """Whether the key of that public half was removed, and positively not on this very instance."""
         return (
-            bool(self.hashes)
+            instance is not None
+            and bool(self.hashes)
             and self.digest(blob) in self.hashes
             and self.digest(instance.encode()) not in self.instances
         )
 
     def digest(self, content: bytes) -> str:
         """The salted hash."""
-        from hashlib import sha256
+        from firstkey.ssh.digest import sha256
 
-        return sha256(self.salt + content).hexdigest()
+        digest: str = sha256(self.salt + content).hexdigest()
+        return digest
 
 
 NOTHING = Sealed(b"", frozenset())
 
 
 def load(tree: Tree) -> Sealed:
-    """What was left by seal; nothing where there is no such file or not as seal wrote it.
-
-    Raises FirstkeyError where the file cannot be read.
-    """
-    content = tree.read(PATH, limit=LIMIT)
-    return _parsed(content) if content else NOTHING
+    """What seal left; nothing where there is no such file, or one that seal did not write so."""
+    with suppress(FirstkeyError):
+        content = tree.read(PATH, limit=LIMIT)
+        return _parsed(content) if content else NOTHING
+    return NOTHING
 
 
 def remember(tree: Tree, blob: bytes, *, instance: str | None) -> None:
