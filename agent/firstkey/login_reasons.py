@@ -202,6 +202,11 @@ SSHD_LOGGED = define(
     "sshd logged a refusal that concerns this user.",
     "See when and why: journalctl -b -t sshd",
 )
+CLOCK_BEHIND = define(
+    "clock-behind",
+    "The clock is behind the machine's own files, so what has expired, and what not, cannot be trusted.",
+    "Set it, or wait until it is set: timedatectl; chronyc tracking",
+)
 NOT_RUNNING_SYSTEM = define(
     "not-running-system",
     "This is a tree of files, not a running system; this can only be seen where it runs.",

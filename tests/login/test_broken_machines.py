@@ -172,6 +172,13 @@ UNSTARTED = [
         heals=True,
     ),
     Broken(
+        "nothing to start with, and not allowed",
+        both(script("rmdir /run/sshd", "rm /etc/ssh/ssh_host_*"), config("AllowUsers bob")),
+        ["no-host-key", "sshd-not-running", "user-not-allowed"],
+        "/etc/ssh/ssh_host_ed25519_key",
+        "no hostkeys available",
+    ),
+    Broken(
         "no account to drop rights to",
         without_account("sshd"),
         ["privsep-missing", "sshd-not-running"],

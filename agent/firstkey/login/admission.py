@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from firstkey import login_reasons as why
 from firstkey.errors import FirstkeyError
 from firstkey.login import view
-from firstkey.login.finding import Finding, obstacle, passed, unanswered, unknown
+from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.ssh import patterns
 from firstkey.system import shadow, sshd_question
 
@@ -22,14 +22,37 @@ if TYPE_CHECKING:
 ANYBODY_RUNS = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 
+CLOCK_WITNESSES = ("/etc/passwd", "/etc/shadow", "/etc/ssh/sshd_config", "/var/lib/firstkey/ledger.json")
+"""Files that are written while the clock is right, and never before the machine's present."""
+CLOCK_TOLERANCE_SECONDS = 300.0
+
+
 def findings(case: Case) -> Iterator[Finding]:
     """Lock and expiry (where PAM is not the one to judge), shell, the four lists of users and groups."""
+    yield from _clock(case)
     if not case.effective.use_pam:
         yield from _account(case)
     if not case.says("chrootdirectory"):
         yield _shell(case)
     yield from _users(case)
     yield from _groups(case)
+
+
+def _clock(case: Case) -> Iterator[Finding]:
+    """A clock that is behind makes nothing expire, and one that is ahead everything; only the first shows."""
+    for path in CLOCK_WITNESSES:
+        try:
+            place = case.site.tree.locate(path)
+            if place is None:
+                continue
+            with place[0] as directory:
+                found = directory.status(place[1])
+        except FirstkeyError:
+            continue
+        if found and found.st_mtime > case.now + CLOCK_TOLERANCE_SECONDS:
+            detail = f"the clock says {today(case)}, and {path} was written later than that"
+            yield note("clock", why.CLOCK_BEHIND, detail, path=path)
+            return
 
 
 def _account(case: Case) -> Iterator[Finding]:
