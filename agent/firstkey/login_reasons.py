@@ -207,6 +207,16 @@ CLOCK_BEHIND = define(
     "The clock is behind the machine's own files, so what has expired, and what not, cannot be trusted.",
     "Set it, or wait until it is set: timedatectl; chronyc tracking",
 )
+CONSOLE_WITHOUT_KEYS = define(
+    "console-without-keys",
+    "The console output shows no host keys.",
+    "Get the newest: aws ec2 get-console-output --latest --instance-id ID; the keys are shown at each boot.",
+)
+CONSOLE_DISAGREES = define(
+    "console-disagrees",
+    "The console output has keys without their fingerprints: it is damaged, or something is mixed in.",
+    "Get it again, or ask the machine itself: firstkey known-hosts",
+)
 NOT_RUNNING_SYSTEM = define(
     "not-running-system",
     "This is a tree of files, not a running system; this can only be seen where it runs.",

@@ -25,6 +25,7 @@ COMMANDS = {
     "audit": "check an image, or this system, against the guidelines for sharing it",
     "seal": "make an image fit to share",
     "doctor": "would ssh NAME@here work with the launch key, and if not, why?",
+    "known-hosts": "known_hosts lines for this host, or out of saved console output",
     "config": "the effective settings, each with the file and line it came from",
     "imds": "play the metadata service, for demos, tests and debugging",
     "demo": "show the main job on a scratch root, without root",

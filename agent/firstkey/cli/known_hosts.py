@@ -1,0 +1,192 @@
+"""`firstkey known-hosts`: what a client needs to trust this host, or one whose console output was saved."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING, Any
+
+from firstkey import login_reasons
+from firstkey.boot import host_keys
+from firstkey.cli import common
+from firstkey.errors import FirstkeyError, UsageError
+from firstkey.ssh import console_text, known_hosts, public_key
+from firstkey.system import openssh, sshd_question
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.ssh.public_key import PublicKey
+
+LIMIT = 64 * 1024 * 1024
+EPILOG = """\
+examples:
+  firstkey known-hosts --host www.example.com                   the host keys of this machine
+  aws ec2 get-console-output --instance-id ID --latest |
+    firstkey known-hosts --host 203.0.113.7 - >> ~/.ssh/known_hosts
+  firstkey known-hosts --host www.example.com --sshfp           records for DNS
+
+Out of a console, only keys count whose fingerprint the console shows too.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print lines of known_hosts, or records for DNS; returns the exit status."""
+    args = _parser().parse_args(argv)
+    for host in args.host:
+        if not known_hosts.is_host(host):
+            raise UsageError(f"--host {host!a}: that is not the name or address of one host")
+    if args.console or (not args.live and _is_piped()):
+        if not args.host:
+            raise UsageError("whose console output it is must be said: --host NAME")
+        keys, status = _of_console(_input(args.console or "-"), quiet=args.quiet)
+        names = args.host
+    else:
+        with common.opened(args, common.voice(args)) as site:
+            keys, status = tuple(_of_machine(site)), 0
+            names = args.host or [site.hostname() or "localhost"]
+    if not keys:
+        raise FirstkeyError("there is no host key to print", reason=login_reasons.NO_HOST_KEY)
+    print("\n".join(line for key in keys for line in _lines(args, names, key)))
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = common.parser(
+        "known-hosts",
+        "Print known_hosts lines for this host, or for one whose console output is read.",
+        epilog=EPILOG,
+    )
+    made.add_argument(
+        "console", nargs="?", metavar="FILE", help="saved console output, text or JSON; - is stdin"
+    )
+    made.add_argument(
+        "--host", metavar="NAME", action="append", default=[], help="name or address of the host (repeatable)"
+    )
+    made.add_argument("--port", metavar="N", type=_port, default=22, help="the port of its sshd (22)")
+    made.add_argument("--live", action="store_true", help="this machine, even where something is piped in")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--hash", action="store_true", help="hide the names, as ssh-keygen -H does")
+    form.add_argument(
+        "--sshfp", action="store_true", help="SSHFP records for DNS, as ssh-keygen -r prints them"
+    )
+    return made
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 < number < 65536:
+        raise ValueError(text)
+    return number
+
+
+def _is_piped() -> bool:
+    """Whether somebody gives us text: a pipe or a file, but no terminal, no /dev/null and no connection."""
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def _lines(args: argparse.Namespace, hosts: Sequence[str], key: PublicKey) -> list[str]:
+    if args.sshfp:
+        return [line for host in hosts for line in known_hosts.sshfp(host, key)]
+    names = [known_hosts.name_of(host, args.port) for host in hosts]
+    if args.hash:
+        return known_hosts.hashed_lines(names, key, [os.urandom(known_hosts.SALT_BYTES) for _ in names])
+    return known_hosts.lines(names, key)
+
+
+# --- this machine ---------------------------------------------------------------------------------
+
+
+def _of_machine(site: Site) -> list[PublicKey]:
+    meaning = sshd_question.meaning(site.tree, "root", None)
+    wanted = host_keys.wanted(site.config.host_keys, meaning.effective.host_keys)
+    return [key for want in wanted for key in [_host_key(site, want)] if key]
+
+
+def _host_key(site: Site, want: host_keys.Wanted) -> PublicKey | None:
+    """The key that sshd shows: root derives it from the private half; others take the public one."""
+    if openssh.is_root() or not site.tree.is_running_system:
+        try:
+            return host_keys.inspect(site, want, None).public
+        except FirstkeyError:
+            return None
+    try:
+        content = site.tree.read(f"{want.file}.pub", limit=host_keys.LIMIT)
+        return public_key.parse_launch_key(content) if content else None
+    except FirstkeyError:
+        return None
+
+
+# --- a console ------------------------------------------------------------------------------------
+
+
+def _input(path: str) -> bytes:
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read(LIMIT)
+        with open(path, "rb") as file:
+            return file.read(LIMIT)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+
+
+def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], int]:
+    """The keys, and the exit status: 1 where a key was left out."""
+    found = console_text.read(_text(content))
+    if found is None:
+        raise FirstkeyError("the text shows no host keys", reason=login_reasons.CONSOLE_WITHOUT_KEYS)
+    for complaint in _complaints(found):
+        if not quiet or found.strangers:
+            print(f"firstkey: {complaint}", file=sys.stderr)
+    if found.strangers and not found.keys:
+        message = "no key in the text has its fingerprint there"
+        raise FirstkeyError(message, reason=login_reasons.CONSOLE_DISAGREES)
+    return found.keys, 1 if found.strangers else 0
+
+
+def _complaints(found: console_text.HostKeys) -> Iterator[str]:
+    if not found.verified:
+        yield "warning: the text has no fingerprints to compare the keys with"
+    for key in found.strangers:
+        yield f"{key.fingerprint} ({key.type}) is left out: its fingerprint is not shown (console-disagrees)"
+    for fingerprint in found.lost:
+        yield f"warning: the text has no readable key for {fingerprint}"
+
+
+def _text(content: bytes) -> str:
+    """The console's own text, out of what the AWS tools print around it."""
+    text = content.decode("utf-8", "replace")
+    if text.lstrip().startswith("{"):
+        try:
+            return _of_json(json.loads(text))
+        except ValueError as error:
+            raise UsageError(f"the text looks like JSON, but is not: {error}") from error
+    if "SSH HOST KEY" not in text:
+        return _decoded(content) or text
+    return text
+
+
+def _of_json(answer: Any) -> str:  # noqa: ANN401 - as json.loads has it
+    output = answer.get("Output") if isinstance(answer, dict) else None
+    if not output:
+        message = "the JSON has no console output (yet)"
+        raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
+    return _text(str(output).encode("utf-8", "replace"))
+
+
+def _decoded(content: bytes) -> str | None:
+    """The API itself gives the text in base64."""
+    try:
+        return base64.b64decode(b"".join(content.split()), validate=True).decode("utf-8", "replace")
+    except (ValueError, binascii.Error):
+        return None

@@ -1,0 +1,180 @@
+"""`firstkey known-hosts`: out of saved consoles and out of the machine, and believed by a real ssh."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lab import Lab
+from machine import AGENT, Machine, Run, new_key
+
+from firstkey.ssh.public_key import parse_launch_key
+from firstkey.system import console
+
+
+def console_of(*lines: str) -> str:
+    """What firstkey writes to the console for these public key lines."""
+    keys = [parse_launch_key(line.encode()) for line in lines]
+    pairs = [(f"{key.bits} {key.fingerprint} {key.comment} (X)", key.line) for key in keys]
+    return console.fingerprint_block(pairs, prefix="<14>Nov 24 08:00:00 firstkey: ").decode()
+
+
+def run(text: str | None, *options: str) -> Run:
+    """Run the command with the text piped in, or with no input at all."""
+    done = subprocess.run(
+        [sys.executable, "-m", "firstkey", "known-hosts", *options],
+        input=text,
+        stdin=subprocess.DEVNULL if text is None else None,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)},
+    )
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    """The public line of a host key."""
+    return new_key(tmp_path, "host")
+
+
+def words(line: str) -> str:
+    """Type and data."""
+    return " ".join(line.split()[:2])
+
+
+def test_the_text_comes_by_pipe_or_file(tmp_path: Path, key: str) -> None:
+    """Piped in, named as -, or as a file: the same line."""
+    saved = tmp_path / "console.txt"
+    saved.write_text(console_of(key))
+    expected = Run(0, f"a,[b]:1 {words(key)}\n".replace("a,[b]:1", "[a]:2222,[b]:2222"), "")
+    for text, options in ((console_of(key), ()), (console_of(key), ("-",)), (None, (str(saved),))):
+        assert run(text, "--host", "a", "--host", "b", "--port", "2222", *options) == expected
+
+
+@pytest.mark.parametrize("wrapped", ["json", "base64", "base64 in json", "aws text"])
+def test_what_the_aws_tools_print_around_it(key: str, wrapped: str) -> None:
+    """JSON as `aws ec2 get-console-output` prints it, its text form, and the API's own base64."""
+    text = console_of(key)
+    packed = base64.encodebytes(text.encode()).decode()
+    given = {
+        "json": json.dumps(
+            {"InstanceId": "i-0", "Output": text, "Timestamp": "2026-11-24T08:00:00.000Z"}, indent=4
+        ),
+        "base64": packed,
+        "base64 in json": json.dumps({"Output": packed}),
+        "aws text": f"i-0\t{text}\t2026-11-24T08:00:00.000Z\n",
+    }[wrapped]
+    assert run(given, "--host", "a").out == f"a {words(key)}\n"
+
+
+@pytest.mark.parametrize(
+    "text,code",
+    [
+        ("boot\n", "console-without-keys"),
+        ('{"InstanceId": "i-0"}', "console-without-keys"),
+        ("", "console-without-keys"),
+    ],
+)
+def test_no_keys_in_it(text: str, code: str) -> None:
+    """It is said, with what to do, and nothing is printed that could be taken for a line."""
+    done = run(text, "--host", "a")
+    assert (done.status, done.out) == (1, "")
+    assert code in done.err
+    assert "get-console-output --latest" in done.err
+
+
+def test_a_key_that_does_not_agree_is_left_out(tmp_path: Path, key: str) -> None:
+    """The good one is printed, the other is named, and the exit status tells."""
+    good, other = new_key(tmp_path, "good", "ecdsa"), new_key(tmp_path, "other")
+    text = console_of(key, good).replace(words(key), words(other))
+    done = run(text, "--host", "a")
+    assert (done.status, done.out) == (1, f"a {words(good)}\n")
+    assert "console-disagrees" in done.err
+    alone = run(console_of(key).replace(words(key), words(other)), "--host", "a")
+    assert (alone.status, alone.out) == (1, "")
+
+
+def test_without_fingerprints_it_is_said(key: str) -> None:
+    """The keys are printed, with a warning that nothing bears them out."""
+    done = run(f"-----BEGIN SSH HOST KEY KEYS-----\n{key}\n-----END SSH HOST KEY KEYS-----\n", "--host", "a")
+    assert (done.status, done.out) == (0, f"a {words(key)}\n")
+    assert "no fingerprints" in done.err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--host", "a b"),
+        ("--host", "*"),
+        ("--host", "a", "--port", "0"),
+        ("--host", "a", "--hash", "--sshfp"),
+        (),
+    ],
+)
+def test_usage(key: str, options: tuple[str, ...]) -> None:
+    """No name of a host, no port, two forms at once, or nobody's console: exit status 2."""
+    done = run(console_of(key), *options)
+    assert (done.status, done.out) == (2, "")
+
+
+@pytest.mark.sshd
+def test_a_machines_own_keys(tmp_path: Path) -> None:
+    """Those that its sshd would load, under its own name; a lying public half is not believed."""
+    machine = Machine(tmp_path / "root")
+    (tmp_path / "root/etc/ssh").mkdir(exist_ok=True)
+    key = new_key(tmp_path / "root/etc/ssh", "ssh_host_ed25519_key")
+    done = machine.firstkey("known-hosts", "--live")
+    assert (done.status, done.out) == (0, f"scratch {words(key)}\n")
+    machine.write("/etc/ssh/ssh_host_ed25519_key.pub", new_key(tmp_path, "other"))
+    assert machine.firstkey("known-hosts", "--live").out == f"scratch {words(key)}\n"
+    records = machine.firstkey("known-hosts", "--live", "--host", "h.example.", "--sshfp").out
+    argv = ["ssh-keygen", "-r", "h.example.", "-f", str(tmp_path / "root/etc/ssh/ssh_host_ed25519_key")]
+    machine.path("/etc/ssh/ssh_host_ed25519_key.pub").unlink()
+    (tmp_path / "root/etc/ssh/ssh_host_ed25519_key.pub").write_text(key)
+    assert records == subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+
+
+def test_no_host_key_at_all(tmp_path: Path) -> None:
+    """An image before its first boot has none to show."""
+    done = Machine(tmp_path / "root").firstkey("known-hosts", "--live")
+    assert (done.status, done.out) == (1, "")
+    assert "no-host-key" in done.err
+
+
+@pytest.mark.root
+@pytest.mark.sshd
+@pytest.mark.slow
+@pytest.mark.parametrize("form", [(), ("--hash",)], ids=["plain", "hashed"])
+def test_ssh_believes_the_line(tmp_path: Path, form: tuple[str, ...]) -> None:
+    """With StrictHostKeyChecking=yes a real ssh connects by it, and to an impostor it does not."""
+    with Lab(tmp_path / "lab") as lab:
+        assert lab.start_sshd()
+        saved = lab.path("/srv/console")
+        saved.write_text(console_of(lab.path("/etc/ssh/ssh_host_ed25519_key.pub").read_text()))
+        lines = lab.firstkey("known-hosts", "--host", "127.0.0.1", *form, "/srv/console").out
+        assert (
+            lab.firstkey("known-hosts", "--live", "--host", "127.0.0.1").out.split()[1:] == lines.split()[1:]
+        )
+        lab.write("/srv/known_hosts", lines)
+        key = str(lab.directory / "keys" / "launch")
+        argv = ["ssh", "-F", "none", "-i", key, "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"]
+        argv += ["-o", "UserKnownHostsFile=/srv/known_hosts", "-o", "GlobalKnownHostsFile=/dev/null"]
+        argv += ["alice@127.0.0.1", "echo hello"]
+        assert lab.run(*argv).out == "hello\n"
+        lab.stop_sshd()
+        lab.run(
+            "sh",
+            "-ec",
+            "rm /etc/ssh/ssh_host_*; ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/ssh_host_ed25519_key",
+        )
+        assert lab.start_sshd()
+        refused = lab.run(*argv)
+        assert (refused.out, refused.status) == ("", 255)
+        assert "HOST IDENTIFICATION HAS CHANGED" in refused.err

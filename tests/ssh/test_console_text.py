@@ -1,0 +1,177 @@
+"""Host keys out of console output, as machines print it: prefixes, colours, other lines, several boots."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firstkey.ssh import console_text
+from firstkey.ssh.public_key import PublicKey, parse_launch_key
+from firstkey.system import console
+
+ED25519 = parse_launch_key(
+    b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIEi/OkmThs50pV0c2EzGl7cpzTtWayPLyJcLYshCortw root@host"
+)
+ECDSA = parse_launch_key(
+    b"ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBCCYJFE182isS1oGm2ukPblELycv"
+    b"1ddbAPCm1oNRP6fTHlp9o4DBqlauY2fuk54xixQL7UVg0WVy8TxXw27bvnY= root@host"
+)
+OTHER = parse_launch_key(
+    b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFeXQgRfUhpoLhefSTBKqd4iyIxzDwY1AhMbADYYMzQT root@host"
+)
+PREFIX = "<14>Nov 24 08:00:00 firstkey: "
+
+
+def fingerprint_line(key: PublicKey) -> str:
+    """As ssh-keygen -l prints it."""
+    return f"{key.bits} {key.fingerprint} {key.comment} ({key.short_type.upper()})"
+
+
+def block(*keys: PublicKey) -> str:
+    """What firstkey writes to the console."""
+    return console.fingerprint_block(
+        [(fingerprint_line(key), key.line) for key in keys], prefix=PREFIX
+    ).decode()
+
+
+def cloud_init(*keys: PublicKey, prefix: str = "<14>Nov 24 08:00:00 cloud-init: ") -> str:
+    """What cloud-init's write-ssh-key-fingerprints prints (its source; logger -s writes the prefix)."""
+    hashes = "#" * 61
+    inside = [hashes, "-----BEGIN SSH HOST KEY FINGERPRINTS-----", *map(fingerprint_line, keys)]
+    inside += ["-----END SSH HOST KEY FINGERPRINTS-----", hashes]
+    lines = [f"{prefix}{line}" for line in inside]
+    lines += ["-----BEGIN SSH HOST KEY KEYS-----", *(key.line for key in keys)]
+    return "\n".join([*lines, "-----END SSH HOST KEY KEYS-----", ""])
+
+
+def read(text: str) -> console_text.HostKeys:
+    """The keys, of which there must be some."""
+    found = console_text.read(text)
+    assert found is not None
+    return found
+
+
+def blobs(found: console_text.HostKeys) -> list[bytes]:
+    """The keys by what they are, whatever their comments."""
+    return [key.blob for key in found.keys]
+
+
+@pytest.mark.parametrize("printed", [block, cloud_init], ids=["firstkey", "cloud-init"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r\r\n"], ids=["lf", "crlf", "crcrlf"])
+def test_both_writers_are_read(printed: object, line_end: str) -> None:
+    """With whatever line ends the console has, all keys are found and verified."""
+    assert callable(printed)
+    text = f"[    0.0] Linux\n{printed(ED25519, ECDSA)}\nhost login: ".replace("\n", line_end)
+    found = read(text)
+    assert blobs(found) == [ED25519.blob, ECDSA.blob]
+    assert (found.verified, found.strangers, found.lost) == (True, (), ())
+
+
+@pytest.mark.skipif(not shutil.which("logger"), reason="needs logger (util-linux)")
+def test_the_real_logger_writes_the_prefix(tmp_path: Path) -> None:
+    """The lines of cloud-init's block go through logger -s: its real output is read."""
+    lines = ["-----BEGIN SSH HOST KEY FINGERPRINTS-----", fingerprint_line(ED25519)]
+    lines += ["-----END SSH HOST KEY FINGERPRINTS-----"]
+    said = ""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as log:
+        log.bind(str(tmp_path / "log"))
+        for line in lines:
+            argv = [
+                "logger",
+                "-u",
+                str(tmp_path / "log"),
+                "-s",
+                "-p",
+                "user.info",
+                "-t",
+                "cloud-init",
+                "--",
+                line,
+            ]
+            said += subprocess.run(argv, capture_output=True, text=True, check=True).stderr
+    assert "cloud-init" in said
+    text = f"{said}-----BEGIN SSH HOST KEY KEYS-----\n{ED25519.line}\n-----END SSH HOST KEY KEYS-----\n"
+    assert read(text).verified
+
+
+def test_old_fingerprints() -> None:
+    """MD5 with colons, as OpenSSH printed it once, with and without its name."""
+    for name in ("", "MD5:"):
+        digest = hashlib.md5(ED25519.blob).digest().hex(":")
+        text = cloud_init(ED25519).replace(ED25519.fingerprint, f"{name}{digest}")
+        assert blobs(read(text)) == [ED25519.blob]
+
+
+def test_what_others_print_in_between() -> None:
+    """The kernel's lines, colours and a status line in the midst of both blocks."""
+    noise = "[   12.3] audit: type=1400\n\x1b[32m  OK  \x1b[0m Started x.\n"
+    text = "".join(f"{line}\n{noise}" for line in block(ED25519, ECDSA).splitlines())
+    text = text.replace("ssh-ed25519", "\x1b[0;1mssh-ed25519")
+    assert blobs(read(text)) == [ED25519.blob, ECDSA.blob]
+
+
+def test_the_last_boot_counts() -> None:
+    """Keys that were made anew replace those of the boot before."""
+    assert blobs(read(block(ED25519) + "reboot\n" + block(OTHER))) == [OTHER.blob]
+    assert blobs(read(block(ED25519) + "reboot\n" + block(OTHER).split("-----END SSH HOST KEY KEYS")[0])) == [
+        ED25519.blob
+    ]
+
+
+def test_a_text_whose_beginning_is_cut_off() -> None:
+    """get-console-output keeps the end: what is left of the block is read, and not taken for verified."""
+    text = block(ED25519, ECDSA).split("-----BEGIN SSH HOST KEY KEYS-----\n")[1]
+    found = read(text)
+    assert blobs(found) == [ED25519.blob, ECDSA.blob]
+    assert not found.verified
+
+
+def test_a_key_without_a_fingerprint_is_a_stranger() -> None:
+    """Somebody put another key among the good ones, or a byte was lost: it does not count."""
+    text = block(ED25519, ECDSA).replace(ED25519.line.split()[1], OTHER.line.split()[1])
+    found = read(text)
+    assert blobs(found) == [ECDSA.blob]
+    assert [key.blob for key in found.strangers] == [OTHER.blob]
+    assert found.lost == (ED25519.fingerprint,)
+
+
+def test_a_torn_key_is_lost() -> None:
+    """A line that is no key any more leaves its fingerprint behind, which is said."""
+    found = read(block(ED25519, ECDSA).replace(ED25519.line.split()[1], "AAAA[   1.0] usb 1-1: new"))
+    assert blobs(found) == [ECDSA.blob]
+    assert found.lost == (ED25519.fingerprint,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no keys here",
+        ED25519.line,
+        "-----BEGIN SSH HOST KEY KEYS-----\n-----END SSH HOST KEY KEYS-----\n",
+        cloud_init(ED25519).split("-----BEGIN SSH HOST KEY KEYS")[0],
+    ],
+)
+def test_no_keys(text: str) -> None:
+    """Keys elsewhere in the text are not host keys, and fingerprints alone are no keys."""
+    assert console_text.read(text) is None
+
+
+@given(st.text(alphabet=st.sampled_from("-BEGIND SHOKYFR\r\n\x1b[0m"), max_size=200))
+def test_any_text_is_an_answer(text: str) -> None:
+    """Consoles print anything."""
+    console_text.read(text)
+
+
+def test_the_same_key_twice_is_one() -> None:
+    """A second copy of a line is no second key."""
+    assert blobs(read(block(ED25519, ED25519))) == [ED25519.blob]
+    assert json.dumps(read(block(ED25519)).verified) == "true"
