@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 SECONDS = 20.0
 """How long a program may take unless the caller says otherwise; useradd on a slow disk is the longest."""
+LIMIT = 1024 * 1024
+"""How many bytes a program may print: `sshd -T` prints a few thousand."""
+TICK = 0.05
+"""Seconds between two looks whether a program has ended whose output somebody else still holds open."""
 
 
 class Outcome(NamedTuple):
@@ -118,23 +124,24 @@ class Process:
         self._child = child
 
     def finish(self, *, seconds: float = SECONDS) -> Outcome:
-        """Wait for the end, `seconds` at most; then it is killed and FirstkeyError(timed-out) raised."""
-        import subprocess
+        """Wait for the end, `seconds` at most; then it is killed and FirstkeyError(timed-out) raised.
 
+        What it started in the background ends with it, and is not waited for.
+        """
+        deadline = time.monotonic() + seconds
         try:
-            stdout, stderr = self._child.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired as error:
-            self.kill()
+            stdout, stderr = self._heard(deadline)
+            status = self._status(deadline)
+        except TimeoutError as error:
             message = f"{' '.join(self.argv)} did not end within {seconds:g} s"
             raise FirstkeyError(message, reason=reasons.TIMED_OUT) from error
-        except BaseException:
+        finally:
             self.kill()
-            raise
-        return Outcome(self.argv, self._child.returncode, stdout, stderr)
+        return Outcome(self.argv, status, stdout, stderr)
 
     def kill(self) -> None:
         """End it, and what it started, at once; harmless where it has ended already."""
-        if self._child.poll() is None:
+        if self._child.returncode is None:
             with suppress(OSError):
                 os.killpg(self._child.pid, signal.SIGKILL)
             # One that is stuck in the kernel is left to init; there is no more to do.
@@ -142,5 +149,61 @@ class Process:
                 self._child.wait(timeout=1)
         for pipe in (self._child.stdout, self._child.stderr):
             if pipe:
-                with suppress(OSError):
-                    pipe.close()
+                pipe.close()
+
+    def _heard(self, deadline: float) -> tuple[bytes, bytes]:
+        """All that it printed. A pipe may stay open longer than it lives, in the hands of what it started."""
+        pipes = [pipe.fileno() for pipe in (self._child.stdout, self._child.stderr) if pipe]
+        heard: dict[int, bytearray] = {pipe: bytearray() for pipe in pipes}
+        poll = select.poll()
+        for pipe in pipes:
+            poll.register(pipe, select.POLLIN)
+        while pipes:
+            ended = self._ended() is not None
+            ready = poll.poll(0 if ended else _until(deadline) * 1000)
+            if ended and not ready:
+                break
+            for pipe, _ in ready:
+                if not self._hear(pipe, heard[pipe]):
+                    poll.unregister(pipe)
+                    pipes.remove(pipe)
+        stdout, stderr = heard.values()
+        return bytes(stdout), bytes(stderr)
+
+    def _hear(self, pipe: int, heard: bytearray) -> bool:
+        part = os.read(pipe, 65536)
+        heard += part
+        if len(heard) > LIMIT:
+            message = f"{' '.join(self.argv)} printed more than {LIMIT} bytes and was ended"
+            raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
+        return bool(part)
+
+    def _status(self, deadline: float) -> int:
+        pause = 0.0005
+        while True:
+            status = self._ended()
+            if status is not None:
+                return status
+            time.sleep(min(pause, _until(deadline)))
+            pause = min(2 * pause, TICK)
+
+    def _ended(self) -> int | None:
+        """Its exit status (negative: the signal), or None. It is only looked at: as long as it is not
+        collected, its number, which is that of its process group too, is nobody else's.
+        """
+        try:
+            found = os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError as error:
+            message = f"nobody knows how {' '.join(self.argv)} ended: SIGCHLD is ignored here"
+            raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
+        if found is None:
+            return None
+        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
+
+
+def _until(deadline: float) -> float:
+    """How many seconds the next wait may take; raises TimeoutError where there are none left."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return min(left, TICK)
