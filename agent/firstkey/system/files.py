@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.system import descriptors
-from firstkey.system.descriptors import File, Looks, Stamp, translated
+from firstkey.system.descriptors import Appended, File, Looks, Replaced, Stamp, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["ANYTHING", "Changed", "Directory", "File", "Looks", "Stamp", "translated"]
 
 _STALE = re.compile(r"\.firstkey-.+\.[0-9a-f]{8}", re.DOTALL)
+
+NAME_PART = 50
+"""Characters of a name that stand in that of its temporary file: with four bytes each it fits (NAME_MAX)."""
 
 ANYTHING = object()
 """For `Directory.replace`: whatever is there may go."""
@@ -107,7 +110,7 @@ class Directory:
         try:
             with translated(f"set up the directory {directory.path}"):
                 descriptors.dress(directory.fd, looks)
-                os.fsync(self.fd)
+                self._sync(looks)
         except BaseException:
             directory.__exit__()
             raise
@@ -115,11 +118,18 @@ class Directory:
 
     def _mkdir(self, name: str, mode: int) -> bool:
         """Made with its mode from the start: nobody comes back to mend it after a crash."""
+        umask = os.umask(0)
         try:
             os.mkdir(name, mode, dir_fd=self.fd)
         except FileExistsError:
             return False
+        finally:
+            os.umask(umask)
         return True
+
+    def _sync(self, looks: Looks) -> None:
+        if looks.durable:
+            descriptors.sync_directory(self.fd)
 
     def read(self, name: str, *, limit: int) -> File | None:
         """The regular file `name`, or None where there is none. More than `limit` bytes are refused."""
@@ -136,43 +146,87 @@ class Directory:
         """Put `content` in place of whatever `name` is, in one instant.
 
         `expected`: the `File` that was read there, or None where nothing was; if it is no longer so,
-        Changed is raised and nothing is touched.
+        Changed is raised, and what is there is what the other program wrote.
         """
-        temporary = self.stage(name, content, looks)
-        try:
-            with translated(f"write {self.join(name)}"):
-                if expected is not ANYTHING and self._stamp(name) != getattr(expected, "stamp", None):
-                    raise Changed(name)
+        temporary = self.temporary_name(name)
+        with self._unless_renamed(temporary), translated(f"write {self.join(name)}"):
+            self._fill(temporary, content, looks)
+            with self._expected(name, expected) as old:
                 os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                temporary = ""
-                if looks.durable:
-                    os.fsync(self.fd)
-        finally:
-            if temporary:
-                self.remove(temporary)
+                self._rescue(name, old, looks)
+                self._sync(looks)
+                if old:
+                    old.wait_for_writers()
+                self._rescue(name, old, looks)
 
     def stage(self, name: str, content: bytes, looks: Looks) -> str:
         """Write a complete new file beside `name`, and return its temporary name."""
         temporary = self.temporary_name(name)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with translated(f"write {self.join(name)}"):
-            fd = os.open(temporary, flags, 0o600, dir_fd=self.fd)
-            try:
-                descriptors.dress(fd, looks)
-                descriptors.write_all(fd, content)
-                if looks.durable:
-                    os.fsync(fd)
-            except BaseException:
+        with self._unless_renamed(temporary), translated(f"write {self.join(name)}"):
+            self._fill(temporary, content, looks)
+        return temporary
+
+    @contextmanager
+    def _unless_renamed(self, temporary: str) -> Iterator[None]:
+        """Leave no temporary file behind, whatever stops the work: a full disk, or a signal at any moment."""
+        try:
+            yield
+        except BaseException:
+            with suppress(FirstkeyError):
                 self.remove(temporary)
-                raise
+            raise
+
+    def _fill(self, temporary: str, content: bytes, looks: Looks) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(temporary, flags, 0o600, dir_fd=self.fd)
+        try:
+            descriptors.dress(fd, looks)
+            descriptors.write_all(fd, content)
+            if looks.durable:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _expected(self, name: str, expected: object) -> Iterator[Replaced | None]:
+        """Make sure that `name` is as expected, and keep the file open that is about to lose its name."""
+        if isinstance(expected, File):
+            try:
+                with self._opened(name, stat.S_ISREG) as fd:
+                    if descriptors.stamp(os.fstat(fd)) != expected.stamp:
+                        raise Changed(name)
+                    yield Replaced(fd, expected)
+            except FileNotFoundError as error:
+                raise Changed(name) from error
+            return
+        if expected is None and self.status(name):
+            raise Changed(name)
+        yield None
+
+    def _rescue(self, name: str, old: Replaced | None, looks: Looks) -> None:
+        """Take over what somebody wrote to the old file after all, while it was being replaced.
+
+        A line that another program appended (`>>`) is appended here too, in one write as it did; should that
+        program have rewritten the file, it is put back as it is now, and Changed is raised.
+        """
+        late = old.late() if old else None
+        if late is None:
+            return
+        if isinstance(late, Appended):
+            fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+            try:
+                descriptors.write_all(fd, late.content)
+                os.fsync(fd)
             finally:
                 os.close(fd)
-        return temporary
+            return
+        self.replace(name, late, looks)
+        raise Changed(name)
 
     @staticmethod
     def temporary_name(name: str) -> str:
         """A name that nobody can guess, and that `remove_stale` knows as firstkey's."""
-        return f".firstkey-{name}.{os.urandom(4).hex()}"
+        return f".firstkey-{name[:NAME_PART]}.{os.urandom(4).hex()}"
 
     def free_name(self, name: str) -> str:
         """`name`, or that with the first number behind it that is not taken."""
@@ -187,12 +241,23 @@ class Directory:
         """Give `old` the name `new`, durably."""
         with translated(f"rename {self.join(old)} to {self.join(new)}"):
             os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            os.fsync(self.fd)
+            descriptors.sync_directory(self.fd)
 
-    def open_file(self, name: str, flags: int, mode: int) -> int:
-        """A descriptor of the file `name` (os.open's flags): for what is neither read nor replaced."""
-        with translated(f"open {self.join(name)}"):
-            return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.fd)
+    def open_to_lock(self, name: str) -> int:
+        """A descriptor of the regular file `name`, made for its owner alone where it is missing."""
+        path = self.join(name)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        with translated(f"open {path}"):
+            found = self.status(name)
+            if found:
+                descriptors.require(found, stat.S_ISREG, path)
+            fd = os.open(name, flags, 0o600, dir_fd=self.fd)
+            try:
+                descriptors.require(os.fstat(fd), stat.S_ISREG, path)
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
 
     def remove(self, name: str) -> None:
         """Remove the file or link `name`; one that is gone already is no matter."""
@@ -218,13 +283,18 @@ class Directory:
 
         What cannot be removed stays: it is in nobody's way, and no reason to refuse the work.
         """
-        for name in filter(_STALE.fullmatch, self.names()):
+        for name in self._stale_names():
             with suppress(FirstkeyError):
                 found = self.status(name)
                 if found and stat.S_ISDIR(found.st_mode):
                     self.remove_directory(name)
                 elif found and stat.S_ISREG(found.st_mode):
                     self.remove(name)
+
+    def _stale_names(self) -> list[str]:
+        # One by one: whose directory it is may have put a million names there.
+        with translated(f"list {self.path}"), os.scandir(self.fd) as entries:
+            return [entry.name for entry in entries if _STALE.fullmatch(entry.name)]
 
     def set_mode(self, name: str, mode: int) -> None:
         """Give the regular file or directory `name` another mode."""
@@ -254,7 +324,3 @@ class Directory:
             yield fd
         finally:
             os.close(fd)
-
-    def _stamp(self, name: str) -> Stamp | None:
-        found = self.status(name)
-        return descriptors.stamp(found) if found else None

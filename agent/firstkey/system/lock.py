@@ -1,7 +1,8 @@
 """One firstkey at a time on a system: a lock that the kernel drops with its holder.
 
 It belongs to the process alone (fcntl(2): F_SETLK), not to the children that it forks: one of these may hang
-on a dead disk for ever, and may not keep every later firstkey from its work.
+on a dead disk for ever, and may not keep every later firstkey from its work. Such a lock is lost as soon as
+its process closes *any* descriptor of the file, so nothing else ever opens it.
 """
 
 from __future__ import annotations
@@ -23,17 +24,35 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/run/firstkey"
 NAME = "lock"
-PAUSE = 0.05
+FIRST_PAUSE = 0.02
+LONGEST_PAUSE = 0.5
+
+_NO_ROOM = (reasons.NO_SPACE, reasons.READ_ONLY)
 
 
 @contextmanager
-def held(tree: Tree, *, seconds: float, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+def held(
+    tree: Tree,
+    *,
+    seconds: float,
+    waiting: Callable[[], None] = lambda: None,
+    without: Callable[[FirstkeyError], None] | None = None,
+) -> Iterator[None]:
     """Hold the lock; wait `seconds` for another holder at most, then raise FirstkeyError(already-running).
 
-    `waiting` is called once if there is another holder.
+    `waiting` is called once if there is another holder. Where there is no room for a lock (a full or
+    read-only /run), `without` is told, and the work goes on: two at once harm nothing, since every write
+    notices the other's, and no lock is no reason to keep anybody out. Without `without` that is raised.
     """
-    with tree.ensure(DIRECTORY, mode=0o755) as directory:
-        lock = directory.open_file(NAME, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        with tree.ensure(DIRECTORY, mode=0o755) as directory:
+            lock = directory.open_to_lock(NAME)
+    except FirstkeyError as error:
+        if without is None or error.reason not in _NO_ROOM:
+            raise
+        without(error)
+        yield
+        return
     try:
         _wait(lock, time.monotonic() + seconds, waiting)
         yield
@@ -42,14 +61,15 @@ def held(tree: Tree, *, seconds: float, waiting: Callable[[], None] = lambda: No
 
 
 def _wait(lock: int, deadline: float, waiting: Callable[[], None]) -> None:
-    told = False
+    pause = FIRST_PAUSE
     while not _taken(lock):
-        if not told:
+        if pause == FIRST_PAUSE:
             waiting()
-            told = True
-        if time.monotonic() >= deadline:
+        left = deadline - time.monotonic()
+        if left <= 0:
             raise FirstkeyError("another firstkey is at work on this system", reason=reasons.ALREADY_RUNNING)
-        time.sleep(PAUSE)
+        time.sleep(min(pause, left))
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 def _taken(lock: int) -> bool:

@@ -38,10 +38,6 @@ class Tree:
         """Whether this is the system that runs, not an image of another one."""
         return self.root == "/"
 
-    def on_host(self, path: str) -> str:
-        """The path as the host sees it, for messages and for programs that take no descriptor."""
-        return path if self.is_running_system else self.root + path
-
     def open(self, path: str) -> Directory | None:
         """The directory at `path`, or None where a part of it does not exist.
 
@@ -127,7 +123,12 @@ class Tree:
 
     def exists(self, path: str) -> bool:
         """Whether anything, a link included, has that name."""
-        directory = self.open(os.path.dirname(path))
+        try:
+            directory = self.open(os.path.dirname(path))
+        except FirstkeyError as error:
+            if isinstance(error.__cause__, NotADirectoryError):
+                return False
+            raise
         if directory is None:
             return False
         with directory:
