@@ -132,6 +132,8 @@ STATE_NOT_SAVED = _warning("state-not-saved", "da102b92d29f404eae5a9c7308b51710"
     "{file} could not be written: {detail} ({reason}).")
 LEDGER_DAMAGED = _warning("ledger-damaged", "3ea8432e6ff04c60bf2ac6d9f248f993",
     "The ledger {file} cannot be trusted and was set aside, so nothing is revoked by it: {detail}.")
+RUN_FAILED = _error("run-failed", "4c32c684950247efa1bc65a66fff2f22",
+    "The run could not be done: {detail} ({reason}).")
 INTERNAL_ERROR = _error("internal-error", "579e30cddeeb4066ae80fcb47bf9f521",
     "firstkey met something that it was not built for: {detail}.")
 

@@ -1,184 +1,244 @@
 """The daemon: readiness in time, retries until there is an answer, watching, and a clean end.
 
-It decides when a worker is started and what the service manager is told; the workers do the job.
+It decides when a worker is started and what the service manager is told; the workers do the job, and read
+the configuration. From its start to its end the supervisor itself touches no disk, no network and no name
+service, so that nothing but its own clock decides when the boot goes on.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
-from firstkey.model import NO_KEY, OK, UNREACHABLE
+from firstkey import events, settings
+from firstkey.boot import words
+from firstkey.boot.words import Off, Order, Plan, Refused, Result
+from firstkey.errors import FirstkeyError
 from firstkey.system import notify, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-    from firstkey.model import Report
-    from firstkey.system.worker import Worker
+    from firstkey.boot.words import Word
+    from firstkey.system.worker import Tell, Worker
 
+DEFAULT_PLAN = Plan(
+    settings.SECTIONS["IMDS"]["BootTimeoutSec"].default, settings.SECTIONS["Watch"]["IntervalSec"].default
+)
+"""What holds until a worker has read the configuration, and where none can."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
 MARGIN_SECONDS = 30.0
 """What systemd is asked to wait beyond the boot deadline before it believes that the daemon hangs."""
-_TRIED_AGAIN = frozenset({
-    reasons.BAD_ANSWER.code, reasons.ANSWER_TOO_LARGE.code, reasons.REDIRECT_REFUSED.code,
-    reasons.TOKEN_REJECTED.code, reasons.ALREADY_RUNNING.code, reasons.INTERNAL_ERROR.code,
-})  # fmt: skip
-"""Not an answer of the metadata service, whoever gave it; so the daemon goes on asking."""
-
-
-class Result(NamedTuple):
-    """How a worker ended: the outcome of its report, and the reason where there is one."""
-
-    outcome: str
-    reason: str | None
-
-    @property
-    def is_final(self) -> bool:
-        """Whether there was an answer, so that there is nothing to try again."""
-        return self.outcome != UNREACHABLE and self.reason not in _TRIED_AGAIN
-
-
-class Plan(NamedTuple):
-    """The settings of the daemon itself, in seconds."""
-
-    boot_timeout: float
-    interval: float
-
-
-def encode(report: Report) -> bytes:
-    """What a worker says of its run."""
-    reason = report.refusal.reason.code if report.refusal else None
-    return json.dumps([report.outcome, reason]).encode()
 
 
 class Supervisor:
-    """One daemon. `work(watching)` is done in a child; `reload` reads the configuration again."""
+    """One daemon. `work` is done in a child; the deadline counts from `started`, on time.monotonic()."""
 
     def __init__(
         self,
         *,
-        work: Callable[[bool], bytes],
-        reload: Callable[[], Plan],
+        work: Callable[[Order, Tell], None],
         say: Callable[[events.Entry], None],
+        started: float,
     ) -> None:
         self._work = work
-        self._reload = reload
         self._say = say
-        self._plan = reload()
-        self._started = time.monotonic()
-        self._deadline = self._started + self._plan.boot_timeout
+        self._started = started
+        self._plan = DEFAULT_PLAN
         self._is_ready = False
         self._has_answer = False
+        self._is_watching = False
+        self._is_fresh = True
+        self._is_reloading = False
         self._pause = FIRST_PAUSE
         self._worker: Worker | None = None
-        self._next_start: float | None = self._started
+        self._heard = b""
+        self._next_start: float | None = started
         self._signals: set[int] = set()
+        self._refusal: FirstkeyError | None = None
         self._status = 0
 
     def run(self) -> int:
-        """Supervise until there is nothing more to do, or SIGTERM; returns the exit status."""
+        """Supervise until there is nothing more to do, or SIGTERM; returns the exit status.
+
+        Raises FirstkeyError where the first worker could not begin (no such configuration file, not root).
+        """
         wakeup, restore = self._listen()
-        notify.need_time(self._plan.boot_timeout + MARGIN_SECONDS)
+        self._ask_for_time()
         try:
             while not self._is_over():
                 self._start_if_due()
                 self._wait(wakeup)
                 self._heed_signals()
                 self._ready_if_due()
+            if self._refusal:
+                raise self._refusal
             return self._status
         finally:
-            if self._worker:
-                self._worker.stop()
+            self._stop_worker()
             restore()
 
     # --- what happens -------------------------------------------------------------------------
 
+    @property
+    def _deadline(self) -> float:
+        return self._started + self._plan.boot_timeout
+
     def _is_over(self) -> bool:
         return self._worker is None and self._next_start is None
+
+    def _ask_for_time(self) -> None:
+        notify.need_time(max(0.0, self._deadline - time.monotonic()) + MARGIN_SECONDS)
 
     def _start_if_due(self) -> None:
         if self._worker or self._next_start is None or time.monotonic() < self._next_start:
             return
-        watching = self._has_answer
-        self._worker = worker.start(lambda: self._work(watching))
+        order = Order(watching=self._has_answer, fresh=self._is_fresh)
+        try:
+            self._worker = worker.start(lambda tell: self._work(order, tell))
+        except FirstkeyError as error:
+            self._failed(error.message)
+            return
         if not self._is_ready:
             notify.status("Asking the metadata service, and making host keys")
 
     def _wait(self, wakeup: int) -> None:
-        watched = [wakeup, self._worker.pipe] if self._worker else [wakeup]
-        ready, _, _ = select.select(watched, [], [], self._seconds_to_next())
+        poll = select.poll()
+        poll.register(wakeup, select.POLLIN)
+        if self._worker:
+            poll.register(self._worker.pipe, select.POLLIN)
+        ready = {descriptor for descriptor, _ in poll.poll(self._milliseconds_to_next())}
         if wakeup in ready:
             self._signals.update(os.read(wakeup, 64))
         if self._worker and self._worker.pipe in ready:
-            said = self._worker.hear()
-            if said is not None:
-                self._worker = None
-                self._ended(_decoded(said))
+            self._hear(self._worker)
 
-    def _seconds_to_next(self) -> float | None:
+    def _milliseconds_to_next(self) -> float | None:
         moments = [] if self._is_ready else [self._deadline]
         if self._worker is None and self._next_start is not None:
             moments.append(self._next_start)
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
-
-    def _ended(self, result: Result) -> None:
-        """A worker has ended: be ready, watch, try again, or be done."""
-        if not result.is_final:
-            self._next_start = time.monotonic() + self._pause
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
-            return
-        self._pause = FIRST_PAUSE
-        self._status = 0 if result.outcome in (OK, NO_KEY) else 1
-        if not self._has_answer and self._is_ready:
-            late = f"{time.monotonic() - self._started:.0f}"
-            self._say(events.IMDS_LATE_ANSWER(seconds=late))
-        self._has_answer = True
-        self._ready(f"Done: {result.outcome}")
-        self._watch()
-
-    def _watch(self) -> None:
-        interval = self._plan.interval
-        self._next_start = time.monotonic() + interval if interval > 0 else None
+        return max(0.0, min(moments) - time.monotonic()) * 1000 if moments else None
 
     def _ready_if_due(self) -> None:
         """The boot is not held longer than the deadline, whatever the worker is waiting for."""
         if self._is_ready or self._is_over() or time.monotonic() < self._deadline:
             return
+        self._ready("No answer from the metadata service yet; going on with the attempts")
         detail = "" if self._worker else "The last answer was not usable."
         self._say(events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=f"{self._plan.boot_timeout:g}", detail=detail))
-        self._ready("No answer from the metadata service yet; going on with the attempts")
 
     def _ready(self, status: str) -> None:
         if self._is_ready:
             notify.status(status)
+        else:
+            self._is_ready = True
+            notify.ready(status)
+
+    # --- what the worker tells ----------------------------------------------------------------
+
+    def _hear(self, telling: Worker) -> None:
+        part = telling.hear()
+        if not part:
+            self._worker = None
+            trouble = telling.finish() or "it said nothing"
+            self._failed(f"the process that does the work ended before it was done: {trouble}")
             return
-        self._is_ready = True
-        notify.ready(status)
-        if self._plan.interval > 0 and self._has_answer:
-            self._say(events.WATCHING(seconds=f"{self._plan.interval:g}"))
+        *lines, self._heard = (self._heard + part).split(b"\n")
+        for said in lines:
+            word = words.word(said)
+            self._heed(word)
+            if not isinstance(word, Plan):
+                # That was its last word; should it hang on its way out, nobody waits for it.
+                telling.finish()
+                self._forget_worker()
+                return
+
+    def _heed(self, word: Word) -> None:
+        if isinstance(word, Plan):
+            self._planned(word)
+        elif isinstance(word, Off):
+            self._off(word.detail)
+        elif isinstance(word, Refused):
+            self._refused(word)
+        else:
+            self._ended(word)
+
+    def _planned(self, plan: Plan) -> None:
+        is_longer = plan.boot_timeout > self._plan.boot_timeout
+        self._plan = plan
+        if is_longer and not self._is_ready:
+            self._ask_for_time()
+        self._is_fresh = False
+        if self._is_reloading:
+            self._say(events.CONFIG_RELOADED())
+            self._end_reload("The configuration was read again")
+
+    def _off(self, detail: str) -> None:
+        self._next_start = None
+        self._ready(f"Switched off: {detail}")
+        self._say(events.DISABLED(detail=detail, reason="disabled"))
+
+    def _refused(self, word: Refused) -> None:
+        """Whoever starts the daemon is told at once; one that runs already goes on and tries again."""
+        error = word.error()
+        if self._plan is DEFAULT_PLAN and not self._is_ready:
+            self._refusal = error
+            self._next_start = None
+            return
+        self._end_reload("The configuration could not be read again")
+        self._say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
+        self._try_again()
+
+    def _ended(self, result: Result) -> None:
+        """A run has ended: be ready, watch, try again, or be done."""
+        if not result.is_final:
+            self._try_again()
+            return
+        was_late = self._is_ready and not self._has_answer
+        self._has_answer = True
+        self._pause = FIRST_PAUSE
+        self._status = 0 if result.is_good else 1
+        self._ready(f"Done: {result.outcome}")
+        if was_late:
+            self._say(events.IMDS_LATE_ANSWER(seconds=f"{time.monotonic() - self._started:.0f}"))
+        self._watch()
+
+    def _failed(self, detail: str) -> None:
+        self._say(events.INTERNAL_ERROR(detail=detail, reason="internal-error"))
+        self._forget_worker()
+        self._try_again()
+
+    def _try_again(self) -> None:
+        self._next_start = time.monotonic() + self._pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def _watch(self) -> None:
+        interval = self._plan.interval
+        self._next_start = time.monotonic() + interval if interval > 0 else None
+        if interval > 0 and not self._is_watching:
+            self._is_watching = True
+            self._say(events.WATCHING(seconds=f"{interval:g}"))
 
     # --- signals ------------------------------------------------------------------------------
 
     def _listen(self) -> tuple[int, Callable[[], None]]:
         """Signals become bytes in a pipe, so that they are heeded between steps and never within one."""
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        # The pipe first: a signal that came between a handler and its pipe would be lost.
+        previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
         before = {
             number: signal.signal(number, _noted) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
         }
-        previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
 
         def restore() -> None:
-            signal.set_wakeup_fd(previous)
             for number, handler in before.items():
                 signal.signal(number, handler)
+            signal.set_wakeup_fd(previous)
             os.close(reader)
             os.close(writer)
 
@@ -186,10 +246,11 @@ class Supervisor:
 
     def _heed_signals(self) -> None:
         if self._signals & {signal.SIGTERM, signal.SIGINT}:
-            self._say(events.STOPPING(detail="asked to by a signal"))
             notify.stopping("Stopping")
+            self._say(events.STOPPING(detail="asked to by a signal"))
             self._stop_worker()
             self._next_start = None
+            self._refusal = None
             self._status = 0
             self._is_ready = True
         elif signal.SIGHUP in self._signals:
@@ -197,29 +258,33 @@ class Supervisor:
         self._signals.clear()
 
     def _reread(self) -> None:
-        """The settings that count from now on; a worker with the old ones starts anew."""
-        notify.reloading()
-        self._plan = self._reload()
-        self._deadline = self._started + self._plan.boot_timeout
-        self._say(events.CONFIG_RELOADED())
-        self._stop_worker()
+        """A worker that has read the old settings makes room for one that reads the new ones."""
         if self._is_ready:
-            notify.ready("The configuration was read again")
+            notify.reloading()
+        self._is_reloading = True
+        self._stop_worker()
+        self._is_fresh = True
+        self._is_watching = False
+        self._pause = FIRST_PAUSE
         self._next_start = time.monotonic()
 
+    def _end_reload(self, status: str) -> None:
+        if self._is_reloading:
+            self._is_reloading = False
+            if self._is_ready:
+                notify.ready(status)
+
     def _stop_worker(self) -> None:
+        """End it politely, but not beyond the moment at which the boot has to go on."""
         if self._worker:
-            self._worker.stop()
-            self._worker = None
+            left = worker.GRACE_SECONDS if self._is_ready else self._deadline - time.monotonic()
+            self._worker.stop(max(0.0, min(left, worker.GRACE_SECONDS)))
+            self._forget_worker()
+
+    def _forget_worker(self) -> None:
+        self._worker = None
+        self._heard = b""
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:
     """The wake-up pipe has it already."""
-
-
-def _decoded(said: bytes) -> Result:
-    try:
-        outcome, reason = json.loads(said)
-    except ValueError:
-        return Result(UNREACHABLE, reasons.INTERNAL_ERROR.code)
-    return Result(outcome, reason)

@@ -14,7 +14,7 @@ from firstkey.boot.site import Site
 from firstkey.cli import plain
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
 from firstkey.model import CHANGED
-from firstkey.system import console, journal
+from firstkey.system import console, journal, lock
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -95,11 +95,13 @@ def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
 
 
 @contextmanager
-def opened(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> Iterator[Site]:
+def opened(
+    args: argparse.Namespace, say: Callable[[events.Entry], None], *, warn: bool = True
+) -> Iterator[Site]:
     """The system that the options name, with its configuration; mistakes in that are warnings."""
     with Tree(args.root) as tree:
         settled = configuration(tree, args)
-        for warning in settled.warnings:
+        for warning in settled.warnings if warn else ():
             say(events.CONFIG_WARNING(path=warning.path, line=warning.line, detail=warning.detail))
         dry_run = getattr(args, "dry_run", False)
         yield Site(tree, Accounts(tree), settled, say, dry_run=dry_run, force=getattr(args, "force", False))
@@ -107,8 +109,11 @@ def opened(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> Ite
 
 def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     """The settings, with what the command line says in their place."""
-    host = Tree("/") if args.config else tree
-    settled = config.load(host, explicit=os.path.abspath(args.config) if args.config else None)
+    if args.config:
+        with Tree("/") as host:
+            settled = config.load(host, explicit=os.path.abspath(args.config))
+    else:
+        settled = config.load(tree)
     if args.imds:
         settled = settled._replace(imds=settled.imds._replace(endpoints=(_endpoint(args.imds),)))
     if getattr(args, "user", None):
@@ -139,6 +144,19 @@ def require_root(site: Site, doing: str) -> None:
     """The running system is root's; a tree of one's own is one's own."""
     if site.tree.is_running_system and os.geteuid() != 0 and not site.dry_run:
         raise NeedsRoot(f"{doing} on the running system is for root")
+
+
+@contextmanager
+def alone(site: Site, seconds: float) -> Iterator[None]:
+    """Nobody else works on the system meanwhile; wait `seconds` for another firstkey to end."""
+
+    def without(error: FirstkeyError) -> None:
+        where = f"{lock.DIRECTORY}/{lock.NAME}"
+        site.say(events.STATE_NOT_SAVED(file=where, detail=error.message, reason=error.reason.code))
+
+    waiting = events.ALREADY_RUNNING()
+    with lock.held(site.tree, seconds=seconds, waiting=lambda: site.say(waiting), without=without):
+        yield
 
 
 def switched_off(site: Site) -> str | None:
@@ -225,4 +243,5 @@ def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
         raise FirstkeyError("there is no /dev/console", reason=reasons.CONSOLE_FAILED)
     directory, name = place
     with directory:
-        console.write(block, path=f"{directory.on_host}/{name}")
+        path = f"{directory.on_host}/{name}"
+        console.write(block, path=path, is_device=site.tree.is_running_system)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from firstkey import __version__, events
-from firstkey.boot.job import Job
-from firstkey.boot.supervisor import Plan, Supervisor, encode
+from firstkey import __version__, events, reasons
+from firstkey.boot import words
+from firstkey.boot.supervisor import Supervisor
+from firstkey.boot.words import Off, Plan, Refused, Result
 from firstkey.cli import common
 from firstkey.errors import FirstkeyError
-from firstkey.model import FAILED, Report
-from firstkey.system import lock, notify
+from firstkey.model import FAILED
+from firstkey.system import clock
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -18,8 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from firstkey.boot.site import Site
+    from firstkey.boot.words import Order
+    from firstkey.model import Report
+    from firstkey.system.worker import Tell
+
+    Say = Callable[[events.Entry], None]
 
 PID_FILE = "/run/firstkey/firstkey.pid"
+FOREVER = float("inf")
 EPILOG = """\
 signals:
   SIGTERM  end cleanly
@@ -28,55 +36,79 @@ signals:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Do the job, be ready in time, try again until there is an answer, watch; returns the exit status."""
+    """Supervise the job until it is done; returns the exit status."""
+    args = _parser().parse_args(argv)
+    say = common.voice(args)
+    if not args.detach:
+        return _supervise(args, say)
+    # Whoever starts it is still there to see what stands in its way.
+    with common.opened(args, say) as site:
+        common.require_root(site, "the daemon")
+        off = common.switched_off(site)
+    if off:
+        say(events.DISABLED(detail=off, reason="disabled"))
+        return 0
+    return _detached(args)
+
+
+def _parser() -> argparse.ArgumentParser:
     made = common.parser(
         "daemon", "What the systemd unit starts; by hand, for hosts without systemd.", epilog=EPILOG
     )
     made.add_argument("--detach", action="store_true", help="go into the background (needs python-daemon)")
     made.add_argument("--pid-file", metavar="FILE", default=PID_FILE, help=f"with --detach ({PID_FILE})")
-    args = made.parse_args(argv)
-    say = common.voice(args)
-    with common.opened(args, say) as site:
-        common.require_root(site, "the daemon")
-        off = common.switched_off(site)
-        if not off:
-            say(events.STARTED(version=__version__, command="daemon"))
-            common.tell_of_neighbours(site)
-    if off:
-        say(events.DISABLED(detail=off, reason="disabled"))
-        notify.ready(f"Switched off: {off}")
-        return 0
-    if not args.detach:
-        return _supervise(args, say)
+    return made
+
+
+def _detached(args: argparse.Namespace) -> int:
     from firstkey.system import detach
 
-    with detach.detached(pid_file=args.pid_file):
+    if args.pid_file == PID_FILE:
+        with Tree("/") as host:  # /run is empty after a boot, and no systemd makes our directory there
+            host.ensure(os.path.dirname(PID_FILE), mode=0o755).__exit__()
+    with detach.detached(pid_file=os.path.abspath(args.pid_file)):
         return _supervise(args, common.voice(args))
 
 
-def _supervise(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
-    def reload() -> Plan:
-        with Tree(args.root) as tree:
-            settled = common.configuration(tree, args)
-        return Plan(settled.imds.boot_timeout, settled.watch.interval)
-
-    return Supervisor(work=lambda watching: _work(args, say, watching=watching), reload=reload, say=say).run()
+def _supervise(args: argparse.Namespace, say: Say) -> int:
+    started = clock.process_started()
+    say(events.STARTED(version=__version__, command="daemon"))
+    return Supervisor(work=lambda order, tell: _work(args, say, order, tell), say=say, started=started).run()
 
 
-def _work(args: argparse.Namespace, say: Callable[[events.Entry], None], *, watching: bool) -> bytes:
+def _work(args: argparse.Namespace, say: Say, order: Order, tell: Tell) -> None:
     """One run, in the worker; it asks until there is an answer."""
     try:
-        with common.opened(args, say) as site:
-            return encode(_run(site, watching=watching))
+        with common.opened(args, say, warn=order.fresh) as site:
+            common.require_root(site, "the daemon")
+            tell(words.line(Plan(site.config.imds.boot_timeout, site.config.watch.interval)))
+            tell(words.line(_outcome(site, order)))
     except FirstkeyError as error:
-        say(events.INTERNAL_ERROR(detail=error.message, reason=error.reason.code))
-        return encode(Report(FAILED, refusal=error.refusal))
+        tell(words.line(Refused.by(error)))
+    except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
+        say(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
+        tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
 
 
-def _run(site: Site, *, watching: bool) -> Report:
-    forever = float("inf")
-    with lock.held(site.tree, seconds=forever, waiting=lambda: site.say(events.ALREADY_RUNNING())):
-        done = Job(site, connect=lambda: common.client(site), deadline=None, ask_anyway=watching).run()
+def _outcome(site: Site, order: Order) -> Off | Result:
+    try:
+        off = common.switched_off(site)
+        if off:
+            return Off(off)
+        if order.fresh:
+            common.tell_of_neighbours(site)
+        return Result.of(_run(site, order))
+    except FirstkeyError as error:
+        site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
+        return Result(FAILED, error.reason.code)
+
+
+def _run(site: Site, order: Order) -> Report:
+    from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
+
+    with common.alone(site, FOREVER):
+        job = Job(site, connect=lambda: common.client(site), deadline=None, ask_anyway=order.watching)
+        done = job.run()
         common.save_report(site, done)
         common.show_on_console(site, done)
         return done

@@ -9,7 +9,6 @@ from firstkey import events
 from firstkey.boot.job import Job, wait_until
 from firstkey.cli import common, render
 from firstkey.cli.run import exit_status
-from firstkey.system import lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +40,7 @@ def _locked(site: Site) -> Report:
     wait = site.config.imds.boot_timeout
     if site.dry_run:
         return _job(site).host_keys_only()
-    with lock.held(site.tree, seconds=wait, waiting=lambda: site.say(events.ALREADY_RUNNING())):
+    with common.alone(site, wait):
         done = _job(site).host_keys_only()
         common.show_on_console(site, done)
     return done

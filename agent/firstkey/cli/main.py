@@ -57,9 +57,10 @@ def _leave(status: int) -> NoReturn:
 def _main(argv: Sequence[str]) -> int:
     # A run makes some ten thousand objects that all stay; the collector would look at them over and over.
     gc.set_threshold(100_000, 50, 50)
-    os.umask(0o077)
-    worker.exit_on_sigterm()
     given = list(argv)
+    os.umask(0o077)
+    # A daemon that is asked to end has done what it should; any other command has not.
+    worker.own_signals(0 if given[:1] == ["daemon"] else worker.TERMINATED)
     try:
         return _dispatch(given)
     except FirstkeyError as error:

@@ -10,7 +10,6 @@ from firstkey.boot.job import Job, wait_until
 from firstkey.cli import common
 from firstkey.model import NO_KEY, OK, UNREACHABLE
 from firstkey.settings import seconds
-from firstkey.system import lock
 
 if TYPE_CHECKING:
     import argparse
@@ -74,7 +73,7 @@ def _locked(site: Site, wait: float) -> Report:
     deadline = wait_until(wait)
     if site.dry_run:
         return _job(site, deadline).run()
-    with lock.held(site.tree, seconds=wait, waiting=lambda: site.say(events.ALREADY_RUNNING())):
+    with common.alone(site, wait):
         done = _job(site, deadline).run()
         common.save_report(site, done)
         common.show_on_console(site, done)

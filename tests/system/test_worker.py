@@ -1,0 +1,273 @@
+"""Child processes that do the work: heard, stopped, given up, and never left over."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+
+import processes
+import pytest
+
+from firstkey.system import worker
+from firstkey.system.worker import Worker
+
+Tell = Callable[[bytes], None]
+
+
+def started(work: Callable[[Tell], None]) -> Worker:
+    """A worker whose first word was heard, so that it is at work."""
+
+    def speaking(tell: Tell) -> None:
+        tell(b"!")
+        work(tell)
+
+    found = worker.start(speaking)
+    assert found.hear() == b"!"
+    return found
+
+
+def forever(_tell: Tell) -> None:
+    """Work that never ends by itself."""
+    while True:
+        time.sleep(60)
+
+
+def too_late() -> bytes:
+    """An answer that nobody waits for."""
+    time.sleep(60)
+    return b"late"
+
+
+def stubborn(tell: Tell) -> None:
+    """Work that does not stop when it is asked to."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    tell(b"!")
+    forever(tell)
+
+
+def test_what_it_says_is_heard_to_the_end() -> None:
+    """All of it, more than a pipe holds, then the end, and no zombie."""
+    said = os.urandom(300_000)
+    made = worker.start(lambda tell: tell(said))
+    heard = b""
+    while part := made.hear():
+        heard += part
+
+    assert heard == said
+    assert made.finish() is None
+    assert processes.state(made.pid) is None
+
+
+@pytest.mark.parametrize(
+    "work, trouble",
+    [
+        (lambda _tell: os.kill(os.getpid(), signal.SIGKILL), "signal 9"),
+        (lambda _tell: 1 / 0, "status 1"),
+        (lambda _tell: os._exit(3), "status 3"),
+    ],
+    ids=["killed", "raised", "exited"],
+)
+def test_a_bad_end_is_told_from_a_good_one(work: Callable[[Tell], None], trouble: str) -> None:
+    """Silence is not success."""
+    made = worker.start(work)
+    assert made.hear() == b""
+    assert trouble in str(made.finish())
+
+
+def test_stopping_lets_it_tidy_up(tmp_path: object) -> None:
+    """SIGTERM is an exception in the child, so what it opened is closed and what it made is removed."""
+    file = os.path.join(str(tmp_path), "temporary")
+
+    def tidy(tell: Tell) -> None:
+        try:
+            with open(file, "w", encoding="ascii"):
+                pass
+            tell(b"!")
+            forever(tell)
+        finally:
+            os.unlink(file)
+
+    made = worker.start(tidy)
+    assert made.hear() == b"!"
+    assert os.path.exists(file)
+    made.stop()
+    assert not os.path.exists(file)
+
+
+def test_one_that_does_not_stop_is_killed() -> None:
+    """A worker that ignores SIGTERM is ended all the same, soon after its time to tidy up."""
+    made = worker.start(stubborn)
+    assert made.hear() == b"!"
+    begin = time.monotonic()
+    made.stop(patience=0.2)
+    assert time.monotonic() - begin < 20
+    assert processes.state(made.pid) is None
+
+
+def test_a_frozen_one_is_killed() -> None:
+    """A stopped process takes no SIGTERM (it stands for one that hangs in the kernel)."""
+    made = started(forever)
+    os.kill(made.pid, signal.SIGSTOP)
+    processes.wait_for(lambda: processes.state(made.pid) == "T")
+    made.stop(patience=0.1)
+    assert processes.state(made.pid) is None
+
+
+def test_it_hears_nothing_of_hangups() -> None:
+    """SIGHUP and SIGINT are for the supervisor: a terminal sends them to the whole group."""
+    made = started(forever)
+    for number in (signal.SIGHUP, signal.SIGINT):
+        os.kill(made.pid, number)
+    assert not select.select([made.pipe], [], [], 0.3)[0]
+    made.stop()
+
+
+def test_no_descriptor_is_left() -> None:
+    """Neither finishing nor stopping nor a failed question leaves one open."""
+    before = os.listdir("/proc/self/fd")
+    for _ in range(5):
+        worker.ask(lambda: b"x", seconds=30)
+        worker.ask(too_late, seconds=0.05)
+        started(forever).stop()
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_question_is_answered_or_given_up() -> None:
+    """The answer, nothing where the child dies, None where it takes too long."""
+    assert worker.ask(lambda: b"answer", seconds=30) == b"answer"
+    assert worker.ask(lambda: b"", seconds=30) == b""
+    assert worker.ask(lambda: os._exit(1), seconds=30) == b""
+    begin = time.monotonic()
+    assert worker.ask(too_late, seconds=0.2) is None
+    assert 0.2 <= time.monotonic() - begin < 20
+
+
+HOLDING = """
+    import os, sys, time
+    from firstkey.system import worker
+    def work(tell):
+        inner = worker.start(lambda _: time.sleep(60))
+        tell(b"%d %d" % (os.getpid(), inner.pid))
+        time.sleep(60)
+    made = worker.start(work)
+    print(made.hear().decode(), flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV])
+def test_it_does_not_outlive_its_parent(number: int) -> None:
+    """However the parent ends, its worker ends too, and so does what that one started."""
+    parent = processes.start(HOLDING)
+    assert parent.stdout
+    pids = [int(word) for word in parent.stdout.readline().split()]
+    assert len(pids) == 2
+    os.kill(parent.pid, number)
+    parent.communicate(timeout=processes.PATIENCE)
+    for pid in pids:
+        processes.wait_for(lambda pid=pid: processes.is_gone(pid))  # type: ignore[misc]
+
+
+def test_a_hanging_grandchild_does_not_hide_the_end() -> None:
+    """The end of file comes with the worker's end, though a child of its own hangs on (a dead disk)."""
+
+    def work(tell: Tell) -> None:
+        grandchild = worker.start(stubborn)
+        assert grandchild.hear() == b"!"
+        tell(b"%d" % grandchild.pid)
+
+    made = worker.start(work)
+    grandchild = int(made.hear())
+    try:
+        assert select.select([made.pipe], [], [], 30)[0]
+        assert made.hear() == b""
+        assert not processes.is_gone(grandchild)
+        assert made.finish() is None
+    finally:
+        os.kill(grandchild, signal.SIGKILL)
+
+
+STOPPED_AT_ANY_MOMENT = """
+    import os, sys
+    from firstkey.system import worker
+    from firstkey.system.files import Looks
+    from firstkey.system.tree import Tree
+    worker.own_signals(0)
+    def work(tell):
+        with Tree(sys.argv[1]) as tree, tree.opened("/") as directory:
+            tell(b"!")
+            while True:
+                directory.replace("file", b"x" * 5000, Looks(0o600))
+    made = worker.start(work)
+    made.hear()
+    print("at work", flush=True)
+    try:
+        made.hear()
+    finally:
+        made.stop()
+"""
+
+
+@pytest.mark.parametrize("round_", range(8))
+def test_sigterm_at_any_moment_leaves_nothing_half_done(tmp_path: object, round_: int) -> None:
+    """In the middle of writing file after file: the file is whole, and no temporary one lies about."""
+    parent = processes.start(STOPPED_AT_ANY_MOMENT, tmp_path)
+    assert parent.stdout
+    assert parent.stdout.readline() == "at work\n"
+    time.sleep(0.003 * round_)
+    parent.send_signal(signal.SIGTERM)
+    _, err = parent.communicate(timeout=processes.PATIENCE)
+    assert parent.returncode == 0, err
+    assert os.listdir(str(tmp_path)) in ([], ["file"])
+
+
+def test_signals_are_taken_back_from_whoever_started_us() -> None:
+    """A starter that ignored SIGCHLD or blocked SIGTERM changes neither how we end nor what we learn."""
+    code = """
+        import os, signal, subprocess, time
+        from firstkey.system import command, worker
+        worker.own_signals(7)
+        assert worker.ask(lambda: b"x", seconds=30) == b"x"
+        assert command.run(["/bin/false"]).status == 1
+        print("ready", flush=True)
+        time.sleep(60)
+    """
+
+    def burden() -> None:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+
+    child = subprocess.Popen(
+        processes.program(code),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=processes.environment(),
+        preexec_fn=burden,  # noqa: PLW1509 - no threads run here
+    )
+    assert child.stdout
+    assert child.stdout.readline() == "ready\n"
+    child.send_signal(signal.SIGTERM)
+    child.communicate(timeout=processes.PATIENCE)
+    assert child.returncode == 7
+
+
+def test_no_room_for_a_process_is_an_error_with_a_reason() -> None:
+    """Where the kernel has no process left, it is said, and nothing stays open (RLIMIT_NPROC binds users)."""
+    code = """
+        import os, resource, sys
+        from firstkey.errors import FirstkeyError
+        from firstkey.system import worker
+        if os.geteuid() == 0:
+            os.setuid(54321)
+        resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+        before = os.listdir("/proc/self/fd")
+        try:
+            worker.start(lambda tell: None)
+        except FirstkeyError as error:
+            print(error.reason.code, before == os.listdir("/proc/self/fd"))
+    """
+    assert processes.run(code) == "internal-error True\n"
