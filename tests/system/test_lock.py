@@ -1,0 +1,181 @@
+"""One firstkey at a time: the lock goes with the process that holds it, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import places
+import processes
+import pytest
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.system import lock, worker
+from firstkey.system.tree import Tree
+
+HOLDING = """
+    import sys, time
+    from firstkey.system import lock, worker
+    from firstkey.system.tree import Tree
+    with Tree(sys.argv[1]) as tree, lock.held(tree, seconds=0):
+        child = worker.start(lambda tell: (tell(b"!"), time.sleep(60)))
+        child.hear()
+        print(child.pid, flush=True)
+        time.sleep(60)
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Tree]:
+    """An empty tree."""
+    with Tree(str(tmp_path)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock, and has a child."""
+    other = processes.start(HOLDING, tmp_path)
+    yield other
+    other.kill()
+    other.communicate()
+
+
+def child_of(holder: subprocess.Popen[str]) -> int:
+    """The holder's child; the lock is held once this is known."""
+    assert holder.stdout
+    return int(holder.stdout.readline())
+
+
+def test_it_is_held_and_let_go(tmp_path: Path, tree: Tree) -> None:
+    """Again and again in one process, and nothing stays open; the file is for its owner alone."""
+    with lock.held(tree, seconds=0):
+        pass
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        with lock.held(tree, seconds=0):
+            pass
+    assert os.listdir("/proc/self/fd") == before
+    file = tmp_path / "run" / "firstkey" / "lock"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o755
+
+
+def test_a_second_one_waits_and_then_says_so(tree: Tree, holder: subprocess.Popen[str]) -> None:
+    """It is told once, waits as long as it was asked to, and the reason is already-running."""
+    child_of(holder)
+    told: list[None] = []
+    begin = time.monotonic()
+    with (
+        pytest.raises(FirstkeyError) as caught,
+        lock.held(tree, seconds=0.6, waiting=lambda: told.append(None)),
+    ):
+        pass
+    assert 0.6 <= time.monotonic() - begin < 20
+    assert caught.value.reason is reasons.ALREADY_RUNNING
+    assert len(told) == 1
+
+
+def test_the_second_goes_on_when_the_first_ends(tree: Tree, holder: subprocess.Popen[str]) -> None:
+    """Without end, if it is asked to wait like that."""
+    child_of(holder)
+
+    def end() -> None:
+        holder.send_signal(signal.SIGKILL)
+
+    with lock.held(tree, seconds=float("inf"), waiting=end):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_of_the_holder_does_not_keep_it(
+    tree: Tree, holder: subprocess.Popen[str], number: int
+) -> None:
+    """A child that hangs on a dead disk for ever may not keep every later firstkey from its work."""
+    child = child_of(holder)
+    os.kill(child, signal.SIGSTOP)
+    holder.send_signal(number)
+    holder.wait(processes.PATIENCE)
+    try:
+        assert processes.state(child) == "T"
+        with lock.held(tree, seconds=5):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_child_that_ends_does_not_lose_it(tree: Tree) -> None:
+    """What the holder forks ends without letting the holder's lock go."""
+    with lock.held(tree, seconds=0):
+        assert worker.ask(lambda: b"x", seconds=30) == b"x"
+        assert worker.ask(lambda: attempt(tree), seconds=30) == b"already-running"
+
+
+def attempt(tree: Tree) -> bytes:
+    """What another process gets."""
+    try:
+        with lock.held(tree, seconds=0):
+            return b"held"
+    except FirstkeyError as error:
+        return error.reason.code.encode()
+
+
+def test_an_old_file_is_no_lock(tmp_path: Path, tree: Tree) -> None:
+    """Only a living holder counts, not a file that an earlier boot or a crash left."""
+    file = tmp_path / "run" / "firstkey" / "lock"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"{os.getpid()}\n")
+    with lock.held(tree, seconds=0):
+        assert attempt_elsewhere(tree) == b"already-running"
+
+
+def attempt_elsewhere(tree: Tree) -> bytes | None:
+    """What another process gets, asked from here."""
+    return worker.ask(lambda: attempt(tree), seconds=30)
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+def test_odd_things_in_its_place_are_refused(tmp_path: Path, tree: Tree, kind: str) -> None:
+    """Neither followed, nor waited for, nor written to; nothing of it counts as no room for a lock."""
+    spot = tmp_path / "run" / "firstkey" / "lock"
+    spot.parent.mkdir(parents=True)
+    target = tmp_path / "target"
+    if kind == "symlink":
+        spot.symlink_to(target)
+    elif kind == "fifo":
+        os.mkfifo(spot)
+    else:
+        spot.mkdir()
+    with pytest.raises(FirstkeyError) as caught, lock.held(tree, seconds=0, without=lambda _: None):
+        pass
+    assert caught.value.reason in (reasons.SYMLINK_REFUSED, reasons.NOT_A_REGULAR_FILE)
+    assert not target.exists()
+
+
+WITHOUT = """
+    import os, sys
+    from firstkey.errors import FirstkeyError
+    from firstkey.system import lock
+    from firstkey.system.tree import Tree
+    assert os.system(f"mount -o remount,ro {sys.argv[1]}") == 0
+    with Tree(sys.argv[1]) as tree:
+        try:
+            with lock.held(tree, seconds=0):
+                print("held")
+        except FirstkeyError as error:
+            print("raised", error.reason.code)
+        with lock.held(tree, seconds=0, without=lambda error: print("told", error.reason.code)):
+            print("went on")
+"""
+
+
+@pytest.mark.root
+def test_no_room_for_a_lock_keeps_nobody_out(tmp_path: Path) -> None:
+    """With a read-only /run the work goes on without, for those who can say so."""
+    assert places.run_on_tmpfs(WITHOUT, tmp_path) == "raised read-only\ntold read-only\nwent on\n"
