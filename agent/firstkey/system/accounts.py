@@ -1,15 +1,21 @@
 """Who has an account on the tree: its own /etc/passwd and /etc/group, then (on the running system) NSS.
 
-The files come first because a directory service may be slow or dead while a machine boots.
+The files come first because a directory service may be slow or dead while a machine boots, and NSS is asked
+in a child process with a time limit for the same reason.
 """
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 from typing import TYPE_CHECKING
 
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
 from firstkey.model import Account
+from firstkey.system import worker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +23,8 @@ if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
 LIMIT = 16 * 1024 * 1024
+NSS_SECONDS = 5.0
+"""How long NSS may take to tell of one account; sssd answers out of its cache or in a second or two."""
 NAME = re.compile(r"(?!ALL$)[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
 """What useradd(8) of the distributions accepts; `ALL` means everybody to sudoers(5)."""
 
@@ -26,17 +34,26 @@ _NOBODY_AT_ALL = 2**32 - 1
 
 
 class Accounts:
-    """The accounts of one tree."""
+    """The accounts of one tree. What NSS says (or does not say in time) is remembered, the files are not."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._told: dict[str, Account | None] = {}
+        self._silent: set[str] = set()
 
     def find(self, name: str) -> Account | None:
-        """The account of that name, or None."""
+        """The account of that name, or None; then `unknown` tells why."""
         for account in self._listed():
             if account.name == name:
                 return account
-        return _from_nss(name) if self._tree.is_running_system else None
+        return self._from_nss(name) if self._tree.is_running_system else None
+
+    def unknown(self, name: str) -> FirstkeyError:
+        """Why there is no such account, as far as anybody knows."""
+        if name in self._silent:
+            message = f"the name service did not tell within {NSS_SECONDS:g} s who {name} is"
+            return FirstkeyError(message, reason=reasons.TIMED_OUT)
+        return FirstkeyError(f"there is no user {name}", reason=reasons.NO_SUCH_USER)
 
     def all(self) -> list[Account]:
         """Every account that passwd(5) lists; broken lines are passed over, as libc does."""
@@ -54,9 +71,12 @@ class Accounts:
         return [(fields[0], int(fields[2])) for fields in self._lines("/etc/group", 4) if _is_id(fields[2])]
 
     def group_ids(self, account: Account) -> list[int]:
-        """The account's groups as initgroups(3) would set them: the primary one and those that list it."""
-        if self._tree.is_running_system and account not in self.all():
-            return os.getgrouplist(account.name, account.gid)
+        """The account's groups as initgroups(3) would set them: the primary one and those that list it.
+
+        Where NSS does not tell in time, the primary one alone: fewer rights than the user has, never more.
+        """
+        if self._tree.is_running_system and account not in self._listed():
+            return _groups_from_nss(account) or [account.gid]
         listed = [
             int(fields[2])
             for fields in self._lines("/etc/group", 4)
@@ -87,30 +107,47 @@ class Accounts:
             return None
 
     def _listed(self) -> Iterator[Account]:
-        for fields in self._lines("/etc/passwd", 7):
-            name, _, uid, gid, _, home, shell = fields
+        for name, _, uid, gid, _, home, shell in self._lines("/etc/passwd", 7):
             if name and _is_id(uid) and _is_id(gid) and home.startswith("/"):
                 yield Account(name, int(uid), int(gid), home, shell or "/bin/sh")
 
     def _lines(self, path: str, width: int) -> Iterator[list[str]]:
-        text = (self._tree.read(path, limit=LIMIT) or b"").decode("utf-8", "surrogateescape")
-        for line in text.split("\n"):
-            fields = line.split(":")
-            if len(fields) == width:
-                yield fields
+        """The lines that libc takes: comments and NIS's `+` and `-` name nobody, the last field may lack."""
+        for line in io.BytesIO(self._tree.read(path, limit=LIMIT) or b""):
+            text = line.decode("utf-8", "surrogateescape").rstrip("\n").lstrip()
+            fields = text.split(":", width - 1)
+            if width - 1 <= len(fields) and text[0] not in "#+-":
+                yield [*fields, ""][:width]
+
+    def _from_nss(self, name: str) -> Account | None:
+        if name not in self._told:
+            said = worker.ask(lambda: json.dumps(_entry(name)).encode(), seconds=NSS_SECONDS)
+            if not said:
+                self._silent.add(name)
+            self._told[name] = Account(*json.loads(said)) if said and said != b"null" else None
+        return self._told[name]
 
 
 def _is_id(text: str) -> bool:
     return bool(_NUMBER.fullmatch(text)) and int(text) < _NOBODY_AT_ALL
 
 
-def _from_nss(name: str) -> Account | None:
+def _entry(name: str) -> Account | None:
     import pwd
 
     try:
         entry = pwd.getpwnam(name)
     except (KeyError, ValueError):
         return None
-    if not entry.pw_dir.startswith("/"):
+    numbers = str(entry.pw_uid), str(entry.pw_gid)
+    if not (entry.pw_dir.startswith("/") and all(map(_is_id, numbers))):
         return None
-    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell)
+    return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell or "/bin/sh")
+
+
+def _groups_from_nss(account: Account) -> list[int]:
+    said = worker.ask(
+        lambda: json.dumps(os.getgrouplist(account.name, account.gid)).encode(), seconds=NSS_SECONDS
+    )
+    found: list[int] = json.loads(said or b"[]")
+    return [group for group in found if _is_id(str(group))]
