@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,24 +11,28 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.reasons import Refusal
 from firstkey.ssh import sshd_config
-from firstkey.system import command
+from firstkey.system import command, scratch, sshd_files
+from firstkey.system.sshd_files import CONFIG
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from firstkey.ssh.sshd_config import Effective
 
-CONFIG = "/etc/ssh/sshd_config"
-CONFIG_LIMIT = 1024 * 1024
-INCLUDE_DEPTH = 16
-"""sshd's own limit of nested Include (servconf.c: SERVCONF_MAX_DEPTH)."""
-INCLUDE_FILES = 512
+SCRATCH_KIND = "ecdsa"
+"""The host key without which `sshd -T` says nothing: every sshd takes it, in FIPS mode too."""
+SECONDS = 10.0
+"""How long sshd may take to tell: it takes milliseconds, unless a name service that Match asks hangs."""
 ANY_CLIENT = "host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
 """The client that Match blocks are asked for: some address elsewhere (RFC 5737), which no block names."""
 
-_INCLUDE = re.compile(rb"\s*include(?:\s*=\s*|\s+)(.*)", re.IGNORECASE)
-_NO_PRIVSEP_DIRECTORY = re.compile(rb"Missing privilege separation directory: (/\S+)")
+_NO_PRIVSEP_DIRECTORY = re.compile(
+    rb"^Missing privilege separation directory: (/run/[A-Za-z0-9._-]+)\r?$", re.MULTILINE
+)
+"""Debian's sshd wants its directory to exist even for -T. Only a whole line of sshd's own is believed, and
+only one that a boot clears: a configuration can have sshd print any words.
+"""
 
 
 class Meaning(NamedTuple):
@@ -66,73 +69,34 @@ class Sshd:
 
     def files(self) -> dict[str, bytes]:
         """Every file that the configuration consists of, Include followed inside the tree, by path."""
-        found: dict[str, bytes] = {}
-        self._collect(CONFIG, found, 0)
-        return found
-
-    def _collect(self, path: str, found: dict[str, bytes], depth: int) -> None:
-        if path in found or depth > INCLUDE_DEPTH or len(found) >= INCLUDE_FILES:
-            return
-        content = self._tree.read(path, limit=CONFIG_LIMIT)
-        if content is None:
-            return
-        found[path] = content
-        for line in content.splitlines():
-            match = _INCLUDE.fullmatch(line)
-            for pattern in _patterns(match.group(1)) if match else ():
-                for inner in self._glob(pattern):
-                    self._collect(inner, found, depth + 1)
-
-    def _glob(self, pattern: str) -> list[str]:
-        """glob(7) inside the tree: the paths that match, sorted, as sshd reads them."""
-        import fnmatch
-
-        paths = [""]
-        for part in [part for part in pattern.split("/") if part]:
-            if any(character in part for character in "*?["):
-                paths = [
-                    f"{path}/{name}"
-                    for path in paths
-                    for name in self._tree.names(path or "/")
-                    if fnmatch.fnmatchcase(name, part) and (part[0] == "." or name[0] != ".")
-                ]
-            else:
-                paths = [f"{path}/{part}" for path in paths]
-        return paths
+        return sshd_files.collect(self._tree)
 
     def _ask(self, program: str, user: str, client: str) -> Effective:
-        with _scratch() as directory:
-            host_key = generate("ed25519", f"{directory}/host_key", comment="")
+        with scratch.directory() as directory:
+            where = directory.on_host
+            host_key = generate(SCRATCH_KIND, f"{where}/host_key", comment="")
             argv = [program, "-T", "-h", host_key, "-C", f"user={user},{client}"]
+            stand_ins: dict[str, str | None] = {host_key: None}
             if not self._tree.is_running_system:
-                argv += ["-f", self._copy(directory)]
-            outcome = command.run(argv)
-            missing = _NO_PRIVSEP_DIRECTORY.search(outcome.stderr)
-            if outcome.status and missing:
-                Tree("/").ensure(missing.group(1).decode(), mode=0o755).__exit__()
-                outcome = command.run(argv)
+                copy = sshd_files.copy(self._tree, directory)
+                argv += ["-f", copy.path]
+                stand_ins.update(copy.host_keys)
+            outcome = _asked(argv)
             if outcome.status:
-                message = f"sshd rejects {CONFIG}: {outcome.words}"
-                raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
-            return _without_host_key(sshd_config.parse(outcome.stdout.decode("utf-8", "replace")), host_key)
+                words = outcome.words.replace(f"{where}/", "")
+                raise FirstkeyError(f"sshd rejects {CONFIG}: {words}", reason=reasons.SSHD_CONFIG_INVALID)
+            said = sshd_config.parse(outcome.stdout.decode("utf-8", "surrogateescape"))
+            return _with_own_host_keys(said, stand_ins)
 
-    def _copy(self, directory: str) -> str:
-        """A copy of the tree's configuration whose Include lines lead to copies: none leads to the host."""
-        files = self.files()
-        names = {path: f"{directory}/{number}.conf" for number, path in enumerate(files)}
-        for path, content in files.items():
-            lines = [self._redirected(line, names) for line in content.splitlines()]
-            with open(names[path], "wb") as copy:
-                copy.write(b"\n".join(lines) + b"\n")
-        return names[CONFIG]
 
-    def _redirected(self, line: bytes, names: dict[str, str]) -> bytes:
-        match = _INCLUDE.fullmatch(line)
-        if not match:
-            return line
-        inner = [path for pattern in _patterns(match.group(1)) for path in self._glob(pattern)]
-        copies = [names[path] for path in inner if path in names]
-        return f"Include {' '.join(copies)}".encode() if copies else b""
+def _asked(argv: list[str]) -> command.Outcome:
+    outcome = command.run(argv, seconds=SECONDS)
+    missing = _NO_PRIVSEP_DIRECTORY.search(outcome.stderr)
+    if outcome.status and missing:
+        with Tree("/") as host:
+            host.ensure(missing.group(1).decode(), mode=0o755).__exit__()
+        outcome = command.run(argv, seconds=SECONDS)
+    return outcome
 
 
 def generate(kind: str, path: str, *, comment: str) -> str:
@@ -207,38 +171,11 @@ def is_encrypted(private: bytes) -> bool:
     return b"incorrect passphrase" in outcome.stderr
 
 
-def _patterns(words: bytes) -> list[str]:
-    """The patterns of an Include line: quoted or bare, relative ones below /etc/ssh (sshd_config(5))."""
-    bare = re.findall(r'"([^"]*)"|([^\s"#]+)', words.decode("utf-8", "surrogateescape"))
-    found = [quoted or plain for quoted, plain in bare]
-    return [word if word.startswith("/") else f"/etc/ssh/{word}" for word in found if word]
-
-
-def _without_host_key(effective: Effective, added: str) -> Effective:
-    """What sshd would say without -h: the key named there comes first, and keeps the defaults away."""
-    own = tuple(path for path in effective.settings.get("hostkey", ()) if path != added)
+def _with_own_host_keys(effective: Effective, stand_ins: Mapping[str, str | None]) -> Effective:
+    """What sshd would say without -h and in the tree: the key named there comes first, and keeps the
+    defaults away; None stands for it.
+    """
+    said = [stand_ins.get(path, path) for path in effective.host_keys]
     settings = dict(effective.settings)
-    settings["hostkey"] = own or sshd_config.DEFAULTS.host_keys
+    settings["hostkey"] = tuple(path for path in said if path) or sshd_config.DEFAULTS.host_keys
     return effective._replace(settings=settings)
-
-
-@contextmanager
-def _scratch() -> Iterator[str]:
-    """A private directory of the host for one question, gone afterwards."""
-    base = next(
-        (path for path in ("/run/firstkey", "/run", "/tmp") if os.access(path, os.W_OK) and _safe(path)),  # noqa: S108
-        "/tmp",  # noqa: S108 - mkdir with a random name and 0700 is safe there
-    )
-    path = f"{base}/firstkey-{os.urandom(8).hex()}"
-    os.mkdir(path, 0o700)
-    try:
-        yield path
-    finally:
-        for name in os.listdir(path):
-            os.unlink(f"{path}/{name}")
-        os.rmdir(path)
-
-
-def _safe(path: str) -> bool:
-    found = os.stat(path)
-    return found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode)

@@ -1,0 +1,157 @@
+"""The files of a tree's sshd configuration: which there are, and a copy that the host's sshd may read.
+
+sshd is asked as root what an image's configuration means. Whatever that image says, sshd may open nothing of
+the host's for it: each Include leads to copies, each HostKey to a file that is not there, and what else would
+have sshd open something on the way is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.system.files import Looks
+
+if TYPE_CHECKING:
+    from firstkey.system.files import Directory
+    from firstkey.system.tree import Tree
+
+CONFIG = "/etc/ssh/sshd_config"
+LIMIT = 1024 * 1024
+INCLUDE_DEPTH = 16
+"""sshd's own limit of nested Include (servconf.c: SERVCONF_MAX_DEPTH)."""
+INCLUDE_FILES = 512
+
+_LINE = re.compile(rb"[ \t\r]*(?:(?:#.*)?|([A-Za-z0-9]+)(?:[ \t\r]*=[ \t\r]*|[ \t\r]+)(.*))")
+"""A line whose keyword is plain to see. sshd takes one in quotes and behind a `=` too (misc.c: strdelim),
+but nobody writes it like that who has nothing to hide.
+"""
+_ONE_WORD = re.compile(rb'(?:"([^"\\]+)"|([^\s"\'\\#]+))\s*(?:#.*)?')
+_WORD = re.compile(rb'"([^"\\]*)"|([^\s"\'\\#]+)')
+_OPENS_SOMETHING = (b"hostcertificate", b"hostkeyagent", b"securitykeyprovider")
+
+
+class Copy(NamedTuple):
+    """The copy: its main file's path on the host, and which HostKey its stand-ins stand for."""
+
+    path: str
+    host_keys: dict[str, str]
+
+
+def collect(tree: Tree) -> dict[str, bytes]:
+    """Every file that the configuration consists of, Include followed inside the tree, by path."""
+    found: dict[str, bytes] = {}
+    _collect(tree, CONFIG, found, 0)
+    return found
+
+
+def copy(tree: Tree, directory: Directory) -> Copy:
+    """Put the copy into the directory. Raises FirstkeyError where a line may mean what cannot be seen."""
+    return _Copying(tree, directory).done()
+
+
+class _Copying:
+    def __init__(self, tree: Tree, directory: Directory) -> None:
+        self._tree = tree
+        self._directory = directory
+        self._where = directory.on_host
+        self._files = collect(tree)
+        self._names = {path: f"{number}.conf" for number, path in enumerate(self._files)}
+        self._host_keys: dict[str, str] = {}
+
+    def done(self) -> Copy:
+        for path, content in self._files.items():
+            lines = [
+                self._line(line, f"{path}:{number}") for number, line in enumerate(content.split(b"\n"), 1)
+            ]
+            self._directory.replace(self._names[path], b"\n".join(lines) + b"\n", Looks(0o600, durable=False))
+        return Copy(f"{self._where}/{self._names[CONFIG]}", self._host_keys)
+
+    def _line(self, line: bytes, place: str) -> bytes:
+        keyword, rest = _split(line, place)
+        if keyword == b"include":
+            inner = [path for pattern in _patterns(rest) for path in _glob(self._tree, pattern)]
+            copies = [f'"{self._where}/{self._names[path]}"' for path in inner if path in self._names]
+            return f"Include {' '.join(copies)}".encode() if copies else b""
+        if keyword in (b"hostkey", b"hostdsakey"):
+            return f'HostKey "{self._stand_in(rest, place)}"'.encode()
+        return b"" if keyword in _OPENS_SOMETHING else line
+
+    def _stand_in(self, rest: bytes, place: str) -> str:
+        match = _ONE_WORD.fullmatch(rest)
+        if match is None:
+            message = f"{place}: the HostKey is not one plain path"
+            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+        stand_in = f"{self._where}/absent.{len(self._host_keys)}"
+        self._host_keys[stand_in] = (match.group(1) or match.group(2)).decode("utf-8", "surrogateescape")
+        return stand_in
+
+
+def _split(line: bytes, place: str) -> tuple[bytes, bytes]:
+    """The keyword in lower case, and what follows it; two times nothing for a comment."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        message = f"{place}: the line does not begin with a plain keyword, so an image's sshd is not asked"
+        raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+    return (match.group(1) or b"").lower(), match.group(2) or b""
+
+
+def _collect(tree: Tree, path: str, found: dict[str, bytes], depth: int) -> None:
+    if path in found or depth > INCLUDE_DEPTH or len(found) >= INCLUDE_FILES:
+        return
+    content = tree.read(path, limit=LIMIT)
+    if content is None:
+        return
+    found[path] = content
+    for line in content.split(b"\n"):
+        match = _LINE.fullmatch(line)
+        if match and (match.group(1) or b"").lower() == b"include":
+            for pattern in _patterns(match.group(2)):
+                for inner in _glob(tree, pattern):
+                    _collect(tree, inner, found, depth + 1)
+
+
+def _words(rest: bytes) -> list[str]:
+    """The words, quoted or bare, up to a comment or to what is neither."""
+    words = []
+    position = 0
+    while match := _WORD.match(rest, position):
+        quoted, plain = match.groups()
+        words.append((plain if quoted is None else quoted).decode("utf-8", "surrogateescape"))
+        position = match.end()
+        while rest[position : position + 1].isspace():
+            position += 1
+    return words
+
+
+def _patterns(rest: bytes) -> list[str]:
+    """The patterns of an Include line, relative ones below /etc/ssh (sshd_config(5))."""
+    return [word if word.startswith("/") else f"/etc/ssh/{word}" for word in _words(rest) if word]
+
+
+def _glob(tree: Tree, pattern: str) -> list[str]:
+    """glob(7) inside the tree: the paths that match, sorted, as sshd reads them."""
+    import fnmatch
+
+    paths = [""]
+    for part in [part for part in pattern.split("/") if part]:
+        if any(character in part for character in "*?["):
+            paths = [
+                f"{path}/{name}"
+                for path in paths
+                for name in _names(tree, path or "/")
+                if fnmatch.fnmatchcase(name, part) and (part[0] == "." or name[0] != ".")
+            ]
+        else:
+            paths = [f"{path}/{part}" for path in paths]
+    return sorted(paths)
+
+
+def _names(tree: Tree, path: str) -> list[str]:
+    """The names in a directory; a pattern that leads through something else matches nothing."""
+    try:
+        return tree.names(path)
+    except FirstkeyError:
+        return []
