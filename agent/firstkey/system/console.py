@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import select
+import stat
 import time
 from typing import TYPE_CHECKING
 
@@ -40,20 +42,32 @@ def syslog_prefix(seconds: float | None = None) -> str:
     return f"<14>{moment} firstkey: "
 
 
-def write(data: bytes, *, path: str = CONSOLE, seconds: float = TIME_LIMIT_SEC) -> None:
+def write(
+    data: bytes, *, path: str = CONSOLE, seconds: float = TIME_LIMIT_SEC, is_device: bool = True
+) -> None:
     """Write to the console. Raises FirstkeyError where there is none, or where it takes nothing in time.
 
-    The path must be the device itself: a symbolic link in a tree (`--root`) could lead out of it.
+    The path must be the console itself: a symbolic link in a tree (`--root`) could lead out of it. So could
+    a device there, which is the host's whoever made its name: in a tree, `is_device` is false, and only a
+    file or a pipe is written to.
     """
     try:
+        _require_console(os.stat(path, follow_symlinks=False), is_device=is_device)
         console = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND)
         try:
+            _require_console(os.fstat(console), is_device=is_device)
             _write_in_time(console, data, time.monotonic() + seconds)
         finally:
             os.close(console)
     except OSError as error:
         why = error.strerror or str(error)
         raise FirstkeyError(f"cannot write to {path}: {why}", reason=reasons.CONSOLE_FAILED) from error
+
+
+def _require_console(found: os.stat_result, *, is_device: bool) -> None:
+    kind = stat.S_IFMT(found.st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFIFO, *([stat.S_IFCHR] if is_device else [])):
+        raise OSError(errno.ENOTTY, "it is no console")
 
 
 def _lines(keys: Sequence[tuple[str, str]], prefix: str) -> Iterator[str]:
