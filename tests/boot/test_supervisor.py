@@ -85,6 +85,7 @@ class Daemon:
     def end(self) -> tuple[int, str]:
         """Its exit status and all that it said, once it has ended by itself."""
         out, _ = self.process.communicate(timeout=processes.PATIENCE)
+        self.manager.catch_up()
         return self.process.returncode, out
 
     def signal(self, number: int) -> None:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import rootfs
+
+import firstkey
+from firstkey.metadata.emulator import Emulator
 from image import (
     CODE,
     CONFIGURATION,
@@ -21,9 +24,6 @@ from image import (
     Image,
     prepare,
 )
-
-import firstkey
-from firstkey.metadata.emulator import Emulator
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import processes
 
+MARK = "HEARD="
+
 
 class Told(NamedTuple):
     """One message: its assignments, and when it came, on time.monotonic()."""
@@ -26,6 +28,7 @@ class Manager:
     def __init__(self, directory: Path) -> None:
         self.address = str(directory / "notify")
         self.messages: list[Told] = []
+        self._marks = self._heard = 0
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._channel.bind(self.address)
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -37,15 +40,27 @@ class Manager:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.sendto(b"", self.address)
+        self._send(b"")
         self._thread.join()
         self._channel.close()
         os.unlink(self.address)
 
     def _listen(self) -> None:
-        while message := self._channel.recv(65536):
-            self.messages.append(Told(message.decode().splitlines(), time.monotonic()))
+        while message := self._channel.recv(65536).decode():
+            if message.startswith(MARK):
+                self._heard = int(message[len(MARK) :])
+            else:
+                self.messages.append(Told(message.splitlines(), time.monotonic()))
+
+    def _send(self, message: bytes) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.sendto(message, self.address)
+
+    def catch_up(self) -> None:
+        """Hear all that was sent up to now: messages arrive in their order."""
+        self._marks += 1
+        self._send(b"%s%d" % (MARK.encode(), self._marks))
+        processes.wait_for(lambda: self._heard == self._marks, "the manager's own message")
 
     @property
     def said(self) -> list[str]:

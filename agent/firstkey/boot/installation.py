@@ -108,7 +108,7 @@ class Installation:
             return account
         if setup and setup.failure:
             raise setup.failure
-        raise FirstkeyError(f"there is no user {name}", reason=reasons.NO_SUCH_USER)
+        raise self._site.accounts.unknown(name)
 
     # --- doing ----------------------------------------------------------------------------------
 

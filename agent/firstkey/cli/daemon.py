@@ -37,7 +37,7 @@ signals:
 
 def main(argv: Sequence[str]) -> int:
     """Supervise the job until it is done; returns the exit status."""
-    args = _parser().parse_args(argv)
+    args = common.parsed(argv, _parser, flags=("--detach",), others=("pid_file",))
     say = common.voice(args)
     if not args.detach:
         return _supervise(args, say)

@@ -11,7 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from firstkey import login_reasons
-from firstkey.boot import host_keys
+from firstkey.boot import host_key_survey, host_keys
+from firstkey.boot.ledger import Ledger
 from firstkey.cli import common
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
@@ -117,11 +118,11 @@ def _host_key(site: Site, want: host_keys.Wanted) -> PublicKey | None:
     """The key that sshd shows: root derives it from the private half; others take the public one."""
     if openssh.is_root() or not site.tree.is_running_system:
         try:
-            return host_keys.inspect(site, want, None).public
+            return host_key_survey.inspect(site, want, Ledger()).public
         except FirstkeyError:
             return None
     try:
-        content = site.tree.read(f"{want.file}.pub", limit=host_keys.LIMIT)
+        content = site.tree.read(f"{want.file}.pub", limit=host_key_survey.LIMIT)
         return public_key.parse_launch_key(content) if content else None
     except FirstkeyError:
         return None

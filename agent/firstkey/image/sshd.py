@@ -11,7 +11,8 @@ from firstkey.errors import FirstkeyError
 from firstkey.ssh import sshd_match
 from firstkey.ssh.sshd_config import DEFAULTS
 from firstkey.system.accounts import Accounts
-from firstkey.system.openssh import CONFIG, Sshd
+from firstkey.system.openssh import Sshd
+from firstkey.system.sshd_files import CONFIG
 
 if TYPE_CHECKING:
     from firstkey.ssh.sshd_config import Effective

@@ -17,7 +17,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.image import changes
 from firstkey.image.sshd import Settings
 from firstkey.ssh import sshd_match
-from firstkey.system.openssh import CONFIG
+from firstkey.system.sshd_files import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable

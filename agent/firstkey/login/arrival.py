@@ -13,7 +13,7 @@ from firstkey.boot.ledger import Ledger
 from firstkey.errors import FirstkeyError
 from firstkey.login import wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
-from firstkey.system import command, openssh, sockets, sshd_question
+from firstkey.system import command, openssh, sockets, sshd_files, sshd_question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +89,8 @@ def _trial(trial: sshd_question.Trial) -> Iterator[Finding]:
 
 def _unstarted(refusal: reasons.Refusal) -> Finding:
     if refusal.reason is reasons.SSHD_CONFIG_INVALID and "Permission denied" not in refusal.detail:
-        return obstacle("sshd-config", refusal.reason, refusal.detail, path=openssh.CONFIG)
-    return unknown("sshd-config", refusal.reason, refusal.detail, path=openssh.CONFIG)
+        return obstacle("sshd-config", refusal.reason, refusal.detail, path=sshd_files.CONFIG)
+    return unknown("sshd-config", refusal.reason, refusal.detail, path=sshd_files.CONFIG)
 
 
 def _host_keys(site: Site, meaning: Meaning) -> Iterator[Finding]:

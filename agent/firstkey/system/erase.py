@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system.descriptors import translated, write_all
+from firstkey.system.descriptors import require, translated, write_all
 from firstkey.system.files import Directory, Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BLOCK = 4096
 WIPE_LIMIT = 16 * 1024 * 1024
@@ -55,13 +55,9 @@ def empty(directory: Directory, name: str) -> None:
         looks = Looks(stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid), label(directory, name))
         directory.replace(name, b"", looks)
         return
-    fd = directory.open_file(name, os.O_WRONLY | os.O_NONBLOCK, 0)
-    try:
-        with translated(f"empty {directory.join(name)}"):
-            os.ftruncate(fd, 0)
-            os.fsync(fd)
-    finally:
-        os.close(fd)
+    with translated(f"empty {directory.join(name)}"), _opened(directory, name) as fd:
+        os.ftruncate(fd, 0)
+        os.fsync(fd)
 
 
 def wipe(directory: Directory, name: str) -> bool:
@@ -83,15 +79,21 @@ def wipe(directory: Directory, name: str) -> bool:
 
 
 def _overwrite(directory: Directory, name: str, size: int) -> None:
-    fd = directory.open_file(name, os.O_WRONLY | os.O_NONBLOCK, 0)
+    with translated(f"overwrite {directory.join(name)}"), _opened(directory, name) as fd:
+        # To the end of its last block, where an earlier and longer content may have left something.
+        write_all(fd, os.urandom(-(-size // BLOCK) * BLOCK))
+        os.fsync(fd)
+        os.ftruncate(fd, 0)
+
+
+@contextmanager
+def _opened(directory: Directory, name: str) -> Iterator[int]:
+    """A descriptor to write the regular file `name` as it lies there; anything else is refused."""
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    fd = os.open(name, flags, dir_fd=directory.fd)
     try:
-        with translated(f"overwrite {directory.join(name)}"):
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                return
-            # To the end of its last block, where an earlier and longer content may have left something.
-            write_all(fd, os.urandom(-(-size // BLOCK) * BLOCK))
-            os.fsync(fd)
-            os.ftruncate(fd, 0)
+        require(os.fstat(fd), stat.S_ISREG, directory.join(name))
+        yield fd
     finally:
         os.close(fd)
 

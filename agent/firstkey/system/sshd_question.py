@@ -14,7 +14,8 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.ssh import sshd_config
 from firstkey.system import command
-from firstkey.system.openssh import ANY_CLIENT, CONFIG, Meaning, Sshd
+from firstkey.system.openssh import ANY_CLIENT, Meaning, Sshd
+from firstkey.system.sshd_files import CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

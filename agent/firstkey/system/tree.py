@@ -38,6 +38,10 @@ class Tree:
         """Whether this is the system that runs, not an image of another one."""
         return self.root == "/"
 
+    def on_host(self, path: str) -> str:
+        """The path as the host would write it, its links not followed: for messages and comparisons."""
+        return path if self.is_running_system else self.root + path
+
     def open(self, path: str) -> Directory | None:
         """The directory at `path`, or None where a part of it does not exist.
 
