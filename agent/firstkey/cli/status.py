@@ -32,11 +32,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _standing(site: Site) -> dict[str, Any]:
-    known = ledger.load(site.tree)
+    known, last = ledger.load(site.tree), _last_run(site)
+    # The ledger is for root alone; the report tells everybody.
+    reported = last.get("instance_id") if last else None
     return {
         "version": 1,
-        "instance_id": site.firmware_instance() or known.ledger.instance,
-        "last_run": _last_run(site),
+        "instance_id": site.firmware_instance() or known.ledger.instance or reported,
+        "last_run": last,
         "switched_off": common.switched_off(site),
         "users": [_user(site, name, known.ledger) for name in site.config.keys.users],
         "host_keys": [_host_key(site, want) for want in _wanted(site)],
@@ -99,7 +101,7 @@ def _host_key(site: Site, want: host_keys.Wanted) -> dict[str, Any]:
 
 
 def _lines(now: dict[str, Any]) -> Iterator[str]:
-    yield f"Instance:  {now['instance_id'] or 'unknown'}"
+    yield f"Instance:  {visibly(str(now['instance_id'] or 'unknown'))}"
     last = now["last_run"]
     if last:
         version = last.get("imds", {}).get("version")
