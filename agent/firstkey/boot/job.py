@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from firstkey.ssh.public_key import PublicKey
 
 FIRST_ATTEMPT_SECONDS = 10.0
-"""How long the attempt may take that is made while host keys wait to be put in place."""
+"""How long the attempt may take at most that is made while host keys wait to be put in place."""
 
 
 class Job:
@@ -180,12 +180,16 @@ class Job:
             try:
                 self._client = self._client or self._connect()
                 if once:
-                    return self._client.ask_once(deadline=self._deadline or wait_until(FIRST_ATTEMPT_SECONDS))
+                    return self._client.ask_once(deadline=self._deadline or self._first_deadline())
                 return self._client.ask(deadline=self._deadline)
             except FirstkeyError as error:
                 return error
             except Exception as error:  # noqa: BLE001 - whatever an answer does to us, it costs no host key
                 return FirstkeyError(f"asking failed: {error!r}", reason=reasons.INTERNAL_ERROR)
+
+    def _first_deadline(self) -> float:
+        """Long before the boot deadline, at which sshd starts, and fails where there is no host key yet."""
+        return wait_until(min(FIRST_ATTEMPT_SECONDS, self._site.config.imds.boot_timeout / 2))
 
     def _replace_clones(self, instance: str, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Now that the instance is known: keys that came along from another one go, before sshd starts."""
