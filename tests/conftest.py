@@ -51,7 +51,21 @@ def missing_for_systemd() -> str | None:
     return None if shutil.which("systemd-analyze") else "needs systemd-analyze, which is not installed"
 
 
-NEEDS = {"root": missing_for_root, "sshd": missing_for_sshd, "systemd": missing_for_systemd}
+def missing_for_boot() -> str | None:
+    """Why a test marked boot cannot run, or None."""
+    programs = "mmdebstrap dpkg-buildpackage systemd-nspawn journalctl ip nsenter setpriv ssh"
+    missing = [program for program in programs.split() if not shutil.which(program)]
+    if missing:
+        return f"needs {', '.join(missing)}, not installed here"
+    return None if "\toverlay\n" in Path("/proc/filesystems").read_text() else "needs overlayfs in the kernel"
+
+
+NEEDS = {
+    "root": missing_for_root,
+    "sshd": missing_for_sshd,
+    "systemd": missing_for_systemd,
+    "boot": missing_for_boot,
+}
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

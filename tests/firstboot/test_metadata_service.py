@@ -1,0 +1,137 @@
+"""First boots with a metadata service that is late, partial, switched off or out of reach."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from bootlab import Machine
+from machine import fingerprint
+from netlab import wait_until
+from scene import PROMPT, Scene
+
+pytestmark = [pytest.mark.root, pytest.mark.boot]
+
+
+def booted(scene: Scene, machine: Machine) -> None:
+    """The boot is over, sshd answers, and nothing was held until the deadline."""
+    machine.wait_for_ssh()
+    assert machine.wait_until_booted() == "running"
+    assert machine.events("imds-unreachable-at-deadline") == []
+
+
+def starts(machine: Machine) -> list[str]:
+    """When sshd and firstkey were started last."""
+    return [machine.show(unit, "ExecMainStartTimestampMonotonic") for unit in ("ssh", "firstkey")]
+
+
+def test_sshd_is_up_at_the_deadline_and_the_key_arrives_later(scene: Scene) -> None:
+    """A boot is not held for longer; what comes late is installed without a restart of anything."""
+    scene.configure("[IMDS]\nBootTimeoutSec=3\n")
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login().is_refused
+        assert machine.wait_until_booted() == "running"
+        assert len(machine.events("imds-unreachable-at-deadline")) == 1
+        began = starts(machine)
+        scene.cloud.offer(scene.line)
+        wait_until(lambda: scene.login().status == 0, seconds=2 * PROMPT, what="the login")
+        wait_until(lambda: machine.events("imds-late-answer"), what="the end of the daemon's work")
+        assert starts(machine) == began
+        wait_until(lambda: machine.show("firstkey", "SubState") == "exited", what="the daemon's end")
+
+
+def test_a_service_that_accepts_and_says_nothing(scene: Scene) -> None:
+    """The same with connections that are never answered."""
+    scene.configure("[IMDS]\nBootTimeoutSec=3\n")
+    scene.cloud.offer(scene.line, faults=["silence"])
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login().is_refused
+        scene.cloud.offer(scene.line)
+        wait_until(lambda: scene.login().status == 0, seconds=2 * PROMPT, what="the login")
+
+
+def test_a_service_that_is_switched_off(scene: Scene) -> None:
+    """An answer: the boot goes on at once, and the journal says what to do to have keys."""
+    scene.cloud.offer(scene.line, off=True)
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login(on=machine).is_refused
+        machine.wait_until_booted()
+        [failed] = machine.events("imds-failed")
+        assert failed["FIRSTKEY_REASON"] == "imds-disabled"
+        assert "What to do:" in failed["MESSAGE"]
+        assert machine.events("imds-unreachable-at-deadline") == []
+
+
+def test_an_instance_without_a_key_pair(scene: Scene) -> None:
+    """Nothing to do, and nothing has failed: the unit is fine, and says so."""
+    scene.cloud.offer()
+    with scene.boot() as machine:
+        booted(scene, machine)
+        assert scene.login(on=machine).is_refused
+        assert len(machine.events("no-key-pair")) == 1
+        assert machine.report["outcome"] == "no-key"
+
+
+@pytest.mark.parametrize("tokens, version", [("v2", 2), ("v1", 1)])
+def test_a_service_that_speaks_one_version(scene: Scene, tokens: str, version: int) -> None:
+    """With tokens only, and from before there were tokens; the fallback is told."""
+    scene.cloud.offer(scene.line, tokens=tokens)
+    with scene.boot() as machine:
+        booted(scene, machine)
+        assert scene.login(on=machine).status == 0
+        assert machine.report["imds"]["version"] == version
+        assert len(machine.events("imds-fallback")) == (1 if version == 1 else 0)
+
+
+def test_an_instance_with_ipv6_alone(scene: Scene) -> None:
+    """fd00:ec2::254 is asked too, and 169.254.169.254 costs no time."""
+    scene.cloud.unplug()
+    scene.cloud.plug_in(6)
+    scene.cloud.offer(scene.line, families=[6])
+    with scene.boot() as machine:
+        booted(scene, machine)
+        assert scene.login(on=machine).status == 0
+        assert machine.report["imds"]["endpoint"] == "http://[fd00:ec2::254]"
+
+
+def test_a_network_that_appears_late(scene: Scene) -> None:
+    """The boot waits for it as it would for an answer, and goes on as soon as there is one."""
+    scene.cloud.unplug()
+    scene.cloud.offer(scene.line)
+    with scene.boot() as machine:
+        machine.inside("true")
+        time.sleep(4)
+        assert machine.show("firstkey", "ActiveState") == "activating"
+        assert machine.show("ssh", "ActiveState") == "inactive"
+        scene.cloud.plug_in()
+        booted(scene, machine)
+        assert scene.login(on=machine).status == 0
+
+
+def test_no_name_is_looked_up_and_no_proxy_is_asked(scene: Scene) -> None:
+    """Dead DNS and proxy variables in the environment of every unit cost nothing."""
+    scene.disk.path("/etc/resolv.conf").unlink(missing_ok=True)
+    scene.disk.write("/etc/resolv.conf", "nameserver 192.0.2.1\n")
+    names = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+    proxies = " ".join(f"{name}=http://proxy.invalid:3128" for name in names)
+    scene.disk.write("/etc/systemd/system.conf.d/proxy.conf", f"[Manager]\nDefaultEnvironment={proxies}\n")
+    service = scene.cloud.offer(scene.line)
+    with scene.boot() as machine:
+        booted(scene, machine)
+        assert "http_proxy=http://proxy.invalid:3128" in machine.inside("systemctl", "show-environment")
+        assert scene.login(on=machine).status == 0
+    assert len(service.requests) >= 4
+
+
+def test_a_bad_key_beside_a_good_one(scene: Scene) -> None:
+    """The good one lets in, and the other is refused with its reason."""
+    scene.cloud.offer(scene.line, faults=["bad-neighbour"])
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login(on=machine).status == 0
+        machine.wait_until_booted()
+        assert len(machine.events("key-refused")) == 1
+        assert machine.events("key-added")[0]["FIRSTKEY_FINGERPRINT"] == fingerprint(scene.line)

@@ -1,0 +1,41 @@
+"""The files of the rpm in place of the deb's: the same code in the same private directory."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import bootlab
+import pytest
+from bootlab import Image
+from packages import build
+from scene import Scene, scene_on
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.boot,
+    pytest.mark.skipif(
+        not (shutil.which("rpmbuild") and shutil.which("cpio")), reason="needs rpmbuild and cpio"
+    ),
+]
+
+
+@pytest.fixture
+def scene(distribution: Image, shelf: Path, tmp_path: Path) -> Iterator[Scene]:
+    """A scene on a system with the rpm's files, which has everything that it depends on."""
+    rpm = build("rpm", tmp_path)
+    image = distribution.changed(shelf / "unpacked", lambda root: bootlab.unpack_rpm(root, rpm))
+    yield from scene_on(image, shelf)
+
+
+def test_first_and_second_boot(scene: Scene) -> None:
+    """The launch key lets in, the second boot finds nothing to do, and no unit fails."""
+    scene.cloud.offer(scene.line)
+    for outcome in ("changed", "unchanged"):
+        with scene.boot() as machine:
+            machine.wait_for_ssh()
+            assert scene.login(on=machine).status == 0
+            assert machine.wait_until_booted() == "running"
+            assert machine.report["users"][0]["result"] == outcome
+            machine.shut_down()

@@ -1,0 +1,82 @@
+"""The ways in which sshd is started, and who logs in."""
+
+from __future__ import annotations
+
+import pytest
+from netlab import run, wait_until
+from scene import PROMPT, Scene
+
+pytestmark = [pytest.mark.root, pytest.mark.boot]
+
+ACCEPTING = """\
+[Socket]
+Accept=yes
+"""
+INSTANCE = """\
+[Unit]
+Description=OpenBSD Secure Shell server per-connection daemon
+
+[Service]
+ExecStart=-/usr/sbin/sshd -i $SSHD_OPTS
+StandardInput=socket
+RuntimeDirectory=sshd
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+"""
+"""Debian's own until Debian 11, and what other distributions have."""
+
+
+def start_by_socket(scene: Scene) -> None:
+    """Systemd listens on port 22, as in Ubuntu since 22.10; by preset, which a first boot applies again."""
+    scene.disk.write("/etc/systemd/system-preset/10-test.preset", "enable ssh.socket\ndisable ssh.service\n")
+    run("systemctl", f"--root={scene.disk.root}", "--quiet", "preset", "ssh.service", "ssh.socket")
+
+
+@pytest.mark.parametrize("accept", [False, True], ids=["ssh.service", "ssh@.service"])
+def test_a_connection_to_the_socket_waits_for_the_keys(scene: Scene, accept: bool) -> None:
+    """Port 22 is open from the start, and the first answer comes when the key works."""
+    start_by_socket(scene)
+    if accept:
+        scene.disk.write("/etc/systemd/system/ssh.socket.d/accept.conf", ACCEPTING)
+        scene.disk.write("/etc/systemd/system/ssh@.service", INSTANCE)
+    with scene.boot() as machine:
+        wait_until(lambda: scene.cloud.is_open(22), seconds=PROMPT, what="the socket")
+        early = scene.cloud.probe(seconds=60)
+        wait_until(lambda: machine.show("firstkey", "ActiveState") == "activating", what="firstkey")
+        assert not scene.cloud.has_ssh()
+        scene.cloud.offer(scene.line)
+        said, _ = early.communicate(timeout=60)
+        assert said, "the connection that waited was not served"
+        assert scene.login(on=machine).status == 0
+        assert machine.wait_until_booted() == "running"
+        assert [entry["MESSAGE"] for entry in machine.journal if "cycle" in str(entry["MESSAGE"])] == []
+
+
+def test_a_created_user_with_sudo(scene: Scene) -> None:
+    """Users= names somebody who is not there: made, let in, and allowed what the section says."""
+    scene.configure(
+        "[Keys]\nUsers=\nUsers=deploy\n"
+        "[User deploy]\nCreate=yes\nGroups=adm\nShell=/bin/bash\nSudo=ALL=(ALL) NOPASSWD: ALL\n"
+    )
+    scene.cloud.offer(scene.line)
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login("sudo", "-n", "id", "-un", user="deploy", on=machine).out == "root\n"
+        assert "adm" in scene.login("id", "-Gn", user="deploy").out.split()
+        assert scene.login(user="root").is_refused
+        assert machine.wait_until_booted() == "running"
+
+
+def test_where_sshd_looks_for_keys_is_where_they_go(scene: Scene) -> None:
+    """Sshd's own configuration decides, Include and all."""
+    scene.disk.write(
+        "/etc/ssh/sshd_config.d/50-keys.conf",
+        "AuthorizedKeysFile /etc/ssh/keys/%u\nHostKey /etc/ssh/ssh_host_ed25519_key\n",
+    )
+    scene.cloud.offer(scene.line)
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login(on=machine).status == 0
+        assert machine.wait_until_booted() == "running"
+    assert scene.disk.path("/etc/ssh/keys/root").read_text().startswith(scene.line)
+    assert list(scene.host_keys()) == ["ssh_host_ed25519_key.pub"]

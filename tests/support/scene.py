@@ -1,0 +1,85 @@
+"""What the tests of real boots play with: a disk, the cloud around it, and the owner's launch key."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bootlab import Disk, Image, Machine
+from machine import new_key
+from netlab import Cloud, Login
+
+PROMPT = 20.0
+"""Seconds in which what must happen soon has happened, on a busy machine too; the boot deadline is later."""
+
+
+class Scene:
+    """What a first boot takes: a disk, the cloud around it, and the key that its owner launches it with."""
+
+    def __init__(self, disk: Disk, cloud: Cloud, directory: Path) -> None:
+        self.disk = disk
+        self.cloud = cloud
+        self.directory = directory
+        self.line = self.new_key("launch")
+        self.key = directory / "launch"
+
+    def new_key(self, name: str) -> str:
+        """Another key pair, a file of that name in the directory; returns its public line."""
+        return new_key(self.directory, name)
+
+    def configure(self, text: str) -> None:
+        """The administrator's own settings."""
+        self.disk.write("/etc/firstkey/firstkey.conf.d/50-test.conf", text)
+
+    def boot(self, *kernel_words: str, firmware: str = "") -> Machine:
+        """Switch the machine on."""
+        return Machine(self.disk, self.cloud, kernel_words=kernel_words, firmware=firmware)
+
+    def login(
+        self, *command: str, user: str = "root", key: str = "launch", on: Machine | None = None
+    ) -> Login:
+        """Log in from the cloud; with `on` only if that machine's console vouches for the host key."""
+        return self.cloud.ssh(
+            self.directory / key,
+            *(command or ("true",)),
+            user=user,
+            known_hosts=self.known_hosts(on) if on else None,
+        )
+
+    def known_hosts(self, machine: Machine) -> Path:
+        """What somebody who reads the console knows of the host."""
+        found = re.findall(
+            r"^-----BEGIN SSH HOST KEY KEYS-----$(.*?)^-----END SSH HOST KEY KEYS-----$",
+            machine.console,
+            re.MULTILINE | re.DOTALL,
+        )
+        assert found, "the console shows no host keys"
+        lines = [f"{self.cloud.machine_address} {line}" for line in found[-1].strip().splitlines()]
+        file = self.directory / "known_hosts"
+        file.write_text("".join(f"{line}\n" for line in lines))
+        return file
+
+    def host_keys(self) -> dict[str, str]:
+        """The public host keys on the disk, by file name."""
+        return {file.name: file.read_text() for file in self.disk.path("/etc/ssh").glob("ssh_host_*_key.pub")}
+
+
+def scene_on(image: Image, shelf: Path) -> Iterator[Scene]:
+    """A scene with the machine's network plugged in, and nobody answering in the cloud yet."""
+    directory = Path(tempfile.mkdtemp(dir=shelf))
+    with Disk(image, directory / "disk") as disk, Cloud(directory) as cloud:
+        cloud.plug_in()
+        yield Scene(disk, cloud, directory)
+        _tell(disk)
+
+
+def _tell(disk: Disk) -> None:
+    """For the report of a test that failed, which shows it: the consoles and what was said in the journal."""
+    for console in sorted(disk.directory.glob("console-*.log")):
+        print(f"--- {console.name}\n{console.read_text(errors='replace')}")
+    if disk.path("/var/log/journal").is_dir():
+        for entry in disk.journal():
+            if entry.get("SYSLOG_IDENTIFIER") in ("firstkey", "sshd", "systemd"):
+                print(f"{entry['SYSLOG_IDENTIFIER']}: {entry['MESSAGE']}")
