@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import stat
+import sys
+import textwrap
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -20,16 +22,23 @@ if TYPE_CHECKING:
 
 FIRST = "i-0aaaaaaaaaaaaaaa1"
 SECOND = "i-0bbbbbbbbbbbbbbb2"
+WIDTH = 100
+DESCRIPTION = """\
+Show the main job, step by step, on a machine that is a scratch directory. Its metadata service is
+played by this command on a loopback port. Nothing outside the directory is changed, root is not
+needed, and the directory is removed at the end.
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Show the job; returns 0 where every step did what it says, else 1."""
     made = argparse.ArgumentParser(
         prog="firstkey demo",
-        description="Show the main job on a scratch root and an embedded metadata service. Safe anywhere.",
+        description=DESCRIPTION,
         allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--keep", action="store_true", help="leave the scratch root behind, to look at")
+    made.add_argument("--keep", action="store_true", help="leave the scratch directory behind, to look at")
     args = made.parse_args(argv)
     with ExitStack() as stack:
         machine = stack.enter_context(demo_machine.scratch(keep=args.keep))
@@ -45,6 +54,7 @@ class _Show:
         self._service = service
         self._step = 0
         self._failures: list[str] = []
+        self._remedies: set[str] = set()
 
     def run(self) -> int:
         self._first_boot()
@@ -56,12 +66,15 @@ class _Show:
     def _first_boot(self) -> None:
         machine = self._machine
         self._title("A fresh machine boots for the first time")
-        print(f"The machine is a directory, {machine.root}.")
-        print("It has an sshd configuration and one user, no host keys and no authorized_keys.")
-        print(f"The metadata service plays at {self._service.url}; it offers the launch key `first-key`.")
+        _say(
+            f"The machine is a directory, {machine.root}. It has an sshd configuration and one user, "
+            f"{machine.user}; it has no host keys, and nobody can log in yet. A metadata service, played "
+            f"here at {self._service.url}, offers the launch key `first-key`. This is what the boot does:"
+        )
         self._service.change(keys=(("first-key", machine.new_key("first-key")),))
         self._firstkey()
         self._files()
+        self._keys()
         self._login("first-key", expected=True)
 
     def _second_boot(self) -> None:
@@ -72,22 +85,29 @@ class _Show:
 
     def _key_removed_by_hand(self) -> None:
         machine = self._machine
-        self._title("A person takes the launch key out, and puts an own key in")
+        self._title("A person takes the launch key out, and puts a key of their own in")
+        _say("Launch keys are installed once for each instance. What a person decided since, stays decided:")
         machine.write_authorized_keys(machine.new_key("own-key"))
         self._firstkey()
         self._check("The launch key stays out.", not machine.has_key("first-key"))
         self._check("The person's key stays in.", machine.has_key("own-key"))
         self._login("first-key", expected=False)
-        print("`firstkey run --force` would put it back:")
+        self._login("own-key", expected=True)
+        _say("`--force` puts it back:")
         self._firstkey("--force")
         self._check("The launch key is back.", machine.has_key("first-key"))
 
     def _rebundled_image(self) -> None:
         machine = self._machine
         self._title("The disk becomes an image, and another instance boots from it with another launch key")
+        _say(
+            "A new instance trusts only its own launch key, and shows host keys that no other one has. "
+            "Lines that firstkey did not write stay:"
+        )
         before = machine.host_key_fingerprints()
         self._service.change(instance_id=SECOND, keys=(("second-key", machine.new_key("second-key")),))
         self._firstkey()
+        self._keys()
         self._check("The new launch key is in.", machine.has_key("second-key"))
         self._check("The launch key of the other instance is gone.", not machine.has_key("first-key"))
         self._check("The person's own key is still there.", machine.has_key("own-key"))
@@ -97,11 +117,11 @@ class _Show:
 
     def _verdict(self) -> int:
         if self._machine.without_login:
-            print(f"\nNot shown: a real SSH login, because {self._machine.without_login}.")
+            _say(f"\nNot shown: a real SSH login, because {self._machine.without_login}.")
         if self._failures:
             print("\nThis is not as it should be:", *(f"  {failure}" for failure in self._failures), sep="\n")
             return 1
-        print("\nEverything came out as it should. The scratch root is removed again.")
+        print("\nEverything came out as it should.")
         return 0
 
     # --- how it is shown ----------------------------------------------------------------------
@@ -111,19 +131,37 @@ class _Show:
         print(f"\n=== {self._step}. {text} ===\n")
 
     def _firstkey(self, *options: str) -> None:
-        argv = ["--root", self._machine.root, "--imds", self._service.url, *options]
+        machine = self._machine
+        argv = ["--root", machine.root, "--imds", self._service.url, "--user", machine.user, *options]
         print(f"$ firstkey run {' '.join(argv)}")
         try:
-            status = run.main([*argv, "--user", self._machine.user, "--quiet"], say=_tell)
+            status = run.main([*argv, "--quiet"], say=self._tell)
         except FirstkeyError as error:
             self._check(f"firstkey run: {error.message}", good=False)
             return
         self._check("Exit status 0.", status == 0)
 
+    def _tell(self, entry: events.Entry) -> None:
+        """What the journal would get; the same remedy once."""
+        if entry.event.priority > events.INFO:
+            return
+        _say(entry.sentence, indent=2)
+        if entry.remedy and entry.remedy not in self._remedies:
+            self._remedies.add(entry.remedy)
+            _say(f"What to do: {entry.remedy}", indent=4)
+
     def _files(self) -> None:
         print("\nThe files, with their modes and owners:")
         for path, found in self._machine.files():
             print(f"  {stat.filemode(found.st_mode)} {_owner(found):10} {path}")
+
+    def _keys(self) -> None:
+        path, lines = self._machine.authorized_keys()
+        print(f"\n{path} now holds:")
+        for line in lines:
+            kind, blob, *comment = line.split(" ")
+            print(f"  {kind} {blob[:12]}...{blob[-8:]} {' '.join(comment)}")
+        print()
 
     def _login(self, key: str, *, expected: bool) -> None:
         if self._machine.without_login:
@@ -133,15 +171,31 @@ class _Show:
         self._check(words, worked is expected)
 
     def _check(self, words: str, good: bool) -> None:  # noqa: FBT001 - the condition is the point of the call
-        print(f"{'[ ok ]' if good else '[FAIL]'} {words}")
+        mark = _coloured("[ ok ]", 32) if good else _coloured("[FAIL]", 31)
+        print(f"{mark} {words}")
         if not good:
             self._failures.append(words)
 
 
-def _tell(entry: events.Entry) -> None:
-    """What the journal would get."""
-    if entry.event.priority <= events.INFO:
-        print(f"  {entry.message}")
+def _say(text: str, *, indent: int = 0) -> None:
+    """Print a sentence in lines that a terminal shows whole, without breaking a path or a fingerprint."""
+    print(
+        textwrap.fill(
+            text,
+            WIDTH,
+            initial_indent=" " * indent,
+            subsequent_indent=" " * (indent + 2 if indent else 0),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def _coloured(text: str, colour: int) -> str:
+    """Coloured for a terminal whose owner does not mind (no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
+        return text
+    return f"\x1b[{colour}m{text}\x1b[0m"
 
 
 def _owner(found: os.stat_result) -> str:

@@ -52,6 +52,11 @@ class Machine:
         """Whether the key of that name is in the user's authorized_keys."""
         return self._public(name).split()[1] in self._read(f"{self._home}/.ssh/authorized_keys")
 
+    def authorized_keys(self) -> tuple[str, list[str]]:
+        """The user's file of keys, as the machine names it, and its lines."""
+        path = f"{self._home}/.ssh/authorized_keys"
+        return path, self._read(path).splitlines()
+
     def write_authorized_keys(self, line: str) -> None:
         """What an editor would leave: only this line."""
         with Tree(self.root) as tree:
