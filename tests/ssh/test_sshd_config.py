@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import grp
 import itertools
 import re
+import subprocess
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.ssh.sshd_config import DEFAULTS, Effective, Login, expand, host_key_type, is_shared, parse
+from firstkey.ssh.sshd_config import (
+    DEFAULTS,
+    Effective,
+    Login,
+    arguments,
+    expand,
+    host_key_type,
+    is_shared,
+    parse,
+    with_blanks,
+)
 
 ADMIN = Login("admin", 1000, "/home/admin")
 
@@ -117,6 +129,39 @@ def test_use_pam_and_strict_modes_are_read() -> None:
     assert not parse("strictmodes yes\nusepam no").use_pam
 
 
+# --- words of a line ---------------------------------------------------------------------------------
+
+
+@pytest.mark.sshd
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@given(text=st.text("ab/ \"'\\\t#", min_size=1, max_size=14))
+def test_words_are_told_apart_as_by_sshd(text: str, sshd: Any) -> None:
+    """Quotes of both kinds, escapes and comments: together the words are what sshd prints."""
+    try:
+        printed = parse(sshd.effective(f"AuthorizedKeysFile x{text}\n")).first("AuthorizedKeysFile")
+    except subprocess.CalledProcessError:
+        assume(False)
+    assert " ".join(arguments(f"x{text}")).strip() == printed
+
+
+@pytest.mark.parametrize(
+    "line, words",
+    [
+        ('AuthorizedKeysFile "/my keys/%u" .ssh/x', ("/my keys/%u", ".ssh/x")),
+        ("authorizedkeysfile = '/my keys/%u' none \".ssh/x\"", ("/my keys/%u", ".ssh/x")),
+        ("\tAuthorizedKeysFile=/my\\ keys/%u .ssh/x # a comment", ("/my keys/%u", ".ssh/x")),
+        ("AuthorizedKeysFile /my keys/%u .ssh/x", ("/my", "keys/%u", ".ssh/x")),
+        ("# AuthorizedKeysFile '/my keys/%u' .ssh/x", ("/my", "keys/%u", ".ssh/x")),
+        ("AuthorizedKeysFile '/my keys/%u'", ("/my", "keys/%u", ".ssh/x")),
+        ("XAuthorizedKeysFile '/my keys/%u' .ssh/x", ("/my", "keys/%u", ".ssh/x")),
+    ],
+)
+def test_blanks_in_patterns_are_put_back(line: str, words: tuple[str, ...]) -> None:
+    """Only a line that comes out as what sshd printed can be the one that it was printed from."""
+    printed = ("/my", "keys/%u", ".ssh/x")
+    assert with_blanks(printed, [b"Port 22\n", f"{line}\nPort 22".encode()]) == words
+
+
 # --- where a user's keys are ------------------------------------------------------------------------
 
 
@@ -134,6 +179,45 @@ def test_paths_are_those_that_sshd_looks_at(sshd: Any, key_files: dict[str, Any]
     assert tried
     # sshd asks twice, before and after the signature, where it lets the key in.
     assert tried[: len(patterns)] == [expand(pattern, login) for pattern in patterns]
+
+
+PIECES = ["%h", "%u", "%U", "%%", "/", ".", "a b", "x", "ä", "'"]
+
+
+@pytest.mark.sshd
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    patterns=st.lists(
+        st.lists(
+            st.sampled_from(["%h", "%u", "%U", "%%", "/", ".", "a b", "x", "ä", "'"]), min_size=1, max_size=4
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    match=st.sampled_from(["Match User {user}", "Match Group {group}", "Match all", "Match User !nobody,*"]),
+)
+def test_paths_under_match_are_those_that_sshd_looks_at(
+    patterns: list[list[str]], match: str, sshd: Any, key_files: dict[str, Any]
+) -> None:
+    """From its configuration by `sshd -T -C` to the files in its log: sshd and firstkey go the same way."""
+    words = ["".join(pieces) for pieces in patterns]
+    written = " ".join(f'"{word}"' for word in words)
+    account = sshd.account
+    group = grp.getgrgid(account.pw_gid).gr_name
+    block = f"{match.format(user=account.pw_name, group=group)}\n  AuthorizedKeysFile {written}\n"
+    _, log = sshd.login(key_files["rsa"], patterns="/elsewhere/%u", more=block)
+    tried = re.findall(r"trying public key file (.*)", log)
+    config = (sshd.directory / "sshd_config").read_text()
+    printed = parse(sshd.effective(config, user=account.pw_name)).authorized_keys_files
+    login = Login(account.pw_name, account.pw_uid, account.pw_dir)
+    found = [expand(pattern, login) for pattern in with_blanks(printed, [config.encode()])]
+    # The log shows bytes that are no ASCII in octal.
+    assert tried[: len(words)] == [logged(path) for path in found]
+
+
+def logged(path: str) -> str:
+    """A path as sshd's log has it (strnvis(3) with VIS_OCTAL among its flags)."""
+    return "".join(chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}" for byte in path.encode())
 
 
 @pytest.mark.sshd

@@ -29,8 +29,8 @@ class Sshd:
             command += ["-C", f"user={user},host=localhost,addr=127.0.0.1"]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
-    def login(self, key: Path, *, patterns: str) -> tuple[bool, str]:
-        """Whether sshd lets the key in, and its log, with these AuthorizedKeysFile patterns."""
+    def login(self, key: Path, *, patterns: str, more: str = "") -> tuple[bool, str]:
+        """Whether sshd lets the key in, and its log; `patterns` are for AuthorizedKeysFile."""
         config, log = self.directory / "sshd_config", self.directory / "log"
         settings = {
             "HostKey": self.host_key,
@@ -41,7 +41,7 @@ class Sshd:
             "LogLevel": "DEBUG1",
             "PidFile": "none",
         }
-        config.write_text("".join(f"{keyword} {value}\n" for keyword, value in settings.items()))
+        config.write_text("".join(f"{keyword} {value}\n" for keyword, value in settings.items()) + more)
         log.write_text("")
         # fmt: off
         command = [

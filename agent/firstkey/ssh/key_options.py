@@ -18,6 +18,9 @@ WITH_VALUE = frozenset(
 )
 """Options with a value in quotes."""
 
+ONCE = frozenset(b"command from principals".split())
+"""Of these, a second one is an error."""
+
 # Inside the quotes only \" is an escape (misc.c: opt_dequote).
 _OPTION = re.compile(rb'([^=,"]+)(="(?:\\"|[^"\\]|\\(?!"))*")?')
 
@@ -30,33 +33,34 @@ def is_authority(options: bytes) -> bool:
 def unknown(options: bytes) -> str | None:
     """The first thing in the options that sshd does not understand: it then ignores the whole line.
 
-    A newer sshd may know more options than these. None: all is well.
+    A newer sshd may know more options than these. None: all is well. A comma too many is no matter to sshd.
     """
-    rest = options
+    rest = options.lstrip(b",")
+    seen: set[bytes] = set()
     while rest:
         match = _OPTION.match(rest)
-        if not match or _name(match) not in (WITH_VALUE if match[2] else FLAGS):
+        if not match or _name(match) not in (WITH_VALUE if match[2] else FLAGS) - seen:
             return _excerpt(rest)
+        seen |= {_name(match)} & ONCE
         behind = rest[match.end() :]
-        if behind and not re.match(rb",.", behind, re.DOTALL):
+        if behind and not behind.startswith(b","):
             return _excerpt(behind)
-        rest = behind[1:]
+        rest = behind.lstrip(b",")
     return None
 
 
 def _excerpt(rest: bytes) -> str:
-    return rest.split(b",")[0][:40].decode("utf-8", "backslashreplace") or ","
+    return rest.split(b",")[0][:40].decode("utf-8", "backslashreplace")
 
 
 def _split(options: bytes) -> Iterator[re.Match[bytes]]:
     """The options one by one, as far as they can be told apart."""
-    position = 0
-    while position < len(options):
-        match = _OPTION.match(options, position)
-        if match is None:
-            return
+    rest = options.lstrip(b",")
+    match = _OPTION.match(rest)
+    while match:
         yield match
-        position = match.end() + 1
+        rest = rest[match.end() :].lstrip(b",")
+        match = _OPTION.match(rest)
 
 
 def _name(match: re.Match[bytes]) -> bytes:

@@ -150,7 +150,7 @@ def arguments(text: str) -> tuple[str, ...]:
     """The words of a line, as sshd tells them apart (misc.c: argv_split): quotes, and blanks in them."""
     words: list[str] = []
     word: str | None = None
-    for match in re.finditer(_PIECE, text):
+    for match in re.finditer(_PIECE, text.rstrip()):
         escaped, quote, quoted, blank, gap, other = match.groups()
         if gap:
             words += [] if word is None else [word]

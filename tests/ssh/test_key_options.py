@@ -1,0 +1,80 @@
+"""Options before a key: told from those that sshd does not know, for which it ignores the line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from firstkey.ssh import key_options
+
+GOOD = [
+    "restrict", "pty", "no-pty", "NO-X11-Forwarding", "user-rc", "no-touch-required", "agent-forwarding",
+    'command="a \\"b\\" c"', 'from="*"', 'environment="A=b"', 'permitopen="a:1"', 'permitlisten="1"',
+    'expiry-time="20991231"', 'principals="a"', 'tunnel="1"', 'Command="x"', 'command=""',
+]  # fmt: skip
+BAD = [
+    "no-such-option", "no-restrict", 'form="x"', "command", "command=x", 'pty="x"', 'command="x', "", "=",
+    'command="x"y', 'command ="x"', '"x"', "no-cert-authority", "restrict=", "pty pty", 'command="\\"',
+]  # fmt: skip
+
+
+@pytest.mark.sshd
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@given(options=st.lists(st.sampled_from([*GOOD, *GOOD, *BAD]), min_size=1, max_size=4).map(",".join))
+def test_unknown_options_are_those_that_sshd_refuses(
+    options: str, sshd: Any, key_files: dict[str, Path]
+) -> None:
+    """The line is ignored by sshd if, and only if, something in its options is told to be unknown."""
+    line = key_files["rsa"].with_suffix(".pub").read_text()
+    file = sshd.directory / "authorized_keys"
+    file.write_text(f"{options} {line}")
+    _, log = sshd.login(key_files["rsa"], patterns=file)
+    if "matching key found" in log or "bad key options" in log:
+        assert ("bad key options" in log) == (key_options.unknown(options.encode()) is not None), log
+
+
+@pytest.mark.parametrize("option", GOOD)
+def test_what_sshd_knows_is_known(option: str) -> None:
+    """Alone, and among others."""
+    assert key_options.unknown(option.encode()) is None
+    assert key_options.unknown(f"restrict,{option},pty".encode()) is None
+
+
+@pytest.mark.parametrize("option", [option for option in BAD if option])
+def test_what_is_unknown_is_named(option: str) -> None:
+    """The first thing that is not understood, in words that can be printed."""
+    unknown = key_options.unknown(f"restrict,{option}".encode())
+    assert unknown
+    assert unknown.isprintable()
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_can_be_looked_at(options: bytes) -> None:
+    """Whatever stands before a key, the answer is short, or none."""
+    unknown = key_options.unknown(options)
+    assert unknown is None or 0 < len(unknown) <= 160
+    key_options.is_authority(options)
+
+
+@pytest.mark.parametrize(
+    "options, authority",
+    [
+        ("", False),
+        ("cert-authority", True),
+        ("Cert-Authority", True),
+        (",pty,,cert-authority", True),
+        ('principals="a,b",cert-authority', True),
+        ("no-such,cert-authority", True),
+        ('command="cert-authority"', False),
+        ('command="a,cert-authority,b"', False),
+        ("no-cert-authority", False),
+        ("cert-authority-x", False),
+    ],
+)
+def test_authorities_are_told_from_keys(options: str, authority: bool) -> None:
+    """The word counts where it is an option, not inside another one's value."""
+    assert key_options.is_authority(options.encode()) == authority
