@@ -14,7 +14,7 @@ from firstkey.boot.site import Site
 from firstkey.cli import plain
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
 from firstkey.model import CHANGED
-from firstkey.system import console, journal, lock
+from firstkey.system import journal, lock
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -217,6 +217,8 @@ def show_on_console(site: Site, done: Report) -> None:
     keys = [key for key in done.host_keys if key.public and key.fingerprint]
     if site.dry_run or not site.config.host_keys.console or not keys or not _is_due(site, done):
         return
+    from firstkey.system import console
+
     try:
         _write_block(site, keys)
         site.tree.write(SHOWN, b"", mode=0o644)
@@ -228,12 +230,13 @@ def show_on_console(site: Site, done: Report) -> None:
 def _is_due(site: Site, done: Report) -> bool:
     """An image's tree has no console of its own, unless somebody put a file or pipe there to look at."""
     changed = any(key.result == CHANGED for key in done.host_keys)
-    return (site.tree.is_running_system or site.tree.exists(console.CONSOLE)) and (
-        changed or not site.tree.exists(SHOWN)
-    )
+    due = changed or not site.tree.exists(SHOWN)
+    return due and (site.tree.is_running_system or site.tree.exists("/dev/console"))
 
 
 def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
+    from firstkey.system import console
+
     pairs = [
         (f"{key.bits} {key.fingerprint} {key.comment} ({key.type.upper()})", str(key.public)) for key in keys
     ]

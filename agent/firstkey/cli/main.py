@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import gc
 import importlib
 import os
 import sys
@@ -55,8 +54,6 @@ def _leave(status: int) -> NoReturn:
 
 
 def _main(argv: Sequence[str]) -> int:
-    # A run makes some ten thousand objects that all stay; the collector would look at them over and over.
-    gc.set_threshold(100_000, 50, 50)
     given = list(argv)
     os.umask(0o077)
     # A daemon that is asked to end has done what it should; any other command has not.
