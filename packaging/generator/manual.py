@@ -44,9 +44,9 @@ def _filled(frame: str, parts: dict[str, Iterator[str]]) -> str:
 
 
 def _prose(text: str) -> Iterator[str]:
-    """Sentences that start lines of their own, and lines of 80 characters, as mdoc(7) wants them."""
+    """Sentences that start lines of their own, and lines of 80 characters at most, as mdoc(7) wants them."""
     for sentence in re.split(r"(?<=[.:;!?]) +(?=[A-Z])", " ".join(text.split())):
-        yield from map(_escaped, textwrap.wrap(sentence, 80, break_on_hyphens=False, break_long_words=False))
+        yield from map(_escaped, textwrap.wrap(sentence, 72, break_on_hyphens=False, break_long_words=False))
 
 
 def _escaped(line: str) -> str:

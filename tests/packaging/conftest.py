@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import rootfs
+from debian_image import PACKAGES, SUITES, Image, prepare
 from installed import Installed, install
 from machine import new_key
 from packages import build
 
 from firstkey.metadata.emulator import Emulator
 from firstkey.metadata.emulator import Settings as Service
-from image import PACKAGES, SUITES, Image, prepare
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pytest
 import rootfs
-
-import firstkey
-from firstkey.metadata.emulator import Emulator
-from image import (
+from debian_image import (
     CODE,
     CONFIGURATION,
     LEDGER,
@@ -24,6 +21,9 @@ from image import (
     Image,
     prepare,
 )
+
+import firstkey
+from firstkey.metadata.emulator import Emulator
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -25,14 +25,13 @@ BESIDE_THE_CODE = """
 /usr/lib/systemd/system/ssh@.service.d/firstkey.conf
 /usr/lib/systemd/system/sshd@.service.d/firstkey.conf
 /usr/share/bash-completion/completions/firstkey
-/usr/share/doc/firstkey/CHANGELOG.md
-/usr/share/doc/firstkey/README.md
 /usr/share/fish/vendor_completions.d/firstkey.fish
 /usr/share/licenses/firstkey/LICENSE
 /usr/share/man/man5/firstkey.conf.5
 /usr/share/man/man8/firstkey.8
 /usr/share/zsh/site-functions/_firstkey
 """
+README, CHANGELOG = TOP / "README.md", TOP / "CHANGELOG.md"
 CODE = "/usr/lib/firstkey/firstkey/"
 
 
@@ -40,7 +39,9 @@ def test_everything_is_in_its_place(installed: Installed) -> None:
     """The code with its bytecode in the private directory, and beside it exactly what is listed here."""
     modules = {f"{CODE}{path.relative_to(TOP / 'agent/firstkey')}" for path in TOP.rglob("agent/**/*.py")}
     found = set(installed.files())
-    assert found - {path for path in found if path.startswith(CODE)} == set(BESIDE_THE_CODE.split())
+    pages = {f"/usr/share/doc/firstkey/{path.name}" for path in [README, CHANGELOG, *TOP.glob("docs/*")]}
+    others = {path for path in found if not path.startswith(CODE)}
+    assert others == {*BESIDE_THE_CODE.split(), *pages}
     assert {path for path in found if path.endswith(".py")} == modules
     assert len([path for path in found if path.endswith(".pyc")]) == len(modules)
     assert installed.path("/etc/firstkey/firstkey.conf.d").is_dir()

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from image import CODE, LEDGER, REPORT, SETTINGS, STARTING, WANTED, Image
+from debian_image import CODE, LEDGER, REPORT, SETTINGS, STARTING, WANTED, Image
 
 from firstkey.metadata.emulator import Emulator
 
