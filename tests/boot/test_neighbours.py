@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,34 @@ def test_it_is_said(world: World, command: str) -> None:
     assert (alone.status, beside.status) == (0, 0)
     assert event.message not in alone.err
     assert beside.err.count(event.message) == 1
+
+
+def give_a_host_key(machine: Machine) -> Path:
+    """A host key that firstkey did not make."""
+    file = machine.path("/etc/ssh/ssh_host_ed25519_key")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", file], check=True)
+    return file
+
+
+@pytest.mark.parametrize("regenerate", ["clones", "new-instance"])
+def test_the_host_keys_that_cloud_init_just_made_are_good(world: World, regenerate: str) -> None:
+    """They are this instance's alone: no warning, and never replaced, whatever is replaced otherwise."""
+    world.machine.configure(f"[Keys]\nUsers=admin\n[HostKeys]\nRegenerate={regenerate}\n")
+    world.machine.write(RUN, "")
+    file = give_a_host_key(world.machine)
+    before = file.read_bytes()
+    done = world.machine.run(world.service)
+    (host_key,) = (key for key in done.report["host_keys"] if key["type"] == "ed25519")
+    assert (host_key["result"], host_key["reason"]) == ("unchanged", None)
+    assert file.read_bytes() == before
+    assert len(world.machine.host_keys()) == 3
+
+
+def test_a_host_key_of_the_image_is_suspect_beside_cloud_init_too(world: World) -> None:
+    """Where cloud-init was told to keep the image's keys (ssh_deletekeys: false), others may have them."""
+    file = give_a_host_key(world.machine)
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    world.machine.write(RUN, "")
+    done = world.machine.run(world.service)
+    (host_key,) = (key for key in done.report["host_keys"] if key["type"] == "ed25519")
+    assert host_key["reason"] == "host-key-foreign"

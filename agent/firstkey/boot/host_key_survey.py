@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.boot import host_keys, sealed
+from firstkey.boot import host_keys, neighbours, sealed
 from firstkey.boot.host_keys import Action, Found, Now
 from firstkey.boot.ledger import MadeHostKey
 from firstkey.errors import FirstkeyError
@@ -34,7 +34,7 @@ LIMIT = 64 * 1024  # bytes a file; an RSA key of 16384 bits takes a fifth of tha
 def survey(site: Site, files: Sequence[str], ledger: Ledger, instance: str | None) -> list[Action]:
     """Look at every wanted host key and decide."""
     is_known = ledger.instance is not None and instance in (None, ledger.instance)
-    now = Now(instance, site.boot_id(), is_known)
+    now = Now(instance, site.boot_id(), is_known, neighbours.began(site.tree))
     removed = sealed.load(site.tree)
     actions: dict[str, Action] = {}
     for want in host_keys.wanted(site.config.host_keys, files):
@@ -73,7 +73,8 @@ def inspect(site: Site, want: Wanted, ledger: Ledger) -> Found:
     if private is None:
         return Found(want, host_keys.IN_AGENT if ledger.sshd_has_key_agent else host_keys.MISSING, place)
     public = _half(site.tree, f"{want.file}.pub")[1]
-    return _judge(site, want, private, public, ledger)._replace(place=place)
+    found = _judge(site, want, private, public, ledger)
+    return found._replace(place=place, modified_ns=private.stamp.modified_ns)
 
 
 def _half(tree: Tree, path: str) -> tuple[str, File | None]:

@@ -65,17 +65,20 @@ class Found(NamedTuple):
     remembered: MadeHostKey | None = None
     is_loose: bool = False
     """Others than root can get at the private half, or its mode makes sshd ignore it."""
+    modified_ns: int = 0
 
 
 class Now(NamedTuple):
     """Which instance and boot this is, each None while nobody knows.
 
     `is_known`: the ledger has been on this instance before, or nothing says that it has not.
+    `cloud_init_began`: when cloud-init went to work in this boot, in ns; None where it did not.
     """
 
     instance: str | None
     boot: str | None
     is_known: bool
+    cloud_init_began: int | None = None
 
 
 class Action(NamedTuple):
@@ -136,7 +139,7 @@ def decide(found: Found, settings: Settings, now: Now) -> Action:
         return Action(found, SKIP, reasons.HOST_KEY_ENCRYPTED)
     if found.condition in (MISSING, BROKEN, MISMATCHED):
         return _anew(found, settings)
-    if _is_to_go(found.remembered, settings, now):
+    if _is_to_go(found, settings, now):
         return _needing_a_kind(found, REPLACE, reasons.HOST_KEY_CLONED, _origin(found))
     kind = DERIVE if found.condition == NO_PUBLIC_HALF else MEND if found.is_loose else KEEP
     return Action(found, kind, *_doubt(found, now))
@@ -159,14 +162,20 @@ def _needing_a_kind(found: Found, action: str, reason: Reason | None, detail: st
     return Action(found._replace(wanted=found.wanted._replace(kind=kind)), action, reason, detail)
 
 
-def _is_to_go(key: MadeHostKey | None, settings: Settings, now: Now) -> bool:
+def _is_to_go(found: Found, settings: Settings, now: Now) -> bool:
     """Whether a good key is to be replaced on this instance."""
+    key = found.remembered
     if now.instance is None or settings.regenerate not in ("clones", "new-instance"):
         return False
     if _is_anothers(key, now):
         return True
-    is_new_here = key is None or key.instance != now.instance
+    is_new_here = (key is None or key.instance != now.instance) and not _is_cloud_inits(found, now)
     return settings.regenerate == "new-instance" and is_new_here and not now.is_known
+
+
+def _is_cloud_inits(found: Found, now: Now) -> bool:
+    """Whether cloud-init, which goes first, made it in this very boot: then it is this instance's alone."""
+    return now.cloud_init_began is not None and found.modified_ns >= now.cloud_init_began
 
 
 def _is_anothers(key: MadeHostKey | None, now: Now) -> bool:
@@ -185,7 +194,7 @@ def _doubt(found: Found, now: Now) -> tuple[Reason | None, str]:
     if _is_anothers(key, now):
         return reasons.REGENERATION_OFF, _origin(found)
     is_news = key is None or (not key.made and now.instance and key.instance not in (None, now.instance))
-    if is_news and not now.is_known:
+    if is_news and not now.is_known and not _is_cloud_inits(found, now):
         return reasons.HOST_KEY_FOREIGN, f"{file} was there before firstkey"
     return None, ""
 

@@ -6,6 +6,7 @@ cloud-init makes is found, and kept. That both are there is said, so that nobody
 
 from __future__ import annotations
 
+import os.path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,3 +33,16 @@ def cloud_init(tree: Tree) -> str | None:
     if tree.is_running_system:
         return None
     return next((path for path in WANTED if tree.exists(path)), None)
+
+
+def began(tree: Tree) -> int | None:
+    """When cloud-init's generator ran in this boot (ns since the epoch), or None where it did not.
+
+    What is younger in /etc/ssh, before sshd has started, is what cloud-init made for this instance.
+    """
+    directory = tree.open(os.path.dirname(ENABLED))
+    if directory is None:
+        return None
+    with directory:
+        status = directory.status(os.path.basename(ENABLED))
+        return status.st_mtime_ns if status else None
