@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import base64
+import bz2
+import gzip
+import io
 import json
+import lzma
+import os
 import shutil
 import subprocess
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +23,7 @@ from sapling import Sapling
 from firstkey.image import key_formats, x509
 from firstkey.image.audit import verdict_of
 from firstkey.image.examples import pem
-from firstkey.image.rules import private_keys
+from firstkey.image.rules import everything_seen, private_keys
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="needs openssl")
@@ -196,6 +205,61 @@ def test_firstkeys_own_code_is_no_leak(sapling: Sapling) -> None:
     image = sapling.image()
     for kind in (key_formats.KIND, key_formats.STORE, "access-key", "history"):
         assert image.sightings(kind) == ()
+
+
+def zipped(content: bytes) -> bytes:
+    """A zip file with that in its second member."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("first", "nothing")
+        archive.writestr("dir/second", content)
+    return file.getvalue()
+
+
+def tarred(content: bytes) -> bytes:
+    """A compressed tar file with that in it."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        member = tarfile.TarInfo("home/ann/.ssh/id")
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "gzip, twice": lambda content: gzip.compress(b"x" * 100_000) + gzip.compress(content),
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+    "zip": zipped,
+    "tar.gz": tarred,
+    "behind a lot": lambda content: gzip.compress(b"x" * 1_000_000 + content),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
+def test_a_key_in_a_compressed_file(sapling: Sapling, pack: Callable[[bytes], bytes]) -> None:
+    """Backups are compressed more often than not."""
+    assert found(sapling, pack(KEY.encode()), "/root/backup") is not None
+    assert found(sapling, pack(b"nothing"), "/root/backup") is None
+
+
+@pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
+def test_a_broken_compressed_file(sapling: Sapling, pack: Callable[[bytes], bytes]) -> None:
+    """Cut off or spoilt anywhere, it is passed by without an error."""
+    whole = pack(os.urandom(3000))
+    for spoilt in (whole[:20], whole[: len(whole) // 2], whole[:100] + os.urandom(50) + whole[150:]):
+        assert found(sapling, spoilt, "/root/backup") is None
+
+
+def test_a_bomb_is_defused(sapling: Sapling) -> None:
+    """A small file that unpacks to gigabytes costs a bounded part of it, and is told."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, 31)
+    megabyte = bytes(1 << 20)
+    sapling.file("/root/bomb.gz", b"".join(deflate.compress(megabyte) for _ in range(300)) + deflate.flush())
+    assert sapling.path("/root/bomb.gz").stat().st_size < 400_000
+    (doubt,) = verdict_of(everything_seen.RULE, sapling.image()).doubts
+    assert doubt.refusal.detail == "/root/bomb.gz has more in it than was unpacked"
 
 
 # --- the system's own -----------------------------------------------------------------------------

@@ -79,7 +79,10 @@ def test_patterns(patterns: str, names: list[str], expected: bool) -> None:
 
 def test_settings_are_seen_as_sshd_sees_them() -> None:
     """Blanks, an equals sign and quotes; comments set nothing."""
-    config = b'HostKey /a\n\thostkey = "/b"\n#HostKey /c\nHOSTKEY=/d # x\n\nUsePAM yes\n'
+    config = b'HostKey /a\n\tfile = "/b c" /d\n#HostKey /c\nHOSTKEY=/d # x\n\nUsePAM yes\n'
     assert list(sshd_match.settings(config)) == [
-        (0, "hostkey", "/a"), (1, "hostkey", "/b"), (3, "hostkey", "/d"), (5, "usepam", "yes"),
-    ]  # fmt: skip
+        (0, "hostkey", ("/a",)),
+        (1, "file", ("/b c", "/d")),
+        (3, "hostkey", ("/d",)),
+        (5, "usepam", ("yes",)),
+    ]

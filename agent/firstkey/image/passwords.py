@@ -56,7 +56,8 @@ class Lock(NamedTuple):
 
     def describe(self) -> str:
         """How it is undone, and the diff without the password."""
-        undo = f"passwd -u {self.name}" if self.mark == shadow.LOCK else f"taking the {self.mark} away"
+        is_passwds = self.mark == shadow.LOCK and self.path != shadow.GSHADOW
+        undo = f"passwd -u {self.name}" if is_passwds else f"taking the {self.mark} away"
         return f"lock the password of {self.name} in {self.path} ({undo} undoes it)\n{self.diff}"
 
     def apply(self, image: Image) -> str:
@@ -82,13 +83,18 @@ def _mark(image: Image) -> str:
 
 
 def _usable(image: Image, wanted: Callable[[str], bool]) -> Iterator[Password]:
-    for file in (shadow.SHADOW, shadow.PASSWD):
+    for file in (shadow.SHADOW, shadow.PASSWD, shadow.GSHADOW):
+        # A group without a password lets in its members only (gshadow(5)).
+        harmless = (shadow.LOCKED, shadow.EMPTY) if file == shadow.GSHADOW else (shadow.LOCKED,)
         for entry in shadow.entries(image.read(file) or b""):
-            if wanted(entry.name) and entry.state != shadow.LOCKED and entry.field != ELSEWHERE:
+            if wanted(entry.name) and entry.state not in harmless and entry.field != ELSEWHERE:
                 yield Password(file, entry)
 
 
 def _finding(password: Password) -> Finding:
     name = password.entry.name
+    if password.file == shadow.GSHADOW:
+        reason = f"The group {name} has a password."
+        return Finding(password.file, reason, f"gpasswd -R {name}", password.entry.line)
     what = "an empty password" if password.entry.state == shadow.EMPTY else "a password"
     return Finding(password.file, f"{name} has {what}.", f"passwd -l {name}", password.entry.line)

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import image_reasons, reasons
+from firstkey.image import packed
 from firstkey.image.verdict import Doubt
 from firstkey.image.watches import Headed, Named, Needle, Sighting
 from firstkey.reasons import Refusal
@@ -196,13 +197,37 @@ class Scanner:
                 detail = watch.judge(bytes(window.content[: window.length]))
                 if detail:
                     self._see(watch.kind, path, name, detail)
+        is_packed = window.content.startswith(packed.STARTS, 0, window.length)
         needles = self._needles(path, name, in_packages=in_packages)
         self._search(needles, path, name, is_first=True)
         for _ in window.others(opened.fd, opened.status.st_size):
             self._search(needles, path, name, is_first=False)
         if window.is_partial:
-            detail = f"{path}/{name} is so large that only its start and its end were looked at"
-            self._doubts.append(Doubt(f"{path}/{name}", Refusal(image_reasons.NOT_LOOKED_AT, detail)))
+            self._partly(
+                f"{path}/{name} is so large that only its start and its end were looked at", path, name
+            )
+        if is_packed and not (in_packages and not self._is_stray(f"{path}/{name}")):
+            self._look_inside(opened, path, name)
+
+    def _look_inside(self, opened: walk.Opened, path: str, name: str) -> None:
+        """Look through what is compressed in the file, as if it were the file."""
+        needles = self._watched.needles + self._watched.local
+        window = self._window
+        with opened.stream() as file:
+            start = file.read(8)
+            file.seek(0)
+            window.length = 0
+            try:
+                for part in packed.unpacked(file, start):
+                    window.put(part, is_last=False)
+                    self._search(needles, path, name, is_first=False)
+            except packed.TooMuch:
+                self._partly(f"{path}/{name} has more in it than was unpacked", path, name)
+        window.put(b"", is_last=True)
+        self._search(needles, path, name, is_first=False)
+
+    def _partly(self, detail: str, path: str, name: str) -> None:
+        self._doubts.append(Doubt(f"{path}/{name}", Refusal(image_reasons.NOT_LOOKED_AT, detail)))
 
     def _needles(self, path: str, name: str, *, in_packages: bool) -> tuple[Needle, ...]:
         """The needles to look for: those for what no package brought cost more, and are all about text."""
@@ -215,7 +240,7 @@ class Scanner:
 
     def _is_stray(self, path: str) -> bool:
         """Whether no package brought the file, as far as that is known. /usr/lib may stand there as /lib."""
-        if self._packaged is None:
+        if self._packaged is None or path.startswith("/var/"):
             return False
         return path not in self._packaged and path.removeprefix("/usr") not in self._packaged
 

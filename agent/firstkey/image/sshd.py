@@ -86,7 +86,7 @@ class Settings:
     def written(self, keyword: str) -> list[str]:
         """Every value that any line gives the keyword, whether it has an effect or not."""
         lines = (line for content in self.files.values() for line in sshd_match.settings(content))
-        return [value for _, name, value in lines if name == keyword.lower()]
+        return [value for _, name, values in lines if name == keyword.lower() for value in values]
 
     def _effective(self, user: str, client: str) -> Effective:
         if CONFIG not in self.files:

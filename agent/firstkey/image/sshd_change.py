@@ -146,8 +146,8 @@ def _without_others(tree: Tree, setting: Setting) -> Files:
     for path in Settings(tree).files:
         content = _read(tree, path) or b""
         lines = content.split(b"\n")
-        for number, keyword, value in sshd_match.settings(content):
-            if keyword == setting.keyword.lower() and value.lower() != setting.value:
+        for number, keyword, values in sshd_match.settings(content):
+            if keyword == setting.keyword.lower() and values[:1] != (setting.value,):
                 lines[number] = TAKEN_OUT.encode() + lines[number].strip()
         changed = b"\n".join(lines)
         if changed != content:

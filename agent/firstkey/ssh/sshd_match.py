@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 _MATCH = re.compile(rb"\s*match(?:\s*=\s*|\s+)(.*)", re.IGNORECASE | re.DOTALL)
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
-_KEYWORD = re.compile(rb"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)\"?([^\s\"#]*)")
+_KEYWORD = re.compile(rb"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(.*)", re.DOTALL)
 
 # Documentation addresses (RFC 5737), which no block names on purpose.
 _CLIENT = {"host": "client.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2", "lport": "22"}
@@ -50,12 +50,12 @@ def without_groups(content: bytes, members: Callable[[str], list[str]]) -> bytes
     return b"\n".join(lines)
 
 
-def settings(content: bytes) -> Iterator[tuple[int, str, str]]:
-    """Line number (from 0), keyword in lower case and first value of each line that sets something."""
+def settings(content: bytes) -> Iterator[tuple[int, str, tuple[str, ...]]]:
+    """Line number (from 0), keyword in lower case and the values of each line that sets something."""
     for number, line in enumerate(content.split(b"\n")):
         match = _KEYWORD.match(line)
         if match:
-            yield number, match[1].decode().lower(), match[2].decode("utf-8", "surrogateescape")
+            yield number, match[1].decode().lower(), tuple(_words(match[2]))
 
 
 def matches(patterns: str, names: Iterable[str]) -> bool:
@@ -79,10 +79,14 @@ def _blocks(content: bytes) -> Iterator[list[tuple[str, str]]]:
 
 def _criteria(words: bytes) -> list[tuple[str, str]]:
     """The pairs of a Match line; `all` has no partner."""
-    text = words.decode("utf-8", "surrogateescape").partition("#")[0]
-    found = [quoted or bare for quoted, bare in _WORD.findall(text.replace("=", " "))]
+    found = _words(words.replace(b"=", b" "))
     pairs = zip(found[::2], found[1::2])
     return [(name.lower(), patterns) for name, patterns in pairs]
+
+
+def _words(line: bytes) -> list[str]:
+    text = line.decode("utf-8", "surrogateescape").partition("#")[0]
+    return [quoted or bare for quoted, bare in _WORD.findall(text)]
 
 
 def _without_groups(line: bytes, members: Callable[[str], list[str]]) -> bytes:

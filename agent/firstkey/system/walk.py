@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from firstkey.system.descriptors import open_quietly
 
@@ -75,6 +75,13 @@ class Window:
         self.is_last = self.length < BLOCK
         self.is_partial = False
 
+    def put(self, part: bytes, *, is_last: bool) -> None:
+        """Look at a part of something that is no file, behind the end of what was looked at before."""
+        keep = min(OVERLAP, self.length)
+        self._view[:keep] = self._view[self.length - keep : self.length]
+        self._view[keep : keep + len(part)] = part
+        self.length, self.is_last = keep + len(part), is_last
+
     def others(self, fd: int, size: int) -> Iterator[None]:
         """Go on through the file of that size, a window at a time, from where `first` ended.
 
@@ -117,6 +124,11 @@ class Opened:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
+
+    def stream(self) -> IO[bytes]:
+        """The file from its start, to be read on; closing it leaves the file open."""
+        os.lseek(self.fd, 0, os.SEEK_SET)
+        return open(self.fd, "rb", closefd=False)
 
     @property
     def is_regular(self) -> bool:

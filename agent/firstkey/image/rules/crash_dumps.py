@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 PLACES = (
     Place("/var/crash/*", "a crash dump", whole=True),
     Place("/var/lib/systemd/coredump/*", "a crash dump"),
+    Place("/var/lib/systemd/pstore/*", "what the kernel said when it crashed"),
     Place("/var/spool/abrt/*", "a crash dump", whole=True),
     Place("/var/tmp/abrt/*", "a crash dump", whole=True),  # noqa: S108 - looked at, never written
     Place("/var/lib/apport/coredump/*", "a crash dump"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from firstkey.image import changes, leftovers
@@ -62,9 +63,32 @@ PATTERNS = (
 PLACES = tuple(Place(pattern, WHAT) for pattern in PATTERNS)
 
 
+# Where shells are told to keep it elsewhere; what a variable stands for there is not known, so anything fits.
+PROFILES = (
+    "/etc/profile", "/etc/profile.d/*.sh", "/etc/bash.bashrc", "/etc/bashrc", "/etc/environment",
+    "/etc/zsh/*", "/etc/zshrc", "/etc/ksh.kshrc",
+    "~/.bashrc", "~/.bash_profile", "~/.bash_login", "~/.profile", "~/.zshrc", "~/.zshenv", "~/.kshrc",
+)  # fmt: skip
+HISTFILE = re.compile(rb"^[^#\n]*\bHISTFILE=([\"']?)([^\"'\s;&|]+)\1", re.MULTILINE)
+VARIABLE = re.compile(r"\$\(.*|\$\{[^}]*\}|\$\w+|`.*")
+HOME = re.compile(r"^(?:~|\$HOME|\$\{HOME\})/")
+
+
+def elsewhere(image: Image) -> list[Place]:
+    """Where the shells' own configuration says that histories are kept."""
+    found: dict[str, None] = {}
+    for pattern in PROFILES:
+        for path in image.glob(pattern, []):
+            content = image.read(path) if image.is_file(path) else None
+            for match in HISTFILE.finditer(content or b""):
+                place = HOME.sub("~/", match[2].decode("utf-8", "surrogateescape"))
+                found[VARIABLE.sub("*", place)] = None
+    return [Place(place, WHAT) for place in found if place.startswith(("/", "~/")) and len(place) > 2]
+
+
 def check(image: Image) -> Verdict:
     """Every history with something in it."""
-    seen = leftovers.survey(image, PLACES)
+    seen = leftovers.survey(image, (*PLACES, *elsewhere(image)))
     paths = {spot.path for spot in seen.spots}
     paths.update(sighting.path for sighting in image.sightings(KIND) if image.has_content(sighting.path))
     return Verdict(tuple(_finding(path) for path in sorted(paths)), seen.doubts)
@@ -86,6 +110,8 @@ def _failing(tree: Builder) -> None:
     tree.file("/root/.bash_history", "export AWS_SECRET_ACCESS_KEY=...\n", mode=0o600)
     tree.file("/srv/svc/.local/share/fish/fish_history", "- cmd: ls\n", mode=0o600)
     tree.file("/home/gone/.some_new_shell_history", "ls\n", mode=0o600)
+    tree.file("/etc/profile.d/history.sh", 'export HISTFILE="/var/lib/history/$USER"\n')
+    tree.file("/var/lib/history/ann", "ls\n", mode=0o600)
 
 
 def _passing(tree: Builder) -> None:
@@ -102,10 +128,10 @@ RULE = Rule(
     prose=(
         "Who uploads an image again and again leaves access keys in the history of a shell. Checked are "
         "the histories of all common shells, databases, languages, editors and pagers, in the home of "
-        "every account, in homes that nobody has any more, and by name in every other place. seal "
-        "overwrites and removes them as its very last step. A shell writes its history when it ends, so "
-        "on the running system seal first ends every interactive shell in a way that keeps it from doing "
-        "so, its own last of all."
+        "every account, in homes that nobody has any more, where HISTFILE says, and by name in every "
+        "other place. seal overwrites and removes them as its very last step. A shell writes its history "
+        "when it ends, so on the running system seal first ends every interactive shell in a way that "
+        "keeps it from doing so, its own last of all."
     ),
     check=check,
     remedy=remedy,

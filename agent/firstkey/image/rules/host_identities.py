@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from firstkey.image import leftovers
+from firstkey.image.changes import Remove, Write
 from firstkey.image.leftovers import Place
 from firstkey.image.rule import Rule
-from firstkey.image.verdict import WARNING
+from firstkey.image.verdict import WARNING, Finding, Verdict
 
 if TYPE_CHECKING:
+    from firstkey.image.changes import Change
     from firstkey.image.rule import Builder
+    from firstkey.image.subject import Image
 
 PLACES = (
-    Place("/etc/iscsi/initiatorname.iscsi", "the name of one machine for iSCSI"),
     Place("/etc/nvme/hostid", "the identity of one machine for NVMe"),
     Place("/etc/nvme/hostnqn", "the identity of one machine for NVMe"),
     Place("/etc/salt/minion_id", "the name of one machine for Salt"),
@@ -35,12 +38,38 @@ PLACES = (
 )
 
 
+INITIATOR = "/etc/iscsi/initiatorname.iscsi"
+GENERATE = b"GenerateName=yes\n"  # Debian's open-iscsi makes a name then; others do when there is no file
+DEBIANS = "/usr/lib/open-iscsi"
+OWN_NAME = re.compile(rb"^\s*InitiatorName\s*=", re.MULTILINE)
+
+
+def check(image: Image) -> Verdict:
+    """What is at these places, and iSCSI's name unless it is yet to be made."""
+    verdict = leftovers.checker(*PLACES)(image)
+    if not OWN_NAME.search(image.read(INITIATOR) or b""):
+        return verdict
+    found = Finding(INITIATOR, "This is the name of one machine for iSCSI.", f"rm -- {INITIATOR}")
+    return verdict._replace(findings=(*verdict.findings, found))
+
+
+def remedy(image: Image) -> list[Change]:
+    """Remove what is there; iSCSI is told to make a name, in the way that its package has."""
+    made = leftovers.remover(*PLACES)(image)
+    before = image.read(INITIATOR) or b""
+    if not OWN_NAME.search(before):
+        return made
+    if image.is_directory(DEBIANS):
+        return [*made, Write(INITIATOR, "have a name made", before, GENERATE, 0o600)]
+    return [*made, Remove(INITIATOR, "the name of one machine for iSCSI")]
+
+
 def _failing(tree: Builder) -> None:
     tree.file("/etc/iscsi/initiatorname.iscsi", "InitiatorName=iqn.1993-08.org.debian:01:abc\n", mode=0o600)
 
 
 def _passing(tree: Builder) -> None:
-    tree.file("/etc/iscsi/iscsid.conf", "# defaults\n")
+    tree.file("/etc/iscsi/initiatorname.iscsi", "GenerateName=yes\n", mode=0o600)
 
 
 RULE = Rule(
@@ -54,8 +83,8 @@ RULE = Rule(
         "Salt, Puppet, ECS, Azure's and VMware's agents and others. seal removes the files; the services "
         "make new ones."
     ),
-    check=leftovers.checker(*PLACES),
-    remedy=leftovers.remover(*PLACES),
+    check=check,
+    remedy=remedy,
     failing=_failing,
     passing=_passing,
 )

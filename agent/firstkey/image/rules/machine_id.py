@@ -75,7 +75,9 @@ RULE = Rule(
         "Instances with the same machine-id get the same address from some DHCP servers, mix their "
         "journals and look like one machine to much else. /etc/machine-id must say uninitialized, or not "
         "be there; an empty one is a note only, since systemd then sees no first boot. D-Bus's own copy "
-        "must be a link. seal writes uninitialized, and makes the copy a link."
+        "must be a link. seal writes uninitialized, and makes the copy a link. At such a first boot "
+        "systemd also applies its presets, so what an image shall not start is better masked than "
+        "disabled."
     ),
     check=check,
     remedy=remedy,

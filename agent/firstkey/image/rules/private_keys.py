@@ -65,9 +65,9 @@ RULE = Rule(
         "and in base64, DER, PuTTY, PGP and GnuPG, SSH.com, PKCS#12, Java key stores and KeePass "
         "databases. Keys that a package brought (test keys, examples) are left out only if the file is "
         "byte for byte what the package manager's records say; a key in a package's place is found. Host "
-        "keys and keys that the system made for itself have rules of their own. What is inside a "
-        "compressed archive or an encrypted file is not seen. seal overwrites and removes the files only "
-        "with --remove-credentials."
+        "keys and keys that the system made for itself have rules of their own. What is inside gzip, "
+        "bzip2, xz and zip files that no package brought is looked at too; what is encrypted, or packed "
+        "otherwise, is not seen. seal overwrites and removes the files only with --remove-credentials."
     ),
     check=check,
     remedy=remedy,

@@ -1,0 +1,172 @@
+"""What each rule must find, and what it must not: one line a case, in trees that have little else in them."""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+
+import pytest
+from sapling import Sapling
+
+from firstkey.image import rules
+from firstkey.image.audit import verdict_of
+from firstkey.image.examples import access_key
+
+PASSWD = (
+    "root:x:0:0::/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\nsvc:x:990:990::/var/lib/svc:/bin/sh\n"
+)
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g me\n"
+UNIT = "/usr/lib/systemd/system/{}.service"
+WANTED = "/etc/systemd/system/multi-user.target.wants/{}.service"
+SSHD = "/etc/ssh/sshd_config"
+AKIA = access_key("AKIA", "Z7QK3WJT5NP2XR6M")
+
+# rule, files (a content that starts with "->" is a link), the paths that are found
+ITSELF: frozenset[str] = frozenset()
+"""The one file that there is."""
+FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
+    # keys that let somebody in
+    ("authorized-keys", {"/root/.ssh/authorized_keys": KEY}, ITSELF),
+    ("authorized-keys", {"/home/ann/.ssh/authorized_keys2": KEY}, ITSELF),
+    ("authorized-keys", {"/var/lib/svc/.ssh/authorized_keys": f'from="*" {KEY}'}, ITSELF),
+    ("authorized-keys", {"/home/gone/.ssh/authorized_keys": KEY}, ITSELF),
+    ("authorized-keys", {"/mnt/old/root/.ssh/authorized_keys": KEY}, ITSELF),
+    ("authorized-keys", {"/etc/skel/.ssh/authorized_keys": KEY}, ITSELF),
+    ("authorized-keys", {"/home/ann/.ssh/authorized_keys.d/afterburn": KEY}, ITSELF),
+    ("authorized-keys", {"/root/.ssh/authorized_keys.bak": KEY}, ITSELF),
+    ("authorized-keys",
+     {SSHD: "AuthorizedKeysFile none /etc/keys/%u\n", "/etc/keys/ann": KEY}, {"/etc/keys/ann"}),
+    ("authorized-keys", {SSHD: "AuthorizedKeysFile /k/a /k/b\n", "/k/b": KEY}, {"/k/b"}),
+    ("authorized-keys", {SSHD: "AuthorizedKeysFile /k/%u\n", "/k/gone": KEY}, {"/k/gone"}),
+    ("authorized-keys",
+     {SSHD: "Match User ann\nAuthorizedKeysFile %h/k\n", "/home/ann/k": KEY}, {"/home/ann/k"}),
+    ("authorized-keys",
+     {SSHD: "Match Address 10.0.0.0/8\nAuthorizedKeysFile .x /k/a\n", "/k/a": KEY}, {"/k/a"}),
+    ("authorized-keys",
+     {SSHD: "Include sshd_config.d/*\n", "/etc/ssh/sshd_config.d/a": "AuthorizedKeysFile /k/x\n",
+                         "/k/x": KEY}, {"/k/x"}),
+    ("trusted-logins", {"/home/ann/.shosts": "builder\n"}, ITSELF),
+    ("trusted-logins", {SSHD: "TrustedUserCAKeys /etc/ssh/ca.pub\n"}, {SSHD}),
+    # host keys
+    ("host-keys", {"/etc/ssh/ssh_host_key": "x"}, ITSELF),
+    ("host-keys", {"/etc/ssh/ssh_host_rsa_key.broken.20240101T000000Z": "x"}, ITSELF),
+    ("host-keys", {"/etc/dropbear/dropbear_rsa_host_key": "x"}, ITSELF),
+    ("host-keys", {SSHD: "Hostkey=/k/h\n", "/k/h": "x", "/k/h-cert.pub": "x"}, {"/k/h", "/k/h-cert.pub"}),
+    ("host-keys", {SSHD: "NoSuchKeyword\nHostKey /k/h\n", "/k/h.pub": "x"}, {"/k/h.pub"}),
+    # histories
+    ("histories", {"/home/ann/.zsh_history": "x"}, ITSELF),
+    ("histories", {"/var/lib/svc/.psql_history": "x"}, ITSELF),
+    ("histories", {"/opt/old/.bash_history": "x"}, ITSELF),
+    ("histories", {"/.bash_history": "x"}, ITSELF),
+    ("histories", {"/home/ann/.brand_new_history": "x"}, ITSELF),
+    ("histories", {"/etc/profile": "HISTFILE=/h/${USER}.log; export X\n", "/h/ann.log": "x"}, {"/h/ann.log"}),
+    ("histories",
+     {"/root/.bashrc": "HISTFILE=~/.cache/typed\n", "/root/.cache/typed": "x"}, {"/root/.cache/typed"}),
+    # secrets
+    ("cloud-credentials", {"/opt/ci/.aws/credentials": "x"}, ITSELF),
+    ("cloud-credentials", {"/root/.config/gcloud/legacy_credentials/a@b/adc.json": "{}"}, ITSELF),
+    ("cloud-credentials", {"/root/.aws/cli/cache/x.json": "{}"}, ITSELF),
+    ("tool-credentials", {"/root/.vault-token": "s.x"}, ITSELF),
+    ("tool-credentials", {"/home/ann/.npmrc": "//r/:_authToken=npm_x\n"}, ITSELF),
+    ("tool-credentials", {"/root/.pypirc": "[pypi]\npassword = pypi-x\n"}, ITSELF),
+    ("tool-credentials", {"/root/src/.git/config": "url = https://ann:secret@example.com/x\n"}, ITSELF),
+    ("tool-credentials", {"/home/ann/.gnupg/private-keys-v1.d/A.key": "x"}, ITSELF),
+    ("system-credentials",
+     {"/etc/NetworkManager/system-connections/w": "[wifi-security]\npsk=secret\n"}, ITSELF),
+    ("system-credentials",
+     {"/etc/apt/apt.conf.d/99proxy": 'Acquire::http::Proxy "http://a:b@proxy:3128";\n'}, ITSELF),
+    ("access-keys", {"/etc/cron.d/backup": f"KEY={AKIA}\n"}, ITSELF),
+    ("access-keys", {"/var/spool/cron/crontabs/root": f"KEY={AKIA}\n"}, ITSELF),
+    ("access-keys", {"/usr/local/bin/up": f"#!/bin/sh\nexport K={AKIA}\n"}, ITSELF),
+    ("access-keys", {"/usr/share/up": f"k={AKIA}\n", "/var/lib/dpkg/info/a.list": "/usr\n"}, {"/usr/share/up"}),
+    # what else gives an image away
+    ("machine-id", {"/etc/machine-id": ""}, ITSELF),
+    ("random-seeds", {"/var/lib/systemd/credential.secret": "x"}, ITSELF),
+    ("cloud-init-data", {"/var/lib/cloud/sem/x": ""}, ITSELF),
+    ("cloud-init-data", {"/var/lib/cloud/seed/nocloud/user-data": "x"}, ITSELF),
+    ("network-names", {"/etc/systemd/network/a.link": "[Match]\nMACAddress=0a:00:00:00:00:01\n"}, ITSELF),
+    ("logs", {"/var/log/a/b/c.log": "x"}, ITSELF),
+    ("mail", {"/var/spool/postfix/deferred/A/A1": "x"}, ITSELF),
+    ("temporary-files", {"/home/ann/.notes.swp": "x"}, ITSELF),
+    ("account-backups", {"/var/backups/shadow.bak": "x"}, ITSELF),
+    ("account-backups", {"/etc/shadow.orig": "x"}, ITSELF),
+    ("root-password", {"/etc/passwd": "root:hash:0:0::/root:/bin/sh\n"}, ITSELF),
+    ("other-passwords", {"/etc/shadow": "root:*::::::: \nann::1::::::\n"}, ITSELF),
+    # who installs keys
+    ("key-installer", {UNIT.format("firstkey"): "x", WANTED.format("firstkey"): "->x",
+                       "/etc/firstkey/disabled": ""}, {WANTED.format("firstkey")}),
+    ("key-installer", {UNIT.format("firstkey"): "x", WANTED.format("firstkey"): "->x",
+                       "/etc/systemd/system/firstkey.service": "->/dev/null"}, {WANTED.format("firstkey")}),
+    ("key-installer", {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x",
+                       "/etc/cloud/cloud-init.disabled": ""}, {WANTED.format("firstkey")}),
+]  # fmt: skip
+
+PASSED: list[tuple[str, dict[str, str]]] = [
+    ("authorized-keys", {"/root/.ssh/authorized_keys": "\n# none\n"}),
+    ("authorized-keys", {"/root/.ssh/authorized_keys": "->/dev/null"}),
+    ("host-keys", {"/etc/ssh/ssh_config": "x", "/etc/ssh/moduli": "x"}),
+    ("histories", {"/root/.bash_history": "->/dev/null"}),
+    ("histories", {"/etc/profile": "#HISTFILE=/h/x\nunset HISTFILE\n", "/h/x": "x"}),
+    ("cloud-credentials", {"/root/.kube/config": "clusters: []\n"}),
+    ("tool-credentials", {"/root/.netrc": "machine example.com login ann\n"}),
+    ("tool-credentials", {"/root/.gitconfig": '[user]\nemail = a@b\n[url "https://x/"]\n'}),
+    ("system-credentials",
+     {"/etc/ppp/chap-secrets": "# Secrets for authentication using CHAP\n# client server\n"}),
+    ("access-keys", {"/root/x": "AKIAIOSFODNN7EXAMPLE", "/root/y": f"x{AKIA}", "/root/z": f"{AKIA}7"}),
+    ("machine-id", {"/etc/hostname": "x"}),
+    ("cloud-init-data", {"/var/lib/cloud/scripts/per-boot/x": "x"}),
+    ("network-names", {"/etc/systemd/network/a.network": "[Match]\nName=en*\n"}),
+    ("temporary-files", {"/root/.profile": "x"}),
+    ("root-password", {"/etc/passwd": "root:x:0:0::/root:/bin/sh\n", "/etc/shadow": "root:!*:1::::::\n"}),
+    ("key-installer", {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x"}),
+    ("key-installer", {UNIT.format("afterburn-sshkeys@"): "x",
+                       WANTED.format("afterburn-sshkeys@core"): "->x"}),
+    ("host-key-maker", {"/usr/sbin/sshd": "", UNIT.format("sshd-keygen"): "x", WANTED.format("ssh"): "->x"}),
+]  # fmt: skip
+
+
+def grow(sapling: Sapling, files: dict[str, str]) -> None:
+    """Write the files of a case, the accounts first."""
+    sapling.file("/etc/passwd", PASSWD)
+    for path, content in files.items():
+        if content.startswith("->"):
+            sapling.link(path, content[2:])
+        else:
+            sapling.file(path, content)
+
+
+def case_name(rule: str, files: dict[str, str], *_: object) -> str:
+    """The rule and the path that says most."""
+    return f"{rule}-{max(files, key=len)}"
+
+
+def ask(sapling: Sapling, name: str) -> set[str]:
+    """The paths that the rule finds."""
+    rule = next(rule for rule in rules.ALL if rule.id == name)
+    return {finding.path for finding in verdict_of(rule, sapling.image()).findings}
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("rule,files,paths", FOUND, ids=[case_name(*case) for case in FOUND])
+def test_it_is_found(sapling: Sapling, rule: str, files: dict[str, str], paths: AbstractSet[str]) -> None:
+    """The rule finds exactly these paths."""
+    grow(sapling, files)
+    assert ask(sapling, rule) == (paths or set(files))
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("rule,files", PASSED, ids=[case_name(*case) for case in PASSED])
+def test_it_is_left_in_peace(sapling: Sapling, rule: str, files: dict[str, str]) -> None:
+    """The rule finds nothing, and is sure of it."""
+    grow(sapling, files)
+    assert ask(sapling, rule) == set()
+    outcome = verdict_of(next(entry for entry in rules.ALL if entry.id == rule), sapling.image())
+    assert outcome.doubts == ()
+
+
+def test_the_guides_own_script_installs_keys(sapling: Sapling) -> None:
+    """An executable rc.local that fetches public-keys is what the guide shows; one that cannot run is not."""
+    script = "#!/bin/sh\ncurl http://169.254.169.254/latest/meta-data/public-keys/0/openssh-key\n"
+    sapling.file("/etc/rc.local", script, mode=0o644)
+    assert ask(sapling, "key-installer") != set()
+    sapling.file("/etc/rc.local", script, mode=0o755)
+    assert ask(sapling, "key-installer") == set()
