@@ -77,7 +77,7 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("access-keys", {"/etc/cron.d/backup": f"KEY={AKIA}\n"}, ITSELF),
     ("access-keys", {"/var/spool/cron/crontabs/root": f"KEY={AKIA}\n"}, ITSELF),
     ("access-keys", {"/usr/local/bin/up": f"#!/bin/sh\nexport K={AKIA}\n"}, ITSELF),
-    ("access-keys", {"/usr/share/up": f"k={AKIA}\n", "/var/lib/dpkg/info/a.list": "/usr\n"}, {"/usr/share/up"}),
+    ("access-keys", {"/usr/share/u": f"k={AKIA}\n", "/var/lib/dpkg/info/a.list": "/usr\n"}, {"/usr/share/u"}),
     # what else gives an image away
     ("machine-id", {"/etc/machine-id": ""}, ITSELF),
     ("random-seeds", {"/var/lib/systemd/credential.secret": "x"}, ITSELF),

@@ -34,7 +34,12 @@ def is_interactive(process: Process) -> bool:
     name, *arguments = process.argv
     if not process.terminal or os.path.basename(name).removeprefix("-") not in NAMES:
         return False
-    return "-i" in arguments or all(argument.startswith("-") and argument != "-c" for argument in arguments)
+    return "-i" in arguments or not any(map(_gives_work, arguments))
+
+
+def _gives_work(argument: str) -> bool:
+    """Whether the argument is a script, or -c (alone or as -ec) and a command behind it."""
+    return not argument.startswith("-") or (argument[1:2] != "-" and "c" in argument)
 
 
 def end(shells: tuple[Process, ...]) -> int:
