@@ -109,20 +109,18 @@ def _lines(args: argparse.Namespace, hosts: Sequence[str], key: PublicKey) -> li
 
 
 def _of_machine(site: Site) -> list[PublicKey]:
-    meaning = sshd_question.meaning(site.tree, "root", None)
-    wanted = host_keys.wanted(site.config.host_keys, meaning.effective.host_keys)
-    return [key for want in wanted for key in [_host_key(site, want)] if key]
+    """The keys that sshd shows, by its own settings."""
+    files = sshd_question.meaning(site.tree, "root", None).effective.host_keys
+    return [key for file in files for key in [_host_key(site, file)] if key]
 
 
-def _host_key(site: Site, want: host_keys.Wanted) -> PublicKey | None:
-    """The key that sshd shows: root derives it from the private half; others take the public one."""
-    if openssh.is_root() or not site.tree.is_running_system:
-        try:
-            return host_key_survey.inspect(site, want, Ledger()).public
-        except FirstkeyError:
-            return None
+def _host_key(site: Site, file: str) -> PublicKey | None:
+    """Root derives it from the private half, which is what counts; others take the public one's word."""
     try:
-        content = site.tree.read(f"{want.file}.pub", limit=host_key_survey.LIMIT)
+        if not file.endswith(".pub") and (openssh.is_root() or not site.tree.is_running_system):
+            want = host_keys.Wanted(file, host_keys.kind_of(file))
+            return host_key_survey.inspect(site, want, Ledger()).public
+        content = site.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_survey.LIMIT)
         return public_key.parse_launch_key(content) if content else None
     except FirstkeyError:
         return None
