@@ -76,17 +76,17 @@ def trial(program: str) -> Trial:
 def meaning(tree: Tree, user: str, client: Client | None) -> Meaning:
     """What the configuration means for a login of `user` from there, and why only the default where so."""
     program = command.find("sshd")
-    if program is None or not tree.is_running_system or not tree.exists(CONFIG):
-        return Sshd(tree).meaning(user)
     connection = (
         f"host={client.name},addr={client.address},laddr=192.0.2.2,lport=22" if client else ANY_CLIENT
     )
+    if program is None or not tree.is_running_system or not tree.exists(CONFIG):
+        return Sshd(tree).meaning(user, connection)
     try:
         outcome = _asked(program, ["-C", f"user={user},{connection}"])
     except FirstkeyError as error:
         return Meaning(sshd_config.DEFAULTS, error.refusal)
     if outcome is None:
-        return Sshd(tree).meaning(user)
+        return Sshd(tree).meaning(user, connection)
     if outcome.status:
         refusal = reasons.Refusal(reasons.SSHD_CONFIG_INVALID, f"sshd rejects {CONFIG}: {outcome.words}")
         return Meaning(sshd_config.DEFAULTS, refusal)
