@@ -47,7 +47,6 @@ def distribution(directory: Path, *more: str) -> Image:
     unpack(debian_root(SUITE, (*PACKAGES, *more)), tree)
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
-    (tree / "etc/machine-id").write_text("uninitialized\n")
     (tree / "etc/hostname").write_text("ip-10-97-0-2\n")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 ip-10-97-0-2\n")
     (tree / "etc/resolv.conf").write_text("# no name server\n")
@@ -191,6 +190,16 @@ class Machine:
 
     def _is_dead(self) -> bool:
         return self.process.poll() is not None
+
+    def control_group(self) -> Path | None:
+        """Where the host sees the machine's control groups (systemd's own hierarchy); None before there are."""
+        with suppress(OSError):
+            for line in Path(f"/proc/{self._init()}/cgroup").read_text().splitlines():
+                _, controllers, path = line.split(":", 2)
+                if controllers in ("name=systemd", ""):
+                    place = "systemd" if controllers else "."
+                    return Path("/sys/fs/cgroup", place, path.lstrip("/").removesuffix("/init.scope"))
+        return None
 
     # --- looking at it ------------------------------------------------------------------------
 
