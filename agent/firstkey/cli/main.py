@@ -25,6 +25,7 @@ COMMANDS = {
     "seal": "make an image fit to share",
     "doctor": "would ssh NAME@here work with the launch key, and if not, why?",
     "known-hosts": "known_hosts lines for this host, or out of saved console output",
+    "authorized-keys": "print launch keys for sshd to ask for at each login",
     "config": "the effective settings, each with the file and line it came from",
     "imds": "play the metadata service, for demos, tests and debugging",
     "demo": "show the main job on a scratch root, without root",
@@ -93,7 +94,8 @@ def _dispatch(given: list[str]) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:10} {what}" for name, what in COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}} {what}" for name, what in COMMANDS.items()]
     return "\n".join([
         "usage: firstkey COMMAND [OPTIONS]",
         "",

@@ -101,6 +101,7 @@ def _said(case: Case, runner: Account, words: list[str]) -> list[Finding]:
     rights = command.Rights(runner.uid, runner.gid, tuple(case.site.accounts.group_ids(runner)))
     outcome = command.run(words, seconds=SECONDS, rights=rights)
     if outcome.status:
-        detail = f"{words[0]} failed with status {outcome.status}: {outcome.words}"
+        said = " ".join(outcome.stderr.decode("utf-8", "replace").split())[:300]
+        detail = f"{words[0]} failed with status {outcome.status}: {said or 'it does not say why'}"
         return [obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=words[0])]
     return list(key_lines.findings(case, Seen(words[0], words[0], content=outcome.stdout)))

@@ -1,0 +1,71 @@
+"""`firstkey authorized-keys`: what sshd's AuthorizedKeysCommand asks at each login."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from firstkey.boot.job import wait_until
+from firstkey.cli import common
+from firstkey.login import served_keys
+from firstkey.settings import seconds
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.metadata.client import Answer
+
+TTL_SECONDS = 300.0
+WAIT_SECONDS = 0.7
+"""sshd waits for it, and whoever logs in with it: with what Python takes to start, it is within a second."""
+EPILOG = """\
+For images whose homes or root cannot be written, in sshd_config:
+
+  AuthorizedKeysCommand /usr/bin/firstkey authorized-keys %u
+  AuthorizedKeysCommandUser firstkey-keys
+
+That user needs nothing but the directory /run/firstkey-keys, its own with mode 0700; examples of both
+are beside firstkey's documentation. Keys are printed for the configured users only.
+
+exit status: 0 with the keys, or with nothing for other users; 75 where there was no answer in time
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the launch keys, if the user is one who gets them; returns the exit status."""
+    args = _parser().parse_args(argv)
+    with common.opened(args, common.voice(args), warn=False) as site:
+        if common.switched_off(site):
+            return 0
+        cache = served_keys.Cache(site.tree)
+        found = served_keys.lines(
+            site,
+            args.user_name,
+            lambda: served_keys.keys(cache, ask=lambda: _ask(site, args.wait), ttl=args.ttl),
+        )
+    if found:
+        print("\n".join(found))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = common.parser(
+        "authorized-keys", "Print the launch keys of a configured user, for sshd to ask.", epilog=EPILOG
+    )
+    made.add_argument("user_name", metavar="USER", help="who logs in (%%u)")
+    made.add_argument(
+        "--ttl", metavar="SECONDS", type=seconds, default=TTL_SECONDS, help="how long keys are kept (300)"
+    )
+    made.add_argument(
+        "--wait", metavar="SECONDS", type=seconds, default=WAIT_SECONDS, help="for an answer (0.7)"
+    )
+    return made
+
+
+def _ask(site: Site, wait: float) -> Answer:
+    asking = common.client(site)
+    try:
+        return asking.ask(deadline=wait_until(wait))
+    finally:
+        asking.close()
