@@ -217,6 +217,11 @@ CONSOLE_DISAGREES = define(
     "The console output has keys without their fingerprints: it is damaged, or something is mixed in.",
     "Get it again, or ask the machine itself: firstkey known-hosts",
 )
+NO_REPORT = define(
+    "no-report",
+    "No run in this boot left a report.",
+    "See what the boot did: journalctl -b -u firstkey; or run it by hand: firstkey run",
+)
 NOT_RUNNING_SYSTEM = define(
     "not-running-system",
     "This is a tree of files, not a running system; this can only be seen where it runs.",

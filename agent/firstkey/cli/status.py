@@ -3,32 +3,82 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 from firstkey.boot import host_keys, ledger, report
-from firstkey.cli import common
-from firstkey.errors import FirstkeyError
+from firstkey.cli import common, timeline
+from firstkey.errors import FirstkeyError, UsageError
 from firstkey.events import visibly
+from firstkey.login_reasons import NO_REPORT
 from firstkey.ssh import authorized_keys, public_key
 from firstkey.system.openssh import Sshd
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
 
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
 
 LIMIT = 4 * 1024 * 1024
+EPILOG = """\
+examples:
+  firstkey status                       at a glance
+  firstkey status --timeline            where the time of the last run went
+  firstkey status --svg boot.svg        the same as a picture
+"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Show the state of this system, as far as the caller may look; returns the exit status."""
-    made = common.with_json(common.parser("status", "Show what the last run did, and how things stand now."))
-    args = made.parse_args(argv)
+    args = _parser().parse_args(argv)
     with common.opened(args, common.voice(args)) as site:
+        if args.timeline or args.svg:
+            return _draw(_last_run(site) or {}, args)
         now = _standing(site)
     print(json.dumps(now, indent=1) if args.json else "\n".join(_lines(now)))
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = common.with_json(
+        common.parser("status", "Show what the last run did, and how things stand now.", epilog=EPILOG)
+    )
+    made.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
+    made.add_argument("--svg", metavar="FILE", help="draw them as a picture; - is standard output")
+    return made
+
+
+def _draw(last: dict[str, Any], args: argparse.Namespace) -> int:
+    """The phases of the last run. Raises FirstkeyError(no-report) where there was none."""
+    found = timeline.bars(last)
+    if not found:
+        raise FirstkeyError(f"{report.PATH} has no phases of a run", reason=NO_REPORT)
+    if args.timeline:
+        print("\n".join(timeline.text(found, width=_width())))
+    if args.svg:
+        title = f"firstkey on {visibly(str(last.get('instance_id') or 'an unknown instance'))}"
+        _write(args.svg, timeline.svg(found, title=f"{title}: {visibly(str(last.get('outcome')))}"))
+    return 0
+
+
+def _width() -> int:
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return 80
+
+
+def _write(path: str, picture: str) -> None:
+    if path == "-":
+        print(picture, end="")
+        return
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(picture)
+    except OSError as error:
+        raise UsageError(f"--svg {path}: {error.strerror}") from error
 
 
 def _standing(site: Site) -> dict[str, Any]:

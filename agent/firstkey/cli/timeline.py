@@ -1,0 +1,136 @@
+"""The phases of a run as bars, in a terminal and as a picture: what waited for the network, what for keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from firstkey.events import visibly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+
+class Kind(NamedTuple):
+    """What a phase spends its time on: the mark of its bar, its colour, and words for people."""
+
+    mark: str
+    colour: str
+    words: str
+
+
+NETWORK = Kind("~", "#d97706", "waiting for the metadata service")
+KEYS = Kind("#", "#2563eb", "making host keys, of which RSA takes the longest")
+WORK = Kind("=", "#6b7280", "looking and writing")
+KINDS = {"metadata": NETWORK, "host keys: make": KEYS}
+
+LEAST_BAR = 20
+
+
+class Bar(NamedTuple):
+    """One phase, in milliseconds since the start of the run."""
+
+    name: str
+    start: int
+    end: int
+
+    @property
+    def kind(self) -> Kind:
+        """What it spent its time on."""
+        return KINDS.get(self.name, WORK)
+
+    @property
+    def length(self) -> int:
+        """How long it took."""
+        return self.end - self.start
+
+
+def bars(report: dict[str, Any]) -> list[Bar]:
+    """The phases of a report, by their start; what is no phase in it is passed over."""
+    found = report.get("timeline")
+    phases = found if isinstance(found, list) else []
+    return sorted(filter(None, map(_bar, phases)), key=lambda bar: (bar.start, bar.end))
+
+
+def _bar(phase: Any) -> Bar | None:  # noqa: ANN401 - whatever stands in the file
+    try:
+        bar = Bar(visibly(str(phase["phase"])), int(phase["start_ms"]), int(phase["end_ms"]))
+    except (TypeError, KeyError, ValueError):
+        return None
+    return bar if 0 <= bar.start <= bar.end else None
+
+
+def text(found: Sequence[Bar], *, width: int) -> Iterator[str]:
+    """The bars below each other, on one scale, in lines of at most `width` characters."""
+    whole = max(bar.end for bar in found)
+    names = max(len(bar.name) for bar in found)
+    numbers = len(f"{whole} ms")
+    room = max(LEAST_BAR, width - names - numbers - 6)
+    for bar in found:
+        first = bar.start * room // max(whole, 1)
+        length = max(1, -(-bar.length * room // max(whole, 1)))
+        first = min(first, room - length)
+        drawn = " " * first + bar.kind.mark * length
+        yield f"  {bar.name:{names}}  {f'{bar.length} ms':>{numbers}}  {drawn}"
+    yield f"  {'in all':{names}}  {f'{whole} ms':>{numbers}}"
+    for kind in dict.fromkeys(bar.kind for bar in found):
+        yield f"  {kind.mark} {kind.words}"
+
+
+# --- the picture ----------------------------------------------------------------------------------
+
+LABELS, SCALE, ROW, MARGIN = 170, 600, 26, 16
+"""In pixels: where the bars begin, how long the longest is, how high a row is, and the margin."""
+WIDTH = LABELS + SCALE + 90 + MARGIN
+STYLE = "text{font:13px sans-serif;fill:#111827}.faint{fill:#6b7280}.grid{stroke:#e5e7eb}"
+
+
+def svg(found: Sequence[Bar], *, title: str) -> str:
+    """The same as a picture that stands for itself: every browser shows it, and nothing is loaded."""
+    whole = max(1, *(bar.end for bar in found))
+    kinds = list(dict.fromkeys(bar.kind for bar in found))
+    height = MARGIN * 2 + ROW * (len(found) + len(kinds) + 3)
+    rows = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
+        f"<title>{_escaped(title)}</title>",
+        f"<style>{STYLE}</style>",
+        f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
+        f'<text x="{MARGIN}" y="{MARGIN + 16}" font-weight="bold">{_escaped(title)}</text>',
+        *_grid(whole, MARGIN + ROW, ROW * (len(found) + 1)),
+    ]
+    for number, bar in enumerate(found, start=1):
+        rows += _row(bar, MARGIN + ROW * (number + 1), whole)
+    for number, kind in enumerate(kinds, start=len(found) + 2):
+        rows += _legend(kind, MARGIN + ROW * (number + 1))
+    return "\n".join([*rows, "</svg>", ""])
+
+
+def _grid(whole: int, top: int, height: int) -> Iterator[str]:
+    for quarter in range(5):
+        x = LABELS + SCALE * quarter // 4
+        yield f'<line class="grid" x1="{x}" y1="{top + 12}" x2="{x}" y2="{top + height}"/>'
+        yield f'<text class="faint" x="{x + 3}" y="{top + 10}">{whole * quarter // 4} ms</text>'
+
+
+def _row(bar: Bar, y: int, whole: int) -> list[str]:
+    x = LABELS + bar.start * SCALE / whole
+    width = max(2.0, bar.length * SCALE / whole)
+    words = f"{bar.name}: {bar.length} ms, from {bar.start} to {bar.end} ms ({bar.kind.words})"
+    return [
+        f"<g><title>{_escaped(words)}</title>",
+        f'<text x="{MARGIN}" y="{y}">{_escaped(bar.name)}</text>',
+        f'<rect x="{x:.1f}" y="{y - 13}" width="{width:.1f}" height="17" rx="2" fill="{bar.kind.colour}"/>',
+        f'<text class="faint" x="{x + width + 6:.1f}" y="{y}">{bar.length} ms</text></g>',
+    ]
+
+
+def _legend(kind: Kind, y: int) -> list[str]:
+    return [
+        f'<rect x="{LABELS}" y="{y - 12}" width="14" height="14" rx="2" fill="{kind.colour}"/>',
+        f'<text class="faint" x="{LABELS + 22}" y="{y}">{_escaped(kind.words)}</text>',
+    ]
+
+
+def _escaped(words: str) -> str:
+    for character, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
+        words = words.replace(character, name)
+    return words
