@@ -42,9 +42,9 @@ def parsed(
 
 def parser(name: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
     """A command's parser, with the options that every command has."""
-    import argparse
+    from firstkey.cli.parsers import Parser
 
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"firstkey {name}",
         description=description,
         epilog=epilog,

@@ -1,0 +1,26 @@
+"""A parser that says which option was probably meant, where there is none of that name."""
+
+from __future__ import annotations
+
+import argparse
+from difflib import get_close_matches
+from typing import NoReturn
+
+UNKNOWN = "unrecognized arguments: "
+"""How argparse begins to tell of options that there are not."""
+
+
+class Parser(argparse.ArgumentParser):
+    """As argparse has it, with a suggestion for each mistyped option."""
+
+    def error(self, message: str) -> NoReturn:
+        """Tell what is wrong, on stderr, and exit with 2."""
+        super().error(f"{message}{self._suggestions(message)}")
+
+    def _suggestions(self, message: str) -> str:
+        if not message.startswith(UNKNOWN):
+            return ""
+        given = [word.split("=")[0] for word in message[len(UNKNOWN) :].split() if word.startswith("--")]
+        known = [name for name in self._option_string_actions if name.startswith("--")]
+        close = [match for word in given for match in get_close_matches(word, known, n=1)]
+        return f" (did you mean {' '.join(dict.fromkeys(close))}?)" if close else ""
