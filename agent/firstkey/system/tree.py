@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import ExitStack
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
@@ -78,14 +79,13 @@ class Tree:
 
         A link to /dev/null reads as empty: that is how systemd's configuration is masked.
         """
-        found = self.locate(path)
-        if found is None:
-            return b"" if _is_null(self._final(path)) else None
-        directory, name = found
+        final, directory = self._final(path)
+        if directory is None:
+            return b"" if _is_null(final) else None
         with directory:
-            if _is_null(directory.join(name)):
+            if _is_null(final):
                 return b""
-            file = directory.read(name, limit=limit)
+            file = directory.read(os.path.basename(final), limit=limit)
             return file.content if file else None
 
     def locate(self, path: str) -> tuple[Directory, str] | None:
@@ -93,28 +93,23 @@ class Tree:
 
         The file may be missing. None where a directory on the way does not exist.
         """
-        final = self._final(path)
-        directory = self.open(os.path.dirname(final))
+        final, directory = self._final(path)
         return (directory, os.path.basename(final)) if directory else None
 
     def place(self, path: str) -> tuple[Directory, str]:
         """As `locate`; a directory that does not exist is made."""
-        final = self._final(path)
-        return self.ensure(os.path.dirname(final), mode=0o755), os.path.basename(final)
+        final, directory = self._final(path)
+        directory = directory or self.ensure(os.path.dirname(final), mode=0o755)
+        return directory, os.path.basename(final)
 
-    def _final(self, path: str) -> str:
-        """`path`, or where the links lead that stand at its end."""
+    def _final(self, path: str) -> tuple[str, Directory | None]:
+        """`path`, or where the links lead that stand at its end, and the directory of that, open."""
         for _ in range(MAXIMUM_LINKS + 1):
             directory = self.open(os.path.dirname(path))
-            if directory is None:
-                return path
-            with directory:
-                name = os.path.basename(path)
-                found = directory.status(name)
-                if found is None or not stat.S_ISLNK(found.st_mode):
-                    return path
-                _check_link(found, path)
-                path = os.path.join(directory.path, os.readlink(name, dir_fd=directory.fd))
+            target = _target(directory, path) if directory else None
+            if target is None:
+                return path, directory
+            path = target
         raise FirstkeyError(f"{path} goes round in links", reason=reasons.SYMLINK_REFUSED)
 
     def names(self, path: str) -> list[str]:
@@ -196,6 +191,19 @@ class _Trail:
     def close(self) -> None:
         for fd in self._open:
             os.close(fd)
+
+
+def _target(directory: Directory, path: str) -> str | None:
+    """Where the link at `path` leads, which closes its directory; None where there is none."""
+    name = os.path.basename(path)
+    with ExitStack() as stack:
+        stack.push(directory.__exit__)
+        found = directory.status(name)
+        if found is None or not stat.S_ISLNK(found.st_mode):
+            stack.pop_all()
+            return None
+        _check_link(found, path)
+        return os.path.join(directory.path, os.readlink(name, dir_fd=directory.fd))
 
 
 def _readable(place: int) -> int:
