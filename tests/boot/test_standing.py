@@ -182,6 +182,8 @@ def test_a_service_that_names_another_instance_is_believed_and_told(world: World
     done = world.machine.run(world.service)
     assert (done.status, done.report["instance_id"]) == (0, FIRST)
     assert "firmware-disagrees" in {warning["reason"] for warning in done.report["warnings"]}
+    assert [key["reason"] for key in done.report["host_keys"]] == [None]
+    assert "REPLACED" not in done.err
     before = world.machine.snapshot()
     was_asked, done = asked(world)
     assert not was_asked

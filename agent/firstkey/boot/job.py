@@ -246,7 +246,7 @@ class Job:
         )
         with self._timeline.phase("launch keys"):
             results = installation.install(names, keys)
-        self._books.save(installation.ledger)
+        self._books.ledger = installation.ledger
         self._warnings += installation.warnings
         self._unread = frozenset(installation.unread)
         return results
