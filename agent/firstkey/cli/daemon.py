@@ -37,7 +37,8 @@ signals:
 
 def main(argv: Sequence[str]) -> int:
     """Supervise the job until it is done; returns the exit status."""
-    args = common.parsed(argv, _parser, flags=("--detach",), others=("pid_file",))
+    # The unit's way is the plain one; detaching has a default that argparse knows.
+    args = common.parsed(argv, _parser, others=("detach", "pid_file"))
     say = common.voice(args)
     if not args.detach:
         return _supervise(args, say)
