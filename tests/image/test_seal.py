@@ -260,3 +260,21 @@ def test_publisher_is_written_where_people_and_programs_look(sapling: Sapling) -
     assert os.readlink(sapling.path("/etc/os-release")) == "../usr/lib/os-release"
     assert "\nIMAGE_ID=example-ltd.\nIMAGE_VERSION=" in sapling.path("/usr/lib/os-release").read_text()
     assert "Example Ltd." in sapling.path("/etc/motd.d/50-image-info").read_text()
+
+
+@pytest.mark.root
+def test_selinux_labels_stay(sapling: Sapling) -> None:
+    """A rewritten file keeps its label, a new one has that of its neighbours: SELinux stays at peace."""
+
+    def label(path: str) -> bytes:
+        return os.getxattr(sapling.path(path), "security.selinux")
+
+    sapling.file("/etc/shadow", "root:$6$salt$hash:1::::::\n", mode=0o640)
+    sapling.file("/etc/ssh/sshd_config", "Include /etc/ssh/sshd_config.d/*.conf\nPermitRootLogin yes\n")
+    sapling.file("/etc/ssh/sshd_config.d/50-a.conf", "X11Forwarding no\n")
+    os.setxattr(sapling.path("/etc/shadow"), "security.selinux", b"system_u:object_r:shadow_t:s0\0")
+    for path in ("/etc/ssh/sshd_config.d", "/etc/ssh/sshd_config.d/50-a.conf"):
+        os.setxattr(sapling.path(path), "security.selinux", b"system_u:object_r:etc_t:s0\0")
+    assert seal(sapling, "--rule", "root-password", "--rule", "root-password-login").status == 0
+    assert label("/etc/shadow") == b"system_u:object_r:shadow_t:s0\0"
+    assert label("/etc/ssh/sshd_config.d/00-firstkey.conf") == b"system_u:object_r:etc_t:s0\0"

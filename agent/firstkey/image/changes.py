@@ -170,11 +170,10 @@ def located(image: Image, path: str) -> Iterator[tuple[Directory, str]]:
 def put(directory: Directory, name: str, content: bytes, old: File | None, *, mode: int) -> None:
     """Replace the file in one instant; owner, mode, attributes and SELinux label stay what they were.
 
-    A new file takes the label of its directory's first file, since the image's policy cannot be asked here.
+    A new file takes the label of one beside it, since the image's own policy cannot be asked here.
     """
     if old is None:
-        sibling = next((erase.label(directory, other) for other in directory.names()), None)
-        looks = Looks(mode, label=sibling)
+        looks = Looks(mode, label=erase.label_for_new(directory))
     else:
         owner = (old.uid, old.gid) if os.geteuid() == 0 else None
         looks = Looks(old.mode, owner, erase.label(directory, name), directory.attributes(name))

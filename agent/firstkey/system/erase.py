@@ -23,10 +23,21 @@ _LABEL = "security.selinux"
 
 def label(directory: Directory, name: str) -> str | None:
     """The SELinux label of `name`, for what takes its place: an image's policy may not be at work here."""
-    with suppress(OSError, FirstkeyError):
-        path = f"/proc/self/fd/{directory.fd}/{directory.join(name).rpartition('/')[2]}"
+    directory.join(name)
+    with suppress(OSError):
+        path = f"/proc/self/fd/{directory.fd}/{name}"
         return os.getxattr(path, _LABEL, follow_symlinks=False).rstrip(b"\0").decode()
     return None
+
+
+def label_for_new(directory: Directory) -> str | None:
+    """The label for a new file: that of a file beside it, or the directory's, as the kernel would give it."""
+    for name in directory.names():
+        found = directory.status(name)
+        beside = label(directory, name) if found and stat.S_ISREG(found.st_mode) else None
+        if beside:
+            return beside
+    return label(directory, "")
 
 
 def link(directory: Directory, name: str, target: str) -> None:
