@@ -1,7 +1,8 @@
-"""Write a manual page or a shell's completions: python3 -BIS packaging/generate.py NAME.
+"""Write a manual page, a shell's completions or a page of reference: python3 -BIS packaging/generate.py NAME.
 
-NAME is firstkey.8, firstkey.conf.5, bash, zsh or fish. All come from what the program itself knows (its
-option parsers, settings and reason codes), so they can neither lack an option nor tell of one that is gone.
+NAME is firstkey.8, firstkey.conf.5, bash, zsh, fish or reference-WHAT.md of docs/. All come from what the
+program itself knows (its option parsers, settings, reason codes and events), so they can neither lack an
+option nor tell of one that is gone.
 The standard library is all that is needed: shtab would be one more thing to build with that RHEL and Amazon
 Linux do not have, and it does not know every shell.
 """
@@ -14,7 +15,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "agent")]
 
-from generator import completions, manual  # noqa: E402 - the path comes first
+from generator import completions, manual, reference  # noqa: E402 - the path comes first
 
 DOCUMENTS = {
     "firstkey.8": manual.firstkey,
@@ -22,6 +23,9 @@ DOCUMENTS = {
     "bash": completions.bash,
     "zsh": completions.zsh,
     "fish": completions.fish,
+    "reference-reasons.md": reference.reason_codes,
+    "reference-events.md": reference.event_list,
+    "reference-configuration.md": reference.configuration,
 }
 
 

@@ -132,16 +132,18 @@ def _reasons() -> Iterator[str]:
 # --- the settings ---------------------------------------------------------------------------------
 
 
-class _Explained(NamedTuple):
+class Explained(NamedTuple):
+    """A setting, and the comment above it in the file that the package installs."""
+
     setting: Setting
     text: str
 
 
 def _settings() -> Iterator[str]:
     """By section; the prose is that of the commented file that the package installs."""
-    sections: dict[str, list[_Explained]] = {}
-    for explained in _explained():
-        sections.setdefault(explained.setting.section, []).append(explained)
+    sections: dict[str, list[Explained]] = {}
+    for member in explained():
+        sections.setdefault(member.setting.section, []).append(member)
     for section, members in sections.items():
         yield f".Ss Section {'User NAME' if section == 'User' else section}"
         yield ".Bl -tag -width Ds"
@@ -152,7 +154,7 @@ def _settings() -> Iterator[str]:
         yield ".El"
 
 
-def _explained() -> Iterator[_Explained]:
+def explained() -> Iterator[Explained]:
     """Each setting with the comment above it in firstkey.conf (tests/test_settings.py compares the two)."""
     with open(os.path.join(PACKAGING, "firstkey.conf"), encoding="utf-8") as file:
         text = file.read()
@@ -160,4 +162,4 @@ def _explained() -> Iterator[_Explained]:
         found = re.search(rf"((?:^# .*\n)+)#{setting.key}=", text, re.MULTILINE)
         if not found:
             raise ValueError(f"firstkey.conf has no comment above {setting.key}=")
-        yield _Explained(setting, re.sub(r"(?m)^# ", "", found[1]))
+        yield Explained(setting, re.sub(r"(?m)^# ", "", found[1]))
