@@ -152,7 +152,8 @@ def _machine() -> str:
     load = os.getloadavg()[0]
     return (
         f"{os.cpu_count()} processors ({model}), Linux {platform.release()}, Debian {bootlab.SUITE} "
-        f"with Python {_inside_version()}; {time.strftime('%Y-%m-%d', time.gmtime())}, load {load:.1f} at the end"
+        f"with Python {_inside_version()}; {time.strftime('%Y-%m-%d', time.gmtime())}, "
+        f"load {load:.1f} at the end"
     )
 
 

@@ -192,7 +192,7 @@ class Machine:
         return self.process.poll() is not None
 
     def control_group(self) -> Path | None:
-        """Where the host sees the machine's control groups (systemd's own hierarchy); None before there are."""
+        """Where the host sees the machine's control groups (systemd's own); None before there are."""
         with suppress(OSError):
             for line in Path(f"/proc/{self._init()}/cgroup").read_text().splitlines():
                 _, controllers, path = line.split(":", 2)
