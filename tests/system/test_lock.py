@@ -103,7 +103,8 @@ def test_a_child_of_the_holder_does_not_keep_it(
     holder.send_signal(number)
     holder.wait(processes.PATIENCE)
     try:
-        assert processes.state(child) == "T"
+        # The kernel may wake what was stopped when nobody is left to do so (setpgid(2)); it is there still.
+        assert processes.state(child) in {"T", "R", "S"}
         with lock.held(tree, seconds=5):
             pass
     finally:
