@@ -97,8 +97,8 @@ def _ratios(figures: Figures) -> str:
     own = figures.added("firstkey")
     script, cloud = figures.added("script"), figures.added("cloud-init")
     return (
-        f"What firstkey adds is {own / script:.2f} times what the script adds, and {own / cloud:.2f} times what "
-        "cloud-init adds. Behind each median, in brackets, are the quartiles.\n"
+        f"What firstkey adds is {own / script:.2f} times what the script adds, and {own / cloud:.2f} times "
+        "what cloud-init adds. Behind each median, in brackets, are the quartiles.\n"
     )
 
 

@@ -2,8 +2,9 @@
 
 It guesses character sets, encodes international names, speaks TLS and inflates: that is a third of its
 modules and of the time that loading it takes, at every boot. The metadata service is at a literal address,
-speaks plain HTTP, and its answers are taken as bytes. So while `requests` is loaded, those modules are absent, or
-where it insists on one, a stand-in has the name; afterwards whoever imports them gets the real ones.
+speaks plain HTTP, and its answers are taken as bytes. So while `requests` is loaded, those modules are
+absent, or where it insists on one, a stand-in has the name; afterwards whoever imports them gets the real
+ones.
 """
 
 from __future__ import annotations
