@@ -42,7 +42,8 @@ RULE = Rule(
         "A random seed that is saved for the next boot is the same on every instance of the image, and so "
         "is what is made of it before the kernel has gathered more. systemd's credential secret, which "
         "encrypts credentials for one machine, is such a secret as well. seal removes them; each instance "
-        "makes its own."
+        "makes its own. On the running system, systemd saves a new seed when the system stops, which it "
+        "does not count as random by itself."
     ),
     check=leftovers.checker(*PLACES),
     remedy=leftovers.remover(*PLACES),

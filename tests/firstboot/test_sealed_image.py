@@ -1,0 +1,96 @@
+"""An image that was used, sealed, and started as somebody else's instance: a first login, and nothing old."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scene import Scene
+
+from firstkey.boot import sealed
+
+pytestmark = [pytest.mark.root, pytest.mark.boot]
+
+BUILDER, BUYER = "i-00000000000000001", "i-00000000000000002"
+MARK = "TYPED-BY-THE-BUILDER"
+
+
+def firstkey(root: Path, command: str, *options: str) -> dict[str, Any]:
+    """What the host's firstkey says of the disk."""
+    argv = [sys.executable, "-m", "firstkey", command, "--root", str(root), "--json", *options]
+    done = subprocess.run(argv, capture_output=True, check=False, text=True, timeout=300)
+    assert "Traceback" not in done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def unfit(audit: dict[str, Any]) -> set[str]:
+    """The rules that find something worse than a note."""
+    return {rule["id"] for rule in audit["rules"] if not rule["fit"]}
+
+
+def use(scene: Scene, *, live: bool) -> dict[str, str]:
+    """Build on an instance: log in, type, leave things behind. Returns its host keys and machine-id."""
+    scene.cloud.offer(scene.line, instance=BUILDER)
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login(on=machine).status == 0
+        machine.wait_until_booted()
+        machine.inside("sh", "-c", f"echo {MARK} > /root/.bash_history; echo root:{MARK} | chpasswd")
+        machine.inside("sh", "-c", f"mkdir -p /home/old; echo {MARK} > /home/old/.zsh_history")
+        machine.inside("sh", "-c", f"echo {MARK} > /var/tmp/build")
+        old = {**scene.host_keys(), "machine-id": machine_id(scene)}
+        if live:
+            machine.inside("firstkey", "seal", "--yes")
+        machine.shut_down()
+    return old
+
+
+def machine_id(scene: Scene) -> str:
+    """The disk's machine-id."""
+    return scene.disk.path("/etc/machine-id").read_text().strip()
+
+
+def start_as_the_buyers(scene: Scene, old: dict[str, str]) -> None:
+    """The buyer's first login works and is to new host keys; the builder is nobody here."""
+    scene.cloud.offer(scene.new_key("buyer"), instance=BUYER)
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login(key="buyer", on=machine).status == 0
+        assert scene.login(key="launch").is_refused
+        assert machine.wait_until_booted() == "running"
+        new = {**scene.host_keys(), "machine-id": machine_id(scene)}
+        machine.shut_down()
+    assert set(new) == set(old)
+    assert not set(new.values()) & set(old.values())
+    grep = ["grep", "-rlaE", f"{MARK}|{BUILDER}", str(scene.disk.path("/"))]
+    assert subprocess.run(grep, capture_output=True, check=False, text=True).stdout == ""
+
+
+def test_an_image_that_is_sealed_from_outside(scene: Scene) -> None:
+    """Audit finds what the builder left, seal takes it out, and the image is fit to share."""
+    old = use(scene, live=False)
+    root = scene.disk.path("/")
+    assert unfit(firstkey(root, "audit")) >= {
+        "root-password", "host-keys", "authorized-keys", "histories",
+        "machine-id", "firstkey-state", "temporary-files",
+    }  # fmt: skip
+    report = firstkey(root, "seal")
+    assert [step for step in report["steps"] if step["result"] != "done"] == []
+    assert unfit(report["audit"]) == set()
+    assert scene.host_keys() == {}
+    assert machine_id(scene) == "uninitialized"
+    assert not scene.disk.path("/var/lib/firstkey/ledger.json").exists()
+    assert scene.disk.path(sealed.PATH).exists()
+    start_as_the_buyers(scene, old)
+
+
+def test_an_image_that_seals_itself(scene: Scene) -> None:
+    """Seal is the last thing that is run on the instance; only what stopping it writes is new."""
+    old = use(scene, live=True)
+    assert unfit(firstkey(scene.disk.path("/"), "audit")) <= {"logs", "login-records"}
+    start_as_the_buyers(scene, old)
