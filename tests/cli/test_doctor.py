@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from machine import Machine, fingerprint, new_key
+from machine import AGENT, Machine, fingerprint, new_key
 
 
 @pytest.fixture
@@ -57,6 +65,38 @@ def test_an_obstacle_has_path_reason_and_remedy(image: Machine) -> None:
         "detail": obstacle["detail"],
         "remedy": "chmod go-w /home/admin/.ssh",
     }
+
+
+@pytest.mark.sshd
+def test_a_terminal_gets_lines_of_its_width(image: Machine) -> None:
+    """No line is wider, but for commands, which are there to be copied; a pipe gets each finding whole."""
+    image.path("/home/admin/.ssh").chmod(0o777)
+    primary, secondary = pty.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 60, 0, 0))
+    argv = [sys.executable, "-m", "firstkey", "doctor", "--root", str(image.root), *key_of(image)]
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), "HOME": "/nonexistent"}
+    with subprocess.Popen(argv, stdout=secondary, stderr=secondary, env=environment) as process:
+        os.close(secondary)
+        said = b""
+        with suppress(OSError):  # EIO: everybody who had the other end is gone
+            while part := os.read(primary, 4096):
+                said += part
+    os.close(primary)
+    assert process.returncode == 1
+    lines = said.decode().replace("\r", "").splitlines()
+    whole = image.firstkey("doctor", *key_of(image)).out
+    assert " ".join(said.decode().split()) == " ".join(whole.split())
+    assert max(len(line) for line in lines if "/" not in line) <= 60
+    assert max(map(len, whole.splitlines())) > 100
+
+
+@pytest.mark.sshd
+def test_switched_off_is_worth_a_note(image: Machine) -> None:
+    """It keeps nobody out today, and explains why nothing comes in by itself."""
+    image.write("/etc/firstkey/disabled", "")
+    done = image.firstkey("doctor", *key_of(image))
+    assert done.status == 0
+    assert "(disabled)" in done.out
 
 
 @pytest.mark.sshd

@@ -67,3 +67,7 @@ def test_only_an_sshd_with_the_library_asks(tmp_path: Path) -> None:
         (tmp_path / "etc/hosts.deny").write_text("ALL: ALL\n")
         assert wrappers.are_asked(tree, "/sshd")
         assert not wrappers.are_asked(tree, "/other")
+        session = tmp_path / "usr/lib/openssh/sshd-session"
+        session.parent.mkdir(parents=True)
+        session.write_bytes(b"\x7fELF\0libwrap.so.0\0")
+        assert wrappers.are_asked(tree, "/other")

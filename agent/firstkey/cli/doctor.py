@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from firstkey.ssh.patterns import Client
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from firstkey.boot.site import Site
     from firstkey.login.case import LaunchKey
@@ -42,6 +43,7 @@ VERDICTS = {
     BLOCKED: "ssh{port} {user}@HERE does NOT work",
     UNSURE: "ssh{port} {user}@HERE: nothing is known to be in the way, but not everything could be seen",
 }
+REMEDY = "     What to do: "
 MARKS = {OK: "  ok", OBSTACLE: "  !!", UNKNOWN: "  ??"}
 
 
@@ -52,13 +54,14 @@ def main(argv: Sequence[str]) -> int:
     with common.opened(args, common.voice(args)) as site:
         key = _named(args.key) if args.key else None
         sources = launch_key.Sources(site, named=key, ask=lambda: _ask(site, args.wait))
-        doctor = Doctor(site, sources, client=client, probing=not args.no_probe)
+        off = common.switched_off(site)
+        doctor = Doctor(site, sources, client=client, probing=not args.no_probe, off=off)
         diagnoses = [doctor.examine(name) for name in site.config.keys.users]
     verdict = _verdict(diagnoses)
     if args.json:
         print(json.dumps(_as_json(diagnoses, verdict), indent=1))
     else:
-        print("\n".join(_lines(diagnoses, verbose=args.verbose)))
+        print("\n".join(_wrapped(_lines(diagnoses, verbose=args.verbose))))
     return 0 if verdict == OPEN else 1
 
 
@@ -145,6 +148,21 @@ def _lines(diagnoses: Sequence[Diagnosis], *, verbose: bool) -> Iterator[str]:
     yield OUT_OF_SCOPE
 
 
+def _wrapped(lines: Iterable[str]) -> Iterator[str]:
+    """For a terminal, lines no longer than it is wide; commands stay whole, to be copied."""
+    import textwrap
+
+    width = os.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for line in lines:
+        if not width or len(line) <= width or line.startswith(REMEDY):
+            yield line
+        else:
+            indent = " " * 5
+            yield from textwrap.wrap(
+                line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+
+
 def _finding(finding: Finding, *, verbose: bool) -> Iterator[str]:
     if finding.status == OK and not (finding.reason or verbose):
         return
@@ -153,4 +171,4 @@ def _finding(finding: Finding, *, verbose: bool) -> Iterator[str]:
     where = f"{visibly(finding.path)}: " if finding.path else ""
     yield f"{mark} {where}{visibly(finding.detail)}{code}"
     if finding.remedy:
-        yield f"     What to do: {visibly(finding.remedy)}"
+        yield f"{REMEDY}{visibly(finding.remedy)}"

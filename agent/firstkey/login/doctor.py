@@ -76,10 +76,13 @@ class Diagnosis(NamedTuple):
 
 
 class Doctor:
-    """Examines users of one system. `probing`: the running sshd is asked too, over loopback."""
+    """Examines users of one system. `probing`: the running sshd is asked too. `off`: why firstkey is off."""
 
-    def __init__(self, site: Site, sources: Sources, *, client: Client | None, probing: bool) -> None:
+    def __init__(
+        self, site: Site, sources: Sources, *, client: Client | None, probing: bool, off: str | None = None
+    ) -> None:
         self._site = site
+        self._off = off
         self._sources = sources
         self._client = client
         self._probing = probing
@@ -91,7 +94,7 @@ class Doctor:
         if self._arrival is None:
             self._arrival = arrival.examine(self._site, meaning, self._client)
         sought = self._sources.of(name)
-        before = (*self._arrival.findings, *sought.findings)
+        before = (*self._arrival.findings, *sought.findings, *self._switched_off())
         account = self._site.accounts.find(name)
         if account is None:
             return self._diagnosis(name, None, (*before, _no_such_user(name)))
@@ -103,6 +106,12 @@ class Doctor:
         if not cases:
             return self._diagnosis(name, None, (*before, *self._without_key(account, meaning, now)))
         return self._best([self._of_key(case, before) for case in cases])
+
+    def _switched_off(self) -> list[Finding]:
+        """No key of a new instance comes by itself then, which is worth knowing before the rest."""
+        if self._off is None:
+            return []
+        return [note("firstkey", reasons.DISABLED, f"firstkey is switched off: {self._off}")]
 
     def _of_key(self, case: Case, before: Sequence[Finding]) -> Diagnosis:
         case = case._replace(key=_recovered(case))

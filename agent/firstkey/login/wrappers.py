@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ALLOW, DENY = "/etc/hosts.allow", "/etc/hosts.deny"
 LIMIT = 1024 * 1024
 PROGRAM_LIMIT = 64 * 1024 * 1024
+SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")
+"""From OpenSSH 9.8 on, it is another program that deals with a connection."""
 _FIELDS = re.compile(r":(?![^\[]*\])")  # not the colons of an IPv6 address in brackets
 _WORDS = re.compile(r"[\s,]+")
 
@@ -56,7 +58,9 @@ def are_asked(tree: Tree, program: str) -> bool:
     """Whether sshd has the library that reads the two files, and there is anything to read."""
     if not any(_rules(tree, DENY, lets=False)):
         return False
-    return b"libwrap.so" in (tree.read(program, limit=PROGRAM_LIMIT) or b"")
+    return any(
+        b"libwrap.so" in (tree.read(path, limit=PROGRAM_LIMIT) or b"") for path in (program, *SESSIONS)
+    )
 
 
 def _rules(tree: Tree, path: str, *, lets: bool) -> Iterator[_Rule]:
