@@ -135,7 +135,7 @@ def _by_hand(figures: Figures) -> Iterator[Sequence[str]]:
             f"`{name}`",
             f"{1000 * median(values):.0f}",
             f"{low} to {high}",
-            f"{ratio:.1f} × `{other}`" if other else "",
+            f"{ratio:.1f} times `{other}`" if other else "",
         ]
 
 

@@ -11,7 +11,7 @@ from netlab import run
 from rootfs import inside
 
 PACKAGES = ("curl", "strace", "time", "cloud-init")
-"""What the images have beside a minimal system with SSH and Python; cloud-init stays in its own image only."""
+"""What the images have beside a minimal system with SSH and Python; cloud-init only in its own."""
 
 SCRIPT = """\
 #!/bin/sh

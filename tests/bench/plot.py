@@ -17,8 +17,10 @@ def plot(figures: Figures) -> str:
     limit = _limit(figures)
     height = TOP + ROW * len(figures.peers) + BOTTOM
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        'font-family="sans-serif" font-size="14">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            'font-family="sans-serif" font-size="14">'
+        ),
         "<title>First boots: seconds until port 22 answers, and until the launch key lets in</title>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         *_axis(limit, height),

@@ -88,7 +88,8 @@ def _boots(bench: Bench, images: dict[str, Image], boots: int) -> dict[str, list
             first, later = bench.boots(image)
             taken[name].append((first, later))
             _say(
-                f"{turn + 1:3} {name:12} {first.port:.2f} {first.login:.2f}, later {later.port:.2f} {later.login:.2f}"
+                f"{turn + 1:3} {name:12} {first.port:.2f} {first.login:.2f}, "
+                f"later {later.port:.2f} {later.login:.2f}"
             )
     return taken
 

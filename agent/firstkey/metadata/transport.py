@@ -7,8 +7,15 @@ target of a redirect and inflates its body even where it must not follow it.
 
 from __future__ import annotations
 
+import http.client
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import HTTPError
 
 from firstkey import __version__, reasons
 from firstkey.errors import FirstkeyError
@@ -22,17 +29,7 @@ from firstkey.metadata.endpoint import (
     TooMuch,
     connect,
 )
-from firstkey.metadata.lean import lean
 from firstkey.metadata.values import NoAnswer, Retriable
-
-with lean():
-    import http.client
-
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3.connection import HTTPConnection
-    from urllib3.connectionpool import HTTPConnectionPool
-    from urllib3.exceptions import HTTPError
 
 HEADERS = {
     "User-Agent": f"firstkey/{__version__}",
