@@ -100,6 +100,7 @@ def test_a_child_of_the_holder_does_not_keep_it(
     """A child that hangs on a dead disk for ever may not keep every later firstkey from its work."""
     child = child_of(holder)
     os.kill(child, signal.SIGSTOP)
+    processes.wait_for(lambda: processes.state(child) == "T", "the child's standstill")
     holder.send_signal(number)
     holder.wait(processes.PATIENCE)
     try:

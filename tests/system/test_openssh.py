@@ -275,16 +275,20 @@ def test_a_program_that_hangs_is_given_up(
     assert found.reason is reasons.TIMED_OUT
 
 
-def test_nothing_is_left_of_a_question(root: Path, tree: Tree) -> None:
+def test_nothing_is_left_of_a_question(
+    root: Path, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither scratch directories nor descriptors, whether it ends well or badly."""
-    place = next(place for place in scratch.PLACES if os.access(place, os.W_OK))
-    before = {name for name in os.listdir(place) if "firstkey" in name}, os.listdir("/proc/self/fd")
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(scratch, "PLACES", (str(place),))
+    before = os.listdir("/proc/self/fd")
     write(root, "PermitRootLogin no\n")
     meaning(tree)
     write(root, "Nonsense\n")
     refused(tree)
-    after = {name for name in os.listdir(place) if "firstkey" in name}, os.listdir("/proc/self/fd")
-    assert after == before
+    assert os.listdir(place) == []
+    assert os.listdir("/proc/self/fd") == before
 
 
 # --- keys -----------------------------------------------------------------------------------------

@@ -59,6 +59,24 @@ def test_a_place_where_others_can_exchange_names_is_passed_over(
     assert os.listdir(place) == []
 
 
+def test_what_a_killed_firstkey_left_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Old ones that nobody holds; not one that is at work, is new, or is somebody else's business."""
+    place = tmp_path / "place"
+    place.mkdir()
+    monkeypatch.setattr(scratch, "PLACES", (str(place),))
+    names = [".firstkey-scratch.00000000", ".firstkey-scratch.11111111", ".firstkey-lock.22222222"]
+    for name in names:
+        (place / name).mkdir()
+        (place / name / "host_key").write_bytes(b"x")
+    for name in (names[0], names[2]):
+        os.utime(place / name, (0, 0))
+    with scratch.directory() as at_work:
+        os.utime(at_work.on_host, (0, 0))
+        with scratch.directory():
+            assert Path(at_work.on_host).exists()
+    assert sorted(os.listdir(place)) == sorted(names[1:])
+
+
 @pytest.mark.root
 def test_a_strangers_place_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its owner could exchange what is made there, sticky bit or not."""

@@ -99,12 +99,11 @@ class Accounts:
         return bool(lists) and alone and bool(primary or members)
 
     def _group_from_nss(self, number: int) -> str | None:
-        import grp
-
-        try:
-            return grp.getgrgid(number).gr_name if self._tree.is_running_system else None
-        except KeyError:
+        if not self._tree.is_running_system:
             return None
+        said = worker.ask(lambda: json.dumps(_group(number)).encode(), seconds=NSS_SECONDS)
+        found: str | None = json.loads(said or b"null")
+        return found
 
     def _listed(self) -> Iterator[Account]:
         for name, _, uid, gid, _, home, shell in self._lines("/etc/passwd", 7):
@@ -143,6 +142,15 @@ def _entry(name: str) -> Account | None:
     if not (entry.pw_dir.startswith("/") and all(map(_is_id, numbers))):
         return None
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, entry.pw_dir, entry.pw_shell or "/bin/sh")
+
+
+def _group(number: int) -> str | None:
+    import grp
+
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return None
 
 
 def _groups_from_nss(account: Account) -> list[int]:
