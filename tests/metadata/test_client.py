@@ -264,6 +264,18 @@ def test_a_kept_token_that_is_not_good_any_more_is_replaced() -> None:
         assert client.ask(deadline=None).version == 2
 
 
+def test_a_token_that_was_rejected_is_not_shown_again() -> None:
+    """Where no new one is given in its place, later questions go without."""
+    with service() as running:
+        client = Client(Settings(endpoints=(running.url,)))
+        client.ask(deadline=None)
+        running.inject(Fault.parse("status=401,first=1"), Fault.parse(f"status=404,path={TOKEN_PATH}"))
+        assert client.ask(deadline=None).version == 1
+        before = len(running.requests)
+        assert client.ask(deadline=None).version == 1
+        assert not any(request.had_token for request in running.requests[before:])
+
+
 @pytest.mark.parametrize("ttl, age, renewed", [(21600, 20000, False), (21600, 20530, True), (60, 51, True)])
 def test_a_token_is_renewed_before_it_expires(ttl: int, age: float, renewed: bool) -> None:
     """With some time to spare; until then it is used again."""
@@ -309,6 +321,21 @@ def test_switched_off_where_the_token_request_is_answered_with_404() -> None:
     """As an older service does it."""
     with service(f"status=404,path={TOKEN_PATH}", "status=403,path=/latest/meta-data") as running:
         assert ask(running.url).code == "imds-disabled"
+
+
+@pytest.mark.parametrize("path", [INDEX, f"{INDEX}0/"])
+def test_403_without_a_token_in_the_middle_is_not_switched_off(path: str) -> None:
+    """The instance-id was told, so the service is there; it is asked again."""
+    with service(f"status=403,path={path}", tokens="absent") as running:
+        outcome = ask(running.url, wait=0.3)
+    assert (outcome.code, type(outcome.error)) == ("imds-error", Unreachable)
+
+
+def test_403_where_the_token_did_not_arrive_is_not_switched_off() -> None:
+    """A service that is switched off answers the token request as well."""
+    with service("token-silence", f"status=403,path={INSTANCE_ID}") as running:
+        outcome = ask(running.url, wait=0.6, request_timeout=0.2)
+    assert (outcome.code, type(outcome.error)) == ("imds-error", Unreachable)
 
 
 def test_switched_off_since_the_token_was_given() -> None:
