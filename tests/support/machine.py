@@ -99,13 +99,18 @@ class Machine:
         }
 
     def firstkey(
-        self, *argv: str, service: Emulator | None = None, timeout: float = 60, **environ: str
+        self,
+        *argv: str,
+        service: Emulator | None = None,
+        timeout: float = 60,
+        prefix: tuple[str, ...] = (),
+        **environ: str,
     ) -> Run:
-        """Run the command on this tree."""
+        """Run the command on this tree, with `prefix` before it."""
         command, *options = argv
         where = ["--root", str(self.root), *(["--imds", service.url] if service else [])]
         done = subprocess.run(
-            [sys.executable, "-m", "firstkey", command, *where, *options],
+            [*prefix, sys.executable, "-m", "firstkey", command, *where, *options],
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -66,9 +66,11 @@ class Making:
 
     def __enter__(self) -> Making:  # noqa: PYI034 - Self came with Python 3.11
         self._deadline = time.monotonic() + command.SECONDS
-        making = [] if self._site.dry_run else [action for action in self.actions if action.makes_a_key]
+        if self._site.dry_run:
+            return self
+        self._sweep()
         try:
-            for number, action in enumerate(making):
+            for number, action in enumerate(filter(_makes_a_key, self.actions)):
                 self._start(action, f"key{number}")
         except BaseException:
             self.__exit__()
@@ -146,11 +148,17 @@ class Making:
             return
         self._started.append(_Started(action, name, process))
 
+    def _sweep(self) -> None:
+        """Remove the workshop of a run that was killed: there are private keys in it."""
+        run = self._site.tree.open(RUN_DIRECTORY)
+        if run:
+            with run:
+                run.remove_stale()
+
     def _in_workshop(self) -> Directory:
         """The private directory in which keys are made."""
         if self._workshop is None:
             run = self._site.tree.ensure(RUN_DIRECTORY, mode=0o755)
-            run.remove_stale()
             name = run.temporary_name("hostkeys")
             self._workshop = run, run.make(name, Looks(0o700)), name
         return self._workshop[1]
@@ -183,6 +191,10 @@ class Making:
                 self.asides[action.file] = aside
         elif action.keeps_the_key:
             host_key_files.amend(self._site, action)
+
+
+def _makes_a_key(action: Action) -> bool:
+    return action.makes_a_key
 
 
 def _check_judge(action: Action, private: bytes, key: PublicKey) -> None:

@@ -30,7 +30,7 @@ but nobody writes it like that who has nothing to hide.
 """
 _ONE_WORD = re.compile(rb'(?:"([^"\\]+)"|([^\s"\'\\#]+))\s*(?:#.*)?')
 _WORD = re.compile(rb'"([^"\\]*)"|([^\s"\'\\#]+)')
-_OPENS_SOMETHING = (b"hostcertificate", b"hostkeyagent", b"securitykeyprovider")
+_OPENS_SOMETHING = (b"hostcertificate", b"securitykeyprovider")
 
 
 class Copy(NamedTuple):
@@ -77,6 +77,9 @@ class _Copying:
             return f"Include {' '.join(copies)}".encode() if copies else b""
         if keyword in (b"hostkey", b"hostdsakey"):
             return f'HostKey "{self._stand_in(rest, place)}"'.encode()
+        if keyword == b"hostkeyagent" and _words(rest) != ["none"]:
+            # That there is one matters; the image's own socket is not this machine's to connect to.
+            return f'HostKeyAgent "{self._where}/absent.agent"'.encode()
         return b"" if keyword in _OPENS_SOMETHING else line
 
     def _stand_in(self, rest: bytes, place: str) -> str:

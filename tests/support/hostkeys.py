@@ -1,0 +1,88 @@
+"""Host keys on a machine, judged with OpenSSH's own programs, and ssh-keygen in every mood."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from machine import Machine, Run
+
+KINDS = ("rsa", "ecdsa", "ed25519")
+QUICK = ("ecdsa", "ed25519")  # an RSA key takes its time
+
+
+def private(machine: Machine, kind: str = "ed25519") -> Path:
+    """The private half's file."""
+    return machine.path(f"/etc/ssh/ssh_host_{kind}_key")
+
+
+def public(file: Path) -> Path:
+    """The public half beside it."""
+    return file.with_name(f"{file.name}.pub")
+
+
+def ask_for(machine: Machine, *files: str, more: str = "") -> None:
+    """Let sshd_config name these host keys."""
+    machine.write("/etc/ssh/sshd_config", "".join(f"HostKey {file}\n" for file in files) + more)
+
+
+def be_quick(machine: Machine) -> None:
+    """Leave the RSA key out, where the type is not what the test is about."""
+    ask_for(machine, *(f"/etc/ssh/ssh_host_{kind}_key" for kind in QUICK))
+
+
+def generate(file: Path, kind: str = "ed25519", *more: str, passphrase: str = "") -> Path:
+    """A key pair of somebody else's."""
+    argv = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, *more, "-f", str(file)]
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=60)
+    return file
+
+
+def matches(file: Path) -> bool:
+    """Whether the two halves belong together, by ssh-keygen's own judgement."""
+    derived = subprocess.run(["ssh-keygen", "-y", "-f", file], capture_output=True, text=True, check=True)
+    return derived.stdout.split()[:2] == public(file).read_text().split()[:2]
+
+
+def host_keys(machine: Machine, *, path: str = "", prefix: tuple[str, ...] = ()) -> Run:
+    """`firstkey host-keys --json`, with programs out of `path`."""
+    return machine.firstkey("host-keys", "--json", prefix=prefix, PATH=path or os.environ["PATH"])
+
+
+def result(done: Run, kind: str = "ed25519") -> dict[str, Any]:
+    """The report's word on the key of that type."""
+    found: dict[str, Any] = next(key for key in done.report["host_keys"] if key["type"] == kind)
+    return found
+
+
+def results(done: Run) -> dict[str, str]:
+    """What became of each type."""
+    return {key["type"]: key["result"] for key in done.report["host_keys"]}
+
+
+def asides(file: Path) -> list[bytes]:
+    """What was set aside of a file."""
+    return [path.read_bytes() for path in sorted(file.parent.glob(f"{file.name}.broken.*"))]
+
+
+def fake_keygen(directory: Path, script: str) -> str:
+    """A PATH in which ssh-keygen is this shell script; `$real` is the real one."""
+    directory.mkdir(exist_ok=True)
+    program = directory / "ssh-keygen"
+    program.write_text(f"#!/bin/sh\nreal=/usr/bin/ssh-keygen\n{script}\n")
+    program.chmod(0o755)
+    return f"{directory}:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def refused_by_sshd(machine: Machine, files: Sequence[str]) -> str:
+    """What `sshd -t` has to say against a configuration with these host keys; nothing if it would start."""
+    config = machine.path("/etc/ssh/for-sshd-t")
+    config.write_text("".join(f"HostKey {machine.root}{file}\n" for file in files))
+    done = subprocess.run(
+        ["sshd", "-t", "-f", config], capture_output=True, text=True, check=False, timeout=60
+    )
+    config.unlink()
+    return done.stderr if done.returncode == 0 else f"{done.stderr} (exit status {done.returncode})"
