@@ -322,3 +322,37 @@ def test_links_lead_nowhere_outside(clean: Sapling, tmp_path: Path) -> None:
     clean.link("/etc/shadow", str(outside))
     done = audit(clean, "--json", "--rule", "root-password")
     assert done.rule("root-password")["findings"] == []
+
+
+@pytest.mark.root
+def test_what_is_mounted_from_elsewhere_is_left_out_and_named(clean: Sapling, tmp_path: Path) -> None:
+    """Memory and the kernel's own are no part of an image; another disk of it is."""
+    clean.directory("/mnt/memory")
+    clean.directory("/proc")
+    clean.directory("/home/admin/disk")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / ".bash_history").write_text("ls\n")
+    root = clean.root
+    mounting = (
+        f"mount -t tmpfs none {root}/mnt/memory && echo ls > {root}/mnt/memory/.bash_history"
+        f" && mount -t proc none {root}/proc && mount --bind {tmp_path}/disk {root}/home/admin/disk"
+    )
+    done = audit(clean, "--json", before=("unshare", "--mount", "sh", "-c", f'{mounting} && exec "$@"', "sh"))
+    assert [found["path"] for found in done.rule("histories")["findings"]] == [
+        "/home/admin/disk/.bash_history"
+    ]
+    remark = done.rule("everything-seen")["remark"]
+    assert "/mnt/memory (tmpfs)" in remark
+    assert "/proc (proc)" in remark
+
+
+@pytest.mark.root
+def test_logs_below_a_mount_are_not_listed(clean: Sapling) -> None:
+    """A network's file system below /var/log is another machine's business."""
+    clean.directory("/var/log/remote/host")
+    mounting = (
+        f"mount -t tmpfs none {clean.root}/var/log/remote && mkdir {clean.root}/var/log/remote/host"
+        f" && echo x > {clean.root}/var/log/remote/host/log"
+    )
+    before = ("unshare", "--mount", "sh", "-c", f'{mounting} && exec "$@"', "sh")
+    assert audit(clean, "--json", "--rule", "logs", before=before).rule("logs")["findings"] == []

@@ -82,6 +82,15 @@ def test_sealed_image_is_fit(dirty: Sapling) -> None:
     assert done.report["fit"] is True
 
 
+def test_histories_are_the_last_step(dirty: Sapling) -> None:
+    """What the other steps leave in logs goes before the end, and histories at the very end."""
+    steps = [step["rule"] for step in seal(dirty, "--dry-run", "--json").report["steps"]]
+    last = steps.index("histories")
+    assert set(steps[last:]) == {"histories"}
+    assert steps.index("authorized-keys") < steps.index("firstkey-state")
+    assert all(steps.index(name) < steps.index("logs") for name in ("host-keys", "mail", "temporary-files"))
+
+
 def test_credentials_stay_unless_asked(dirty: Sapling) -> None:
     """Without --remove-credentials, nobody loses a key, and the image is not called fit."""
     done = seal(dirty, "--json")
@@ -278,3 +287,14 @@ def test_selinux_labels_stay(sapling: Sapling) -> None:
     assert seal(sapling, "--rule", "root-password", "--rule", "root-password-login").status == 0
     assert label("/etc/shadow") == b"system_u:object_r:shadow_t:s0\0"
     assert label("/etc/ssh/sshd_config.d/00-firstkey.conf") == b"system_u:object_r:etc_t:s0\0"
+
+
+def test_quiet_says_nothing_about_what_went_well(sapling: Sapling) -> None:
+    """-q is for scripts: silence and exit status 0, or what is wrong."""
+    sapling.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    done = seal(sapling, "-q", "--rule", "machine-id")
+    assert (done.status, done.out, done.err) == (0, "", "")
+    sapling.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    done = seal(sapling, "-q", "--rule", "machine-id", "--rule", "key-installer")
+    assert done.status == 1
+    assert "NOT fit to share" in done.out

@@ -131,7 +131,7 @@ def _confirm(task: Task) -> None:
 def _carry_out(task: Task, planned: Plan) -> Sealing:
     def tell(outcome: Outcome) -> None:
         task.progress.clear()
-        if not task.args.json:
+        if not task.args.json and not (task.args.quiet and outcome.result == seal.DONE):
             print(render_seal.outcome(outcome, colours=has_colours()), end="", flush=True)
 
     def quiet() -> None:
@@ -147,6 +147,8 @@ def _tell(task: Task, done: Sealing) -> None:
     task.site.say(events.SEALED(root=root, summary=render_seal.one_line(done)))
     if task.args.json:
         print(json.dumps(render_seal.sealing_json(done), indent=1))
+        return
+    if task.args.quiet and done.is_fit:
         return
     print(f"\n{render_seal.summary(done)}", end="")
     print(render.text(done.after, colours=has_colours(), everything=task.args.verbose), end="")

@@ -1,0 +1,104 @@
+"""Whatever bytes stand in an image, its readers have an answer or a reason, and never a crash."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from firstkey.errors import FirstkeyError
+from firstkey.image import key_formats, packages, rpm, shadow, x509
+from firstkey.image.rules import access_keys, ami_tools, private_keys
+from firstkey.image.watches import Headed, Needle
+from firstkey.ssh import sshd_match
+
+KEY = private_keys.EXAMPLE.encode()
+# Anything, and what looks like something: the starts of formats with anything behind.
+STARTS = (
+    b"",
+    b"0\x82\x01\x0a\x02\x01",
+    b"\xfe\xed\xfe\xed\0\0\0\2\0\0\0\2\0\0\0\2",
+    b"\xce\xce\xce\xce",
+    KEY[:60],
+    b"(",
+)
+contents = st.builds(lambda start, rest: start + rest, st.sampled_from(STARTS), st.binary(max_size=400))
+texts = st.text(st.sampled_from(":\n\r\0#!*$xyz0 \t\"'=,/%-\udcff"), max_size=200).map(
+    lambda text: text.encode("utf-8", "surrogateescape")
+)
+config = st.lists(
+    st.tuples(st.sampled_from(["Match", "Include", "PermitRootLogin", "match all", "HostKey", ""]), texts),
+    max_size=8,
+).map(lambda lines: b"\n".join(word.encode() + b" " + rest for word, rest in lines))
+
+
+@given(contents)
+def test_heads(head: bytes) -> None:
+    """A head is judged from its first byte on, however short it is."""
+    for watch in key_formats.KEYS:
+        if isinstance(watch, Headed) and head:
+            watch.judge(head)
+
+
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_needles(before: bytes, behind: bytes) -> None:
+    """A needle is judged by what is there around it, at either end of a file too."""
+    for watch in (*key_formats.KEYS, *key_formats.CERTIFICATES, *access_keys.WATCHES):
+        if isinstance(watch, Needle):
+            content = before + watch.needle + behind
+            watch.judge(content, content.find(watch.needle))
+
+
+@given(contents, contents)
+def test_certificates(certificate: bytes, key: bytes) -> None:
+    """Nothing that is no certificate proves anything."""
+    wrapped = b"-----BEGIN CERTIFICATE-----\n" + certificate + b"\n-----END CERTIFICATE-----\n"
+    assert not x509.is_self_signed_pair(certificate, key)
+    assert not x509.is_self_signed_pair(wrapped, KEY)
+
+
+@given(st.binary(max_size=300))
+def test_rpm_headers(blob: bytes) -> None:
+    """A header is read, or refused with a reason; its fields are never beyond its end."""
+    with suppress(FirstkeyError):
+        header = rpm.header(blob)
+        for tag in header.tags:
+            header.strings(tag)
+            header.numbers(tag)
+
+
+@given(texts)
+def test_accounts(content: bytes) -> None:
+    """Every line is an entry, broken, or nothing; what is masked has as many lines."""
+    list(shadow.entries(content))
+    for path in shadow.FIELDS:
+        list(shadow.broken(path, content))
+    assert shadow.masked(content).count(b"\n") == content.count(b"\n")
+
+
+@given(texts, st.sampled_from("!*"))
+def test_locking_changes_one_line(content: bytes, mark: str) -> None:
+    """The mark is all that is added, and it can be taken away again."""
+    for entry in list(shadow.entries(content)):
+        locked = shadow.locked(content, entry.name, mark)
+        added = next(place for place in range(len(locked)) if locked[:place] + locked[place + 1 :] == content)
+        assert locked[added : added + 1] == mark.encode()
+
+
+@given(config)
+def test_sshd_configurations(content: bytes) -> None:
+    """Whom to ask is known for every file; groups are put as users without losing a line."""
+    assert sshd_match.clients([content])
+    list(sshd_match.settings(content))
+    assert sshd_match.without_groups(content, lambda _patterns: ["ann"]).count(b"\n") == content.count(b"\n")
+
+
+@given(st.text(max_size=200))
+def test_packages(text: str) -> None:
+    """Paragraphs and versions of any kind can be read and put in order."""
+    packages.deb822(text)
+    assert ami_tools.ordered(text) == ami_tools.ordered(text)
+    assert (ami_tools.ordered(text) < ami_tools.ordered("1.0")) is not (
+        ami_tools.ordered(text) >= ami_tools.ordered("1.0")
+    )
