@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -57,6 +58,10 @@ def _leave(status: int) -> NoReturn:
 def _main(argv: Sequence[str]) -> int:
     given = list(argv)
     os.umask(0o077)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name with letters that the terminal does not have is shown with escapes, not a riddle.
+            stream.reconfigure(errors="backslashreplace")
     # A daemon that is asked to end has done what it should; any other command has not.
     worker.own_signals(0 if given[:1] == ["daemon"] else worker.TERMINATED)
     try:
@@ -69,6 +74,10 @@ def _main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         sys.stdout = None  # nobody reads on; the interpreter need not try again
         return 1
+    except _NotPrinted as error:
+        sys.stdout = None
+        print(f"firstkey: the result could not be printed: {error}", file=sys.stderr)
+        return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user unless asked for
         return _unforeseen(error, given)
 
@@ -77,6 +86,7 @@ def _dispatch(given: list[str]) -> int:
     name = given[0] if given else "--help"
     if name in ("-h", "--help", "help"):
         print(_help(), end="")
+        _flush()
         return 0 if given else 2
     if name in ("-V", "--version"):
         print(f"firstkey {__version__}")
@@ -89,8 +99,22 @@ def _dispatch(given: list[str]) -> int:
         return 2
     command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
     status: int = command.main(given[1:])
-    sys.stdout.flush()
+    _flush()
     return status
+
+
+class _NotPrinted(Exception):  # noqa: N818 - what happened
+    """Standard output takes nothing more: its disk is full, say."""
+
+
+def _flush() -> None:
+    try:
+        if sys.stdout:  # the caller may have closed it
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _NotPrinted(error.strerror) from None
 
 
 def _help() -> str:
