@@ -170,6 +170,8 @@ SEALED = _notice("sealed", "59d28d97996b49179f63ee1e2f3122b9",
 # --- launch keys --------------------------------------------------------------------------------
 KEY_ADDED = _notice("key-added", "d54c009d3b114cc9abb982ee3528482e",
     "Launch key {fingerprint} ({key_name}) now lets {user} in: added to {file}.")
+KEY_REDIRECTS = _notice("key-redirects", "36a6d4643eb04f6abfeb5b36043250a4",
+    "Launch key {fingerprint} ({key_name}) tells {user}'s login whom to log in as: added to {file}.")
 KEY_PRESENT = _info("key-present", "ef05096089a648d9bee6ddd2afa70d77",
     "Launch key {fingerprint} ({key_name}) was in {file} of {user} already.")
 KEY_RESTRICTED = _notice("key-restricted", "cf83f60cfefb48f89ef0ed35c3d3320b",
@@ -200,6 +202,8 @@ ACCOUNT_FAILED = _error("account-failed", "7812c612e81a4a2da227427836fbf8ec",
     "The account {user} could not be set up as its section says: {detail} ({reason}).")
 GROUP_MISSING = _warning("group-missing", "c6d0119b385d474180eaa05ce800f691",
     "{user} was not added to a group of its section: {detail} ({reason}).")
+REVOKE_FAILED = _error("revoke-failed", "0addc550860a485c99e0605bccaa6972",
+    "An earlier instance's launch keys could not be taken out of {file} of {user}: {detail} ({reason}).")
 USER_CREATED = _notice("user-created", "260b2146ff0b47f1ba5827aeb81ef123",
     "The user {user} was created.")
 USER_CHANGED = _notice("user-changed", "b1ef203c1268436080c75f4f435ecf2b",

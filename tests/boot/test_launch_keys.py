@@ -335,6 +335,24 @@ def test_a_killed_run_is_completed_by_the_next(world: World, call: str) -> None:
 
 @needs_strace
 @pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True])
+def test_a_line_that_failed_after_it_was_written_is_still_firstkeys(world: World, again: bool) -> None:
+    """The directory cannot be synced after the rename: the line is there, and goes with the instance."""
+    run(world)
+    second = world.another_key("second")
+    world.become(SECOND, second)
+    assert traced(world, "fsync", "error=EIO:when=2").wait(timeout=60) == 1
+    assert world.machine.keys == [second]
+    if again:
+        assert run(world).user("admin")["result"] == "unchanged"
+    third = world.another_key("third")
+    world.become(THIRD, third)
+    run(world)
+    assert world.machine.keys == [third]
+
+
+@needs_strace
+@pytest.mark.slow
 def test_a_line_that_somebody_appends_meanwhile_is_kept(world: World) -> None:
     """Between reading and renaming another program writes: that is noticed, and the merge is done again."""
     run(world)

@@ -133,8 +133,10 @@ def test_another_type_is_not_believed(tree: Tree, file: Path, place: tuple, valu
     assert bool(loaded.refusal) != (value == {})
 
 
-@pytest.mark.parametrize("name", ["ledger.json", "."])
-@pytest.mark.parametrize("mode", [0o606, 0o660, 0o777])
+@pytest.mark.parametrize(
+    "name, mode",
+    [("ledger.json", 0o606), ("ledger.json", 0o660), (".", 0o770), (".", 0o707), (".", 0o777)],
+)
 def test_what_others_can_write_is_not_believed(tree: Tree, file: Path, name: str, mode: int) -> None:
     """Neither the file nor its directory."""
     ledger.save(tree, Ledger(keys=(A_KEY,)))

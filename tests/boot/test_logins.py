@@ -134,6 +134,8 @@ def test_a_user_cannot_undo_the_redirection_of_root(
 
     assert all(line.startswith("no-port-forwarding,") for line in system.keys_of("root"))
     assert len(system.keys_of("root")) == 2
+    system.firstkey("run", "--user", "root", "--force", service=service)
+    assert all('user \\"deploy\\"' in line for line in system.keys_of("root"))
 
 
 def test_redirection_follows_the_configuration(system: PrivateSystem, service: Emulator, keys: Path) -> None:

@@ -80,7 +80,8 @@ class Installation:
         """
         able = [user.name for user in served if user.is_well and user.name not in self.unread]
         if any(key.options for key in self.ledger.of("root", self._instance)):
-            able += [name for name in names if name != "root" and self._site.accounts.find(name)]
+            known = [key.user for key in self.ledger.keys if key.instance == self._instance]
+            able += [name for name in (*names, *known) if name != "root" and self._site.accounts.find(name)]
         target = next(iter(able), None)
         if target is None:
             self._site.say(events.REDIRECT_IMPOSSIBLE(reason=reasons.REDIRECT_WITHOUT_USER.code))
@@ -141,7 +142,7 @@ class Installation:
         try:
             outcome = keys_file.carry_out(self._site, task.assignment)
         except FirstkeyError as error:
-            self._forget_intentions(task, error)
+            # The intention stays noted: the failure may have come after the rename.
             return self._failed(task, error.refusal)
         before = self.ledger
         self._record(task, outcome)
@@ -175,7 +176,7 @@ class Installation:
 
     def _failed(self, task: Task, refusal: Refusal | None) -> UserResult:
         refusal = refusal or Refusal(reasons.INTERNAL_ERROR, "no reason was given")
-        self._site.say(events.USER_FAILED(user=task.name, reason=refusal.reason.code, detail=refusal.detail))
+        self._site.say(telling.failure(task, refusal))
         kind = REFUSED if refusal.reason in _REFUSALS else FAILED
         return UserResult(task.name, task.path, kind, refusal=refusal)
 
@@ -184,13 +185,6 @@ class Installation:
     def _remember(self, task: Task, line: Line, state: str) -> None:
         entry = InstalledKey(task.name, task.path or "", *line.written, instance=self._instance, state=state)
         self.ledger = self.ledger.with_key(entry)
-
-    def _forget_intentions(self, task: Task, error: FirstkeyError) -> None:
-        """Nothing was written, so nothing is firstkey's; after a time-out nobody knows."""
-        if error.reason is reasons.TIMED_OUT:
-            return
-        known = self.ledger.of(task.name, self._instance)
-        self.ledger = self.ledger.without([key for key in known if key.state == PENDING])
 
     def _record(self, task: Task, outcome: keys_file.Outcome) -> None:
         """What was there before firstkey came is a person's; what it wrote, now or earlier, is its own."""

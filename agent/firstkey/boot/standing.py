@@ -47,7 +47,7 @@ class Standing(NamedTuple):
         names = [*keys.users, *(["root"] if keys.redirect_root else [])]
         return (
             all(self.serving(name, ledger, instance) for name in names)
-            and not any(key.state == PENDING for key in ledger.keys)
+            and not any(key.state == PENDING for key in ledger.keys if key.user in names)
             and not self._has_stale(ledger, instance)
         )
 

@@ -24,10 +24,12 @@ def announce(site: Site, task: Task, outcome: Outcome, instance: str, before: Le
         return
     where = {"user": task.name, "file": task.assignment.path}
     names = {line.key.fingerprint: line.key.comment or "unnamed" for line in task.assignment.add}
+    redirected = {line.key.fingerprint for line in task.assignment.add if line.options}
     owners = {key.fingerprint: key.instance for key in before.in_file(task.name, task.assignment.path)}
     for fingerprint in outcome.added:
         named = {"fingerprint": fingerprint, "key_name": names.get(fingerprint, "unnamed")}
-        site.say(events.KEY_ADDED(**where, **named, instance_id=instance))
+        added = events.KEY_REDIRECTS if fingerprint in redirected else events.KEY_ADDED
+        site.say(added(**where, **named, instance_id=instance))
     for fingerprint, options in outcome.present:
         site.say(_present(where, fingerprint, names.get(fingerprint, "unnamed"), options))
     for fingerprint in outcome.revoked:
@@ -62,6 +64,14 @@ def result(task: Task, outcome: Outcome) -> UserResult:
         outcome.diff,
         tuple(outcome.left),
     )
+
+
+def failure(task: Task, refusal: Refusal) -> events.Entry:
+    """What could not be done for the user, for the journal."""
+    why = {"user": task.name, "reason": refusal.reason.code, "detail": refusal.detail}
+    if task.assignment and task.assignment.revoke and not task.assignment.add:
+        return events.REVOKE_FAILED(**why, file=task.assignment.path)
+    return events.USER_FAILED(**why)
 
 
 def left_in_place(task: Task, outcome: Outcome) -> list[Refusal]:
