@@ -225,20 +225,74 @@ sys.exit(done.returncode)
 """
 
 
-def test_the_running_system_is_sealed(root: Path) -> None:
-    """Seal asks first; the person's shell is ended before it can write its history, scripts run on."""
+# A person who seals the running system from their own shell, and is asked.
+ASKED = r"""
+import os, pty
+
+person, terminal = pty.fork()
+if person == 0:
+    os.environ.update(HISTFILE="/root/.bash_history", HISTSIZE="100")
+    os.execvp("bash", ["bash", "--norc", "-i"])
+
+def read_until(words):
+    shown = b""
+    while words not in shown:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # nobody is at the other end any more
+            part = b""
+        if not part:
+            break
+        shown += part
+    return shown
+
+os.write(terminal, b"echo LEAKED-BY-THE-BUILDER\nPYTHONPATH=/opt/agent python3 -B -m firstkey seal\n")
+print(read_until(b"Type yes to go on: ").decode())
+os.write(terminal, b"no\n")
+print(read_until(b"nothing was changed").decode())
+assert os.path.exists("/root/.zsh_history")
+os.write(terminal, b"PYTHONPATH=/opt/agent python3 -B -m firstkey seal\n")
+read_until(b"Type yes to go on: ")
+os.write(terminal, b"yes\n")
+print(read_until(b"no such words").decode())
+assert os.WTERMSIG(os.waitpid(person, 0)[1]) == 9
+assert not os.path.exists("/root/.zsh_history")
+assert not os.path.exists("/root/.bash_history")
+"""
+
+
+def run_live(root: Path, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of a test in the running system, with terminals and this checkout's firstkey."""
     shutil.copytree(AGENT, root / "opt/agent")
-    put(root, "opt/live.py", LIVE)
-    put(root, "opt/script.sh", "sleep 1000\nexit 0\n")
-    put(root, "root/.bash_history", f"{MARK}\n")
+    put(root, "opt/live.py", program)
     terminals = "mkdir -p /dev/pts && mount -t devpts devpts /dev/pts"
     run = "PYTHONPATH=/opt/agent exec python3 -B /opt/live.py"
     done = inside(root, "sh", "-c", f"{terminals} && {run}")
+    (root / "opt/live.py").unlink()
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done
+
+
+def test_a_person_is_asked_and_cut_off_last(root: Path) -> None:
+    """What will be lost is said before; no means no; after yes, the report comes before the shell's end."""
+    put(root, "root/.zsh_history", f"{MARK}\n")
+    done = run_live(root, ASKED)
+    assert "every interactive shell (1 now)" in done.stdout
+    assert "authorized keys of every account, yours too" in done.stdout
+    assert done.stdout.rstrip().endswith(
+        "No list of guidelines is complete: think of what only you know is in the image."
+    )
+    assert marked(root) == []
+
+
+def test_the_running_system_is_sealed(root: Path) -> None:
+    """Seal asks first; the person's shell is ended before it can write its history, scripts run on."""
+    put(root, "opt/script.sh", "sleep 1000\nexit 0\n")
+    put(root, "root/.bash_history", f"{MARK}\n")
+    done = run_live(root, LIVE)
     report = json.loads(done.stdout)
     assert report["fit"] is True
     assert "/proc (proc)" in str(
         next(rule for rule in report["audit"]["rules"] if rule["id"] == "everything-seen")
     )
-    (root / "opt/live.py").unlink()
     assert marked(root) == []
