@@ -36,7 +36,7 @@ pytestmark = [
 
 
 def crash(machine: Machine, call: str, number: int) -> bool:
-    """Kill `firstkey host-keys` before that system call, the number-th of its kind; whether it came there."""
+    """Kill `firstkey host-keys` before that system call, the number-th of its kind; whether it got there."""
     inject = f"inject={call}:error=EINTR:signal=SIGKILL:when={number}"
     argv = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
     command = [sys.executable, "-I", "-S", "-c", PROGRAM, "host-keys", "--quiet", "--root", str(machine.root)]

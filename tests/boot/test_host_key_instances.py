@@ -8,10 +8,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostkeys import QUICK, ask_for, be_quick, generate, host_keys, private, public, result, results
+from hostkeys import (
+    QUICK,
+    ask_for,
+    be_quick,
+    generate,
+    host_keys,
+    private,
+    public,
+    result,
+    results,
+    shown_by_sshd,
+)
 from machine import Machine, Run, World
 
 from firstkey.metadata.emulator import Fault
+
+# Mostly ssh-keygen at work, whichever Python asks it.
+pytestmark = pytest.mark.slow
 
 FIRST, SECOND = "i-0000000000000001", "i-0000000000000002"
 BOOT = "/proc/sys/kernel/random/boot_id"
@@ -75,6 +89,18 @@ def test_another_instance_gets_keys_of_its_own(world: World, boot: Boot) -> None
     again = boot(SECOND)
     assert results(again) == dict.fromkeys(QUICK, "unchanged")
     assert "REPLACED" not in again.err
+
+
+@pytest.mark.sshd
+def test_sshd_shows_what_the_report_says(world: World, boot: Boot) -> None:
+    """A client that knows nothing gets exactly the reported keys, on either instance."""
+    files = [f"/etc/ssh/ssh_host_{kind}_key" for kind in QUICK]
+    shown = []
+    for instance in (FIRST, SECOND):
+        reported = {key["fingerprint"] for key in boot(instance).report["host_keys"]}
+        assert shown_by_sshd(world.machine, files) == reported
+        shown.append(reported)
+    assert not shown[0] & shown[1]
 
 
 @pytest.mark.parametrize("setting,replaced", [

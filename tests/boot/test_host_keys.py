@@ -28,6 +28,9 @@ from hostkeys import (
 )
 from machine import Machine
 
+# Mostly ssh-keygen at work, whichever Python asks it.
+pytestmark = pytest.mark.slow
+
 
 def mode(path: Path) -> int:
     """The permission bits."""

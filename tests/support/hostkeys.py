@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+import socket
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -86,3 +89,33 @@ def refused_by_sshd(machine: Machine, files: Sequence[str]) -> str:
     )
     config.unlink()
     return done.stderr if done.returncode == 0 else f"{done.stderr} (exit status {done.returncode})"
+
+
+def shown_by_sshd(machine: Machine, files: Sequence[str]) -> set[str]:
+    """The fingerprints that a real sshd shows to ssh-keyscan, a client that trusts nobody."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    config = machine.write(
+        "/etc/ssh/for-sshd",
+        f"ListenAddress 127.0.0.1\nPort {port}\nPidFile none\n"
+        + "".join(f"HostKey {machine.root}{file}\n" for file in files),
+    )
+    argv = [str(shutil.which("sshd")), "-D", "-f", str(config)]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+        try:
+            return _scanned(port)
+        finally:
+            server.terminate()
+            config.unlink()
+
+
+def _scanned(port: int) -> set[str]:
+    for _ in range(100):
+        argv = ["ssh-keyscan", "-T", "10", "-p", str(port), "127.0.0.1"]
+        keys = subprocess.run(argv, capture_output=True, check=False, timeout=60).stdout
+        if keys:
+            break
+        time.sleep(0.05)
+    listed = subprocess.run(["ssh-keygen", "-l", "-f", "-"], input=keys, capture_output=True, check=True)
+    return {line.split()[1] for line in listed.stdout.decode().splitlines()}
