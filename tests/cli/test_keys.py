@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from machine import Machine, Run, fingerprint
+from promises import PROMISED, QUICK, patience
 from raw_server import black_hole, silent_server
 
 from firstkey import reasons
@@ -129,44 +130,6 @@ def test_a_name_cannot_paint_the_terminal(machine: Machine, keys: dict[str, str]
 
 
 # --- every fault ------------------------------------------------------------------------------
-
-# What each fault of the emulator leads to: the exit status, the outcome and the reason code.
-UNREACHABLE = (75, "unreachable", "imds-unreachable")
-PROMISED: dict[str, tuple[int, str, str | None]] = {
-    "refuse": UNREACHABLE,
-    "reset": UNREACHABLE,
-    "silence": UNREACHABLE,
-    "token-silence": (0, "ok", None),  # IMDSv1, with a warning
-    "delay=0.2": (0, "ok", None),
-    "drip=0.05": UNREACHABLE,
-    "drip-body=1": UNREACHABLE,
-    "expired-tokens=1": (0, "ok", None),
-    "expired-tokens=0": (75, "unreachable", "token-rejected"),
-    "bad-key": (1, "failed", None),
-    "bad-neighbour": (1, "partial", None),
-    "bad-index": (1, "failed", "bad-answer"),
-    "binary": (1, "failed", "bad-answer"),
-    "html": (1, "failed", "bad-answer"),
-    "status=503": (75, "unreachable", "imds-error"),
-    "status=503,first=3": (0, "ok", None),
-    "status=429,first=3": (0, "ok", None),
-    "status=400": (1, "failed", "bad-request"),
-    "status=401,path=/latest/meta-data": (75, "unreachable", "token-rejected"),
-    "status=403": (1, "failed", "imds-disabled"),
-    "status=404,path=/latest/meta-data/public-keys": (0, "no-key", "no-key-pair"),
-    "redirect": (1, "failed", "redirect-refused"),
-    "endless": (1, "failed", "answer-too-large"),
-    "huge": (1, "failed", "answer-too-large"),
-    "truncated": UNREACHABLE,
-    "long-header": (1, "failed", "answer-too-large"),
-    "many-headers": (1, "failed", "answer-too-large"),
-}
-QUICK = "[IMDS]\nRequestTimeoutSec=0.5\n"
-
-
-def patience(status: int) -> str:
-    """How long to wait: an answer that is final comes at once, but a busy machine may be slow to start."""
-    return "2" if status == 75 else "20"
 
 
 def test_every_fault_has_a_promise() -> None:

@@ -1,0 +1,49 @@
+"""The whole job against every fault of the metadata service: what it promises whatever the service does."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from machine import World
+from promises import PROMISED, QUICK, patience
+
+from firstkey.metadata.emulator import Emulator, Fault
+
+GENEROUS = 30.0  # seconds: only a hang takes as long
+CONFIGURATION = f"{QUICK}\n[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
+
+
+@pytest.mark.parametrize("fault", PROMISED)
+def test_the_job_ends_as_promised(world: World, fault: str) -> None:
+    """Exit status, outcome and reason; host keys in any case, the launch key if any answer has it."""
+    status, outcome, code = PROMISED[fault]
+    world.machine.configure(CONFIGURATION)
+    own = world.another_key("own")
+    world.machine.write_keys(f"{own}\n")
+    started = time.monotonic()
+    with Emulator(world.service.settings, faults=[Fault.parse(fault)]) as service:
+        done = world.machine.run(service, "--wait", patience(status))
+    seconds = time.monotonic() - started
+
+    found = done.report
+    assert (done.status, found["outcome"], found["reason"]) == (status, outcome, code)
+    assert "Traceback" not in done.err
+    assert [key["result"] for key in found["host_keys"]] == ["changed"]
+    installed = outcome in ("ok", "partial")
+    assert world.machine.keys == [own, *([world.key] if installed else [])]
+    assert seconds < GENEROUS
+    if status == 75:
+        assert seconds > 1.8
+
+
+@pytest.mark.parametrize("fault", PROMISED)
+def test_nothing_is_lost_on_a_later_run(world: World, fault: str) -> None:
+    """What was installed while the service was well stays, byte for byte, and no host key is made anew."""
+    world.machine.configure(CONFIGURATION)
+    world.machine.run(world.service)
+    before = world.machine.keys_file.read_bytes(), world.machine.host_keys()
+    with Emulator(world.service.settings, faults=[Fault.parse(fault)]) as service:
+        world.machine.run(service, "--wait", "0.2")
+
+    assert (world.machine.keys_file.read_bytes(), world.machine.host_keys()) == before
