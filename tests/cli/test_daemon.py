@@ -1,0 +1,625 @@
+"""`firstkey daemon` as systemd and people start it: a program, its service manager and a real service."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import places
+import processes
+import pytest
+from machine import Machine
+from manager import Manager
+
+from firstkey.metadata.emulator import Emulator, Fault, Settings
+
+ROUNDS = 24
+MEMORY_LIMIT = 40 * 1024  # KiB (DESIGN: Speed)
+
+
+class Ended(NamedTuple):
+    """How a daemon ended, and all that it said."""
+
+    status: int
+    said: str
+
+
+class Daemon:
+    """A running daemon, and how it is looked at."""
+
+    def __init__(self, manager: Manager, argv: list[str], environ: dict[str, str]) -> None:
+        self.manager = manager
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environ,
+        )
+
+    @property
+    def workers(self) -> list[int]:
+        """Its children."""
+        return processes.children(self.process.pid)
+
+    def end(self, number: int | None = None) -> Ended:
+        """Wait for its end, after a signal if one is given."""
+        if number is not None:
+            self.process.send_signal(number)
+        said, _ = self.process.communicate(timeout=processes.PATIENCE)
+        self.manager.catch_up()
+        return Ended(self.process.returncode, said)
+
+
+class Lab:
+    """A machine, its metadata service, and a service manager that starts daemons."""
+
+    def __init__(self, machine: Machine, service: Emulator, manager: Manager, key: str) -> None:
+        self.machine = machine
+        self.service = service
+        self.manager = manager
+        self.key = key
+        self.daemons: list[Daemon] = []
+
+    def argv(self, *options: str) -> list[str]:
+        """The command line of a daemon on this machine."""
+        where = ["--root", str(self.machine.root), "--imds", self.service.url]
+        return [sys.executable, "-m", "firstkey", "daemon", *where, *options]
+
+    def daemon(self, *options: str, **environ: str) -> Daemon:
+        """Start one."""
+        environment = processes.environment(**{"NOTIFY_SOCKET": self.manager.address, **environ})
+        self.daemons.append(Daemon(self.manager, self.argv("-v", *options), environment))
+        return self.daemons[-1]
+
+    def configure(self, text: str) -> None:
+        """Settings beside those of the machine's user, and of host keys that take no time."""
+        user = f"[Keys]\nUsers={self.machine.user}\n"
+        self.machine.configure(f"{user}[HostKeys]\nTypes=ed25519 ecdsa\n{text}")
+
+    def end(self) -> None:
+        """End what a test left."""
+        for daemon in self.daemons:
+            daemon.process.kill()
+            daemon.process.communicate()
+
+    @property
+    def left_over(self) -> list[str]:
+        """Temporary files that lie about in the tree."""
+        return [str(path) for path in self.machine.root.rglob(".firstkey-*")]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, machine: Machine, keys: dict[str, str]) -> Iterator[Lab]:
+    """A fresh image, a metadata service with one launch key, and a service manager."""
+    settings = Settings(instance_id="i-0000000000000001", keys=(("launch", keys["ed25519"]),))
+    with Manager(tmp_path) as manager, Emulator(settings) as service:
+        made = Lab(machine, service, manager, keys["ed25519"])
+        yield made
+        made.end()
+
+
+# --- readiness ------------------------------------------------------------------------------------
+
+
+def test_sshd_may_start_once_the_keys_are_in_place(lab: Lab) -> None:
+    """READY comes after the launch key and the host keys are there; then the daemon ends, and all is tidy."""
+    daemon = lab.daemon()
+    ready = daemon.manager.wait("READY=1")
+    on_the_wall = time.time() - (time.monotonic() - ready)
+    ended = daemon.end()
+
+    assert ended.status == 0, ended.said
+    assert lab.machine.keys == [lab.key]
+    assert len(lab.machine.host_keys()) == 3
+    for file in (lab.machine.keys_file, *lab.machine.path("/etc/ssh").glob("ssh_host_*")):
+        assert file.stat().st_ctime < on_the_wall + 0.1
+    assert lab.manager.count("READY=1") == 1
+    assert lab.manager.was_told("STATUS=Done: ok")
+    assert lab.manager.said[0].startswith("EXTEND_TIMEOUT_USEC=")
+    assert lab.left_over == []
+
+
+def test_a_second_boot_changes_nothing(lab: Lab) -> None:
+    """Everything is there already: ready, done, and not a file touched."""
+    lab.daemon().end()
+    before = lab.machine.snapshot()
+    assert lab.daemon().end().status == 0
+    assert lab.machine.snapshot() == before
+    assert lab.manager.count("READY=1") == 2
+
+
+@pytest.mark.parametrize("fault", [Fault("reset"), Fault("status", 503), Fault("html"), Fault("delay", 30)])
+def test_the_boot_goes_on_at_the_deadline_and_the_work_after_it(lab: Lab, fault: Fault) -> None:
+    """Without an answer, READY at BootTimeoutSec=, host keys made; with one, the launch key comes at last."""
+    lab.configure("[IMDS]\nBootTimeoutSec=2\nRequestTimeoutSec=0.5\n")
+    lab.service.inject(fault)
+    daemon = lab.daemon()
+    ready = daemon.manager.wait("READY=1")
+    assert 1.9 <= ready - daemon.started < 20
+    assert lab.machine.keys == []
+    assert len(lab.machine.host_keys()) == 2
+    lab.service.inject()
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert lab.machine.keys == [lab.key]
+    assert lab.manager.count("READY=1") == 1
+    assert lab.left_over == []
+
+
+def test_a_program_that_hangs_does_not_hold_the_boot(lab: Lab, tmp_path: Path) -> None:
+    """An sshd that does not answer (a dead name service, say) costs no more than the deadline."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "sshd").write_text("#!/bin/sh\nsleep 60\n")
+    (programs / "sshd").chmod(0o755)
+    lab.configure("[IMDS]\nBootTimeoutSec=1\n")
+    daemon = lab.daemon(PATH=f"{programs}:{os.environ['PATH']}")
+    ready = daemon.manager.wait("READY=1")
+    assert 0.9 <= ready - daemon.started < 9, "sshd is given up after 10 s at the earliest"
+    below = processes.descendants(daemon.process.pid)
+    assert below
+    assert daemon.end(signal.SIGTERM).status == 0
+    for pid in below:
+        processes.wait_for(lambda pid=pid: processes.is_gone(pid))  # type: ignore[misc]
+
+
+def test_no_key_pair_is_nothing_to_wait_for(lab: Lab) -> None:
+    """Ready at once, status 0."""
+    lab.service.change(keys=())
+    assert lab.daemon().end().status == 0
+    assert lab.manager.was_told("READY=1")
+    assert lab.manager.was_told("STATUS=Done: no-key")
+
+
+def test_an_answer_that_cannot_be_used_up_fails_the_unit_and_not_the_boot(lab: Lab) -> None:
+    """A user who is not there: READY all the same, the others served, and the status tells."""
+    lab.machine.configure("[Keys]\nUsers=nobodyhere admin\n")
+    assert lab.daemon().end().status == 1
+    assert lab.manager.was_told("READY=1")
+    assert lab.machine.keys == [lab.key]
+
+
+def test_without_a_service_manager_it_does_the_same(lab: Lab) -> None:
+    """No NOTIFY_SOCKET, or one that is gone, is no reason to fail."""
+    for address in ("", "/nonexistent/notify"):
+        daemon = lab.daemon(NOTIFY_SOCKET=address)
+        assert daemon.end().status == 0
+    assert lab.machine.keys == [lab.key]
+    assert lab.manager.said == []
+
+
+# --- what keeps it from beginning -----------------------------------------------------------------
+
+
+def test_switched_off_by_a_file(lab: Lab) -> None:
+    """Ready, so that nothing waits; nothing done; and it is said."""
+    lab.machine.write("/etc/firstkey/disabled", "")
+    ended = lab.daemon().end()
+    assert ended.status == 0
+    assert "/etc/firstkey/disabled is there" in ended.said
+    assert lab.manager.was_told("READY=1")
+    assert not lab.machine.keys_file.exists()
+    assert lab.machine.host_keys() == {}
+
+
+def test_switched_off_on_the_kernel_command_line(lab: Lab) -> None:
+    """The word itself, not one like it."""
+    lab.machine.write("/proc/cmdline", "root=/dev/sda1 firstkey=offline\n")
+    assert lab.daemon().end().status == 0
+    assert lab.machine.keys == [lab.key]
+    lab.machine.write("/proc/cmdline", "root=/dev/sda1 firstkey=off quiet\n")
+    lab.machine.keys_file.unlink()
+    assert "kernel command line" in lab.daemon().end().said
+    assert not lab.machine.keys_file.exists()
+
+
+@pytest.mark.parametrize(
+    "options, status",
+    [
+        (("--config", "/nonexistent/firstkey.conf"), 78), (("--imds", "http://example.com"), 2),
+        (("--root", "/etc/passwd"), 1), (("--nonsense",), 2),
+    ],
+)  # fmt: skip
+def test_what_keeps_it_from_beginning_is_told_at_once(
+    lab: Lab, options: tuple[str, ...], status: int
+) -> None:
+    """One sentence with its remedy, the promised exit status, no traceback, and no READY that would lie."""
+    ended = lab.daemon(*options).end()
+    assert ended.status == status
+    assert "Traceback" not in ended.said
+    assert not lab.manager.was_told("READY=1")
+    assert lab.left_over == []
+
+
+@pytest.mark.root
+def test_the_running_system_is_roots() -> None:
+    """Anybody else is told so, with the status for it."""
+    code = """
+        import os, sys
+        os.setgid(64102); os.setuid(64102)
+        from firstkey.cli.main import main
+        sys.exit(main(["daemon"]))
+    """
+    done = subprocess.run(
+        processes.program(code), capture_output=True, text=True, check=False, env=processes.environment()
+    )
+    assert done.returncode == 77
+    assert "needs-root" in done.stderr
+
+
+def test_a_broken_configuration_locks_nobody_out(lab: Lab) -> None:
+    """Each mistake is a warning, told once however often the work is tried; the rest counts."""
+    lab.configure("[IMDS\n[Watch]\nIntervalSec=often\nNonsense=1\n[IMDS]\nBootTimeoutSec=1\n")
+    lab.service.inject(Fault("html", first=2))
+    ended = lab.daemon().end()
+    assert ended.status == 0, ended.said
+    assert lab.machine.keys == [lab.key]
+    assert ended.said.count("gave no usable answer") >= 2, "it was tried again"
+    warnings = [line for line in ended.said.splitlines() if "firstkey.conf:" in line]
+    assert [sum(word in line for line in warnings) for word in ("IntervalSec", "Nonsense")] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["file", "fifo", "directory", "link"])
+def test_odd_things_in_place_of_the_configuration_lock_nobody_out(lab: Lab, kind: str) -> None:
+    """Whatever stands where /etc/firstkey or its file belongs, the defaults serve root."""
+    lab.machine.add_user("root", home="/root")
+    file = lab.machine.path("/etc/firstkey/firstkey.conf")
+    file.unlink()
+    if kind == "file":
+        file.parent.rmdir()
+        file.parent.write_text("x")
+    elif kind == "fifo":
+        os.mkfifo(file)
+    elif kind == "directory":
+        file.mkdir()
+    else:
+        file.symlink_to("firstkey.conf")
+    ended = lab.daemon().end()
+    assert lab.manager.was_told("READY=1"), ended.said
+    assert lab.machine.path("/root/.ssh/authorized_keys").read_text() == f"{lab.key}\n", ended.said
+
+
+# --- signals --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("round_", range(ROUNDS))
+def test_sigterm_at_any_moment(lab: Lab, round_: int) -> None:
+    """Status 0, no process and no temporary file left; and the next run completes the job.
+
+    Before Python has handed over to firstkey, the signal itself is the end, a clean one to systemd too.
+    """
+    daemon = lab.daemon()
+    time.sleep(0.03 * round_)
+    below = processes.descendants(daemon.process.pid)
+    ended = daemon.end(signal.SIGTERM)
+    has_begun = bool(lab.manager.said) or "started" in ended.said
+    assert ended.status == 0 or (ended.status == -signal.SIGTERM and not has_begun), ended.said
+    assert "Traceback" not in ended.said
+    for pid in below:
+        processes.wait_for(lambda pid=pid: processes.is_gone(pid))  # type: ignore[misc]
+    assert lab.left_over == []
+
+    done = lab.machine.run(lab.service)
+    assert done.status == 0, done.err
+    assert lab.machine.keys == [lab.key]
+    assert len(lab.machine.host_keys()) == 3
+    assert lab.left_over == []
+
+
+def test_sighup_reads_the_configuration_again(lab: Lab) -> None:
+    """While it waits for an answer: the new settings count, the deadline among them, from the start on."""
+    lab.configure("[IMDS]\nBootTimeoutSec=600\n")
+    lab.service.inject(Fault("status", 503))
+    daemon = lab.daemon()
+    daemon.manager.wait("STATUS=Asking")
+    processes.wait_for(lambda: lab.service.requests)
+    lab.machine.add_user("second")
+    lab.machine.configure("[Keys]\nUsers=second\n[IMDS]\nBootTimeoutSec=1\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    assert daemon.manager.wait("READY=1") - daemon.started < 30
+    lab.service.inject()
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert "The configuration was read again" in ended.said
+    assert lab.machine.keys == []
+    assert lab.machine.path("/home/second/.ssh/authorized_keys").read_text() == f"{lab.key}\n"
+
+
+# --- watching -------------------------------------------------------------------------------------
+
+
+def test_a_key_that_is_offered_later_is_installed(lab: Lab, keys: dict[str, str]) -> None:
+    """With IntervalSec=, without a restart; one that a person took out since stays out."""
+    lab.configure("[Watch]\nIntervalSec=0.3\n")
+    daemon = lab.daemon()
+    daemon.manager.wait("READY=1")
+    assert lab.machine.keys == [lab.key]
+    lab.machine.write_keys("# mine\n")
+    lab.service.change(keys=(("launch", lab.key), ("later", keys["ecdsa"])))
+    processes.wait_for(lambda: keys["ecdsa"] in lab.machine.keys)
+    asked = len(lab.service.requests)
+    processes.wait_for(lambda: len(lab.service.requests) > asked + 6)
+    ended = daemon.end(signal.SIGTERM)
+    assert ended.status == 0, ended.said
+    assert lab.machine.keys == ["# mine", keys["ecdsa"]]
+    assert lab.manager.count("READY=1") == 1
+    assert "Watching for new launch keys every 0.3 s" in ended.said
+
+
+def test_watching_with_a_firmware_that_tells_the_instance(lab: Lab, keys: dict[str, str]) -> None:
+    """Where a boot need not ask, watching asks all the same: only the service knows of a new key."""
+    lab.machine.set_firmware("i-0000000000000001")
+    lab.configure("[Watch]\nIntervalSec=0.3\n")
+    daemon = lab.daemon()
+    daemon.manager.wait("READY=1")
+    lab.service.change(keys=(("later", keys["ecdsa"]),))
+    processes.wait_for(lambda: keys["ecdsa"] in lab.machine.keys)
+    assert daemon.end(signal.SIGTERM).status == 0
+
+
+def test_watching_reloads(lab: Lab) -> None:
+    """SIGHUP while it watches: RELOADING and READY for systemd, and the end if watching is switched off."""
+    lab.configure("[Watch]\nIntervalSec=60\n")
+    daemon = lab.daemon()
+    daemon.manager.wait("STATUS=Done")
+    lab.configure("")
+    daemon.process.send_signal(signal.SIGHUP)
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert lab.manager.count("READY=1") == 2
+    assert lab.manager.said.index("RELOADING=1") > lab.manager.said.index("READY=1")
+
+
+def test_watching_leaves_nothing_behind(lab: Lab) -> None:
+    """Round after round: no zombie, no descriptor, no growth of the supervisor, and quiet."""
+    lab.configure("[Watch]\nIntervalSec=0.05\n")
+    daemon = lab.daemon()
+    daemon.manager.wait("READY=1")
+    pid = daemon.process.pid
+    processes.wait_for(lambda: len(lab.service.requests) > 12)
+    descriptors = len(os.listdir(f"/proc/{pid}/fd"))
+    memory = resident(pid)
+    asked = len(lab.service.requests)
+    processes.wait_for(lambda: len(lab.service.requests) > asked + 60)
+    assert len(os.listdir(f"/proc/{pid}/fd")) <= descriptors + 3
+    assert resident(pid) <= memory + 512
+    assert len(daemon.workers) <= 1
+    assert daemon.end(signal.SIGTERM).status == 0
+
+
+def resident(pid: int) -> int:
+    """The process's memory in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0])
+
+
+# --- two at once ----------------------------------------------------------------------------------
+
+
+def test_two_daemons_at_once(lab: Lab) -> None:
+    """Both are ready, both end well, and the key is there once."""
+    first, second = lab.daemon(), lab.daemon()
+    assert (first.end().status, second.end().status) == (0, 0)
+    assert lab.manager.count("READY=1") == 2
+    assert lab.machine.keys == [lab.key]
+    assert len(lab.machine.host_keys()) == 3
+    assert lab.left_over == []
+
+
+def test_the_second_is_not_held_by_the_first_beyond_its_deadline(lab: Lab) -> None:
+    """While the first asks without end, the second waits for it, says so, and is ready in time."""
+    lab.configure("[IMDS]\nBootTimeoutSec=1\n")
+    lab.service.inject(Fault("status", 503))
+    first = lab.daemon()
+    first.manager.wait("READY=1")
+    second = lab.daemon()
+    processes.wait_for(lambda: lab.manager.count("READY=1") == 2)
+    lab.service.inject()
+    assert first.end().status == 0
+    ended = second.end()
+    assert ended.status == 0
+    assert "Another firstkey is at work" in ended.said
+    assert lab.machine.keys == [lab.key]
+
+
+def test_it_does_not_outlive_its_supervisor(lab: Lab) -> None:
+    """SIGKILL to the supervisor ends the worker too, and what that one started."""
+    lab.service.inject(Fault("status", 503))
+    daemon = lab.daemon()
+    processes.wait_for(lambda: lab.service.requests)
+    below = processes.descendants(daemon.process.pid)
+    assert below
+    daemon.end(signal.SIGKILL)
+    for pid in below:
+        processes.wait_for(lambda pid=pid: processes.is_gone(pid))  # type: ignore[misc]
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+MEASURING = """
+    import os, sys
+    pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+    _, status, usage = os.wait4(pid, 0)
+    print(status, usage.ru_maxrss)
+"""
+# A process starts with the peak of the one that it was forked from, so a small one measures.
+DISTRIBUTION = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else sys.executable
+
+
+@pytest.mark.parametrize("command", ["daemon", "run"])
+def test_memory_stays_small(lab: Lab, command: str) -> None:
+    """Peak memory of each process, a worker's included, is below 40 MiB with the distribution's Python."""
+    argv = [DISTRIBUTION, "-m", "firstkey", command, *lab.argv()[4:], "-q"]
+    status, peak = processes.run(MEASURING, *argv).split()
+    assert status == "0"
+    assert lab.machine.keys == [lab.key]
+    assert int(peak) < MEMORY_LIMIT
+
+
+# --- detached -------------------------------------------------------------------------------------
+
+
+class Detached:
+    """Starts detached daemons, and ends the one that the PID file names."""
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        self._lab = lab
+        self.pid_file = directory / "run" / "firstkey.pid"
+        self.pid_file.parent.mkdir(mode=0o755)
+
+    def start(self, *options: str, **environ: str) -> Ended:
+        """What whoever starts it sees."""
+        pid_file = () if "--pid-file" in options else ("--pid-file", str(self.pid_file))
+        done = subprocess.run(
+            self._lab.argv("--detach", *pid_file, *options),
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=processes.PATIENCE,
+            env=processes.environment(**environ),
+        )
+        return Ended(done.returncode, done.stdout)
+
+    @property
+    def pid(self) -> int:
+        """The daemon's number, as soon as it is written."""
+        processes.wait_for(lambda: self.pid_file.exists() and self.pid_file.read_text().strip())
+        return int(self.pid_file.read_text())
+
+
+@pytest.fixture
+def detached(lab: Lab, tmp_path: Path) -> Iterator[Detached]:
+    """A detached daemon that never gets an answer, until the service is mended."""
+    pytest.importorskip("daemon")
+    lab.service.inject(Fault("status", 503))
+    made = Detached(lab, tmp_path)
+    yield made
+    if made.pid_file.is_file() and made.pid_file.read_text().strip():
+        number = int(made.pid_file.read_text())
+        if not processes.is_gone(number) and number != os.getpid():
+            os.kill(number, signal.SIGKILL)
+
+
+def test_detached_it_does_the_job_and_goes(lab: Lab, detached: Detached) -> None:
+    """Its starter returns at once; the daemon works on, ends when all is done, and its PID file with it."""
+    assert detached.start() == (0, "")
+    pid = detached.pid
+    assert os.getsid(pid) != os.getsid(0)
+    lab.service.inject()
+    processes.wait_for(lambda: processes.is_gone(pid))
+    assert lab.machine.keys == [lab.key]
+    assert not detached.pid_file.exists()
+    assert lab.left_over == []
+
+
+def test_sigterm_ends_a_detached_daemon(detached: Detached) -> None:
+    """With its worker and its PID file."""
+    detached.start()
+    pid = detached.pid
+    processes.wait_for(lambda: processes.children(pid))
+    below = processes.descendants(pid)
+    os.kill(pid, signal.SIGTERM)
+    for each in (pid, *below):
+        processes.wait_for(lambda each=each: processes.is_gone(each))  # type: ignore[misc]
+    assert not detached.pid_file.exists()
+
+
+def test_a_second_start_names_the_first(detached: Detached) -> None:
+    """It is refused to the face of who starts it, and the first is not disturbed."""
+    detached.start()
+    pid = detached.pid
+    again = detached.start()
+    assert again.status == 1
+    assert "already-running" in again.said
+    assert f"process {pid}" in again.said
+    assert not processes.is_gone(pid)
+    assert detached.pid == pid
+
+
+def test_a_killed_daemon_makes_room(detached: Detached) -> None:
+    """A stale PID file is taken over; whoever has its number now is left alone."""
+    detached.start()
+    pid = detached.pid
+    below = processes.descendants(pid)
+    os.kill(pid, signal.SIGKILL)
+    for each in (pid, *below):
+        processes.wait_for(lambda each=each: processes.is_gone(each))  # type: ignore[misc]
+    detached.pid_file.write_text(f"{os.getpid()}\n")
+    assert detached.start().status == 0
+    processes.wait_for(lambda: detached.pid != os.getpid())
+
+
+def test_a_bad_place_for_the_pid_file_is_told_before_anything_is_detached(
+    detached: Detached, tmp_path: Path
+) -> None:
+    """A link, a directory that is missing or open to others: the reason, status 1, nothing written."""
+    target = tmp_path / "precious"
+    target.write_text("precious\n")
+    detached.pid_file.symlink_to(target)
+    refused = detached.start()
+    assert (refused.status, "symlink-refused" in refused.said) == (1, True)
+    assert target.read_text() == "precious\n"
+    detached.pid_file.unlink()
+
+    missing = detached.start("--pid-file", str(tmp_path / "none" / "pid"))
+    assert (missing.status, "not-a-directory" in missing.said) == (1, True)
+    detached.pid_file.parent.chmod(0o777)
+    unsafe = detached.start()
+    assert (unsafe.status, "unsafe-directory" in unsafe.said) == (1, True)
+    assert os.listdir(detached.pid_file.parent) == []
+
+
+def test_what_keeps_a_detached_daemon_from_beginning_is_told_too(lab: Lab, detached: Detached) -> None:
+    """The configuration is looked at while somebody is there to be told."""
+    assert detached.start("--config", "/nonexistent/firstkey.conf").status == 78
+    lab.machine.write("/etc/firstkey/disabled", "")
+    off = detached.start()
+    assert (off.status, "switched off" in off.said) == (0, True)
+    assert not detached.pid_file.exists()
+
+
+def test_without_python_daemon_the_package_is_named(lab: Lab, detached: Detached, tmp_path: Path) -> None:
+    """Detaching alone is refused; in the foreground the daemon needs no such package."""
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "daemon.py").write_text("raise ImportError('not installed')\n")
+    path = f"{tmp_path / 'without'}:{processes.AGENT}"
+    refused = detached.start(PYTHONPATH=path)
+    assert refused.status == 1
+    assert "dependency-missing" in refused.said
+    assert "python3-daemon" in refused.said
+    assert not detached.pid_file.exists()
+    lab.service.inject()
+    assert lab.daemon(PYTHONPATH=path).end().status == 0
+
+
+FRESH_RUN = """
+    import os, subprocess, sys, time
+    done = subprocess.run(sys.argv[2:], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    print(done.returncode, done.stderr, end=" ")
+    for _ in range(3000):
+        if not os.path.exists("/run/firstkey/firstkey.pid"):
+            break
+        time.sleep(0.01)
+    print(os.path.isdir("/run/firstkey"), os.listdir("/run/firstkey"))
+"""
+
+
+@pytest.mark.root
+def test_the_usual_pid_file_needs_no_preparation(lab: Lab) -> None:
+    """After a boot without systemd, /run is empty."""
+    pytest.importorskip("daemon")
+    said = places.run_on_tmpfs(FRESH_RUN, Path("/run"), *lab.argv("--detach"))
+    assert said == "0  True []\n"
+    assert lab.machine.keys == [lab.key]
