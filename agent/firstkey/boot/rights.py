@@ -88,10 +88,19 @@ def _as_user_first(site: Site, account: Account, path: str, work: Work, seconds:
     except FirstkeyError as refused:
         if refused.reason is not reasons.PERMISSION_DENIED or os.geteuid() != 0:
             raise
+        _refuse_shared_home(site, account, path)
         answer = identity.run_as(ROOT, [0], lambda: _if_roots(site.tree, path, work), seconds=seconds)
         if answer == _NOT_ROOTS:
             raise
         return answer
+
+
+def _refuse_shared_home(site: Site, account: Account, path: str) -> None:
+    """A file of root's in a home is heeded by sshd for everybody who has that home (`/`, say)."""
+    for other in site.accounts.all():
+        if other.uid != account.uid and other.home.rstrip("/") == account.home.rstrip("/"):
+            message = f"{path} is the file of {other.name} too, whose home is the same"
+            raise FirstkeyError(message, reason=reasons.SHARED_FILE)
 
 
 def _as_user(site: Site, account: Account, work: Work, seconds: float) -> Any:  # noqa: ANN401
