@@ -122,12 +122,14 @@ def test_a_wrong_rule_is_never_put_in_place(image: World, there: str | None) -> 
     rule = image.machine.path("/etc/sudoers.d/firstkey-deploy")
     if there:
         image.machine.write("/etc/sudoers.d/firstkey-deploy", there, mode=0o440)
+    rehearsed = image.machine.run(image.service, "--dry-run")
+    assert accounts(rehearsed) == [("refused", "sudoers-invalid")]
     done = image.machine.run(image.service)
     assert (done.status, done.report["outcome"]) == (1, "partial")
     assert accounts(done) == [("refused", "sudoers-invalid")]
     assert "syntax error" in done.report["accounts"][0]["detail"]
     assert done.user("deploy")["result"] == "changed"
-    assert [path.name for path in rule.parent.iterdir()] == ([rule.name] if there else [])
+    assert [path.name for path in rule.parent.glob("*")] == ([rule.name] if there else [])
     assert (rule.read_text() if there else None) == there
 
 

@@ -14,7 +14,7 @@ from firstkey.system.files import Looks
 if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.config import User
-    from firstkey.system.files import Directory, File
+    from firstkey.system.files import File
 
 SUDOERS = "/etc/sudoers.d"
 SUDOERS_MODE = 0o440
@@ -56,24 +56,17 @@ class WriteSudoers(NamedTuple):
         return there is not None and there.content == self.content and not there.mode & 0o022
 
     def diff(self, site: Site) -> str:
-        """What would change in the file."""
+        """What would change in the file. Raises FirstkeyError as `apply` does."""
+        self._prove()
         there = self._there(site)
         return difference.unified(f"{SUDOERS}/{self.name}", there.content if there else None, self.content)
 
     def apply(self, site: Site) -> None:
-        """Write, check, and only then name it. Raises FirstkeyError(sudoers-invalid, sudo-missing)."""
-        program = command.find("visudo")
-        if program is None:
-            raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
+        """Have it checked, and only then write it. Raises FirstkeyError(sudoers-invalid, sudo-missing)."""
+        self._prove()
         with site.tree.ensure(SUDOERS, mode=0o750) as directory:
             directory.remove_stale()
-            staged = directory.stage(self.name, self.content, Looks(SUDOERS_MODE))
-            try:
-                self._check(program, directory, staged)
-                directory.rename(staged, self.name)
-            except BaseException:
-                directory.remove(staged)
-                raise
+            directory.replace(self.name, self.content, Looks(SUDOERS_MODE))
 
     def _there(self, site: Site) -> File | None:
         directory = site.tree.open(SUDOERS)
@@ -82,12 +75,14 @@ class WriteSudoers(NamedTuple):
         with directory:
             return directory.read(self.name, limit=_LIMIT)
 
-    def _check(self, program: str, directory: Directory, staged: str) -> None:
-        path = f"{directory.on_host}/{staged}"
-        outcome = command.run([program, "-c", "-f", path])
+    def _prove(self) -> None:
+        program = command.find("visudo")
+        if program is None:
+            raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
+        outcome = command.run([program, "-c", "-f", "-"], stdin=self.content)
         if outcome.status:
             # The first line says what is wrong and where; those behind it only draw an arrow below the rule.
             words = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").split("\n")[0]
-            why = words.replace(path, "").strip(" :<>") or outcome.words
+            why = words.strip(" :<>") or outcome.words
             message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {why}"
             raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
