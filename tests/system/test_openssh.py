@@ -70,6 +70,35 @@ def test_an_empty_configuration_means_the_defaults(root: Path, tree: Tree) -> No
     assert found.host_keys == sshd_config.DEFAULTS.host_keys
 
 
+@pytest.mark.parametrize(
+    "text, asked",
+    [
+        ("", 1),
+        ("#Match User anoncvs\nBanner /etc/match\n", 1),
+        ("Match User ann\nAuthorizedKeysFile /a\n", 3),
+        (" \tMATCH all\nAuthorizedKeysFile /a\n", 3),
+        ("match=user ann\nAuthorizedKeysFile /a\n", 3),
+        ("Include conf.d/*.conf\n", 3),
+    ],
+)
+def test_sshd_is_asked_no_more_than_its_answers_can_differ(
+    root: Path, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, asked: int
+) -> None:
+    """Without a Match block one answer serves all users: a first boot waits for it once."""
+    write(root, text)
+    write(root, "Match User ben\nAuthorizedKeysFile /b\n", "/etc/ssh/conf.d/1.conf")
+    real, log = shutil.which("sshd"), tmp_path / "asked"
+    wrapper = tmp_path / "bin" / "sshd"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho >> {log}\nexec {real} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{wrapper.parent}:{os.environ['PATH']}")
+    sshd = Sshd(tree)
+    for user in ("ann", "ben", "root", "ann"):
+        assert sshd.meaning(user).refusal is None
+    assert log.read_text().count("\n") == asked
+
+
 def test_sshd_decides_what_a_line_means(root: Path, tree: Tree) -> None:
     """The first value counts, a Match block only for its user, an Include where it stands, sorted by name."""
     write(root, "Include conf.d/*.conf\nPermitRootLogin yes\nMatch User user\nAuthorizedKeysFile /keys/%u\n")

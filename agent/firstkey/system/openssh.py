@@ -35,6 +35,10 @@ only one that a boot clears: a configuration can have sshd print any words.
 """
 
 
+_MATCH = rb"""(?im)^[ \t]*["']?match"""
+"""A line that may begin a Match block."""
+
+
 class Meaning(NamedTuple):
     """What sshd's configuration means, and why it is only the default if it could not be asked."""
 
@@ -48,12 +52,26 @@ class Sshd:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._known: dict[tuple[str, str], Meaning] = {}
+        self._matches: bool | None = None
 
     def meaning(self, user: str, client: str = ANY_CLIENT) -> Meaning:
-        """The effective configuration when `user` logs in from `client` (sshd -T -C); sshd is asked once."""
-        if (user, client) not in self._known:
-            self._known[user, client] = self._meaning(user, client)
-        return self._known[user, client]
+        """The effective configuration when `user` logs in from `client` (sshd -T -C); sshd is asked once.
+
+        Without a Match block it is the same for all, so that then one answer serves them all.
+        """
+        login = (user, client) if self._has_match() else ("", "")
+        if login not in self._known:
+            self._known[login] = self._meaning(user, client)
+        return self._known[login]
+
+    def _has_match(self) -> bool:
+        if self._matches is None:
+            try:
+                texts = self.files().values()
+                self._matches = any(re.search(_MATCH, text) for text in texts)
+            except FirstkeyError:
+                self._matches = True
+        return self._matches
 
     def _meaning(self, user: str, client: str) -> Meaning:
         program = command.find("sshd")
