@@ -24,9 +24,9 @@ BESIDE_THE_CODE = """
 /usr/lib/systemd/system/firstkey.service
 /usr/lib/systemd/system/ssh@.service.d/firstkey.conf
 /usr/lib/systemd/system/sshd@.service.d/firstkey.conf
-/usr/share/doc/firstkey/authorized-keys-command/sshd.conf
-/usr/share/doc/firstkey/authorized-keys-command/sysusers.conf
-/usr/share/doc/firstkey/authorized-keys-command/tmpfiles.conf
+/usr/share/doc/firstkey/examples/authorized-keys-command/sshd.conf
+/usr/share/doc/firstkey/examples/authorized-keys-command/sysusers.conf
+/usr/share/doc/firstkey/examples/authorized-keys-command/tmpfiles.conf
 /usr/share/bash-completion/completions/firstkey
 /usr/share/fish/vendor_completions.d/firstkey.fish
 /usr/share/licenses/firstkey/LICENSE
