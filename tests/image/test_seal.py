@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jsonschema
 import pytest
 from machine import new_key
 from sapling import Sapling
@@ -19,6 +20,7 @@ from firstkey.image import rules
 from firstkey.ssh import public_key
 from firstkey.system.tree import Tree
 
+DOCS = Path(__file__).parents[2] / "docs"
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-fowner", "--inh-caps=-all")
 pytestmark = pytest.mark.sshd
 
@@ -102,6 +104,20 @@ def test_credentials_stay_unless_asked(dirty: Sapling) -> None:
         "cloud-credentials", "tool-credentials", "system-credentials",
     }  # fmt: skip
     assert {entry["reason"] for entry in done.report["left"]} == {"not-asked-for"}
+
+
+@pytest.mark.parametrize(
+    "options", [["--dry-run"], [], ["--remove-credentials"]], ids=["dry", "plain", "all"]
+)
+def test_json_is_as_published(dirty: Sapling, options: list[str]) -> None:
+    """What --json prints is what docs/seal.schema.json says, and the audit in it what audit's own says."""
+    schemas = {name: json.loads((DOCS / f"{name}.schema.json").read_text()) for name in ("seal", "audit")}
+    report = seal(dirty, "--json", *options).report
+    jsonschema.validate(report, schemas["seal"], cls=jsonschema.Draft202012Validator)
+    if "audit" in report:
+        jsonschema.validate(report["audit"], schemas["audit"], cls=jsonschema.Draft202012Validator)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**report, "dry_run": "no"}, schemas["seal"])
 
 
 def test_dry_run_shows_diffs_and_changes_nothing(dirty: Sapling) -> None:
