@@ -37,6 +37,8 @@ LogLevel VERBOSE
 UsePAM yes
 """
 MODE_OF_SHADOW = 0o640
+WITH_PARENT = ("setpriv", "--pdeathsig", "KILL")
+"""Whatever ends a test run, even SIGKILL, ends what it started."""
 
 
 class Done(NamedTuple):
@@ -169,7 +171,7 @@ class Lab:
     def background(self, *argv: str) -> Iterator[None]:
         """Run a program in the lab for as long as the block lasts, from its first line of output on."""
         # In the host's process namespace: there, nsenter becomes the program, and can be ended by its own id.
-        enter = ["nsenter", "-t", self._init_pid(), "-m", "-n", "--"]
+        enter = [*WITH_PARENT, "nsenter", "-t", self._init_pid(), "-m", "-n", "--"]
         process = subprocess.Popen(
             [*enter, *argv], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=self._environment()
         )
@@ -287,7 +289,16 @@ class Lab:
             self.path(f"/etc/{name}").unlink(missing_ok=True)
 
     def _start(self) -> subprocess.Popen[str]:
-        namespaces = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        namespaces = [
+            *WITH_PARENT,
+            "unshare",
+            "--mount",
+            "--net",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ]
         process = subprocess.Popen(
             [*namespaces, sys.executable, str(INIT), str(self.directory)],
             stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, env=self._environment(),
