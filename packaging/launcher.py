@@ -19,6 +19,9 @@ sys.path += [
     f"/usr/lib/{version}/site-packages",  # ... and what is not, requests
 ]
 
-from firstkey.cli.main import main  # noqa: E402 - the path comes first
+try:
+    from firstkey.cli.main import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # while it was still loading
+    sys.exit(130)

@@ -2,6 +2,9 @@
 
 import sys
 
-from firstkey.cli.main import main
+try:
+    from firstkey.cli.main import main
 
-sys.exit(main())
+    sys.exit(main())
+except KeyboardInterrupt:  # while it was still loading
+    sys.exit(130)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ from machine import AGENT, Machine
 from firstkey.cli.main import COMMANDS
 
 USAGE, FAILED, NO_ANSWER, NEEDS_ROOT, BAD_CONFIG = 2, 1, 75, 77, 78
-QUIET_COMMANDS = ("status", "config", "config --json", "host-keys --dry-run", "--help")
+QUIET_COMMANDS = ("status", "config", "config --json", "host-keys --dry-run", "--help", "run --help")
 
 
 def firstkey(
@@ -71,7 +73,8 @@ def test_a_mistyped_command_is_guessed(typed: str, meant: str) -> None:
         ("keys --imds ftp://127.0.0.1", USAGE),
         ("config --config ROOT/absent", BAD_CONFIG),
         ("config --check", BAD_CONFIG),
-        ("status --root ROOT/absent", FAILED),
+        ("status --root ROOT/absent", USAGE),
+        ("config --root ROOT/etc/passwd", USAGE),
         ("keys --imds http://127.0.0.1:9 --wait 0.1", NO_ANSWER),
     ],
 )
@@ -116,7 +119,7 @@ def test_the_running_system_is_root_s(tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", QUIET_COMMANDS)
 def test_a_full_disk_is_no_riddle(machine: Machine, command: str) -> None:
     """What could not be printed is said, in a sentence."""
-    root = () if command == "--help" else ("--root", str(machine.root))
+    root = () if "--help" in command else ("--root", str(machine.root))
     with Path("/dev/full").open("wb") as full:
         done = firstkey(*command.split(), *root, out=full.fileno())
     assert done.returncode == FAILED
@@ -126,11 +129,11 @@ def test_a_full_disk_is_no_riddle(machine: Machine, command: str) -> None:
 @pytest.mark.parametrize("command", [command for command in QUIET_COMMANDS if "dry-run" not in command])
 def test_a_reader_that_stops_reading_ends_it_quietly(machine: Machine, command: str) -> None:
     """As `| head` does."""
-    root = () if command == "--help" else ("--root", str(machine.root))
+    root = () if "--help" in command else ("--root", str(machine.root))
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = firstkey(*command.split(), *root, "-q" if root else "--help", out=writer)
+        done = firstkey(*command.split(), *root, out=writer)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (1, "")
@@ -141,6 +144,64 @@ def test_a_closed_standard_output_is_no_failure(machine: Machine) -> None:
     shell = ("sh", "-c", 'exec "$@" >&-', "sh")
     done = firstkey("config", "--root", str(machine.root), prefix=shell)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
+def test_the_work_is_done_whatever_becomes_of_the_words(machine: Machine, closed: str) -> None:
+    """A supervisor may close all three: no key may be missing for it, and no word get into a file."""
+    machine.write("/dev/console", "")
+    machine.write("/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_ed25519_key\n")
+    shell = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    done = firstkey("host-keys", "--root", str(machine.root), prefix=shell)
+
+    assert done.returncode == (FAILED if "full" in closed else 0)
+    assert machine.path("/etc/ssh/ssh_host_ed25519_key.pub").read_text().startswith("ssh-ed25519 ")
+    assert machine.path("/var/lib/firstkey/ledger.json").read_text().startswith('{"version"')
+    assert machine.path("/run/firstkey/lock").read_text() == ""
+
+
+def test_ctrl_c_ends_it_quietly(machine: Machine) -> None:
+    """While it waits for an answer; 130 is what a shell makes of it."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        asking = subprocess.Popen(
+            [sys.executable, "-m", "firstkey", "keys", "--imds", url, "--root", str(machine.root)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)},
+        )
+        silent.settimeout(60)
+        with silent.accept()[0]:
+            asking.send_signal(signal.SIGINT)
+            out, err = asking.communicate(timeout=60)
+    assert (asking.returncode, out, err) == (130, b"", b"")
+
+
+def test_ctrl_c_while_it_loads_is_quiet_too(machine: Machine) -> None:
+    """At whatever moment it comes, once the package itself is found."""
+    for pause in range(3, 60, 4):
+        loading = subprocess.Popen(
+            [sys.executable, "-c", SLOWLY, str(pause), "keys", "--root", str(machine.root)],
+            stderr=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)},
+        )
+        _, err = loading.communicate(timeout=60)
+        assert (loading.returncode, err) == (130, b""), pause
+
+
+SLOWLY = """\
+import runpy, signal, sys
+pause = int(sys.argv.pop(1))
+left = [pause]
+def trace(frame, event, _):
+    if event == "call" and "firstkey" in frame.f_code.co_filename:
+        left[0] -= 1
+        if left[0] < 0:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGINT)
+sys.setprofile(trace)
+runpy.run_module("firstkey", run_name="__main__")
+"""
 
 
 @pytest.mark.parametrize("locale", ["C", "POSIX", "en_US.ISO-8859-1"])

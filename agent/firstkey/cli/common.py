@@ -99,12 +99,19 @@ def opened(
     args: argparse.Namespace, say: Callable[[events.Entry], None], *, warn: bool = True
 ) -> Iterator[Site]:
     """The system that the options name, with its configuration; mistakes in that are warnings."""
-    with Tree(args.root) as tree:
+    with tree_at(args.root) as tree:
         settled = configuration(tree, args)
         for warning in settled.warnings if warn else ():
             say(events.CONFIG_WARNING(path=warning.path, line=warning.line, detail=warning.detail))
         dry_run = getattr(args, "dry_run", False)
         yield Site(tree, Accounts(tree), settled, say, dry_run=dry_run, force=getattr(args, "force", False))
+
+
+def tree_at(root: str) -> Tree:
+    """The tree that --root names. Raises UsageError where there is none."""
+    if not os.path.isdir(root):
+        raise UsageError(f"--root {root!a}: there is no such directory")
+    return Tree(root)
 
 
 def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:

@@ -26,7 +26,7 @@ examples:
 def main(argv: Sequence[str]) -> int:
     """Print the settings, or with --check only say what is wrong with them; returns the exit status."""
     args = _parser().parse_args(argv)
-    with Tree(args.root) as tree:
+    with common.tree_at(args.root) as tree:
         settled = common.configuration(tree, args)
         shipped = config.load(_Vendors(tree)) if args.diff else settled
     for warning in settled.warnings:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import atexit
 import importlib
-import io
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 from firstkey import __version__
+from firstkey.cli import streams
+from firstkey.cli.streams import NotPrinted
 from firstkey.errors import FirstkeyError
 from firstkey.system import worker
 
@@ -58,63 +60,52 @@ def _leave(status: int) -> NoReturn:
 def _main(argv: Sequence[str]) -> int:
     given = list(argv)
     os.umask(0o077)
-    for stream in filter(None, (sys.stdout, sys.stderr)):
-        if isinstance(stream, io.TextIOWrapper):
-            # A name with letters that the terminal does not have is shown with escapes, not a riddle.
-            stream.reconfigure(errors="backslashreplace")
+    streams.make_ready()
     # A daemon that is asked to end has done what it should; any other command has not.
     worker.own_signals(0 if given[:1] == ["daemon"] else worker.TERMINATED)
     try:
-        return _dispatch(given)
+        return _printed(given)
     except FirstkeyError as error:
-        print(f"firstkey: {error.message} ({error.reason.code})\n  What to do: {error.hint}", file=sys.stderr)
+        _complain(f"{error.message} ({error.reason.code})\n  What to do: {error.hint}")
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stdout = None  # nobody reads on; the interpreter need not try again
+        streams.abandon()
         return 1
-    except _NotPrinted as error:
-        sys.stdout = None
-        print(f"firstkey: the result could not be printed: {error}", file=sys.stderr)
+    except NotPrinted as error:
+        streams.abandon()
+        _complain(f"the result could not be printed: {error}")
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user unless asked for
         return _unforeseen(error, given)
+
+
+def _printed(given: list[str]) -> int:
+    """The command's exit status, once all that it says is printed."""
+    try:
+        status = _dispatch(given)
+    except SystemExit as end:  # argparse, and a signal
+        status = end.code if isinstance(end.code, int) else 1
+    if sys.stdout:
+        sys.stdout.flush()
+    return status
 
 
 def _dispatch(given: list[str]) -> int:
     name = given[0] if given else "--help"
     if name in ("-h", "--help", "help"):
         print(_help(), end="")
-        _flush()
         return 0 if given else 2
     if name in ("-V", "--version"):
         print(f"firstkey {__version__}")
         return 0
     if name not in COMMANDS:
-        print(
-            f"firstkey: there is no command {name!r}.{_suggestion(name)} See: firstkey --help",
-            file=sys.stderr,
-        )
+        _complain(f"there is no command {name!r}.{_suggestion(name)} See: firstkey --help")
         return 2
     command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
     status: int = command.main(given[1:])
-    _flush()
     return status
-
-
-class _NotPrinted(Exception):  # noqa: N818 - what happened
-    """Standard output takes nothing more: its disk is full, say."""
-
-
-def _flush() -> None:
-    try:
-        if sys.stdout:  # the caller may have closed it
-            sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _NotPrinted(error.strerror) from None
 
 
 def _help() -> str:
@@ -146,6 +137,14 @@ def _unforeseen(error: Exception, given: Sequence[str]) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"firstkey: something unforeseen happened: {error!r} (internal-error)", file=sys.stderr)
-    print("  What to do: please report it, with what the command says with -v", file=sys.stderr)
+    _complain(
+        f"something unforeseen happened: {error!r} (internal-error)\n"
+        "  What to do: please report it, with what the command says with -v"
+    )
     return 1
+
+
+def _complain(text: str) -> None:
+    """Say on standard error what went wrong; where nobody can hear it, the exit status has to do."""
+    with suppress(OSError):
+        print(f"firstkey: {text}", file=sys.stderr, flush=True)

@@ -125,6 +125,15 @@ class Replaced:
         return Appended(content[len(known) :]) if content.startswith(known) else content
 
 
+def fill_standard() -> None:
+    """Open descriptors 0, 1 and 2 where the caller closed them: to nowhere."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203 - three times
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turn the kernel's refusals into FirstkeyError; `doing` says what was tried, with the path."""
