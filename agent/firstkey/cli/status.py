@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from firstkey.boot import host_keys, ledger, report
+from firstkey.boot import host_key_survey, host_keys, ledger, report
 from firstkey.cli import common, timeline
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.events import visibly
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
+    from firstkey.ssh.public_key import PublicKey
 
 LIMIT = 4 * 1024 * 1024
 EPILOG = """\
@@ -90,8 +91,11 @@ def _standing(site: Site) -> dict[str, Any]:
         "instance_id": site.firmware_instance() or known.ledger.instance or reported,
         "last_run": last,
         "switched_off": common.switched_off(site),
-        "users": [_user(site, name, known.ledger) for name in site.config.keys.users],
-        "host_keys": [_host_key(site, want) for want in _wanted(site)],
+        "users": [
+            {**_user(site, name, known.ledger), "reported": _reported(last, name)}
+            for name in site.config.keys.users
+        ],
+        "host_keys": [_host_key(site, want, known.ledger) for want in _wanted(site)],
         "ledger": None if known.refusal is None else known.refusal.detail,
     }
 
@@ -140,39 +144,65 @@ def _wanted(site: Site) -> list[host_keys.Wanted]:
     return host_keys.wanted(site.config.host_keys, meaning.effective.host_keys)
 
 
-def _host_key(site: Site, want: host_keys.Wanted) -> dict[str, Any]:
-    """One host key by its public half, which everybody may read."""
+def _host_key(site: Site, want: host_keys.Wanted, known: Ledger) -> dict[str, Any]:
+    """One host key: by both halves where the caller may read them, else by the public one."""
     try:
-        content = site.tree.read(f"{want.file}.pub", limit=LIMIT)
-        key = public_key.parse_launch_key(content) if content else None
+        found = host_key_survey.inspect(site, want, known)
+        state = "readable by others" if found.is_loose else found.condition
+        public = found.public
+    except FirstkeyError as error:
+        state = "there" if (public := _public_half(site, want.file)) else error.message
+    shown = {"type": want.kind or (public.short_type if public else None), "file": want.file}
+    return {**shown, "state": state, "fingerprint": public.fingerprint if public else None}
+
+
+def _public_half(site: Site, file: str) -> PublicKey | None:
+    try:
+        content = site.tree.read(f"{file}.pub", limit=LIMIT)
     except FirstkeyError:
-        key = None
-    return {"type": want.kind, "file": want.file, "fingerprint": key.fingerprint if key else None}
+        return None
+    return public_key.read_key(content.strip()) if content else None
+
+
+def _reported(last: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
+    """What the last run said of the user, which everybody may know."""
+    users = (last or {}).get("users")
+    named = (user for user in users if isinstance(user, dict)) if isinstance(users, list) else ()
+    return next((user for user in named if user.get("name") == name), None)
 
 
 def _lines(now: dict[str, Any]) -> Iterator[str]:
     yield f"Instance:  {visibly(str(now['instance_id'] or 'unknown'))}"
-    last = now["last_run"]
-    if last:
-        version = last.get("imds", {}).get("version")
-        imds = f", IMDSv{version}" if version else ""
-        yield f"Last run:  {visibly(str(last.get('outcome')))}{imds} ({report.PATH})"
-    else:
-        yield f"Last run:  none in this boot ({report.PATH} is not there)"
+    yield f"Last run:  {_last_run_line(now['last_run'])}"
     if now["switched_off"]:
         yield f"Switched off: {now['switched_off']}"
+    if now["ledger"]:
+        yield f"Ledger:    {visibly(now['ledger'])}"
     yield "Users:"
     for user in now["users"]:
         yield from _user_lines(user)
     yield "Host keys:"
     for key in now["host_keys"]:
-        state = key["fingerprint"] or "missing or not readable"
-        yield f"  {key['type'] or 'unknown':8} {key['file']}  {state}"
+        shown = f"  {key['fingerprint']}" if key["fingerprint"] else ""
+        yield f"  {key['type'] or 'unknown':8} {visibly(key['file'])}  {visibly(key['state'])}{shown}"
+
+
+def _last_run_line(last: dict[str, Any] | None) -> str:
+    if last is None:
+        return f"none in this boot ({report.PATH} is not there)"
+    imds = last.get("imds")
+    version = imds.get("version") if isinstance(imds, dict) else None
+    asked = f"IMDSv{version}" if version else "the metadata service was not asked, or did not answer"
+    return visibly(f"{last.get('outcome')}; {asked} ({report.PATH})")
 
 
 def _user_lines(user: dict[str, Any]) -> Iterator[str]:
-    if not user["keys"]:
-        yield f"  {user['name']}: no launch key known (root sees more)"
+    reported = user["reported"]
+    if not user["keys"] and reported:
+        yield visibly(f"  {user['name']}: {reported.get('result')} at the last run, {reported.get('file')}")
+    elif not user["keys"]:
+        yield f"  {user['name']}: no launch key known" + (" (root sees more)" if os.geteuid() else "")
     for key in user["keys"]:
         there = {True: "in place", False: "taken out since", None: "not readable for you"}[key["there"]]
-        yield f"  {user['name']}: {key['fingerprint']} {there}, {user['file']} (instance {key['instance']})"
+        where = visibly(f"{user['file']} (instance {key['instance']})")
+        yield f"  {user['name']}: {key['fingerprint']} {there}, {where}"

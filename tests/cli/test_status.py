@@ -1,0 +1,145 @@
+"""`firstkey status`: how things stand, for root and for everybody, before a run and after, on any tree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hostkeys import QUICK, be_quick, private, public
+from machine import AGENT, Machine, Run, fingerprint, new_key
+
+from firstkey.metadata.emulator import Emulator, Settings
+
+INSTANCE = "i-0000000000000001"
+
+
+@pytest.fixture
+def served(machine: Machine, tmp_path: Path) -> Machine:
+    """A machine after its first run."""
+    return run_once(machine, tmp_path)
+
+
+def run_once(machine: Machine, keys: Path) -> Machine:
+    """One launch key, whose pair is left in the directory, and the quick host keys."""
+    be_quick(machine)
+    key = new_key(keys, "launch")
+    with Emulator(Settings(instance_id=INSTANCE, keys=(("launch", key),))) as service:
+        assert machine.run(service).status == 0
+    return machine
+
+
+def status(machine: Machine, *options: str) -> Run:
+    """The command."""
+    done = machine.firstkey("status", *options)
+    assert (done.status, done.err) == (0, "")
+    return done
+
+
+def as_json(machine: Machine) -> dict[str, Any]:
+    """For programs."""
+    found: dict[str, Any] = json.loads(status(machine, "--json").out)
+    return found
+
+
+def test_before_any_run_it_says_so_and_makes_nothing(machine: Machine) -> None:
+    """Nothing is known, nothing is there, and looking changes nothing."""
+    before = machine.snapshot()
+    done = status(machine)
+
+    assert "Instance:  unknown" in done.out
+    assert "Last run:  none in this boot" in done.out
+    assert "admin: no launch key known" in done.out
+    assert done.out.count("missing") == 3
+    assert machine.snapshot() == before
+
+
+def test_after_a_run_it_shows_instance_version_keys_and_host_keys(served: Machine) -> None:
+    """What DESIGN promises, with the fingerprints that ssh-keygen prints."""
+    done = status(served)
+    launch = fingerprint(served.keys[0])
+
+    assert f"Instance:  {INSTANCE}" in done.out
+    assert "Last run:  ok; IMDSv2" in done.out
+    assert f"admin: {launch} in place, /home/admin/.ssh/authorized_keys (instance {INSTANCE})" in done.out
+    for kind in QUICK:
+        line = public(private(served, kind)).read_text()
+        assert f"/etc/ssh/ssh_host_{kind}_key  good  {fingerprint(line)}" in done.out
+
+
+def test_what_changed_since_is_seen(served: Machine) -> None:
+    """A launch key that was taken out, a host key that broke, one that others can read."""
+    served.write_keys("")
+    private(served, "ecdsa").write_bytes(b"broken")
+    private(served).chmod(0o644)
+    done = status(served)
+
+    assert "taken out since" in done.out
+    states = {key["type"]: key["state"] for key in as_json(served)["host_keys"]}
+    assert states == {"ecdsa": "broken", "ed25519": "readable by others"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'{"imds": null}',
+        b'{"imds": [], "users": 5}',
+        b'{"users": [1, {}]}',
+        b"\xff",
+    ],
+)
+def test_a_damaged_report_is_no_riddle(served: Machine, content: bytes) -> None:
+    """Whatever stands in it."""
+    served.write("/run/firstkey/report.json", content)
+    assert f"Instance:  {INSTANCE}" in status(served).out
+
+
+def test_what_a_report_says_cannot_move_the_cursor(machine: Machine) -> None:
+    """Escapes in it are shown, not obeyed."""
+    machine.write("/run/firstkey/report.json", json.dumps({"outcome": "\x1b[2J", "instance_id": "i\x1b[2J"}))
+    assert "\x1b" not in status(machine).out
+
+
+def test_links_in_a_tree_do_not_lead_out_of_it(served: Machine, tmp_path: Path) -> None:
+    """Every file that is read stays inside, absolute links or not."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "report.json").write_text('{"outcome": "from outside"}')
+    (outside / "firstkey.conf").write_text("[Keys]\nUsers=outsider\n")
+    for path in ("/run/firstkey", "/etc/firstkey"):
+        served.path(path).rename(served.path(path).with_name("moved"))
+        served.path(path).symlink_to(outside)
+    done = status(served)
+
+    assert "from outside" not in done.out
+    assert "outsider" not in done.out
+    assert "none in this boot" in done.out
+
+
+@pytest.mark.root
+def test_somebody_else_sees_what_everybody_may(tmp_path: Path) -> None:
+    """The report and the public halves; no failure, though only root can read the rest."""
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    if subprocess.run(
+        [*nobody, sys.executable, str(AGENT / "firstkey" / "__init__.py")], check=False
+    ).returncode:
+        pytest.skip("this checkout or its Python is out of reach for others than root")
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are root's alone
+        Path(directory).chmod(0o755)
+        served = run_once(Machine(Path(directory) / "root"), tmp_path)
+        done = served.firstkey("status", prefix=nobody, PYTHONDONTWRITEBYTECODE="1")
+        lines = [public(private(served, kind)).read_text() for kind in QUICK]
+
+    assert done.status == 0, done.err
+    assert "Traceback" not in done.err
+    assert f"Instance:  {INSTANCE}" in done.out
+    assert "admin: changed at the last run, /home/admin/.ssh/authorized_keys" in done.out
+    assert all(f"there  {fingerprint(line)}" in done.out for line in lines)
