@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -220,7 +220,10 @@ SHOWN = "/run/firstkey/console-shown"
 
 
 def show_on_console(site: Site, done: Report) -> None:
-    """Host keys to the console: once a boot, and whenever one of them changed."""
+    """Host keys to the console: once a boot, and whenever one of them changed.
+
+    A console that fails counts as well, or a daemon that watches would say so every time.
+    """
     keys = [key for key in done.host_keys if key.public and key.fingerprint]
     if site.dry_run or not site.config.host_keys.console or not keys or not _is_due(site, done):
         return
@@ -228,10 +231,11 @@ def show_on_console(site: Site, done: Report) -> None:
 
     try:
         _write_block(site, keys)
-        site.tree.write(SHOWN, b"", mode=0o644)
         site.say(events.CONSOLE_WRITTEN(path=console.CONSOLE))
     except FirstkeyError as error:
         site.say(events.CONSOLE_FAILED(detail=error.message, reason=error.reason.code))
+    with suppress(FirstkeyError):
+        site.tree.write(SHOWN, b"", mode=0o644)
 
 
 def _is_due(site: Site, done: Report) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import select
 import stat
+import sys
+import termios
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
@@ -56,8 +60,11 @@ def write(
         console = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND)
         try:
             _require_console(os.fstat(console), is_device=is_device)
-            _write_in_time(console, data, time.monotonic() + seconds)
+            deadline = time.monotonic() + seconds
+            _write_in_time(console, data, deadline)
+            _let_it_out(console, deadline)
         finally:
+            _forget_the_rest(console)
             os.close(console)
     except OSError as error:
         why = error.strerror or str(error)
@@ -104,3 +111,25 @@ def _write_in_time(console: int, data: bytes, deadline: float) -> None:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.01)  # A terminal may report room for less than it would take at once.
+
+
+def _queued(console: int) -> int:
+    """How many bytes a terminal has taken and not sent; none where it is no terminal."""
+    if not os.isatty(console):
+        return 0
+    answer = fcntl.ioctl(console, termios.TIOCOUTQ, b"\0" * 4)
+    return int.from_bytes(answer, sys.byteorder)
+
+
+def _let_it_out(console: int, deadline: float) -> None:
+    while _queued(console):
+        if time.monotonic() >= deadline:
+            raise TimeoutError("it took all and sends nothing")
+        time.sleep(0.01)
+
+
+def _forget_the_rest(console: int) -> None:
+    """A serial line that stands still would hold close(2) for half a minute (tty_port: closing_wait)."""
+    with suppress(OSError, termios.error):
+        if _queued(console):
+            termios.tcflush(console, termios.TCOFLUSH)
