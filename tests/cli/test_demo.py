@@ -84,7 +84,8 @@ def test_lines_fit_a_terminal_and_have_no_colours(shown: str) -> None:
 def test_nothing_is_left_behind() -> None:
     """Not after its end, and not after Ctrl-C in the middle."""
     before = left_behind()
-    process = subprocess.Popen(argv(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    unbuffered = [sys.executable, "-u", *argv()[1:]]
+    process = subprocess.Popen(unbuffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout
     line = next(line for line in process.stdout if "Exit status" in line)
     process.send_signal(signal.SIGINT)
