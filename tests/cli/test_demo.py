@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hostkeys import fake_keygen
 from machine import AGENT
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -24,10 +25,11 @@ def argv(*options: str) -> list[str]:
     return [sys.executable, "-m", "firstkey", "demo", *options]
 
 
-def left_behind() -> set[str]:
-    """Scratch roots of demos, wherever they are made."""
-    places = [tempfile.gettempdir(), "/run", os.path.expanduser("~")]
-    return {str(path) for place in places for path in Path(place).glob("firstkey-demo-*")}
+def scratch_root(text: str) -> Path:
+    """Where the demo that printed this worked: other demos may run on this machine."""
+    found = re.search(r"\s(/\S*/firstkey-demo-\w+)", text)
+    assert found
+    return Path(found[1])
 
 
 def masked(text: str) -> str:
@@ -81,18 +83,110 @@ def test_lines_fit_a_terminal_and_have_no_colours(shown: str) -> None:
     assert shown.isascii()
 
 
-def test_nothing_is_left_behind() -> None:
-    """Not after its end, and not after Ctrl-C in the middle."""
-    before = left_behind()
-    unbuffered = [sys.executable, "-u", *argv()[1:]]
-    process = subprocess.Popen(unbuffered, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def names(*places: Path) -> set[str]:
+    """Everything below these directories, by path; byte code of Python's own is no trace of the demo."""
+    found = (path for place in places for path in place.rglob("*"))
+    return {str(path) for path in found if path.suffix != ".pyc" and path.name != "__pycache__"}
+
+
+def homeless(tmp_path: Path, **environ: str) -> dict[str, str]:
+    """An environment with a home and a place for temporary files of its own."""
+    for name in ("home", "tmp"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    own = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")}
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), **own, **environ}
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    """Neither in the home, nor where temporary files go, nor in /run, where sshd's own may be new."""
+    had_sshds = Path("/run/sshd").exists()
+    environ = homeless(tmp_path)
+    done = subprocess.run(argv(), capture_output=True, text=True, timeout=110, check=False, env=environ)
+    assert done.returncode == 0
+    assert not scratch_root(done.stdout).exists()
+    assert names(tmp_path) == {str(tmp_path / "home"), str(tmp_path / "tmp")}
+    assert Path("/run/sshd").exists() == had_sshds
+
+
+@pytest.mark.parametrize(
+    "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=str
+)
+@pytest.mark.parametrize("when", ["The machine is", "Exit status", "=== 3."])
+def test_nothing_is_left_behind_by_a_signal(number: signal.Signals, status: int, when: str) -> None:
+    """Ctrl-C twice, a request to end, a terminal that is closed: at the beginning, in the middle, later."""
+    process = subprocess.Popen(
+        argv(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     assert process.stdout
-    line = next(line for line in process.stdout if "Exit status" in line)
-    process.send_signal(signal.SIGINT)
+    said = ""
+    while when not in said:
+        line = process.stdout.readline()
+        assert line, "it ended before"
+        said += line
+    process.send_signal(number)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
-    assert line
-    assert (process.returncode, err) == (130, "")
-    assert left_behind() == before
+    assert (process.returncode, err) == (status, "")
+    assert not scratch_root(said).exists()
+
+
+@pytest.mark.root
+def test_without_sshd_the_rest_is_shown(tmp_path: Path) -> None:
+    """It says why no login is shown, and leaves no directory of sshd's behind that was not there."""
+    hide = 'for name in sshd ssh; do mount --bind /dev/null "$(command -v $name)"; done; exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", hide, "sh", *argv()],
+        capture_output=True, text=True, timeout=110, check=False, env=homeless(tmp_path),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Not shown: a real SSH login, because sshd is not installed" in done.stdout
+    assert "ssh with" not in done.stdout
+
+
+@pytest.mark.root
+def test_sshd_s_directory_goes_again_where_there_was_none(tmp_path: Path) -> None:
+    """Debian's sshd wants /run/sshd; on a machine without a running sshd, the demo takes it away again."""
+    hide = 'mount -t tmpfs none /run && "$@" && ls -A /run'
+    done = subprocess.run(
+        ["unshare", "-mpf", "--mount-proc", "sh", "-c", hide, "sh", *argv()],
+        capture_output=True, text=True, timeout=110, check=False, env=homeless(tmp_path),
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.rstrip().endswith("Everything came out as it should.")
+
+
+@pytest.mark.root
+def test_a_user_without_an_account_is_told_so() -> None:
+    """As in a container that was started with some number for its user: no traceback, nothing left behind."""
+    place = Path(tempfile.mkdtemp())
+    try:
+        place.chmod(0o1777)
+        agent = shutil.copytree(AGENT, place / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+        subprocess.run(["chmod", "-R", "a+rX", str(agent)], check=True)
+        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(agent), "TMPDIR": str(place)}
+        number = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups", "/usr/bin/python3"]
+        done = subprocess.run(
+            [*number, "-B", "-m", "firstkey", "demo"],
+            capture_output=True, text=True, timeout=110, check=False, cwd="/", env=environ,
+        )  # fmt: skip
+        assert [path.name for path in place.iterdir()] == ["agent"]
+    finally:
+        shutil.rmtree(place)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("firstkey: user id 54321 has no account on this machine")
+
+
+def test_a_step_that_fails_is_told(tmp_path: Path) -> None:
+    """A ssh-keygen that makes no host keys: the demo says what is not as it should be, and exits with 1."""
+    path = fake_keygen(tmp_path / "bin", 'case "$*" in *firstkey-hostkeys*) exit 1;; esac; exec $real "$@"')
+    done = subprocess.run(
+        argv(), capture_output=True, text=True, timeout=110, check=False, env=homeless(tmp_path, PATH=path)
+    )
+    assert done.returncode == 1
+    assert "[FAIL] Exit status 0." in done.stdout
+    assert "This is not as it should be:" in done.stdout
+    assert "Everything came out" not in done.stdout
 
 
 def test_it_can_be_kept_to_look_at() -> None:
@@ -114,18 +208,7 @@ def test_somebody_without_rights_or_home_sees_it_too(tmp_path: Path) -> None:
         shutil.move(str(agent), place / "agent")
         subprocess.run(["chmod", "-R", "a+rX", str(place / "agent")], check=True)
         done = subprocess.run(
-            [
-                *[
-                    "setpriv",
-                    "--reuid=65534",
-                    "--regid=65534",
-                    "--clear-groups",
-                    "/usr/bin/python3",
-                    "-m",
-                    "firstkey",
-                    "demo",
-                ]
-            ],
+            [*NOBODY, "/usr/bin/python3", "-m", "firstkey", "demo"],
             capture_output=True,
             text=True,
             timeout=110,

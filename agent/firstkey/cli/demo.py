@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import stat
 import sys
@@ -40,6 +41,8 @@ def main(argv: Sequence[str]) -> int:
     )
     made.add_argument("--keep", action="store_true", help="leave the scratch directory behind, to look at")
     args = made.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # each step is told as it happens, to a pipe as well
     with ExitStack() as stack:
         machine = stack.enter_context(demo_machine.scratch(keep=args.keep))
         service = stack.enter_context(Emulator(Settings(instance_id=FIRST)))
@@ -55,6 +58,7 @@ class _Show:
         self._step = 0
         self._failures: list[str] = []
         self._remedies: set[str] = set()
+        self._has_told_of_modes = machine.is_strict
 
     def run(self) -> int:
         self._first_boot()
@@ -166,7 +170,17 @@ class _Show:
     def _login(self, key: str, *, expected: bool) -> None:
         if self._machine.without_login:
             return
-        worked = self._machine.login(key)
+        if not self._has_told_of_modes:
+            self._has_told_of_modes = True
+            _say(
+                "(Others can write above this directory, so the sshd shown here is told not to mind: "
+                "StrictModes no. On a real machine it stays on.)"
+            )
+        try:
+            worked = self._machine.login(key)
+        except FirstkeyError as error:
+            self._check(f"ssh with {key}: {error.message}.", good=False)
+            return
         words = f"ssh with {key}: {'logged in' if worked else 'refused'}."
         self._check(words, worked is expected)
 

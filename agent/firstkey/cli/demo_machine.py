@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import pwd
 import shutil  # noqa: TID251 - it removes what this module made
+import signal
 import socket
 import stat
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import reasons, settings
 from firstkey.errors import FirstkeyError
 from firstkey.ssh import public_key
 from firstkey.system import command
@@ -24,20 +25,22 @@ if TYPE_CHECKING:
 LOGIN_SECONDS = 15.0
 HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
 NO_SHELLS = ("nologin", "false", "")
+DEMO_USER = "demo"
+RUN_SSHD = "/run/sshd"
 
 
 class Machine:
     """A scratch root with one user: the caller, so that a real sshd can let that user in."""
 
     def __init__(self, root: str) -> None:
-        me = pwd.getpwuid(os.geteuid())
         self.root = root
-        self.user = me.pw_name
-        self._shell = me.pw_shell
+        self._account = _caller()
+        self.user = _usable(self._account.pw_name)
         self._keys = f"{root}/keys"
         self._home = f"/home/{self.user}"
-        self._furnish(me.pw_gid)
+        self._furnish()
         self.without_login = self._why_no_login()
+        self.is_strict = _is_safe(root)
 
     def new_key(self, name: str) -> str:
         """Make the key pair of that name, as a person would; returns the public line."""
@@ -45,7 +48,9 @@ class Machine:
         program = command.find("ssh-keygen")
         if program is None:
             raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
-        command.run([program, "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path])
+        outcome = command.run([program, "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", path])
+        if outcome.status:
+            raise FirstkeyError(f"ssh-keygen makes no key: {outcome.words}", reason=reasons.KEYGEN_FAILED)
         return self._public(name)
 
     def has_key(self, name: str) -> bool:
@@ -104,7 +109,8 @@ class Machine:
         argv = [str(command.find("ssh")), "-F", "none", "-i", f"{self._keys}/{key}", "-p", str(port)]
         for name, value in options.items():
             argv += ["-o", f"{name}={value}"]
-        outcome = command.run([*argv, f"{self.user}@127.0.0.1", "echo", "hello"], seconds=LOGIN_SECONDS)
+        argv += ["-l", self._account.pw_name, "127.0.0.1"]
+        outcome = command.run([*argv, "echo", "hello"], seconds=LOGIN_SECONDS)
         return outcome.status == 0 and b"hello" in outcome.stdout
 
     def _sshd_config(self, port: int) -> str:
@@ -119,7 +125,7 @@ class Machine:
             "KbdInteractiveAuthentication no",
             "PermitRootLogin prohibit-password",
             f"PidFile {self.root}/keys/sshd.pid",
-            f"StrictModes {'yes' if _is_safe(self.root) else 'no'}",
+            f"StrictModes {'yes' if self.is_strict else 'no'}",
             f"UsePAM {'yes' if _is_locked_root() else 'no'}",
         ]
         with open(path, "w", encoding="utf-8") as file:
@@ -130,17 +136,14 @@ class Machine:
         """Why no login can be shown here, or nothing."""
         if not (command.find("sshd") and command.find("ssh")):
             return "sshd is not installed (openssh-server)"
-        if self._shell.rsplit("/", 1)[-1] in NO_SHELLS:
+        if self._account.pw_shell.rsplit("/", 1)[-1] in NO_SHELLS:
             return f"{self.user} has no login shell"
-        if os.geteuid() == 0:
-            with Tree("/") as tree:
-                tree.ensure("/run/sshd", mode=0o755).__exit__()
         return ""
 
-    def _furnish(self, gid: int) -> None:
-        uid = os.geteuid()
+    def _furnish(self) -> None:
+        uid, gid, shell = os.geteuid(), os.getegid(), self._account.pw_shell
         files = {
-            "/etc/passwd": f"{self.user}:x:{uid}:{gid}:the demo's user:{self._home}:{self._shell}\n",
+            "/etc/passwd": f"{self.user}:x:{uid}:{gid}:the demo's user:{self._home}:{shell}\n",
             "/etc/group": f"{self.user}:x:{gid}:\n",
             "/etc/hostname": "demo\n",
             "/etc/ssh/sshd_config": "# OpenSSH's defaults\n",
@@ -160,17 +163,71 @@ class Machine:
             return (tree.read(path, limit=1 << 20) or b"").decode()
 
 
+def _caller() -> pwd.struct_passwd:
+    """The caller's account, without which OpenSSH's programs do nothing. A container's user may have none."""
+    try:
+        return pwd.getpwuid(os.geteuid())
+    except KeyError as error:
+        message = f"user id {os.geteuid()} has no account on this machine, and ssh-keygen works for accounts"
+        hint = "Run it as root, or as another user that /etc/passwd has."
+        raise FirstkeyError(message, reason=reasons.NO_SUCH_USER, hint=hint) from error
+
+
+def _usable(name: str) -> str:
+    """The name, if an image's configuration could have it too: a directory service may know others."""
+    try:
+        return settings.account_name(name)
+    except ValueError:
+        return DEMO_USER
+
+
 @contextmanager
 def scratch(*, keep: bool) -> Iterator[Machine]:
     """A machine in a new directory, removed at the end unless it is to be kept."""
-    root = tempfile.mkdtemp(prefix="firstkey-demo-", dir=_base())
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a terminal that is closed is no reason to leave
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+    had_run_sshd = os.path.isdir(RUN_SSHD)
+    root = _new_directory()
     try:
         yield Machine(root)
     finally:
+        _ignore_signals()
         if keep:
             print(f"Kept: {root}")
         else:
             shutil.rmtree(root, ignore_errors=True)
+        if not had_run_sshd:
+            _remove_run_sshd()
+
+
+def _ignore_signals() -> None:
+    """A second Ctrl-C may not keep the first one from tidying up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _remove_run_sshd() -> None:
+    """Debian's sshd wants this directory even for `sshd -T`; but one that has started meanwhile needs it."""
+    if not any(_comm(number) == "sshd" for number in os.listdir("/proc") if number.isdigit()):
+        with suppress(OSError):
+            os.rmdir(RUN_SSHD)  # noqa: TID251 - only an empty one goes
+
+
+def _comm(number: str) -> str:
+    try:
+        with open(f"/proc/{number}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def _new_directory() -> str:
+    try:
+        return tempfile.mkdtemp(prefix="firstkey-demo-", dir=_base())
+    except OSError as error:
+        message = f"cannot make a scratch directory: {error.strerror}"
+        hint = "Set TMPDIR to a directory that you can write."
+        raise FirstkeyError(message, reason=reasons.PERMISSION_DENIED, hint=hint) from error
 
 
 def _base() -> str:
@@ -181,11 +238,12 @@ def _base() -> str:
         os.path.expanduser("~"),
     ]
     usable = (place for place in places if place and os.path.isdir(place) and os.access(place, os.W_OK))
-    return next((place for place in usable if _is_safe(place)), tempfile.gettempdir())
+    return next((place for place in usable if _is_safe(place)), None) or tempfile.gettempdir()
 
 
 def _is_safe(path: str) -> bool:
     """Sshd's own rule for StrictModes (sshd_config(5)), up to the root."""
+    path = os.path.realpath(path)
     while True:
         found = os.stat(path)
         if found.st_uid not in (0, os.geteuid()) or found.st_mode & 0o022:

@@ -39,7 +39,8 @@ def make_ready() -> None:
             encoding=given.encoding,
             # A name with letters that the terminal does not have is shown with escapes, not a riddle.
             errors="backslashreplace",
-            line_buffering=given.isatty(),
+            line_buffering=given.line_buffering,
+            write_through=given.write_through,  # python3 -u
         )
     if isinstance(sys.stderr, io.TextIOWrapper):
         sys.stderr.reconfigure(errors="backslashreplace")
