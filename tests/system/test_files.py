@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -509,6 +510,102 @@ def test_stopped_at_any_line_the_file_is_the_old_or_the_new_one(
         assert set(os.listdir(place)) <= {"file"}
     assert seen == {before, b"new"}
     assert line > 30
+
+
+def test_a_directory_has_its_mode_at_any_line(directory: Directory, place: Path) -> None:
+    """Killed while it is made, it is not there or as it should be: nobody comes back to mend it."""
+    line, seen, umask = 0, set(), os.umask(0o077)
+    try:
+        reached = True
+        while reached:
+            line += 1
+            reached = at_line(
+                line,
+                lambda: os.kill(os.getpid(), signal.SIGKILL),
+                lambda: directory.make("new", Looks(0o755)).__exit__(),
+            )
+            made = place / "new"
+            seen.add(stat.S_IMODE(made.stat().st_mode) if made.exists() else None)
+            if made.exists():
+                made.rmdir()
+    finally:
+        os.umask(umask)
+    assert seen == {None, 0o755}
+
+
+EXCHANGING = """
+    import ctypes, os, sys
+    one, other = (os.fsencode(path) for path in sys.argv[1:])
+    exchange = ctypes.CDLL(None).renameat2
+    assert exchange(-100, one, -100, other, 2) == 0  # AT_FDCWD, RENAME_EXCHANGE
+    print(flush=True)
+    while True:
+        exchange(-100, one, -100, other, 2)
+"""
+ROUNDS = 15000
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+def test_a_file_exchanged_all_the_time_is_itself_or_refused(
+    directory: Directory, place: Path, kind: str
+) -> None:
+    """Thousands of rounds against a loop that exchanges it: nothing outside is read or changed, no hang."""
+    secret = place.parent / "secret"
+    secret.write_bytes(b"secret")
+    secret.chmod(0o640)
+    file, trap = place / "file", place / "trap"
+    file.write_bytes(b"plain")
+    if kind == "symlink":
+        trap.symlink_to(secret)
+    else:
+        ODD[kind][0](trap)
+    other = processes.start(EXCHANGING, file, trap)
+    try:
+        assert other.stdout
+        assert other.stdout.readline() == "\n"
+        outcomes: set[object] = set()
+        for _ in range(ROUNDS):
+            try:
+                found = directory.read("file", limit=100)
+                outcomes.add(found and found.content)
+            except FirstkeyError as error:  # noqa: PERF203 - each round for itself
+                outcomes.add(error.reason.code)
+        for _ in range(ROUNDS // 10):
+            with suppress(FirstkeyError):
+                directory.set_mode("file", 0o600)
+    finally:
+        other.kill()
+        other.communicate()
+    expected: set[object] = {b"plain", "symlink-refused", "not-a-regular-file", "concurrent-change"}
+    assert outcomes <= expected
+    assert b"plain" in outcomes
+    assert len(outcomes) > 1
+    assert secret.read_bytes() == b"secret"
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o640
+
+
+def test_a_directory_exchanged_all_the_time_is_itself_or_refused(directory: Directory, place: Path) -> None:
+    """What is made in it lands in it, never where a link leads that stood there for an instant."""
+    outside = place.parent / "outside"
+    outside.mkdir()
+    (place / "inner").mkdir()
+    (place / "trap").symlink_to(outside)
+    other = processes.start(EXCHANGING, place / "inner", place / "trap")
+    made = 0
+    try:
+        assert other.stdout
+        assert other.stdout.readline() == "\n"
+        for number in range(ROUNDS // 20):
+            with suppress(FirstkeyError):
+                inner = directory.make("inner", Looks(0o700))
+                with inner:
+                    inner.replace(f"file{number}", b"x", Looks(0o600, durable=False))
+                    made += 1
+    finally:
+        other.kill()
+        other.communicate()
+    assert made > 0
+    assert os.listdir(outside) == []
 
 
 def test_only_what_firstkey_left_is_cleared_away(directory: Directory, place: Path) -> None:

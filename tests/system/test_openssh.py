@@ -265,9 +265,12 @@ def test_words_of_a_configuration_make_no_directory(root: Path, tree: Tree) -> N
     refused(tree)
     write(root, f"Missing privilege separation directory: {made}\n")
     refused(tree)
-    write(root, f"Port x\rMissing privilege separation directory: {made}\n")
-    refused(tree)
-    assert not made.exists()
+    before = os.listdir(root.parent)
+    write(root, f'PermitRootLogin "Missing privilege separation directory: {made}"\n')
+    found = refused(tree).refusal
+    assert found
+    assert "Missing privilege separation directory" in found.detail, "sshd repeats it"
+    assert os.listdir(root.parent) == before
 
 
 SEPARATION = """

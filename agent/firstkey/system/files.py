@@ -153,11 +153,10 @@ class Directory:
             self._fill(temporary, content, looks)
             with self._expected(name, expected) as old:
                 os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                self._rescue(name, old, looks)
-                self._sync(looks)
                 if old:
                     old.wait_for_writers()
-                self._rescue(name, old, looks)
+                    self._rescue(name, old, looks)
+                self._sync(looks)
 
     def stage(self, name: str, content: bytes, looks: Looks) -> str:
         """Write a complete new file beside `name`, and return its temporary name."""
@@ -203,13 +202,13 @@ class Directory:
             raise Changed(name)
         yield None
 
-    def _rescue(self, name: str, old: Replaced | None, looks: Looks) -> None:
+    def _rescue(self, name: str, old: Replaced, looks: Looks) -> None:
         """Take over what somebody wrote to the old file after all, while it was being replaced.
 
         A line that another program appended (`>>`) is appended here too, in one write as it did; should that
         program have rewritten the file, it is put back as it is now, and Changed is raised.
         """
-        late = old.late() if old else None
+        late = old.late()
         if late is None:
             return
         if isinstance(late, Appended):
