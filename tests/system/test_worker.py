@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import processes
 import pytest
@@ -189,6 +190,50 @@ def test_a_hanging_grandchild_does_not_hide_the_end() -> None:
         assert made.finish() is None
     finally:
         os.kill(grandchild, signal.SIGKILL)
+
+
+AT_THE_FORK = """
+    import ctypes, functools, os, signal, sys
+    from firstkey.system import worker
+    worker.own_signals(0)
+    # In C: what a handler of Python's raises within a function of Python's here would be lost.
+    os.register_at_fork(after_in_child=functools.partial(ctypes.CDLL(None)["raise"], signal.SIGTERM))
+    try:
+        made = worker.start(lambda tell: tell(b"x"))
+        made.hear()
+        made.finish()
+    finally:
+        with open(sys.argv[1], "a") as file:
+            print(os.getpid(), file=file)
+"""
+
+
+def test_a_signal_in_the_instant_of_the_fork_does_not_run_the_parents_code(tmp_path: Path) -> None:
+    """What the parent would do on its way out (removing its files) is the parent's alone."""
+    parent = processes.start(AT_THE_FORK, tmp_path / "ran")
+    parent.communicate(timeout=processes.PATIENCE)
+    assert (tmp_path / "ran").read_text() == f"{parent.pid}\n"
+
+
+IN_A_DESTRUCTOR = """
+    import os, signal, time
+    from firstkey.system import worker
+    worker.own_signals(7)
+    class Thing:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+    thing = Thing()
+    del thing
+    time.sleep(60)
+"""
+
+
+def test_a_request_to_stop_is_not_lost_in_a_destructor() -> None:
+    """What is raised there (and in the callbacks of an import) is dropped, and told of at length."""
+    child = processes.start(IN_A_DESTRUCTOR)
+    out, err = child.communicate(timeout=processes.PATIENCE)
+    assert (child.returncode, out, err) == (7, "", "")
 
 
 STOPPED_AT_ANY_MOMENT = """

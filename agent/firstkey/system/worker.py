@@ -28,6 +28,7 @@ GRACE_SECONDS = 2.0
 """How long a child may tidy up after SIGTERM before it is killed."""
 KILL_SECONDS = 0.5
 """How long a killed child is waited for; one that is stuck in the kernel is left behind."""
+AGAIN_SECONDS = 0.005
 TERMINATED = 143  # what a shell reports of a program that SIGTERM ended: 128 + 15
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -154,12 +155,22 @@ def own_signals(status: int = TERMINATED) -> None:
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, lambda _number, _frame: _exit(status))
+    sys.unraisablehook = lambda lost: _once_more(lost, status)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
 
 def _exit(status: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     sys.exit(status)
+
+
+def _once_more(lost: sys.UnraisableHookArgs, status: int) -> None:
+    """What is raised in a destructor or a callback (of an import, say) is dropped: the order stands."""
+    if lost.exc_type is not SystemExit:
+        sys.__unraisablehook__(lost)
+        return
+    signal.signal(signal.SIGALRM, lambda _number, _frame: _exit(status))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
 
 
 def _child(writer: int, lifeline: int, parent: int, work: Callable[[Tell], None]) -> None:
