@@ -216,12 +216,13 @@ def _built(
 
 
 def _named(files: Files, path: str) -> Source:
+    hint = "Give --config the path of a file that you can read."
     try:
         text = files.read(path, limit=_LIMIT)
     except FirstkeyError as error:
-        raise ConfigError(error.message) from error
+        raise ConfigError(error.message, hint=hint) from error
     if text is None:
-        raise ConfigError(f"{path} does not exist")
+        raise ConfigError(f"{path} does not exist", hint=hint)
     return Source(path, text)
 
 

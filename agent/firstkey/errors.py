@@ -59,5 +59,5 @@ class ConfigError(FirstkeyError):
 
     exit_status = 78
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, reason=reasons.CONFIG_INVALID)
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, reason=reasons.CONFIG_INVALID, hint=hint)

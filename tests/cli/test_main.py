@@ -36,11 +36,12 @@ def firstkey(
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself(command: str) -> None:
-    """--help, with a sentence and no exit but 0."""
+    """--help, with a sentence, examples that can be typed, and no exit but 0."""
     done = firstkey(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: firstkey {command}")
-    assert len(done.stdout.splitlines()) > 5
+    assert "example" in done.stdout.split("\n\n", 1)[1]
+    assert max(map(len, done.stdout.splitlines())) <= 110
 
 
 def test_without_a_command_it_tells_which_there_are() -> None:

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 PID_FILE = "/run/firstkey/firstkey.pid"
 FOREVER = float("inf")
 EPILOG = """\
+examples:
+  firstkey daemon              in the foreground, as the unit starts it
+  firstkey daemon --detach     from an init script, on a host without systemd
+
 signals:
   SIGTERM  end cleanly
   SIGHUP   read the configuration again, and start over with it

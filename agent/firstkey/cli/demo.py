@@ -29,6 +29,13 @@ Show the main job, step by step, on a machine that is a scratch directory. Its m
 played by this command on a loopback port. Nothing outside the directory is changed, root is not
 needed, and the directory is removed at the end.
 """
+EPILOG = """\
+examples:
+  firstkey demo             takes some seconds
+  firstkey demo --keep      to look at the files afterwards
+
+exit status: 0 every step came out as it says, else 1
+"""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -36,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     made = argparse.ArgumentParser(
         prog="firstkey demo",
         description=DESCRIPTION,
+        epilog=EPILOG,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

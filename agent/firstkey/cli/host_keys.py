@@ -16,10 +16,21 @@ if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.model import Report
 
+EPILOG = """\
+examples:
+  firstkey host-keys                    look, make what is missing, mend what is broken
+  firstkey host-keys --dry-run          what that would be; nothing is changed
+  firstkey host-keys --root /mnt/image  in an image: its first boot makes keys of its own again
+
+exit status: 0 every wanted host key is there, 1 something failed, 2 usage, 77 needs root
+"""
+
 
 def main(argv: Sequence[str]) -> int:
     """Look at the host keys and make what is missing; returns the exit status."""
-    made = common.parser("host-keys", "Check the SSH host keys, and make those that are missing or broken.")
+    made = common.parser(
+        "host-keys", "Check the SSH host keys, and make those that are missing or broken.", epilog=EPILOG
+    )
     args = common.with_json(common.with_dry_run(made)).parse_args(argv)
     say = common.voice(args)
     with common.opened(args, say) as site:

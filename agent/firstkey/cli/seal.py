@@ -33,6 +33,10 @@ A plan is made first (--dry-run shows it, with diffs, and changes nothing), then
 then everything is audited again. Private keys and credentials are taken out only with --remove-credentials.
 On the running system this is the last thing that one runs: it takes away every way in that was there.
 
+examples:
+  firstkey seal --root /mnt/image --dry-run     the plan, with diffs; nothing is changed
+  firstkey seal --root /mnt/image               seal a mounted image
+
 exit status: 0 all was done and the image is fit to share; 1 a step failed, or something is still found.
 """
 
