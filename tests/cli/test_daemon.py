@@ -227,7 +227,7 @@ def test_switched_off_on_the_kernel_command_line(lab: Lab) -> None:
     "options, status",
     [
         (("--config", "/nonexistent/firstkey.conf"), 78), (("--imds", "http://example.com"), 2),
-        (("--root", "/etc/passwd"), 1), (("--nonsense",), 2),
+        (("--root", "/etc/passwd"), 2), (("--nonsense",), 2),
     ],
 )  # fmt: skip
 def test_what_keeps_it_from_beginning_is_told_at_once(
