@@ -766,11 +766,12 @@ def test_a_directory_without_write_permission(place: Path) -> None:
     """permission-denied, and nothing is changed (a user's own rights; root has more)."""
     (place / "file").write_bytes(b"old")
     place.chmod(0o555)
-    for above in (place.parent, *place.parent.parents[:-1]):
+    for above in (place.parent, *place.parent.parents):
         if above.stat().st_uid == os.geteuid():
             above.chmod(above.stat().st_mode | 0o111)
-    code = "import os\nif os.geteuid() == 0:\n    os.setgid(64102); os.setuid(64102)\n"
-    source = code + "\n".join(line[4:] for line in REFUSING.splitlines())
+    # After the imports: where this Python lies, another user may not be able to reach it.
+    become = "    if os.geteuid() == 0:\n        os.setgid(64102); os.setuid(64102)\n"
+    source = REFUSING.replace("    with Tree", f"{become}    with Tree", 1)
     try:
         assert processes.run(source, place) == "permission-denied old\nfile\n"
     finally:
