@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import pytest
-from machine import World
+from machine import Machine, World
 from promises import PROMISED, QUICK, patience
+from raw_server import silent_server
 
 from firstkey.metadata.emulator import Emulator, Fault
 
@@ -47,3 +50,20 @@ def test_nothing_is_lost_on_a_later_run(world: World, fault: str) -> None:
         world.machine.run(service, "--wait", "0.2")
 
     assert (world.machine.keys_file.read_bytes(), world.machine.host_keys()) == before
+
+
+def test_a_patient_run_does_not_keep_host_keys_waiting(machine: Machine) -> None:
+    """The first question ends well before the boot deadline, however long one request or the run may take."""
+    machine.configure("[IMDS]\nRequestTimeoutSec=60\nBootTimeoutSec=1\n[HostKeys]\nTypes=ed25519\n")
+    key = machine.path("/etc/ssh/ssh_host_ed25519_key")
+    with silent_server() as url:
+        argv = [sys.executable, "-m", "firstkey", "run", "--root", str(machine.root), "--imds", url]
+        with subprocess.Popen([*argv, "--wait", "60"], stdout=subprocess.DEVNULL) as process:
+            try:
+                end = time.monotonic() + GENEROUS
+                while not key.exists() and time.monotonic() < end:
+                    time.sleep(0.05)
+                assert key.exists()
+                assert process.poll() is None, "it was to go on asking"
+            finally:
+                process.terminate()

@@ -180,7 +180,7 @@ class Job:
             try:
                 self._client = self._client or self._connect()
                 if once:
-                    return self._client.ask_once(deadline=self._deadline or self._first_deadline())
+                    return self._client.ask_once(deadline=self._first_deadline())
                 return self._client.ask(deadline=self._deadline)
             except FirstkeyError as error:
                 return error
@@ -189,7 +189,8 @@ class Job:
 
     def _first_deadline(self) -> float:
         """Long before the boot deadline, at which sshd starts, and fails where there is no host key yet."""
-        return wait_until(min(FIRST_ATTEMPT_SECONDS, self._site.config.imds.boot_timeout / 2))
+        soon = wait_until(min(FIRST_ATTEMPT_SECONDS, self._site.config.imds.boot_timeout / 2))
+        return soon if self._deadline is None else min(soon, self._deadline)
 
     def _replace_clones(self, instance: str, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Now that the instance is known: keys that came along from another one go, before sshd starts."""
