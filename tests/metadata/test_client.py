@@ -187,6 +187,14 @@ def test_version_2_waits_for_a_token_that_does_not_arrive() -> None:
     assert "hop-limit" in outcome.error.hint
 
 
+def test_our_own_deadline_says_nothing_of_the_hop_limit() -> None:
+    """A token request that had no time to be answered is no reason to go on without a token."""
+    with service("token-silence") as running:
+        outcome = ask(running.url, wait=0.1)
+    assert outcome.code == "imds-unreachable"
+    assert {request.method for request in running.requests} == {"PUT"}
+
+
 def test_version_1_where_it_is_off() -> None:
     """401 without a token: an error that says so."""
     with service(tokens="required") as running:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.metadata.values import (
+    FAIR_TRIAL,
     Answer,
     Incomplete,
     NoAnswer,
@@ -41,6 +42,9 @@ PAUSE_GROWTH = 1.6
 LONGEST_PAUSE = 2.0
 LONGEST_LATE_PAUSE = 30.0
 LATE = 60.0
+
+LEAST_FAIR = 2.5 * FAIR_TRIAL
+"""Seconds that an attempt must have had to be believed; the token request takes up to half of them."""
 
 LAST_ATTEMPT = 0.1
 """Seconds before the deadline at which a last attempt starts: ample for a service that is there."""
@@ -92,12 +96,14 @@ class Client:
         cause: Retriable | None = None
         partial = _Partial(self._clock)
         while True:
+            was_fair = limit.left > LEAST_FAIR
             try:
                 return self._attempt(limit, grace=max(GRACE, pause))
             except Retriable as fault:
                 partial.note(fault)
                 # An attempt that the deadline cut short tells less than the one before it.
-                cause = cause if cause and limit.left <= 0 else fault
+                if cause is None or (was_fair and limit.left > 0):
+                    cause = fault
             is_over = limit.left < LAST_ATTEMPT + SHORTEST_PAUSE
             if partial.answer and (is_over or partial.age >= PATIENCE):
                 return partial.answer

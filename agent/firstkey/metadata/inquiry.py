@@ -16,6 +16,7 @@ from firstkey.metadata.answers import Listed
 from firstkey.metadata.endpoint import Deadline
 from firstkey.metadata.transport import Conversation, Reply
 from firstkey.metadata.values import (
+    FAIR_TRIAL,
     Answer,
     Incomplete,
     NoAnswer,
@@ -185,12 +186,15 @@ class Inquiry:
         self._tokens.pop(self._url, None)
         if self._settings.version == "1":
             return _Pass(None)
+        was_fair = self._deadline.left / 2 >= FAIR_TRIAL
         try:
             token = self._new_token()
         except NoAnswer as error:
             text = f"{error.message}, though the connection was accepted"
             if self._settings.version == "2":
                 raise Retriable(text, reason=reasons.TOKEN_TIMEOUT) from None
+            if not was_fair:
+                raise  # Our own time was over: that says nothing of the service.
             return self._fall_back(reasons.TOKEN_TIMEOUT, text)
         if isinstance(token, Token):
             self._tokens[self._url] = token

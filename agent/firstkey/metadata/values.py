@@ -8,6 +8,9 @@ from typing import NamedTuple, Optional
 from firstkey.errors import Unreachable
 from firstkey.reasons import Reason, Refusal
 
+FAIR_TRIAL = 0.1
+"""Seconds that a token request must have had before silence is taken for a hop limit."""
+
 
 class Settings(NamedTuple):
     """How the metadata service is asked. Times in seconds.
