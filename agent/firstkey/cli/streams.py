@@ -50,5 +50,11 @@ def make_ready() -> None:
 
 
 def abandon() -> None:
-    """Print nothing more, so that the interpreter does not try again what has failed."""
+    """Print nothing more, and let what is still in the buffer go nowhere.
+
+    The stream tries once more what has failed when it is done away with, and would complain.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
     sys.stdout = None
