@@ -6,6 +6,7 @@ import ipaddress
 import os
 import pwd
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An empty home, the C locale, no proxy, the usual umask, and the administrator's programs in reach."""
     umask = os.umask(0o022)
+    # A shell lets what it runs in the background ignore Ctrl-C, and every program started from there.
+    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(REMOVED) or name.lower().endswith("_proxy"):
@@ -101,6 +104,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         # Programs that tests start find firstkey, wherever they are started.
         patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent.parent / "agent"))
         yield
+    signal.signal(signal.SIGINT, interrupted)
     os.umask(umask)
 
 

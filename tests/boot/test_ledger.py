@@ -32,13 +32,22 @@ NOTHING_OR_TEXT = st.none() | TEXT
 PLACES = dict.fromkeys(("user", "file", "fingerprint", "options", "comment", "instance"), TEXT)
 KEYS = st.builds(InstalledKey, **PLACES, state=STATES)
 SERVED = st.builds(Served, name=TEXT, file=NOTHING_OR_TEXT, conditions=TEXT)
+MADE = st.builds(
+    MadeHostKey,
+    file=TEXT,
+    fingerprint=TEXT,
+    digest=TEXT,
+    instance=NOTHING_OR_TEXT,
+    boot=NOTHING_OR_TEXT,
+    made=st.booleans(),
+)
 LEDGERS = st.builds(
     Ledger,
     instance=NOTHING_OR_TEXT,
     firmware=NOTHING_OR_TEXT,
     served=st.lists(SERVED, max_size=2).map(tuple),
     keys=st.lists(KEYS, max_size=3).map(tuple),
-    host_keys=st.lists(st.from_type(MadeHostKey), max_size=2).map(tuple),
+    host_keys=st.lists(MADE, max_size=2).map(tuple),
     made_files=st.lists(TEXT, max_size=2).map(tuple),
     sshd_digest=NOTHING_OR_TEXT,
     sshd_host_keys=st.lists(TEXT, max_size=2).map(tuple),

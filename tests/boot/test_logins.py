@@ -418,6 +418,12 @@ HOSTILE = {
 }
 
 
+def looks(file: Path) -> tuple[object, ...]:
+    """All that a change would show in; that it was read does not."""
+    was = file.stat()
+    return file.read_text(), was.st_ino, was.st_mode, was.st_uid, was.st_gid, was.st_mtime_ns, was.st_ctime_ns
+
+
 @pytest.mark.parametrize("attack", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_home_gains_nothing(
     system: PrivateSystem, service: Emulator, keys: Path, attack: str
@@ -427,7 +433,7 @@ def test_a_hostile_home_gains_nothing(
     root = f"{system.homes}/root"
     system.path(f"{root}/.ssh").mkdir(mode=0o700)
     file = system.write(f"{root}/.ssh/authorized_keys", f"{mine}\n", mode=0o600)
-    before = (file.stat(), file.read_text())
+    before = looks(file)
     made = system.run("sh", "-c", f"cd {system.homes}/deploy && {attack.format(root=root)}", user="deploy")
     assert made.returncode == 0, made.stderr
 
@@ -437,7 +443,7 @@ def test_a_hostile_home_gains_nothing(
     assert done.user("deploy")["result"] in ("refused", "failed")
     assert f"{system.homes}/deploy" in done.user("deploy")["detail"]
     assert done.user("backup")["result"] == "changed"
-    assert (file.stat(), file.read_text()) == before
+    assert looks(file) == before
 
 
 # --- accounts ---------------------------------------------------------------------------------------

@@ -178,11 +178,14 @@ def test_ctrl_c_ends_it_quietly(machine: Machine) -> None:
     assert (asking.returncode, out, err) == (130, b"", b"")
 
 
+NOBODY_THERE = ("--imds", "http://127.0.0.1:9")
+
+
 def test_ctrl_c_while_it_loads_is_quiet_too(machine: Machine) -> None:
     """At whatever moment it comes, once the package itself is found."""
     for pause in range(3, 60, 4):
         loading = subprocess.Popen(
-            [sys.executable, "-c", SLOWLY, str(pause), "keys", "--root", str(machine.root)],
+            [sys.executable, "-c", SLOWLY, str(pause), "keys", *NOBODY_THERE, "--root", str(machine.root)],
             stderr=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)},
         )

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 from hostkeys import QUICK, be_quick, private, public
-from machine import AGENT, Machine, Run, fingerprint, new_key
+from machine import Machine, Run, fingerprint, new_key
 
 from firstkey.metadata.emulator import Emulator, Settings
 
@@ -128,10 +127,8 @@ def test_links_in_a_tree_do_not_lead_out_of_it(served: Machine, tmp_path: Path) 
 def test_somebody_else_sees_what_everybody_may(tmp_path: Path) -> None:
     """The report and the public halves; no failure, though only root can read the rest."""
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    if subprocess.run(
-        [*nobody, sys.executable, str(AGENT / "firstkey" / "__init__.py")], check=False
-    ).returncode:
-        pytest.skip("this checkout or its Python is out of reach for others than root")
+    if missing := processes.missing_for_others():
+        pytest.skip(missing)
     with tempfile.TemporaryDirectory() as directory:  # pytest's own are root's alone
         Path(directory).chmod(0o755)
         served = run_once(Machine(Path(directory) / "root"), tmp_path)

@@ -52,6 +52,13 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
+def missing_for_others() -> str | None:
+    """Why nobody else than this account can run firstkey from here, or None."""
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    tried = subprocess.run([*nobody, *program("import firstkey")], check=False, env=environment())
+    return "this checkout or its Python is out of reach for others than root" if tried.returncode else None
+
+
 def wait_for(condition: Callable[[], object], what: str = "what was waited for") -> None:
     """Wait until the condition holds."""
     deadline = time.monotonic() + PATIENCE
