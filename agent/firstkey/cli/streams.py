@@ -54,7 +54,5 @@ def abandon() -> None:
 
     The stream tries once more what has failed when it is done away with, and would complain.
     """
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-    os.close(nowhere)
+    descriptors.send_nowhere(1)
     sys.stdout = None

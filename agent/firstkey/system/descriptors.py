@@ -134,6 +134,13 @@ def fill_standard() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
 
 
+def send_nowhere(number: int) -> None:
+    """Let an open descriptor lead to nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, number)
+    os.close(nowhere)
+
+
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
     """Turn the kernel's refusals into FirstkeyError; `doing` says what was tried, with the path."""
