@@ -382,6 +382,16 @@ def test_modes_of_what_a_person_made_are_reported(
     assert system.lets_in("deploy", keys / "launch")
 
 
+def test_a_home_that_its_own_group_can_write(system: PrivateSystem, service: Emulator, keys: Path) -> None:
+    """Debian's sshd lets a group write in which there is only the user; others do not. The report knows."""
+    system.path(f"{system.homes}/deploy").chmod(0o775)
+    done = system.firstkey("run", "--json", service=service)
+    system.start_sshd()
+    lets_in = system.lets_in("deploy", keys / "launch")
+    assert done.user("deploy")["reason"] == (None if lets_in else "bad-modes")
+    assert done.status == (0 if lets_in else 1)
+
+
 def test_a_key_moves_with_the_configuration(system: PrivateSystem, service: Emulator, keys: Path) -> None:
     """Sshd reads another file by now: port 22 open means that the key works."""
     system.firstkey("run", service=service)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from lab import ALICE, PAM, Lab
 
-from firstkey.login import strict_modes
+from firstkey.boot.strict_modes import is_lenient
 from firstkey.system.tree import Tree
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]
@@ -152,7 +152,7 @@ def test_a_group_of_one_may_write_where_sshd_lets_it(lab: Lab) -> None:
     assert lab.start_sshd()
     works = lab.login()
     with Tree("/") as tree:
-        assert strict_modes.is_lenient(tree) == works
+        assert is_lenient(tree) == works
     assert lab.doctor().user["verdict"] == ("open" if works else "blocked")
 
 

@@ -86,21 +86,3 @@ def test_a_group_of_one(tmp_path: Path, group: str, fine: bool) -> None:
     steps = [step(f"{HOME}/keys", 0o620), step(HOME, 0o775)]
     assert (judged(tmp_path, steps, group=group, lenient=True) == []) is fine
     assert len(judged(tmp_path, steps, group=group)) == 2
-
-
-@pytest.mark.parametrize(
-    "text,lenient",
-    [
-        ("ID=debian\n", True),
-        ("ID=ubuntu\nID_LIKE=debian\n", True),
-        ('ID=mint\nID_LIKE="ubuntu debian"\n', True),
-        ('ID="amzn"\nID_LIKE="fedora"\n', False),
-        ("", False),
-    ],
-)
-def test_whose_sshd_it_is(tmp_path: Path, text: str, lenient: bool) -> None:
-    """os-release(5) tells, in either of its places."""
-    (tmp_path / "usr/lib").mkdir(parents=True)
-    (tmp_path / "usr/lib/os-release").write_text(text)
-    with Tree(str(tmp_path)) as tree:
-        assert strict_modes.is_lenient(tree) is lenient

@@ -102,7 +102,7 @@ def carry_out(site: Site, assignment: Assignment, *, seconds: float = identity.S
     groups = tuple(site.accounts.group_ids(assignment.account))
 
     def work(*, as_root: bool) -> dict[str, Any]:
-        place = Place(assignment.account, assignment.path, as_root, groups)
+        place = Place(assignment.account, assignment.path, as_root, groups, site.accounts)
         return _Work(site.tree, assignment, place, dry_run=site.dry_run).outcome()._asdict()
 
     answer = rights.exercise(site, assignment.account, assignment.path, work, seconds=seconds)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.model import Account
+    from firstkey.system.accounts import Accounts
     from firstkey.system.files import Directory
     from firstkey.system.tree import Tree
 
@@ -26,7 +27,8 @@ class Place(NamedTuple):
     path: str
     as_root: bool
     """Whether root works on it, as no user may write there: then everybody may read it, so sshd may."""
-    groups: tuple[int, ...] = ()
+    groups: tuple[int, ...]
+    accounts: Accounts
 
     @property
     def file_mode(self) -> int:
@@ -72,8 +74,23 @@ def flaws(tree: Tree, place: Place, directory: Directory) -> list[str]:
     if directory.status(name) is None:
         return []
     return [
-        _described(path, found) for path, found in _parts(tree, place, directory) if _is_bad(found, place)
+        _described(path, found)
+        for path, found in _parts(tree, place, directory)
+        if _is_bad(tree, found, place)
     ]
+
+
+def is_lenient(tree: Tree) -> bool:
+    """Whether the tree's sshd lets a group write in which the user is alone, as Debian's and its kin do.
+
+    They are known by os-release(5).
+    """
+    content = tree.read("/etc/os-release", limit=65536) or tree.read("/usr/lib/os-release", limit=65536)
+    for line in (content or b"").decode("utf-8", "replace").split("\n"):
+        key, _, value = line.partition("=")
+        if key in ("ID", "ID_LIKE") and "debian" in value.strip("\"'").split():
+            return True
+    return False
 
 
 def _parts(tree: Tree, place: Place, directory: Directory) -> Iterator[tuple[str, os.stat_result]]:
@@ -103,13 +120,19 @@ def _home(tree: Tree, account: Account) -> str | None:
         return rights.real_path(tree, home)
 
 
-def _is_bad(found: os.stat_result, place: Place) -> bool:
+def _is_bad(tree: Tree, found: os.stat_result, place: Place) -> bool:
     owners = (0, os.getuid(), place.account.uid)
     return (
         found.st_uid not in owners
-        or bool(found.st_mode & rights.OTHERS_WRITE)
+        or _others_can_write(tree, found, place)
         or (place.as_root and not _may_use(found, place))
     )
+
+
+def _others_can_write(tree: Tree, found: os.stat_result, place: Place) -> bool:
+    writers = found.st_mode & rights.OTHERS_WRITE
+    is_alone = writers == stat.S_IWGRP and place.accounts.has_group_alone(place.account, found.st_gid)
+    return bool(writers) and not (is_alone and is_lenient(tree))
 
 
 def _may_use(found: os.stat_result, place: Place) -> bool:

@@ -75,7 +75,7 @@ def _look(site: Site, account: Account, path: str, made: Sequence[str]) -> Look:
     groups = tuple(site.accounts.group_ids(account))
 
     def work(*, as_root: bool) -> list[list[Any]]:
-        place = Place(account, path, as_root, groups)
+        place = Place(account, path, as_root, groups, site.accounts)
         directory = rights.folder(site.tree, account, path)
         if directory is None:
             return [[], []]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
+from firstkey.boot.strict_modes import is_lenient
 from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, keys_command, strict_modes, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered
@@ -113,7 +114,7 @@ def _ignored(case: Case, seen: Seen) -> Iterator[Finding]:
         case.account,
         _home(case),
         case.site.accounts,
-        lenient=strict_modes.is_lenient(tree),
+        lenient=is_lenient(tree),
     )
     for flaw in found:
         detail = f"sshd ignores the keys, since {flaw.why} ({flaw.step.looks})"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
+from firstkey.boot.strict_modes import is_lenient
 from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, strict_modes, view
 from firstkey.login.finding import Finding, obstacle, unanswered
@@ -82,7 +83,7 @@ def _unsafe(case: Case, runner: Account, program: str) -> list[Finding]:
     if seen.file is None or not seen.file.is_file:
         detail = f"AuthorizedKeysCommand cannot be found by {runner.name}"
         return [obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=program)]
-    lenient = strict_modes.is_lenient(case.site.tree)
+    lenient = is_lenient(case.site.tree)
     flaws = strict_modes.flaws(seen.steps, ROOT, "/", case.site.accounts, lenient=lenient)
     return [
         obstacle(

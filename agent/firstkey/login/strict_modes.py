@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from firstkey.model import Account
     from firstkey.system.accounts import Accounts
-    from firstkey.system.tree import Tree
 
 GROUP_WRITE, OTHERS_WRITE = 0o020, 0o002
 
@@ -60,13 +59,3 @@ def _flaw(step: Step, account: Account, accounts: Accounts, home: str, *, lenien
     if whys and step.mode & (GROUP_WRITE | OTHERS_WRITE):
         remedies.append(f"chmod go-w {path}")
     return Flaw(step, " and ".join(whys), " && ".join(remedies)) if whys else None
-
-
-def is_lenient(tree: Tree) -> bool:
-    """Whether the tree's sshd is Debian's or one that comes from it (os-release(5))."""
-    content = tree.read("/etc/os-release", limit=65536) or tree.read("/usr/lib/os-release", limit=65536)
-    for line in (content or b"").decode("utf-8", "replace").split("\n"):
-        key, _, value = line.partition("=")
-        if key in ("ID", "ID_LIKE") and "debian" in value.strip("\"'").split():
-            return True
-    return False
