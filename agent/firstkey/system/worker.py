@@ -29,6 +29,8 @@ GRACE_SECONDS = 2.0
 KILL_SECONDS = 0.5
 """How long a killed child is waited for; one that is stuck in the kernel is left behind."""
 AGAIN_SECONDS = 0.005
+LOOK_SECONDS = 0.5
+"""How long one wait lasts: a signal that comes just before it begins is seen only after it."""
 TERMINATED = 143  # what a shell reports of a program that SIGTERM ended: 128 + 15
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -115,11 +117,10 @@ def start(work: Callable[[Tell], None]) -> Worker:
     ours, theirs = _pipes()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
-        parent = os.getpid()
         pid = os.fork()
         if pid == 0:
             _close_all(ours)
-            _child(*theirs, parent, work)
+            _child(*theirs, work)
         return Worker(pid, *ours)
     except OSError as error:
         _close_all(ours)
@@ -173,7 +174,7 @@ def _once_more(lost: sys.UnraisableHookArgs, status: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
 
 
-def _child(writer: int, lifeline: int, parent: int, work: Callable[[Tell], None]) -> None:
+def _child(writer: int, lifeline: int, work: Callable[[Tell], None]) -> None:
     """Never returns: whatever happens here must not run on in the parent's code."""
     status = 1
     try:
@@ -182,20 +183,22 @@ def _child(writer: int, lifeline: int, parent: int, work: Callable[[Tell], None]
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         own_signals()
-        _hang_on(lifeline, parent)
+        _hang_on(lifeline)
         work(lambda said: _write(writer, said))
         status = 0
     finally:
         os._exit(status)
 
 
-def _hang_on(lifeline: int, parent: int) -> None:
+def _hang_on(lifeline: int) -> None:
     """Have the kernel send SIGTERM when the parent is gone, and with it the other end (fcntl(2): O_ASYNC)."""
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGTERM)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
-    if os.getppid() != parent:
-        sys.exit(TERMINATED)
+    # Gone already, perhaps. Asking for the parent's id would not do: its ends close before it is gone.
+    with suppress(BlockingIOError):
+        if not os.read(lifeline, 1):
+            sys.exit(TERMINATED)
 
 
 def _write(writer: int, said: bytes) -> None:
@@ -208,8 +211,11 @@ def _everything(worker: Worker, deadline: float) -> bytes | None:
     poll = select.poll()
     poll.register(worker.pipe, select.POLLIN)
     while True:
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            return None
+        left = deadline - time.monotonic()
+        if not poll.poll(max(0.0, min(left, LOOK_SECONDS)) * 1000):
+            if left <= LOOK_SECONDS:
+                return None
+            continue
         part = worker.hear()
         if not part:
             return b"".join(parts)
