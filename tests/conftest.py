@@ -92,8 +92,12 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """An empty home, the C locale, no proxy, the usual umask, and the administrator's programs in reach."""
     umask = os.umask(0o022)
-    # A shell lets what it runs in the background ignore Ctrl-C, and every program started from there.
-    interrupted = signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell lets what it runs in the background ignore Ctrl-C, nohup(1) the end of a session; so would every
+    # program that is started from there.
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)}
+    for number in before:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(REMOVED) or name.lower().endswith("_proxy"):
@@ -104,7 +108,8 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         # Programs that tests start find firstkey, wherever they are started.
         patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parent.parent / "agent"))
         yield
-    signal.signal(signal.SIGINT, interrupted)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     os.umask(umask)
 
 

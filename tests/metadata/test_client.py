@@ -192,7 +192,7 @@ def test_our_own_deadline_says_nothing_of_the_hop_limit() -> None:
     with service("token-silence") as running:
         outcome = ask(running.url, wait=0.1)
     assert outcome.code == "imds-unreachable"
-    assert {request.method for request in running.requests} == {"PUT"}
+    assert {request.method for request in running.requests} <= {"PUT"}
 
 
 def test_version_1_where_it_is_off() -> None:

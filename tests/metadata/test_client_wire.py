@@ -107,7 +107,7 @@ NOT_AN_ANSWER = [
 def test_what_is_not_an_answer(request_line: str, raw: bytes, code: str) -> None:
     """Each has its reason, no other exception comes out, and nothing is taken from it."""
     with RawServer({request_line: raw}) as server:
-        outcome = ask(server.url, wait=0.3 if code == LOST else 20)
+        outcome = ask(server.url, wait=0.15 if code == LOST else 20)
     assert outcome.code == code
     assert not server.headers(FIRST_KEY)
 
