@@ -95,11 +95,12 @@ def _enable(root: Path, unit: str) -> None:
 
 def peers(deb: Path) -> tuple[Peer, ...]:
     """All of them, with this package of firstkey."""
+    own = ("firstkey-head-start.service", "firstkey.service")
     cloud = ("cloud-init-local.service", "cloud-init.service", "cloud-config.service", "cloud-final.service")
     return (
         Peer("baked", "keys baked in (the floor)", (), _bake),
         Peer("script", "the guide's script, ssh-keygen -A", ("launch-key.service",), _write_script),
-        Peer("firstkey", "firstkey", ("firstkey.service",), lambda root, _line: install_deb(root, deb)),
+        Peer("firstkey", "firstkey", own, lambda root, _line: install_deb(root, deb)),
         Peer("cloud-init", "cloud-init", cloud, _configure_cloud_init),
     )
 

@@ -6,7 +6,6 @@ could ever show is one that the ledger knows as firstkey's own, whenever the pow
 
 from __future__ import annotations
 
-import re
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,8 +16,9 @@ from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.reasons import Refusal
 from firstkey.ssh import public_key
-from firstkey.system import command, openssh
+from firstkey.system import command, head_start, openssh
 from firstkey.system.files import Looks
+from firstkey.system.head_start import HeadStart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,15 +34,21 @@ LEAST_SECONDS = 0.5
 """What a key gets to be collected that was ready long before its turn came."""
 
 _RESULTS = {host_keys.KEEP: UNCHANGED, host_keys.SKIP: SKIPPED, host_keys.FAIL: FAILED}
-_HOST_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 
 
 class _Started(NamedTuple):
-    """A key that is being made, under that name in the workshop."""
+    """A key that is being made: under that name in the workshop, or since before firstkey was there."""
 
     action: Action
     name: str
-    process: Process
+    maker: Process | HeadStart
+
+
+class _Halves(NamedTuple):
+    """The content of both files of a key pair."""
+
+    private: bytes
+    public: bytes
 
 
 class Making:
@@ -79,7 +85,9 @@ class Making:
 
     def __exit__(self, *_: object) -> None:
         for started in self._started:
-            started.process.kill()
+            started.maker.kill()
+        if self._site.tree.is_running_system and not self._site.dry_run:
+            head_start.remove()
         if self._workshop:
             run, workshop, name = self._workshop
             self._workshop = None
@@ -140,13 +148,22 @@ class Making:
     def _start(self, action: Action, name: str) -> None:
         try:
             host_key_files.prove_writable(self._site.tree, action.file)
-            path = f"{self._in_workshop().on_host}/{name}"
-            kind = str(action.found.wanted.kind)
-            process = openssh.start_generating(kind, path, comment=_comment(self._site))
+            maker = self._begun_before(action) or self._begun(action, name)
         except FirstkeyError as error:
             self._failures[action.file] = error.refusal
             return
-        self._started.append(_Started(action, name, process))
+        self._started.append(_Started(action, name, maker))
+
+    def _begun_before(self, action: Action) -> HeadStart | None:
+        """The head start, which is one RSA key, for whichever file wants one first."""
+        is_wanted = action.found.wanted.kind == "rsa" and self._site.tree.is_running_system
+        is_taken = any(isinstance(started.maker, HeadStart) for started in self._started)
+        return head_start.join() if is_wanted and not is_taken else None
+
+    def _begun(self, action: Action, name: str) -> Process:
+        path = f"{self._in_workshop().on_host}/{name}"
+        comment = head_start.comment(self._site.hostname() or "")
+        return openssh.start_generating(str(action.found.wanted.kind), path, comment=comment)
 
     def _sweep(self) -> None:
         """Remove the workshop of a run that was killed: there are private keys in it."""
@@ -164,22 +181,43 @@ class Making:
         return self._workshop[1]
 
     def _finished(self, started: _Started) -> Pair:
-        action, name, process = started
-        kind = str(action.found.wanted.kind)
-        openssh.check_generated(
-            kind, process.finish(seconds=max(LEAST_SECONDS, self._deadline - time.monotonic()))
-        )
-        workshop = self._in_workshop()
-        private = workshop.read(name, limit=host_key_survey.LIMIT)
-        public = workshop.read(f"{name}.pub", limit=host_key_survey.LIMIT)
-        key = public_key.read_key(public.content.strip()) if public else None
-        if private is None or public is None or key is None:
-            raise FirstkeyError(f"ssh-keygen left no {kind} key behind", reason=reasons.KEYGEN_FAILED)
+        action = started.action
+        halves = self._halves(started)
+        key = public_key.read_key(halves.public.strip()) if halves else None
+        if halves is None or key is None:
+            message = f"ssh-keygen left no {action.found.wanted.kind} key behind"
+            raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
         if action.found.condition == host_keys.BROKEN:
-            _check_judge(action, private.content, key)
+            _check_judge(action, halves.private, key)
         if self._looks is None:
-            self._looks = host_key_files.private_looks(self._site, private.content, workshop)
-        return Pair(action, private.content, public.content, key, self._looks)
+            self._looks = host_key_files.private_looks(self._site, halves.private, self._in_workshop())
+        return Pair(action, halves.private, halves.public, key, self._looks)
+
+    def _halves(self, started: _Started) -> _Halves | None:
+        action, name, maker = started
+        if isinstance(maker, HeadStart):
+            early = self._early(maker)
+            if early:
+                return early
+            # One that came to nothing is no failure: there is time for another.
+            maker = self._begun(action, name)
+        outcome = maker.finish(seconds=self._left())
+        openssh.check_generated(str(action.found.wanted.kind), outcome)
+        return _read(self._in_workshop(), name)
+
+    def _early(self, maker: HeadStart) -> _Halves | None:
+        """What the head start has made by the middle of the time that there is; nobody takes it twice."""
+        maker.wait(seconds=self._left() / 2)
+        directory = self._site.tree.open(head_start.DIRECTORY)
+        if directory is None:
+            return None
+        with directory:
+            halves = _read(directory, head_start.KEY)
+        head_start.remove()
+        return halves
+
+    def _left(self) -> float:
+        return max(LEAST_SECONDS, self._deadline - time.monotonic())
 
     # --- putting in place ---------------------------------------------------------------------
 
@@ -221,7 +259,7 @@ def _without_any(result: HostKeyResult) -> HostKeyResult:
     return result._replace(result=FAILED) if is_refused else result
 
 
-def _comment(site: Site) -> str:
-    """The comment of a new key: root@HOSTNAME, as ssh-keygen -A writes it."""
-    name = site.hostname() or ""
-    return f"root@{name}" if _HOST_NAME.fullmatch(name) else "root"
+def _read(directory: Directory, name: str) -> _Halves | None:
+    private = directory.read(name, limit=host_key_survey.LIMIT)
+    public = directory.read(f"{name}.pub", limit=host_key_survey.LIMIT)
+    return _Halves(private.content, public.content) if private and public else None
