@@ -106,6 +106,18 @@ def test_a_real_run_is_drawn(tmp_path: Path, machine: Machine) -> None:
     assert ET.fromstring(file.read_text()).tag == f"{SVG}svg"
 
 
+def test_making_keys_is_drawn_from_where_it_begins(tmp_path: Path, machine: Machine) -> None:
+    """Host keys are made while the service is asked: the picture must not show one after the other."""
+    with Emulator(Settings(keys=(("launch", new_key(tmp_path, "launch")),))) as service:
+        first = machine.run(service).report["timeline"]
+        again = machine.run(service, "--force").report["timeline"]
+    starts = {phase["phase"]: phase["start_ms"] for phase in reversed(first)}
+    assert starts["host keys: make"] <= starts["metadata"]
+    ends = {phase["phase"]: phase["end_ms"] for phase in again}
+    starts = {phase["phase"]: phase["start_ms"] for phase in again}
+    assert starts["host keys: make"] >= ends["metadata"], "nothing is made, so nothing took that long"
+
+
 def test_hostile_names_do_no_harm(machine: Machine) -> None:
     """Nothing in the file moves a cursor or becomes markup."""
     report_of(

@@ -69,6 +69,8 @@ class Making:
         self._tried: set[str] = set()
         self.asides: dict[str, str] = {}
         """Where the old private half of a file was moved to."""
+        self.began: float | None = None
+        """When (time.monotonic) keys began to be made, beside everything else; None where none is."""
 
     def __enter__(self) -> Making:  # noqa: PYI034 - Self came with Python 3.11
         self._deadline = time.monotonic() + command.SECONDS
@@ -146,6 +148,7 @@ class Making:
     # --- making -------------------------------------------------------------------------------
 
     def _start(self, action: Action, name: str) -> None:
+        self.began = self.began or time.monotonic()
         try:
             host_key_files.prove_writable(self._site.tree, action.file)
             maker = self._begun_before(action) or self._begun(action, name)

@@ -161,7 +161,7 @@ class Job:
             return None
 
     def _publish(self, making: Making) -> list[HostKeyResult]:
-        with self._timeline.phase("host keys: make"):
+        with self._timeline.phase("host keys: make", since=making.began):
             pairs = making.finish()
             mark = (self._instance, self._site.boot_id())
             ledger = host_key_records.remembered(self._books.ledger, making.actions, pairs, mark)

@@ -37,16 +37,16 @@ class Timeline:
         return tuple(self._phases)
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Measure what is done inside."""
-        start = self._now()
+    def phase(self, name: str, *, since: float | None = None) -> Iterator[None]:
+        """Measure what is done inside, and what other processes did for it `since` then (time.monotonic)."""
+        start = self._at(since or time.monotonic())
         try:
             yield
         finally:
-            self._phases.append(Phase(name, start, self._now()))
+            self._phases.append(Phase(name, start, self._at(time.monotonic())))
 
-    def _now(self) -> int:
-        return round((time.monotonic() - self._start) * 1000)
+    def _at(self, moment: float) -> int:
+        return round((moment - self._start) * 1000)
 
 
 def save(tree: Tree, report: Report) -> None:
