@@ -22,6 +22,7 @@ MODULES = {
 # each other. A module at the top of the package is a room of its own unless it stands here with others.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("firstkey",),
+    ("folding",),
     ("reasons",),
     ("errors",),
     ("model",),

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from firstkey.cli import common
+from firstkey.cli import common, streams
 from firstkey.cli.progress import Progress
 from firstkey.image import audit, formats, render
 
@@ -75,7 +75,7 @@ def _show(done: Audit, args: argparse.Namespace) -> None:
     elif args.sarif:
         print(json.dumps(formats.as_sarif(done), indent=1))
     elif not args.quiet or not done.is_fit:
-        print(render.text(done, colours=has_colours(), everything=args.verbose), end="")
+        streams.show(render.text(done, colours=has_colours(), everything=args.verbose), end="")
 
 
 def has_colours() -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 from firstkey import config
-from firstkey.cli import common
+from firstkey.cli import common, streams
 from firstkey.errors import ConfigError
 from firstkey.system.tree import Tree
 
@@ -30,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
         settled = common.configuration(tree, args)
         shipped = config.load(_Vendors(tree)) if args.diff else settled
     for warning in settled.warnings:
-        print(f"firstkey: {warning}", file=sys.stderr)
+        streams.complain(f"firstkey: {warning}")
     if args.check:
         return _checked(settled)
     if args.diff:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING
 
 from firstkey.boot.job import wait_until
-from firstkey.cli import common
+from firstkey.cli import common, streams
 from firstkey.errors import UsageError
 from firstkey.events import visibly
+from firstkey.folding import REMEDY
 from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
@@ -19,7 +19,7 @@ from firstkey.ssh.patterns import Client
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from firstkey.boot.site import Site
     from firstkey.login.case import LaunchKey
@@ -43,7 +43,6 @@ VERDICTS = {
     BLOCKED: "ssh{port} {user}@HERE does NOT work",
     UNSURE: "ssh{port} {user}@HERE: nothing is known to be in the way, but not everything could be seen",
 }
-REMEDY = "     What to do: "
 MARKS = {OK: "  ok", OBSTACLE: "  !!", UNKNOWN: "  ??"}
 
 
@@ -61,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(_as_json(diagnoses, verdict), indent=1))
     else:
-        print("\n".join(_wrapped(_lines(diagnoses, verbose=args.verbose))))
+        streams.show("\n".join(_lines(diagnoses, verbose=args.verbose)))
     return 0 if verdict == OPEN else 1
 
 
@@ -148,21 +147,6 @@ def _lines(diagnoses: Sequence[Diagnosis], *, verbose: bool) -> Iterator[str]:
     yield OUT_OF_SCOPE
 
 
-def _wrapped(lines: Iterable[str]) -> Iterator[str]:
-    """For a terminal, lines no longer than it is wide; commands stay whole, to be copied."""
-    import textwrap
-
-    width = os.get_terminal_size().columns if sys.stdout.isatty() else 0
-    for line in lines:
-        if not width or len(line) <= width or line.startswith(REMEDY):
-            yield line
-        else:
-            indent = " " * 5
-            yield from textwrap.wrap(
-                line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-            )
-
-
 def _finding(finding: Finding, *, verbose: bool) -> Iterator[str]:
     if finding.status == OK and not (finding.reason or verbose):
         return
@@ -171,4 +155,4 @@ def _finding(finding: Finding, *, verbose: bool) -> Iterator[str]:
     where = f"{visibly(finding.path)}: " if finding.path else ""
     yield f"{mark} {where}{visibly(finding.detail)}{code}"
     if finding.remedy:
-        yield f"{REMEDY}{visibly(finding.remedy)}"
+        yield f"     {REMEDY}{visibly(finding.remedy)}"

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from firstkey import events
 from firstkey.boot.job import Job, wait_until
-from firstkey.cli import common, render
+from firstkey.cli import common, render, streams
 from firstkey.cli.run import exit_status
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from firstkey.boot.site import Site
@@ -28,10 +29,7 @@ exit status: 0 every wanted host key is there, 1 something failed, 2 usage, 77 n
 
 def main(argv: Sequence[str]) -> int:
     """Look at the host keys and make what is missing; returns the exit status."""
-    made = common.parser(
-        "host-keys", "Check the SSH host keys, and make those that are missing or broken.", epilog=EPILOG
-    )
-    args = common.with_json(common.with_dry_run(made)).parse_args(argv)
+    args = _parser().parse_args(argv)
     say = common.voice(args)
     with common.opened(args, say) as site:
         common.require_root(site, "making host keys")
@@ -43,8 +41,15 @@ def main(argv: Sequence[str]) -> int:
         if args.json:
             print(json.dumps(done.as_json(), indent=1))
         elif not args.quiet:
-            print(render.report(done), end="")
+            streams.show(render.report(done), end="")
         return exit_status(done)
+
+
+def _parser() -> argparse.ArgumentParser:
+    made = common.parser(
+        "host-keys", "Check the SSH host keys, and make those that are missing or broken.", epilog=EPILOG
+    )
+    return common.with_json(common.with_dry_run(made))
 
 
 def _locked(site: Site) -> Report:

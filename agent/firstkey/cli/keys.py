@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey.boot import launch_keys, report
 from firstkey.boot.job import wait_until
-from firstkey.cli import common, render
+from firstkey.cli import common, render, streams
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report
 from firstkey.reasons import NO_KEY_PAIR, Refusal
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     with common.opened(args, common.voice(args)) as site:
         if not args.json:
             done = _asked(site, args.wait)
-            print("\n".join(_lines(done)))
+            streams.show("\n".join(_lines(done)))
             return 0 if done.outcome in (OK, NO_KEY) else 1
         try:
             done, status = _asked(site, args.wait), 0

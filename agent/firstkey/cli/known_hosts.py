@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from firstkey import login_reasons
 from firstkey.boot import host_key_survey, host_keys
 from firstkey.boot.ledger import Ledger
-from firstkey.cli import common
+from firstkey.cli import common, streams
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.system import openssh, sshd_question
@@ -146,7 +146,7 @@ def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], 
         raise FirstkeyError("the text shows no host keys", reason=login_reasons.CONSOLE_WITHOUT_KEYS)
     for complaint in _complaints(found):
         if not quiet or found.strangers:
-            print(f"firstkey: {complaint}", file=sys.stderr)
+            streams.complain(f"firstkey: {complaint}")
     if found.strangers and not found.keys:
         message = "no key in the text has its fingerprint there"
         raise FirstkeyError(message, reason=login_reasons.CONSOLE_DISAGREES)

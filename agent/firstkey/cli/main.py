@@ -147,4 +147,4 @@ def _unforeseen(error: Exception, given: Sequence[str]) -> int:
 def _complain(text: str) -> None:
     """Say on standard error what went wrong; where nobody can hear it, the exit status has to do."""
     with suppress(OSError):
-        print(f"firstkey: {text}", file=sys.stderr, flush=True)
+        streams.complain(f"firstkey: {text}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import events
 from firstkey.boot.job import Job, wait_until
-from firstkey.cli import common
+from firstkey.cli import common, streams
 from firstkey.model import NO_KEY, OK, UNREACHABLE
 from firstkey.settings import seconds
 
@@ -90,4 +90,4 @@ def _print(done: Report, args: argparse.Namespace) -> None:
     elif not args.quiet:
         from firstkey.cli import render
 
-        print(render.report(done), end="")
+        streams.show(render.report(done), end="")

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import events
-from firstkey.cli import common
+from firstkey.cli import common, streams
 from firstkey.cli.audit import add_choice, has_colours
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
@@ -88,7 +88,7 @@ def _run(task: Task) -> int:
     if task.args.json and task.args.dry_run:
         print(json.dumps(render_seal.plan_json(planned), indent=1))
     elif not task.args.json and not task.args.quiet:
-        print(render_seal.plan(planned, diffs=task.args.dry_run), end="", flush=True)
+        streams.show(render_seal.plan(planned, diffs=task.args.dry_run), end="")
     if task.args.dry_run:
         return 0
     _confirm(task)
@@ -136,7 +136,7 @@ def _carry_out(task: Task, planned: Plan) -> Sealing:
     def tell(outcome: Outcome) -> None:
         task.progress.clear()
         if not task.args.json and not (task.args.quiet and outcome.result == seal.DONE):
-            print(render_seal.outcome(outcome, colours=has_colours()), end="", flush=True)
+            streams.show(render_seal.outcome(outcome, colours=has_colours()), end="")
 
     def quiet() -> None:
         if task.ends_shells:
@@ -154,8 +154,8 @@ def _tell(task: Task, done: Sealing) -> None:
         return
     if task.args.quiet and done.is_fit:
         return
-    print(f"\n{render_seal.summary(done)}", end="")
-    print(render.text(done.after, colours=has_colours(), everything=task.args.verbose), end="")
+    streams.show(f"\n{render_seal.summary(done)}", end="")
+    streams.show(render.text(done.after, colours=has_colours(), everything=task.args.verbose), end="")
     description = publisher.ami_description(task.site.config.image)
     if description:
         print(f"\nFor the AMI's description: {description}")

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from firstkey.boot import host_key_survey, host_keys, ledger, report
-from firstkey.cli import common, timeline
+from firstkey.cli import common, streams, timeline
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.events import visibly
 from firstkey.login_reasons import NO_REPORT
@@ -38,7 +38,10 @@ def main(argv: Sequence[str]) -> int:
         if args.timeline or args.svg:
             return _draw(_last_run(site) or {}, args)
         now = _standing(site)
-    print(json.dumps(now, indent=1) if args.json else "\n".join(_lines(now)))
+    if args.json:
+        print(json.dumps(now, indent=1))
+    else:
+        streams.show("\n".join(_lines(now)))
     return 0
 
 

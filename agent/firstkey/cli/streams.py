@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from firstkey import folding
 from firstkey.system import descriptors
 
 
@@ -47,6 +48,18 @@ def make_ready() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+
+
+def show(text: str, *, end: str = "\n") -> None:
+    """Print for people, at once; long lines are broken where standard output is a terminal."""
+    width = folding.width_of(1) if sys.stdout is not None and sys.stdout.isatty() else 0
+    print(folding.folded(text, width), end=end, flush=True)
+
+
+def complain(text: str) -> None:
+    """The same on standard error."""
+    width = folding.width_of(2) if sys.stderr is not None and sys.stderr.isatty() else 0
+    print(folding.folded(text, width), file=sys.stderr, flush=True)
 
 
 def abandon() -> None:

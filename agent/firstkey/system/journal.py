@@ -10,6 +10,7 @@ import select
 import time
 from typing import TYPE_CHECKING, Callable, Protocol
 
+from firstkey import folding
 from firstkey.events import DEBUG, INFO, WARNING
 
 if TYPE_CHECKING:
@@ -95,9 +96,10 @@ class TerminalSink:
         self._fd = fd
 
     def write(self, entry: Entry) -> None:
-        """Write the sentence; raises OSError where nobody reads."""
+        """Write the sentence, in lines that the terminal has room for; raises OSError where nobody reads."""
         word = "warning: " if entry.event.priority == WARNING else ""
-        _write_line(self._fd, f"firstkey: {word}{entry.message}")
+        width = folding.width_of(self._fd)
+        _write_line(self._fd, folding.folded(f"firstkey: {word}{entry.message}", width))
 
 
 def choose(
