@@ -43,7 +43,8 @@ def test_everything_is_in_its_place(installed: Installed) -> None:
     """The code with its bytecode in the private directory, and beside it exactly what is listed here."""
     modules = {f"{CODE}{path.relative_to(TOP / 'agent/firstkey')}" for path in TOP.rglob("agent/**/*.py")}
     found = set(installed.files())
-    pages = {f"/usr/share/doc/firstkey/{path.name}" for path in [README, CHANGELOG, *TOP.glob("docs/*")]}
+    sources = [README, CHANGELOG, *TOP.glob("docs/*")]
+    pages = {f"/usr/share/doc/firstkey/{path.relative_to(TOP)}" for path in sources}
     others = {path for path in found if not path.startswith(CODE)}
     assert others == {*BESIDE_THE_CODE.split(), *pages}
     assert {path for path in found if path.endswith(".py")} == modules

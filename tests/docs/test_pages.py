@@ -1,0 +1,235 @@
+"""The pages name what there is: commands, links, settings, reasons and events that exist."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import pytest
+from installed import TOP, Installed, install
+from pages import PAGES, anchors, blocks, commands, every_block, links, name_of, prose
+from typed import NOT_TYPED, TYPED
+
+from firstkey import events, image_reasons, login_reasons, reasons, settings
+from firstkey.cli import config
+from firstkey.cli.main import COMMANDS
+from firstkey.cli.render import OUTCOMES
+from firstkey.errors import FirstkeyError
+from firstkey.image import audit, rules
+
+OWN_CHAPTERS = (image_reasons, login_reasons)
+"""Both put their codes on the list when they are read."""
+
+MANUALS = ["firstkey.8", "firstkey.conf.5"]
+
+MEASURED = {"docs/speed.md", "docs/speed.svg", "docs/security.md"}
+"""What ./dev bench writes; before its first run there is none."""
+
+# A value that stands for one, and what it is given to the parser as.
+PLACEHOLDERS = {"SECONDS": "1", "ID": "machine-id", "N": "22", "DIR": "/"}
+
+
+@pytest.fixture(scope="module")
+def manuals(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """A tree with the manual pages."""
+    return install(tmp_path_factory.mktemp("manuals"))
+
+
+def mistake(command: str, words: list[str]) -> str | None:
+    """What the real parser has against a command line, or None."""
+    if command not in COMMANDS:
+        return f"there is no command {command}"
+    # "..." and [OPTIONS] stand for what the reader has in mind.
+    given = [PLACEHOLDERS.get(word, word) for word in words if word != "..." and not word.startswith("[")]
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said), redirect_stdout(io.StringIO()):
+            parse(command, given)
+    except SystemExit as end:
+        return said.getvalue() if end.code else None
+    except FirstkeyError as error:
+        return error.message
+    return None
+
+
+def parse(command: str, given: list[str]) -> None:
+    """As the command itself would, and no further."""
+    if command == "demo":  # its parser and its work are one
+        assert set(given) <= {"--keep", "--help"}
+        return
+    module = importlib.import_module(f"firstkey.cli.{command.replace('-', '_')}")
+    if command in ("audit", "seal"):
+        arguments = module._arguments(given)
+        audit.chosen(arguments.rule, arguments.skip)
+    else:
+        module._parser().parse_args(given)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_on_the_page_is_one(page: Path) -> None:
+    """In blocks and in the text, with each option: the real parser takes them."""
+    text = page.read_text(encoding="utf-8")
+    wrong = [
+        f"firstkey {command} {' '.join(words)}: {found}"
+        for command, words in named_commands(text)
+        if (found := mistake(command, words))
+    ]
+    assert wrong == []
+
+
+def named_commands(text: str) -> Iterator[tuple[str, list[str]]]:
+    """What is meant as a command: all in blocks, and in the text what is set as code."""
+    fenced = [
+        # What a session shows is commands and what they print.
+        code if language != "console" else "\n".join(re.findall(r"^\$ (.*)", code, re.MULTILINE))
+        for language, code in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    ]
+    rest = re.sub(r"^```\w+\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    inline = re.findall(r"`([^`]+)`", rest)
+    for code in [*fenced, *(" ".join(piece.split()) for piece in inline)]:
+        yield from commands(code)
+
+
+def test_a_command_that_is_none_is_found() -> None:
+    """The test above can fail."""
+    ((command, words),) = commands("sudo firstkey seal --root /mnt --dry-ran   # look")
+    assert "--dry-run" in (mistake(command, words) or "")
+    ((command, words),) = commands("firstkey seel --yes | cat")
+    assert mistake(command, words)
+    ((command, words),) = commands('x="$(firstkey audit --exclude-list | paste)"')
+    assert (command, words, mistake(command, words)) == ("audit", ["--exclude-list"], None)
+
+
+@pytest.mark.parametrize("manual", MANUALS)
+def test_every_command_in_the_manual_is_one(manuals: Installed, manual: str) -> None:
+    """The same for the manual pages, in whatever macro a command stands."""
+    source = manuals.path(f"/usr/share/man/man{manual[-1]}/{manual}").read_text()
+    lines = [line for line in source.splitlines() if not line.startswith((".Ss", ".Xr", ".Nd"))]
+    plain = "\n".join(re.sub(r"^\.(?:Ic|Dl|Li|Cm) | [.,]$", "", line) for line in lines)
+    plain = plain.replace("\\-", "-").replace("\\&", "")
+    found = [(command, words) for command, words in commands(plain) if command in COMMANDS]
+    assert found
+    for command, words in found:
+        options = [word for word in words if word.startswith("-")]
+        assert mistake(command, words) is None or not options, (command, words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """To a file that there is, and to a heading that it has; nothing leads out of the project."""
+    for link in links(page):
+        if link.startswith("https://"):
+            continue
+        target, _, anchor = link.partition("#")
+        file = (page.parent / target).resolve() if target else page
+        assert file.is_relative_to(TOP), link
+        if str(file.relative_to(TOP)) in MEASURED:
+            continue
+        assert file.exists(), link
+        assert not anchor or anchor in anchors(file), link
+
+
+def test_every_page_is_in_the_index() -> None:
+    """Whoever opens docs/ finds each of its pages."""
+    index = TOP / "docs/README.md"
+    assert {page.name for page in PAGES if page.parent == index.parent} - {index.name} <= set(links(index))
+
+
+@pytest.mark.parametrize("block", every_block("ini"), ids=lambda block: f"{block.page}:{block.line}")
+def test_every_configuration_on_the_pages_is_right(
+    block: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`firstkey config --check` finds nothing; what is for somebody else names its own file first."""
+    text: str = block.text  # type: ignore[attr-defined]
+    place = re.match(r"# (/\S+)\n", text)
+    if place and "firstkey" not in place[1]:
+        assert place[1].startswith("/etc/systemd/")
+        return
+    file = tmp_path / "etc/firstkey/firstkey.conf.d/50-page.conf"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    assert config.main(["--root", str(tmp_path), "--check"]) == 0, capsys.readouterr().err
+
+
+def test_configurations_that_are_written_by_commands_are_right(tmp_path: Path) -> None:
+    """The same for those between END and END in shell commands."""
+    found = [
+        text
+        for block in every_block("sh")
+        for text in re.findall(
+            r"^cat >\S*firstkey\S* <<'END'\n(.*?)^END$", block.text, re.MULTILINE | re.DOTALL
+        )
+    ]
+    assert len(found) >= 2
+    for number, text in enumerate(found):
+        file = tmp_path / str(number) / "etc/firstkey/firstkey.conf.d/50-page.conf"
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+        assert config.main(["--root", str(tmp_path / str(number)), "--check"]) == 0
+
+
+KEYS = {setting.key for setting in settings.SETTINGS}
+SSHD_AND_SYSTEMD = {"AuthorizedKeysFile", "DefaultEnvironment", "TimeoutStartSec", "Documentation"}
+"""What others than firstkey call with = behind it, on pages about firstkey."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    """`Word=` or `Word=value` set as code, where the word looks like one of the settings."""
+    named = re.findall(r"`([A-Z][A-Za-z]+)=[^`]*`", prose(page))
+    assert {name for name in named if name.isalpha() and not name.isupper()} <= KEYS | SSHD_AND_SYSTEMD
+
+
+RULES = {rule.id for rule in rules.ALL}
+VALUES = [setting.accepts for setting in settings.SETTINGS]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_reason_and_event_that_is_named_exists(page: Path) -> None:
+    """Words like `no-key-pair` set as code, or in brackets at the end of a line of output."""
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z]+(?:-[a-z0-9]+)+)`", prose(page)))
+    named -= set(re.findall(r"[a-z]+(?:-[a-z0-9]+)+", " ".join(VALUES)))
+    named |= set(re.findall(r"\(([a-z]+(?:-[a-z]+)+)\)$", text, re.MULTILINE))
+    known = {*reasons.ALL, *events.ALL, *OUTCOMES, *RULES, *COMMANDS, *PROGRAMS}
+    assert named - known == set()
+
+
+PROGRAMS = {
+    # Other projects' programs, packages, subcommands and types.
+    "cloud-init", "create-tags", "get-console-output", "ssh-keygen", "ssh-ed25519", "ssh-keyscan",
+    "systemd-nspawn", "systemd-python", "systemd-repart", "python-daemon", "prohibit-password",
+    "without-password", "firstkey-keys", "amazon-ebs", "shell-local", "amazon-chroot",
+    "systemd-sysusers", "sshd-keygen",
+}  # fmt: skip
+
+
+LANGUAGES = {"sh", "console", "text", "ini", "hcl", "yaml", "json"}
+
+# --- what is typed --------------------------------------------------------------------------------
+
+
+def test_every_block_of_commands_is_typed_or_says_why_not() -> None:
+    """And what is listed is there: a list that nobody keeps is worth nothing."""
+    there = [block.name for block in every_block("sh", "console")]
+    assert len(there) == len(set(there)), "two blocks begin alike, so a list cannot tell them apart"
+    typed = [name for story in TYPED.values() for name in story]
+    assert sorted([*typed, *NOT_TYPED]) == sorted(there)
+
+
+def test_every_story_is_told_by_a_test() -> None:
+    """A story without one would be a list of commands that nobody runs."""
+    sources = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py"))
+    for story in TYPED:
+        assert f'of_story("{story}")' in sources
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_code_stands_in_blocks_that_say_what_it_is(page: Path) -> None:
+    """An indented block says nothing of its language, and would be passed over here."""
+    assert re.search(r"\n\n(?: {4}|\t)(?![-*\d ])", prose(page)) is None
+    assert {block.language for block in blocks(page)} <= LANGUAGES
