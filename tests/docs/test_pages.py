@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -233,3 +236,28 @@ def test_code_stands_in_blocks_that_say_what_it_is(page: Path) -> None:
     """An indented block says nothing of its language, and would be passed over here."""
     assert re.search(r"\n\n(?: {4}|\t)(?![-*\d ])", prose(page)) is None
     assert {block.language for block in blocks(page)} <= LANGUAGES
+
+
+# --- help -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["--help", *COMMANDS])
+def test_help_fits_into_a_terminal(command: str) -> None:
+    """Nothing of it is longer than the 80 columns of a serial console."""
+    argv = [sys.executable, "-m", "firstkey", command, *(["--help"] if command in COMMANDS else [])]
+    environ = {**os.environ, "COLUMNS": "80"}
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60, env=environ)
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_examples_in_help_are_commands(command: str) -> None:
+    """What is shown to be copied is taken by the parser."""
+    argv = [sys.executable, "-m", "firstkey", command, "--help"]
+    said = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    examples = re.search(r"^(?:examples|For images .*):\n\n?(.*?)(?:\n\n|\Z)", said, re.MULTILINE | re.DOTALL)
+    assert examples
+    found = list(commands(examples[1]))
+    assert found
+    for name, words in found:
+        assert mistake(name, words) is None

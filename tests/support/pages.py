@@ -70,7 +70,7 @@ def anchors(page: Path) -> set[str]:
 
 def commands(text: str) -> Iterator[tuple[str, list[str]]]:
     """Each firstkey command in a text, with its words as a shell has them, and lines continued."""
-    joined = re.sub(r"\\\n\s*", "", text).replace(PACKER, "/mnt")
+    joined = re.sub(r"\\\n\s*", "", text).replace(PACKER, "/mnt").replace("/usr/bin/firstkey", "firstkey")
     for match in COMMAND.finditer(joined):
         yield match[1], list(_words(match[2]))
 

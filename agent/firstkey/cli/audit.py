@@ -19,14 +19,18 @@ if TYPE_CHECKING:
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
 
+DESCRIPTION = """\
+Check an image, or this system, against the guidelines for sharing it. Nothing
+in it is run or changed.
+"""
 EPILOG = """\
-exit status: 0 the image is fit to share; 1 it is not: something was found that is worse than a note,
-or a rule that matters could not be checked. Nothing is changed, and nothing that is in the image is run.
+exit status: 0 the image is fit to share; 1 it is not: something was found that
+  is worse than a note, or a rule that matters could not be checked.
 
 examples:
   firstkey audit --root /mnt/image
   firstkey audit --root /mnt/image --sarif > audit.sarif
-  tar --create --exclude-from <(firstkey audit --exclude-list) --file image.tar /
+  tar -c --exclude-from <(firstkey audit --exclude-list) -f image.tar /
   ec2-bundle-vol --exclude "$(firstkey audit --exclude-list | paste -sd,)" ...
 """
 
@@ -50,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = common.parser("audit", "Check an image, or this system, against the guidelines.", epilog=EPILOG)
+    made = common.parser("audit", DESCRIPTION, epilog=EPILOG)
     form = common.with_json(made).add_mutually_exclusive_group()
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
     form.add_argument(

@@ -25,10 +25,12 @@ For images whose homes or root cannot be written, in sshd_config:
   AuthorizedKeysCommand /usr/bin/firstkey authorized-keys %u
   AuthorizedKeysCommandUser firstkey-keys
 
-That user needs nothing but the directory /run/firstkey-keys, its own with mode 0700; examples of both
-are beside firstkey's documentation. Keys are printed for the configured users only.
+That user needs nothing but the directory /run/firstkey-keys, its own with mode
+0700; examples of both are beside firstkey's documentation. Keys are printed for
+the configured users only.
 
-exit status: 0 with the keys, or with nothing for other users; 75 where there was no answer in time
+exit status: 0 with the keys, or with nothing for other users;
+  75 where there was no answer in time
 """
 
 

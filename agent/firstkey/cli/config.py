@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  firstkey config                       every setting, with the file and line it came from
-  firstkey config --diff                what was changed from what was shipped
-  firstkey config --check               for CI: exit 78 over any mistake
+  firstkey config            every setting, and the file and line it came from
+  firstkey config --diff     what was changed from what was shipped
+  firstkey config --check    for CI: exit 78 over any mistake
 """
 
 

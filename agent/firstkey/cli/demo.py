@@ -25,9 +25,10 @@ FIRST = "i-0aaaaaaaaaaaaaaa1"
 SECOND = "i-0bbbbbbbbbbbbbbb2"
 WIDTH = 100
 DESCRIPTION = """\
-Show the main job, step by step, on a machine that is a scratch directory. Its metadata service is
-played by this command on a loopback port. Nothing outside the directory is changed, root is not
-needed, and the directory is removed at the end.
+Show the main job, step by step, on a machine that is a scratch directory. Its
+metadata service is played by this command on a loopback port. Nothing outside
+the directory is changed, root is not needed, and the directory is removed at
+the end.
 """
 EPILOG = """\
 examples:

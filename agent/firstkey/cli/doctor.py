@@ -35,8 +35,8 @@ examples:
   firstkey doctor --key ~/.ssh/id.pub      another key than the launch key
   firstkey doctor --from 203.0.113.7       a client at that address
 
-It changes nothing. As root it sees all; for others it says what only root can see.
-It exits with 0 where nothing is in the way, and with 1 where something is or may be.
+It changes nothing. As root it sees all; for others it says what only root sees.
+exit status: 0 nothing is in the way, 1 something is, or may be
 """
 VERDICTS = {
     OPEN: "ssh{port} {user}@HERE works",
@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     made = common.with_json(
         common.parser(
             "doctor",
-            "Tell whether the launch key gives a shell here, and if not, everything that is in its way.",
+            "Tell whether the launch key gives a shell here, and if not, what is in its way.",
             epilog=EPILOG,
         )
     )

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  firstkey host-keys                    look, make what is missing, mend what is broken
-  firstkey host-keys --dry-run          what that would be; nothing is changed
-  firstkey host-keys --root /mnt/image  in an image: its first boot makes keys of its own again
+  firstkey host-keys                     make what is missing or broken
+  firstkey host-keys --dry-run           what that would be; changes nothing
+  firstkey host-keys --root /mnt/image   in an image, whose first boot makes
+                                         keys of its own again
 
-exit status: 0 every wanted host key is there, 1 something failed, 2 usage, 77 needs root
+exit status: 0 every wanted host key is there, 1 something failed, 2 usage,
+  77 needs root
 """
 
 

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  firstkey keys                    what would be installed, with fingerprints
-  firstkey keys -v                 each attempt, and why it failed
-  firstkey keys --json             the same for programs, as the report of a run has it
-  firstkey keys --imds http://127.0.0.1:1338      ask another service: see firstkey imds
+  firstkey keys             what would be installed, with fingerprints
+  firstkey keys -v          each attempt, and why it failed
+  firstkey keys --json      for programs, as the report of a run has it
+  firstkey keys --imds http://127.0.0.1:1338
+                            ask another service, such as firstkey imds
 
 exit status: 0 all is well, also where the instance has no key pair;
   1 a key is refused, or the service gives no usable answer; 2 usage;

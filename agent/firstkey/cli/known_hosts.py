@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 LIMIT = 64 * 1024 * 1024
 EPILOG = """\
 examples:
-  firstkey known-hosts --host www.example.com                   the host keys of this machine
+  firstkey known-hosts --host www.example.com         keys of this machine
   aws ec2 get-console-output --instance-id ID --latest |
     firstkey known-hosts --host 203.0.113.7 - >> ~/.ssh/known_hosts
-  firstkey known-hosts --host www.example.com --sshfp           records for DNS
+  firstkey known-hosts --host www.example.com --sshfp         records for DNS
 
 Out of a console, only keys count whose fingerprint the console shows too.
 """

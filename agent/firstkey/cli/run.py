@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  firstkey run                     what the boot does, by hand
-  firstkey run --dry-run           what it would change, as diffs
-  firstkey run --user ec2-user     for this user only
-  firstkey run --force             put launch keys back that were taken out on this instance
+  firstkey run                    what the boot does, by hand
+  firstkey run --dry-run          what it would change, as diffs
+  firstkey run --user ec2-user    for this user only
+  firstkey run --force            put back launch keys that were taken out
 
 exit status: 0 done or nothing to do, 1 something failed, 2 usage,
   75 no answer from the metadata service in time, 77 needs root

@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 30.0
 
 EPILOG = """\
-A plan is made first (--dry-run shows it, with diffs, and changes nothing), then each step is done and told,
-then everything is audited again. Private keys and credentials are taken out only with --remove-credentials.
-On the running system this is the last thing that one runs: it takes away every way in that was there.
+A plan is made first (--dry-run shows it, with diffs, and changes nothing), then
+each step is done and told, then everything is audited again. Private keys and
+credentials are taken out only with --remove-credentials. On the running system
+this is the last thing that one runs: it takes away every way in that was there.
 
 examples:
-  firstkey seal --root /mnt/image --dry-run     the plan, with diffs; nothing is changed
+  firstkey seal --root /mnt/image --dry-run     the plan, with diffs
   firstkey seal --root /mnt/image               seal a mounted image
 
-exit status: 0 all was done and the image is fit to share; 1 a step failed, or something is still found.
+exit status: 0 all was done and the image is fit to share; 1 a step failed, or
+  something is still found.
 """
 
 CUTS_OFF = """\

@@ -168,7 +168,7 @@ FAULTS: dict[str, Kind] = {
         spoil=lambda delivery, _: delivery._replace(silent=True),
     ),
     "token-silence": Kind(
-        "only token requests are never answered, as with a hop limit that is too small",
+        "only token requests are never answered, as with too small a hop limit",
         concerns=lambda request: request.asks_for_token,
         spoil=lambda delivery, _: delivery._replace(silent=True),
     ),
@@ -236,7 +236,7 @@ FAULTS: dict[str, Kind] = {
         spoil=lambda delivery, _: delivery._replace(endless=True),
     ),
     "huge": Kind(
-        "the body is said to have so many bytes, and goes on for as long as anybody reads",
+        "the body is said to have so many bytes, and does not end",
         value="BYTES",
         default=1 << 40,
         check=_is_count,
