@@ -36,7 +36,7 @@ class UsageError(FirstkeyError):
     exit_status = 2
 
     def __init__(self, message: str, *, hint: str = "See: firstkey --help") -> None:
-        super().__init__(message, reason=reasons.CONFIG_INVALID, hint=hint)
+        super().__init__(message, reason=reasons.BAD_USAGE, hint=hint)
 
 
 class Unreachable(FirstkeyError):  # noqa: N818 - an answer to "when": not now

@@ -296,6 +296,11 @@ NEEDS_ROOT = _reason(
     "This needs root.",
     "Run it again with sudo, or on a tree of your own with --root DIR.",
 )
+BAD_USAGE = _reason(
+    "bad-usage",
+    "The command line asks for something that cannot be.",
+    "See what there is: firstkey --help, or firstkey COMMAND --help",
+)
 CONFIG_INVALID = _reason(
     "config-invalid",
     "The configuration has a mistake; the default stands in its place.",

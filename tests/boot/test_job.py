@@ -295,3 +295,10 @@ def test_switched_off_by_a_file(world: World) -> None:
     assert done.status == 0
     assert "switched off" in done.err
     assert not world.machine.keys_file.exists()
+    # Where the journal takes that sentence, whoever runs it by hand would see nothing.
+    for command in ("run", "host-keys"):
+        said = world.machine.firstkey(command, service=world.service)
+        assert (said.status, said.out) == (
+            0,
+            "Switched off: /etc/firstkey/disabled is there. Nothing was done.\n",
+        )

@@ -82,6 +82,19 @@ def test_what_changed_since_is_seen(served: Machine) -> None:
     assert states == {"ecdsa": "broken", "ed25519": "readable by others"}
 
 
+def test_a_key_in_two_files_is_shown_in_each(served: Machine, tmp_path: Path) -> None:
+    """After AuthorizedKeysFile was changed, what is in the old file is not hidden: each is told."""
+    line, other = served.keys[0], "/home/admin/keys"
+    settings = served.path("/etc/ssh/sshd_config")
+    settings.write_text(f"{settings.read_text()}AuthorizedKeysFile keys\n")
+    with Emulator(Settings(instance_id=INSTANCE, keys=(("launch", line),))) as service:
+        served.run(service, "--force")
+    served.write_keys("")
+    shown = status(served).out
+    assert f"taken out since, /home/admin/.ssh/authorized_keys (instance {INSTANCE})" in shown
+    assert f"in place, {other} (instance {INSTANCE})" in shown
+
+
 @pytest.mark.parametrize(
     "content",
     [

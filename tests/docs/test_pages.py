@@ -29,7 +29,7 @@ OWN_CHAPTERS = (image_reasons, login_reasons)
 
 MANUALS = ["firstkey.8", "firstkey.conf.5"]
 
-MEASURED = {"docs/speed.md", "docs/speed.svg", "docs/security.md"}
+MEASURED = {"docs/speed.md", "docs/speed.svg"}
 """What ./dev bench writes; before its first run there is none."""
 
 # A value that stands for one, and what it is given to the parser as.
@@ -176,15 +176,16 @@ def test_configurations_that_are_written_by_commands_are_right(tmp_path: Path) -
 
 
 KEYS = {setting.key for setting in settings.SETTINGS}
-SSHD_AND_SYSTEMD = {"AuthorizedKeysFile", "DefaultEnvironment", "TimeoutStartSec", "Documentation"}
-"""What others than firstkey call with = behind it, on pages about firstkey."""
+UNIT = (TOP / "systemd/firstkey.service").read_text(encoding="utf-8")
+SYSTEMD = set(re.findall(r"^(\w+)=", UNIT, re.MULTILINE))
+"""What the unit sets, and pages about it name."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_setting_that_is_named_exists(page: Path) -> None:
     """`Word=` or `Word=value` set as code, where the word looks like one of the settings."""
     named = re.findall(r"`([A-Z][A-Za-z]+)=[^`]*`", prose(page))
-    assert {name for name in named if name.isalpha() and not name.isupper()} <= KEYS | SSHD_AND_SYSTEMD
+    assert {name for name in named if name.isalpha() and not name.isupper()} <= KEYS | SYSTEMD
 
 
 RULES = {rule.id for rule in rules.ALL}
@@ -261,3 +262,12 @@ def test_examples_in_help_are_commands(command: str) -> None:
     assert found
     for name, words in found:
         assert mistake(name, words) is None
+
+
+@pytest.mark.parametrize("command", ["audit --rule lgos", "seal --skip lgos"])
+def test_a_mistyped_rule_is_suggested(command: str, tmp_path: Path) -> None:
+    """As commands, options, sections and settings are."""
+    argv = [sys.executable, "-m", "firstkey", *command.split(), "--root", str(tmp_path)]
+    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "there is no rule 'lgos'; did you mean 'logs'? (bad-usage)" in done.stderr

@@ -14,6 +14,7 @@ from lab import ALICE, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]
 
+STRANGER = 4343
 KEYS = "/srv/home/alice/.ssh/authorized_keys"
 
 
@@ -182,6 +183,23 @@ def test_without_root_it_says_what_only_root_can_see(lab: Lab) -> None:
     lines = {finding["check"]: finding["status"] for finding in user["findings"]}
     assert lines["key-line"] == "ok"
     assert lines["running-sshd"] == "ok"
+
+
+def test_a_stranger_is_not_told_that_the_user_is_barred(lab: Lab) -> None:
+    """What only the user and root can see is unknown to anybody else, and no obstacle."""
+    lab.directory.parent.chmod(0o755)
+    for path in lab.directory.parents:
+        if path != Path("/tmp") and str(path).startswith("/tmp/"):
+            path.chmod(0o755)
+    lab.write("/srv/key.pub", f"{lab.key}\n")
+    done = lab.firstkey("doctor", "--json", "--key", "/srv/key.pub", "--no-probe", user=STRANGER)
+    user = json.loads(done.out)["users"][0]
+    found = {finding["check"]: finding for finding in user["findings"]}
+    assert (found["authorized-keys"]["status"], found["authorized-keys"]["reason"]) == (
+        "unknown",
+        "needs-root",
+    )
+    assert "permission-denied" not in [finding["reason"] for finding in user["findings"]]
 
 
 def test_an_image_is_judged_by_its_files(lab: Lab) -> None:

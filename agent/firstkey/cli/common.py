@@ -176,6 +176,12 @@ def switched_off(site: Site) -> str | None:
     return "firstkey=off on the kernel command line" if b"firstkey=off" in words else None
 
 
+def show_switched_off(args: argparse.Namespace, off: str) -> None:
+    """Whoever runs it by hand does not read the journal, and would take silence for success."""
+    if not args.quiet and not args.json:
+        print(f"Switched off: {off}. Nothing was done.")
+
+
 def tell_of_neighbours(site: Site) -> None:
     """Say who else does this work here."""
     found = neighbours.cloud_init(site.tree)

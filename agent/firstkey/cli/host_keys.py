@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
         off = common.switched_off(site)
         if off:
             say(events.DISABLED(detail=off, reason="disabled"))
+            common.show_switched_off(args, off)
             return 0
         done = _locked(site)
         if args.json:

@@ -16,7 +16,7 @@ OUTCOMES = {
     "ok": "done",
     "no-key": "done; there is no launch key to install",
     "partial": "done in part; see what is marked with !",
-    "failed": "failed; see what is marked with !",
+    "failed": "see what is marked with !",
     "unreachable": "the metadata service gave no answer in time",
 }
 

@@ -39,6 +39,7 @@ def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = No
         off = common.switched_off(site)
         if off:
             say(events.DISABLED(detail=off, reason="disabled"))
+            common.show_switched_off(args, off)
             return 0
         common.tell_of_neighbours(site)
         done = _locked(site, site.config.imds.boot_timeout if args.wait is None else args.wait)

@@ -115,30 +115,28 @@ def _last_run(site: Site) -> dict[str, Any] | None:
 def _user(site: Site, name: str, known: Ledger) -> dict[str, Any]:
     """The launch keys of one user: those that firstkey put there, and whether they still are."""
     entries = [key for key in known.keys if key.user == name]
-    file = entries[-1].file if entries else None
-    try:
-        present = _fingerprints(site, file) if file else []
-        unknown = None
-    except FirstkeyError as error:
-        present, unknown = [], error.message
+    found = {file: _fingerprints(site, file) for file in dict.fromkeys(key.file for key in entries)}
     keys = [
         {
             "fingerprint": key.fingerprint,
             "state": key.state,
             "instance": key.instance,
-            "there": _there(key, present, unknown),
+            "file": key.file,
+            "there": None if isinstance(found[key.file], str) else key.fingerprint in found[key.file],
         }
         for key in entries
     ]
+    file = entries[-1].file if entries else None
+    unknown = next((words for words in found.values() if isinstance(words, str)), None)
     return {"name": name, "file": file, "keys": keys, "unknown": unknown}
 
 
-def _there(key: ledger.InstalledKey, present: list[str], unknown: str | None) -> bool | None:
-    return None if unknown else key.fingerprint in present
-
-
-def _fingerprints(site: Site, file: str) -> list[str]:
-    content = site.tree.read(file, limit=LIMIT) or b""
+def _fingerprints(site: Site, file: str) -> list[str] | str:
+    """Of the keys in a file, or why it cannot be read."""
+    try:
+        content = site.tree.read(file, limit=LIMIT) or b""
+    except FirstkeyError as error:
+        return error.message
     return [entry.key.fingerprint for entry in authorized_keys.parse(content) if entry.key]
 
 
@@ -207,5 +205,5 @@ def _user_lines(user: dict[str, Any]) -> Iterator[str]:
         yield f"  {user['name']}: no launch key known" + (" (root sees more)" if os.geteuid() else "")
     for key in user["keys"]:
         there = {True: "in place", False: "taken out since", None: "not readable for you"}[key["there"]]
-        where = visibly(f"{user['file']} (instance {key['instance']})")
+        where = visibly(f"{key['file']} (instance {key['instance']})")
         yield f"  {user['name']}: {key['fingerprint']} {there}, {where}"

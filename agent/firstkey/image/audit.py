@@ -69,8 +69,15 @@ def chosen(only: Iterable[str] = (), skipped: Iterable[str] = ()) -> list[Rule]:
     only, skipped = list(only), set(skipped)
     for name in (*only, *skipped):
         if name not in known:
-            raise UsageError(f"there is no rule {name!r}", hint="See: firstkey audit --list")
+            raise UsageError(f"there is no rule {name!r}{_meant(name)}", hint="See: firstkey audit --list")
     return [rule for rule in rules.ALL if (not only or rule.id in only) and rule.id not in skipped]
+
+
+def _meant(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, [rule.id for rule in rules.ALL], n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def image_of(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from firstkey import reasons
+from firstkey.system import openssh
+
 if TYPE_CHECKING:
     from firstkey.errors import FirstkeyError
     from firstkey.reasons import Reason
@@ -59,4 +62,6 @@ def unknown(check: str, reason: Reason, detail: str, *, path: str | None = None,
 
 def unanswered(check: str, error: FirstkeyError, *, path: str | None = None) -> Finding:
     """It cannot be said, because looking failed."""
+    if error.reason is reasons.PERMISSION_DENIED and not openssh.is_root():
+        return unknown(check, reasons.NEEDS_ROOT, error.message, path=path)
     return Finding(check, UNKNOWN, error.message, path, error.reason, error.hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from firstkey import reasons
 from firstkey.boot.strict_modes import is_lenient
 from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, keys_command, strict_modes, view
-from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered
+from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
 from firstkey.ssh import sshd_config
 from firstkey.ssh.sshd_config import Login
 from firstkey.system import selinux
@@ -95,6 +96,9 @@ def _missing(case: Case, seen: Seen) -> Iterator[Finding]:
 
 def _barred(case: Case, seen: Seen) -> Finding:
     barred = seen.barred or seen.path
+    if os.geteuid() not in (0, case.account.uid):  # it was looked at with the rights of somebody else
+        detail = f"only root and {case.name} can look behind {barred}"
+        return unknown(CHECK, reasons.NEEDS_ROOT, detail, path=barred)
     step = next((step for step in seen.steps if step.path == barred), None)
     detail = f"{case.name} may not {'read' if barred == seen.canonical else 'pass'} {barred}"
     if step:

@@ -106,7 +106,8 @@ def _absent(case: Case, seen: Seen, entries: Sequence[Entry]) -> Finding:
         number, detail = spoilt
         return obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=f"{seen.path}:{number}")
     count = sum(entry.key is not None for entry in entries)
-    detail = f"{case.key.fingerprint} is not among its {count} key{'' if count == 1 else 's'}"
+    others = f"among its {count} key{'' if count == 1 else 's'}" if count else "there, nor any other key"
+    detail = f"{case.key.fingerprint} is not {others}"
     remedy = case.how_to_install(seen.path)
     return obstacle(CHECK, why.KEY_NOT_INSTALLED, detail, path=seen.path, remedy=remedy)
 
