@@ -10,7 +10,7 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.login import pam_rules
 from firstkey.login.admission import day, today
-from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
+from firstkey.login.finding import OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.system import openssh, pam, shadow
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _expired(case: Case) -> Iterator[Finding]:
     try:
         entry = shadow.of(case.site.tree, case.name)
     except FirstkeyError as error:
-        yield unknown("account", error.reason, error.message, path=shadow.PATH)
+        yield unanswered("account", error, path=shadow.PATH)
         return
     name = shlex.quote(case.name)
     if entry and entry.has_expired(case.now) and entry.expires is not None:
