@@ -78,3 +78,11 @@ def test_any_bytes_can_be_looked_at(options: bytes) -> None:
 def test_authorities_are_told_from_keys(options: str, authority: bool) -> None:
     """The word counts where it is an option, not inside another one's value."""
     assert key_options.is_authority(options.encode()) == authority
+
+
+@pytest.mark.parametrize("last", [b"cert-authority", b"no-such"])
+def test_a_million_options_take_their_time_once(last: bytes) -> None:
+    """Not a million times: a user could put them before the launch key, to hold up the keys of all others."""
+    options = b"pty," * 1_000_000 + last
+    assert key_options.is_authority(options) == (last == b"cert-authority")
+    assert key_options.unknown(options) == (None if last == b"cert-authority" else "no-such")

@@ -126,8 +126,8 @@ def found_in(
             return None
         with directory:
             file = directory.read(os.path.basename(path), limit=LIMIT)
-        entries = authorized_keys.parse(file.content) if file else ()
-        there = {entry.key.fingerprint for entry in entries if entry.key and entry.is_the_keys_own}
+        entries = authorized_keys.keyed(file.content if file else b"")
+        there = {entry.key.fingerprint for _, entry in entries if entry.key and entry.is_the_keys_own}
         return [fingerprint for fingerprint in wanted if fingerprint in there]
 
     answer = rights.exercise(site, account, path, work, seconds=seconds)

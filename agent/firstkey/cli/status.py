@@ -107,7 +107,7 @@ def _last_run(site: Site) -> dict[str, Any] | None:
     content = site.tree.read(report.PATH, limit=LIMIT)
     try:
         found = json.loads(content) if content else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -137,7 +137,7 @@ def _fingerprints(site: Site, file: str) -> list[str] | str:
         content = site.tree.read(file, limit=LIMIT) or b""
     except FirstkeyError as error:
         return error.message
-    return [entry.key.fingerprint for entry in authorized_keys.parse(content) if entry.key]
+    return [entry.key.fingerprint for _, entry in authorized_keys.keyed(content) if entry.key]
 
 
 def _wanted(site: Site) -> list[host_keys.Wanted]:

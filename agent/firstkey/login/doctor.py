@@ -214,7 +214,7 @@ def _recovered(case: Case) -> LaunchKey:
             content = view.look(case.site, case.account, path).content or b""
         except FirstkeyError:
             continue
-        for entry in authorized_keys.parse(content):
+        for _, entry in authorized_keys.keyed(content):
             if entry.key and entry.key.fingerprint == case.key.fingerprint:
                 return launch_key.recover(case.key, entry.key)
     return case.key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from binascii import b2a_base64
+from io import BytesIO
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import login_reasons as why
@@ -12,11 +13,10 @@ from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
 from firstkey.ssh import authorized_keys, option_meaning, patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from firstkey.login.case import Case
     from firstkey.login.view import Seen
-    from firstkey.ssh.authorized_keys import Entry
 
 CHECK = "key-line"
 PIECE = 40
@@ -33,15 +33,14 @@ class Line(NamedTuple):
 def findings(case: Case, seen: Seen) -> Iterator[Finding]:
     """The first line that lets the key in; else what is wrong with each that has it, or that none has."""
     content = seen.content or b""
-    entries = authorized_keys.parse(content)
-    judged = [judge(case, line, seen.path) for line in _lines(case, entries)]
+    judged = [judge(case, line, seen.path) for line in _lines(case, content)]
     good = next((found for found in judged if all(finding.status == OK for finding in found)), None)
     if good:
         yield from good
     elif judged:
         yield from (finding for found in judged for finding in found)
     else:
-        yield _absent(case, seen, entries)
+        yield _absent(case, seen, content)
 
 
 def judge(case: Case, line: Line, path: str) -> list[Finding]:
@@ -90,37 +89,36 @@ def _source(case: Case, sources: str, place: str, fine: Finding) -> Finding:
     return obstacle(CHECK, why.KEY_NOT_FROM_HERE, detail, path=place)
 
 
-def _lines(case: Case, entries: Sequence[Entry]) -> list[Line]:
-    numbered = enumerate(entries, start=1)
+def _lines(case: Case, content: bytes) -> list[Line]:
     return [
         Line(number, entry.options.decode("utf-8", "surrogateescape"))
-        for number, entry in numbered
+        for number, entry in authorized_keys.keyed(content)
         if entry.key and entry.key.fingerprint == case.key.fingerprint
     ]
 
 
-def _absent(case: Case, seen: Seen, entries: Sequence[Entry]) -> Finding:
+def _absent(case: Case, seen: Seen, content: bytes) -> Finding:
     """Nothing that sshd would take for the key; perhaps something that was meant to be it."""
-    spoilt = _spoilt(case, entries)
+    spoilt = _spoilt(case, content)
     if spoilt:
         number, detail = spoilt
         return obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=f"{seen.path}:{number}")
-    count = sum(entry.key is not None for entry in entries)
+    count = sum(1 for _ in authorized_keys.keyed(content))
     others = f"among its {count} key{'' if count == 1 else 's'}" if count else "there, nor any other key"
     detail = f"{case.key.fingerprint} is not {others}"
     remedy = case.how_to_install(seen.path)
     return obstacle(CHECK, why.KEY_NOT_INSTALLED, detail, path=seen.path, remedy=remedy)
 
 
-def _spoilt(case: Case, entries: Sequence[Entry]) -> tuple[int, str] | None:
+def _spoilt(case: Case, content: bytes) -> tuple[int, str] | None:
     if case.key.key is None:
         return None
     data = b2a_base64(case.key.key.blob, newline=False)
-    for number, entry in enumerate(entries, start=1):
-        if data in entry.raw:
-            commented = entry.raw.lstrip().startswith(b"#")
+    for number, raw in enumerate(BytesIO(content), start=1):
+        if data in raw:
+            commented = raw.lstrip().startswith(b"#")
             what = "is commented out" if commented else "has something before it that sshd does not know"
             return number, f"the key is there, but {what}"
-        if data[-PIECE:] in entry.raw or data[:-PIECE].rstrip(b"=") in entry.raw:
+        if data[-PIECE:] in raw or data[:-PIECE].rstrip(b"=") in raw:
             return number, "a piece of the key is there: its line was broken or cut"
     return None

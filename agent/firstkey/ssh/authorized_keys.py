@@ -90,6 +90,18 @@ def parse(content: bytes) -> tuple[Entry, ...]:
     return tuple(map(_entry, BytesIO(content)))
 
 
+def keyed(content: bytes) -> Iterator[tuple[int, Entry]]:
+    """The lines that have a key, with their numbers from 1, one at a time.
+
+    For files of users: one of four million empty lines would fill the memory of a small instance as `parse`
+    has it.
+    """
+    for number, raw in enumerate(BytesIO(content), start=1):
+        entry = _entry(raw) if len(raw) >= _SHORTEST else None
+        if entry and entry.key:
+            yield number, entry
+
+
 def merge(
     content: bytes,
     *,
@@ -172,9 +184,7 @@ class _Lines:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        long_enough = (pair for pair in enumerate(BytesIO(content)) if len(pair[1]) >= _SHORTEST)
-        parsed = ((number, _entry(raw)) for number, raw in long_enough)
-        self._left = {number: entry for number, entry in parsed if entry.is_the_keys_own}
+        self._left = {number: entry for number, entry in keyed(content) if entry.is_the_keys_own}
         self._out: set[int] = set()
 
     def stands(self, written: Written) -> bool:
@@ -199,7 +209,8 @@ class _Lines:
     def remaining(self) -> bytes:
         if not self._out:
             return self._content
-        kept = (raw for number, raw in enumerate(BytesIO(self._content)) if number not in self._out)
+        lines = enumerate(BytesIO(self._content), start=1)
+        kept = (raw for number, raw in lines if number not in self._out)
         return b"".join(kept)
 
     def _like(self, written: Written) -> Iterator[int]:

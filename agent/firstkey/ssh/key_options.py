@@ -24,6 +24,8 @@ ONCE = frozenset(b"command from principals".split())
 # Inside the quotes only \" is an escape (misc.c: opt_dequote).
 _OPTION = re.compile(rb'([^=,"]+)(="(?:\\"|[^"\\]|\\(?!"))*")?')
 
+_COMMAS = re.compile(rb",*")
+
 
 def is_authority(options: bytes) -> bool:
     """Whether the key behind the options may only sign certificates, and lets nobody in itself."""
@@ -35,32 +37,36 @@ def unknown(options: bytes) -> str | None:
 
     A newer sshd may know more options than these. None: all is well. A comma too many is no matter to sshd.
     """
-    rest = options.lstrip(b",")
     seen: set[bytes] = set()
-    while rest:
-        match = _OPTION.match(rest)
+    place = _behind_commas(options, 0)
+    while place < len(options):
+        match = _OPTION.match(options, place)
         if not match or _name(match) not in (WITH_VALUE if match[2] else FLAGS) - seen:
-            return _excerpt(rest)
+            return _excerpt(options, place)
         seen |= {_name(match)} & ONCE
-        behind = rest[match.end() :]
-        if behind and not behind.startswith(b","):
-            return _excerpt(behind)
-        rest = behind.lstrip(b",")
+        if options[match.end() : match.end() + 1] not in (b"", b","):
+            return _excerpt(options, match.end())
+        place = _behind_commas(options, match.end())
     return None
 
 
-def _excerpt(rest: bytes) -> str:
-    return rest.split(b",")[0][:40].decode("utf-8", "backslashreplace")
+def _excerpt(options: bytes, place: int) -> str:
+    return options[place : place + 40].split(b",")[0].decode("utf-8", "backslashreplace")
 
 
 def _split(options: bytes) -> Iterator[re.Match[bytes]]:
     """The options one by one, as far as they can be told apart."""
-    rest = options.lstrip(b",")
-    match = _OPTION.match(rest)
+    match = _OPTION.match(options, _behind_commas(options, 0))
     while match:
         yield match
-        rest = rest[match.end() :].lstrip(b",")
-        match = _OPTION.match(rest)
+        match = _OPTION.match(options, _behind_commas(options, match.end()))
+
+
+def _behind_commas(options: bytes, start: int) -> int:
+    # By their places: to cut off option after option would copy a line as often as it has options, and a user
+    # who put a million there would hold up everybody's keys.
+    found = _COMMAS.match(options, start)
+    return found.end() if found else start
 
 
 def _name(match: re.Match[bytes]) -> bytes:

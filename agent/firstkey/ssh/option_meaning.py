@@ -17,6 +17,7 @@ from firstkey.ssh.key_options import FLAGS, WITH_VALUE
 _ONCE = ("command", "principals", "from", "tunnel")
 
 _NAME = re.compile(r"[A-Za-z0-9-]+")
+_COMMAS = re.compile(r",*")
 _QUOTED = re.compile(r'="((?:\\"|[^"])*)"')
 _VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
 _MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.IGNORECASE)
@@ -41,9 +42,9 @@ def parse(text: str) -> KeyOptions:
     """The meaning of the options. Raises FirstkeyError(key-options-invalid) where sshd ignores the line."""
     found = KeyOptions()
     seen: set[str] = set()
-    rest = text.lstrip(",")
-    while rest:
-        name, value, rest = _next(rest)
+    place = _behind_commas(text, 0)
+    while place < len(text):
+        name, value, place = _next(text, place)
         if name in _ONCE and name in seen:
             raise _invalid(f"{name} stands there twice")
         seen.add(name)
@@ -51,20 +52,26 @@ def parse(text: str) -> KeyOptions:
     return found
 
 
-def _next(text: str) -> tuple[str, str | None, str]:
-    """One option: its lower-case name, its value if it has one, and what follows. Idle commas are none."""
-    name = _NAME.match(text)
+def _next(text: str, start: int) -> tuple[str, str | None, int]:
+    """One option: its lower-case name, its value if it has one, and where the next one begins."""
+    name = _NAME.match(text, start)
     word = name[0].lower() if name else ""
-    quoted = _QUOTED.match(text, len(word))
+    quoted = _QUOTED.match(text, start + len(word))
     wants_value = word.encode("ascii") in WITH_VALUE
     if wants_value and not quoted:
         raise _invalid(f"{word} needs a value in double quotes")
     if not wants_value and word.encode("ascii") not in FLAGS:
-        raise _invalid(f"{text.split(',', maxsplit=1)[0][:40]!a} is no option that sshd knows")
-    end = quoted.end() if quoted and wants_value else len(word)
+        raise _invalid(f"{text[start : start + 40].partition(',')[0]!a} is no option that sshd knows")
+    end = quoted.end() if quoted and wants_value else start + len(word)
     if text[end : end + 1] not in ("", ","):
         raise _invalid(f"{text[end : end + 20]!a} stands behind {word}")
-    return word, quoted[1].replace('\\"', '"') if quoted and wants_value else None, text[end:].lstrip(",")
+    value = quoted[1].replace('\\"', '"') if quoted and wants_value else None
+    return word, value, _behind_commas(text, end)
+
+
+def _behind_commas(text: str, start: int) -> int:
+    found = _COMMAS.match(text, start)
+    return found.end() if found else start
 
 
 def _with(found: KeyOptions, name: str, value: str | None) -> KeyOptions:
