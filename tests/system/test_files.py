@@ -424,6 +424,25 @@ def test_a_file_rewritten_while_it_was_replaced_is_put_back(directory: Directory
     assert os.listdir(place) == ["file"]
 
 
+def test_a_pipe_in_place_of_a_file_that_was_just_replaced_is_not_waited_for(
+    directory: Directory, place: Path
+) -> None:
+    """Who wrote late, so that the new file is opened once more, and put a pipe there, holds nobody up."""
+    path = place / "file"
+    path.write_bytes(b"old")
+    old = read(directory)
+    with path.open("ab") as held, directory._expected("file", old) as replaced:
+        assert replaced
+        directory.replace("file", b"ours", PRIVATE)
+        held.write(b"late")
+        held.flush()
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(FirstkeyError) as caught, files.translated("write"):
+            directory._rescue("file", replaced, PRIVATE)
+    assert caught.value.reason is reasons.NOT_A_REGULAR_FILE
+
+
 def test_a_file_that_somebody_holds_open_costs_a_moment(directory: Directory, place: Path) -> None:
     """Whoever keeps it open for writing, to hold firstkey up, holds it up no longer than that."""
     path = place / "file"

@@ -212,8 +212,11 @@ class Directory:
         if late is None:
             return
         if isinstance(late, Appended):
-            fd = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+            # The user may have put a pipe there by now, which would hold up whoever opens it.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            fd = os.open(name, flags, dir_fd=self.fd)
             try:
+                descriptors.require(os.fstat(fd), stat.S_ISREG, self.join(name))
                 descriptors.write_all(fd, late.content)
                 os.fsync(fd)
             finally:
