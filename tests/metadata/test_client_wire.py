@@ -71,6 +71,8 @@ NOT_AN_ANSWER = [
     (ok(gzip.compress(b"i-1"), "Content-Encoding: gzip"), BAD),
     (ok(b"i-1", "Content-Encoding: br"), BAD),
     (answer("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"zz\r\ni-1\r\n0\r\n\r\n"), BAD),
+    (answer("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"-5\r\ni-1\r\n0\r\n\r\n"), BAD),
+    (answer("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"-" + b"f" * 17 + b"\r\ni-1"), BAD),
     (ok(b"i-1\0"), BAD),
     (ok(b"i-1\n\ni-2"), BAD),
     (ok(b" i-1"), BAD),

@@ -97,11 +97,15 @@ class Conversation:
         try:
             response = _Adapter(connection).send(request, stream=True)
             return Reply(response.status_code, _body(response) if response.status_code == 200 else b"")
-        except (requests.RequestException, HTTPError) as error:
+        except (requests.RequestException, HTTPError, *_PASSED_ON) as error:
             raise _meaning(error, connection) from None
         finally:
             # The library leaves it to the garbage collector where it cannot make sense of the headers.
             connection.hang_up()
+
+
+_PASSED_ON = (http.client.HTTPException, ValueError, OverflowError)
+"""What comes out as it is: http.client takes a chunk's length as it stands there, be it below zero."""
 
 
 class _Garbled(Exception):  # noqa: N818 - the name of what happened
