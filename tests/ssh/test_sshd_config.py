@@ -132,6 +132,13 @@ def test_use_pam_and_strict_modes_are_read() -> None:
 # --- words of a line ---------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("inside", ["\\'", '\\"', "\\\\", "'", "a"])
+def test_quotes_without_an_end_take_no_time(inside: str) -> None:
+    """There is one way to read what stands behind them, and not two for each character."""
+    assert arguments('"' + inside * 2001)
+    assert arguments(f'"{inside * 2000}"')
+
+
 @pytest.mark.sshd
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text("ab/ \"'\\\t#", min_size=1, max_size=14))

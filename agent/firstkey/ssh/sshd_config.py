@@ -143,7 +143,8 @@ def with_blanks(printed: Sequence[str], texts: Iterable[bytes]) -> tuple[str, ..
 
 
 _KEYS_FILE_LINE = r"\s*authorizedkeysfile(?:\s*=\s*|\s+)(.*)"
-_PIECE = r"""\\(["'\\])|(["'])((?:\\["'\\]|(?!\2).)*)\2|(\\ )|(\s)|(.)"""
+# Inside of quotes there is one way to read each character: a line without an end could take years otherwise.
+_PIECE = r"""\\(["'\\])|(["'])((?:\\["'\\]|(?!\2|\\["'\\]).)*)\2|(\\ )|(\s)|(.)"""
 
 
 def arguments(text: str) -> tuple[str, ...]:
