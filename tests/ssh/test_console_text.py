@@ -175,3 +175,9 @@ def test_the_same_key_twice_is_one() -> None:
     """A second copy of a line is no second key."""
     assert blobs(read(block(ED25519, ED25519))) == [ED25519.blob]
     assert json.dumps(read(block(ED25519)).verified) == "true"
+
+
+def test_a_line_of_nothing_but_its_ends_takes_no_time() -> None:
+    """Progress bars are made of carriage returns; a million of them in a row are looked at once."""
+    assert console_text.read("\r" * 1_000_000) is None
+    assert blobs(read(block(ED25519).replace("\n", "\r" * 1000 + "\n"))) == [ED25519.blob]

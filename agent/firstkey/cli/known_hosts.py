@@ -168,7 +168,7 @@ def _text(content: bytes) -> str:
     if text.lstrip().startswith("{"):
         try:
             return _of_json(json.loads(text))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"the text looks like JSON, but is not: {error}") from error
     if "SSH HOST KEY" not in text:
         return _decoded(content) or text

@@ -38,7 +38,7 @@ class HostKeys(NamedTuple):
 
 def read(text: str) -> HostKeys | None:
     """The host keys that the text shows last; None where it shows none."""
-    lines = [_ESCAPE.sub("", line).strip("\r\0 ") for line in re.split(r"\r*\n", text)]
+    lines = [_ESCAPE.sub("", line).strip("\r\0 ") for line in text.split("\n")]
     block = _last_keys(lines)
     if block is None:
         return None
