@@ -102,3 +102,9 @@ def test_packages(text: str) -> None:
     assert (ami_tools.ordered(text) < ami_tools.ordered("1.0")) is not (
         ami_tools.ordered(text) >= ami_tools.ordered("1.0")
     )
+
+
+def test_versions_of_any_length() -> None:
+    """A number with more digits than Python converts is a number all the same."""
+    assert ami_tools.ordered("1." + "9" * 5000) < ami_tools.ordered("1.1" + "0" * 5000)
+    assert ami_tools.ordered("1.0007") == ami_tools.ordered("1.7")

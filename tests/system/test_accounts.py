@@ -66,6 +66,7 @@ def test_an_account_is_found(read: Read) -> None:
         "user:x:1:4294967295::/h:/s", "user:x:99999999999:1::/h:/s", "user:x:1000:1000::home:/s",
         "user:x:1000:1000:::/s", "#user:x:1000:1000::/h:/s", "+user:x:0:0::/h:/s", "-user:x:0:0::/h:/s",
         "+:x:0:0::/h:/s", "+@group:x:0:0::/h:/s", "user :x:1000:1000::/h:/s", "user:x:1 :1::/h:/s",
+        "\0user:x:1:1::/h:/s", "user\0:x:1:1::/h:/s", "user:x:1:1::\0:/h:/s",
     ],
 )  # fmt: skip
 def test_a_broken_line_names_nobody_and_hides_nobody(read: Read, line: str) -> None:

@@ -66,3 +66,12 @@ def test_expired_accounts(day: int, over: bool) -> None:
 def test_expired_passwords(changed: int | None, maximum: int | None, day: int, wanted: bool) -> None:
     """Day 0 means at once; otherwise it is the longest time between two changes."""
     assert Shadow("*", changed, maximum, None, None).wants_new_password(day * DAY) is wanted
+
+
+@pytest.mark.parametrize("day", ["9" * 5000, "9" * 11, "-1", "1.5", "\u0661", "x", ""])
+def test_a_day_that_no_calendar_has(tmp_path: Path, day: str) -> None:
+    """Is none, as for an empty field; Python would refuse to make a number of some of them."""
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "shadow").write_text(f"alice:*:{day}:0:{day}:7:{day}:{day}:\n", encoding="utf-8")
+    with Tree(str(tmp_path)) as tree:
+        assert shadow.of(tree, "alice") == Shadow("*", None, None, None, None)

@@ -108,7 +108,7 @@ def _of_report(site: Site) -> list[LaunchKey]:
             for key in found.get("keys", [])
             if key.get("fingerprint") and not key.get("refused")
         ]
-    except (FirstkeyError, ValueError, KeyError, TypeError, AttributeError):
+    except (FirstkeyError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
 
 

@@ -58,7 +58,7 @@ class Cache:
                 return None
             keys = tuple(public_key.parse_launch_key(line.encode()) for line in plain["keys"])
             age = _now() - float(plain["at"])
-        except (FirstkeyError, ValueError, KeyError, TypeError, AttributeError):
+        except (FirstkeyError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
         return Kept(keys, age) if age >= 0 else None
 

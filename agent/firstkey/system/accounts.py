@@ -113,7 +113,8 @@ class Accounts:
     def _lines(self, path: str, width: int) -> Iterator[list[str]]:
         """The lines that libc takes: comments and NIS's `+` and `-` name nobody, the last field may lack."""
         for line in io.BytesIO(self._tree.read(path, limit=LIMIT) or b""):
-            text = line.decode("utf-8", "surrogateescape").rstrip("\n").lstrip()
+            # Lines are C strings to libc: it reads nothing behind a NUL.
+            text = line.partition(b"\0")[0].decode("utf-8", "surrogateescape").rstrip("\n").lstrip()
             fields = text.split(":", width - 1)
             if width - 1 <= len(fields) and text[0] not in "#+-":
                 yield [*fields, ""][:width]

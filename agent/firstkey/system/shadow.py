@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey.system import command
@@ -61,5 +62,9 @@ def _parsed(line: str) -> Shadow:
     return Shadow(fields[1], _day(fields[2]), _day(fields[4]), _day(fields[6]), _day(fields[7]))
 
 
+_DAY = re.compile("[0-9]{1,10}")
+
+
 def _day(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+    # Of a longer number Python may refuse to make one, and no calendar has that day.
+    return int(text) if _DAY.fullmatch(text) else None

@@ -97,13 +97,15 @@ class Update(NamedTuple):
 
 def ordered(version: str) -> tuple[tuple[int, int, str], ...]:
     """A key that puts versions in the order that package managers have: numbers by value."""
-    parts = re.findall(r"\d+|[a-zA-Z]+|~", version)
+    parts = re.findall(r"[0-9]+|[a-zA-Z]+|~", version)
     return (*map(_rank, parts), (0, -1, ""))
 
 
 def _rank(part: str) -> tuple[int, int, str]:
     if part.isdigit():
-        return (1, int(part), "")
+        # By its length first: of a number with thousands of digits Python may refuse to make one.
+        digits = part.lstrip("0")
+        return (1, len(digits), digits)
     return (-1 if part == "~" else 0, 0, part)
 
 
