@@ -94,3 +94,13 @@ def test_links_in_a_tree_do_not_lead_out_of_it(machine: Machine, tmp_path: Path)
 
     machine.write(str(outside / "own.conf"), "[Keys]\nUsers=insider\n")
     assert "Users=insider" in machine.firstkey("config").out
+
+
+@pytest.mark.parametrize("options", [(), ("--diff",), ("--check",), ("--config", "/absent\x1b[2J\n[Keys]")])
+def test_no_name_of_a_file_acts_on_the_terminal(machine: Machine, options: tuple[str, ...]) -> None:
+    """Nor forges a line: an image's drop-in may be called anything."""
+    machine.write("/etc/firstkey/firstkey.conf.d/a\x1b[2J\n[Keys]\nUsers=evil.conf", "[Keys]\nUsers=b\nX=y\n")
+    done = machine.firstkey("config", *options)
+    assert "\\x1b[2J" in done.out + done.err
+    assert all(line.isprintable() for line in (done.out + done.err).split("\n"))
+    assert "Users=evil" not in done.out.split("\n")

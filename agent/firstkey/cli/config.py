@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from firstkey import config
 from firstkey.cli import common, streams
 from firstkey.errors import ConfigError
+from firstkey.events import visibly
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
         settled = common.configuration(tree, args)
         shipped = config.load(_Vendors(tree)) if args.diff else settled
     for warning in settled.warnings:
-        streams.complain(f"firstkey: {warning}")
+        streams.complain(f"firstkey: {visibly(str(warning))}")
     if args.check:
         return _checked(settled)
     if args.diff:
@@ -85,7 +86,7 @@ def _as_diff(changes: list[dict[str, str | None]]) -> Iterator[str]:
             yield f"[{section}]"
         yield f"-{change['key']}={change['shipped']}"
         yield f"+{change['key']}={change['value']}"
-        yield f"  ({change['origin'] or 'the command line'})"
+        yield f"  ({visibly(change['origin'] or 'the command line')})"
 
 
 def _checked(settled: config.Config) -> int:
@@ -102,7 +103,7 @@ def _as_text(settled: config.Config) -> Iterator[str]:
         if setting.section != section:
             yield f"[{setting.section}]" if not section else f"\n[{setting.section}]"
             section = setting.section
-        yield f"# {setting.origin or 'default'}"
+        yield f"# {visibly(str(setting.origin or 'default'))}"
         yield f"{setting.key}={setting.value}"
 
 

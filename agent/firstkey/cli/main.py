@@ -13,6 +13,7 @@ from firstkey import __version__
 from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.errors import FirstkeyError
+from firstkey.events import visibly
 from firstkey.system import worker
 
 if TYPE_CHECKING:
@@ -146,5 +147,6 @@ def _unforeseen(error: Exception, given: Sequence[str]) -> int:
 
 def _complain(text: str) -> None:
     """Say on standard error what went wrong; where nobody can hear it, the exit status has to do."""
+    lines = "\n".join(map(visibly, text.split("\n")))
     with suppress(OSError):
-        streams.complain(f"firstkey: {text}")
+        streams.complain(f"firstkey: {lines}")

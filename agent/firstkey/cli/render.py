@@ -65,7 +65,9 @@ def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
     """One host key."""
     mark = "!" if key.result == "failed" else " "
     result = _would(key.result, dry_run=dry_run)
-    yield f"{mark} {key.type:8} {key.file}  {result}" + (f"  {key.fingerprint}" if key.fingerprint else "")
+    yield f"{mark} {key.type:8} {visibly(key.file)}  {result}" + (
+        f"  {key.fingerprint}" if key.fingerprint else ""
+    )
     if key.refusal:
         yield from refusal(key.refusal)
 
@@ -87,7 +89,7 @@ def _account(account: AccountResult, done: Report) -> Iterator[str]:
 
 def _user(user: UserResult, *, dry_run: bool) -> Iterator[str]:
     mark = "!" if user.refusal else " "
-    yield f"{mark} {user.name:8} {user.file or '(no file)'}  {_would(user.result, dry_run=dry_run)}"
+    yield f"{mark} {user.name:8} {visibly(user.file or '(no file)')}  {_would(user.result, dry_run=dry_run)}"
     yield from (f"    + {fingerprint}" for fingerprint in user.added)
     yield from (f"    - {fingerprint} (another instance's)" for fingerprint in user.revoked)
     yield from (f"    = {fingerprint} (another instance's, in a person's line)" for fingerprint in user.left)

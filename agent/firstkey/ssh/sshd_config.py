@@ -115,7 +115,7 @@ def expand(pattern: str, login: Login) -> str:
 
     def value(token: re.Match[str]) -> str:
         if token[1] not in values:
-            raise _invalid(pattern, f"{token[0]} means nothing there")
+            raise _invalid(pattern, f"{token[0]!a} means nothing there")
         return values[token[1]]
 
     path = re.sub(_TOKEN, value, pattern)
