@@ -187,7 +187,7 @@ def _load(tree: Tree) -> Loaded:
             return Loaded(Ledger(), None)
         distrust = _distrust(found, directory, privileged=tree.is_running_system)
         file = None if distrust else directory.read(NAME, limit=LIMIT)
-        ledger = _parsed(file.content) if file else None
+        ledger = parsed(file.content) if file else None
         if ledger is None:
             detail = distrust or f"{PATH} does not hold what firstkey wrote there"
             return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
@@ -210,10 +210,14 @@ def set_aside(tree: Tree) -> str | None:
 
 def save(tree: Tree, ledger: Ledger) -> None:
     """Put the ledger on the disk: durable when this returns, root only."""
-    body = json.dumps(_as_json(ledger), sort_keys=True, separators=(",", ":"))
-    content = f'{{"version":{VERSION},"check":{_check(body)},"ledger":{body}}}\n'
     with tree.ensure(DIRECTORY, mode=0o700) as directory:
-        directory.replace(NAME, content.encode(), Looks(0o600))
+        directory.replace(NAME, rendered(ledger), Looks(0o600))
+
+
+def rendered(ledger: Ledger) -> bytes:
+    """The file's content, which `parsed` reads as the very same ledger."""
+    body = json.dumps(_as_json(ledger), sort_keys=True, separators=(",", ":"))
+    return f'{{"version":{VERSION},"check":{_check(body)},"ledger":{body}}}\n'.encode()
 
 
 def _distrust(found: os.stat_result, directory: Directory, *, privileged: bool) -> str | None:
@@ -245,7 +249,7 @@ _PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": M
 _OPTIONAL = {"instance", "firmware", "sshd_digest", "served.file", "host_keys.instance", "host_keys.boot"}
 
 
-def _parsed(content: bytes) -> Ledger | None:
+def parsed(content: bytes) -> Ledger | None:
     """The ledger in `content`, or None where a byte of it is not as it was written."""
     try:
         whole = json.loads(content)
