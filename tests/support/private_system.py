@@ -99,13 +99,17 @@ class PrivateSystem:
         self._next_uid += 1
         uid = self._next_uid if uid is None else uid
         home = home or f"{self.homes}/{name}"
-        self._append("passwd", f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n")
-        self._append("group", f"{name}:x:{uid}:\n")
-        self._append("shadow", f"{name}:*:19000::::::\n")
+        self.add_account(name, home, uid)
         # By a program inside: an absolute link there would lead the test to the host's files.
         if self.run("test", "-e", home).returncode:
             self.run("install", "-d", "-m", "0755", "-o", str(uid), "-g", str(uid), home)
         return home
+
+    def add_account(self, name: str, home: str, uid: int) -> None:
+        """An account alone, wherever its home may be."""
+        self._append("passwd", f"{name}:x:{uid}:{uid}::{home}:/bin/sh\n")
+        self._append("group", f"{name}:x:{uid}:\n")
+        self._append("shadow", f"{name}:*:19000::::::\n")
 
     def ids(self, name: str) -> tuple[int, int]:
         lines = (line.split(":") for line in self.path("/etc/passwd").read_text().splitlines())
@@ -135,6 +139,12 @@ class PrivateSystem:
         return subprocess.run(
             [*inside, *argv], capture_output=True, text=True, timeout=timeout, check=False, env=environ
         )
+
+    def start(self, *argv: str) -> subprocess.Popen[str]:
+        """Start a program in the system; whoever starts it ends it."""
+        assert self._holder
+        inside = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--wd=/"]
+        return subprocess.Popen([*inside, *argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
     def firstkey(self, *argv: str, service: Emulator | None = None) -> Run:
         """Run firstkey on the running system, which this is."""
