@@ -123,7 +123,7 @@ class Installation:
             if task.assignment is None or not task.assignment.add:
                 continue
             try:
-                missing = keys_file.carry_out(rehearsal, task.assignment).added
+                missing = keys_file.carry_out(rehearsal, task.assignment, with_diff=False).added
             except FirstkeyError:
                 continue  # the real attempt meets it again, and reports it
             for line in task.assignment.add:

@@ -94,8 +94,10 @@ class Change(NamedTuple):
         directory.replace(name, self.merge.content, looks, expected=self.old)
 
 
-def carry_out(site: Site, assignment: Assignment, *, seconds: float = identity.SECONDS) -> Outcome:
-    """Bring the file to what the assignment says.
+def carry_out(
+    site: Site, assignment: Assignment, *, with_diff: bool = True, seconds: float = identity.SECONDS
+) -> Outcome:
+    """Bring the file to what the assignment says. The diff of a dry run takes its time, and may be left out.
 
     Raises FirstkeyError where that is refused or fails; the file is then as it was.
     """
@@ -103,7 +105,9 @@ def carry_out(site: Site, assignment: Assignment, *, seconds: float = identity.S
 
     def work(*, as_root: bool) -> dict[str, Any]:
         place = Place(assignment.account, assignment.path, as_root, groups, site.accounts)
-        return _Work(site.tree, assignment, place, dry_run=site.dry_run).outcome()._asdict()
+        outcome, change = _Work(site.tree, assignment, place, dry_run=site.dry_run).outcome()
+        diff = change.describe() if site.dry_run and with_diff else ""
+        return outcome._replace(diff=diff)._asdict()
 
     answer = rights.exercise(site, assignment.account, assignment.path, work, seconds=seconds)
     answer["mended"] = [Mended(*each) for each in answer["mended"]]
@@ -144,7 +148,7 @@ class _Work:
         self._dry_run = dry_run
         self._made: list[str] = []
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> tuple[Outcome, Change]:
         for _ in range(ATTEMPTS):
             with self._holder() as directory:
                 change = self._planned(directory)
@@ -152,7 +156,7 @@ class _Work:
                     self._apply(change, directory)
                 except Changed:
                     continue
-                return self._told(change, self._mended(directory), self._flaws(directory))
+                return self._told(change, self._mended(directory), self._flaws(directory)), change
         message = f"{self._assignment.path} kept changing while keys were merged into it"
         raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
 
@@ -221,7 +225,7 @@ class _Work:
             made=list(dict.fromkeys(self._made)),
             mended=mended,
             ignored_by_sshd=flaws,
-            diff=change.describe() if self._dry_run else "",
+            diff="",
         )
 
 
