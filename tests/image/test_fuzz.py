@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from firstkey.errors import FirstkeyError
 from firstkey.image import key_formats, packages, rpm, shadow, x509
-from firstkey.image.rules import access_keys, ami_tools, private_keys
+from firstkey.image.rules import (
+    access_keys,
+    ami_tools,
+    builder_names,
+    cloud_credentials,
+    host_identities,
+    network_names,
+    private_keys,
+    system_credentials,
+    tool_credentials,
+)
 from firstkey.image.watches import Headed, Needle
 from firstkey.ssh import sshd_match
 
@@ -108,3 +119,22 @@ def test_versions_of_any_length() -> None:
     """A number with more digits than Python converts is a number all the same."""
     assert ami_tools.ordered("1." + "9" * 5000) < ami_tools.ordered("1.1" + "0" * 5000)
     assert ami_tools.ordered("1.0007") == ami_tools.ordered("1.7")
+
+
+PATTERNS = {
+    entry.tail: entry.secret
+    for rule in (cloud_credentials, system_credentials, tool_credentials)
+    for entry in rule.TABLE
+    if entry.secret
+}
+
+
+@pytest.mark.parametrize(
+    "content", [b"\n", b"a\n", b" ", b"# a: b\n", b"a", b"password ", b"gs_secret", b"HWADDR"], ids=repr
+)
+def test_a_long_file_of_an_image_takes_its_time_once(content: bytes) -> None:
+    """Whoever made the image, or has a home in it, cannot keep an audit busy for hours."""
+    patterns = [*PATTERNS.values(), host_identities.OWN_NAME, builder_names.EVERYWHERE, network_names.MAC]
+    assert len(patterns) > 20
+    for pattern in patterns:
+        pattern.search(content * (500_000 // len(content)))

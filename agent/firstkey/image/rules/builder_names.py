@@ -18,7 +18,7 @@ HOSTNAME, HOSTS, RESOLVERS = "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"
 # What EC2 names instances by itself (EC2 guide: Amazon EC2 instance hostname types).
 GIVEN = re.compile(rb"\s*((?:ip-\d+-\d+-\d+-\d+|i-[0-9a-f]{8,17}|domU-[0-9A-Fa-f-]+)(?:\.[\w.-]+)?)\s*")
 # Those that mean every machine's own: the loopback's, and EC2's resolver.
-EVERYWHERE = re.compile(rb"^\s*nameserver\s+(?!127\.|::1|169\.254\.169\.253|fd00:ec2::253)", re.MULTILINE)
+EVERYWHERE = re.compile(rb"^[ \t]*nameserver\s+(?!127\.|::1|169\.254\.169\.253|fd00:ec2::253)", re.MULTILINE)
 
 
 def check(image: Image) -> Verdict:

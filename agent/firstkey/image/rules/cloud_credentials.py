@@ -17,7 +17,7 @@ AWS_KEYS = holding("aws_secret_access_key", "aws_session_token", "secret_key")
 TABLE = (
     Credential(".aws/credentials", "the AWS command line's access keys"),
     Credential(".aws/config", "AWS access keys", AWS_KEYS),
-    Credential(".boto", "AWS or Google access keys", holding("aws_secret_access_key", "gs_secret\\w*")),
+    Credential(".boto", "AWS or Google access keys", holding("aws_secret_access_key", "gs_secret\\w{0,40}")),
     Credential("etc/boto.cfg", "AWS access keys", AWS_KEYS),
     Credential(".s3cfg", "s3cmd's access keys", AWS_KEYS),
     Credential(".passwd-s3fs", "s3fs's access keys"),

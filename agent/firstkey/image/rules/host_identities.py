@@ -41,7 +41,7 @@ PLACES = (
 INITIATOR = "/etc/iscsi/initiatorname.iscsi"
 GENERATE = b"GenerateName=yes\n"  # Debian's open-iscsi makes a name then; others do when there is no file
 DEBIANS = "/usr/lib/open-iscsi"
-OWN_NAME = re.compile(rb"^\s*InitiatorName\s*=", re.MULTILINE)
+OWN_NAME = re.compile(rb"^[ \t]*InitiatorName\s*=", re.MULTILINE)
 
 
 def check(image: Image) -> Verdict:

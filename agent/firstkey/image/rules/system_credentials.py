@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from firstkey.image.rule import Builder
 
 KIND = "system-credentials"
-CHAP = re.compile(rb"^\s*[^#\s]+\s+\S+\s+\S+", re.MULTILINE)
+CHAP = re.compile(rb"^[ \t]*[^#\s]+\s+\S+\s+\S+", re.MULTILINE)
 IPSEC = re.compile(rb"^[^#\n]*:\s*(?:PSK|EAP|XAUTH)\b", re.MULTILINE)
-EXIM = re.compile(rb"^[^#\s][^:]*:[^:]*:", re.MULTILINE)
-ISCSI = re.compile(rb"^\s*node\.\S*password\s*=", re.MULTILINE)
+EXIM = re.compile(rb"^[^#\s][^:\n]*:[^:\n]*:", re.MULTILINE)
+ISCSI = re.compile(rb"^[ \t]*node\.\S{0,80}password\s*=", re.MULTILINE)
 URL = re.compile(rb"://[^/\s:@]+:[^/\s@]+@")
 TABLE = (
     Credential("etc/krb5.keytab", "Kerberos keys"),
@@ -29,7 +29,7 @@ TABLE = (
     Credential("var/lib/samba/private/secrets.tdb", "Samba's machine password"),
     Credential("etc/postfix/sasl_passwd", "a password for mail"),
     Credential("etc/exim4/passwd.client", "a password for mail", EXIM),
-    Credential("etc/msmtprc", "a password for mail", re.compile(rb"^\s*password\s+\S", re.MULTILINE)),
+    Credential("etc/msmtprc", "a password for mail", re.compile(rb"^[ \t]*password\s+\S", re.MULTILINE)),
     Credential("etc/iscsi/iscsid.conf", "a password for storage", ISCSI),
     Credential("etc/ldap.secret", "a password for LDAP"),
     Credential("etc/pam_ldap.secret", "a password for LDAP"),
@@ -42,7 +42,7 @@ TABLE = (
     Credential("etc/datadog-agent/datadog.yaml", "Datadog's key", holding("api_key")),
     Credential("etc/newrelic-infra.yml", "New Relic's key", holding("license_key")),
     Credential("var/lib/jenkins/secrets/master.key", "Jenkins's key"),
-    Credential("etc/my.cnf", "a database's password", re.compile(rb"^\s*password\s*=\s*\S", re.MULTILINE)),
+    Credential("etc/my.cnf", "a database's password", re.compile(rb"^[ \t]*password\s*=\s*\S", re.MULTILINE)),
     Credential("etc/openvpn/auth.txt", "a password for a VPN"),
 )  # fmt: skip
 PLACES = (

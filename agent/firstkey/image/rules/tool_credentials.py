@@ -22,7 +22,8 @@ TOKEN = holding("token", "oauth_token", "auth_token", "access_token", "secret")
 NPM = re.compile(rb"(?:_authToken|_auth|_password)\s*=\s*[^$\s]", re.IGNORECASE)
 BUNDLE = re.compile(rb"^BUNDLE_\S+:\s*\"?[^\s:\"/]+:[^\s:\"/]+\"?\s*$", re.MULTILINE)
 COMPOSER = holding("password", "github.com", "token")
-GRADLE = holding(r"\S*password", r"\S*token", r"\S*secret")
+GRADLE = holding("password", "token", "secret")
+RCLONE = holding("pass", "token", r"secret\w{0,40}")
 MAVEN = re.compile(rb"<(?:password|passphrase)>\s*[^<${\s]")
 WORDPRESS = re.compile(rb"DB_PASSWORD['\"]\s*,\s*['\"][^'\"]+")
 TABLE = (
@@ -86,7 +87,7 @@ TABLE = (
     Credential(".my.cnf", "MySQL's password", PASSWORD),
     Credential(".mylogin.cnf", "MySQL's password"),
     Credential(".erlang.cookie", "the secret of an Erlang cluster"),
-    Credential(".config/rclone/rclone.conf", "rclone's passwords", holding("pass", "token", "secret\\w*")),
+    Credential(".config/rclone/rclone.conf", "rclone's passwords", RCLONE),
     Credential(".smbcredentials", "a password for a share"),
     Credential(".davfs2/secrets", "passwords for shares"),
     Credential(".fetchmailrc", "passwords for mail", NETRC),
