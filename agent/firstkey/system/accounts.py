@@ -114,7 +114,8 @@ class Accounts:
         """The lines that libc takes: comments and NIS's `+` and `-` name nobody, the last field may lack."""
         for line in io.BytesIO(self._tree.read(path, limit=LIMIT) or b""):
             # Lines are C strings to libc: it reads nothing behind a NUL.
-            text = line.partition(b"\0")[0].decode("utf-8", "surrogateescape").rstrip("\n").lstrip()
+            # So are the blanks before a name those of C, not those of Unicode.
+            text = line.partition(b"\0")[0].rstrip(b"\n").lstrip().decode("utf-8", "surrogateescape")
             fields = text.split(":", width - 1)
             if width - 1 <= len(fields) and text[0] not in "#+-":
                 yield [*fields, ""][:width]
