@@ -10,102 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import places
 import processes
 import pytest
-from machine import Machine
-from manager import Manager
+from daemons import Ended, Lab
 
-from firstkey.metadata.emulator import Emulator, Fault, Settings
+from firstkey.metadata.emulator import Fault
 
 ROUNDS = 24
 MEMORY_LIMIT = 40 * 1024  # KiB (DESIGN: Speed)
-
-
-class Ended(NamedTuple):
-    """How a daemon ended, and all that it said."""
-
-    status: int
-    said: str
-
-
-class Daemon:
-    """A running daemon, and how it is looked at."""
-
-    def __init__(self, manager: Manager, argv: list[str], environ: dict[str, str]) -> None:
-        self.manager = manager
-        self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=environ,
-        )
-
-    @property
-    def workers(self) -> list[int]:
-        """Its children."""
-        return processes.children(self.process.pid)
-
-    def end(self, number: int | None = None) -> Ended:
-        """Wait for its end, after a signal if one is given."""
-        if number is not None:
-            self.process.send_signal(number)
-        said, _ = self.process.communicate(timeout=processes.PATIENCE)
-        self.manager.catch_up()
-        return Ended(self.process.returncode, said)
-
-
-class Lab:
-    """A machine, its metadata service, and a service manager that starts daemons."""
-
-    def __init__(self, machine: Machine, service: Emulator, manager: Manager, key: str) -> None:
-        self.machine = machine
-        self.service = service
-        self.manager = manager
-        self.key = key
-        self.daemons: list[Daemon] = []
-
-    def argv(self, *options: str) -> list[str]:
-        """The command line of a daemon on this machine."""
-        where = ["--root", str(self.machine.root), "--imds", self.service.url]
-        return [sys.executable, "-m", "firstkey", "daemon", *where, *options]
-
-    def daemon(self, *options: str, **environ: str) -> Daemon:
-        """Start one."""
-        environment = processes.environment(**{"NOTIFY_SOCKET": self.manager.address, **environ})
-        self.daemons.append(Daemon(self.manager, self.argv("-v", *options), environment))
-        return self.daemons[-1]
-
-    def configure(self, text: str) -> None:
-        """Settings beside those of the machine's user, and of host keys that take no time."""
-        user = f"[Keys]\nUsers={self.machine.user}\n"
-        self.machine.configure(f"{user}[HostKeys]\nTypes=ed25519 ecdsa\n{text}")
-
-    def end(self) -> None:
-        """End what a test left."""
-        for daemon in self.daemons:
-            daemon.process.kill()
-            daemon.process.communicate()
-
-    @property
-    def left_over(self) -> list[str]:
-        """Temporary files that lie about in the tree."""
-        return [str(path) for path in self.machine.root.rglob(".firstkey-*")]
-
-
-@pytest.fixture
-def lab(tmp_path: Path, machine: Machine, keys: dict[str, str]) -> Iterator[Lab]:
-    """A fresh image, a metadata service with one launch key, and a service manager."""
-    settings = Settings(instance_id="i-0000000000000001", keys=(("launch", keys["ed25519"]),))
-    with Manager(tmp_path) as manager, Emulator(settings) as service:
-        made = Lab(machine, service, manager, keys["ed25519"])
-        yield made
-        made.end()
 
 
 # --- readiness ------------------------------------------------------------------------------------

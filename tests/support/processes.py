@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 AGENT = Path(__file__).parents[2] / "agent"
 PATIENCE = 60.0
@@ -93,3 +95,21 @@ def descendants(pid: int) -> list[int]:
     """The process's children, and theirs."""
     direct = children(pid)
     return [*direct, *(below for child in direct for below in descendants(child))]
+
+
+class Vitals(NamedTuple):
+    """What a process that runs for long must not have more of from hour to hour; `memory` is in KiB."""
+
+    memory: int
+    descriptors: int
+    threads: int
+    children: int
+
+    @classmethod
+    def of(cls, pid: int) -> Vitals:
+        """As the kernel counts them now."""
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+        memory, threads = (
+            int(re.findall(rf"(?m)^{name}:\s+(\d+)", status)[0]) for name in ("VmRSS", "Threads")
+        )
+        return cls(memory, len(os.listdir(f"/proc/{pid}/fd")), threads, len(children(pid)))

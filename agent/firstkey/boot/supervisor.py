@@ -62,6 +62,7 @@ class Supervisor:
         self._signals: set[int] = set()
         self._refusal: FirstkeyError | None = None
         self._status = 0
+        self._said: tuple[str, ...] = ()
 
     def run(self) -> int:
         """Supervise until there is nothing more to do, or SIGTERM; returns the exit status.
@@ -98,7 +99,7 @@ class Supervisor:
     def _start_if_due(self) -> None:
         if self._worker or self._next_start is None or time.monotonic() < self._next_start:
             return
-        order = Order(watching=self._has_answer, fresh=self._is_fresh)
+        order = Order(watching=self._has_answer, fresh=self._is_fresh, known=self._said)
         try:
             self._worker = worker.start(lambda tell: self._work(order, tell))
         except FirstkeyError as error:
@@ -196,6 +197,7 @@ class Supervisor:
 
     def _ended(self, result: Result) -> None:
         """A run has ended: be ready, watch, try again, or be done."""
+        self._said = result.said
         if not result.is_final:
             self._try_again()
             return
@@ -264,6 +266,7 @@ class Supervisor:
         self._is_reloading = True
         self._stop_worker()
         self._is_fresh = True
+        self._said = ()
         self._is_watching = False
         self._pause = FIRST_PAUSE
         self._next_start = time.monotonic()

@@ -26,6 +26,8 @@ class Order(NamedTuple):
     """To ask the service even where everything is done: it may offer a new key."""
     fresh: bool
     """The configuration is read for the first time, or again on request: its mistakes are worth telling."""
+    known: tuple[str, ...] = ()
+    """What the round before said (`repetition`): not worth saying again."""
 
 
 class Plan(NamedTuple):
@@ -62,10 +64,14 @@ class Refused(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How a run ended: the outcome of its report, and the reason where there is one."""
+    """How a run ended: the outcome of its report, and the reason where there is one.
+
+    `said` is what it said (`repetition`), for the next run not to say again.
+    """
 
     outcome: str
     reason: str | None
+    said: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, report: Report) -> Result:
@@ -96,4 +102,5 @@ def line(word: Word) -> bytes:
 def word(said: bytes) -> Word:
     """The word that the line holds."""
     kind, *fields = json.loads(said)
-    return _KINDS[kind](*fields)
+    found = _KINDS[kind](*fields)
+    return found._replace(said=tuple(found.said)) if isinstance(found, Result) else found

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import __version__, events, reasons
 from firstkey.boot import words
+from firstkey.boot.repetition import Ear
 from firstkey.boot.supervisor import Supervisor
 from firstkey.boot.words import Off, Plan, Refused, Result
 from firstkey.cli import common
@@ -83,16 +84,18 @@ def _supervise(args: argparse.Namespace, say: Say) -> int:
 
 def _work(args: argparse.Namespace, say: Say, order: Order, tell: Tell) -> None:
     """One run, in the worker; it asks until there is an answer."""
+    ear = Ear(say, order.known, is_watching=order.watching)
     try:
-        with common.opened(args, say, warn=order.fresh) as site:
+        with common.opened(args, ear.say, warn=order.fresh) as site:
             common.require_root(site, "the daemon")
             tell(words.line(Plan(site.config.imds.boot_timeout, site.config.watch.interval)))
-            tell(words.line(_outcome(site, order)))
+            outcome = _outcome(site, order)
+            tell(words.line(outcome._replace(said=ear.said) if isinstance(outcome, Result) else outcome))
     except FirstkeyError as error:
         tell(words.line(Refused.by(error)))
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
-        say(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
-        tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
+        ear.say(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
+        tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code, ear.said)))
 
 
 def _outcome(site: Site, order: Order) -> Off | Result:
