@@ -79,6 +79,11 @@ FIRMWARE_DISAGREES = _reason(
     "The metadata service and the firmware name different instances; the service was believed.",
     "Check that Endpoints= names the genuine service. In a container this is no surprise.",
 )
+ENDPOINT_KEPT_OUT = _reason(
+    "endpoint-kept-out",
+    "The sandbox of firstkey.service (IPAddressAllow=) lets nothing through to this endpoint.",
+    "Let it through: systemctl edit firstkey.service, with IPAddressAllow=ADDRESS under [Service].",
+)
 V1_DISABLED = _reason(
     "v1-disabled",
     "The service answers only requests with a token, and none could be had.",

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from firstkey import config
+from firstkey import config, reasons
+from firstkey.boot import sandbox
 from firstkey.cli import common, streams
 from firstkey.errors import ConfigError
 from firstkey.events import visibly
@@ -28,6 +29,8 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     with common.tree_at(args.root) as tree:
         settled = common.configuration(tree, args)
+        if tree.is_running_system and not args.imds:
+            settled = settled._replace(warnings=(*settled.warnings, *_kept_out(settled)))
         shipped = config.load(_Vendors(tree)) if args.diff else settled
     for warning in settled.warnings:
         streams.complain(f"firstkey: {visibly(str(warning))}")
@@ -50,6 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("--check", action="store_true", help="only validate: exit 78 if anything is wrong")
     what.add_argument("--diff", action="store_true", help="only what differs from what was shipped")
     return made
+
+
+def _kept_out(settled: config.Config) -> Iterator[config.ConfigWarning]:
+    """Endpoints that work by hand, and not at boot; only the running system's systemd can tell."""
+    where = settled.origins.get(("IMDS", "Endpoints"), config.Origin("default", 0))
+    reason = reasons.ENDPOINT_KEPT_OUT
+    for endpoint in sandbox.kept_out(settled.imds.endpoints):
+        detail = f"Endpoints={endpoint} is out of reach for firstkey.service ({reason.code}). {reason.remedy}"
+        yield config.ConfigWarning(*where, detail)
 
 
 class _Vendors:

@@ -23,6 +23,11 @@ def ready(status: str = "") -> bool:
     return _tell("READY=1", *_status(status))
 
 
+def is_heard() -> bool:
+    """Whether there is a service manager that wants to be told."""
+    return bool(os.environ.get("NOTIFY_SOCKET"))
+
+
 def status(text: str) -> bool:
     """What `systemctl status` shows (STATUS=), on one line."""
     return _tell(*_status(text))
@@ -50,7 +55,7 @@ def _status(text: str) -> list[str]:
 
 
 def _tell(*assignments: str) -> bool:
-    if not os.environ.get("NOTIFY_SOCKET"):
+    if not is_heard():
         return False
     try:
         return bool(_sender()("\n".join(assignments)))
