@@ -29,6 +29,7 @@ BESIDE_THE_CODE = """
 /usr/share/doc/firstkey/examples/authorized-keys-command/sysusers.conf
 /usr/share/doc/firstkey/examples/authorized-keys-command/tmpfiles.conf
 /usr/share/bash-completion/completions/firstkey
+/usr/share/firstkey/firstkey.spdx.json
 /usr/share/fish/vendor_completions.d/firstkey.fish
 /usr/share/licenses/firstkey/LICENSE
 /usr/share/man/man5/firstkey.conf.5

@@ -8,10 +8,12 @@ from pathlib import Path
 from installed import TOP
 
 
-def build(kind: str, directory: Path, *, top: Path = TOP, **environ: str) -> Path:
+def build(
+    kind: str, directory: Path, *, top: Path = TOP, prefix: tuple[str, ...] = (), **environ: str
+) -> Path:
     """The package (`deb` or `rpm`) of the checkout at `top`, built into the directory."""
     done = subprocess.run(
-        [str(top / "packaging/build"), kind, str(directory)],
+        [*prefix, str(top / "packaging/build"), kind, str(directory)],
         check=False,
         capture_output=True,
         text=True,
