@@ -14,7 +14,7 @@ from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.errors import FirstkeyError
 from firstkey.events import visibly
-from firstkey.system import worker
+from firstkey.system import privacy, worker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,7 +60,7 @@ def _leave(status: int) -> NoReturn:
 
 def _main(argv: Sequence[str]) -> int:
     given = list(argv)
-    os.umask(0o077)
+    privacy.keep()
     streams.make_ready()
     # A daemon that is asked to end has done what it should; any other command has not.
     worker.own_signals(0 if given[:1] == ["daemon"] else worker.TERMINATED)
