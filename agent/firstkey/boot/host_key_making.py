@@ -7,6 +7,7 @@ could ever show is one that the ledger knows as firstkey's own, whenever the pow
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import reasons
@@ -94,7 +95,8 @@ class Making:
             run, workshop, name = self._workshop
             self._workshop = None
             workshop.__exit__()
-            with run:
+            # What stays is swept by the next run, and no reason to go without launch keys.
+            with run, suppress(FirstkeyError):
                 run.remove_directory(name)
 
     def finish(self) -> list[Pair]:

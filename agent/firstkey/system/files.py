@@ -113,6 +113,8 @@ class Directory:
                 self._sync(looks)
         except BaseException:
             directory.__exit__()
+            with suppress(OSError):
+                os.rmdir(name, dir_fd=self.fd)
             raise
         return directory
 

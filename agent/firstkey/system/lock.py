@@ -27,7 +27,7 @@ NAME = "lock"
 FIRST_PAUSE = 0.02
 LONGEST_PAUSE = 0.5
 
-_NO_ROOM = (reasons.NO_SPACE, reasons.READ_ONLY)
+_NO_LOCK = (reasons.NO_SPACE, reasons.READ_ONLY, reasons.IO_ERROR)
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def held(
 ) -> Iterator[None]:
     """Hold the lock; wait `seconds` for another holder at most, then raise FirstkeyError(already-running).
 
-    `waiting` is called once if there is another holder. Where there is no room for a lock (a full or
+    `waiting` is called once if there is another holder. Where there can be no lock (a full, broken or
     read-only /run), `without` is told, and the work goes on: two at once harm nothing, since every write
     notices the other's, and no lock is no reason to keep anybody out. Without `without` that is raised.
     """
@@ -48,7 +48,7 @@ def held(
         with tree.ensure(DIRECTORY, mode=0o755) as directory:
             lock = directory.open_to_lock(NAME)
     except FirstkeyError as error:
-        if without is None or error.reason not in _NO_ROOM:
+        if without is None or error.reason not in _NO_LOCK:
             raise
         without(error)
         yield
