@@ -29,9 +29,10 @@ class Books:
             return
         try:
             ledger.save(self._site.tree, self.ledger)
+            self._saved = self.ledger
         except FirstkeyError as error:
+            # What failed once may succeed at the end of the run, and it is worth much to know one's own keys.
             self._not_saved(error)
-        self._saved = self.ledger
 
     def _load(self) -> Ledger:
         loaded = ledger.load(self._site.tree)
@@ -50,6 +51,8 @@ class Books:
             self._not_saved(error)
 
     def _not_saved(self, error: FirstkeyError) -> None:
+        if error.refusal in self.warnings:
+            return
         self.warnings.append(error.refusal)
         self._site.say(
             events.STATE_NOT_SAVED(file=ledger.PATH, detail=error.message, reason=error.reason.code)
