@@ -34,6 +34,8 @@ _NO_PRIVSEP_DIRECTORY = re.compile(
 only one that a boot clears: a configuration can have sshd print any words.
 """
 
+_UNSAVED = re.compile(rb"^(Saving key|Unable to save) ", re.MULTILINE)
+"""How ssh-keygen says that a key was made, but found no room or a broken disk."""
 
 _MATCH = rb"""(?im)^[ \t]*["']?match"""
 """A line that may begin a Match block."""
@@ -143,11 +145,12 @@ def start_generating(kind: str, path: str, *, comment: str) -> command.Process:
 
 
 def check_generated(kind: str, outcome: command.Outcome) -> None:
-    """Raise FirstkeyError where ssh-keygen did not make the key."""
+    """Raise FirstkeyError where ssh-keygen did not make the key: it may not, or could not save it."""
     _check_alive(outcome)
     if outcome.status:
         message = f"ssh-keygen makes no {kind} key: {outcome.words}"
-        raise FirstkeyError(message, reason=reasons.KEYGEN_REFUSED)
+        is_unsaved = _UNSAVED.search(outcome.stderr)
+        raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED if is_unsaved else reasons.KEYGEN_REFUSED)
 
 
 def public_half(private: bytes) -> bytes | None:
