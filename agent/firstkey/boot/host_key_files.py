@@ -119,7 +119,7 @@ def _clear_public_half(tree: Tree, pair: Pair) -> None:
             stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
             directory.rename(name, directory.free_name(f"{name}.broken.{stamp}"))
         else:
-            directory.remove(name)
+            directory.remove(name, durable=True)
 
 
 def _write_public_half(site: Site, file: str, line: bytes) -> None:

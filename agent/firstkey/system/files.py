@@ -263,13 +263,15 @@ class Directory:
                 raise
             return fd
 
-    def remove(self, name: str) -> None:
+    def remove(self, name: str, *, durable: bool = False) -> None:
         """Remove the file or link `name`; one that is gone already is no matter."""
         with translated(f"remove {self.join(name)}"):
             try:
                 os.unlink(name, dir_fd=self.fd)
             except FileNotFoundError:
                 return
+            if durable:
+                descriptors.sync_directory(self.fd)
 
     def remove_directory(self, name: str) -> None:
         """Remove the directory `name` and the plain files in it; it is one that firstkey made."""
