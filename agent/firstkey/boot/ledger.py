@@ -211,6 +211,7 @@ def set_aside(tree: Tree) -> str | None:
 def save(tree: Tree, ledger: Ledger) -> None:
     """Put the ledger on the disk: durable when this returns, root only."""
     with tree.ensure(DIRECTORY, mode=0o700) as directory:
+        directory.remove_stale()
         directory.replace(NAME, rendered(ledger), Looks(0o600))
 
 

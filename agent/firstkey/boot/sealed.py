@@ -75,6 +75,7 @@ def remember(tree: Tree, blob: bytes, *, instance: str | None) -> None:
     if sealed == before:
         return
     with tree.ensure(DIRECTORY, mode=0o700) as directory:
+        directory.remove_stale()
         directory.replace(NAME, _written(sealed), Looks(0o600))
 
 

@@ -177,6 +177,7 @@ def put(directory: Directory, name: str, content: bytes, old: File | None, *, mo
     else:
         owner = (old.uid, old.gid) if os.geteuid() == 0 else None
         looks = Looks(old.mode, owner, erase.label(directory, name), directory.attributes(name))
+    directory.remove_stale()
     try:
         directory.replace(name, content, looks, expected=old)
     except Changed as error:

@@ -43,7 +43,8 @@ def label_for_new(directory: Directory) -> str | None:
 def link(directory: Directory, name: str, target: str) -> None:
     """Put a symbolic link in place of whatever `name` is, in one instant, durably."""
     temporary = directory.temporary_name(name)
-    with translated(f"link {directory.join(name)} to {target}"):
+    directory.remove_stale()
+    with directory.unless_renamed(temporary), translated(f"link {directory.join(name)} to {target}"):
         os.symlink(target, temporary, dir_fd=directory.fd)
         os.rename(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
         os.fsync(directory.fd)

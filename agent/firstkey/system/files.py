@@ -151,7 +151,7 @@ class Directory:
         Changed is raised, and what is there is what the other program wrote.
         """
         temporary = self.temporary_name(name)
-        with self._unless_renamed(temporary), translated(f"write {self.join(name)}"):
+        with self.unless_renamed(temporary), translated(f"write {self.join(name)}"):
             self._fill(temporary, content, looks)
             with self._expected(name, expected) as old:
                 os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
@@ -163,12 +163,12 @@ class Directory:
     def stage(self, name: str, content: bytes, looks: Looks) -> str:
         """Write a complete new file beside `name`, and return its temporary name."""
         temporary = self.temporary_name(name)
-        with self._unless_renamed(temporary), translated(f"write {self.join(name)}"):
+        with self.unless_renamed(temporary), translated(f"write {self.join(name)}"):
             self._fill(temporary, content, looks)
         return temporary
 
     @contextmanager
-    def _unless_renamed(self, temporary: str) -> Iterator[None]:
+    def unless_renamed(self, temporary: str) -> Iterator[None]:
         """Leave no temporary file behind, whatever stops the work: a full disk, or a signal at any moment."""
         try:
             yield
@@ -294,7 +294,7 @@ class Directory:
                 found = self.status(name)
                 if found and stat.S_ISDIR(found.st_mode):
                     self.remove_directory(name)
-                elif found and stat.S_ISREG(found.st_mode):
+                elif found and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
                     self.remove(name)
 
     def _stale_names(self) -> list[str]:
