@@ -9,6 +9,8 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from firstkey import events, reasons
+from firstkey.boot import half_made
+from firstkey.boot.half_made import Begun
 from firstkey.boot.sudoers import WriteSudoers
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
@@ -33,11 +35,16 @@ _TOUCHED = (
 
 
 class CreateUser(NamedTuple):
-    """Create an account with its home; a group that has the user's name already is its primary one."""
+    """Create an account with its home; a group that has the user's name already is its primary one.
+
+    `again`: its making was cut off before, and what there is of it goes first. It keeps the `uid` then.
+    """
 
     user: User
     groups: tuple[str, ...]
-    has_own_group: bool = False
+    begun: Begun
+    again: bool = False
+    uid: int | None = None
 
     def describe(self) -> str:
         """The program that does it, as one would type it."""
@@ -45,18 +52,37 @@ class CreateUser(NamedTuple):
 
     def argv(self) -> list[str]:
         """As useradd(8) has it."""
-        own = ["--gid", self.user.name] if self.has_own_group else []
+        own = [] if self.begun.group is None else ["--gid", self.user.name]
+        own += [] if self.uid is None else ["--uid", str(self.uid)]
         groups = ["--groups", ",".join(self.groups)] if self.groups else []
         shell = ["--shell", self.user.shell] if self.user.shell else []
         return ["useradd", "--create-home", "--password", NO_PASSWORD, *own, *groups, *shell, self.user.name]
 
     def apply(self, site: Site) -> None:
         """Run useradd. Raises FirstkeyError(user-create-failed) with its own words."""
-        _run_account_program(site, self.argv(), self.user.name)
+        name = self.user.name
+        if self.again:
+            self._unmake(site)
+        half_made.note(site, name, self.begun._replace(boot=site.boot_id()))
+        _run_account_program(site, self.argv(), name)
+        half_made.forget(site, name)
+
+    def _unmake(self, site: Site) -> None:
+        """The note is there until all is done, so this may be cut off as well."""
+        name, group = self.user.name, self.begun.group
+        half_made.remove_dead_locks(site, name, self.begun)
+        if not self.begun.had_home:
+            half_made.remove_home(site, f"{_homes(site)}/{name}")
+        if self.uid is not None:
+            _run_account_program(site, ["userdel", name], name)
+        # userdel takes the group of the same name along, also one that was there before.
+        if group is not None and site.accounts.group_id(name) is None:
+            _run_account_program(site, ["groupadd", "--gid", str(group), name], name)
 
     def entry(self) -> events.Entry:
         """For the journal."""
-        return events.USER_CREATED(user=self.user.name)
+        made = events.USER_MADE_ANEW if self.again else events.USER_CREATED
+        return made(user=self.user.name)
 
 
 class AddToGroups(NamedTuple):
@@ -87,11 +113,15 @@ if TYPE_CHECKING:
 
 
 class Setup(NamedTuple):
-    """What was done (or would be) for one account; `planned` is one that a dry run did not make."""
+    """What was done (or would be) for one account; `planned` is one that a dry run did not make.
+
+    `is_half_made`: useradd failed, and may have left an account without a home of its own.
+    """
 
     results: tuple[AccountResult, ...] = ()
     failure: FirstkeyError | None = None
     planned: Account | None = None
+    is_half_made: bool = False
 
 
 def set_up(site: Site, user: User) -> Setup:
@@ -102,12 +132,15 @@ def set_up(site: Site, user: User) -> Setup:
         return Setup((_failed(site, user, "look at the account", error),), error)
     results = list(_absent_groups(site, user))
     failure: FirstkeyError | None = None
+    is_half_made = False
     for change in changes:
         result, trouble = _made(site, change)
         results.append(result)
         failure = failure or trouble
+        is_half_made = is_half_made or (isinstance(change, CreateUser) and trouble is not None)
     creates = any(isinstance(change, CreateUser) for change in changes)
-    return Setup(tuple(results), failure, _planned(site, user) if creates and site.dry_run else None)
+    planned = _planned(site, user) if creates and site.dry_run else None
+    return Setup(tuple(results), failure, planned, is_half_made)
 
 
 def plan(site: Site, user: User) -> list[Change]:
@@ -115,8 +148,9 @@ def plan(site: Site, user: User) -> list[Change]:
     changes: list[Change] = []
     account = site.accounts.find(user.name)
     groups = tuple(name for name in user.groups if site.accounts.group_id(name) is not None)
-    if account is None and user.create:
-        changes.append(CreateUser(user, groups, site.accounts.group_id(user.name) is not None))
+    creation = _creation(site, user, groups, account) if user.create else None
+    if creation:
+        changes.append(creation)
     elif account is not None:
         member_of = set(site.accounts.group_ids(account))
         missing = tuple(name for name in groups if site.accounts.group_id(name) not in member_of)
@@ -125,6 +159,15 @@ def plan(site: Site, user: User) -> list[Change]:
     if user.sudo and (account is not None or user.create) and not WriteSudoers(user).is_done(site):
         changes.append(WriteSudoers(user))
     return changes
+
+
+def _creation(site: Site, user: User, groups: tuple[str, ...], account: Account | None) -> CreateUser | None:
+    home = f"{_homes(site)}/{user.name}"
+    begun = half_made.found(site, user.name, home)
+    if begun:
+        return CreateUser(user, groups, begun, again=True, uid=account.uid if account else None)
+    begun = Begun(site.tree.exists(home), site.accounts.group_id(user.name), site.boot_id())
+    return CreateUser(user, groups, begun) if account is None else None
 
 
 def _made(site: Site, change: Change) -> tuple[AccountResult, FirstkeyError | None]:

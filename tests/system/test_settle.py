@@ -1,0 +1,31 @@
+"""Putting on the disk what another program has written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import callwatch
+import processes
+import pytest
+
+PROGRAM = """
+    import sys
+    from firstkey.system import settle
+    from firstkey.system.tree import Tree
+    with Tree(sys.argv[1]) as tree, tree.opened("/home") as home:
+        settle.everything(home)
+"""
+
+
+@pytest.mark.skipif(bool(callwatch.missing()), reason=str(callwatch.missing()))
+def test_every_file_and_directory_is_synced_and_no_link_followed(tmp_path: Path) -> None:
+    """Files before the directory that names them; what a link leads to is none of it."""
+    (tmp_path / "home/below").mkdir(parents=True)
+    for name in ("home/one", "home/below/two", "outside"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "home/link").symlink_to("../outside")
+    ended = callwatch.run(processes.program(PROGRAM, tmp_path), tmp_path)
+    assert (ended.status, ended.err) == (0, "")
+    assert [(call.name, call.path) for call in ended.calls] == [
+        ("fsync", "/home/below/two"), ("fsync", "/home/below"), ("fsync", "/home/one"), ("fsync", "/home"),
+    ]  # fmt: skip
