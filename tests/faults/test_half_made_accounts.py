@@ -1,0 +1,97 @@
+"""An account whose making was cut off is made anew, and nothing goes that was there before it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import crash_scenes
+import pytest
+import treestate
+from callwatch import KILL_ALL, Call
+from crash_judge import Judge
+from crash_scenes import FIRST, SECTION, Scene, machine_with_admin
+from machine import Machine, new_key
+
+from firstkey.metadata.emulator import Emulator, Settings
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.sshd,
+    pytest.mark.skipif(bool(crash_scenes.missing()), reason=str(crash_scenes.missing())),
+]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """A machine where an account is to be made; what else it has is for the test to say."""
+    made = machine_with_admin(tmp_path)
+    made.configure(f"[Keys]\nUsers=deploy\n{SECTION}")
+    return made
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Emulator]:
+    """A metadata service with a launch key."""
+    key = new_key(tmp_path, "launch")
+    with Emulator(Settings(instance_id=FIRST, keys=(("launch", key),))) as running:
+        yield running
+
+
+def cut_off_and_completed(machine: Machine, service: Emulator, path: str) -> dict[str, treestate.Entry]:
+    """The tree after a run that was killed when it came to that path, and another one."""
+    scene = Scene(machine.root, "run", "--imds", service.url)
+
+    def wish(call: Call) -> str | None:
+        return KILL_ALL if call.path == path else None
+
+    assert scene.interrupted(wish).status == -9
+    assert b"deploy:" in treestate.take(scene.root)["/etc/passwd"].content
+    done = scene.again()
+    state = treestate.take(scene.root)
+    assert Judge(scene).at_the_end(state, done) == []
+    return state
+
+
+@pytest.mark.parametrize("path", ["/etc/shadow-", "/etc/subuid+"])
+def test_a_home_that_was_there_before_stays(machine: Machine, service: Emulator, path: str) -> None:
+    """An older disk's, say: only a home that useradd began is taken away."""
+    machine.write("/home/deploy/work", "years\n")
+    assert cut_off_and_completed(machine, service, path)["/home/deploy/work"].content == b"years\n"
+
+
+def test_a_group_that_was_there_before_keeps_its_number(machine: Machine, service: Emulator) -> None:
+    """Files may belong to it. userdel would take it along."""
+    for name, line in {"group": "deploy:x:77:\n", "gshadow": "deploy:!::\n"}.items():
+        with machine.path(f"/etc/{name}").open("a") as file:
+            file.write(line)
+    state = cut_off_and_completed(machine, service, "/etc/shadow-")
+    assert b"deploy:x:77:" in state["/etc/group"].content
+
+
+def test_a_lock_that_went_down_with_the_power_keeps_nobody_out(machine: Machine, service: Emulator) -> None:
+    """Useradd heeds a lock whose number some process has, as one may at the next boot; this one is older."""
+    scene = Scene(machine.root, "run", "--imds", service.url)
+    assert scene.interrupted(lambda call: KILL_ALL if call.path == "/etc/shadow-" else None).status == -9
+    lock = machine.path("/etc/passwd.lock")
+    assert lock.exists()
+    lock.write_text(f"{os.getpid()}\0")
+    machine.write("/proc/sys/kernel/random/boot_id", "the next\n")
+    done = scene.again()
+    assert Judge(scene).at_the_end(treestate.take(scene.root), done) == []
+
+
+@pytest.mark.parametrize("note", [None, b"", b"[]", b"{", b'{"had_home": true, "group": null}'])
+def test_an_account_that_firstkey_was_not_making_is_left_alone(
+    machine: Machine, service: Emulator, note: bytes | None
+) -> None:
+    """One without a home may be meant so: without a note of firstkey's own nothing of it is taken away."""
+    line = "deploy:x:1700:1700::/home/deploy:/bin/sh\n"
+    with machine.path("/etc/passwd").open("a") as file:
+        file.write(line)
+    if note is not None:
+        machine.write("/var/lib/firstkey/making-deploy", note)
+    done = machine.run(service)
+    assert done.user("deploy")["reason"] == "home-missing"
+    assert line in machine.path("/etc/passwd").read_text()
