@@ -58,6 +58,7 @@ def cut_off_and_completed(machine: Machine, service: Emulator, path: str) -> dic
 def test_a_home_that_was_there_before_stays(machine: Machine, service: Emulator, path: str) -> None:
     """An older disk's, say: only a home that useradd began is taken away."""
     machine.write("/home/deploy/work", "years\n")
+    machine.write("/home/deploy/.ssh/config", "# years\n")
     assert cut_off_and_completed(machine, service, path)["/home/deploy/work"].content == b"years\n"
 
 
@@ -80,6 +81,26 @@ def test_a_lock_that_went_down_with_the_power_keeps_nobody_out(machine: Machine,
     machine.write("/proc/sys/kernel/random/boot_id", "the next\n")
     done = scene.again()
     assert Judge(scene).at_the_end(treestate.take(scene.root), done) == []
+
+
+def test_an_account_that_somebody_completed_is_left_alone(machine: Machine, service: Emulator) -> None:
+    """A person may have been quicker than the next boot: what was put into the home shows it."""
+    scene = Scene(machine.root, "run", "--imds", service.url)
+    assert scene.interrupted(lambda call: KILL_ALL if call.path == "/etc/subuid+" else None).status == -9
+    home = machine.path("/home/deploy")
+    home.mkdir(exist_ok=True)
+    (home / "work").write_text("today's")
+    note = machine.path("/var/lib/firstkey/making-deploy")
+    os.utime(note, (note.stat().st_mtime - 3600,) * 2)
+    assert scene.again().status == 0
+    assert (home / "work").read_text() == "today's"
+
+
+def test_a_useradd_that_refuses_leaves_no_note(machine: Machine, service: Emulator) -> None:
+    """Who makes the account by hand then finds it as it was made on the next boot."""
+    machine.path("/etc/login.defs").write_text("UID_MIN 1500\nUID_MAX 1500\nGID_MIN 1000\n")
+    assert machine.run(service).user("deploy")["reason"] == "user-create-failed"
+    assert not machine.path("/var/lib/firstkey/making-deploy").exists()
 
 
 @pytest.mark.parametrize("note", [None, b"", b"[]", b"{", b'{"had_home": true, "group": null}'])

@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.sshd,
     pytest.mark.skipif(bool(crash_scenes.missing()), reason=str(crash_scenes.missing())),
 ]
-FEW, MORE = 2, 7
+FEW, MORE = 1, 6
 """How many calls of each job are taken for each way of interrupting it, normally and in the slow test."""
 
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LIMIT = 4096
 LOCKS = tuple(f"{name}.lock" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
 """What useradd and its like hold while they write, in /etc, each with the number of the process in it."""
-LOCKED_SECONDS = 60
-"""After the note, useradd was ended long before: command.SECONDS is less."""
+LONGEST_SECONDS = 60
+"""So long after the note, useradd had ended: command.SECONDS is less."""
 
 
 class Begun(NamedTuple):
@@ -47,13 +47,18 @@ def note(site: Site, name: str, begun: Begun) -> None:
         directory.replace(_file(name), content, Looks(0o600))
 
 
-def forget(site: Site, name: str) -> None:
+def finish(site: Site, name: str) -> None:
     """The account is made: put all of it on the disk, as useradd does not, and then take the note away."""
     with site.tree.opened("/etc") as etc:
         settle.names(etc)
     account = site.accounts.find(name)
     if account:
         _settle_home(site, account)
+    forget(site, name)
+
+
+def forget(site: Site, name: str) -> None:
+    """Nothing is half made."""
     directory = site.tree.open(DIRECTORY)
     if directory:
         with directory:
@@ -63,18 +68,35 @@ def forget(site: Site, name: str) -> None:
 def found(site: Site, name: str, home: str) -> Begun | None:
     """What was noted of an account whose making was cut off, or None where it was not.
 
-    Where there is a directory of keys in the home already, the making had come to its end: keys come after.
+    Where somebody has put something into a home that useradd had begun, the account was completed by other
+    means, and nothing of it goes.
     """
     try:
         content = site.tree.read(f"{DIRECTORY}/{_file(name)}", limit=LIMIT)
-        if content is None or site.tree.exists(f"{home}/.ssh"):
+        if content is None:
             return None
-        plain = json.loads(content)
-        group, boot = plain["group"], plain["boot"]
-        group = group if isinstance(group, int) else None
-        return Begun(plain["had_home"] is not False, group, boot if isinstance(boot, str) else None)
+        begun = _parsed(content)
+        return begun if begun.had_home or not _was_used(site, name, home) else None
     except (FirstkeyError, ValueError, KeyError, TypeError):
         return None
+
+
+def _parsed(content: bytes) -> Begun:
+    plain = json.loads(content)
+    group, boot = plain["group"], plain["boot"]
+    group = group if isinstance(group, int) else None
+    return Begun(plain["had_home"] is not False, group, boot if isinstance(boot, str) else None)
+
+
+def _was_used(site: Site, name: str, home: str) -> bool:
+    """Whether a name was given or taken in the home after useradd had its time, or keys were put there."""
+    there = site.tree.open(home)
+    if there is None:
+        return False
+    with there, site.tree.opened(DIRECTORY) as directory:
+        noted, changed = directory.status(_file(name)), there.status()
+        late = noted and changed and changed.st_mtime > noted.st_mtime + LONGEST_SECONDS
+        return bool(late or there.status(".ssh"))
 
 
 def _settle_home(site: Site, account: Account) -> None:
@@ -104,7 +126,7 @@ def remove_dead_locks(site: Site, name: str, begun: Begun) -> None:
         noted = directory.status(_file(name))
         for lock in LOCKS:
             found = etc.status(lock)
-            if noted and found and found.st_mtime <= noted.st_mtime + LOCKED_SECONDS:
+            if noted and found and found.st_mtime <= noted.st_mtime + LONGEST_SECONDS:
                 etc.remove(lock)
 
 

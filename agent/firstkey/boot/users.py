@@ -64,8 +64,14 @@ class CreateUser(NamedTuple):
         if self.again:
             self._unmake(site)
         half_made.note(site, name, self.begun._replace(boot=site.boot_id()))
-        _run_account_program(site, self.argv(), name)
-        half_made.forget(site, name)
+        try:
+            _run_account_program(site, self.argv(), name)
+        except FirstkeyError:
+            # A useradd that refused at once has made nothing: whoever makes the account now is somebody else.
+            if site.accounts.find(name) is None:
+                half_made.forget(site, name)
+            raise
+        half_made.finish(site, name)
 
     def _unmake(self, site: Site) -> None:
         """The note is there until all is done, so this may be cut off as well."""
