@@ -52,6 +52,11 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("host-keys", {"/etc/dropbear/dropbear_rsa_host_key": "x"}, ITSELF),
     ("host-keys", {SSHD: "Hostkey=/k/h\n", "/k/h": "x", "/k/h-cert.pub": "x"}, {"/k/h", "/k/h-cert.pub"}),
     ("host-keys", {SSHD: "NoSuchKeyword\nHostKey /k/h\n", "/k/h.pub": "x"}, {"/k/h.pub"}),
+    # what a firstkey left that was killed
+    ("firstkey-state", {"/home/ann/.ssh/.firstkey-authorized_keys.0a1b2c3d": KEY}, ITSELF),
+    ("firstkey-state", {"/etc/ssh/.firstkey-ssh_host_rsa_key.0a1b2c3d": ""}, ITSELF),
+    ("firstkey-state", {"/etc/.firstkey-shadow.0a1b2c3d": "root:x"}, ITSELF),
+    ("firstkey-state", {"/var/lib/firstkey/.firstkey-ledger.json.0a1b2c3d": "{}"}, ITSELF),
     # histories
     ("histories", {"/home/ann/.zsh_history": "x"}, ITSELF),
     ("histories", {"/var/lib/svc/.psql_history": "x"}, ITSELF),

@@ -13,7 +13,15 @@ from firstkey.image.verdict import WARNING
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
 
-PLACES = (Place(f"{ledger.DIRECTORY}/*", "what firstkey keeps of one instance", empty_counts=True),)
+INTERRUPTED = "a temporary file of a firstkey that was interrupted"
+PLACES = (
+    Place(f"{ledger.DIRECTORY}/*", "what firstkey keeps of one instance", empty_counts=True),
+    Place(f"{ledger.DIRECTORY}/.firstkey-*", INTERRUPTED, empty_counts=True),
+    Place("/etc/.firstkey-*", INTERRUPTED, empty_counts=True),
+    Place("/etc/ssh/.firstkey-*", INTERRUPTED, empty_counts=True),
+    Place("/etc/sudoers.d/.firstkey-*", INTERRUPTED, empty_counts=True),
+    Place("~/.ssh/.firstkey-*", INTERRUPTED, empty_counts=True),
+)
 
 
 def _is_meant_to_stay(path: str) -> bool:
