@@ -13,6 +13,7 @@ from callwatch import KILL_ALL, Call
 from crash_judge import Judge
 from crash_scenes import FIRST, SECTION, Scene, machine_with_admin
 from machine import Machine, new_key
+from private_system import PrivateSystem
 
 from firstkey.metadata.emulator import Emulator, Settings
 
@@ -116,3 +117,25 @@ def test_an_account_that_firstkey_was_not_making_is_left_alone(
     done = machine.run(service)
     assert done.user("deploy")["reason"] == "home-missing"
     assert line in machine.path("/etc/passwd").read_text()
+
+
+def test_the_same_on_the_running_system(tmp_path: Path, service: Emulator) -> None:
+    """There useradd and userdel work on the files that everybody uses, locks of an earlier boot and all."""
+    with PrivateSystem(tmp_path) as system:
+        system.configure("[Keys]\nUsers=deploy\n[User deploy]\nCreate=yes\n")
+        system.write("/etc/default/useradd", f"HOME={system.homes}\n")
+        with system.path("/etc/passwd").open("a") as file:
+            file.write(f"deploy:x:1700:1700::{system.homes}/deploy:/bin/sh\n")
+        note = b'{"had_home": false, "group": null, "boot": "an earlier one"}\n'
+        system.write("/var/lib/firstkey/making-deploy", note.decode(), mode=0o600)
+        system.path("/var/lib/firstkey").chmod(0o700)
+        system.write("/etc/passwd.lock", f"{os.getpid()}\0")
+        system.write(f"{system.homes}/deploy/.profile", "")
+        done = system.firstkey("run", "--json", service=service)
+        assert (done.status, done.user("deploy")["result"]) == (0, "changed"), done.err
+        assert "was made anew" in done.err
+        assert system.ids("deploy")[0] == 1700
+        home = system.path(f"{system.homes}/deploy").stat()
+        assert (home.st_uid, len(system.keys_of("deploy"))) == (1700, 1)
+        assert "deploy:*:" in system.path("/etc/shadow").read_text()
+        assert not system.path("/var/lib/firstkey/making-deploy").exists()
