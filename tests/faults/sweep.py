@@ -34,7 +34,7 @@ def main() -> int:
 
 def interruptions(scene: Scene) -> Iterator[tuple[str, Iterator[str]]]:
     """For each way, what was wrong at each call: nothing where all was well."""
-    total = sweeps.count(scene)
+    total = len(sweeps.calls(scene))
     for way in sweeps.WAYS:
         yield way, at_each_call(scene, way, total)
 

@@ -24,7 +24,7 @@ pytestmark = [
     pytest.mark.sshd,
     pytest.mark.skipif(bool(crash_scenes.missing()), reason=str(crash_scenes.missing())),
 ]
-FEW, MORE = 2, 15
+FEW, MORE = 2, 10
 """On how many trees the job is run again, in the normal run and in the slow one."""
 
 

@@ -240,4 +240,9 @@ def _looks(state: State, path: str) -> Looks:
     if entry is None:
         return None
     mode, uid, gid, content = entry.looks
-    return mode, uid, gid, _DAY.sub(b":DAY:", content) if path == "/etc/shadow" else content
+    if path == "/etc/shadow":
+        content = _DAY.sub(b":DAY:", content)
+    if path == "/etc/subuid":
+        # On a disk that kept the first range and not the account, useradd gives another one as well.
+        content = b" ".join(sorted({line.split(b":")[0] for line in content.splitlines()}))
+    return mode, uid, gid, content

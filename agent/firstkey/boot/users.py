@@ -81,9 +81,13 @@ class CreateUser(NamedTuple):
             half_made.remove_home(site, f"{_homes(site)}/{name}")
         if self.uid is not None:
             _run_account_program(site, ["userdel", name], name)
-        # userdel takes the group of the same name along, also one that was there before.
-        if group is not None and site.accounts.group_id(name) is None:
+        # userdel takes the group of the same name along, also one that was there before. A disk that kept no
+        # order may have useradd's group and not the account, and useradd makes no account beside it.
+        there = site.accounts.group_id(name) is not None
+        if group is not None and not there:
             _run_account_program(site, ["groupadd", "--gid", str(group), name], name)
+        elif group is None and there:
+            _run_account_program(site, ["groupdel", name], name)
 
     def entry(self) -> events.Entry:
         """For the journal."""
