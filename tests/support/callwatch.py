@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -104,6 +105,7 @@ class _Notice(NamedTuple):
     arguments: tuple[int, ...]
 
 
+@cache
 def missing() -> str | None:
     """Why no calls can be watched here, or None."""
     if platform.machine() not in _NUMBERS:
