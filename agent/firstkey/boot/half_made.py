@@ -12,6 +12,7 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
+from firstkey import reasons
 from firstkey.boot.ledger import DIRECTORY
 from firstkey.errors import FirstkeyError
 from firstkey.system import erase, settle
@@ -47,13 +48,16 @@ def note(site: Site, name: str, begun: Begun) -> None:
         directory.replace(_file(name), content, Looks(0o600))
 
 
-def finish(site: Site, name: str) -> None:
-    """The account is made: put all of it on the disk, as useradd does not, and then take the note away."""
+def finish(site: Site, name: str, begun: Begun) -> None:
+    """The account is made: put all of it on the disk, as useradd does not, and then take the note away.
+
+    Raises FirstkeyError, and leaves the note, where useradd kept to itself that the home is not the user's.
+    """
     with site.tree.opened("/etc") as etc:
         settle.names(etc)
     account = site.accounts.find(name)
     if account:
-        _settle_home(site, account)
+        _settle_home(site, account, begun)
     forget(site, name)
 
 
@@ -99,10 +103,14 @@ def _was_used(site: Site, name: str, home: str) -> bool:
         return bool(late or there.status(".ssh"))
 
 
-def _settle_home(site: Site, account: Account) -> None:
+def _settle_home(site: Site, account: Account, begun: Begun) -> None:
     home = site.tree.open(account.home)
     if home:
         with home, site.tree.opened(os.path.dirname(account.home)) as above:
+            found = home.status()
+            if found and found.st_uid != account.uid and not begun.had_home:
+                message = f"useradd left {account.home} to user {found.st_uid}, not to {account.name}"
+                raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
             settle.everything(home)
             settle.names(above)
 

@@ -71,7 +71,7 @@ class CreateUser(NamedTuple):
             if site.accounts.find(name) is None:
                 half_made.forget(site, name)
             raise
-        half_made.finish(site, name)
+        half_made.finish(site, name, self.begun)
 
     def _unmake(self, site: Site) -> None:
         """The note is there until all is done, so this may be cut off as well."""
