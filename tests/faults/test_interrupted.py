@@ -96,10 +96,8 @@ def test_what_was_wrong_once_is_right(scene: Scene, way: str, name: str, path: s
     def is_meant(call: callwatch.Call) -> bool:
         return call.name == name and re.fullmatch(path, call.path) is not None
 
-    number = next(call.number for call in sweeps.calls(scene) if is_meant(call))
-    case = sweeps.case(scene, way, number)
-    assert case is not None
-    assert is_meant(case.call)
+    case = sweeps.case_where(scene, way, is_meant)
+    assert case is not None, "there is no such call any more"
     assert case.wrong == ()
 
 

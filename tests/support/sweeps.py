@@ -74,9 +74,24 @@ def calls(scene: Scene) -> tuple[Call, ...]:
 def case(scene: Scene, way: str, number: int) -> Case | None:
     """Interrupt the job at that call, look, run it again and look again; None where it made fewer calls."""
     ended = scene.interrupted(WAYS[way](number))
-    if len(ended.calls) < number:
-        return None
-    call = ended.calls[number - 1]
+    return _judged(scene, way, ended, ended.calls[number - 1]) if number <= len(ended.calls) else None
+
+
+def case_where(scene: Scene, way: str, is_meant: Callable[[Call], bool]) -> Case | None:
+    """The same at the first call that is meant, whichever number it has: ssh-keygen works beside all else."""
+    met: list[Call] = []
+
+    def wish(call: Call) -> Wish:
+        if met or not is_meant(call):
+            return None
+        met.append(call)
+        return WAYS[way](call.number)(call)
+
+    ended = scene.interrupted(wish)
+    return _judged(scene, way, ended, met[0]) if met else None
+
+
+def _judged(scene: Scene, way: str, ended: Ended, call: Call) -> Case:
     judge = Judge(scene, has_errors=way in ("EIO", "ENOSPC", "full from then on"))
     left = treestate.take(scene.root)
     wrong = judge.at_once(left)
