@@ -198,7 +198,7 @@ def _owner(known: Ledger, state: State, path: str) -> tuple[str | None, bool] | 
 
 def _ledger(state: State) -> Ledger | None:
     entry = state.get(ledger.PATH)
-    return ledger._parsed(entry.content) if entry else None
+    return ledger.parsed(entry.content) if entry else None
 
 
 @cache
