@@ -360,7 +360,7 @@ def test_whatever_is_exchanged_while_it_runs(system: PrivateSystem, service: Emu
     become = ["setpriv", f"--reuid={MALLORY}", f"--regid={MALLORY}", "--clear-groups"]
     results: set[str] = set()
     with untouched(system):
-        attacker = system.start(*become, sys.executable, "-c", ATTACKING, *pairs)
+        attacker = system.start(*become, "/usr/bin/python3", "-c", ATTACKING, *pairs)
         try:
             assert attacker.stdout
             assert attacker.stdout.readline() == "\n"

@@ -261,4 +261,4 @@ def test_every_outcome_has_a_sentence(world: World) -> None:
     shown = world.machine.firstkey("run", "--user", "nobodyhere", service=world.service).out
     assert "! nobodyhere" in shown
     assert "What to do: Create the account" in shown
-    assert shown.endswith("Outcome: failed (failed; see what is marked with !)\n")
+    assert shown.endswith("Outcome: failed (see what is marked with !)\n")

@@ -37,7 +37,7 @@ PROGRAM = """
 
     def hang():
         while True:
-            time.sleep(60)
+            time.sleep(0.01)  # a signal just before a long one would be seen only after it
 
     def work(order, tell):
         number = noted(order)

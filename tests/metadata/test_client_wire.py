@@ -71,8 +71,6 @@ NOT_AN_ANSWER = [
     (ok(gzip.compress(b"i-1"), "Content-Encoding: gzip"), BAD),
     (ok(b"i-1", "Content-Encoding: br"), BAD),
     (answer("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"zz\r\ni-1\r\n0\r\n\r\n"), BAD),
-    (answer("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"-5\r\ni-1\r\n0\r\n\r\n"), BAD),
-    (answer("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"-" + b"f" * 17 + b"\r\ni-1"), BAD),
     (ok(b"i-1\0"), BAD),
     (ok(b"i-1\n\ni-2"), BAD),
     (ok(b" i-1"), BAD),
@@ -112,6 +110,23 @@ def test_what_is_not_an_answer(request_line: str, raw: bytes, code: str) -> None
         outcome = ask(server.url, wait=0.15 if code == LOST else 20)
     assert outcome.code == code
     assert not server.headers(FIRST_KEY)
+
+
+@pytest.mark.parametrize("chunks", [b"-5\r\ni-1\r\n0\r\n\r\n", b"-fffffffffffffffff\r\ni-1"])
+@pytest.mark.parametrize("request_line", [TOKEN, INSTANCE_ID, FIRST_KEY])
+def test_a_chunk_of_less_than_nothing(request_line: str, chunks: bytes) -> None:
+    """Older versions of urllib3 fail in their own way there; newer ones call the answer cut off."""
+    raw = answer("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", chunks)
+    second = f"{INDEX}1/openssh-key"
+    with RawServer({INDEX: ok(b"0=bad\n1=good"), second: ok(KEY), request_line: raw}) as server:
+        outcome = ask(server.url, wait=20 if request_line == FIRST_KEY else 0.15)
+    if request_line == FIRST_KEY:
+        bad, good = outcome.good.keys
+        assert (bad.text, good.text) == (b"", KEY)
+        assert bad.refusal
+        assert bad.refusal.reason.code in (BAD, LOST)
+    else:
+        assert outcome.code in (BAD, LOST)
 
 
 @pytest.mark.parametrize("raw, code", [(raw, code) for raw, code in NOT_AN_ANSWER if code != LOST])
