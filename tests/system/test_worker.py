@@ -34,7 +34,7 @@ def started(work: Callable[[Tell], None]) -> Worker:
 def forever(_tell: Tell) -> None:
     """Work that never ends by itself."""
     while True:
-        time.sleep(60)
+        time.sleep(0.01)  # a signal just before a long one would be seen only after it
 
 
 def too_late() -> bytes:
@@ -150,13 +150,16 @@ def test_a_question_is_answered_or_given_up() -> None:
 HOLDING = """
     import os, sys, time
     from firstkey.system import worker
+    def rest(_=None):
+        while True:
+            time.sleep(0.01)  # a signal just before a long one would be seen only after it
     def work(tell):
-        inner = worker.start(lambda _: time.sleep(60))
+        inner = worker.start(rest)
         tell(b"%d %d" % (os.getpid(), inner.pid))
-        time.sleep(60)
+        rest()
     made = worker.start(work)
     print(made.hear().decode(), flush=True)
-    time.sleep(60)
+    rest()
 """
 
 
@@ -279,7 +282,8 @@ def test_signals_are_taken_back_from_whoever_started_us() -> None:
         assert worker.ask(lambda: b"x", seconds=30) == b"x"
         assert command.run(["/bin/false"]).status == 1
         print("ready", flush=True)
-        time.sleep(60)
+        while True:
+            time.sleep(0.01)
     """
 
     def burden() -> None:
