@@ -27,6 +27,24 @@ if early:
 print(json.dumps([before is None, early is not None, os.path.exists(head_start.DIRECTORY + "/key.pub")]))
 """
 
+TAKING = """\
+import os
+from firstkey import config
+from firstkey.boot import host_key_survey
+from firstkey.boot.host_key_making import Making
+from firstkey.boot.ledger import Ledger
+from firstkey.boot.site import Site
+from firstkey.system import head_start
+from firstkey.system.accounts import Accounts
+from firstkey.system.tree import Tree
+with Tree("/") as tree:
+    site = Site(tree, Accounts(tree), config.read(()), print)
+    actions = host_key_survey.survey(site, ["/etc/ssh/ssh_host_rsa_key"], Ledger(), None)
+    with Making(site, actions) as making:
+        pairs = making.finish()
+        print(pairs[0].public_line.decode().strip(), os.path.exists(head_start.DIRECTORY))
+"""
+
 needs_root = [pytest.mark.root, pytest.mark.sshd]
 
 
@@ -129,6 +147,13 @@ class TestOnASystem:
         assert system.firstkey("host-keys").status == 0
         assert system.path("/etc/ssh/ssh_host_rsa_key").exists()
         assert not system.path(head_start.DIRECTORY).exists()
+
+    def test_it_is_gone_before_sshd_could_show_it(self, system: PrivateSystem) -> None:
+        """A firstkey that is killed after putting it in place must not find it again, for another file."""
+        system.run(*UNIT)
+        early = system.path(f"{head_start.DIRECTORY}/key.pub").read_text().strip()
+        done = system.run(sys.executable, "-c", TAKING)
+        assert (done.stdout.strip(), done.stderr) == (f"{early} False", "")
 
     def test_two_files_never_share_it(self, system: PrivateSystem) -> None:
         """Each host key is one of its own."""
