@@ -84,6 +84,18 @@ def test_a_lock_that_went_down_with_the_power_keeps_nobody_out(machine: Machine,
     assert Judge(scene).at_the_end(treestate.take(scene.root), done) == []
 
 
+@pytest.mark.slow  # useradd waits for a lock for 15 s
+def test_a_lock_of_this_boot_is_somebodys(machine: Machine, service: Emulator) -> None:
+    """Whoever holds it may be at work on the accounts: it is told, and left."""
+    machine.write("/proc/sys/kernel/random/boot_id", "this one\n")
+    scene = Scene(machine.root, "run", "--imds", service.url)
+    assert scene.interrupted(lambda call: KILL_ALL if call.path == "/etc/shadow-" else None).status == -9
+    lock = machine.path("/etc/passwd.lock")
+    lock.write_text(f"{os.getpid()}\0")
+    assert scene.again().status == 1
+    assert lock.read_text() == f"{os.getpid()}\0"
+
+
 def test_an_account_that_somebody_completed_is_left_alone(machine: Machine, service: Emulator) -> None:
     """A person may have been quicker than the next boot: what was put into the home shows it."""
     scene = Scene(machine.root, "run", "--imds", service.url)
