@@ -18,10 +18,27 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.fixture
-def world(tmp_path: Path, machine: Machine) -> Iterator[World]:
+def keys(tmp_path: Path) -> Path:
+    """Where key pairs are."""
+    directory = tmp_path / "keys"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def launch(keys: Path) -> str:
+    """The launch key's public line; the private half is `keys / "launch"`."""
+    return new_key(keys, "launch")
+
+
+@pytest.fixture
+def service(launch: str) -> Iterator[Emulator]:
+    """The metadata service, offering that key."""
+    with Emulator(Settings(instance_id="i-0000000000000001", keys=(("launch", launch),))) as running:
+        yield running
+
+
+@pytest.fixture
+def world(machine: Machine, service: Emulator, launch: str, keys: Path) -> World:
     """A fresh image, and its metadata service with one launch key."""
-    keys = tmp_path / "keys"
-    keys.mkdir()
-    key = new_key(keys, "launch")
-    with Emulator(Settings(instance_id="i-0000000000000001", keys=(("launch", key),))) as service:
-        yield World(machine, service, key, keys)
+    return World(machine, service, launch, keys)

@@ -15,30 +15,17 @@ from pathlib import Path
 import hostile_homes
 import pytest
 from hostile_homes import MALLORY, OUTSIDE, VICTIM, untouched
-from machine import Run, new_key
+from machine import Run
 from places import missing_for_strace
 from private_system import PrivateSystem
 from witness import looks
 
-from firstkey.metadata.emulator import Emulator, Settings
+from firstkey.metadata.emulator import Emulator
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd]
 
 MEMORY_LIMIT = 128 * 1024
 """KiB; a file of keys may have 4 MiB, which stand in memory some times over while it is merged."""
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> str:
-    """The launch key's line."""
-    return new_key(tmp_path, "launch")
-
-
-@pytest.fixture
-def service(launch: str) -> Iterator[Emulator]:
-    """The metadata service with that key."""
-    with Emulator(Settings(instance_id="i-0000000000000001", keys=(("launch", launch),))) as running:
-        yield running
 
 
 @pytest.fixture

@@ -11,30 +11,9 @@ import pytest
 from machine import fingerprint, new_key
 from private_system import PrivateSystem
 
-from firstkey.metadata.emulator import Emulator, Settings
+from firstkey.metadata.emulator import Emulator
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd]
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Path:
-    """Where key pairs are."""
-    directory = tmp_path / "keys"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
-def launch(keys: Path) -> str:
-    """The launch key's public line; the private half is `keys / "launch"`."""
-    return new_key(keys, "launch")
-
-
-@pytest.fixture
-def service(launch: str) -> Iterator[Emulator]:
-    """The metadata service, offering that key."""
-    with Emulator(Settings(instance_id="i-0000000000000001", keys=(("launch", launch),))) as running:
-        yield running
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import netlab
 import peers
 import pytest
 from bootlab import Disk
+from cloud_init import CONFIG_FILE, ON_A_PLAYED_INSTANCE
 from installed import TOP
 from machine import new_key
 from netlab import Cloud
@@ -26,14 +27,8 @@ KEYS = "/root/.ssh/authorized_keys"
 HOST_KEYS = "/etc/ssh/ssh_host_{}_key"
 BUILDER, BUYER = "i-00000000000000001", "i-00000000000000002"
 
-CLOUD_CONFIG = """\
-datasource_list: [Ec2]
-datasource:
-  Ec2:
-    strict_id: false
-    metadata_urls: ["http://169.254.169.254"]
-network: {config: disabled}
-# Of its first stage what is for users and SSH, which may be tried on any machine.
+CLOUD_CONFIG = f"""\
+{ON_A_PLAYED_INSTANCE}# Of its first stage what is for users and SSH, which may be tried on any machine.
 cloud_init_modules: [users-groups, ssh]
 disable_root: false
 """
@@ -122,7 +117,7 @@ class Box:
 def prepare(root: Path, deb: Path) -> None:
     """All three ways, on one system."""
     bootlab.install_deb(root, deb)
-    (root / "etc/cloud/cloud.cfg.d/99-test.cfg").write_text(CLOUD_CONFIG)
+    (root / CONFIG_FILE[1:]).write_text(CLOUD_CONFIG)
     (root / "usr/local/sbin/launch-key").write_text(SCRIPT)
 
 

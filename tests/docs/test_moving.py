@@ -9,6 +9,7 @@ import bootlab
 import netlab
 import pytest
 from bootlab import Machine
+from cloud_init import CONFIG_FILE, ON_A_PLAYED_INSTANCE
 from packages import build
 from pages import Block
 from scene import Scene, scene_on
@@ -16,14 +17,8 @@ from typed import of_story
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(900)]
 
-CLOUD_CONFIG = """\
-datasource_list: [Ec2]
-datasource:
-  Ec2:
-    strict_id: false
-    metadata_urls: ["http://169.254.169.254"]
-network: {config: disabled}
-apt_preserve_sources_list: true
+CLOUD_CONFIG = f"""\
+{ON_A_PLAYED_INSTANCE}apt_preserve_sources_list: true
 ssh_pwauth: true
 """
 """For the instance that the test plays, and with a password login that somebody once wanted."""
@@ -51,7 +46,7 @@ def scene_with(shelf: Path, *packages: str) -> Iterator[Scene]:
 def clouded(shelf: Path) -> Iterator[Scene]:
     """A system that cloud-init gives its first access."""
     for scene in scene_with(shelf, "cloud-init"):
-        scene.disk.write("/etc/cloud/cloud.cfg.d/99-test.cfg", CLOUD_CONFIG)
+        scene.disk.write(CONFIG_FILE, CLOUD_CONFIG)
         yield scene
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import callwatch
@@ -28,13 +27,6 @@ pytestmark = [
 ]
 FEW, MORE = 1, 4
 """How many calls of each job are taken for each way of interrupting it, normally and in the slow test."""
-
-
-@pytest.fixture(scope="module", params=crash_scenes.SCENES)
-def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """Each job in turn."""
-    with crash_scenes.scene(request.param, tmp_path_factory.mktemp("scene")) as made:
-        yield made
 
 
 def spread(total: int, many: int, shift: int) -> list[int]:

@@ -7,7 +7,6 @@ all the trees that may be found on the disk after a power cut: every one of them
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import callwatch
@@ -26,13 +25,6 @@ pytestmark = [
 ]
 FEW, MORE = 2, 10
 """On how many trees the job is run again, in the normal run and in the slow one."""
-
-
-@pytest.fixture(scope="module", params=crash_scenes.SCENES)
-def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """Each job in turn."""
-    with crash_scenes.scene(request.param, tmp_path_factory.mktemp("scene")) as made:
-        yield made
 
 
 def sweep(scene: Scene, many: int) -> None:

@@ -8,19 +8,14 @@ from pathlib import Path
 import bootlab
 import pytest
 from bootlab import Machine
+from cloud_init import CONFIG_FILE, ON_A_PLAYED_INSTANCE
 from packages import build
 from scene import Scene, scene_on
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(900)]
 
-CLOUD_CONFIG = """\
-datasource_list: [Ec2]
-datasource:
-  Ec2:
-    strict_id: false
-    metadata_urls: ["http://169.254.169.254"]
-network: {config: disabled}
-apt_preserve_sources_list: true
+CLOUD_CONFIG = f"""\
+{ON_A_PLAYED_INSTANCE}apt_preserve_sources_list: true
 """
 """For the instance that the test plays; all else, ssh_deletekeys and disable_root too, is as it comes."""
 
@@ -32,7 +27,7 @@ def scene(shelf: Path, tmp_path: Path) -> Iterator[Scene]:
     system = bootlab.distribution(shelf / "with-cloud-init", "cloud-init")
     image = system.changed(shelf / "both", lambda root: bootlab.install_deb(root, deb))
     for found in scene_on(image, shelf):
-        found.disk.write("/etc/cloud/cloud.cfg.d/99-test.cfg", CLOUD_CONFIG)
+        found.disk.write(CONFIG_FILE, CLOUD_CONFIG)
         yield found
 
 
