@@ -22,7 +22,7 @@ MODULES = {
 # each other. A module at the top of the package is a room of its own unless it stands here with others.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("firstkey",),
-    ("folding",),
+    ("folding", "named_tuple"),
     ("reasons",),
     ("errors",),
     ("model",),
@@ -128,11 +128,24 @@ def test_each_package_comes_in_through_its_door(module: str) -> None:
         assert allowed is None or module in allowed, f"{module} imports {imported}; the door is {allowed}"
 
 
+@pytest.mark.parametrize("module", [name for name in MODULES if name != "firstkey.named_tuple"])
+def test_named_tuples_are_the_cheap_ones(module: str) -> None:
+    """Those of typing would cost each command some milliseconds before it begins."""
+    names = {
+        f"{node.module}.{name.name}"
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+    assert "typing.NamedTuple" not in names
+
+
 @pytest.mark.parametrize("module", [name for name in MODULES if "metadata.emulator" in name])
 def test_the_emulator_shares_nothing_with_the_client(module: str) -> None:
-    """The two cannot share a mistake: the emulator imports nothing of firstkey but itself."""
+    """The two cannot share a mistake: the emulator has nothing of firstkey but what classes are made with."""
+    own = ("firstkey.metadata.emulator", "firstkey.named_tuple")
     for imported in imports(module):
-        assert not within(imported, ("firstkey",)) or within(imported, ("firstkey.metadata.emulator",))
+        assert not within(imported, ("firstkey",)) or within(imported, own)
         assert imported.split(".")[0] not in DOORS
 
 

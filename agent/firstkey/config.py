@@ -7,12 +7,13 @@ the earlier value or the default stands: a typo in an image must not lock its ow
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from firstkey import settings
 from firstkey.config_format import Origin, Source, sections
 from firstkey.config_reader import ConfigWarning, Reader
 from firstkey.errors import ConfigError, FirstkeyError
+from firstkey.named_tuple import NamedTuple
 
 __all__ = [
     "Config",

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+
+from firstkey.named_tuple import NamedTuple
 
 _BOM = b"\xef\xbb\xbf"
 _BLANKS = b" \t"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from firstkey import settings
 from firstkey.config_format import Assignment, Origin, Section, quoted, shortened
+from firstkey.named_tuple import NamedTuple
 from firstkey.settings import SECTIONS, Setting
 
 # A file that is something else altogether must not flood the journal.

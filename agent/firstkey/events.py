@@ -8,9 +8,9 @@ remedy. New identities come from `systemd-id128 new`.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 from firstkey import reasons
+from firstkey.named_tuple import NamedTuple
 
 # The levels of syslog(3), which the journal and sd-daemon(3) share.
 ERR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7

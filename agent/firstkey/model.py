@@ -6,8 +6,9 @@ never removed or renamed.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
 CHANGED = "changed"

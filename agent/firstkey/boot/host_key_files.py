@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.boot import host_key_survey, host_keys
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import openssh, selinux
 from firstkey.system.files import Looks
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.boot import host_key_files, host_key_survey, host_keys
 from firstkey.boot.host_key_files import Pair
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.ssh import public_key
 from firstkey.system import command, head_start, openssh

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Reason, Refusal
 from firstkey.ssh import sshd_config
 

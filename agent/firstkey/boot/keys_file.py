@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.boot import difference, rights, strict_modes
 from firstkey.boot.strict_modes import Mended, Place
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import authorized_keys
 from firstkey.system import identity
 from firstkey.system.files import Changed, Directory, Looks

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.errors import FirstkeyError
 from firstkey.model import KeyResult
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import public_key
 from firstkey.ssh.authorized_keys import Line
 

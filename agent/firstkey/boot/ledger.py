@@ -14,10 +14,11 @@ import json
 import stat
 import time
 import zlib
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system.files import Looks
 

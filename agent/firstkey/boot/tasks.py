@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.boot import keys_file
@@ -15,6 +15,7 @@ from firstkey.boot.keys_file import Assignment
 from firstkey.boot.ledger import INSTALLED, PENDING, TAKEN_OUT
 from firstkey.boot.placement import Placement, Placer
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import selinux
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from firstkey import events, reasons
 from firstkey.boot import rights, strict_modes
 from firstkey.boot.strict_modes import Mended, Place
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, UNCHANGED, UserResult
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ Each change is a value first: `describe()` for people, `apply()` for the machine
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.boot import half_made
@@ -14,6 +14,7 @@ from firstkey.boot.half_made import Begun
 from firstkey.boot.sudoers import WriteSudoers
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import command
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING, Union
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.model import NO_KEY, OK, UNREACHABLE
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.model import Report

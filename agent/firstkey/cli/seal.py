@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import events
 from firstkey.cli import common, streams
@@ -15,6 +15,7 @@ from firstkey.errors import UsageError
 from firstkey.image import audit, render, render_seal, seal, shells
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import lock, processes
 
 if TYPE_CHECKING:

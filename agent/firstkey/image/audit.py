@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.image import rules
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, NOTE, Doubt, Verdict
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import erase
 from firstkey.system.files import Changed, Looks
 

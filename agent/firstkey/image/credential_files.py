@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.errors import FirstkeyError
 from firstkey.image import secrets
 from firstkey.image.verdict import Doubt, Verdict
 from firstkey.image.watches import Named, Sighting
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import posixpath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.errors import FirstkeyError
 from firstkey.image.verdict import Doubt
 from firstkey.image.watches import Named
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import sshd_config
 from firstkey.ssh.sshd_config import DEFAULTS, Login
 

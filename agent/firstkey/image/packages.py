@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.image import rpm
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.system.tree import Tree

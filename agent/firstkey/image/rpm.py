@@ -9,10 +9,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from firstkey import image_reasons
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.system.tree import Tree

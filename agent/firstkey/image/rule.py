@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from firstkey.image.changes import Change
 from firstkey.image.verdict import Verdict
 from firstkey.image.watches import Watch
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Image

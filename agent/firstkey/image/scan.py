@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import errno
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.image import packed
 from firstkey.image.verdict import Doubt
 from firstkey.image.watches import Headed, Named, Needle, Sighting
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import mounts, walk
 

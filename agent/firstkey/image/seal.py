@@ -7,7 +7,7 @@ end, histories last.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
@@ -15,6 +15,7 @@ from firstkey.image import audit
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.rule import HISTORIES
 from firstkey.image.verdict import FINDING
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:

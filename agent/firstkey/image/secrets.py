@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.errors import FirstkeyError
 from firstkey.image import changes, key_formats
 from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change

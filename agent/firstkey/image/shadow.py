@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from firstkey.errors import FirstkeyError
 from firstkey.image_reasons import ACCOUNTS_BROKEN
+from firstkey.named_tuple import NamedTuple
 
 PASSWD, SHADOW, GROUP, GSHADOW = "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow"
 FIELDS = {PASSWD: 7, SHADOW: 9, GROUP: 4, GSHADOW: 4}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
 
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import processes
 from firstkey.system.processes import Process
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image import changes
 from firstkey.image.sshd import Settings
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import sshd_match
 from firstkey.system.sshd_files import CONFIG
 

@@ -9,7 +9,7 @@ import os
 import stat
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
@@ -17,6 +17,7 @@ from firstkey.image import scan
 from firstkey.image.packages import Packages
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Doubt
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import mounts
 
 if TYPE_CHECKING:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
 ERROR = "error"

@@ -6,7 +6,9 @@ The scanner compiles the watches of all rules into a few look-ups a file, so tha
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Union
+from typing import Union
+
+from firstkey.named_tuple import NamedTuple
 
 
 class Named(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
@@ -13,6 +13,7 @@ from firstkey.boot.ledger import Ledger
 from firstkey.errors import FirstkeyError
 from firstkey.login import wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import command, openssh, sockets, sshd_files, sshd_question
 
 if TYPE_CHECKING:

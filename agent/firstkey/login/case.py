@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.boot.site import Site

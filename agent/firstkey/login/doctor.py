@@ -7,7 +7,7 @@ that a login meets. Nothing is changed.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from firstkey import login_reasons as why
 from firstkey import reasons
@@ -26,6 +26,7 @@ from firstkey.login import (
 )
 from firstkey.login.case import Case, LaunchKey
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import authorized_keys
 from firstkey.system import sshd_question
 

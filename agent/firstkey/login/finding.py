@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import openssh
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from binascii import b2a_base64
 from io import BytesIO
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey.errors import FirstkeyError
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import authorized_keys, option_meaning, patterns
 
 if TYPE_CHECKING:

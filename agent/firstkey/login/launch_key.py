@@ -5,7 +5,7 @@ that firstkey remembers.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
@@ -13,6 +13,7 @@ from firstkey.boot import launch_keys, ledger, report
 from firstkey.errors import FirstkeyError
 from firstkey.login.case import LaunchKey
 from firstkey.login.finding import Finding, note, obstacle, passed, unknown
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import public_key
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ nothing else, so no login can come of it. sshd logs one connection from this mac
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import command
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ else may write it. Debian's and Ubuntu's sshd lets a group write in which there 
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.login.view import Step
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,8 @@ Sources: AWS EC2 User Guide, "Use the Instance Metadata Service to access instan
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+
+from firstkey.named_tuple import NamedTuple
 
 TOKEN_LIMIT = 1024
 """Bytes of a token. AWS gives no limit; genuine ones have 56."""

@@ -9,10 +9,11 @@ import os
 import selectors
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import reasons, settings
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

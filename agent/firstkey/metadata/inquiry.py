@@ -7,7 +7,7 @@ Source of the rules: AWS EC2 User Guide, "Use the Instance Metadata Service to a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
@@ -26,6 +26,7 @@ from firstkey.metadata.values import (
     Settings,
     Tell,
 )
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Reason
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret

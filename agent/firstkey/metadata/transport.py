@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import http.client
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -30,6 +29,7 @@ from firstkey.metadata.endpoint import (
     connect,
 )
 from firstkey.metadata.values import NoAnswer, Retriable
+from firstkey.named_tuple import NamedTuple
 
 HEADERS = {
     "User-Agent": f"firstkey/{__version__}",

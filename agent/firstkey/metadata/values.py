@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Optional
+from typing import Optional
 
 from firstkey.errors import Unreachable
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Reason, Refusal
 
 FAIR_TRIAL = 0.1

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
-from typing import NamedTuple, Optional
+from typing import Optional
 
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import key_options
 from firstkey.ssh.public_key import PublicKey, read_key
 

@@ -7,9 +7,10 @@ block. So a key counts as what it should be only where its fingerprint stands in
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import public_key
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ arithmetic answer the same. Nothing in it is secret, so nothing in it needs to t
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from firstkey.named_tuple import NamedTuple
 
 
 class Curve(NamedTuple):

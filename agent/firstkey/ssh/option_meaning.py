@@ -8,10 +8,10 @@ from __future__ import annotations
 import calendar
 import re
 import time
-from typing import NamedTuple
 
 from firstkey.errors import FirstkeyError
 from firstkey.login_reasons import KEY_OPTIONS_INVALID
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh.key_options import FLAGS, WITH_VALUE
 
 _ONCE = ("command", "principals", "from", "tunnel")

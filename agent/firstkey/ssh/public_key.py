@@ -11,10 +11,10 @@ import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
-from typing import NamedTuple
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.ssh.digest import sha256
 
 SIZE_LIMIT = 16 * 1024

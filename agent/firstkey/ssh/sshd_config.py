@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 
 PATH_LIMIT = 4095
 """Bytes of a path without its NUL (limits.h: PATH_MAX); sshd ends the connection over a longer one."""

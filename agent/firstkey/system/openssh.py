@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.ssh import sshd_config
 from firstkey.system import command, scratch, sshd_files

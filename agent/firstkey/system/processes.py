@@ -9,7 +9,8 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import NamedTuple
+
+from firstkey.named_tuple import NamedTuple
 
 PROC = "/proc"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from firstkey.named_tuple import NamedTuple
 from firstkey.system import command
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ have sshd open something on the way is left out.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:

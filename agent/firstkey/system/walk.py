@@ -11,8 +11,9 @@ import os
 import stat
 import sys
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING
 
+from firstkey.named_tuple import NamedTuple
 from firstkey.system.descriptors import open_quietly
 
 if TYPE_CHECKING:

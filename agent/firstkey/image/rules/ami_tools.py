@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image.packages import deb822
 from firstkey.image.rule import AMI_TOOLS, Rule
 from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict, not_applicable
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import command
 

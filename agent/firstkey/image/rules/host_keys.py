@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from firstkey.boot import sealed
 from firstkey.errors import FirstkeyError
@@ -11,6 +11,7 @@ from firstkey.image import changes
 from firstkey.image.host_key_files import DROPBEAR, host_key_files
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
