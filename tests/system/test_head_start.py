@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,21 @@ def replace_keygen(system: PrivateSystem, script: str) -> None:
 def left(system: PrivateSystem) -> set[str]:
     """The names in the directory."""
     return {path.name for path in system.path(head_start.DIRECTORY).iterdir()}
+
+
+LOOKS = """\
+sleep 0.2
+group=$(cut -d " " -f 3 /proc/self/autogroup 2>/dev/null || true)
+policy=$(chrt --pid $$ | sed -n "s/.*policy: //p")
+echo "$(nice) $policy ${group:-$(nice)}" >"/run/${9##*/}"
+exit 1"""
+
+
+def looks_of_racers(system: PrivateSystem, *argv: str) -> list[list[str]]:
+    """Of each racer: its nice value, its policy (sched(7)), and the nice value of its session."""
+    replace_keygen(system, LOOKS)
+    assert system.run(*argv).returncode == 0
+    return [file.read_text().split() for file in sorted(system.path("/run").glob("key.?"))]
 
 
 class TestOnASystem:
@@ -154,6 +170,20 @@ class TestOnASystem:
         early = system.path(f"{head_start.DIRECTORY}/key.pub").read_text().strip()
         done = system.run(sys.executable, "-c", TAKING)
         assert (done.stdout.strip(), done.stderr) == (f"{early} False", "")
+
+    def test_a_key_goes_before_the_boot_and_the_others_behind_it(self, system: PrivateSystem) -> None:
+        """Where there are several processors; in a session that is the unit's own."""
+        if len(os.sched_getaffinity(0)) < 2:
+            pytest.skip("this machine has one processor")
+        assert looks_of_racers(system, "setsid", "--wait", *UNIT)[:2] == [
+            ["-10", "SCHED_OTHER", "-10"], ["-10", "SCHED_IDLE", "-10"],
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize("wrapper", [["setsid", "--wait", "taskset", "--cpu-list", "0"], []])
+    def test_nobody_has_to_wait_for_it(self, system: PrivateSystem, wrapper: list[str]) -> None:
+        """On a single processor the rest of the boot has its share; and nobody else's session is touched."""
+        first, *_ = looks_of_racers(system, *wrapper, *UNIT)
+        assert first == [str(os.getpriority(os.PRIO_PROCESS, 0)), "SCHED_OTHER", "0"]
 
     def test_two_files_never_share_it(self, system: PrivateSystem) -> None:
         """Each host key is one of its own."""

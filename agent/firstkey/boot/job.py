@@ -6,6 +6,7 @@ Host keys need no network, so they are made first, and while ssh-keygen works th
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
@@ -112,6 +113,8 @@ class Job:
         with self._making() as making:
             self._set_up_users()
             answer = None if self._is_settled() else self._ask(once=True)
+            if making.began:
+                _load_ahead()
             made = self._publish(making)
         if isinstance(answer, Unreachable):
             answer = self._ask(once=False)
@@ -323,6 +326,12 @@ class Job:
 def wait_until(seconds: float) -> float:
     """The deadline that lies so many seconds ahead, on time.monotonic."""
     return time.monotonic() + seconds
+
+
+def _load_ahead() -> None:
+    """Load what installing keys takes while ssh-keygen is still at work: the boot waits for it afterwards."""
+    with suppress(Exception):  # it goes wrong again where that is reported, and costs no host key there
+        from firstkey.boot import installation, launch_keys, tasks  # noqa: F401
 
 
 def _fallback(answer: Answer) -> Refusal | None:
