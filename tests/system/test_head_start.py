@@ -176,7 +176,7 @@ class TestOnASystem:
         if len(os.sched_getaffinity(0)) < 2:
             pytest.skip("this machine has one processor")
         assert looks_of_racers(system, "setsid", "--wait", *UNIT)[:2] == [
-            ["-10", "SCHED_OTHER", "-10"], ["-10", "SCHED_IDLE", "-10"],
+            ["-20", "SCHED_OTHER", "-20"], ["-20", "SCHED_IDLE", "-20"],
         ]  # fmt: skip
 
     @pytest.mark.parametrize("wrapper", [["setsid", "--wait", "taskset", "--cpu-list", "0"], []])

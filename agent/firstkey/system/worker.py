@@ -28,6 +28,8 @@ GRACE_SECONDS = 2.0
 """How long a child may tidy up after SIGTERM before it is killed."""
 KILL_SECONDS = 0.5
 """How long a killed child is waited for; one that is stuck in the kernel is left behind."""
+LONGEST_PAUSE = 0.002
+"""How long it is left alone between two looks at whether it has ended."""
 AGAIN_SECONDS = 0.005
 LOOK_SECONDS = 0.5
 """How long one wait lasts: a signal that comes just before it begins is seen only after it."""
@@ -97,6 +99,7 @@ class Worker:
 
     def _collected(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
+        pause = 0.0001  # one that was heard to its end is gone in less, as a rule
         while self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -104,7 +107,8 @@ class Worker:
             elif time.monotonic() >= deadline:
                 return False
             else:
-                time.sleep(0.002)
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
         return True
 
 
