@@ -22,6 +22,18 @@ CAPABILITIES = {
 }  # fmt: skip
 """The numbers of the ones that the unit leaves (linux/capability.h)."""
 ELSEWHERE = f"http://{CLOUD[4]}"
+MEANS = ("--capability=CAP_BPF,CAP_NET_ADMIN,CAP_SYS_ADMIN", "--system-call-filter=bpf")
+"""What a container lacks to attach a filter to a control group."""
+PROBE = """\
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
+    try:
+        channel.sendto(b"x", (sys.argv[1], 9))
+        print("let through")
+    except PermissionError:
+        print("held back")
+"""
+DROP_IN = f"[Service]\nIPAddressAllow={CLOUD[4]}\n"
 
 
 def test_what_is_left_to_the_process(scene: Scene) -> None:
@@ -49,6 +61,45 @@ def test_what_is_left_to_the_process(scene: Scene) -> None:
     assert re.search(r"Max core file size +0 +0 ", limits)
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_metadata_service_can_be_spoken_to(scene: Scene, family: int) -> None:
+    """With all else held back, it is reached at each of its addresses, and the boot is as without."""
+    scene.cloud.unplug()
+    scene.cloud.plug_in(family)
+    scene.cloud.offer(scene.line, families=[family])
+    with guarded(scene) as machine:
+        machine.wait_for_ssh()
+        assert scene.login(on=machine).status == 0
+        assert machine.wait_until_booted() == "running"
+        assert machine.events("endpoint-kept-out") == []
+
+
+def test_a_service_elsewhere_is_out_of_reach_and_that_is_said(scene: Scene) -> None:
+    """Nothing gets through to it, and the journal says why, and what to do."""
+    scene.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\nBootTimeoutSec=3\n")
+    with service_elsewhere(scene), guarded(scene) as machine:
+        machine.wait_for_ssh()
+        assert scene.login().is_refused
+        [warning] = machine.events("endpoint-kept-out")
+        assert f"Endpoints= names {ELSEWHERE}" in warning["MESSAGE"]
+        assert "systemctl edit firstkey.service, with IPAddressAllow=" in warning["MESSAGE"]
+        assert len(machine.events("imds-unreachable-at-deadline")) == 1
+        with pytest.raises(AssertionError, match="endpoint-kept-out"):
+            machine.inside("firstkey", "config", "--check")
+
+
+def test_a_drop_in_lets_it_through(scene: Scene) -> None:
+    """What the warning advises works, and the warning is gone."""
+    scene.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\n")
+    scene.disk.write("/etc/systemd/system/firstkey.service.d/elsewhere.conf", DROP_IN)
+    with service_elsewhere(scene), guarded(scene) as machine:
+        machine.wait_for_ssh()
+        assert scene.login(on=machine).status == 0
+        assert machine.wait_until_booted() == "running"
+        assert machine.events("endpoint-kept-out") == []
+        assert machine.inside("firstkey", "config", "--check") == ""
+
+
 def test_where_nothing_can_be_held_back_it_works_all_the_same(scene: Scene) -> None:
     """A container without the kernel's means: the warning is a warning, and the key is there."""
     scene.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\n")
@@ -57,6 +108,22 @@ def test_where_nothing_can_be_held_back_it_works_all_the_same(scene: Scene) -> N
         assert scene.login(on=machine).status == 0
         assert machine.wait_until_booted() == "running"
         assert len(machine.events("endpoint-kept-out")) == 1
+
+
+@contextmanager
+def guarded(scene: Scene) -> Iterator[Machine]:
+    """A boot of a machine whose systemd may hold back IP traffic, as on real ones; skips where it may not."""
+    with Machine(scene.disk, scene.cloud, options=MEANS) as machine:
+        wait_until(lambda: probed(machine), seconds=PROMPT, what="the probe")
+        if probed(machine) != "held back":
+            pytest.skip("needs a kernel that lets a container's systemd filter the traffic of its units")
+        yield machine
+
+
+def probed(machine: Machine) -> str:
+    """What becomes of a packet that IPAddressDeny= is to hold back; nothing until systemd can be asked."""
+    unit = ["systemd-run", "--wait", "--pipe", "--quiet", "--property=IPAddressDeny=any"]
+    return machine.inside(*unit, "python3", "-c", PROBE, "127.0.0.1", check=False).strip()
 
 
 def wait_for_systemd(machine: Machine) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from control_groups import ControlGroup
 from netlab import Cloud, end, run, wait_until
 from rootfs import debian_root, inside, unpack
 
@@ -110,22 +111,35 @@ class Disk:
 
 
 class Machine:
-    """One boot of a disk, from `with` to the end of the block: a power cut, if nobody shut it down."""
+    """One boot of a disk, from `with` to the end of the block: a power cut, if nobody shut it down.
+
+    `options` are more of systemd-nspawn's.
+    """
 
     def __init__(
-        self, disk: Disk, cloud: Cloud, *, kernel_words: tuple[str, ...] = (), firmware: str = ""
+        self,
+        disk: Disk,
+        cloud: Cloud,
+        *,
+        kernel_words: tuple[str, ...] = (),
+        firmware: str = "",
+        options: tuple[str, ...] = (),
     ) -> None:
         self.disk = disk
         self.cloud = cloud
+        self._options = options
+        self._group = ControlGroup()
         self._words = kernel_words
         self._firmware = firmware
         disk.boots += 1
         self.console_log = disk.directory / f"console-{disk.boots}.log"
 
     def __enter__(self) -> Machine:  # noqa: PYI034 - Self came with Python 3.11
+        self._group.__enter__()
         with self.console_log.open("wb") as console:
+            argv = self._group.entered(*self._argv())
             self.process = subprocess.Popen(
-                self._argv(), stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
+                argv, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
             )
         return self
 
@@ -134,6 +148,7 @@ class Machine:
     ) -> None:
         if self.process.poll() is None:
             self.cut_power()
+        self._group.__exit__(kind, error, traceback)
 
     def _argv(self) -> list[str]:
         argv = [
@@ -142,7 +157,7 @@ class Machine:
             "systemd-nspawn", f"--directory={self.disk.root}", "--machine=ip-10-97-0-2", "--boot",
             "--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
             f"--network-namespace-path={self.cloud.machine_namespace}", "--console=read-only",
-            "--setenv=SYSTEMD_COLORS=0",
+            "--setenv=SYSTEMD_COLORS=0", *self._options,
         ]  # fmt: skip
         if self._firmware:
             argv.append(f"--bind-ro={self._fake_firmware()}:/sys/class")
