@@ -8,7 +8,15 @@ import stat
 from pathlib import Path
 
 import pytest
+from deep import nested
 from machine import Run, World
+
+from firstkey import config
+from firstkey.boot import users
+from firstkey.boot.site import Site
+from firstkey.config import User
+from firstkey.system.accounts import Accounts
+from firstkey.system.tree import Tree
 
 RULE = "ALL=(ALL) NOPASSWD: ALL"
 needs_visudo = pytest.mark.skipif(
@@ -59,6 +67,52 @@ def test_a_user_is_created_as_described(image: World) -> None:
     before = image.machine.snapshot()
     assert accounts(image.machine.run(image.service)) == []
     assert image.machine.snapshot() == before
+
+
+@pytest.mark.root
+def test_a_home_that_is_there_is_not_walked_through(image: World) -> None:
+    """It may hold anything, without end and as deep as its owner likes: that costs nobody a host key."""
+    home = image.machine.path("/home/deploy")
+    home.mkdir(parents=True)
+    image.machine.configure(section(Create="yes"))
+    with nested(home):
+        done = image.machine.run(image.service)
+    assert accounts(done) == [("changed", None)], done.out
+    assert len(image.machine.host_keys()) == 3
+
+
+@pytest.mark.root
+def test_host_keys_do_not_wait_for_useradd(
+    image: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that is stuck costs it 15 s for each account, and sshd starts at the boot deadline."""
+    seen = tmp_path / "seen"
+    program = tmp_path / "bin/useradd"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nls {image.machine.path('/etc/ssh')} >{seen}\nexit 1\n")
+    program.chmod(0o755)
+    image.machine.configure(section(Create="yes"))
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    assert accounts(image.machine.run(image.service)) == [("failed", "user-create-failed")]
+    assert {f"ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519")} <= set(seen.read_text().split())
+
+
+@pytest.mark.root
+def test_an_account_that_breaks_firstkey_costs_nobody_else(
+    image: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What nobody foresaw is a failure of that account alone."""
+
+    def broken(*_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(users, "plan", broken)
+    with Tree(str(image.machine.root)) as tree:
+        site = Site(tree, Accounts(tree), config.read(()), lambda _entry: None)
+        setup = users.set_up(site, User("deploy", True, (), "", "", ""))
+    assert [(result.result, result.refusal and result.refusal.reason.code) for result in setup.results] == [
+        ("failed", "internal-error")
+    ]
 
 
 @pytest.mark.root

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,6 +108,83 @@ def test_an_account_that_somebody_completed_is_left_alone(machine: Machine, serv
     os.utime(note, (note.stat().st_mtime - 3600,) * 2)
     assert scene.again().status == 0
     assert (home / "work").read_text() == "today's"
+
+
+def half_made_by_note(machine: Machine, *, age: float) -> Path:
+    """An account in all files but without a home, and a note so many seconds old that it is being made."""
+    lines = {"passwd": "deploy:x:1700:1700::/home/deploy:/bin/zsh", "group": "deploy:x:1700:"}
+    for name, line in {**lines, "shadow": "deploy:*:19000:0:99999:7:::"}.items():
+        with machine.path(f"/etc/{name}").open("a") as file:
+            file.write(f"{line}\n")
+    note = machine.path("/var/lib/firstkey/making-deploy")
+    machine.write(
+        "/var/lib/firstkey/making-deploy", '{"had_home": false, "group": null, "boot": "x"}', mode=0o600
+    )
+    note.parent.chmod(0o700)
+    os.utime(note, (time.time() - age,) * 2)
+    return note
+
+
+def years_of_work(machine: Machine) -> Path:
+    """What a home holds that its user has had for long; the home is as old."""
+    work = machine.path("/home/deploy/work")
+    machine.write("/home/deploy/work", "years\n")
+    os.chown(work.parent, 1700, 1700)
+    os.utime(work.parent, (time.time() - 300 * 86400,) * 2)
+    return work
+
+
+def test_a_home_that_is_older_than_the_note_is_not_useradds(machine: Machine, service: Emulator) -> None:
+    """It came later, with a volume that was not mounted when useradd was cut off."""
+    note = half_made_by_note(machine, age=60)
+    work = years_of_work(machine)
+    assert machine.run(service).status == 0
+    assert work.read_text() == "years\n"
+    assert not note.exists()
+
+
+def test_a_note_that_holds_no_more_never_counts_again(machine: Machine, service: Emulator) -> None:
+    """Else the account would go on a day when its home is not mounted."""
+    half_made_by_note(machine, age=86400)
+    home = years_of_work(machine).parent
+    os.utime(home)
+    assert machine.run(service).status == 0
+    home.rename(home.with_name("away"))
+    assert machine.run(service, "--force").user("deploy")["reason"] == "home-missing"
+    assert "/bin/zsh" in machine.path("/etc/passwd").read_text()
+
+
+def test_an_account_with_a_password_was_completed(machine: Machine, service: Emulator) -> None:
+    """By somebody who has an eye on it, though its home may not be there."""
+    half_made_by_note(machine, age=60)
+    shadow = machine.path("/etc/shadow")
+    shadow.write_text(shadow.read_text().replace("deploy:*:", "deploy:$6$salt$hash:"))
+    assert machine.run(service).user("deploy")["reason"] == "home-missing"
+    assert "deploy:$6$salt$hash:" in shadow.read_text()
+    assert not machine.path("/var/lib/firstkey/making-deploy").exists()
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd-", "/home/deploy"])
+def test_it_can_be_cut_off_again_while_what_there_was_is_taken_away(
+    machine: Machine, service: Emulator, path: str
+) -> None:
+    """Long after: then the home was changed in that, and the locks are those of that boot."""
+    machine.write("/etc/skel/.profile", "x\n")
+    scene = Scene(machine.root, "run", "--imds", service.url)
+    assert scene.interrupted(lambda call: KILL_ALL if call.path == "/etc/subuid+" else None).status == -9
+    machine.write("/home/deploy/.profile", "x\n")
+    for place in ("/home/deploy", "/var/lib/firstkey/making-deploy"):
+        os.utime(machine.path(place), (time.time() - 3600,) * 2)
+    machine.write("/proc/sys/kernel/random/boot_id", "the next\n")
+    assert scene.interrupted_again(lambda call: KILL_ALL if call.path == path else None).status == -9
+    machine.write("/proc/sys/kernel/random/boot_id", "the one after\n")
+    if path.startswith("/etc"):
+        lock = machine.path("/etc/passwd.lock")
+        assert lock.exists()
+        lock.write_text(f"{os.getpid()}\0")
+    done = scene.again()
+    assert Judge(scene).at_the_end(treestate.take(scene.root), done) == []
+    assert not machine.path("/var/lib/firstkey/making-deploy").exists()
 
 
 def test_a_useradd_that_refuses_leaves_no_note(machine: Machine, service: Emulator) -> None:

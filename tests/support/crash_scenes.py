@@ -67,6 +67,10 @@ class Scene:
     def interrupted(self, at: Callable[[callwatch.Call], int | str | None]) -> callwatch.Ended:
         """The job under watch (see callwatch.run), from the beginning."""
         self.begin()
+        return self.interrupted_again(at)
+
+    def interrupted_again(self, at: Callable[[callwatch.Call], int | str | None]) -> callwatch.Ended:
+        """The same on the tree as it is now."""
         return callwatch.run([*PRIVATE_RUN, *self._argv], self.root, at)
 
     def again(self) -> Done:

@@ -7,6 +7,10 @@ from pathlib import Path
 import callwatch
 import processes
 import pytest
+from deep import nested
+
+from firstkey.system import settle
+from firstkey.system.tree import Tree
 
 PROGRAM = """
     import sys
@@ -29,3 +33,10 @@ def test_every_file_and_directory_is_synced_and_no_link_followed(tmp_path: Path)
     assert [(call.name, call.path) for call in ended.calls] == [
         ("fsync", "/home/below/two"), ("fsync", "/home/below"), ("fsync", "/home/one"), ("fsync", "/home"),
     ]  # fmt: skip
+
+
+def test_it_does_not_go_down_without_end(tmp_path: Path) -> None:
+    """Whoever owns the directory could make it deeper than any program's stack."""
+    (tmp_path / "home").mkdir()
+    with nested(tmp_path / "home"), Tree(str(tmp_path)) as tree, tree.opened("/home") as home:
+        settle.everything(home)

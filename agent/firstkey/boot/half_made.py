@@ -24,21 +24,27 @@ if TYPE_CHECKING:
     from firstkey.model import Account
 
 LIMIT = 4096
+SHADOW_LIMIT = 16 * 1024 * 1024
+NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
 LOCKS = tuple(f"{name}.lock" for name in ("passwd", "shadow", "group", "gshadow", "subuid", "subgid"))
 """What useradd and its like hold while they write, in /etc, each with the number of the process in it."""
-LONGEST_SECONDS = 60
+LONGEST_SECONDS = 60.0
 """So long after the note, useradd had ended: command.SECONDS is less."""
+LEEWAY_SECONDS = 2.0
+"""How exact a file system may be about times."""
 
 
 class Begun(NamedTuple):
     """What was there before useradd started: the home, and the number of the group of the user's name.
 
-    `boot` is the kernel's boot id of then, as far as it is known.
+    `boot` is the kernel's boot id of then, as far as it is known. `since` is set while what useradd had begun
+    is taken away again: when it had begun (seconds since the epoch).
     """
 
     had_home: bool
     group: int | None
     boot: str | None = None
+    since: float | None = None
 
 
 def note(site: Site, name: str, begun: Begun) -> None:
@@ -47,6 +53,18 @@ def note(site: Site, name: str, begun: Begun) -> None:
     with site.tree.ensure(DIRECTORY, mode=0o700) as directory:
         directory.remove_stale()
         directory.replace(_file(name), content, Looks(0o600))
+
+
+def unmaking(site: Site, name: str, begun: Begun) -> None:
+    """Note that what there is of the account is about to go: that changes the home, and takes locks.
+
+    Raises FirstkeyError; then nothing is to go.
+    """
+    since = begun.since
+    if since is None:
+        noted = _noted(site, name)
+        since = noted.st_mtime if noted else None
+    note(site, name, begun._replace(boot=site.boot_id(), since=since))
 
 
 def finish(site: Site, name: str, begun: Begun) -> None:
@@ -73,43 +91,78 @@ def forget(site: Site, name: str) -> None:
 def found(site: Site, name: str, home: str) -> Begun | None:
     """What was noted of an account whose making was cut off, or None where it was not.
 
-    Where somebody has put something into a home that useradd had begun, the account was completed by other
-    means, and nothing of it goes.
+    Where somebody has given the account a password, or put something into a home that useradd had begun, it
+    was completed by other means, and nothing of it goes. Nor does anything where the home is older than the
+    note: it came later, with a file system of its own, say.
     """
+    begun, is_others = _looked_up(site, name, home)
+    return None if is_others else begun
+
+
+def is_outdated(site: Site, name: str, home: str) -> bool:
+    """Whether there is a note of an account that was completed by other means."""
+    begun, is_others = _looked_up(site, name, home)
+    return begun is not None and is_others
+
+
+def _looked_up(site: Site, name: str, home: str) -> tuple[Begun | None, bool]:
     try:
         content = site.tree.read(f"{DIRECTORY}/{_file(name)}", limit=LIMIT)
         if content is None:
-            return None
+            return None, False
         begun = _parsed(content)
-        return begun if begun.had_home or not _was_used(site, name, home) else None
+        is_others = not begun.had_home and _is_others(site, name, home, begun)
+        return begun, is_others or _has_password(site, name)
     except (FirstkeyError, ValueError, KeyError, TypeError):
-        return None
+        return None, False
 
 
 def _parsed(content: bytes) -> Begun:
     plain = json.loads(content)
-    group, boot = plain["group"], plain["boot"]
-    group = group if isinstance(group, int) else None
-    return Begun(plain["had_home"] is not False, group, boot if isinstance(boot, str) else None)
+    group, boot, since = plain["group"], plain["boot"], plain.get("since")
+    return Begun(
+        plain["had_home"] is not False,
+        group if isinstance(group, int) else None,
+        boot if isinstance(boot, str) else None,
+        since if isinstance(since, float) else None,
+    )
 
 
-def _was_used(site: Site, name: str, home: str) -> bool:
-    """Whether a name was given or taken in the home after useradd had its time, or keys were put there."""
+def _has_password(site: Site, name: str) -> bool:
+    """Whether somebody has given it one: useradd wrote "*" at once, or nothing yet (shadow(5))."""
+    return any(
+        line.split(b":")[:1] == [name.encode()] and line.split(b":")[1:2] != [NO_PASSWORD.encode()]
+        for line in (site.tree.read("/etc/shadow", limit=SHADOW_LIMIT) or b"").split(b"\n")
+    )
+
+
+def _is_others(site: Site, name: str, home: str, begun: Begun) -> bool:
+    """Whether the home is not the one that useradd began, or somebody has used it since."""
     there = site.tree.open(home)
     if there is None:
         return False
-    with there, site.tree.opened(DIRECTORY) as directory:
-        noted, changed = directory.status(_file(name)), there.status()
-        late = noted and changed and changed.st_mtime > noted.st_mtime + LONGEST_SECONDS
-        return bool(late or there.status(".ssh"))
+    with there:
+        noted, found = _noted(site, name), there.status()
+        if noted is None or found is None:
+            return True
+        is_older = found.st_mtime < (begun.since or noted.st_mtime) - LEEWAY_SECONDS
+        is_later = begun.since is None and found.st_mtime > noted.st_mtime + LONGEST_SECONDS
+        return is_older or is_later or there.status(".ssh") is not None
+
+
+def _noted(site: Site, name: str) -> os.stat_result | None:
+    with site.tree.opened(DIRECTORY) as directory:
+        return directory.status(_file(name))
 
 
 def _settle_home(site: Site, account: Account, begun: Begun) -> None:
+    if begun.had_home:
+        return  # useradd puts nothing into a home that is there, and what is in it may be without end
     home = site.tree.open(account.home)
     if home:
         with home, site.tree.opened(os.path.dirname(account.home)) as above:
             found = home.status()
-            if found and found.st_uid != account.uid and not begun.had_home:
+            if found and found.st_uid != account.uid:
                 message = f"useradd left {account.home} to user {found.st_uid}, not to {account.name}"
                 raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
             settle.everything(home)
@@ -131,8 +184,8 @@ def remove_dead_locks(site: Site, name: str, begun: Begun) -> None:
     """
     if begun.boot is None or begun.boot == site.boot_id():
         return
-    with site.tree.opened("/etc") as etc, site.tree.opened(DIRECTORY) as directory:
-        noted = directory.status(_file(name))
+    noted = _noted(site, name)
+    with site.tree.opened("/etc") as etc:
         for lock in LOCKS:
             found = etc.status(lock)
             if noted and found and found.st_mtime <= noted.st_mtime + LONGEST_SECONDS:

@@ -19,7 +19,6 @@ from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
-from firstkey.ssh.digest import sha256
 from firstkey.system.openssh import Sshd
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Job:
         self._warnings: list[Refusal] = []
         self._firmware = site.firmware_instance()
         self._instance = self._instance_by_firmware()
-        self._standing = Standing(site, self._sshd_digest())
+        self._standing = Standing(site, self._sshd.digest())
         self._client: Client | None = None
         self._setups: dict[str, Setup] = {}
         self._unread: frozenset[str] = frozenset()
@@ -75,6 +74,7 @@ class Job:
         if answer is None:
             return self._finished(self._settled(made))
         made = self._replace_clones(answer.instance_id, made)
+        self._set_up_users()
         return self._finished(self._with_answer(answer, made))
 
     def host_keys_only(self) -> Report:
@@ -111,20 +111,21 @@ class Job:
     def _host_keys_and_answer(self) -> tuple[list[HostKeyResult], Answer | FirstkeyError | None]:
         """Ask once while the host keys are being made; put them in place; then go on asking."""
         with self._making() as making:
-            self._set_up_users()
             answer = None if self._is_settled() else self._ask(once=True)
             if making.began:
                 _load_ahead()
             made = self._publish(making)
-        if isinstance(answer, Unreachable):
+        if answer is None or isinstance(answer, FirstkeyError):
+            self._set_up_users()  # else once the host keys are known to be this instance's
+        if isinstance(answer, Unreachable) or (answer is None and not self._is_settled()):
             answer = self._ask(once=False)
         return made, answer
 
     def _set_up_users(self) -> None:
-        """Accounts that the configuration describes; one that fails does not hold up the others."""
-        config = self._site.config
-        described = [config.users[name] for name in config.keys.users if name in config.users]
-        if not described:
+        """Accounts that the configuration describes, once; host keys first, for useradd may take its time."""
+        sections, names = self._site.config.users, self._site.config.keys.users
+        described = [sections[name] for name in names if name in sections]
+        if not described or self._setups:
             return
         from firstkey.boot import users
 
@@ -156,12 +157,6 @@ class Job:
             why = {"reason": meaning.refusal.reason.code, "detail": meaning.refusal.detail}
             self._site.say(events.SSHD_DEFAULTS_ASSUMED(**why))
         return meaning.effective.host_keys
-
-    def _sshd_digest(self) -> str | None:
-        try:
-            return _digest(self._sshd.files())
-        except FirstkeyError:
-            return None
 
     def _publish(self, making: Making) -> list[HostKeyResult]:
         with self._timeline.phase("host keys: make", since=making.began):
@@ -338,12 +333,3 @@ def _fallback(answer: Answer) -> Refusal | None:
     if answer.fallback_reason is None:
         return None
     return Refusal(answer.fallback_reason, answer.fallback_reason.meaning)
-
-
-def _digest(files: dict[str, bytes]) -> str:
-    whole = sha256()
-    for path, content in files.items():
-        whole.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
-        whole.update(content)
-    digest: str = whole.hexdigest()
-    return digest

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from firstkey import events
 from firstkey.ssh.digest import sha256
 
 if TYPE_CHECKING:
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
 
 MOST = 256
 """How many entries of a round are remembered; one round with more than that repeats itself."""
+
+_DEEDS = frozenset({
+    events.KEY_ADDED, events.KEY_REDIRECTS, events.KEY_REVOKED, events.USER_CREATED, events.USER_MADE_ANEW,
+    events.USER_CHANGED, events.SUDOERS_WRITTEN, events.MODES_MENDED, events.HOST_KEY_MADE,
+    events.HOST_KEY_REPLACED, events.HOST_KEY_SET_ASIDE, events.HOST_KEY_PUBLIC_DERIVED,
+    events.HOST_KEY_MODE_MENDED,
+})  # fmt: skip
+"""What is done is told each time: that it had to be done again is the news."""
 
 _PASSING = frozenset({"pause", "seconds"})
 """Fields that differ from one time to the next without telling anything new."""
@@ -44,7 +53,7 @@ class Ear:
         mark = _mark(entry)
         is_old = mark in self._known or mark in self._said
         self._said[mark] = None
-        if not (is_old and self._is_watching):
+        if entry.event in _DEEDS or not (is_old and self._is_watching):
             self._say(entry)
 
 

@@ -6,11 +6,12 @@ Each change is a value first: `describe()` for people, `apply()` for the machine
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.boot import half_made
-from firstkey.boot.half_made import Begun
+from firstkey.boot.half_made import NO_PASSWORD, Begun
 from firstkey.boot.sudoers import WriteSudoers
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.config import User
 
-NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
 USERADD_DEFAULTS = "/etc/default/useradd"
 HOMES = "/home"
 """Where useradd makes homes unless its defaults say otherwise (useradd(8))."""
@@ -64,7 +64,7 @@ class CreateUser(NamedTuple):
         name = self.user.name
         if self.again:
             self._unmake(site)
-        half_made.note(site, name, self.begun._replace(boot=site.boot_id()))
+        half_made.note(site, name, self.begun._replace(boot=site.boot_id(), since=None))
         try:
             _run_account_program(site, self.argv(), name)
         except FirstkeyError:
@@ -78,6 +78,7 @@ class CreateUser(NamedTuple):
         """The note is there until all is done, so this may be cut off as well."""
         name, group = self.user.name, self.begun.group
         half_made.remove_dead_locks(site, name, self.begun)
+        half_made.unmaking(site, name, self.begun)
         if not self.begun.had_home:
             half_made.remove_home(site, f"{_homes(site)}/{name}")
         if self.uid is not None:
@@ -138,9 +139,19 @@ class Setup(NamedTuple):
 def set_up(site: Site, user: User) -> Setup:
     """Bring the account to what its section says; a step that fails does not stop the others."""
     try:
+        return _set_up(site, user)
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with one account, the others are served
+        message = f"setting up the account {user.name} failed: {error!r}"
+        unforeseen = FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
+        return Setup((_failed(site, user, "set up the account", unforeseen),), unforeseen)
+
+
+def _set_up(site: Site, user: User) -> Setup:
+    try:
         changes = plan(site, user)
     except FirstkeyError as error:
         return Setup((_failed(site, user, "look at the account", error),), error)
+    _forget_what_is_outdated(site, user)
     results = list(_absent_groups(site, user))
     failure: FirstkeyError | None = None
     is_half_made = False
@@ -152,6 +163,13 @@ def set_up(site: Site, user: User) -> Setup:
     creates = any(isinstance(change, CreateUser) for change in changes)
     planned = _planned(site, user) if creates and site.dry_run else None
     return Setup(tuple(results), failure, planned, is_half_made)
+
+
+def _forget_what_is_outdated(site: Site, user: User) -> None:
+    """Else the note would count again on a day when the home is not there."""
+    if not site.dry_run and half_made.is_outdated(site, user.name, f"{_homes(site)}/{user.name}"):
+        with suppress(FirstkeyError):  # the disk is read-only, say: the next run tries again
+            half_made.forget(site, user.name)
 
 
 def plan(site: Site, user: User) -> list[Change]:

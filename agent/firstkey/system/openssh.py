@@ -12,6 +12,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.ssh import sshd_config
+from firstkey.ssh.digest import sha256
 from firstkey.system import command, scratch, sshd_files
 from firstkey.system.sshd_files import CONFIG
 from firstkey.system.tree import Tree
@@ -91,6 +92,19 @@ class Sshd:
     def files(self) -> dict[str, bytes]:
         """Every file that the configuration consists of, Include followed inside the tree, by path."""
         return sshd_files.collect(self._tree)
+
+    def digest(self) -> str | None:
+        """One of the whole configuration, byte for byte; None where it cannot be read."""
+        try:
+            files = self.files()
+        except FirstkeyError:
+            return None
+        whole = sha256()
+        for path, content in files.items():
+            whole.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+            whole.update(content)
+        digest: str = whole.hexdigest()
+        return digest
 
     def _ask(self, program: str, user: str, client: str) -> Effective:
         with scratch.directory() as directory:

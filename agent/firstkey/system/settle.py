@@ -13,22 +13,32 @@ if TYPE_CHECKING:
     from firstkey.system.files import Directory
 
 
+DEEPEST = 20
+"""Deeper than anybody's /etc/skel, and far from what Python's own stack could not take."""
+
+
 def names(directory: Directory) -> None:
     """Make the names in the directory durable: what was renamed there, say, after a sync of its own."""
     with translated(f"sync {directory.path}"):
         descriptors.sync_directory(directory.fd)
 
 
-def everything(directory: Directory) -> None:
-    """Make the directory durable with all that is in it; no link is followed."""
+def everything(directory: Directory, *, depth: int = DEEPEST) -> None:
+    """Make the directory durable with what is in it, `depth` directories deep.
+
+    No link is followed, and no other file system looked into.
+    """
+    here = directory.status()
     for name in directory.names():
         found = directory.status(name)
-        if found and stat.S_ISREG(found.st_mode):
+        if found is None or here is None or found.st_dev != here.st_dev:
+            continue
+        if stat.S_ISREG(found.st_mode):
             _content(directory, name)
-        below = directory.child(name) if found and stat.S_ISDIR(found.st_mode) else None
+        below = directory.child(name) if depth and stat.S_ISDIR(found.st_mode) else None
         if below:
             with below:
-                everything(below)
+                everything(below, depth=depth - 1)
     names(directory)
 
 
