@@ -9,13 +9,15 @@ from figures import Figures, Peer, median, quartiles
 INTRODUCTION = """\
 # How fast a first boot is
 
-Written by `sudo ./dev bench`, which makes all of it again: real first boots of Debian under systemd
-in a container, the metadata service at 169.254.169.254, and from outside a look at when SSH answers
-and when the launch key lets in. The four take turns in one run, {boots} first boots each, and a
-second boot of the same disk after each. Nothing is left out, nothing is averaged away: the plot
-shows every boot.
+Written by `sudo ./dev bench --boots {boots}`, which makes all of it again: real first boots of Debian
+under systemd in a container, the metadata service at 169.254.169.254, and from outside a look at when
+SSH answers and when the launch key lets in. All take turns in one run, {boots} first boots each, and a
+second boot of the same disk after each. Nothing is left out, nothing is averaged away: the plot shows
+every boot.
 
 - *keys baked in*: host keys and the launch key are in the image, nothing runs at boot. Nobody can be faster.
+- *the RSA key made*: all that is in the image but this host key, which `ssh-keygen` alone makes as early as
+  there are units. Nobody who makes host keys one by one can be faster.
 - *the guide's script*: `ssh-keygen -A`, then the EC2 guide's own commands with IMDSv2, as a unit before sshd.
 - *cloud-init*: the distribution's, at its best: only its Ec2 data source, by IP literal, no name look-ups.
 
@@ -29,8 +31,9 @@ NOTES = """\
 The floor of a first boot is an RSA key: its primes are looked for at random, so it takes {one} ms
 in the median here, and anything from {low} to {high} ms. Where there are several processors,
 firstkey begins several RSA keys at once and takes the one that is there first: {two} ms in the
-median of two at once. All else (Python's start, the metadata service's answers, the other host
-keys) is done meanwhile. Host keys of all types that sshd is configured for are in place when sshd
+median of two at once, if nothing else is to be done. The first has precedence over the rest of the
+boot, the others take only idle time. All else (Python's start, the metadata service's answers, the
+other host keys) is done meanwhile. Host keys of all types that sshd is configured for are in place when sshd
 starts.
 
 ## What is counted
@@ -94,11 +97,12 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _ratios(figures: Figures) -> str:
-    own = figures.added("firstkey")
     script, cloud = figures.added("script"), figures.added("cloud-init")
+    own, key = figures.added("firstkey"), figures.added("rsa")
     return (
         f"What firstkey adds is {own / script:.2f} times what the script adds, and {own / cloud:.2f} times "
-        "what cloud-init adds. Behind each median, in brackets, are the quartiles.\n"
+        f"what cloud-init adds. The RSA key alone adds {key / script:.2f} and {key / cloud:.2f} times as "
+        "much. Behind each median, in brackets, are the quartiles.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""What is measured side by side: four images of one distribution, each with another way to the launch key."""
+"""What is measured side by side: five images of one distribution, each with another way to the launch key."""
 
 from __future__ import annotations
 
@@ -42,6 +42,21 @@ ExecStart=/usr/local/sbin/launch-key
 WantedBy=multi-user.target
 """
 
+RSA_UNIT = """\
+[Unit]
+Description=The RSA host key, as early as there are units
+DefaultDependencies=no
+Before=ssh.service
+ConditionPathExists=!/etc/ssh/ssh_host_rsa_key
+
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/ssh-keygen -q -t rsa -N "" -f /etc/ssh/ssh_host_rsa_key
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 CLOUD_CONFIG = """\
 # The Ec2 data source at its best: it alone, by IP literal, so that no name is looked up, and no other
 # platform is looked for; the network is there already. Root may log in, as in the other images.
@@ -77,6 +92,15 @@ def _bake(root: Path, line: str) -> None:
     (directory / "authorized_keys").chmod(0o600)
 
 
+def _bake_all_but_rsa(root: Path, line: str) -> None:
+    """Whoever makes host keys at boot has this to do, whatever else."""
+    _bake(root, line)
+    for half in ("", ".pub"):
+        (root / f"etc/ssh/ssh_host_rsa_key{half}").unlink()
+    (root / "etc/systemd/system/rsa-key.service").write_text(RSA_UNIT)
+    _enable(root, "rsa-key.service")
+
+
 def _write_script(root: Path, _line: str) -> None:
     (root / "usr/local/sbin/launch-key").write_text(SCRIPT)
     (root / "usr/local/sbin/launch-key").chmod(0o755)
@@ -99,6 +123,7 @@ def peers(deb: Path) -> tuple[Peer, ...]:
     cloud = ("cloud-init-local.service", "cloud-init.service", "cloud-config.service", "cloud-final.service")
     return (
         Peer("baked", "keys baked in (the floor)", (), _bake),
+        Peer("rsa", "the RSA key made, all else baked in", (), _bake_all_but_rsa),
         Peer("script", "the guide's script, ssh-keygen -A", ("launch-key.service",), _write_script),
         Peer("firstkey", "firstkey", own, lambda root, _line: install_deb(root, deb)),
         Peer("cloud-init", "cloud-init", cloud, _configure_cloud_init),
