@@ -49,7 +49,8 @@ PROGRAM = """
 
     worker.own_signals(0)
     try:
-        sys.exit(Supervisor(work=work, say=say, started=time.monotonic() - AGE).run())
+        # As the command does it: a signal that comes while Python ends would kill it.
+        os._exit(Supervisor(work=work, say=say, started=time.monotonic() - AGE).run())
     except FirstkeyError as error:
         print("raised", error.reason.code, error.message)
         sys.exit(error.exit_status)

@@ -47,7 +47,7 @@ def test_what_is_left_to_the_process(scene: Scene) -> None:
         number = machine.show("firstkey", "MainPID")
         # Before it is firstkey, it is systemd that builds the sandbox.
         command = ("cat", f"/proc/{number}/cmdline")
-        wait_until(lambda: "firstkey" in machine.inside(*command), seconds=PROMPT, what="its start")
+        wait_until(lambda: "bin/firstkey\0" in machine.inside(*command), seconds=PROMPT, what="its start")
         status = dict(re.findall(r"(?m)^(\w+):\s+(\S+)$", machine.inside("cat", f"/proc/{number}/status")))
         limits = machine.inside("cat", f"/proc/{number}/limits")
         scene.cloud.offer(scene.line)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -111,11 +112,12 @@ def shown_by_sshd(machine: Machine, files: Sequence[str]) -> set[str]:
 
 
 def _scanned(port: int) -> set[str]:
-    for _ in range(100):
-        argv = ["ssh-keyscan", "-T", "10", "-p", str(port), "127.0.0.1"]
-        keys = subprocess.run(argv, capture_output=True, check=False, timeout=60).stdout
-        if keys:
+    # It asks for one type after the other: were sshd to come up in between, the first would be missing.
+    for _ in range(600):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
             break
         time.sleep(0.05)
+    argv = ["ssh-keyscan", "-T", "10", "-p", str(port), "127.0.0.1"]
+    keys = subprocess.run(argv, capture_output=True, check=False, timeout=60).stdout
     listed = subprocess.run(["ssh-keygen", "-l", "-f", "-"], input=keys, capture_output=True, check=True)
     return {line.split()[1] for line in listed.stdout.decode().splitlines()}

@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Union
+from typing import NamedTuple, Union
 
 from firstkey.metadata.emulator.rules import Reply, Request, Settings, error
-from firstkey.named_tuple import NamedTuple
 
 Value = Union[str, float]
 

@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, BinaryIO, final
+from typing import Any, BinaryIO, NamedTuple, final
 
 from firstkey.metadata.emulator.faults import Fault, changed, refusal_time, spoiled
 from firstkey.metadata.emulator.kinds import Delivery
 from firstkey.metadata.emulator.rules import Request, Settings, Tokens, error, reply
 from firstkey.metadata.emulator.wire import LONGEST_LINE, body, ends_connection, head, read_request
-from firstkey.named_tuple import NamedTuple
 
 IDLE_LIMIT = 60.0  # seconds until a connection that does nothing is dropped
 REMEMBERED = 10_000  # requests
