@@ -15,6 +15,7 @@ from firstkey import config
 from firstkey.boot import users
 from firstkey.boot.site import Site
 from firstkey.config import User
+from firstkey.metadata.emulator import Fault
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -95,6 +96,16 @@ def test_host_keys_do_not_wait_for_useradd(
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     assert accounts(image.machine.run(image.service)) == [("failed", "user-create-failed")]
     assert {f"ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519")} <= set(seen.read_text().split())
+
+
+@pytest.mark.root
+def test_an_account_is_made_once_where_the_answer_comes_late(image: World) -> None:
+    """It is made before the wait for the service, and the report of the whole run tells of it."""
+    image.service.inject(Fault("status", 503, first=2))
+    image.machine.configure(section(Create="yes"))
+    done = image.machine.run(image.service)
+    assert (done.status, accounts(done)) == (0, [("changed", None)]), done.out
+    assert done.user("deploy")["result"] == "changed"
 
 
 @pytest.mark.root

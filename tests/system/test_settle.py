@@ -40,3 +40,17 @@ def test_it_does_not_go_down_without_end(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     with nested(tmp_path / "home"), Tree(str(tmp_path)) as tree, tree.opened("/home") as home:
         settle.everything(home)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(bool(callwatch.missing()), reason=str(callwatch.missing()))
+def test_another_file_system_is_not_looked_into(tmp_path: Path) -> None:
+    """What is mounted there is not of whoever wrote the rest, and may never answer."""
+    (tmp_path / "home/mounted").mkdir(parents=True)
+    (tmp_path / "home/one").write_text("x")
+    mount = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none "$0"; : >"$0/two"; exec "$@"']
+    argv = [*mount, str(tmp_path / "home/mounted"), *processes.program(PROGRAM, tmp_path)]
+    ended = callwatch.run(argv, tmp_path)
+    assert (ended.status, ended.err) == (0, "")
+    synced = [call.path for call in ended.calls if call.name == "fsync"]
+    assert synced == ["/home/one", "/home"]
