@@ -31,15 +31,23 @@ def everything(directory: Directory, *, depth: int = DEEPEST) -> None:
     here = directory.status()
     for name in directory.names():
         found = directory.status(name)
-        if found is None or here is None or found.st_dev != here.st_dev:
-            continue
-        if stat.S_ISREG(found.st_mode):
+        if found and stat.S_ISREG(found.st_mode):
             _content(directory, name)
-        below = directory.child(name) if depth and stat.S_ISDIR(found.st_mode) else None
-        if below:
-            with below:
-                everything(below, depth=depth - 1)
+        if found and stat.S_ISDIR(found.st_mode) and depth and _is_on(found, here):
+            _below(directory, name, depth - 1)
     names(directory)
+
+
+def _is_on(found: os.stat_result, above: os.stat_result | None) -> bool:
+    """Whether the directory is on the same file system (an overlay's files may tell otherwise)."""
+    return above is not None and found.st_dev == above.st_dev
+
+
+def _below(directory: Directory, name: str, depth: int) -> None:
+    below = directory.child(name)
+    if below:
+        with below:
+            everything(below, depth=depth)
 
 
 def _content(directory: Directory, name: str) -> None:
