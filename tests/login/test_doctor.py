@@ -7,7 +7,6 @@ import os
 import pwd
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -143,8 +142,7 @@ def test_a_configuration_that_was_never_read(lab: Lab) -> None:
     assert not lab.login()
     said = lab.doctor()
     assert said.obstacles == ["sshd-disagrees"]
-    lab.sh("kill -HUP $(cat /run/sshd.pid)")
-    time.sleep(0.3)
+    lab.reload_sshd()
     assert lab.login()
     assert lab.doctor().obstacles == []
 

@@ -6,12 +6,11 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from listeners import wait_for_listener
 from machine import Machine, Run
 
 KINDS = ("rsa", "ecdsa", "ed25519")
@@ -105,6 +104,8 @@ def shown_by_sshd(machine: Machine, files: Sequence[str]) -> set[str]:
     argv = [str(shutil.which("sshd")), "-D", "-f", str(config)]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
         try:
+            # A scan asks for one type after the other: sshd may not come up in between.
+            wait_for_listener(server, port)
             return _scanned(port)
         finally:
             server.terminate()
@@ -112,11 +113,6 @@ def shown_by_sshd(machine: Machine, files: Sequence[str]) -> set[str]:
 
 
 def _scanned(port: int) -> set[str]:
-    # It asks for one type after the other: were sshd to come up in between, the first would be missing.
-    for _ in range(600):
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-            break
-        time.sleep(0.05)
     argv = ["ssh-keyscan", "-T", "10", "-p", str(port), "127.0.0.1"]
     keys = subprocess.run(argv, capture_output=True, check=False, timeout=60).stdout
     listed = subprocess.run(["ssh-keygen", "-l", "-f", "-"], input=keys, capture_output=True, check=True)

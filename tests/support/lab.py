@@ -12,13 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from machine import AGENT, fingerprint, new_key
+from processes import wait_for
 
 INIT = Path(__file__).with_name("lab_init.py")
 ALICE = 4242
@@ -191,19 +191,38 @@ class Lab:
         return self.run("sh", "-c", script)
 
     def start_sshd(self) -> bool:
-        """Start sshd; whether it came up."""
+        """Start sshd and wait until it listens; whether it came up."""
         self.path("/run/sshd.log").write_text("")
         done = self.run(shutil.which("sshd") or "sshd", "-E", "/run/sshd.log")
-        return done.status == 0
+        if done.status != 0:
+            return False
+        # The command ends before sshd listens; its PID file comes after that.
+        wait_for(self._pid_file.exists, "sshd")
+        return True
+
+    def ensure_sshd(self) -> None:
+        """Start sshd, unless it runs."""
+        assert self._pid_file.exists() or self.start_sshd()
+
+    def reload_sshd(self) -> None:
+        """Let sshd read its configuration again, and wait until it has."""
+        before = self._pid_file_written()
+        self.run("kill", "-HUP", self._pid_file.read_text().strip(), check=True)
+        wait_for(lambda: self._pid_file_written() not in (before, None), "the reload")
 
     def stop_sshd(self) -> None:
-        pid_file = self.path("/run/sshd.pid")
-        if pid_file.exists():
-            self.run("kill", pid_file.read_text().strip())
-        for _ in range(100):
-            if not pid_file.exists():
-                return
-            time.sleep(0.02)
+        self.run("kill", self._pid_file.read_text().strip(), check=True)
+        wait_for(lambda: not self._pid_file.exists(), "sshd's end")
+
+    @property
+    def _pid_file(self) -> Path:
+        return self.path("/run/sshd.pid")
+
+    def _pid_file_written(self) -> int | None:
+        try:
+            return self._pid_file.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
 
     @property
     def sshd_log(self) -> str:

@@ -11,10 +11,10 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import NamedTuple
 
+from listeners import wait_for_listener
 from machine import AGENT, Run
 
 from firstkey.metadata.emulator import Emulator
@@ -165,12 +165,7 @@ class PrivateSystem:
         options = [f"-oPort={self.port}", "-oListenAddress=127.0.0.1", "-oPidFile=none"]
         argv = [*inside, str(shutil.which("sshd")), "-D", "-e", *options]
         self._sshd = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        for _ in range(400):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            time.sleep(0.02)
-        raise AssertionError("sshd did not start")
+        wait_for_listener(self._sshd, self.port)
 
     def set_sshd_config(self, config: str) -> None:
         self.write("/etc/ssh/sshd_config", f"UsePAM no\nPermitRootLogin prohibit-password\n{config}")
