@@ -256,6 +256,20 @@ def test_no_link_leads_useradd_out_of_the_tree(image: World, tmp_path: Path, pat
     assert {file: file.read_bytes() for file in outside.iterdir()} == before
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("skeleton", ["/etc/skel", "/usr/share/skel"])
+def test_the_new_home_is_as_the_tree_has_it(image: World, skeleton: str) -> None:
+    """Filled from the tree's own skeleton, not from that of the machine which makes the image."""
+    image.machine.write(
+        "/etc/default/useradd", f"SHELL=/bin/sh\nSKEL={skeleton}\n" if "usr" in skeleton else ""
+    )
+    image.machine.write(f"{skeleton}/.of-the-tree", "")
+    image.machine.configure(section(Create="yes"))
+    assert accounts(image.machine.run(image.service))[0] == ("changed", None)
+    home = image.machine.path("/home/deploy")
+    assert sorted(file.name for file in home.iterdir()) == [".of-the-tree", ".ssh"]
+
+
 def test_a_missing_useradd_is_told(image: World, tmp_path: Path) -> None:
     """A minimal image: the reason names the program, and host keys are made all the same."""
     tools = tmp_path / "tools"

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 USERADD_DEFAULTS = "/etc/default/useradd"
 HOMES = "/home"
 """Where useradd makes homes unless its defaults say otherwise (useradd(8))."""
+SKELETON = "/etc/skel"
+"""What it fills them with, likewise."""
 _TOUCHED = (
     "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid",
-    "/var/mail/x", "/var/spool/mail/x", "/etc/skel/x", USERADD_DEFAULTS, "/etc/login.defs",
+    "/var/mail/x", "/var/spool/mail/x", USERADD_DEFAULTS, "/etc/login.defs",
 )  # fmt: skip
 """What useradd and usermod read and write in a tree (useradd(8): FILES), by paths that they only join."""
 
@@ -66,7 +68,7 @@ class CreateUser(NamedTuple):
             self._unmake(site)
         half_made.note(site, name, self.begun._replace(boot=site.boot_id(), since=None))
         try:
-            _run_account_program(site, self.argv(), name)
+            _run_account_program(site, [*self.argv(), *_skeleton_of_the_tree(site)], name)
         except FirstkeyError:
             # A useradd that refused at once has made nothing: whoever makes the account now is somebody else.
             if site.accounts.find(name) is None:
@@ -239,9 +241,25 @@ def _planned(site: Site, user: User) -> Account:
 
 
 def _homes(site: Site) -> str:
+    return _useradd_default(site, "HOME", HOMES)
+
+
+def _skeleton(site: Site) -> str:
+    return _useradd_default(site, "SKEL", SKELETON)
+
+
+def _useradd_default(site: Site, name: str, otherwise: str) -> str:
     content = site.tree.read(USERADD_DEFAULTS, limit=65536) or b""
     lines = content.decode("utf-8", "replace").split("\n")
-    return next((line[5:].strip().rstrip("/") for line in lines if line.startswith("HOME=/")), HOMES)
+    values = (line[len(name) + 1 :].strip().rstrip("/") for line in lines if line.startswith(f"{name}=/"))
+    return next(values, otherwise)
+
+
+def _skeleton_of_the_tree(site: Site) -> list[str]:
+    """--prefix alone leaves the host's in its place, unless the tree's defaults name one."""
+    if site.tree.is_running_system:
+        return []
+    return ["--skel", site.tree.on_host(_skeleton(site))]
 
 
 def _run_account_program(site: Site, argv: list[str], name: str) -> None:
@@ -262,7 +280,7 @@ def _run_account_program(site: Site, argv: list[str], name: str) -> None:
 
 def _refuse_ways_out(site: Site, name: str) -> None:
     """--prefix only joins paths: an absolute link in the tree would lead useradd to the host's files."""
-    for path in (*_TOUCHED, f"{_homes(site)}/{name}"):
+    for path in (*_TOUCHED, f"{_skeleton(site)}/x", f"{_homes(site)}/{name}"):
         if not os.path.realpath(site.tree.on_host(path)).startswith(f"{site.tree.root}/"):
             message = f"{path} goes through a link that useradd --prefix would follow out of the tree"
             raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
