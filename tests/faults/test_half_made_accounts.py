@@ -209,6 +209,30 @@ def test_an_account_that_firstkey_was_not_making_is_left_alone(
     assert line in machine.path("/etc/passwd").read_text()
 
 
+@pytest.mark.parametrize(
+    "had_home, has_account, expected",
+    [
+        ("false", True, "rm -rf /home/deploy && userdel deploy && useradd"),
+        ("false", False, "rm -rf /home/deploy && useradd"),
+        ("true", True, "userdel deploy && useradd"),
+    ],
+)
+def test_a_dry_run_tells_what_would_go(
+    machine: Machine, service: Emulator, had_home: str, has_account: bool, expected: str
+) -> None:
+    """And takes nothing away."""
+    if has_account:
+        with machine.path("/etc/passwd").open("a") as file:
+            file.write("deploy:x:1700:1700::/home/deploy:/bin/sh\n")
+    machine.write("/home/deploy/.profile", "")
+    note = f'{{"had_home": {had_home}, "group": null, "boot": "an earlier one"}}\n'
+    machine.write("/var/lib/firstkey/making-deploy", note, mode=0o600)
+    before = {path: path.read_bytes() for path in machine.root.rglob("*") if path.is_file()}
+    done = machine.run(service, "--dry-run")
+    assert done.report["accounts"][0]["change"].startswith(f"{expected} --create-home"), done.out
+    assert {path: path.read_bytes() for path in machine.root.rglob("*") if path.is_file()} == before
+
+
 def test_the_same_on_the_running_system(tmp_path: Path, service: Emulator) -> None:
     """There useradd and userdel work on the files that everybody uses, locks of an earlier boot and all."""
     with PrivateSystem(tmp_path) as system:

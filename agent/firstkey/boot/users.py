@@ -45,13 +45,19 @@ class CreateUser(NamedTuple):
 
     user: User
     groups: tuple[str, ...]
+    home: str
     begun: Begun
     again: bool = False
     uid: int | None = None
 
     def describe(self) -> str:
-        """The program that does it, as one would type it."""
-        return _typed(self.argv())
+        """The programs that do it, as one would type them."""
+        removals = []
+        if self.again and not self.begun.had_home:
+            removals.append(["rm", "-rf", self.home])
+        if self.again and self.uid is not None:
+            removals.append(["userdel", self.user.name])
+        return " && ".join(_typed(argv) for argv in [*removals, self.argv()])
 
     def argv(self) -> list[str]:
         """As useradd(8) has it."""
@@ -82,7 +88,7 @@ class CreateUser(NamedTuple):
         half_made.remove_dead_locks(site, name, self.begun)
         half_made.unmaking(site, name, self.begun)
         if not self.begun.had_home:
-            half_made.remove_home(site, f"{_homes(site)}/{name}")
+            half_made.remove_home(site, self.home)
         if self.uid is not None:
             _run_account_program(site, ["userdel", name], name)
         # userdel takes the group of the same name along, also one that was there before. A disk that kept no
@@ -196,9 +202,9 @@ def _creation(site: Site, user: User, groups: tuple[str, ...], account: Account 
     home = f"{_homes(site)}/{user.name}"
     begun = half_made.found(site, user.name, home)
     if begun:
-        return CreateUser(user, groups, begun, again=True, uid=account.uid if account else None)
+        return CreateUser(user, groups, home, begun, again=True, uid=account.uid if account else None)
     begun = Begun(site.tree.exists(home), site.accounts.group_id(user.name), site.boot_id())
-    return CreateUser(user, groups, begun) if account is None else None
+    return CreateUser(user, groups, home, begun) if account is None else None
 
 
 def _made(site: Site, change: Change) -> tuple[AccountResult, FirstkeyError | None]:
