@@ -102,8 +102,7 @@ def test_a_network_that_appears_late(scene: Scene) -> None:
     scene.cloud.unplug()
     scene.cloud.offer(scene.line)
     with scene.boot() as machine:
-        machine.inside("true")
-        wait_until(lambda: machine.show("firstkey", "ActiveState") == "activating", seconds=PROMPT, what="it")
+        machine.wait_for_unit("firstkey", "activating")
         time.sleep(4)
         assert machine.show("firstkey", "ActiveState") == "activating"
         assert machine.show("ssh", "ActiveState") == "inactive"

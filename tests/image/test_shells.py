@@ -6,12 +6,12 @@ import os
 import pty
 import shutil
 import signal
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from processes import is_gone, wait_for
 
 from firstkey.image import shells
 from firstkey.system import processes
@@ -77,11 +77,13 @@ def test_ending_a_shell_keeps_its_history_from_the_disk(person: tuple[int, int],
 
 def test_a_shell_that_notices_would_write(person: tuple[int, int], tmp_path: Path) -> None:
     """What this is good for: the end of its terminal makes the same shell write what was typed."""
-    os.kill(person[0], signal.SIGHUP)
-    for _ in range(100):
-        if (tmp_path / "history").exists():
-            break
-        time.sleep(0.05)
+
+    def has_ended() -> bool:
+        # Said just before it reads, bash would notice only what comes after that: so it is said again.
+        os.kill(person[0], signal.SIGHUP)
+        return is_gone(person[0])
+
+    wait_for(has_ended, "the shell's end")
     assert "echo typed" in (tmp_path / "history").read_text()
 
 

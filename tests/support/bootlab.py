@@ -240,9 +240,14 @@ class Machine:
         """Wait for the end of the boot; returns `running`, or what else the system is then."""
         return self.inside("systemctl", "is-system-running", "--wait", check=False).strip()
 
-    def show(self, unit: str, setting: str) -> str:
+    def show(self, unit: str, setting: str, *, check: bool = True) -> str:
         """What systemd says of a unit."""
-        return self.inside("systemctl", "show", "--value", f"--property={setting}", unit).strip()
+        argv = ["systemctl", "show", "--value", f"--property={setting}", unit]
+        return self.inside(*argv, check=check).strip()
+
+    def wait_for_unit(self, unit: str, state: str) -> None:
+        """Wait until the unit is in that state: also while systemd itself is only about to start."""
+        wait_until(lambda: self.show(unit, "ActiveState", check=False) == state, what=f"{unit} {state}")
 
     @property
     def report(self) -> dict[str, Any]:
