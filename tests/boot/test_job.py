@@ -221,6 +221,50 @@ def test_the_firmware_alone_revokes(world: World) -> None:
     assert not set(before.values()) & set(world.machine.host_keys().values())
 
 
+UNANSWERED = {
+    "the list, for now": (
+        Fault("status", 500, path="/latest/meta-data/public-keys/"),
+        75,
+        "answered with 500",
+    ),
+    "the list, for good": (Fault("html", path="/latest/meta-data/public-keys/"), 1, "is no line INDEX=NAME"),
+    "the only key": (
+        Fault("status", 404, path="/latest/meta-data/public-keys/0/openssh-key"),
+        75,
+        "answered with 404",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", UNANSWERED)
+def test_the_service_tells_the_instance_and_not_the_keys(world: World, what: str) -> None:
+    """It is a positively different one: what is another one's goes, as soon as that is known (promise 6)."""
+    world.machine.run(world.service)
+    before = world.machine.host_keys()
+    own, second = world.another_key("own"), world.another_key("second")
+    world.machine.write_keys(f"{world.key}\n{own}\n")
+    world.become("i-0000000000000002", second)
+    fault, status, reason = UNANSWERED[what]
+    world.service.inject(fault)
+
+    done = world.machine.run(world.service, "--wait", "1")
+
+    assert done.status == status
+    assert done.report["instance_id"] == "i-0000000000000002"
+    assert done.report["imds"]["endpoint"] == world.service.url
+    assert [user["revoked"] for user in done.report["users"]] == [[fingerprint(world.key)]]
+    assert reason in done.err
+    assert done.err.count("This is another instance") == 1
+    assert world.machine.keys == [own]
+    assert not set(before.values()) & set(world.machine.host_keys().values())
+    new = world.machine.host_keys()
+
+    world.service.inject()
+    assert world.machine.run(world.service).status == 0
+    assert world.machine.keys == [own, second]
+    assert world.machine.host_keys() == new
+
+
 def test_a_user_added_later_is_asked_for(world: World) -> None:
     """The firmware's shortcut is only for users who have been served."""
     world.machine.set_firmware("i-0000000000000001")

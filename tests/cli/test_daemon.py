@@ -70,6 +70,26 @@ def test_the_boot_goes_on_at_the_deadline_and_the_work_after_it(lab: Lab, fault:
     assert lab.left_over == []
 
 
+def test_another_instance_trusts_none_of_the_old_keys_before_its_own_can_be_had(
+    lab: Lab, keys: dict[str, str]
+) -> None:
+    """Sshd starts at the deadline: by then what is the old instance's is gone; the new key comes at last."""
+    assert lab.machine.run(lab.service).status == 0
+    before = lab.machine.host_keys()
+    lab.configure("[IMDS]\nBootTimeoutSec=2\n")
+    lab.service.change(instance_id="i-0000000000000002", keys=(("new", keys["ecdsa"]),))
+    lab.service.inject(Fault("status", 503, path="/latest/meta-data/public-keys/"))
+    daemon = lab.daemon()
+    daemon.manager.wait("READY=1")
+    assert lab.machine.keys == []
+    assert not set(before.values()) & set(lab.machine.host_keys().values())
+    lab.service.inject()
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert lab.machine.keys == [keys["ecdsa"]]
+    assert ended.said.count("This is another instance") == 1
+
+
 def test_a_program_that_hangs_does_not_hold_the_boot(lab: Lab, tmp_path: Path) -> None:
     """An sshd that does not answer (a dead name service, say) costs no more than the deadline."""
     programs = tmp_path / "bin"

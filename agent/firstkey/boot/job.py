@@ -5,7 +5,6 @@ Host keys need no network, so they are made first, and while ssh-keygen works th
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from firstkey.boot.books import Books
 from firstkey.boot.host_key_making import Making
 from firstkey.boot.ledger import Served
 from firstkey.boot.report import Timeline
+from firstkey.boot.service import Service
 from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
@@ -28,12 +28,9 @@ if TYPE_CHECKING:
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
     from firstkey.boot.users import Setup
-    from firstkey.metadata.client import Answer, Client
+    from firstkey.metadata.client import Answer, Client, Identity
     from firstkey.model import UserResult
     from firstkey.ssh.public_key import PublicKey
-
-FIRST_ATTEMPT_SECONDS = 10.0
-"""How long the attempt may take at most that is made while host keys wait to be put in place."""
 
 
 class Job:
@@ -49,8 +46,6 @@ class Job:
         ask_anyway: bool = False,
     ) -> None:
         self._site = site
-        self._connect = connect
-        self._deadline = deadline
         self._answered = answered
         self._ask_anyway = ask_anyway or site.force
         self._timeline = Timeline()
@@ -62,9 +57,13 @@ class Job:
         self._firmware = site.firmware_instance()
         self._instance = self._instance_by_firmware()
         self._standing = Standing(site, self._sshd.digest())
-        self._client: Client | None = None
+        self._service = Service(
+            connect, deadline, boot_timeout=site.config.imds.boot_timeout, timeline=self._timeline
+        )
+        self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
         self._unread: frozenset[str] = frozenset()
+        self._said: str | None = None
 
     def run(self) -> Report:
         """Everything. What goes wrong is in the report; only what nobody foresaw is raised."""
@@ -111,15 +110,38 @@ class Job:
     def _host_keys_and_answer(self) -> tuple[list[HostKeyResult], Answer | FirstkeyError | None]:
         """Ask once while the host keys are being made; put them in place; then go on asking."""
         with self._making() as making:
-            answer = None if self._is_settled() else self._ask(once=True)
+            answer = None if self._is_settled() else self._service.ask_once()
             if making.began:
                 _load_ahead()
             made = self._publish(making)
+        if isinstance(answer, FirstkeyError):
+            made = self._leave_other_instance(made)
         if answer is None or isinstance(answer, FirstkeyError):
             self._set_up_users()  # else once the host keys are known to be this instance's
         if isinstance(answer, Unreachable) or (answer is None and not self._is_settled()):
-            answer = self._ask(once=False)
+            return self._ask_on(made)
         return made, answer
+
+    def _ask_on(self, made: list[HostKeyResult]) -> tuple[list[HostKeyResult], Answer | FirstkeyError]:
+        """Go on asking until there is an answer, or no time is left."""
+        while True:
+            known = self._instance
+            answer = self._service.ask(known=known or self._books.ledger.instance)
+            if not isinstance(answer, FirstkeyError):
+                return made, answer
+            made = self._leave_other_instance(made)
+            if self._instance == known or not isinstance(answer, Unreachable):
+                return made, answer
+
+    def _leave_other_instance(self, made: list[HostKeyResult]) -> list[HostKeyResult]:
+        """Where the service told the instance and no keys: another one's go without waiting for its own."""
+        who = self._service.identity
+        if who is None or who.instance_id == self._instance:
+            return made
+        self._say_instance(who.instance_id)
+        made = self._replace_clones(who.instance_id, made)
+        self._cleared += self._install(who.instance_id, [], [])
+        return made
 
     def _set_up_users(self) -> None:
         """Accounts that the configuration describes, once; host keys first, for useradd may take its time."""
@@ -173,23 +195,6 @@ class Job:
             host_key_records.announce(self._site, results, making)
         return results
 
-    def _ask(self, *, once: bool) -> Answer | FirstkeyError:
-        with self._timeline.phase("metadata"):
-            try:
-                self._client = self._client or self._connect()
-                if once:
-                    return self._client.ask_once(deadline=self._first_deadline())
-                return self._client.ask(deadline=self._deadline)
-            except FirstkeyError as error:
-                return error
-            except Exception as error:  # noqa: BLE001 - whatever an answer does to us, it costs no host key
-                return FirstkeyError(f"asking failed: {error!r}", reason=reasons.INTERNAL_ERROR)
-
-    def _first_deadline(self) -> float:
-        """Long before the boot deadline, at which sshd starts, and fails where there is no host key yet."""
-        soon = wait_until(min(FIRST_ATTEMPT_SECONDS, self._site.config.imds.boot_timeout / 2))
-        return soon if self._deadline is None else min(soon, self._deadline)
-
     def _replace_clones(self, instance: str, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Now that the instance is known: keys that came along from another one go, before sshd starts."""
         if instance == self._instance:
@@ -228,9 +233,9 @@ class Job:
         return Report(
             OK,
             instance_id=answer.instance_id,
-            imds=Imds(answer.endpoint, answer.version, _fallback(answer)),
+            imds=_spoken(answer),
             keys=offer.results,
-            users=tuple(results),
+            users=(*self._cleared, *results),
             host_keys=tuple(made),
             refusal=None if answer.keys else no_key,
         )
@@ -252,16 +257,22 @@ class Job:
 
     def _say_answer(self, answer: Answer) -> None:
         self._answered()
-        known = self._books.ledger
         named = {"endpoint": answer.endpoint, "version": answer.version}
         self._site.say(events.IMDS_ANSWER(**named, instance_id=answer.instance_id))
-        if known.instance != answer.instance_id:
-            self._site.say(events.FIRMWARE(claim=self._site.firmware_claim()))
-            self._say_disagreement(answer.instance_id)
-        if known.instance not in (None, answer.instance_id):
-            self._site.say(events.NEW_INSTANCE(old=known.instance, new=answer.instance_id))
+        self._say_instance(answer.instance_id)
         if not answer.keys:
             self._site.say(events.NO_KEY_PAIR())
+
+    def _say_instance(self, instance: str) -> None:
+        """Once in a run, where it is another one than before."""
+        known = self._books.ledger.instance
+        if instance in (known, self._said):
+            return
+        self._said = instance
+        self._site.say(events.FIRMWARE(claim=self._site.firmware_claim()))
+        self._say_disagreement(instance)
+        if known is not None:
+            self._site.say(events.NEW_INSTANCE(old=known, new=instance))
 
     def _say_disagreement(self, instance: str) -> None:
         if self._firmware in (None, instance):
@@ -295,11 +306,14 @@ class Job:
         self._site.say(events.IMDS_FAILED(reason=error.reason.code, detail=error.message))
         outcome = UNREACHABLE if unreachable else FAILED
         # The firmware alone can tell that this is another instance: the other one's keys go in any case.
-        cleared = self._install(self._instance, [], []) if self._instance else []
+        if self._instance and not self._cleared:
+            self._cleared = self._install(self._instance, [], [])
+        who = self._service.identity
         return Report(
             outcome,
             instance_id=self._instance,
-            users=tuple(cleared),
+            imds=_spoken(who) if who else None,
+            users=tuple(self._cleared),
             host_keys=tuple(made),
             refusal=error.refusal,
         )
@@ -318,18 +332,12 @@ class Job:
         return done
 
 
-def wait_until(seconds: float) -> float:
-    """The deadline that lies so many seconds ahead, on time.monotonic."""
-    return time.monotonic() + seconds
-
-
 def _load_ahead() -> None:
     """Load what installing keys takes while ssh-keygen is still at work: the boot waits for it afterwards."""
     with suppress(Exception):  # it goes wrong again where that is reported, and costs no host key there
         from firstkey.boot import installation, launch_keys, tasks  # noqa: F401
 
 
-def _fallback(answer: Answer) -> Refusal | None:
-    if answer.fallback_reason is None:
-        return None
-    return Refusal(answer.fallback_reason, answer.fallback_reason.meaning)
+def _spoken(who: Answer | Identity) -> Imds:
+    why = who.fallback_reason
+    return Imds(who.endpoint, who.version, Refusal(why, why.meaning) if why else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey.boot.job import wait_until
+from firstkey.boot.service import wait_until
 from firstkey.cli import common
 from firstkey.login import served_keys
 from firstkey.settings import seconds

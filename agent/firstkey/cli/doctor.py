@@ -6,7 +6,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from firstkey.boot.job import wait_until
+from firstkey.boot.service import wait_until
 from firstkey.cli import common, streams
 from firstkey.errors import UsageError
 from firstkey.events import visibly

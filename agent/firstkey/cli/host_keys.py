@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from firstkey import events
-from firstkey.boot.job import Job, wait_until
+from firstkey.boot.job import Job
+from firstkey.boot.service import wait_until
 from firstkey.cli import common, render, streams
 from firstkey.cli.run import exit_status
 

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from firstkey.boot import launch_keys, report
-from firstkey.boot.job import wait_until
+from firstkey.boot.service import wait_until
 from firstkey.cli import common, render, streams
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report

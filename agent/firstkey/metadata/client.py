@@ -18,6 +18,7 @@ from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.metadata.values import (
     FAIR_TRIAL,
     Answer,
+    Identity,
     Incomplete,
     NoAnswer,
     Notice,
@@ -32,7 +33,9 @@ if TYPE_CHECKING:
     from firstkey.metadata.endpoint import BoundedSocket, Deadline, Endpoint
     from firstkey.metadata.inquiry import Token
 
-__all__ = ["Answer", "Client", "NoAnswer", "Notice", "OfferedKey", "Retriable", "Settings", "ignore"]
+__all__ = [
+    "Answer", "Client", "Identity", "NoAnswer", "Notice", "OfferedKey", "Retriable", "Settings", "ignore",
+]  # fmt: skip
 
 # Seconds between attempts. At boot the network appears at any moment; what is not there after a
 # minute is not expected at any moment any more.
@@ -63,7 +66,8 @@ class Client:
     """Asks the metadata service. Keeps tokens, but no connection, from one question to the next.
 
     `tell` gets a Notice of each thing that happens on the way. Raises FirstkeyError (config-invalid) for
-    settings that cannot be. Uses no threads, so the process may fork between two questions.
+    settings that cannot be. Uses no threads, so the process may fork between two questions. `identity` is
+    what the service said last of the instance, also where it did not tell the keys.
     """
 
     def __init__(
@@ -80,14 +84,17 @@ class Client:
         self._tell = tell
         self._clock = clock
         self._sleep = sleep
+        self.identity: Identity | None = None
         self._tokens: dict[str, Token] = {}
         self._told: set[tuple[object, ...]] = set()
 
-    def ask(self, *, deadline: float | None) -> Answer:
+    def ask(self, *, deadline: float | None, known: str | None = None) -> Answer:
         """Ask until there is an answer or the deadline (on the clock; None: never) has passed.
 
         Raises Unreachable at the deadline, with the reason of the last full attempt, and FirstkeyError at
-        once for an answer that is final (switched off, no metadata service at all, ...).
+        once for an answer that is final (switched off, no metadata service at all, ...). Where the service
+        says that this is another instance than `known`, and no more than that, Retriable at once: that is
+        worth knowing before the keys can be had.
         """
         limit = self._deadline(deadline)
         started = self._clock()
@@ -101,6 +108,8 @@ class Client:
                 return self._attempt(limit, grace=max(GRACE, pause))
             except Retriable as fault:
                 partial.note(fault)
+                if known and self.identity and self.identity.instance_id != known and not partial.answer:
+                    raise
                 # An attempt that the deadline cut short tells less than the one before it.
                 if cause is None or (was_fair and limit.left > 0):
                     cause = fault
@@ -152,7 +161,10 @@ class Client:
             asking = Inquiry(
                 conversation, self._settings, tokens=self._tokens, tell=self._tell_once, deadline=limit
             )
-            answer = asking.answer()
+            try:
+                answer = asking.answer()
+            finally:
+                self.identity = asking.identity or self.identity
         self._tell_once(Notice("endpoint", None, f"IMDSv{answer.version}", endpoint.url))
         return answer
 

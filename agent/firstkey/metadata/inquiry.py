@@ -18,6 +18,7 @@ from firstkey.metadata.transport import Conversation, Reply
 from firstkey.metadata.values import (
     FAIR_TRIAL,
     Answer,
+    Identity,
     Incomplete,
     NoAnswer,
     Notice,
@@ -60,7 +61,8 @@ class _Pass(NamedTuple):
 class Inquiry:
     """Asks one endpoint, in one conversation, for everything.
 
-    `tokens` is where tokens are kept from one inquiry to the next, by endpoint.
+    `tokens` is where tokens are kept from one inquiry to the next, by endpoint. `identity` is known before
+    the keys are, and stays where those cannot be had.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Inquiry:
         self._tokens = tokens
         self._tell = tell
         self._deadline = deadline
+        self.identity: Identity | None = None
         self._pass = _Pass(tokens.get(self._url))
         self._missed: list[Retriable] = []
 
@@ -90,14 +93,18 @@ class Inquiry:
         if not self._pass.token:
             self._pass = self._new_pass()
         instance_id = self._parsed(answers.instance_id, INSTANCE_ID, self._read(INSTANCE_ID))
+        self.identity = self._identity(instance_id)
         keys = tuple(self._key(listed) for listed in self._index())
-        token, fallback = self._pass
-        answer = Answer(instance_id, self._url, 2 if token else 1, fallback, keys)
+        answer = Answer(*self._identity(instance_id), keys)
         if not self._missed:
             return answer
         if answer.missing < len(keys):
             raise Incomplete(answer, self._missed[0])
         raise self._missed[0]
+
+    def _identity(self, instance_id: str) -> Identity:
+        token, fallback = self._pass
+        return Identity(instance_id, self._url, 2 if token else 1, fallback)
 
     def _index(self) -> tuple[Listed, ...]:
         reply = self._get(PUBLIC_KEYS)

@@ -38,11 +38,20 @@ class OfferedKey(NamedTuple):
     refusal: Optional[Refusal] = None  # noqa: UP045 - evaluated on Python 3.9 by get_type_hints
 
 
-class Answer(NamedTuple):
-    """What the metadata service says. No keys: the instance was launched without a key pair.
+class Identity(NamedTuple):
+    """Which instance the metadata service says this is, and who said so.
 
     `version` is the one that was spoken, 1 or 2; `fallback_reason` says why it is 1 where "auto" was asked.
     """
+
+    instance_id: str
+    endpoint: str
+    version: int
+    fallback_reason: Optional[Reason]  # noqa: UP045 - as above
+
+
+class Answer(NamedTuple):
+    """All that the metadata service says. No keys: the instance was launched without a key pair."""
 
     instance_id: str
     endpoint: str
