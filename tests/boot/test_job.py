@@ -221,18 +221,11 @@ def test_the_firmware_alone_revokes(world: World) -> None:
     assert not set(before.values()) & set(world.machine.host_keys().values())
 
 
+LIST = "/latest/meta-data/public-keys/"
 UNANSWERED = {
-    "the list, for now": (
-        Fault("status", 500, path="/latest/meta-data/public-keys/"),
-        75,
-        "answered with 500",
-    ),
-    "the list, for good": (Fault("html", path="/latest/meta-data/public-keys/"), 1, "is no line INDEX=NAME"),
-    "the only key": (
-        Fault("status", 404, path="/latest/meta-data/public-keys/0/openssh-key"),
-        75,
-        "answered with 404",
-    ),
+    "the list, for now": (Fault("status", 500, path=LIST), 75, "answered with 500"),
+    "the list, for good": (Fault("html", path=LIST), 1, "is no line INDEX=NAME"),
+    "the only key": (Fault("status", 404, path=f"{LIST}0/openssh-key"), 75, "answered with 404"),
 }
 
 

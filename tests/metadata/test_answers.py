@@ -81,13 +81,15 @@ def test_lists_of_keys(numbers: list[int], data: st.DataObject, end: str, separa
     """Every line is one key, in the order of the numbers; a name may have = and any language in it."""
     names = {number: data.draw(NAMES) for number in numbers}
     body = separator.join(f"{number}={name}" for number, name in names.items()) + (end if numbers else "")
-    assert answers.index(body.encode()) == tuple((str(number), names[number]) for number in sorted(names))
+    assert answers.index(body.encode()) == tuple((str(number), names[number], "") for number in sorted(names))
 
 
 @given(body=NEARLY)
 def test_a_list_of_keys_can_be_asked_for(body: bytes) -> None:
     """Numbers are numbers, each once; a name has no line's end and no control character."""
-    listed = () if refusal(answers.index, body) else answers.index(body)
+    lines = () if refusal(answers.index, body) else answers.index(body)
+    assert all(line.flaw.isprintable() and line.flaw.isascii() for line in lines)
+    listed = [line for line in lines if not line.flaw]
     assert all(re.fullmatch(r"[0-9]{1,9}", key.number) for key in listed)
     assert len({key.number for key in listed}) == len(listed)
     assert not any(re.search(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", key.name) for key in listed)
@@ -97,14 +99,11 @@ def test_a_list_of_keys_can_be_asked_for(body: bytes) -> None:
     "body",
     [
         b"<!DOCTYPE html>",
-        b"0=launch\nnonsense",
-        b"0=launch\n\n1=other",
+        b"<html>\n\n</html>\n",
         b"0",
         b"=launch",
         b"-1=launch",
         b" 0=launch",
-        b"0=launch\n0=launch",
-        b"0=launch\n00=launch\n0=other",
         b"../../user-data=launch",
         b"0/../../../user-data=launch",
         b"0=\x1b[31mred",
@@ -115,9 +114,31 @@ def test_a_list_of_keys_can_be_asked_for(body: bytes) -> None:
     ],
 )
 def test_what_is_no_list_of_keys(body: bytes) -> None:
-    """One bad line makes the whole doubtful: it would decide which path is asked for."""
+    """Nothing is asked for."""
     with pytest.raises(ValueError, match="list of keys"):
         answers.index(body)
+
+
+@pytest.mark.parametrize(
+    "body, numbers, flaw",
+    [
+        (b"0=launch\nnonsense", ["0"], "'nonsense' is no line INDEX=NAME"),
+        (b"x\n1=b\n<html>\n0=a\n../../0=c", ["0", "1"], "'x' (and 2 more) is no line INDEX=NAME"),
+        (b"0=launch\n0=other", ["0"], "'0=other' has an index that the list of keys has already"),
+    ],
+)
+def test_a_good_line_beside_a_bad_one(body: bytes, numbers: list[str], flaw: str) -> None:
+    """It is asked for; the bad one, which would decide on the path, is not, and is told once for its like."""
+    *good, bad = answers.index(body)
+    assert [key.number for key in good] == numbers
+    assert not any(key.flaw for key in good)
+    assert bad.number == "?"
+    assert flaw in bad.flaw
+
+
+def test_empty_lines_between() -> None:
+    """They are nothing."""
+    assert answers.index(b"\n0=a\r\n\r\n1=b\n\n") == (("0", "a", ""), ("1", "b", ""))
 
 
 def test_the_same_number_in_two_ways_is_two_paths() -> None:
@@ -127,13 +148,13 @@ def test_the_same_number_in_two_ways_is_two_paths() -> None:
 
 def test_a_long_name_is_cut() -> None:
     """It is for people to read; the key is what counts."""
-    ((_, name),) = answers.index(b"0=" + b"x" * 1000)
+    ((_, name, _),) = answers.index(b"0=" + b"x" * 1000)
     assert name == "x" * 255
 
 
 def test_a_name_that_is_not_utf_8() -> None:
     """It does not cost the key."""
-    ((number, name),) = answers.index(b"0=Schl\xfcssel")
+    ((number, name, _),) = answers.index(b"0=Schl\xfcssel")
     assert (number, name) == ("0", "Schl\ufffdssel")
 
 

@@ -72,6 +72,17 @@ def test_a_whole_answer(mock: Mock) -> None:
     assert [headers.get("X-aws-ec2-metadata-token") for headers in sent] == [None, *["the-token"] * 3]
 
 
+def test_a_bad_line_of_the_list_costs_no_good_key(mock: Mock) -> None:
+    """It is a key of its own that is refused; nothing is asked for in its name."""
+    mock.is_good(but=INDEX)
+    mock.says(INDEX, "../../user-data=x\n0=launch\n")
+    good, bad = mock.ask().good.keys
+    assert good.text == b"ssh-ed25519 AAAA launch\n"
+    assert bad.refusal
+    assert bad.refusal.reason.code == "bad-answer"
+    assert mock.asked == [f"PUT {TOKEN}", f"GET {INSTANCE_ID}", f"GET {INDEX}", f"GET {KEY}"]
+
+
 @pytest.mark.parametrize(
     "status, code",
     [

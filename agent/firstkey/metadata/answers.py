@@ -23,10 +23,11 @@ _INDEX_LINE = re.compile(r"([0-9]{1,9})=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)")
 
 
 class Listed(NamedTuple):
-    """One line of the index of keys."""
+    """One line of the index of keys. `flaw` says what is wrong with lines that no key is asked for."""
 
     number: str
     name: str
+    flaw: str = ""
 
 
 def token(body: bytes) -> str:
@@ -46,23 +47,40 @@ def instance_id(body: bytes) -> str:
 
 
 def index(body: bytes) -> tuple[Listed, ...]:
-    """The lines `INDEX=NAME` of public-keys/ in the order of their numbers. Raises ValueError."""
-    lines = body.decode("utf-8", errors="replace").rstrip("\r\n").split("\n")
-    if lines == [""]:
-        return ()
+    """The lines `INDEX=NAME` of public-keys/ in the order of their numbers, then what is wrong with others.
+
+    Raises ValueError where no line is one, or there are too many: then this is no list at all.
+    """
+    lines = [line.rstrip("\r") for line in body.decode("utf-8", errors="replace").rstrip("\r\n").split("\n")]
     if len(lines) > MOST_KEYS:
         raise ValueError(f"the list of keys has more than {MOST_KEYS} lines")
-    listed = sorted((_listed(line.rstrip("\r")) for line in lines), key=lambda key: int(key.number))
-    if len({key.number for key in listed}) < len(listed):
-        raise ValueError("the list of keys has one index twice")
-    return tuple(listed)
+    bad: list[str] = []
+    twice: list[str] = []
+    listed: dict[str, Listed] = {}
+    for line in filter(None, lines):
+        parts = _INDEX_LINE.fullmatch(line)
+        if not parts:
+            bad.append(line)
+        elif parts[1] in listed:
+            twice.append(line)
+        else:
+            listed[parts[1]] = Listed(parts[1], parts[2][:NAME_LIMIT])
+    if bad and not listed:
+        raise ValueError(_flaw(bad, "is no line INDEX=NAME of a list of keys"))
+    ordered = sorted(listed.values(), key=lambda key: int(key.number))
+    flaws = (
+        _flaw(bad, "is no line INDEX=NAME of a list of keys"),
+        _flaw(twice, "has an index that the list of keys has already"),
+    )
+    return (*ordered, *(Listed("?", "", flaw) for flaw in flaws if flaw))
 
 
-def _listed(line: str) -> Listed:
-    parts = _INDEX_LINE.fullmatch(line)
-    if not parts:
-        raise ValueError(f"{quoted(line.encode())} is no line INDEX=NAME of a list of keys")
-    return Listed(parts[1], parts[2][:NAME_LIMIT])
+def _flaw(lines: list[str], what: str) -> str:
+    """One sentence for all of them: there may be thousands."""
+    if not lines:
+        return ""
+    others = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    return f"{quoted(lines[0].encode())}{others} {what}"
 
 
 def quoted(body: bytes) -> str:

@@ -28,7 +28,7 @@ from firstkey.metadata.values import (
     Tell,
 )
 from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Reason
+from firstkey.reasons import Reason, Refusal
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
@@ -114,15 +114,19 @@ class Inquiry:
 
     def _key(self, listed: Listed) -> OfferedKey:
         """One key. What is wrong with it alone is its own refusal: the others still come."""
+        number, name, flaw = listed
+        if flaw:
+            text = f"GET {self._url}{METADATA}{PUBLIC_KEYS}: {flaw}"
+            return OfferedKey(number, name, b"", Refusal(reasons.BAD_ANSWER, text))
         try:
-            return OfferedKey(*listed, self._read(f"{PUBLIC_KEYS}{listed.number}/openssh-key"))
+            return OfferedKey(number, name, self._read(f"{PUBLIC_KEYS}{number}/openssh-key"))
         except Retriable as error:
             self._missed.append(error)
-            return OfferedKey(*listed, b"", error.refusal)
+            return OfferedKey(number, name, b"", error.refusal)
         except FirstkeyError as error:
             if error.reason not in _OF_ONE_KEY:
                 raise
-            return OfferedKey(*listed, b"", error.refusal)
+            return OfferedKey(number, name, b"", error.refusal)
 
     # --- requests -----------------------------------------------------------------------------
 
