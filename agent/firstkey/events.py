@@ -179,8 +179,8 @@ KEY_PRESENT = _info("key-present", "ef05096089a648d9bee6ddd2afa70d77",
 KEY_RESTRICTED = _notice("key-restricted", "cf83f60cfefb48f89ef0ed35c3d3320b",
     "Launch key {fingerprint} ({key_name}) was in {file} of {user} already, restricted: {options}.")
 KEY_LINE_IGNORED = _warning("key-line-ignored", "5f7ce85adaa5416fb636a1cac0314153",
-    "Launch key {fingerprint} ({key_name}) stands in {file} of {user} behind {options}, which sshd"
-    " does not know, so sshd ignores the line ({reason}).")
+    "Launch key {fingerprint} ({key_name}) stands in {file} of {user} behind {options}, with"
+    " which sshd takes no key, so that it ignores the line ({reason}).")
 KEY_REVOKED = _notice("key-revoked", "03ba5e0f693b49dfac9236d11cd0d1e4",
     "Launch key {fingerprint} of the earlier instance {instance} was taken out of {file} of {user}.")
 KEY_LEFT_IN_PLACE = _warning("key-left-in-place", "e3fb47a1f8de4ad3bd95114c7423f353",

@@ -192,7 +192,7 @@ NOT_READ_BY_SSHD = _reason(
 )
 KEY_LINE_IGNORED = _reason(
     "key-line-ignored",
-    "The key is in a line whose options sshd does not know, so sshd ignores the line; it was left as it is.",
+    "The key is in a line whose options sshd does not take, so sshd ignores the line; it was left as it is.",
     "Correct the options; or remove the line, and have the key added as it is: firstkey run --force",
 )
 NO_SUCH_GROUP = _reason(

@@ -251,9 +251,13 @@ def test_keys_elsewhere_are_found_where_sshd_finds_them(bench: Bench) -> None:
     asked = [bench.key.fingerprint, other.fingerprint]
     path = f"{account.home}/.ssh/authorized_keys"
     assert keys_file.found_in(bench.site, account, path, asked) is None
-    bench.put(b"cert-authority LINE\nno-pty OTHER\n")
-    assert keys_file.found_in(bench.site, account, path, asked) == {other.fingerprint}
-    assert keys_file.found_in(bench.site, account, f"{path}2", asked) == set()
+    bench.put(b"cert-authority LINE\nfrob OTHER\nno-pty OTHER\npty OTHER\n")
+    found = keys_file.found_in(bench.site, account, path, asked)
+    assert found == [keys_file.Elsewhere(other.fingerprint, path, "no-pty")], "the first that sshd heeds"
+    bench.file.chmod(0o666)
+    (ignored,) = keys_file.found_in(bench.site, account, path, asked) or []
+    assert "mode 0666" in ignored.flaws[0]
+    assert keys_file.found_in(bench.site, account, f"{path}2", asked) == []
 
 
 @pytest.mark.root

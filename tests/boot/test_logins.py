@@ -314,6 +314,43 @@ def test_a_restricted_line_stays_the_only_one(
     assert system.ssh("deploy", keys / "launch", "echo", "let in").out == "restricted\n"
 
 
+@pytest.mark.parametrize(
+    "there, expected",
+    [
+        ((0o600, ""), ("unchanged", None, "authorized_keys2")),
+        ((0o666, ""), ("changed", None, "authorized_keys")),
+        ((0o666, "no-pty "), ("unchanged", "bad-modes", "authorized_keys2")),
+        ((0o600, "frob "), ("unchanged", "key-line-ignored", "authorized_keys2")),
+        ((0o600, 'tunnel="x" '), ("unchanged", "key-line-ignored", "authorized_keys2")),
+        ((0o600, "frob OTHER\n"), ("changed", None, "authorized_keys")),
+    ],
+)
+def test_what_another_file_is_worth_to_sshd(
+    system: PrivateSystem,
+    service: Emulator,
+    keys: Path,
+    there: tuple[int, str],
+    expected: tuple[str, str | None, str],
+) -> None:
+    """A key counts as installed there if sshd lets it in by it; the report names the file, and why not."""
+    mode, options = there
+    launch = (keys / "launch.pub").read_text().strip()
+    place = f"{system.homes}/deploy/.ssh"
+    system.path(place).mkdir(mode=0o700)
+    os.chown(system.path(place), *system.ids("deploy"))
+    line = options.replace("OTHER", new_key(keys, "other")) if "OTHER" in options else f"{options}{launch}\n"
+    system.write(f"{place}/authorized_keys2", line, owner="deploy")
+    system.path(f"{place}/authorized_keys2").chmod(mode)
+    done = system.firstkey("run", "--json", service=service)
+    user = done.user("deploy")
+    assert (user["result"], user["reason"], user["file"].rsplit("/", 1)[1]) == expected
+    assert done.status == (1 if user["reason"] else 0)
+    system.start_sshd()
+    assert system.lets_in("deploy", keys / "launch") == (user["reason"] is None)
+    again = system.firstkey("run", "--json", service=service).user("deploy")
+    assert (again["file"], again["added"]) == (user["file"], [])
+
+
 def test_a_key_that_only_signs_certificates_is_added(
     system: PrivateSystem, service: Emulator, keys: Path, launch: str
 ) -> None:

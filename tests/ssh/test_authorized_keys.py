@@ -254,6 +254,15 @@ def test_what_stands_before_a_key_that_is_there_is_told(keys: Keys) -> None:
     assert added(content, keys["rsa"]).present == (Present(Line(keys["rsa"]), b'from="10.0.0.1"'),)
 
 
+@pytest.mark.parametrize("ignored", [b"frob", b'tunnel="x"', b'principals="a"', b'expiry-time="never"'])
+def test_a_line_that_sshd_heeds_counts_before_one_that_it_ignores(ignored: bytes, keys: Keys) -> None:
+    """Wherever they stand; where all are ignored, the first is told."""
+    bad, good = ignored + b" " + text(keys["rsa"]), b"no-pty " + text(keys["rsa"])
+    for content in (bad + good, good + bad, bad + bad + good):
+        assert added(content, keys["rsa"]).present == (Present(Line(keys["rsa"]), b"no-pty"),)
+    assert added(bad + bad, keys["rsa"]).present == (Present(Line(keys["rsa"]), ignored),)
+
+
 def test_nothing_to_do_is_the_same_object(keys: Keys) -> None:
     """A caller can tell at once that there is nothing to write."""
     for content in (b"", b"# mine", text(keys["rsa"])):

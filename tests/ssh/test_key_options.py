@@ -15,10 +15,17 @@ GOOD = [
     "restrict", "pty", "no-pty", "NO-X11-Forwarding", "user-rc", "no-touch-required", "agent-forwarding",
     'command="a \\"b\\" c"', 'from="*"', 'environment="A=b"', 'permitopen="a:1"', 'permitlisten="1"',
     'expiry-time="20991231"', 'principals="a"', 'tunnel="1"', 'Command="x"', 'command=""',
+    'tunnel="ANY"', 'permitopen="[::1]:22"', 'permitopen="*:*"', 'permitopen=":ssh"', 'permitopen="a/22"',
+    'permitlisten="localhost:8080"', 'permitlisten="*"', 'permitlisten="ssh"', 'environment="_1="',
+    'expiry-time="202912312359Z"', 'tunnel="1",tunnel="2"', 'permitopen="a:065535"', 'from="10.0.0.0/8"',
 ]  # fmt: skip
 BAD = [
     "no-such-option", "no-restrict", 'form="x"', "command", "command=x", 'pty="x"', 'command="x', "", "=",
     'command="x"y', 'command ="x"', '"x"', "no-cert-authority", "restrict=", "pty pty", 'command="\\"',
+    'tunnel="x"', 'tunnel="1:2"', 'tunnel=""', 'permitopen="x"', 'permitopen="a:0"', 'permitopen="a:65536"',
+    'permitopen="[::1:22"', 'permitopen="[::1]x:22"', 'permitopen="a:1:2"', 'permitopen="a:no-such-service"',
+    'permitlisten="x"', 'permitlisten=""', 'permitopen="a:"', 'environment="A"', 'environment="A-B=c"',
+    'expiry-time="garbage"', 'expiry-time="20301399"', 'expiry-time=""',
 ]  # fmt: skip
 
 
@@ -52,10 +59,29 @@ def test_what_is_unknown_is_named(option: str) -> None:
     assert unknown.isprintable()
 
 
+@pytest.mark.sshd
+@pytest.mark.parametrize("option", [option for option in (*GOOD, *BAD) if option])
+def test_a_real_sshd_agrees_about_each(option: str, sshd: Any, key_files: dict[str, Path]) -> None:
+    """One after the other: whether it takes the line."""
+    file = sshd.directory / "authorized_keys"
+    file.write_text(f"{option} {key_files['rsa'].with_suffix('.pub').read_text()}")
+    _, log = sshd.login(key_files["rsa"], patterns=file)
+    is_taken = "matching key found" in log and "bad key options" not in log
+    assert is_taken == (key_options.unknown(option.encode()) is None), log
+
+
+@pytest.mark.parametrize("option", ['principals="a"', 'from="10.0.0.1/8"', 'from="*,10.0.0.1/8"', "nonsense"])
+def test_what_lets_nobody_in(option: str) -> None:
+    """Although sshd may understand it: a plain key with it is refused, wherever one comes from."""
+    assert key_options.useless(f"pty,{option}".encode()) == option
+    for other in ("", 'from="10.0.0.0/8"', "restrict", 'command="x"'):
+        assert key_options.useless(other.encode()) is None
+
+
 @given(st.binary(max_size=60))
 def test_any_bytes_can_be_looked_at(options: bytes) -> None:
     """Whatever stands before a key, the answer is short, or none."""
-    unknown = key_options.unknown(options)
+    unknown = key_options.useless(options)
     assert unknown is None or 0 < len(unknown) <= 160
     key_options.is_authority(options)
 

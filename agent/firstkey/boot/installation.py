@@ -184,8 +184,9 @@ class Installation:
 
     # --- remembering ----------------------------------------------------------------------------
 
-    def _remember(self, task: Task, line: Line, state: str) -> None:
-        entry = InstalledKey(task.name, task.path or "", *line.written, instance=self._instance, state=state)
+    def _remember(self, task: Task, line: Line, state: str, *, file: str | None = None) -> None:
+        path = file or task.path or ""
+        entry = InstalledKey(task.name, path, *line.written, instance=self._instance, state=state)
         self.ledger = self.ledger.with_key(entry)
 
     def _record(self, task: Task, outcome: keys_file.Outcome) -> None:
@@ -198,6 +199,7 @@ class Installation:
         stale = self._planner.stale(self.ledger)
         self.ledger = self.ledger.without([key for key in others if not key.is_own or key in stale])
         seen = {fingerprint for fingerprint, _ in outcome.present}
+        elsewhere = {each.fingerprint: each.path for each in task.assignment.elsewhere}
         for line in task.assignment.add:
             fingerprint = line.key.fingerprint
             if fingerprint in outcome.added:
@@ -207,7 +209,8 @@ class Installation:
                     own[fingerprint]._replace(instance=self._instance, state=INSTALLED)
                 )
             else:
-                self._remember(task, line, PRESENT if fingerprint in seen else TAKEN_OUT)
+                state = PRESENT if fingerprint in seen else TAKEN_OUT
+                self._remember(task, line, state, file=elsewhere.get(fingerprint))
         self._record_withheld(task)
         made = tuple(dict.fromkeys([*self.ledger.made_files, *outcome.made]))
         self.ledger = self.ledger._replace(made_files=made)

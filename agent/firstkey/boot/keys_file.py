@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
     from firstkey.model import Account
-    from firstkey.ssh.authorized_keys import Line, Merge, Present, Written
+    from firstkey.ssh.authorized_keys import Entry, Line, Merge, Present, Written
     from firstkey.system.files import File
     from firstkey.system.tree import Tree
 
@@ -32,6 +32,18 @@ LIMIT = 4 * 1024 * 1024
 """The largest file that is rewritten: some 10,000 keys. A larger one is no file of keys, or an attack."""
 ATTEMPTS = 8
 """How often a merge is done again because another program changed the file meanwhile."""
+
+
+class Elsewhere(NamedTuple):
+    """A key in another file that sshd reads for the user: the options before it, and where the file is.
+
+    `flaws` are the parts of the path for which sshd ignores the file.
+    """
+
+    fingerprint: str
+    path: str
+    options: str
+    flaws: tuple[str, ...] = ()
 
 
 class Assignment(NamedTuple):
@@ -43,8 +55,8 @@ class Assignment(NamedTuple):
     revoke: tuple[Written, ...] = ()
     own: tuple[Written, ...] = ()
     """Lines that firstkey wrote there and that may stay."""
-    elsewhere: frozenset[str] = frozenset()
-    """Fingerprints of keys that sshd finds in another file of the user's."""
+    elsewhere: tuple[Elsewhere, ...] = ()
+    """Keys that are not to be added here, for another file of the user's has them."""
     made: tuple[str, ...] = ()
     """Paths that firstkey made earlier: their modes are its own to mend."""
     directory_label: str | None = None
@@ -118,25 +130,33 @@ def carry_out(
 
 def found_in(
     site: Site, account: Account, path: str, fingerprints: Collection[str], *, seconds: float = 5.0
-) -> set[str] | None:
+) -> list[Elsewhere] | None:
     """Which of these keys the file has; None where its directory does not exist.
 
     Raises FirstkeyError where the file cannot be read with the rights that go with its place.
     """
-    wanted = sorted(fingerprints)
+    wanted = set(fingerprints)
+    groups = tuple(site.accounts.group_ids(account))
 
-    def work(*, as_root: bool) -> list[str] | None:  # noqa: ARG001 - it is read either way
+    def work(*, as_root: bool) -> list[list[Any]] | None:
         directory = rights.folder(site.tree, account, path)
         if directory is None:
             return None
         with directory:
             file = directory.read(os.path.basename(path), limit=LIMIT)
-        entries = authorized_keys.keyed(file.content if file else b"")
-        there = {entry.key.fingerprint for _, entry in entries if entry.key and entry.is_the_keys_own}
-        return [fingerprint for fingerprint in wanted if fingerprint in there]
+            place = Place(account, path, as_root, groups, site.accounts)
+            flaws = strict_modes.flaws(site.tree, place, directory)
+        entries = (entry for _, entry in authorized_keys.keyed(file.content if file else b""))
+        own = (entry for entry in entries if entry.is_the_keys_own and _fingerprint(entry) in wanted)
+        best = authorized_keys.best_of_each_key(own).values()
+        return [[_fingerprint(entry), path, _text(entry.options), flaws] for entry in best]
 
     answer = rights.exercise(site, account, path, work, seconds=seconds)
-    return None if answer is None else set(answer)
+    if answer is None:
+        return None
+    return [
+        Elsewhere(fingerprint, file, options, tuple(flaws)) for fingerprint, file, options, flaws in answer
+    ]
 
 
 class _Work:
@@ -189,7 +209,11 @@ class _Work:
         old = directory.read(os.path.basename(wanted.path), limit=LIMIT) if directory else None
         content = old.content if old else b""
         merge = authorized_keys.merge(
-            content, add=wanted.add, revoke=wanted.revoke, own=wanted.own, elsewhere=wanted.elsewhere
+            content,
+            add=wanted.add,
+            revoke=wanted.revoke,
+            own=wanted.own,
+            elsewhere={each.fingerprint for each in wanted.elsewhere},
         )
         return Change(wanted.path, old, merge)
 
@@ -219,7 +243,7 @@ class _Work:
         return Outcome(
             changed=change.is_needed or bool(mended),
             added=[line.key.fingerprint for line in merge.added],
-            present=[(each.line.key.fingerprint, _text(each)) for each in merge.present],
+            present=[(each.line.key.fingerprint, _options(each)) for each in merge.present],
             own=sorted(merge.own),
             revoked=[written.fingerprint for written in merge.revoked],
             left=[written.fingerprint for written in merge.left],
@@ -238,5 +262,13 @@ def _same_owner(old: File, place: Place) -> tuple[int, int] | None:
     return (-1, old.gid) if mine else None
 
 
-def _text(present: Present) -> str | None:
-    return None if present.options is None else present.options.decode("utf-8", "surrogateescape")
+def _options(present: Present) -> str | None:
+    return None if present.options is None else _text(present.options)
+
+
+def _text(options: bytes) -> str:
+    return options.decode("utf-8", "surrogateescape")
+
+
+def _fingerprint(entry: Entry) -> str:
+    return entry.key.fingerprint if entry.key else ""

@@ -17,11 +17,13 @@ from firstkey.boot.placement import Placement, Placer
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
+from firstkey.ssh import key_options
 from firstkey.system import selinux
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
+    from firstkey.boot.keys_file import Elsewhere
     from firstkey.boot.ledger import InstalledKey, Ledger
     from firstkey.boot.site import Site
     from firstkey.boot.standing import Standing
@@ -102,20 +104,33 @@ class Planner:
 
     def _elsewhere(
         self, account: Account, placement: Placement, ledger: Ledger, add: Sequence[Line]
-    ) -> frozenset[str]:
-        """Which of the keys sshd finds in another of the user's files, and will find there after this run."""
+    ) -> tuple[Elsewhere, ...]:
+        """Which of the keys are in another of the user's files, and will be there after this run.
+
+        One that stands plainly in a file which sshd ignores is in none: nobody restricted it.
+        """
         if account.uid < 0:
-            return frozenset()  # an account that a dry run only plans
+            return ()  # an account that a dry run only plans
         wanted = {line.key.fingerprint for line in add}
-        found: set[str] = set()
+        best: dict[str, Elsewhere] = {}
         for path in placement.also_read:
-            going = {
-                key.fingerprint for key in self.stale(ledger) if (key.user, key.file) == (account.name, path)
-            }
-            # What cannot be read with the user's rights, sshd cannot read either.
-            with suppress(FirstkeyError):
-                found |= keys_file.found_in(self._site, account, path, wanted - going) or set()
-        return frozenset(found)
+            for found in self._found_in(account, path, wanted, ledger):
+                if found.options or not found.flaws:
+                    best.setdefault(found.fingerprint, found)
+                if not (found.flaws or key_options.useless(found.options.encode("utf-8", "surrogateescape"))):
+                    best[found.fingerprint] = found
+                    wanted.discard(found.fingerprint)
+        return tuple(best.values())
+
+    def _found_in(
+        self, account: Account, path: str, wanted: Collection[str], ledger: Ledger
+    ) -> list[Elsewhere]:
+        stale = self.stale(ledger)
+        going = {key.fingerprint for key in stale if (key.user, key.file) == (account.name, path)}
+        # What cannot be read with the user's rights, sshd cannot read either.
+        with suppress(FirstkeyError):
+            return keys_file.found_in(self._site, account, path, set(wanted) - going) or []
+        return []
 
     def _refuse_shared(self, account: Account, path: str) -> None:
         """Two users whose files are one and the same would let each in as the other."""
@@ -183,4 +198,4 @@ class _Choice:
             found = keys_file.found_in(self._site, self._account, key.file, [key.fingerprint])
         except FirstkeyError:
             return True
-        return found is None or key.fingerprint in found
+        return found is None or bool(found)

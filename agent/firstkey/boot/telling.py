@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.boot import difference
+from firstkey.boot.keys_file import Elsewhere
 from firstkey.boot.upkeep import Look
 from firstkey.model import CHANGED, UNCHANGED, UserResult
 from firstkey.reasons import Refusal
@@ -30,25 +31,35 @@ def announce(site: Site, task: Task, outcome: Outcome, instance: str, before: Le
         named = {"fingerprint": fingerprint, "key_name": names.get(fingerprint, "unnamed")}
         added = events.KEY_REDIRECTS if fingerprint in redirected else events.KEY_ADDED
         site.say(added(**where, **named, instance_id=instance))
-    for fingerprint, options in outcome.present:
-        site.say(_present(where, fingerprint, names.get(fingerprint, "unnamed"), options))
+    for there in _there(task, outcome):
+        place = {"user": task.name, "file": there.path}
+        site.say(_present(place, there, names.get(there.fingerprint, "unnamed")))
     for fingerprint in outcome.revoked:
         site.say(events.KEY_REVOKED(**where, fingerprint=fingerprint, instance=owners.get(fingerprint)))
     for fingerprint in outcome.left:
         owner = owners.get(fingerprint)
         why = reasons.KEY_LEFT_IN_PLACE.code
         site.say(events.KEY_LEFT_IN_PLACE(**where, fingerprint=fingerprint, instance=owner, reason=why))
-    for entry in _look(outcome).entries(task.name):
+    for entry in _look(task, outcome).entries(task.name):
         site.say(entry)
 
 
-def _present(where: dict[str, str], fingerprint: str, name: str, options: str | None) -> events.Entry:
-    named = {**where, "fingerprint": fingerprint, "key_name": name}
-    unknown = _unknown(options)
-    if unknown:
-        return events.KEY_LINE_IGNORED(**named, options=unknown, reason=reasons.KEY_LINE_IGNORED.code)
-    if options:
-        return events.KEY_RESTRICTED(**named, options=options)
+def _there(task: Task, outcome: Outcome) -> list[Elsewhere]:
+    """Where each of the wanted keys is that was there already."""
+    others = {each.fingerprint: each for each in task.assignment.elsewhere} if task.assignment else {}
+    return [
+        Elsewhere(fingerprint, task.path or "", options) if options is not None else others[fingerprint]
+        for fingerprint, options in outcome.present
+    ]
+
+
+def _present(where: dict[str, str], there: Elsewhere, name: str) -> events.Entry:
+    named = {**where, "fingerprint": there.fingerprint, "key_name": name}
+    useless = _useless(there.options)
+    if useless:
+        return events.KEY_LINE_IGNORED(**named, options=useless, reason=reasons.KEY_LINE_IGNORED.code)
+    if there.options:
+        return events.KEY_RESTRICTED(**named, options=there.options)
     return events.KEY_PRESENT(**named)
 
 
@@ -56,7 +67,7 @@ def result(task: Task, outcome: Outcome) -> UserResult:
     """The same for the report."""
     return UserResult(
         task.name,
-        task.path,
+        file_of(task, outcome),
         CHANGED if outcome.changed else UNCHANGED,
         tuple(outcome.added),
         tuple(outcome.revoked),
@@ -82,24 +93,37 @@ def left_in_place(task: Task, outcome: Outcome) -> list[Refusal]:
     ]
 
 
-def _look(outcome: Outcome) -> Look:
-    return Look(tuple(outcome.mended), tuple(outcome.ignored_by_sshd))
+def file_of(task: Task, outcome: Outcome) -> str | None:
+    """The file that lets the user in: the one where all of the keys are, where that is another one."""
+    there = _there(task, outcome)
+    paths = {each.path for each in there}
+    is_another = len(paths) == 1 and not (outcome.changed or outcome.own)
+    return there[0].path if is_another else task.path
+
+
+def _look(task: Task, outcome: Outcome) -> Look:
+    """At the file itself, and at others that have keys."""
+    others = (flaw for each in _there(task, outcome) for flaw in each.flaws)
+    return Look(tuple(outcome.mended), tuple(dict.fromkeys([*outcome.ignored_by_sshd, *others])))
 
 
 def _why_no_login(task: Task, outcome: Outcome) -> Refusal | None:
     """What keeps the user out although the keys are where they belong."""
-    if outcome.ignored_by_sshd:
-        return _look(outcome).refusal
-    for fingerprint, options in outcome.present:
-        unknown = _unknown(options)
-        if unknown:
-            detail = f"{task.path} has {fingerprint} behind options that sshd does not know: {unknown}"
+    look = _look(task, outcome)
+    if look.refusal:
+        return look.refusal
+    for there in _there(task, outcome):
+        useless = _useless(there.options)
+        if useless:
+            detail = (
+                f"{there.path} has {there.fingerprint} behind options with which sshd takes no key: {useless}"
+            )
             return Refusal(reasons.KEY_LINE_IGNORED, detail)
     return None
 
 
-def _unknown(options: str | None) -> str | None:
-    return key_options.unknown(options.encode("utf-8", "surrogateescape")) if options else None
+def _useless(options: str) -> str | None:
+    return key_options.useless(options.encode("utf-8", "surrogateescape"))
 
 
 def planned(assignment: Assignment) -> UserResult:

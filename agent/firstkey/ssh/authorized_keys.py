@@ -32,6 +32,11 @@ class Entry(NamedTuple):
         """Whether the line is about the key itself: a `cert-authority` lets in only what the key signed."""
         return self.key is not None and not key_options.is_authority(self.options)
 
+    @property
+    def lets_in(self) -> bool:
+        """Whether sshd lets the key in by this line, at least from somewhere."""
+        return self.is_the_keys_own and key_options.useless(self.options) is None
+
 
 class Written(NamedTuple):
     """A line that firstkey wrote, by what tells it from every other line: options and comment count."""
@@ -103,6 +108,21 @@ def keyed(content: bytes) -> Iterator[tuple[int, Entry]]:
             yield number, entry
 
 
+def best_of_each_key(entries: Iterable[Entry]) -> dict[bytes, Entry]:
+    """Of each key, by its blob, the first line by which sshd lets it in, or else the first of all."""
+    best: dict[bytes, Entry] = {}
+    good: set[bytes] = set()
+    for entry in entries:
+        blob = entry.key.blob if entry.key else b""
+        if blob in good:
+            continue
+        best.setdefault(blob, entry)
+        if entry.lets_in:
+            good.add(blob)
+            best[blob] = entry
+    return best
+
+
 def merge(
     content: bytes,
     *,
@@ -129,7 +149,7 @@ def merge(
     revoked = [old for old in going if lines.take_out(old)]
     for old in exchanged.values():
         lines.take_out(old)
-    there = lines.first_of_each_key()
+    there = lines.best_of(wanted)
     fingerprints = {line.key.fingerprint for line in wanted.values()}
     added = tuple(line for line in wanted.values() if not _is_there(line, there, elsewhere))
     return Merge(
@@ -204,8 +224,10 @@ class _Lines:
         """Whether any line that is left has the key."""
         return any(entry.key and entry.key.fingerprint == fingerprint for entry in self._left.values())
 
-    def first_of_each_key(self) -> dict[bytes, Entry]:
-        return {entry.key.blob: entry for entry in reversed(self._left.values()) if entry.key}
+    def best_of(self, blobs: Collection[bytes]) -> dict[bytes, Entry]:
+        return best_of_each_key(
+            entry for entry in self._left.values() if entry.key and entry.key.blob in blobs
+        )
 
     def remaining(self) -> bytes:
         if not self._out:

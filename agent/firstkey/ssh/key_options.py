@@ -32,6 +32,17 @@ def is_authority(options: bytes) -> bool:
     return b"cert-authority" in options.lower() and b"cert-authority" in map(_name, _split(options))
 
 
+def useless(options: bytes) -> str | None:
+    """The first thing in the options of a plain key for which sshd lets nobody in with it, from nowhere."""
+    found = unknown(options)
+    if found or not options:
+        return found
+    for match in _split(options):
+        if _name(match) == b"principals" or (_name(match) == b"from" and not _is_readable(_value(match))):
+            return match[0][:40].decode("utf-8", "backslashreplace")
+    return None
+
+
 def unknown(options: bytes) -> str | None:
     """The first thing in the options that sshd does not understand: it then ignores the whole line.
 
@@ -41,13 +52,39 @@ def unknown(options: bytes) -> str | None:
     place = _behind_commas(options, 0)
     while place < len(options):
         match = _OPTION.match(options, place)
-        if not match or _name(match) not in (WITH_VALUE if match[2] else FLAGS) - seen:
+        if not match or not _is_understood(match, seen):
             return _excerpt(options, place)
         seen |= {_name(match)} & ONCE
         if options[match.end() : match.end() + 1] not in (b"", b","):
             return _excerpt(options, match.end())
         place = _behind_commas(options, match.end())
     return None
+
+
+def _is_understood(match: re.Match[bytes], seen: set[bytes]) -> bool:
+    name = _name(match)
+    if not match[2]:
+        return name in FLAGS
+    if name not in WITH_VALUE - seen:
+        return False
+    from firstkey.ssh import option_values  # few lines have options
+
+    return option_values.is_taken(name.decode(), _value(match))
+
+
+def _value(match: re.Match[bytes]) -> str:
+    return match[2][2:-1].replace(b'\\"', b'"').decode("utf-8", "surrogateescape")
+
+
+def _is_readable(sources: str) -> bool:
+    """Whether sshd can match a client with the list at all."""
+    from firstkey.ssh import patterns
+
+    try:
+        patterns.host_matches(patterns.Client("192.0.2.1", "192.0.2.1"), sources)
+    except patterns.BadPattern:
+        return False
+    return True
 
 
 def _excerpt(options: bytes, place: int) -> str:

@@ -5,22 +5,17 @@ Over one option that it does not know, or finds twice where once is meant, sshd 
 
 from __future__ import annotations
 
-import calendar
 import re
-import time
 
 from firstkey.errors import FirstkeyError
 from firstkey.login_reasons import KEY_OPTIONS_INVALID
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh.key_options import FLAGS, WITH_VALUE
-
-_ONCE = ("command", "principals", "from", "tunnel")
+from firstkey.ssh import option_values
+from firstkey.ssh.key_options import FLAGS, ONCE, WITH_VALUE
 
 _NAME = re.compile(r"[A-Za-z0-9-]+")
 _COMMAS = re.compile(r",*")
 _QUOTED = re.compile(r'="((?:\\"|[^"])*)"')
-_VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
-_MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.IGNORECASE)
 
 
 class KeyOptions(NamedTuple):
@@ -45,7 +40,7 @@ def parse(text: str) -> KeyOptions:
     place = _behind_commas(text, 0)
     while place < len(text):
         name, value, place = _next(text, place)
-        if name in _ONCE and name in seen:
+        if name.encode("ascii") in ONCE and name in seen:
             raise _invalid(f"{name} stands there twice")
         seen.add(name)
         found = _with(found, name, value)
@@ -92,23 +87,14 @@ def _with(found: KeyOptions, name: str, value: str | None) -> KeyOptions:
 
 def _with_detail(found: KeyOptions, name: str, value: str) -> KeyOptions:
     if name == "expiry-time":
-        moment = _moment(value)
+        try:
+            moment = option_values.moment(value)
+        except ValueError as error:
+            raise _invalid(f"expiry-time={error}") from None
         return found._replace(expires=min(moment, found.expires) if found.expires else moment)
-    if name == "environment" and not _VARIABLE.fullmatch(value):
-        raise _invalid(f"environment={value[:40]!a} is not NAME=VALUE")
+    if not option_values.is_taken(name, value):
+        raise _invalid(f"{name}={value[:40]!a} is nothing that sshd takes")
     return found
-
-
-def _moment(text: str) -> float:
-    """YYYYMMDD[HHMM[SS]][Z] in seconds since the epoch; local time without the Z (sshd(8): expiry-time)."""
-    match = _MOMENT.fullmatch(text)
-    if not match or (match[3] and not match[2]):
-        raise _invalid(f"expiry-time={text[:40]!a} is no time like 20301231 or 203012311200Z")
-    try:
-        parts = time.strptime(f"{match[1]}{match[2] or '0000'}{match[3] or '00'}", "%Y%m%d%H%M%S")
-        return float(calendar.timegm(parts) if match[4] else time.mktime(parts))
-    except (ValueError, OverflowError):
-        raise _invalid(f"expiry-time={text[:40]!a} is no time that there is") from None
 
 
 def _invalid(why: str) -> FirstkeyError:
