@@ -99,6 +99,20 @@ def test_sshd_is_asked_no_more_than_its_answers_can_differ(
     assert log.read_text().count("\n") == asked
 
 
+def test_groups_are_the_trees_own(root: Path, tree: Tree) -> None:
+    """An image's accounts are in its groups; the host, whose sshd is asked, has others or none."""
+    write(
+        root,
+        "ann:x:4001:4001::/:/bin/sh\nben:x:4002:4002::/:/bin/sh\nroot:x:0:0::/root:/bin/sh\n",
+        "/etc/passwd",
+    )
+    write(root, "ann:x:4001:\nben:x:4002:\nadm:x:4:ben\nroot:x:4003:\n", "/etc/group")
+    write(root, "Include groups.conf\nMatch Group adm\nAuthorizedKeysFile /adm\n")
+    write(root, "Match Group ann,root\nAuthorizedKeysFile /ann\n", "/etc/ssh/groups.conf")
+    files = [meaning(tree, user).authorized_keys_files for user in ("ann", "ben", "root")]
+    assert files == [("/ann",), ("/adm",), sshd_config.DEFAULTS.authorized_keys_files]
+
+
 def test_sshd_decides_what_a_line_means(root: Path, tree: Tree) -> None:
     """The first value counts, a Match block only for its user, an Include where it stands, sorted by name."""
     write(root, "Include conf.d/*.conf\nPermitRootLogin yes\nMatch User user\nAuthorizedKeysFile /keys/%u\n")

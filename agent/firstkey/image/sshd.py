@@ -11,7 +11,6 @@ from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import sshd_match
 from firstkey.ssh.sshd_config import DEFAULTS
-from firstkey.system.accounts import Accounts
 from firstkey.system.openssh import Sshd
 from firstkey.system.sshd_files import CONFIG
 
@@ -111,7 +110,7 @@ def _hint(reason: reasons.Reason) -> str | None:
 
 
 class _View:
-    """The tree as the configuration would see it: some files replaced, groups put as users.
+    """The tree as the configuration would see it: some files replaced.
 
     Never the running system itself: sshd then reads the copies, and nothing of the host's.
     """
@@ -131,15 +130,4 @@ class _View:
 
     def read(self, path: str, *, limit: int) -> bytes | None:
         content = self._replaced.get(path)
-        if content is None:
-            content = self._tree.read(path, limit=limit)
-        return None if content is None else sshd_match.without_groups(content, self._members)
-
-    def _members(self, patterns: str) -> list[str]:
-        accounts = Accounts(self._tree)
-        names = {number: name for name, number in accounts.groups()}
-        return [
-            account.name
-            for account in accounts.all()
-            if sshd_match.matches(patterns, [names.get(gid, "") for gid in accounts.group_ids(account)])
-        ]
+        return self._tree.read(path, limit=limit) if content is None else content

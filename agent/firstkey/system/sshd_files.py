@@ -2,7 +2,8 @@
 
 sshd is asked as root what an image's configuration means. Whatever that image says, sshd may open nothing of
 the host's for it: each Include leads to copies, each HostKey to a file that is not there, and what else would
-have sshd open something on the way is left out.
+have sshd open something on the way is left out. Nor does it go by the host's groups: Match Group names the
+members that the tree's groups have.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
+from firstkey.ssh import sshd_match
+from firstkey.system.accounts import Accounts
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -64,11 +67,19 @@ class _Copying:
 
     def done(self) -> Copy:
         for path, content in self._files.items():
-            lines = [
-                self._line(line, f"{path}:{number}") for number, line in enumerate(content.split(b"\n"), 1)
-            ]
+            own = sshd_match.without_groups(content, self._members)
+            lines = [self._line(line, f"{path}:{number}") for number, line in enumerate(own.split(b"\n"), 1)]
             self._directory.replace(self._names[path], b"\n".join(lines) + b"\n", Looks(0o600, durable=False))
         return Copy(f"{self._where}/{self._names[CONFIG]}", self._host_keys)
+
+    def _members(self, patterns: str) -> list[str]:
+        accounts = Accounts(self._tree)
+        names = {number: name for name, number in accounts.groups()}
+        return [
+            account.name
+            for account in accounts.all()
+            if sshd_match.matches(patterns, [names.get(gid, "") for gid in accounts.group_ids(account)])
+        ]
 
     def _line(self, line: bytes, place: str) -> bytes:
         keyword, rest = _split(line, place)
