@@ -58,7 +58,7 @@ def test_the_text_comes_by_pipe_or_file(tmp_path: Path, key: str) -> None:
         assert run(text, "--host", "a", "--host", "b", "--port", "2222", *options) == expected
 
 
-@pytest.mark.parametrize("wrapped", ["json", "base64", "base64 in json", "aws text"])
+@pytest.mark.parametrize("wrapped", ["json", "json string", "base64", "base64 in json", "aws text"])
 def test_what_the_aws_tools_print_around_it(key: str, wrapped: str) -> None:
     """JSON as `aws ec2 get-console-output` prints it, its text form, and the API's own base64."""
     text = console_of(key)
@@ -67,6 +67,7 @@ def test_what_the_aws_tools_print_around_it(key: str, wrapped: str) -> None:
         "json": json.dumps(
             {"InstanceId": "i-0", "Output": text, "Timestamp": "2026-11-24T08:00:00.000Z"}, indent=4
         ),
+        "json string": json.dumps(text.replace("\n", "\r\n")),
         "base64": packed,
         "base64 in json": json.dumps({"Output": packed}),
         "aws text": f"i-0\t{text}\t2026-11-24T08:00:00.000Z\n",
@@ -101,11 +102,35 @@ def test_a_key_that_does_not_agree_is_left_out(tmp_path: Path, key: str) -> None
     assert (alone.status, alone.out) == (1, "")
 
 
-def test_without_fingerprints_it_is_said(key: str) -> None:
-    """The keys are printed, with a warning that nothing bears them out."""
-    done = run(f"-----BEGIN SSH HOST KEY KEYS-----\n{key}\n-----END SSH HOST KEY KEYS-----\n", "--host", "a")
-    assert (done.status, done.out) == (0, f"a {words(key)}\n")
-    assert "no fingerprints" in done.err
+@pytest.mark.parametrize("options", [(), ("-q",)])
+@pytest.mark.parametrize("fingerprints", ["none", "garbled"])
+def test_a_key_that_nothing_bears_out_is_not_printed(
+    key: str, fingerprints: str, options: tuple[str, ...]
+) -> None:
+    """As --help says: without its fingerprint a key does not count, and -q does not hide that."""
+    text = console_of(key)
+    if fingerprints == "garbled":
+        text = text.replace(parse_launch_key(key.encode()).fingerprint, "SHA256:garbled")
+    else:
+        text = text[text.index("-----BEGIN SSH HOST KEY KEYS") :]
+    done = run(text, "--host", "a", *options, "-")
+    assert (done.status, done.out) == (1, "")
+    assert "(console-disagrees)" in done.err
+    assert "What to do: Get it again" in done.err
+
+
+@pytest.mark.parametrize("options", [(), ("-q",)])
+def test_fingerprints_without_a_key(key: str, options: tuple[str, ...]) -> None:
+    """The remedy is a better console, not new host keys for the machine that it is read on."""
+    done = run(console_of(key).replace(words(key), "ssh-ed25519 AAAA[   1.0] usb"), "--host", "a", *options)
+    assert (done.status, done.out) == (1, "")
+    assert "(console-without-keys)" in done.err
+    assert "firstkey host-keys" not in done.err
+
+
+def test_a_console_that_begins_with_a_quotation_mark(key: str) -> None:
+    """It is no JSON, and read as it is."""
+    assert run('"' + console_of(key), "--host", "a").out == f"a {words(key)}\n"
 
 
 @pytest.mark.parametrize(

@@ -147,15 +147,16 @@ def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], 
     for complaint in _complaints(found):
         if not quiet or found.strangers:
             streams.complain(f"firstkey: {complaint}")
-    if found.strangers and not found.keys:
-        message = "no key in the text has its fingerprint there"
+    if found.keys:
+        return found.keys, 1 if found.strangers else 0
+    if found.strangers:
+        message = "no key in the text has its fingerprint there, so none is printed"
         raise FirstkeyError(message, reason=login_reasons.CONSOLE_DISAGREES)
-    return found.keys, 1 if found.strangers else 0
+    message = "the text shows fingerprints of host keys, and no key that can be read"
+    raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
 
 
 def _complaints(found: console_text.HostKeys) -> Iterator[str]:
-    if not found.verified:
-        yield "warning: the text has no fingerprints to compare the keys with"
     for key in found.strangers:
         yield f"{key.fingerprint} ({key.type}) is left out: its fingerprint is not shown (console-disagrees)"
     for fingerprint in found.lost:
@@ -165,6 +166,8 @@ def _complaints(found: console_text.HostKeys) -> Iterator[str]:
 def _text(content: bytes) -> str:
     """The console's own text, out of what the AWS tools print around it."""
     text = content.decode("utf-8", "replace")
+    if text.lstrip().startswith('"'):  # --query Output
+        return _of_string(text)
     if text.lstrip().startswith("{"):
         try:
             return _of_json(json.loads(text))
@@ -181,6 +184,14 @@ def _of_json(answer: Any) -> str:  # noqa: ANN401 - as json.loads has it
         message = "the JSON has no console output (yet)"
         raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
     return _text(str(output).encode("utf-8", "replace"))
+
+
+def _of_string(text: str) -> str:
+    """What a string of JSON says; a console may as well begin with a quotation mark."""
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        return text
 
 
 def _decoded(content: bytes) -> str | None:

@@ -1,7 +1,8 @@
 """The host keys in what a machine printed on its console: firstkey's blocks, and cloud-init's.
 
 Consoles mix in what others print: carriage returns, colours, prefixes, the kernel's lines in the midst of a
-block. So a key counts as what it should be only where its fingerprint stands in the block before it.
+block. So a key counts as what it should be only where its fingerprint stands in the block before it; then no
+prefix before it can do harm.
 """
 
 from __future__ import annotations
@@ -20,19 +21,19 @@ if TYPE_CHECKING:
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _MARKER = re.compile(r"-----(BEGIN|END) SSH HOST KEY (FINGERPRINTS|KEYS)-----")
+_KEY = re.compile(r"(?<!\S)(?:ssh|ecdsa|sk)-\S+[ \t]+AAAA.*")
 _SHA256 = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
-_MD5 = re.compile(r"(?<![0-9a-f:])(?:[0-9a-f]{2}:){15}[0-9a-f]{2}(?![0-9a-f:])")
+_MD5 = re.compile(r"(?:(?<![0-9a-f:])|MD5:)((?:[0-9a-f]{2}:){15}[0-9a-f]{2})(?![0-9a-f:])")
 
 
 class HostKeys(NamedTuple):
     """The keys of the last block, and how they agree with the fingerprints before them.
 
     `keys` are those that count; `strangers` have no fingerprint in the block of fingerprints; `lost` are
-    fingerprints without a readable key. `verified`: there was a block of fingerprints to compare with.
+    fingerprints without a readable key. Without that block all keys are strangers.
     """
 
     keys: tuple[PublicKey, ...]
-    verified: bool
     strangers: tuple[PublicKey, ...] = ()
     lost: tuple[str, ...] = ()
 
@@ -46,13 +47,13 @@ def read(text: str) -> HostKeys | None:
     begin, end = block
     keys = _unique([key for line in lines[begin:end] for key in [_key(line)] if key])
     prints = _prints(lines[:begin])
-    if not prints:
-        return HostKeys(keys, verified=False) if keys else None
+    if not keys and not prints:
+        return None
     known = {key: {key.fingerprint, _md5(key)} for key in keys}
     fine = tuple(key for key, names in known.items() if names & prints)
     strangers = tuple(key for key in keys if key not in fine)
     lost = prints.difference(*(known[key] for key in fine))
-    return HostKeys(fine, verified=True, strangers=strangers, lost=tuple(sorted(lost)))
+    return HostKeys(fine, strangers, tuple(sorted(lost)))
 
 
 def _markers(lines: Sequence[str], kind: str) -> list[tuple[str, int]]:
@@ -88,8 +89,9 @@ def _prints(lines: Sequence[str]) -> set[str]:
 
 
 def _key(line: str) -> PublicKey | None:
+    found = _KEY.search(line)
     try:
-        return public_key.parse_launch_key(line.encode("utf-8", "replace"))
+        return public_key.parse_launch_key(found[0].encode("utf-8", "replace")) if found else None
     except FirstkeyError:
         return None
 
