@@ -219,7 +219,7 @@ CONSOLE_DISAGREES = define(
 )
 NO_REPORT = define(
     "no-report",
-    "No run in this boot left a report.",
+    "No run in this boot left a report that can be read.",
     "See what the boot did: journalctl -b -u firstkey; or run it by hand: firstkey run",
 )
 NOT_RUNNING_SYSTEM = define(

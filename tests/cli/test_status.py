@@ -12,7 +12,8 @@ import pytest
 from hostkeys import QUICK, be_quick, private, public
 from machine import Machine, Run, fingerprint, new_key
 
-from firstkey.metadata.emulator import Emulator, Settings
+from firstkey import reasons
+from firstkey.metadata.emulator import Emulator, Fault, Settings
 
 INSTANCE = "i-0000000000000001"
 
@@ -23,12 +24,12 @@ def served(machine: Machine, tmp_path: Path) -> Machine:
     return run_once(machine, tmp_path)
 
 
-def run_once(machine: Machine, keys: Path) -> Machine:
+def run_once(machine: Machine, keys: Path, *, expected: int = 0) -> Machine:
     """One launch key, whose pair is left in the directory, and the quick host keys."""
     be_quick(machine)
     key = new_key(keys, "launch")
     with Emulator(Settings(instance_id=INSTANCE, keys=(("launch", key),))) as service:
-        assert machine.run(service).status == 0
+        assert machine.run(service).status == expected
     return machine
 
 
@@ -109,9 +110,63 @@ def test_a_key_in_two_files_is_shown_in_each(served: Machine, tmp_path: Path) ->
     ],
 )
 def test_a_damaged_report_is_no_riddle(served: Machine, content: bytes) -> None:
-    """Whatever stands in it."""
+    """Whatever stands in it; that it is there and cannot be read is said, with what to do."""
     served.write("/run/firstkey/report.json", content)
-    assert f"Instance:  {INSTANCE}" in status(served).out
+    out = status(served).out
+    assert f"Instance:  {INSTANCE}" in out
+    assert "Last run:  unknown\n    /run/firstkey/report.json does not hold" in out
+    assert "(no-report)\n    What to do: " in out
+    assert "not there" not in out
+    assert as_json(served)["report"]["reason"] == "no-report"
+    drawn = served.firstkey("status", "--timeline")
+    assert (drawn.status, drawn.out) == (1, "")
+    assert "(no-report)" in drawn.err
+
+
+def test_no_user_without_a_file_is_a_riddle(machine: Machine) -> None:
+    """Launched without a key pair: nothing was changed, and there is no file to name."""
+    be_quick(machine)
+    with Emulator(Settings(instance_id=INSTANCE)) as service:
+        assert machine.run(service).status == 0
+    out = status(machine).out
+    assert "  admin: unchanged at the last run\n" in out
+    assert "Last run:  no-key; IMDSv2" in out
+    assert "(no-key-pair)" in out
+    assert "None" not in out
+
+
+def test_a_refused_user_has_the_reason_and_its_remedy(machine: Machine, tmp_path: Path) -> None:
+    """As the run itself told it."""
+    be_quick(machine)
+    machine.configure("[Keys]\nUsers=admin zorro\n")
+    run_once(machine, tmp_path, expected=1)
+    out = status(machine).out
+    refused = out.split("  zorro: refused at the last run\n")[1].splitlines()
+    assert refused[0].endswith("(no-such-user)")
+    assert refused[1] == f"    What to do: {reasons.NO_SUCH_USER.remedy}"
+
+
+def test_a_key_that_sshd_ignores_is_not_just_in_place(machine: Machine, tmp_path: Path) -> None:
+    """The key is there, and what the run found to be in its way is told beside it."""
+    machine.path("/home/admin").chmod(0o777)
+    run_once(machine, tmp_path, expected=1)
+    out = status(machine).out
+    assert " in place, /home/admin/.ssh/authorized_keys" in out
+    assert "    at the last run: " in out
+    assert f"(bad-modes)\n    What to do: {reasons.BAD_MODES.remedy}\n" in out
+
+
+def test_a_service_that_fails_was_asked(machine: Machine) -> None:
+    """What it answered is told, and nothing else is claimed; where nobody asked it, that is said."""
+    be_quick(machine)
+    with Emulator(Settings(instance_id=INSTANCE), faults=[Fault.parse("status=500")]) as service:
+        assert machine.run(service, "--wait", "0.5").status == 75
+    out = status(machine).out
+    assert "Last run:  unreachable (/run/firstkey/report.json)\n" in out
+    assert "answered with 500 (imds-error)\n    What to do: " in out
+    assert "not asked" not in out
+    machine.write("/run/firstkey/report.json", '{"outcome": "ok", "imds": {"version": null}, "reason": null}')
+    assert "Last run:  ok; the metadata service was not asked" in status(machine).out
 
 
 def test_what_a_report_says_cannot_move_the_cursor(machine: Machine) -> None:

@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any, NamedTuple
 
 from fuzz_keys import COMMAND, NEW, OLD, REDIRECTED
-from fuzz_oracle import Scratch, Target, shown
+from fuzz_oracle import Scratch, Target, or_refused, shown
 
 from firstkey.boot import ledger, report
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, InstalledKey, Ledger, MadeHostKey, Served
@@ -93,8 +93,9 @@ class _Site(NamedTuple):
 def check_report(data: bytes) -> None:
     """`firstkey status` shows what it can of any report, in lines that a terminal can show."""
     site: Any = _Site(Scratch({report.PATH: data}))
-    last = status._last_run(site)
-    shown(status._last_run_line(last))
+    last = or_refused(lambda: status._last_run(site))
+    for line in status._last_run_lines(last, None):
+        shown(line)
     told = status._reported(last, "deploy")
     for line in status._user_lines({"name": "deploy", "file": None, "keys": [], "reported": told}):
         shown(line)

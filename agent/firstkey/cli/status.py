@@ -6,6 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
+from firstkey import reasons
 from firstkey.boot import host_key_survey, host_keys, ledger, report
 from firstkey.cli import common, streams, timeline
 from firstkey.errors import FirstkeyError, UsageError
@@ -86,13 +87,18 @@ def _write(path: str, picture: str) -> None:
 
 
 def _standing(site: Site) -> dict[str, Any]:
-    known, last = ledger.load(site.tree), _last_run(site)
+    known = ledger.load(site.tree)
+    try:
+        last, unread = _last_run(site), None
+    except FirstkeyError as error:
+        last, unread = None, {"reason": error.reason.code, "detail": error.message}
     # The ledger is for root alone; the report tells everybody.
     reported = last.get("instance_id") if last else None
     return {
         "version": 1,
         "instance_id": site.firmware_instance() or known.ledger.instance or reported,
         "last_run": last,
+        "report": unread,
         "switched_off": common.switched_off(site),
         "users": [
             {**_user(site, name, known.ledger), "reported": _reported(last, name)}
@@ -104,12 +110,17 @@ def _standing(site: Site) -> dict[str, Any]:
 
 
 def _last_run(site: Site) -> dict[str, Any] | None:
+    """Its report, None where there is none. Raises FirstkeyError where what is there cannot be read."""
     content = site.tree.read(report.PATH, limit=LIMIT)
-    try:
-        found = json.loads(content) if content else None
-    except (ValueError, RecursionError):
+    if content is None:
         return None
-    return found if isinstance(found, dict) else None
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict) and isinstance(found.get("outcome"), str):
+        return found
+    raise FirstkeyError(f"{report.PATH} does not hold what firstkey wrote there", reason=NO_REPORT)
 
 
 def _user(site: Site, name: str, known: Ledger) -> dict[str, Any]:
@@ -174,7 +185,7 @@ def _reported(last: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
 
 def _lines(now: dict[str, Any]) -> Iterator[str]:
     yield f"Instance:  {visibly(str(now['instance_id'] or 'unknown'))}"
-    yield f"Last run:  {_last_run_line(now['last_run'])}"
+    yield from _last_run_lines(now["last_run"], now["report"])
     if now["switched_off"]:
         yield f"Switched off: {now['switched_off']}"
     if now["ledger"]:
@@ -188,22 +199,49 @@ def _lines(now: dict[str, Any]) -> Iterator[str]:
         yield f"  {key['type'] or 'unknown':8} {visibly(key['file'])}  {visibly(key['state'])}{shown}"
 
 
-def _last_run_line(last: dict[str, Any] | None) -> str:
-    if last is None:
-        return f"none in this boot ({report.PATH} is not there)"
+def _last_run_lines(last: dict[str, Any] | None, unread: dict[str, str] | None) -> Iterator[str]:
+    if unread:
+        yield "Last run:  unknown"
+        yield from _why(unread)
+    elif last is None:
+        yield f"Last run:  none in this boot ({report.PATH} is not there)"
+    else:
+        yield visibly(f"Last run:  {last['outcome']}{_asked(last)} ({report.PATH})")
+        yield from _why(last)
+
+
+def _asked(last: dict[str, Any]) -> str:
+    """How the metadata service was asked; where it gave no answer, the run's own reason tells more."""
     imds = last.get("imds")
     version = imds.get("version") if isinstance(imds, dict) else None
-    asked = f"IMDSv{version}" if version else "the metadata service was not asked, or did not answer"
-    return visibly(f"{last.get('outcome')}; {asked} ({report.PATH})")
+    if version:
+        return f"; IMDSv{version}"
+    return "" if last.get("reason") else "; the metadata service was not asked"
 
 
 def _user_lines(user: dict[str, Any]) -> Iterator[str]:
-    reported = user["reported"]
-    if not user["keys"] and reported:
-        yield visibly(f"  {user['name']}: {reported.get('result')} at the last run, {reported.get('file')}")
-    elif not user["keys"]:
-        yield f"  {user['name']}: no launch key known" + (" (root sees more)" if os.geteuid() else "")
+    reported = user["reported"] or {}
     for key in user["keys"]:
         there = {True: "in place", False: "taken out since", None: "not readable for you"}[key["there"]]
         where = visibly(f"{key['file']} (instance {key['instance']})")
         yield f"  {user['name']}: {key['fingerprint']} {there}, {where}"
+    if user["keys"]:
+        yield from _why(reported, when="at the last run: ")
+    elif reported:
+        file = f", {reported['file']}" if reported.get("file") else ""
+        yield visibly(f"  {user['name']}: {reported.get('result')} at the last run{file}")
+        yield from _why(reported)
+    else:
+        yield f"  {user['name']}: no launch key known" + (" (root sees more)" if os.geteuid() else "")
+
+
+def _why(told: dict[str, Any], *, when: str = "") -> Iterator[str]:
+    """The reason that a report gives, if it gives one, and what to do about it."""
+    code = told.get("reason")
+    if not code:
+        return
+    known = reasons.ALL.get(str(code))
+    detail = told.get("detail") or (known.meaning if known else "it does not say more")
+    yield f"    {when}{visibly(f'{detail} ({code})')}"
+    if known:
+        yield f"    What to do: {known.remedy}"
