@@ -96,7 +96,7 @@ def test_an_empty_assignment_of_a_value_brings_its_default_back() -> None:
     """A drop-in can take back what the main file sets, and is named as the one that did."""
     config = of("[IMDS]\nBootTimeoutSec=5\n", "[IMDS]\nBootTimeoutSec=\n")
     assert config.imds.boot_timeout == 30
-    assert config.origins["IMDS", "BootTimeoutSec"] == Origin("/2", 2)
+    assert config.origins["IMDS", "BootTimeoutSec"] == (Origin("/2", 2),)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_bad_value_is_a_warning_and_the_earlier_one_stands() -> None:
         "/1:4: Version= takes auto, 2 or 1, not '3'; Version=2 stands",
         "/1:6: Revoke= takes previous-instance or never, not 'soon'; Revoke=previous-instance stands",
     ]
-    assert config.origins == {("IMDS", "Version"): Origin("/1", 2)}
+    assert config.origins == {("IMDS", "Version"): (Origin("/1", 2),)}
 
 
 def test_a_good_word_beside_a_bad_one_counts() -> None:
@@ -178,7 +178,7 @@ def test_each_mistake_is_one_warning_at_its_line(text: str, line: int, words: st
     config = of(text)
     assert warned(config) == [("/1", line)]
     assert words in config.warnings[0].detail
-    assert config._replace(warnings=(), users={}, origins={}) == read([])
+    assert config._replace(warnings=(), users={}, origins={}, sources=()) == read([])
     assert all(user[1:3] == (False, ()) for user in config.users.values())
 
 
@@ -238,7 +238,8 @@ def test_no_text_whatsoever_raises(texts: list[bytes]) -> None:
     sources = {f"/{number}": text for number, text in enumerate(texts)}
     config = read([Source(path, text) for path, text in sources.items()])
     assert config.keys.users
-    for path, line in [w[:2] for w in config.warnings] + list(config.origins.values()):
+    origins = [origin for lines in config.origins.values() for origin in lines]
+    for path, line in [w[:2] for w in config.warnings] + origins:
         assert 1 <= line <= sources[path].count(b"\n") + 1
     assert all("\n" not in row.value for row in describe(config))
 
@@ -257,8 +258,8 @@ def test_a_bad_line_never_changes_what_a_good_one_says(
         dirty.insert(min(place, len(dirty)), line)
     expected, config = (read([Source("/f", b"\n".join(lines))]) for lines in (clean, dirty))
     assert config._replace(warnings=(), origins={}) == expected._replace(warnings=(), origins={})
-    assert {place: dirty[origin.line - 1] for place, origin in config.origins.items()} == {
-        place: clean[origin.line - 1] for place, origin in expected.origins.items()
+    assert {place: [dirty[line - 1] for _, line in lines] for place, lines in config.origins.items()} == {
+        place: [clean[line - 1] for _, line in lines] for place, lines in expected.origins.items()
     }
 
 
@@ -322,7 +323,10 @@ def test_drop_ins_of_all_directories_go_over_the_main_file(tmp_path: Path) -> No
         },
     )
     assert (config.keys.users, config.imds.version) == (("main", "a", "b", "c"), "2")
-    assert config.origins["Keys", "Users"] == Origin(f"/{VENDOR}/firstkey.conf.d/30-x.conf", 2)
+    mains = [f"/{ETC}/firstkey.conf", f"/{RUN}/firstkey.conf.d/10-x.conf"]
+    drop_ins = [f"/{ETC}/firstkey.conf.d/20-x.conf", f"/{VENDOR}/firstkey.conf.d/30-x.conf"]
+    assert config.sources == (*mains, *drop_ins)
+    assert config.origins["Keys", "Users"] == tuple(Origin(path, 2) for path in config.sources)
 
 
 @pytest.mark.parametrize("mask", ["", None])
@@ -387,10 +391,10 @@ def test_describe_shows_every_setting_and_where_it_comes_from() -> None:
     user = "[User deploy]\nGroups=a b\nCreate=on\n"
     config = of(f"[Keys]\nUsers=root deploy\n{user}[IMDS]\nRequestTimeoutSec=1500ms\n")
     rows = {(row.section, row.key): row[2:] for row in describe(config)}
-    assert rows["IMDS", "RequestTimeoutSec"] == ("1.5", "2", Origin("/1", 7))
-    assert rows["User deploy", "Create"] == ("yes", "no", Origin("/1", 5))
-    assert rows["User deploy", "Groups"] == ("a b", "", Origin("/1", 4))
-    assert rows["User root", "Shell"] == ("/bin/bash", "/bin/bash", None)
+    assert rows["IMDS", "RequestTimeoutSec"] == ("1.5", "2", (Origin("/1", 7),))
+    assert rows["User deploy", "Create"] == ("yes", "no", (Origin("/1", 5),))
+    assert rows["User deploy", "Groups"] == ("a b", "", (Origin("/1", 4),))
+    assert rows["User root", "Shell"] == ("/bin/bash", "/bin/bash", ())
     assert len(rows) == len(SETTINGS) + 5
 
 
@@ -401,7 +405,7 @@ def test_what_is_shown_can_be_read_again() -> None:
         "[HostKeys]\nTypes=rsa\n[Watch]\nIntervalSec=1h\n",
     )
     text = "".join(f"[{row.section}]\n{row.key}={row.value}\n" for row in describe(first))
-    assert of(text)._replace(origins={}) == first._replace(origins={})
+    assert of(text)._replace(origins={}, sources=()) == first._replace(origins={}, sources=())
 
 
 def test_a_usual_boot_imports_no_parser() -> None:

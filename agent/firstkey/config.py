@@ -95,7 +95,11 @@ class Image(NamedTuple):
 
 
 class Config(NamedTuple):
-    """All settings. `origins` tells of each that a file set, by section and key, which line did."""
+    """All settings.
+
+    `origins` tells of each that a file set, by section and key, which lines did: those that a list adds up
+    from, or one. `sources` are the files that were read, in that order.
+    """
 
     imds: Imds
     keys: Keys
@@ -104,7 +108,8 @@ class Config(NamedTuple):
     watch: Watch
     image: Image
     warnings: tuple[ConfigWarning, ...]
-    origins: Mapping[tuple[str, str], Origin]
+    origins: Mapping[tuple[str, str], tuple[Origin, ...]]
+    sources: tuple[str, ...]
 
     def user(self, name: str) -> User:
         """The settings of this user: its own section's, or the defaults."""
@@ -112,13 +117,13 @@ class Config(NamedTuple):
 
 
 class Effective(NamedTuple):
-    """One setting as it stands, in words: `origin` is None where no file mentions it."""
+    """One setting as it stands, in words: `origins` is empty where no file mentions it."""
 
     section: str
     key: str
     value: str
     default: str
-    origin: Origin | None
+    origins: tuple[Origin, ...]
 
 
 class Files(Protocol):
@@ -180,6 +185,7 @@ def read(sources: Sequence[Source], *, warnings: Sequence[ConfigWarning] = ()) -
         image=_built(Image, "Image", values),
         warnings=tuple(reader.warnings),
         origins=reader.origins,
+        sources=tuple(source.path for source in sources),
     )
 
 
@@ -203,8 +209,8 @@ def describe(config: Config) -> list[Effective]:
 def _rows(config: Config, section: str, value: tuple[Any, ...]) -> Iterator[Effective]:
     for key, setting in settings.SECTIONS[section.partition(" ")[0]].items():
         text = settings.text_of(getattr(value, setting.field))
-        origin = config.origins.get((section, key))
-        yield Effective(section, key, text, settings.text_of(setting.default), origin)
+        origins = config.origins.get((section, key), ())
+        yield Effective(section, key, text, settings.text_of(setting.default), origins)
 
 
 def _built(

@@ -32,14 +32,14 @@ class ConfigWarning(NamedTuple):
 class Reader:
     """Takes one section after the other, later ones over earlier ones.
 
-    `values` and `origins` hold what was set, by section (`Keys`, `User deploy`) and key; `users` tells of
-    each user with a section of their own where the first one stands.
+    `values` and `origins` hold what was set and by which lines, by section (`Keys`, `User deploy`) and key;
+    `users` tells of each user with a section of their own where the first one stands.
     """
 
     def __init__(self, warnings: Iterable[ConfigWarning] = ()) -> None:
         self.warnings = list(warnings)
         self.values: dict[tuple[str, str], Any] = {}
-        self.origins: dict[tuple[str, str], Origin] = {}
+        self.origins: dict[tuple[str, str], tuple[Origin, ...]] = {}
         self.users: dict[str, Origin] = {}
 
     def warn(self, origin: Origin, detail: str) -> None:
@@ -70,7 +70,7 @@ class Reader:
             if name not in users:
                 self.warn(origin, f"[User {name}] has no effect: Users= in [Keys] does not name {name}")
         if self.values.pop(("User root", "Create"), False):
-            origin = self.origins.pop(("User root", "Create"))
+            (origin,) = self.origins.pop(("User root", "Create"))
             self.warn(origin, "Create=yes is ignored in [User root]: root exists already; Create=no stands")
 
     def _name(self, section: Section) -> str | None:
@@ -93,15 +93,22 @@ class Reader:
     def _assign(self, place: tuple[str, str], setting: Setting, assignment: Assignment) -> None:
         if assignment.value in setting.resets:
             self.values.pop(place, None)
-            self.origins[place] = assignment.origin
+            self.origins[place] = (assignment.origin,)
             return
         good, bad = _parsed(setting, assignment.value)
         if good:
-            earlier = self.values.get(place, ())
-            self.values[place] = tuple(dict.fromkeys((*earlier, *good))) if setting.is_list else good[0]
-            self.origins[place] = assignment.origin
+            self._put(place, setting, good, assignment.origin)
         if bad:
             self.warn(assignment.origin, self._bad_value(place, setting, bad))
+
+    def _put(self, place: tuple[str, str], setting: Setting, good: list[Any], origin: Origin) -> None:
+        """A list grows, and has each line that it came of; any other value is the last line's."""
+        if setting.is_list:
+            earlier = self.values.get(place, ())
+            self.values[place] = tuple(dict.fromkeys((*earlier, *good)))
+            self.origins[place] = (*(self.origins[place] if earlier else ()), origin)
+        else:
+            self.values[place], self.origins[place] = good[0], (origin,)
 
     def _bad_value(self, place: tuple[str, str], setting: Setting, bad: list[str]) -> str:
         text = " ".join(bad)

@@ -26,6 +26,19 @@ def test_each_setting_tells_where_it_comes_from(machine: Machine) -> None:
     assert values(again.out) == values(out)
 
 
+def test_a_list_tells_every_line_that_it_adds_up_from(machine: Machine) -> None:
+    """In all files; what an empty assignment took back is none of them."""
+    machine.configure("[Keys]\nUsers=gone\nUsers=\nUsers=alice\n[IMDS]\nVersion=2\n")
+    machine.write("/etc/firstkey/firstkey.conf.d/50-b.conf", "[Keys]\nUsers=bob\n[IMDS]\nVersion=1\n")
+    lines = ["/etc/firstkey/firstkey.conf:4", "/etc/firstkey/firstkey.conf.d/50-b.conf:2"]
+    out = machine.firstkey("config").out
+    assert f"# {', '.join(lines)}\nUsers=alice bob\n" in out
+    assert "# /etc/firstkey/firstkey.conf.d/50-b.conf:4\nVersion=1\n" in out
+    rows = json.loads(machine.firstkey("config", "--json").out)["settings"]
+    users = next(row for row in rows if row["key"] == "Users")
+    assert (users["origin"], users["origins"]) == (lines[-1], lines)
+
+
 def values(text: str) -> list[str]:
     """The assignments alone."""
     return [line for line in text.splitlines() if line and not line.startswith("#")]
@@ -40,7 +53,7 @@ def test_programs_get_the_same(machine: Machine) -> None:
 
     assert users == {
         "section": "Keys", "key": "Users", "value": "admin", "default": "root",
-        "origin": "/etc/firstkey/firstkey.conf:2",
+        "origin": "/etc/firstkey/firstkey.conf:2", "origins": ["/etc/firstkey/firstkey.conf:2"],
     }  # fmt: skip
     assert found["warnings"] == [
         "/etc/firstkey/firstkey.conf:3: [Keys] has no setting 'Nonsense'; the line is ignored"

@@ -34,16 +34,42 @@ def test_each_change_has_both_values_and_its_line(machine: Machine) -> None:
     machine.write("/run/firstkey/firstkey.conf.d/60-same.conf", "[Watch]\nIntervalSec=60\n")
     machine.write("/etc/firstkey/firstkey.conf.d/10-a.conf", "")
     out = machine.firstkey("config", "--diff").out
-    assert (
-        "[Keys]\n-Users=vendor\n+Users=vendor deploy\n  (/etc/firstkey/firstkey.conf.d/50-own.conf:2)\n"
-        in out
-    )
+    lines = "/usr/lib/firstkey/firstkey.conf:2, /etc/firstkey/firstkey.conf.d/50-own.conf:2"
+    assert f"[Keys]\n-Users=vendor\n+Users=vendor deploy\n  ({lines})\n" in out
     assert "[User deploy]\n-Create=no\n+Create=yes\n" in out
     assert "-BootTimeoutSec=20\n+BootTimeoutSec=30\n" in out
     assert "IntervalSec" not in out
     rows = json.loads(machine.firstkey("config", "--diff", "--json").out)
     assert {row["key"] for row in rows} == {"Users", "Create", "BootTimeoutSec"}
-    assert all(set(row) == {"section", "key", "shipped", "value", "origin"} for row in rows)
+    expected = {"section", "key", "shipped", "value", "origin", "origins", "replaced"}
+    assert all(set(row) == expected for row in rows)
+
+
+def test_a_replaced_file_of_the_vendor_is_named(machine: Machine) -> None:
+    """Where the default is back for want of a vendor's file, neither a line nor the caller said so."""
+    vendors = "/usr/lib/firstkey/firstkey.conf"
+    machine.write(vendors, "[Keys]\nRevoke=never\n")
+    machine.configure("[Keys]\nUsers=admin\n")
+    mask = machine.path("/etc/firstkey/firstkey.conf.d/10-a.conf")
+    mask.parent.mkdir()
+    mask.symlink_to("/dev/null")
+    out = machine.firstkey("config", "--diff").out
+    why = f"default; /etc/firstkey/firstkey.conf takes the place of {vendors}"
+    assert f"-Revoke=never\n+Revoke=previous-instance\n  ({why})\n" in out
+    name = "firstkey/firstkey.conf.d/10-a.conf"
+    masks = f"/etc/{name} takes the place of /usr/lib/{name}"
+    assert f"+BootTimeoutSec=30\n  (default; {masks})\n" in out
+    assert "command line" not in out
+    rows = json.loads(machine.firstkey("config", "--diff", "--json").out)
+    revoke = next(row for row in rows if row["key"] == "Revoke")
+    assert (revoke["origin"], revoke["origins"], revoke["replaced"]) == (None, [], [vendors])
+
+
+def test_a_named_file_has_none_beside_it(machine: Machine, tmp_path: Path) -> None:
+    """--config: the vendor's are not read at all."""
+    (tmp_path / "own.conf").write_text("[Keys]\nUsers=admin\n")
+    out = machine.firstkey("config", "--diff", "--config", str(tmp_path / "own.conf")).out
+    assert "+BootTimeoutSec=30\n  (default; /usr/lib/firstkey/firstkey.conf.d/10-a.conf is not read)\n" in out
 
 
 def test_diff_and_check_exclude_each_other(machine: Machine) -> None:

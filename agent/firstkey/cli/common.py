@@ -123,7 +123,8 @@ def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
         settled = config.load(tree)
     if args.imds:
         imds = settled.imds._replace(endpoints=(_endpoint(args.imds),))
-        said = {**settled.origins, ("IMDS", "Endpoints"): config.Origin("--imds on the command line", 0)}
+        here = config.Origin("--imds on the command line", 0)
+        said = {**settled.origins, ("IMDS", "Endpoints"): (here,)}
         settled = settled._replace(imds=imds, origins=said)
     if getattr(args, "user", None):
         settled = settled._replace(keys=settled.keys._replace(users=_names(args.user)))

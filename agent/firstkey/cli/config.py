@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firstkey import config, reasons
 from firstkey.boot import sandbox
 from firstkey.cli import common, streams
 from firstkey.errors import ConfigError
 from firstkey.events import visibly
+from firstkey.named_tuple import NamedTuple
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def main(argv: Sequence[str]) -> int:
     if args.check:
         return _checked(settled)
     if args.diff:
-        changes = _changes(settled, shipped)
-        text = json.dumps(changes, indent=1) if args.json else "\n".join(_as_diff(changes))
+        changes = list(_changes(settled, shipped))
+        rows = [_change_as_json(change) for change in changes]
+        text = json.dumps(rows, indent=1) if args.json else "\n".join(_as_diff(changes, settled))
         print(text or "Nothing differs from what was shipped.")
         return 0
     print(_as_json(settled) if args.json else "\n".join(_as_text(settled)))
@@ -57,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _kept_out(settled: config.Config) -> Iterator[config.ConfigWarning]:
     """Endpoints that work by hand, and not at boot; only the running system's systemd can tell."""
-    where = settled.origins.get(("IMDS", "Endpoints"), config.Origin("default", 0))
+    where = settled.origins.get(("IMDS", "Endpoints"), (config.Origin("default", 0),))[-1]
     reason = reasons.ENDPOINT_KEPT_OUT
     for endpoint in sandbox.kept_out(settled.imds.endpoints):
         detail = f"Endpoints={endpoint} is out of reach for firstkey.service ({reason.code}). {reason.remedy}"
@@ -77,28 +79,64 @@ class _Vendors:
         return self._tree.names(path) if path.startswith("/usr/") else []
 
 
-def _changes(settled: config.Config, shipped: config.Config) -> list[dict[str, str | None]]:
-    """Each setting that would be another one without the administrator's files."""
-    before = {(setting.section, setting.key): setting.value for setting in config.describe(shipped)}
-    found = []
-    for setting in config.describe(settled):
-        was = before.get((setting.section, setting.key), setting.default)
-        if was != setting.value:
-            origin = str(setting.origin) if setting.origin else None
-            row = {"section": setting.section, "key": setting.key, "shipped": was, "value": setting.value}
-            found.append({**row, "origin": origin})
-    return found
+class _Change(NamedTuple):
+    """A setting that would be another one without the administrator's files.
+
+    `replaced` are the vendor's files that set it and are not read.
+    """
+
+    now: config.Effective
+    shipped: str
+    replaced: tuple[str, ...]
 
 
-def _as_diff(changes: list[dict[str, str | None]]) -> Iterator[str]:
+def _changes(settled: config.Config, shipped: config.Config) -> Iterator[_Change]:
+    before = {(setting.section, setting.key): setting for setting in config.describe(shipped)}
+    for now in config.describe(settled):
+        was = before.get((now.section, now.key), now._replace(value=now.default, origins=()))
+        if was.value != now.value:
+            files = dict.fromkeys(origin.path for origin in was.origins)
+            yield _Change(now, was.value, tuple(path for path in files if path not in settled.sources))
+
+
+def _change_as_json(change: _Change) -> dict[str, Any]:
+    now = change.now
+    row = {"section": now.section, "key": now.key, "shipped": change.shipped, "value": now.value}
+    return {**row, **_origins_as_json(now), "replaced": list(change.replaced)}
+
+
+def _as_diff(changes: list[_Change], settled: config.Config) -> Iterator[str]:
     section = None
     for change in changes:
-        if change["section"] != section:
-            section = change["section"]
+        if change.now.section != section:
+            section = change.now.section
             yield f"[{section}]"
-        yield f"-{change['key']}={change['shipped']}"
-        yield f"+{change['key']}={change['value']}"
-        yield f"  ({visibly(change['origin'] or 'the command line')})"
+        yield f"-{change.now.key}={change.shipped}"
+        yield f"+{change.now.key}={change.now.value}"
+        why = [_where(change.now), *(_instead(path, settled.sources) for path in change.replaced)]
+        yield f"  ({'; '.join(why)})"
+
+
+def _instead(path: str, sources: Sequence[str]) -> str:
+    """Why the vendor's file does not count: there is another one of its name, or only one is read."""
+    another = next((source for source in sources if _name(source) == _name(path)), None)
+    return visibly(f"{another} takes the place of {path}" if another else f"{path} is not read")
+
+
+def _name(path: str) -> str:
+    """The file's path inside a directory of configuration."""
+    directory = next((each for each in config.DIRECTORIES if path.startswith(f"{each}/")), "")
+    return path[len(directory) :]
+
+
+def _where(setting: config.Effective) -> str:
+    return ", ".join(visibly(str(origin)) for origin in setting.origins) or "default"
+
+
+def _origins_as_json(setting: config.Effective) -> dict[str, Any]:
+    """All lines that a list adds up from, and the last one."""
+    origins = [str(origin) for origin in setting.origins]
+    return {"origin": origins[-1] if origins else None, "origins": origins}
 
 
 def _checked(settled: config.Config) -> int:
@@ -115,7 +153,7 @@ def _as_text(settled: config.Config) -> Iterator[str]:
         if setting.section != section:
             yield f"[{setting.section}]" if not section else f"\n[{setting.section}]"
             section = setting.section
-        yield f"# {visibly(str(setting.origin or 'default'))}"
+        yield f"# {_where(setting)}"
         yield f"{setting.key}={setting.value}"
 
 
@@ -126,7 +164,7 @@ def _as_json(settled: config.Config) -> str:
             "key": setting.key,
             "value": setting.value,
             "default": setting.default,
-            "origin": str(setting.origin) if setting.origin else None,
+            **_origins_as_json(setting),
         }
         for setting in config.describe(settled)
     ]
