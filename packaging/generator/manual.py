@@ -6,6 +6,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from typing import NamedTuple
 
 from firstkey import reasons
@@ -85,7 +86,10 @@ def _shared(known: list[Command]) -> list[Option]:
 
 
 def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".") + "." if text else ""
+    """With an end, and with a capital unless it begins with a name such as known_hosts."""
+    begin = text[:1].upper() if text.partition(" ")[0].rstrip(",:").isalpha() else text[:1]
+    end = "" if not text or text.endswith((".", "?", "!", ":")) else "."
+    return begin + text[1:] + end
 
 
 def _options(options: list[Option]) -> Iterator[str]:
@@ -106,16 +110,16 @@ def _choices(option: Option) -> str:
 
 
 def _epilog(text: str) -> Iterator[str]:
-    """Blocks under a title (`examples:`) keep their form; anything else is prose."""
-    for block in re.split(r"\n\n", text.strip()):
-        title, _, rest = block.partition("\n")
-        if title.endswith(":") and rest:
-            yield ".Pp"
-            yield from _prose(_sentence(title[:-1])[:-1] + ":")
-            yield from _literal(rest.splitlines())
-        elif block and not block.startswith("exit status:"):  # told for all commands in one place
-            yield ".Pp"
-            yield from _prose(block)
+    """Indented lines keep their form where a colon (`examples:`) or nothing is before them; else it is prose."""
+    for block in text.strip("\n").split("\n\n") if text else ():
+        lines = block.splitlines()
+        prose = list(takewhile(lambda line: not line.startswith(" "), lines))
+        if prose and not prose[-1].endswith(":"):
+            prose = lines
+        yield ".Pp"
+        yield from _prose(_sentence(" ".join(prose)))
+        if lines[len(prose) :]:
+            yield from _literal(lines[len(prose) :])
 
 
 # --- reason codes ---------------------------------------------------------------------------------

@@ -149,6 +149,14 @@ def test_usage(key: str, options: tuple[str, ...]) -> None:
     assert (done.status, done.out) == (2, "")
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "-1", "²", "ssh", ""])
+def test_what_is_no_port_is_said_in_words(key: str, port: str) -> None:
+    """And not with the name of a function."""
+    done = run(console_of(key), "--host", "a", f"--port={port}")
+    assert (done.status, done.out) == (2, "")
+    assert "ports are numbers from 1 to 65535" in done.err
+
+
 @pytest.mark.sshd
 def test_a_machines_own_keys(tmp_path: Path) -> None:
     """Those that its sshd would load, under its own name; a lying public half is not believed."""

@@ -13,6 +13,7 @@ from installed import TOP, Installed
 
 from firstkey import reasons
 from firstkey.cli.main import COMMANDS
+from firstkey.metadata.emulator import FAULTS, usage
 from firstkey.settings import SETTINGS, text_of
 
 PAGES = ["/usr/share/man/man8/firstkey.8", "/usr/share/man/man5/firstkey.conf.5"]
@@ -62,6 +63,45 @@ def test_each_option_is_explained(installed: Installed, command: str) -> None:
     common = page.split("\n   Options of most commands\n")[1].split("\nSWITCHING")[0]
     for option in set(re.findall(r"(?<!\S)--[a-z-]+", help_text.split("\noptions:\n")[1].split("\n\n")[0])):
         assert re.search(rf"^     (-\w, |-\w \w+, )?{option}\b", own + common, re.MULTILINE), option
+
+
+def part(page: str, command: str) -> str:
+    """What the manual has of a command."""
+    return (
+        page.split(f"\n   firstkey {command}\n")[1]
+        .split("\n   firstkey ", maxsplit=1)[0]
+        .split("\n   Options of", maxsplit=1)[0]
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_stands_below_the_options_is_there_in_its_form(installed: Installed, command: str) -> None:
+    """Prose word for word, exit statuses too; below a colon, lines that stay lines."""
+    below = installed.firstkey(command, "--help").stdout.split("\noptions:\n")[1].partition("\n\n")[2]
+    own = part(text(installed.path(PAGES[0])), command)
+    said = " ".join(own.split()).replace("- ", "-").lower()
+    for block in filter(None, below.split("\n\n")):
+        assert " ".join(block.split()).replace("- ", "-").lower() in said
+        for line in block.partition(":\n")[2].splitlines():
+            assert line.strip() in map(str.strip, own.splitlines())
+
+
+def test_each_fault_has_lines_of_its_own(installed: Installed) -> None:
+    """The list of faults can be read, as that of `firstkey imds --help` can."""
+    lines = part(text(installed.path(PAGES[0])), "imds").splitlines()
+    for name, kind in FAULTS.items():
+        named = next(
+            number for number, line in enumerate(lines) if line.split(" [")[0].strip() == usage(name)
+        )
+        assert lines[named + 1].strip() == kind.summary
+
+
+def test_sentences_begin_and_end_as_sentences_do(installed: Installed) -> None:
+    """A question has its own end, and a name its own small letter."""
+    page = installed.path(PAGES[0])
+    assert "and if not, why?\n" in part(text(page), "doctor")
+    assert "known_hosts lines for this host" in part(text(page), "known-hosts")
+    assert not re.search(r"[?!:]\.|Known_hosts", text(page))
 
 
 def test_each_reason_is_explained_with_its_remedy(installed: Installed) -> None:

@@ -36,6 +36,7 @@ examples:
   firstkey doctor --from 203.0.113.7       a client at that address
 
 It changes nothing. As root it sees all; for others it says what only root sees.
+
 exit status: 0 nothing is in the way, 1 something is, or may be
 """
 VERDICTS = {

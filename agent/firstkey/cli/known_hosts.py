@@ -81,9 +81,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _port(text: str) -> int:
-    number = int(text)
+    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
     if not 0 < number < 65536:
-        raise ValueError(text)
+        raise UsageError(f"--port {text!a}: ports are numbers from 1 to 65535")
     return number
 
 
