@@ -134,6 +134,8 @@ LEDGER_DAMAGED = _warning("ledger-damaged", "3ea8432e6ff04c60bf2ac6d9f248f993",
     "The ledger {file} cannot be trusted and was set aside, so nothing is revoked by it: {detail}.")
 RUN_FAILED = _error("run-failed", "4c32c684950247efa1bc65a66fff2f22",
     "The run could not be done: {detail} ({reason}).")
+PHASE = _debug("phase", "2dd99b1c900b410d987f274eb06c56fc",
+    "The phase `{phase}` took {milliseconds} ms, from {start} ms after the run's start.")
 INTERNAL_ERROR = _error("internal-error", "579e30cddeeb4066ae80fcb47bf9f521",
     "firstkey met something that it was not built for: {detail}.")
 
@@ -148,6 +150,8 @@ ENDPOINT_KEPT_OUT = _warning("endpoint-kept-out", "bbe82b8152a84c15808cff2df4543
     "Endpoints= names {endpoint}, to which firstkey.service may not speak ({reason}).")
 IMDS_ANSWER = _info("imds-answer", "771b734448964eb98ce570c86d8e9eaa",
     "{endpoint} answered with IMDSv{version}: this is {instance_id}.")
+IMDS_REQUEST = _debug("imds-request", "e115de09f7554a4eb401ced9118f2804",
+    "{request} was answered with {status} in {seconds} s.")
 IMDS_RETRY = _debug("imds-retry", "a447cd73e21a44ba9296861b705bfd95",
     "{endpoint} gave no answer ({detail}); trying again in {pause} s.")
 IMDS_FALLBACK = _warning("imds-fallback", "08d93dc33619481c8ef4a1a1f93f7f17",
@@ -218,10 +222,14 @@ MODES_MENDED = _notice("modes-mended", "6d7d2420b2c04833bd33761612ea98e3",
     "{path} had a mode or owner that makes sshd ignore the keys: {old} became {new}.")
 MODES_REPORTED = _warning("modes-reported", "891c15f1e233467da61090bc610567a1",
     "sshd ignores the keys of {user} for the mode or owner of {detail} ({reason}).")
+FILE_UNCHANGED = _debug("file-unchanged", "cf85b0e1b73243c7a7fb1082e8f1c9ba",
+    "{file} of {user} needed no change.")
 LABEL_NOT_RESTORED = _warning("label-not-restored", "cb73ecd26f924e69a7fb706e3455f3f1",
     "The SELinux label of {path} could not be restored: {detail}.")
 
 # --- host keys ----------------------------------------------------------------------------------
+HOST_KEY_UNCHANGED = _debug("host-key-unchanged", "27deaedc5b2d4553b2ecd30572bae9ba",
+    "Host key {fingerprint} ({type}) is good and stays as it is: {file}.")
 HOST_KEY_MADE = _notice("host-key-made", "13625825d5064ed6845b66b21090a99c",
     "Host key {fingerprint} ({type}) was made: {file}.")
 HOST_KEY_REPLACED = _warning("host-key-replaced", "0545f279aae140449c766850c821402e",

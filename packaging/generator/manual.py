@@ -110,7 +110,7 @@ def _choices(option: Option) -> str:
 
 
 def _epilog(text: str) -> Iterator[str]:
-    """Indented lines keep their form where a colon (`examples:`) or nothing is before them; else it is prose."""
+    """Indented lines keep their form behind a colon (`examples:`) or a blank line; anything else is prose."""
     for block in text.strip("\n").split("\n\n") if text else ():
         lines = block.splitlines()
         prose = list(takewhile(lambda line: not line.startswith(" "), lines))

@@ -219,7 +219,7 @@ def test_verbose_tells_each_attempt(machine: Machine, keys: dict[str, str]) -> N
         running.inject(Fault.parse("status=503,first=2"))
         verbose = machine.firstkey("keys", "-v", service=running)
     assert (quiet.status, quiet.err) == (0, "")
-    assert verbose.err.count("answered with 503") == 2
+    assert verbose.err.count("answered with 503); trying again") == 2
 
 
 def test_proxies_mean_nothing(machine: Machine, keys: dict[str, str]) -> None:

@@ -226,7 +226,19 @@ def test_an_expired_token_is_renewed(uses: int) -> None:
     with service(f"expired-tokens={uses}") as running:
         outcome = ask(running.url)
     assert outcome.good.version == 2
-    assert outcome.told == [Notice("endpoint", None, "IMDSv2", running.url)]
+    assert outcome.news == [Notice("endpoint", None, "IMDSv2", running.url)]
+
+
+def test_each_request_is_told_with_its_status_and_time() -> None:
+    """Whether it went with a token too, and how the token request ended; never what the token is."""
+    with service("status=401,path=/latest/meta-data/instance-id,first=1", "delay=0.2,first=1") as running:
+        told = ask(running.url).of_kind("request")
+    paths = ["api/token", "meta-data/instance-id", "api/token", "meta-data/instance-id"]
+    asked = [(notice.detail.partition(",")[0].partition("/latest/")[2], notice.status) for notice in told]
+    assert asked[:4] == list(zip(paths, (200, 401, 200, 200)))
+    assert all((", with a token" in notice.detail) is notice.detail.startswith("GET") for notice in told)
+    assert told[0].seconds >= 0.2
+    assert all(notice.seconds >= 0 for notice in told)
 
 
 def test_a_token_is_renewed_once_for_a_request() -> None:
@@ -308,7 +320,7 @@ def test_a_life_that_the_service_does_not_take_is_our_fault() -> None:
     """400: an error, no fallback and no second attempt."""
     with service() as running:
         outcome = ask(running.url, token_ttl=21601)
-    assert (outcome.code, outcome.told) == ("bad-request", [])
+    assert (outcome.code, outcome.news) == ("bad-request", [])
     assert len(running.requests) == 1
 
 

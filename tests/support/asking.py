@@ -50,6 +50,11 @@ class Outcome(NamedTuple):
         assert self.answer, self.error
         return self.answer
 
+    @property
+    def news(self) -> list[Notice]:
+        """What was told but for the requests."""
+        return [notice for notice in self.told if notice.kind != "request"]
+
     def of_kind(self, kind: str) -> list[Notice]:
         """What was told of that kind."""
         return [notice for notice in self.told if notice.kind == kind]

@@ -13,7 +13,7 @@ from firstkey.boot import neighbours, report
 from firstkey.boot.site import Site
 from firstkey.cli import plain
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
-from firstkey.model import CHANGED
+from firstkey.model import CHANGED, UNCHANGED
 from firstkey.system import journal, lock
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
@@ -207,12 +207,27 @@ def client(site: Site) -> Client:
 
 def _entry(notice: Notice) -> events.Entry | None:
     code = notice.reason.code if notice.reason else "none"
+    if notice.kind == "request":
+        took = f"{notice.seconds:.3f}"
+        return events.IMDS_REQUEST(request=notice.detail, status=notice.status, seconds=took)
     if notice.kind == "fallback":
         return events.IMDS_FALLBACK(endpoint=notice.endpoint, detail=notice.detail, reason=code)
     if notice.kind == "retry":
         pause = f"{notice.pause:.2f}"
         return events.IMDS_RETRY(endpoint=notice.endpoint, detail=notice.detail, reason=code, pause=pause)
     return None
+
+
+def tell_steps(site: Site, done: Report) -> None:
+    """What -v tells besides: all that was looked at and found well, and where the time went."""
+    for key in done.host_keys:
+        if key.result == UNCHANGED and not key.refusal:
+            site.say(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))
+    for user in done.users:
+        if user.result == UNCHANGED and user.file and not user.refusal:
+            site.say(events.FILE_UNCHANGED(user=user.name, file=user.file))
+    for name, start, end in done.timeline:
+        site.say(events.PHASE(phase=name, start=start, milliseconds=end - start))
 
 
 def save_report(site: Site, done: Report) -> None:

@@ -42,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
             common.show_switched_off(args, off)
             return 0
         done = _locked(site)
+        if args.verbose:
+            common.tell_steps(site, done)
         if args.json:
             print(json.dumps(done.as_json(), indent=1))
         elif not args.quiet:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   firstkey keys             what would be installed, with fingerprints
-  firstkey keys -v          each attempt, and why it failed
+  firstkey keys -v          each request with its answer, or why it failed
   firstkey keys --json      for programs, as the report of a run has it
   firstkey keys --imds http://127.0.0.1:1338
                             ask another service, such as firstkey imds

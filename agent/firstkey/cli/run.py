@@ -44,6 +44,8 @@ def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = No
             return 0
         common.tell_of_neighbours(site)
         done = _locked(site, site.config.imds.boot_timeout if args.wait is None else args.wait)
+        if args.verbose:
+            common.tell_steps(site, done)
         _print(done, args)
         return exit_status(done)
 

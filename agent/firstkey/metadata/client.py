@@ -175,9 +175,9 @@ class Client:
         return _Slow(f"{endpoint.url}: no answer in its turn", reason=reasons.IMDS_UNREACHABLE)
 
     def _tell_once(self, notice: Notice) -> None:
-        """Tell what would be the same at each attempt."""
+        """Tell what would be the same at each attempt; each request is one of its own."""
         same = (notice.kind, notice.reason, notice.endpoint)
-        if same not in self._told:
+        if notice.kind == "request" or same not in self._told:
             self._told.add(same)
             self._tell(notice)
 

@@ -149,7 +149,16 @@ class Inquiry:
         token = self._pass.token
         headers = {TOKEN_HEADER: token.text} if token else {}
         deadline = self._deadline.within(self._settings.request_timeout)
-        return self._conversation.ask("GET", METADATA + path, headers=headers, deadline=deadline)
+        return self._ask("GET", METADATA + path, headers=headers, deadline=deadline)
+
+    def _ask(self, method: str, path: str, *, headers: dict[str, str], deadline: Deadline) -> Reply:
+        """One request, which is told with the status of its answer; what a token is, nobody is told."""
+        allowed = deadline.left
+        reply = self._conversation.ask(method, path, headers=headers, deadline=deadline)
+        what = f"{method} {self._url}{path}" + (", with a token," if TOKEN_HEADER in headers else "")
+        seconds = allowed - deadline.left
+        self._tell(Notice("request", None, what, self._url, status=reply.status, seconds=seconds))
+        return reply
 
     def _content(self, reply: Reply, path: str) -> bytes:
         what = f"GET {self._url}{METADATA}{path}"
@@ -219,7 +228,7 @@ class Inquiry:
         # What matters is when the service began to count, which cannot be before we asked.
         renewal = self._deadline.from_now(ttl - min(max(10.0, ttl / 20), ttl / 2))
         headers = {TTL_HEADER: str(ttl)}
-        reply = self._conversation.ask("PUT", TOKEN_PATH, headers=headers, deadline=self._token_deadline())
+        reply = self._ask("PUT", TOKEN_PATH, headers=headers, deadline=self._token_deadline())
         what = f"PUT {self._url}{TOKEN_PATH}"
         if reply.status in (403, 404, 405):
             return self._no_token(what, reply.status)

@@ -68,8 +68,9 @@ class Answer(NamedTuple):
 class Notice(NamedTuple):
     """Something that happened on the way to an answer, for the journal.
 
-    `kind` is "fallback" (no token could be had, so requests go without), "retry" (all is tried again in
-    `pause` seconds) or "endpoint" (this one answered).
+    `kind` is "request" (the one that `detail` names was answered with `status` after `seconds`), "fallback"
+    (no token could be had, so requests go without), "retry" (all is tried again in `pause` seconds) or
+    "endpoint" (this one answered).
     """
 
     kind: str
@@ -77,6 +78,8 @@ class Notice(NamedTuple):
     detail: str
     endpoint: str
     pause: float = 0.0
+    status: int = 0
+    seconds: float = 0.0
 
 
 class Retriable(Unreachable):

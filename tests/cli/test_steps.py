@@ -1,0 +1,86 @@
+"""`-v` by hand: the story of a run, step by step, which is not told without it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hostkeys import be_quick
+from machine import Machine
+
+from firstkey.metadata.emulator import Emulator, Settings
+
+REQUESTS = [
+    "PUT {url}/latest/api/token was answered with 200",
+    "GET {url}/latest/meta-data/instance-id, with a token, was answered with 200",
+    "GET {url}/latest/meta-data/public-keys/, with a token, was answered with 200",
+    "GET {url}/latest/meta-data/public-keys/0/openssh-key, with a token, was answered with 200",
+]
+PHASES = ["host keys: look", "metadata", "host keys: make", "launch keys"]
+
+
+@pytest.fixture
+def service(keys: dict[str, str]) -> Emulator:
+    """One launch key."""
+    return Emulator(Settings(instance_id="i-0000000000000001", keys=(("launch", keys["ed25519"]),)))
+
+
+def steps(text: str) -> list[str]:
+    """The lines that only -v brings, without their level and how long it took."""
+    return [
+        re.sub(r" in \d+\.\d+ s\.$", "", line[3:]) for line in text.splitlines() if line.startswith("<7>")
+    ]
+
+
+def test_a_run_tells_what_it_asks_and_where_its_time_goes(machine: Machine, service: Emulator) -> None:
+    """Each request with its answer, in order; each phase; on standard output what there is without -v."""
+    be_quick(machine)
+    with service:
+        told = machine.firstkey("run", "-v", service=service)
+    assert told.status == 0
+    found = steps(told.err)
+    assert found[:4] == [request.format(url=service.url) for request in REQUESTS]
+    assert all(any(f"The phase `{phase}` took " in line for line in found) for phase in PHASES)
+
+
+def test_what_is_well_is_told_as_well(machine: Machine, service: Emulator) -> None:
+    """A second run, which changes nothing, says what it looked at; without -v it does not."""
+    be_quick(machine)
+    with service:
+        machine.run(service)
+        plain = machine.firstkey("run", service=service)
+        told = machine.firstkey("run", "-v", service=service)
+    found = steps(told.err)
+    assert (plain.status, told.status, steps(plain.err), plain.out) == (0, 0, [], told.out)
+    assert f"{machine.keys_file.relative_to(machine.root).as_posix()} of admin needed no change." in [
+        line.lstrip("/") for line in found
+    ]
+    for name in machine.host_keys():
+        file = f"/etc/ssh/{name.removesuffix('.pub')}"
+        assert any(line.endswith(f"is good and stays as it is: {file}.") for line in found)
+
+
+def test_host_keys_alone(machine: Machine) -> None:
+    """No network, and so no request; the keys and the time."""
+    be_quick(machine)
+    machine.firstkey("host-keys")
+    assert steps(machine.firstkey("host-keys").err) == []
+    found = steps(machine.firstkey("host-keys", "-v").err)
+    assert sum("is good and stays as it is" in line for line in found) == 2
+    assert any("`host keys: look`" in line for line in found)
+    assert not any("was answered" in line for line in found)
+
+
+@pytest.mark.parametrize("tokens", ["both", "absent"])
+def test_keys_tell_each_request(machine: Machine, keys: dict[str, str], tokens: str) -> None:
+    """Also where the first attempt works; with the status that the token request had."""
+    settings = Settings(keys=(("launch", keys["ed25519"]),), tokens=tokens)
+    with Emulator(settings) as service:
+        plain = machine.firstkey("keys", service=service)
+        told = machine.firstkey("keys", "-v", service=service)
+    expected = [request.format(url=service.url) for request in REQUESTS]
+    if tokens == "absent":
+        expected = [line.replace(", with a token,", "") for line in expected]
+        expected[0] = expected[0].replace("200", "404")
+    assert (plain.status, told.status, steps(plain.err)) == (0, 0, [])
+    assert steps(told.err) == expected
