@@ -224,6 +224,17 @@ def test_secrets_are_overwritten_on_the_disk(sapling: Sapling, tmp_path: Path) -
     assert "no promise" in done.out
 
 
+def test_keys_behind_a_link_go_and_the_link_with_them(dirty: Sapling, tmp_path: Path) -> None:
+    """Sshd would follow it, and what is installed at boot must not go through it."""
+    dirty.file("/etc/keys/root", new_key(tmp_path, "builder"), mode=0o600)
+    dirty.directory("/root/.ssh")
+    dirty.link("/root/.ssh/authorized_keys", "/etc/keys/root")
+    done = seal(dirty, "--json", "--rule", "authorized-keys")
+    assert done.status == 0
+    assert dirty.path("/etc/keys/root").read_bytes() == b""
+    assert not dirty.path("/root/.ssh/authorized_keys").is_symlink()
+
+
 def test_nothing_outside_the_root_is_touched(sapling: Sapling, tmp_path: Path) -> None:
     """Links that a user placed lead seal nowhere; what they hide is told."""
     outside = tmp_path / "outside"

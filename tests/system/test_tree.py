@@ -239,6 +239,47 @@ def test_where_a_path_leads_in_the_end(root: Path, tree: Tree) -> None:
     assert tree.locate("/none/at/all") is None
 
 
+def test_what_a_path_leads_to_is_told_by_its_real_path(root: Path, tree: Tree) -> None:
+    """Links on the way are resolved, those at the end are named, and none leads out."""
+    (root / "real" / "deep").mkdir(parents=True)
+    (root / "real" / "file").write_text("x")
+    (root / "way").symlink_to("/real")
+    (root / "real" / "second").symlink_to("deep/../file")
+    (root / "first").symlink_to("../../way/second")
+    (root / "back").symlink_to("real/deep/..")
+    (root / "masked").symlink_to("/dev/null")
+    (root / "outside").symlink_to("/etc/passwd")
+    found = tree.follow("/first")
+    assert found
+    assert (found.path, found.links) == ("/real/file", ("/first", "/real/second"))
+    assert found.status.st_ino == (root / "real" / "file").stat().st_ino
+    back = tree.follow("/back")
+    assert back
+    assert (back.path, back.links) == ("/real", ("/back",))
+    assert [tree.follow(path) for path in ("/masked", "/outside", "/none", "/none/below")] == [None] * 4
+    (root / "round").symlink_to("round")
+    with pytest.raises(FirstkeyError, match="goes round"):
+        tree.follow("/round")
+
+
+@pytest.mark.root
+def test_a_users_link_leads_only_to_what_is_that_users(root: Path, tree: Tree) -> None:
+    """Else anybody could aim at another's file what root does to their own; to nothing it may lead."""
+    for name in ("own", "another"):
+        (root / name).write_text("x")
+        (root / f"to-{name}").symlink_to(name)
+        os.chown(root / f"to-{name}", 1000, 1000, follow_symlinks=False)
+    os.chown(root / "own", 1000, 1000)
+    (root / "to-nothing").symlink_to("/dev/null")
+    os.chown(root / "to-nothing", 1000, 1000, follow_symlinks=False)
+    own = tree.follow("/to-own")
+    assert own
+    assert own.path == "/own"
+    assert tree.follow("/to-nothing") is None
+    with pytest.raises(FirstkeyError, match="user's link"):
+        tree.follow("/to-another")
+
+
 def test_the_root_itself_may_be_reached_by_a_link(root: Path) -> None:
     """`--root` is the caller's own word."""
     link = root.parent / "link"

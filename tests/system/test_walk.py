@@ -78,14 +78,14 @@ def test_a_growing_file_comes_to_an_end(tmp_path: Path) -> None:
 
 
 def test_links_and_pipes_are_no_files(tmp_path: Path) -> None:
-    """They are counted, and nothing opens them."""
+    """Links are told apart, pipes are passed over, and nothing opens them."""
     (tmp_path / "file").write_text("x")
     (tmp_path / "directory").mkdir()
     (tmp_path / "link").symlink_to("file")
     os.mkfifo(tmp_path / "pipe")
     directory = walk.open_directory(str(tmp_path))
     found = walk.names(directory)
-    assert (found.directories, found.files, found.others) == (["directory"], ["file"], 2)
+    assert (found.directories, found.files, found.links) == (["directory"], ["file"], ["link"])
     with pytest.raises(OSError, match="symbolic links"):
         walk.Opened("link", directory)
     walk.close(directory)

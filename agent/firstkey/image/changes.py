@@ -41,19 +41,29 @@ class Change(Protocol):
 
 
 class Remove(NamedTuple):
-    """Remove a file, a link, or a directory with all that is in it. `wiping`: overwrite files before."""
+    """Remove a file, a link, or a directory with all that is in it. `wiping`: overwrite files before.
+
+    `links`: those that lead to it, which go when it is gone.
+    """
 
     path: str
     what: str
     wiping: bool = False
     spare: Callable[[str], bool] | None = None
+    links: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line."""
-        return f"{'overwrite and remove' if self.wiping else 'remove'} {shown(self.path)} ({self.what})"
+        verb = "overwrite and remove" if self.wiping else "remove"
+        return f"{verb} {shown(self.path)} ({self.what}{_and_links(self.links)})"
 
     def apply(self, image: Image) -> str:
         """Remove it; nothing is to be done where it is gone."""
+        done = self._remove(image)
+        _unlink(image, self.links)
+        return done
+
+    def _remove(self, image: Image) -> str:
         directory = image.tree.open(os.path.dirname(self.path))
         if directory is None:
             return "was gone already"
@@ -86,14 +96,15 @@ class Clear(NamedTuple):
 
 
 class Empty(NamedTuple):
-    """Leave nothing in a file, which keeps its owner and mode."""
+    """Leave nothing in a file, which keeps its owner and mode. `links` that lead to it are removed."""
 
     path: str
     what: str
+    links: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line."""
-        return f"empty {shown(self.path)} ({self.what})"
+        return f"empty {shown(self.path)} ({self.what}{_and_links(self.links)})"
 
     def apply(self, image: Image) -> str:
         """Empty it."""
@@ -102,7 +113,20 @@ class Empty(NamedTuple):
             return "was gone already"
         with directory:
             erase.empty(directory, os.path.basename(self.path))
+        _unlink(image, self.links)
         return "emptied"
+
+
+def _and_links(links: tuple[str, ...]) -> str:
+    return f"; with what leads to it: {', '.join(map(shown, links))}" if links else ""
+
+
+def _unlink(image: Image, links: tuple[str, ...]) -> None:
+    for path in links:
+        directory = image.tree.open(os.path.dirname(path))
+        if directory is not None:
+            with directory:
+                erase.unlink(directory, os.path.basename(path))
 
 
 class Write(NamedTuple):

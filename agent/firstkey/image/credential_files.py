@@ -14,7 +14,7 @@ from firstkey.image.watches import Named, Sighting
 from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from firstkey.image.changes import Change
     from firstkey.image.subject import Image
@@ -76,7 +76,7 @@ def remover(
     def remedy(image: Image) -> list[Change]:
         found, _ = _found(image, kind, table, (*_always(places), *contents))
         return secrets.removals(
-            [seen.path for seen in secrets.sorted_out(image, found).secrets], "credentials"
+            image, [seen.path for seen in secrets.sorted_out(image, found).secrets], "credentials"
         )
 
     return remedy
@@ -94,21 +94,28 @@ def _found(
 ) -> tuple[list[Sighting], list[Doubt]]:
     doubts: list[Doubt] = []
     found: dict[str, Sighting] = {}
+    for path, what, secret in _candidates(image, kind, table, contents, doubts):
+        file = image.file(path, doubts)
+        if file and file.status.st_size and _holds(image, file.path, secret, doubts):
+            found.setdefault(file.path, Sighting(file.path, what))
+    return list(found.values()), list(dict.fromkeys(doubts))
+
+
+def _candidates(
+    image: Image, kind: str, table: Iterable[Credential], contents: Contents, doubts: list[Doubt]
+) -> Iterator[tuple[str, str, re.Pattern[bytes]]]:
     for seen in image.sightings(kind):
         for entry in table:
-            is_meant = seen.path.endswith(f"/{entry.name}") and fnmatchcase(seen.path, f"*/{entry.tail}")
-            if is_meant and _holds(image, seen.path, entry.secret or _ANYTHING, doubts):
-                found.setdefault(seen.path, seen._replace(detail=entry.what))
+            if seen.path.endswith(f"/{entry.name}") and fnmatchcase(seen.path, f"*/{entry.tail}"):
+                yield seen.path, entry.what, entry.secret or _ANYTHING
     for pattern, what, secret in contents:
         for path in image.glob(pattern, doubts):
-            if not image.is_elsewhere(path) and _holds(image, path, secret, doubts):
-                found.setdefault(path, Sighting(path, what))
-    return list(found.values()), doubts
+            yield path, what, secret
 
 
 def _holds(image: Image, path: str, secret: re.Pattern[bytes], doubts: list[Doubt]) -> bool:
     try:
-        return image.has_content(path) and bool(secret.search(image.read(path, limit=LIMIT) or b""))
+        return bool(secret.search(image.read(path, limit=LIMIT) or b""))
     except FirstkeyError as error:
         doubts.append(Doubt(path, error.refusal))
         return False

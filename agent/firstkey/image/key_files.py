@@ -28,7 +28,7 @@ FRAGMENTS = "~/.ssh/authorized_keys*"
 
 
 class KeyFiles(NamedTuple):
-    """The files that there are, what could not be looked at, and the accounts whose settings were guessed."""
+    """The files that there are, where they really lie, and what could not be looked at."""
 
     paths: tuple[str, ...]
     doubts: tuple[Doubt, ...]
@@ -41,8 +41,9 @@ def key_files(image: Image) -> KeyFiles:
     found.update(image.glob(FRAGMENTS, doubts), image.glob(AFTERBURN, doubts))
     found.update(_configured(image, doubts))
     doubts += image.home_doubts
-    regular = tuple(sorted(path for path in found if _is_file(image, path, doubts)))
-    return KeyFiles(regular, tuple(dict.fromkeys(doubts)))
+    files = (image.file(path, doubts) for path in found)
+    paths = sorted({file.path for file in files if file})
+    return KeyFiles(tuple(paths), tuple(dict.fromkeys(doubts)))
 
 
 def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:
@@ -76,13 +77,3 @@ def _effective(image: Image, account: Account, doubts: list[Doubt]) -> Effective
         if doubt not in doubts:
             doubts.append(doubt)
         return DEFAULTS
-
-
-def _is_file(image: Image, path: str, doubts: list[Doubt]) -> bool:
-    if image.is_elsewhere(path):
-        return False
-    try:
-        return image.is_file(path)
-    except FirstkeyError as error:
-        doubts.append(Doubt(path, error.refusal))
-        return False

@@ -136,6 +136,8 @@ class Scanner:
                 self._file(fd, path, name, in_packages=in_packages)
             except OSError as error:  # noqa: PERF203 - one file must not stop the scan
                 self._doubt(f"{path}/{name}", error)
+        for name in found.links:
+            self._named(path, name)
         for name in found.directories:
             self._directory(fd, f"{path}/{name}", in_packages=in_packages, depth=depth + 1)
 
@@ -181,12 +183,14 @@ class Scanner:
     # --- files ------------------------------------------------------------------------------------
 
     def _file(self, fd: int, path: str, name: str, *, in_packages: bool) -> None:
-        if name in self._watched.names:
-            for kind in self._watched.names[name]:
-                self._see(kind, path, name, "")
+        self._named(path, name)
         with walk.Opened(name, fd) as opened:
             if opened.is_regular and opened.status.st_size:
                 self._look_into(opened, path, name, in_packages=in_packages)
+
+    def _named(self, path: str, name: str) -> None:
+        for kind in self._watched.names.get(name, ()):
+            self._see(kind, path, name, "")
 
     def _look_into(self, opened: walk.Opened, path: str, name: str, *, in_packages: bool) -> None:
         window = self._window
@@ -240,10 +244,7 @@ class Scanner:
         return watched.needles + watched.local
 
     def _is_stray(self, path: str) -> bool:
-        """Whether no package brought the file, as far as that is known. /usr/lib may stand there as /lib."""
-        if self._packaged is None or path.startswith("/var/"):
-            return False
-        return path not in self._packaged and path.removeprefix("/usr") not in self._packaged
+        return is_stray(path, self._packaged)
 
     def _search(self, needles: Iterable[Needle], path: str, name: str, *, is_first: bool) -> None:
         window = self._window
@@ -262,6 +263,13 @@ class Scanner:
 
     def _see(self, kind: str, path: str, name: str, detail: str, line: int | None = None) -> None:
         self._sightings.setdefault(kind, []).append(Sighting(f"{path}/{name}", detail, line))
+
+
+def is_stray(path: str, packaged: Collection[str] | None) -> bool:
+    """Whether no package brought the file, as far as that is known. /usr/lib may stand there as /lib."""
+    if packaged is None or path.startswith("/var/"):
+        return False
+    return path not in packaged and path.removeprefix("/usr") not in packaged
 
 
 def scan(

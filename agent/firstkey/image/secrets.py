@@ -95,6 +95,8 @@ def remark(packages: Collection[str]) -> str:
     return f"{files} left out: as the package brought it ({some})."
 
 
-def removals(paths: Iterable[str], what: str) -> list[Change]:
-    """Overwrite and remove each."""
-    return [changes.Remove(path, what, wiping=True) for path in dict.fromkeys(paths)]
+def removals(image: Image, paths: Iterable[str], what: str) -> list[Change]:
+    """Overwrite and remove each, and the links that led to it."""
+    return [
+        changes.Remove(path, what, wiping=True, links=image.links_to(path)) for path in dict.fromkeys(paths)
+    ]

@@ -21,10 +21,11 @@ from firstkey.named_tuple import NamedTuple
 from firstkey.system import mounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from firstkey.boot.site import Site
     from firstkey.image.watches import Sighting, Watch
+    from firstkey.system.tree import Found
 
 FILE_LIMIT = 16 * 1024 * 1024
 """The largest file that a rule reads whole."""
@@ -63,12 +64,12 @@ class Image:
         self._watches = tuple(watches)
         self._progress = progress
         self.home_doubts: list[Doubt] = []
+        self._links: dict[str, dict[str, None]] = {}
 
     @cached_property
     def scan(self) -> scan.Scan:
         """What the walk over all files saw."""
-        packaged = self.packages.paths()
-        return scan.scan(self.tree, self._watches, packaged=packaged, progress=self._progress)
+        return scan.scan(self.tree, self._watches, packaged=self._packaged, progress=self._progress)
 
     @property
     def files_seen(self) -> int | None:
@@ -84,6 +85,10 @@ class Image:
     def packages(self) -> Packages:
         """The package manager's own records."""
         return Packages(self.tree)
+
+    @cached_property
+    def _packaged(self) -> Collection[str] | None:
+        return self.packages.paths()
 
     @cached_property
     def sshd(self) -> Settings:
@@ -149,6 +154,44 @@ class Image:
             return None
         with directory:
             return directory.status(os.path.basename(path))
+
+    def follow(self, path: str, doubts: list[Doubt] | None = None) -> Found | None:
+        """What the path leads to in the end, inside the image; None where that is nothing of anybody's.
+
+        Such are what is elsewhere, and what a link leads to that a package brought. What may not be followed
+        is put to the `doubts`, or raised without such a list.
+        """
+        try:
+            found = self.tree.follow(path)
+        except FirstkeyError as error:
+            if error.reason is reasons.NOT_A_DIRECTORY:
+                return None
+            if doubts is None:
+                raise
+            doubts.append(Doubt(path, error.refusal))
+            return None
+        if found is None or self.is_elsewhere(found.path):
+            return None
+        if found.links and self._is_of_packages(found.path):
+            return None
+        if found.links:
+            self._links.setdefault(found.path, {}).update(dict.fromkeys(found.links))
+        return found
+
+    def file(self, path: str, doubts: list[Doubt] | None = None) -> Found | None:
+        """The regular file that the path leads to, as `follow` finds it; None where that is no file."""
+        found = self.follow(path, doubts)
+        return found if found and stat.S_ISREG(found.status.st_mode) else None
+
+    def links_to(self, path: str) -> tuple[str, ...]:
+        """The links that led `follow` to that path: they are of no use without it."""
+        return tuple(self._links.get(path, ()))
+
+    def _is_of_packages(self, path: str) -> bool:
+        places = [place for place in (*scan.PACKAGED, *scan.LOCAL) if path.startswith(f"{place}/")]
+        if not places or scan.LOCAL.intersection(places):
+            return False
+        return not scan.is_stray(path, self._packaged)
 
     def is_directory(self, path: str) -> bool:
         """Whether it is a directory itself, and no link to one."""

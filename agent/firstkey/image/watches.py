@@ -12,7 +12,7 @@ from firstkey.named_tuple import NamedTuple
 
 
 class Named(NamedTuple):
-    """Files of one of these names, whatever is in them."""
+    """Files of one of these names, whatever is in them, and links of those names, wherever they lead."""
 
     kind: str
     names: frozenset[str]

@@ -50,6 +50,13 @@ def link(directory: Directory, name: str, target: str) -> None:
         os.fsync(directory.fd)
 
 
+def unlink(directory: Directory, name: str) -> None:
+    """Remove the symbolic link `name`, durably; what is no link (any more) stays."""
+    found = directory.status(name)
+    if found and stat.S_ISLNK(found.st_mode):
+        directory.remove(name, durable=True)
+
+
 def empty(directory: Directory, name: str) -> None:
     """Leave nothing in the regular file `name`, if it is there; it keeps its owner, mode and label.
 

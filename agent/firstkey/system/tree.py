@@ -13,11 +13,20 @@ from contextlib import ExitStack
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
 from firstkey.system.descriptors import open_quietly
 from firstkey.system.files import Directory, Looks, translated
 
 MAXIMUM_LINKS = 40
 """How many symbolic links one path may go through; the kernel's own limit (path_resolution(7))."""
+
+
+class Found(NamedTuple):
+    """What a path leads to in the end, by a path with no link in it, and the links at the end, in order."""
+
+    path: str
+    status: os.stat_result
+    links: tuple[str, ...]
 
 
 class Tree:
@@ -51,7 +60,7 @@ class Tree:
         """
         try:
             with translated(f"open {path}"):
-                fd = self._walk(path)
+                fd, _ = self._walk(path)
         except FirstkeyError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None
@@ -112,6 +121,47 @@ class Tree:
             path = target
         raise FirstkeyError(f"{path} goes round in links", reason=reasons.SYMLINK_REFUSED)
 
+    def follow(self, path: str) -> Found | None:
+        """What `path` leads to in the end; None where nothing is there, or where it leads to /dev/null.
+
+        At its end, a user's link is followed as well, but only to what that user owns; a path with a link
+        of somebody else's on the way to that is refused, as `open` does.
+        """
+        links: list[str] = []
+        owners: set[int] = set()
+        while len(links) <= MAXIMUM_LINKS:
+            found = None if _is_null(path) else self._at(path)
+            if found is None:
+                return None
+            if not stat.S_ISLNK(found.status.st_mode):
+                if owners - {0, os.getuid(), found.status.st_uid}:
+                    message = f"{links[0]} is a user's link to another's {found.path}; it was not followed"
+                    raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
+                return found._replace(links=tuple(links))
+            links.append(found.path)
+            owners.add(found.status.st_uid)
+            path = os.path.join(os.path.dirname(found.path), found.links[0])
+        raise FirstkeyError(f"{links[0]} goes round in links", reason=reasons.SYMLINK_REFUSED)
+
+    def _at(self, path: str) -> Found | None:
+        """What is at `path` itself; of a link, `links` is where it leads."""
+        above, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            above, name = path, ""
+        with translated(f"look at {path}"):
+            try:
+                fd, real = self._walk(above)
+            except FileNotFoundError:
+                return None
+        with Directory(fd, real) as directory:
+            status = directory.status(name)
+            if status is None:
+                return None
+            is_link = stat.S_ISLNK(status.st_mode)
+            with translated(f"look at {path}"):
+                leads_to = (os.readlink(name, dir_fd=fd),) if is_link else ()
+            return Found(directory.join(name) if name else real, status, leads_to)
+
     def names(self, path: str) -> list[str]:
         """The names in the directory at `path`; none where it is absent."""
         directory = self.open(path)
@@ -138,8 +188,8 @@ class Tree:
         with self.ensure(os.path.dirname(path), mode=0o755) as directory:
             directory.replace(os.path.basename(path), content, Looks(mode))
 
-    def _walk(self, path: str) -> int:
-        """Open the directory at `path`, each component by itself, and return a descriptor to read it."""
+    def _walk(self, path: str) -> tuple[int, str]:
+        """Open the directory at `path`, component by component: a descriptor to read it, and where it is."""
         if "\0" in path:
             raise FileNotFoundError(errno.ENOENT, "no file can have such a name")
         trail = _Trail(os.dup(self._fd))
@@ -152,7 +202,7 @@ class Tree:
                 elif name not in ("", "."):
                     target = trail.step(name, path)
                     pending.extend(target.split("/")[::-1])
-            return _readable(trail.here)
+            return _readable(trail.here), trail.path
         finally:
             trail.close()
 
@@ -162,15 +212,21 @@ class _Trail:
 
     def __init__(self, root: int) -> None:
         self._open = [root]
+        self._names: list[str] = []
         self._links = 0
 
     @property
     def here(self) -> int:
         return self._open[-1]
 
+    @property
+    def path(self) -> str:
+        return "/" + "/".join(self._names)
+
     def up(self) -> None:
         if len(self._open) > 1:
             os.close(self._open.pop())
+            self._names.pop()
 
     def step(self, name: str, path: str) -> str:
         """Go to `name`; returns what is to be walked next if that is a link, else nothing."""
@@ -181,6 +237,7 @@ class _Trail:
         except NotADirectoryError:
             fd = os.open(name, flags, dir_fd=self.here)
         else:
+            self._names.append(name)
             return ""
         self._links += 1
         target = _follow(fd, self._links, path)

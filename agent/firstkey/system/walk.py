@@ -31,11 +31,11 @@ _DIRECTORY = os.O_RDONLY | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class Names(NamedTuple):
-    """What is in a directory: the names of its directories, its regular files, and how many others."""
+    """What is in a directory: the names of its directories, regular files and links; nothing else counts."""
 
     directories: list[str]
     files: list[str]
-    others: int
+    links: list[str]
 
 
 def open_directory(name: str, dir_fd: int | None = None) -> int:
@@ -45,17 +45,16 @@ def open_directory(name: str, dir_fd: int | None = None) -> int:
 
 def names(fd: int) -> Names:
     """What is in the open directory. The kernel tells the types, so nothing is touched for it."""
-    found = Names([], [], 0)
-    others = 0
+    found = Names([], [], [])
     with os.scandir(fd) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 found.directories.append(entry.name)
             elif entry.is_file(follow_symlinks=False):
                 found.files.append(entry.name)
-            else:
-                others += 1
-    return found._replace(others=others)
+            elif entry.is_symlink():
+                found.links.append(entry.name)
+    return found
 
 
 class Window:

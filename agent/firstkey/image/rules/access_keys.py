@@ -67,7 +67,7 @@ def check(image: Image) -> Verdict:
 def remedy(image: Image) -> list[Change]:
     """Overwrite and remove each file."""
     found = secrets.sorted_out(image, image.sightings(KIND)).secrets
-    return secrets.removals((seen.path for seen in found), "access key")
+    return secrets.removals(image, (seen.path for seen in found), "access key")
 
 
 def _failing(tree: Builder) -> None:

@@ -50,8 +50,12 @@ def _finding(path: str, lines: list[int]) -> Finding:
 
 
 def remedy(image: Image) -> list[Change]:
-    """Empty each of them; owner and mode stay, so that sshd takes what is installed there later."""
-    return [changes.Empty(finding.path, "keys that let somebody in") for finding in check(image).findings]
+    """Empty each of them; owner and mode stay, so that sshd takes what is installed there later.
+
+    Links to them go: nothing is installed through a link.
+    """
+    paths = [finding.path for finding in check(image).findings]
+    return [changes.Empty(path, "keys that let somebody in", image.links_to(path)) for path in paths]
 
 
 def _failing(tree: Builder) -> None:

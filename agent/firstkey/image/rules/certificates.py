@@ -42,7 +42,7 @@ def _is_wanted(seen: Sighting, beside: set[str]) -> bool:
 def remedy(image: Image) -> list[Change]:
     """Overwrite and remove them."""
     return secrets.removals(
-        [seen.path for seen in _certificates(image).secrets], "certificate of a private key"
+        image, [seen.path for seen in _certificates(image).secrets], "certificate of a private key"
     )
 
 

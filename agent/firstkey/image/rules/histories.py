@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes, leftovers
+from firstkey.image import changes, leftovers, secrets
 from firstkey.image.leftovers import Place
 from firstkey.image.rule import HISTORIES, Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
@@ -79,7 +79,7 @@ def elsewhere(image: Image) -> list[Place]:
     found: dict[str, None] = {}
     for pattern in PROFILES:
         for path in image.glob(pattern, []):
-            content = image.read(path) if image.is_file(path) else None
+            content = image.read(path) if image.file(path, []) else None
             for match in HISTFILE.finditer(content or b""):
                 place = HOME.sub("~/", match[2].decode("utf-8", "surrogateescape"))
                 found[VARIABLE.sub("*", place)] = None
@@ -90,8 +90,12 @@ def check(image: Image) -> Verdict:
     """Every history with something in it."""
     seen = leftovers.survey(image, (*PLACES, *elsewhere(image)))
     paths = {spot.path for spot in seen.spots}
-    paths.update(sighting.path for sighting in image.sightings(KIND) if image.has_content(sighting.path))
-    return Verdict(tuple(_finding(path) for path in sorted(paths)), seen.doubts)
+    doubts = list(seen.doubts)
+    for sighting in image.sightings(KIND):
+        file = image.file(sighting.path, doubts)
+        if file and file.status.st_size:
+            paths.add(file.path)
+    return Verdict(tuple(_finding(path) for path in sorted(paths)), tuple(dict.fromkeys(doubts)))
 
 
 def _finding(path: str) -> Finding:
@@ -102,7 +106,7 @@ def _finding(path: str) -> Finding:
 
 def remedy(image: Image) -> list[Change]:
     """Overwrite and remove each."""
-    return [changes.Remove(finding.path, WHAT, wiping=True) for finding in check(image).findings]
+    return secrets.removals(image, (finding.path for finding in check(image).findings), WHAT)
 
 
 def _failing(tree: Builder) -> None:

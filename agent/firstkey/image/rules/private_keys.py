@@ -39,7 +39,7 @@ def remedy(image: Image) -> list[Change]:
     halves = [
         f"{path}{end}" for path in paths for end in (".pub", "-cert.pub") if image.is_file(f"{path}{end}")
     ]
-    return secrets.removals([*paths, *halves], "private key")
+    return secrets.removals(image, [*paths, *halves], "private key")
 
 
 def _failing(tree: Builder) -> None:
