@@ -9,6 +9,11 @@ NOT_LOOKED_AT = _reason(
     "It was not looked at, or not all of it, because it is too large or lies too deep.",
     "Look at it by hand, or remove it from the image.",
 )
+MOUNTED = _reason(
+    "mounted-from-elsewhere",
+    "It lies in what is mounted into the tree from elsewhere, which is no part of the image.",
+    "Unmount it. If it is a part of the image, mount it below the root alone, and seal again.",
+)
 
 PACKAGES_UNKNOWN = _reason(
     "packages-unknown",

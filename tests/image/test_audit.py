@@ -326,16 +326,22 @@ def test_links_lead_nowhere_outside(clean: Sapling, tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_what_is_mounted_from_elsewhere_is_left_out_and_named(clean: Sapling, tmp_path: Path) -> None:
-    """Memory and the kernel's own are no part of an image; another disk of it is."""
+    """Memory, the kernel's own and the host's are no part of an image; another disk of it is."""
     clean.directory("/mnt/memory")
     clean.directory("/proc")
     clean.directory("/home/admin/disk")
-    (tmp_path / "disk").mkdir()
-    (tmp_path / "disk" / ".bash_history").write_text("ls\n")
+    clean.directory("/root/src")
+    (tmp_path / "host").mkdir()
+    (tmp_path / "host" / ".bash_history").write_text("ls\n")
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(4 * 1024 * 1024)
+    subprocess.run(["/usr/sbin/mkfs.ext4", "-q", disk], check=True)
     root = clean.root
     mounting = (
         f"mount -t tmpfs none {root}/mnt/memory && echo ls > {root}/mnt/memory/.bash_history"
-        f" && mount -t proc none {root}/proc && mount --bind {tmp_path}/disk {root}/home/admin/disk"
+        f" && mount -t proc none {root}/proc && mount --bind {tmp_path}/host {root}/root/src"
+        f" && mount -o loop {disk} {root}/home/admin/disk && echo ls > {root}/home/admin/disk/.bash_history"
     )
     done = audit(clean, "--json", before=("unshare", "--mount", "sh", "-c", f'{mounting} && exec "$@"', "sh"))
     assert [found["path"] for found in done.rule("histories")["findings"]] == [
@@ -343,6 +349,7 @@ def test_what_is_mounted_from_elsewhere_is_left_out_and_named(clean: Sapling, tm
     ]
     remark = done.rule("everything-seen")["remark"]
     assert "/mnt/memory (tmpfs)" in remark
+    assert "/root/src (" in remark
     assert "/proc (proc)" in remark
 
 

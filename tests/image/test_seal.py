@@ -235,6 +235,42 @@ def test_keys_behind_a_link_go_and_the_link_with_them(dirty: Sapling, tmp_path: 
     assert not dirty.path("/root/.ssh/authorized_keys").is_symlink()
 
 
+@pytest.mark.root
+def test_nothing_of_the_host_is_touched_through_mounts(dirty: Sapling, tmp_path: Path) -> None:
+    """Directories and files of the host's that are bound into the tree stay, and are named."""
+    host, again = tmp_path / "host", tmp_path / "again"
+    (host / ".ssh").mkdir(parents=True)
+    (host / ".ssh" / "authorized_keys").write_text(new_key(host, "id_ed25519"))
+    (host / ".bash_history").write_text("ls")
+    again.mkdir()
+    (again / "10-site.conf").write_text("PermitRootLogin yes\n")
+    (host / "ann").write_text("mail")
+    before = {path: path.read_bytes() for path in tmp_path.glob("[ha]*/**/*") if path.is_file()}
+    binds = {
+        host: ("/root/src", "/tmp", "/var/log", "/srv/deep/host"),
+        again: ("/etc/ssh/sshd_config.d",),
+        host / "id_ed25519": ("/root/.ssh/id_ed25519",),
+    }
+    script = "".join(
+        f"mount --bind {source} {dirty.path(place)} && " for source in binds for place in binds[source]
+    )
+    dirty.file("/root/.ssh/id_ed25519")
+    dirty.file("/etc/ssh/sshd_config", "Include /etc/ssh/sshd_config.d/*.conf\n")
+    dirty.link("/var/spool/mail", "/root/src")
+    for place in ("/srv/deep/host", "/etc/ssh/sshd_config.d", "/root/src", "/var/log", "/tmp"):
+        dirty.directory(place)
+    done = seal(
+        dirty,
+        "--json",
+        "--remove-credentials",
+        before=("unshare", "--mount", "sh", "-c", f'{script} exec "$@"', "sh"),
+    )
+    assert {path: path.read_bytes() for path in tmp_path.glob("[ha]*/**/*") if path.is_file()} == before
+    (seen,) = [rule for rule in done.report["audit"]["rules"] if rule["id"] == "everything-seen"]
+    for place in (place for places in binds.values() for place in places):
+        assert f"{place} (" in seen["remark"]
+
+
 def test_nothing_outside_the_root_is_touched(sapling: Sapling, tmp_path: Path) -> None:
     """Links that a user placed lead seal nowhere; what they hide is told."""
     outside = tmp_path / "outside"

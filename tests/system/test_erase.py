@@ -158,6 +158,39 @@ print(sorted(found.stdout.split()))
     )
 
 
+@pytest.mark.root
+def test_what_is_bound_from_the_same_disk_is_left_alone(tmp_path: Path) -> None:
+    """It has the same device number; a file that is bound onto another is neither overwritten nor emptied."""
+    program = f"""
+import subprocess
+from firstkey.errors import FirstkeyError
+from firstkey.system import erase
+from firstkey.system.tree import Tree
+root = {str(tmp_path)!r}
+subprocess.run(["mkdir", "-p", root + "/host", root + "/x/mnt"], check=True)
+for name in ("host/file", "host/key", "key"):
+    with open(root + "/" + name, "w") as file:
+        file.write("mine")
+subprocess.run(["mount", "--bind", root + "/host", root + "/x/mnt"], check=True)
+subprocess.run(["mount", "--bind", root + "/host/key", root + "/key"], check=True)
+top = Tree(root).opened("/")
+for act in (lambda: erase.remove(top, "x"), lambda: erase.wipe(top, "key"), lambda: erase.empty(top, "key")):
+    try:
+        act()
+    except FirstkeyError as error:
+        print(error.message)
+"""
+    done = subprocess.run(
+        ["unshare", "--mount", "python3", "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert [line.split(" ")[0] for line in done.stdout.splitlines()] == ["/x/mnt", "/key", "/key"]
+    assert [(tmp_path / "host" / name).read_text() for name in ("file", "key")] == ["mine", "mine"]
+
+
 def test_a_link_takes_the_place_of_a_file(here: Directory, tmp_path: Path) -> None:
     """In one instant, and nothing else is left."""
     (tmp_path / "id").write_text("old")

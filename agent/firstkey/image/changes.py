@@ -189,6 +189,7 @@ def located(image: Image, path: str) -> Iterator[tuple[Directory, str]]:
         place = image.tree.ensure(os.path.dirname(path), mode=0o755), os.path.basename(path)
     directory, name = place
     with directory:
+        image.refuse_mounted(directory.join(name))
         yield directory, name
 
 

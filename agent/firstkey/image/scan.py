@@ -105,7 +105,8 @@ class Scanner:
         self._progress = progress
         self._told = 0.0
         self._window = walk.Window()
-        self._mounts = {self._inside(mount.path): mount for mount in mounts.below(tree.root)}
+        self._mounts = {self._inside(mount.path): mount for mount in mounts.foreign(tree.root)}
+        self._with_mounts = {path.rpartition("/")[0] for path in self._mounts}
         self._left_out: list[mounts.Mount] = []
         self._sightings: dict[str, list[Sighting]] = {}
         self._doubts: list[Doubt] = []
@@ -130,6 +131,8 @@ class Scanner:
     def _enter(self, fd: int, path: str, *, in_packages: bool, depth: int) -> None:
         self._tell(path)
         found = walk.names(fd)
+        if path in self._with_mounts:
+            found = found._replace(files=[name for name in found.files if self._is_own(f"{path}/{name}")])
         self._files += len(found.files)
         for name in found.files:
             try:
@@ -158,14 +161,18 @@ class Scanner:
             walk.close(fd)
 
     def _is_to_be_walked(self, path: str, depth: int) -> bool:
-        mount = self._mounts.get(path)
-        if mount and not mount.is_disk:
-            self._left_out.append(mount._replace(path=path))
+        if not self._is_own(path):
             return False
         if depth > DEEPEST:
             detail = f"{path} lies more than {DEEPEST} directories deep; it was not walked"
             self._doubts.append(Doubt(path, Refusal(image_reasons.NOT_LOOKED_AT, detail)))
         return depth <= DEEPEST
+
+    def _is_own(self, path: str) -> bool:
+        mount = self._mounts.get(path)
+        if mount:
+            self._left_out.append(mount._replace(path=path))
+        return mount is None
 
     def _tell(self, path: str) -> None:
         if self._progress is None:

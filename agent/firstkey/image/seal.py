@@ -19,7 +19,7 @@ from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from firstkey.image.changes import Change
     from firstkey.image.rule import Rule
@@ -95,7 +95,7 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
         if isinstance(changes, Refusal):
             refusal = changes
         elif changes:
-            steps += [Step(rule, change) for change in changes]
+            steps += _steps(rule, changes, image, left)
         elif refusal is None:
             detail = f"{rule.title}: that is for a person to bring about"
             refusal = Refusal(image_reasons.FOR_A_PERSON, detail)
@@ -108,6 +108,24 @@ def _refusal(rule: Rule, options: Collection[str]) -> Refusal | None:
     if rule.option is None or rule.option in options:
         return None
     return Refusal(image_reasons.NOT_ASKED_FOR, f"it is done only with --{rule.option}")
+
+
+def _steps(rule: Rule, changes: Sequence[Change], image: Image, left: list[Left]) -> Iterator[Step]:
+    """A step for each change; one that would reach what is mounted from elsewhere is left."""
+    for change in changes:
+        mounted = _mounted(change, image)
+        if mounted:
+            left.append(Left(rule, mounted))
+        else:
+            yield Step(rule, change)
+
+
+def _mounted(change: Change, image: Image) -> Refusal | None:
+    try:
+        image.refuse_mounted(change.path)
+    except FirstkeyError as error:
+        return error.refusal if error.reason is image_reasons.MOUNTED else None
+    return None
 
 
 def _remedy(rule: Rule, image: Image) -> list[Change] | Refusal:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image import scan
 from firstkey.image.packages import Packages
@@ -132,12 +132,26 @@ class Image:
         """Whether it is no part of the image: the kernel's, or mounted from another machine."""
         if any(path == place or path.startswith(f"{place}/") for place in _KERNEL):
             return True
+        return self.mounted_at(path) is not None
+
+    def mounted_at(self, path: str) -> mounts.Mount | None:
+        """What is mounted there, or above, that is no part of the image."""
         host = self.tree.on_host(os.path.normpath(path))
-        return any(host == mount.path or host.startswith(f"{mount.path}/") for mount in self._left_out)
+        return next((mount for mount in self._left_out if mounts.is_at_or_below(host, mount.path)), None)
+
+    def refuse_mounted(self, path: str) -> None:
+        """Raise FirstkeyError where the directory of `path`, links followed, is no part of the image."""
+        above, name = os.path.split(path)
+        found = self.tree.follow(above)
+        real = f"{found.path.rstrip('/')}/{name}" if found else path
+        mount = self.mounted_at(real)
+        if mount:
+            message = f"{path} was left alone: {mount.path} ({mount.kind}) is mounted there from elsewhere"
+            raise FirstkeyError(message, reason=image_reasons.MOUNTED)
 
     @cached_property
-    def _left_out(self) -> list[mounts.Mount]:
-        return [mount for mount in mounts.below(self.tree.root) if not mount.is_disk]
+    def _left_out(self) -> tuple[mounts.Mount, ...]:
+        return mounts.foreign(self.tree.root)
 
     # --- looking at files -------------------------------------------------------------------------
 

@@ -1,4 +1,7 @@
-"""Taking things out of a tree: names in one open directory at a time, no link followed, no mount entered."""
+"""Taking things out of a tree: names in one open directory at a time, no link followed, no mount entered.
+
+That goes for files that are mounted on others, too: they are neither overwritten nor emptied.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.system import mounts
 from firstkey.system.descriptors import require, translated, write_all
 from firstkey.system.files import Directory, Looks
 
@@ -112,6 +116,7 @@ def _opened(directory: Directory, name: str) -> Iterator[int]:
     fd = os.open(name, flags, dir_fd=directory.fd)
     try:
         require(os.fstat(fd), stat.S_ISREG, directory.join(name))
+        _refuse_mount(directory, name, fd)
         yield fd
     finally:
         os.close(fd)
@@ -133,35 +138,43 @@ def remove(
         wipe(directory, name) if wiping else directory.remove(name)
         _sync(directory)
         return
-    _refuse_mount(directory, name, found)
-    if clear(directory, name, spare=spare, wiping=wiping):
+    inside = directory.child(name)
+    if inside is None:
+        return
+    with inside:
+        _refuse_mount(directory, name, inside.fd)
+        is_empty = _clear(inside, spare=spare, wiping=wiping)
+    if is_empty:
         with translated(f"remove {directory.join(name)}"):
             os.rmdir(name, dir_fd=directory.fd)
         _sync(directory)
 
 
-def clear(
-    directory: Directory, name: str, *, spare: Callable[[str], bool] | None = None, wiping: bool = False
-) -> bool:
-    """Remove all that is in the directory `name`, as `remove` does; returns whether nothing is left."""
+def clear(directory: Directory, name: str, *, spare: Callable[[str], bool] | None = None) -> None:
+    """Remove all that is in the directory `name`, as `remove` does."""
     inside = directory.child(name)
-    if inside is None:
-        return True
+    if inside is not None:
+        with inside:
+            _clear(inside, spare=spare, wiping=False)
+
+
+def _clear(inside: Directory, *, spare: Callable[[str], bool] | None, wiping: bool) -> bool:
+    """Remove all that is in the directory; returns whether nothing is left."""
     failure: FirstkeyError | None = None
-    with inside:
-        for below in inside.names():
-            try:
-                remove(inside, below, spare=spare, wiping=wiping)
-            except FirstkeyError as error:  # noqa: PERF203 - one that stays must not keep the others
-                failure = failure or error
-        if failure:
-            raise failure
-        return not inside.names()
+    for below in inside.names():
+        try:
+            remove(inside, below, spare=spare, wiping=wiping)
+        except FirstkeyError as error:  # noqa: PERF203 - one that stays must not keep the others
+            failure = failure or error
+    if failure:
+        raise failure
+    return not inside.names()
 
 
-def _refuse_mount(directory: Directory, name: str, found: os.stat_result) -> None:
-    above = directory.status()
-    if above and above.st_dev != found.st_dev:
+def _refuse_mount(directory: Directory, name: str, fd: int) -> None:
+    """What is bound there from the same disk has the same device, but is another mount."""
+    above, here = ((mounts.number(each) or os.fstat(each).st_dev) for each in (directory.fd, fd))
+    if above != here:
         message = f"{directory.join(name)} is a mount point; what is mounted there was left alone"
         raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
 

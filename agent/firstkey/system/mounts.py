@@ -1,10 +1,12 @@
-"""What is mounted where (proc(5), mountinfo): so that a walk enters neither the kernel's own file systems
-nor those of the network, and never waits for a server that is gone.
+"""What is mounted where (proc(5), mountinfo): so that nothing enters the kernel's own file systems or those
+of the network, waits for a server that is gone, or takes the host's own files for those of an image.
 """
 
 from __future__ import annotations
 
+import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey.named_tuple import NamedTuple
@@ -20,14 +22,18 @@ DISKS = frozenset({
 })  # fmt: skip
 """File systems that lie on a disk (or a file), and so may be a part of an image."""
 
+_SUBVOLUMES = frozenset(("bcachefs", "btrfs"))
+"""Those of which a part is mounted as others are whole, a partition's worth by itself."""
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """A file system and where it is mounted."""
+    """A file system and where it is mounted; `top` is what of it is seen there ("/" for all of it)."""
 
     path: str
     kind: str
+    device: str
+    top: str
 
     @property
     def is_disk(self) -> bool:
@@ -42,17 +48,69 @@ def parse(lines: Iterable[str]) -> tuple[Mount, ...]:
         before, separator, after = line.partition(" - ")
         fields = before.split(" ")
         if separator and len(fields) > 4:
-            path = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-            found[path] = Mount(path, after.split(" ")[0])
+            top, path = (_OCTAL.sub(lambda match: chr(int(match[1], 8)), field) for field in fields[3:5])
+            found[path] = Mount(path, after.split(" ")[0], fields[2], top)
     return tuple(found.values())
 
 
-def below(root: str) -> tuple[Mount, ...]:
-    """The mounts inside the directory `root` (a host path, resolved); none where /proc cannot tell."""
-    prefix = root.rstrip("/") + "/"
+def foreign(root: str) -> tuple[Mount, ...]:
+    """The mounts inside the directory `root` (a host path, resolved) that are no part of the tree there.
+
+    There are none where /proc cannot tell.
+    """
     try:
         with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as source:
-            mounts = parse(source)
+            return foreign_of(parse(source), root)
     except OSError:
         return ()
-    return tuple(mount for mount in mounts if mount.path.startswith(prefix) and mount.path != root)
+
+
+def foreign_of(mounts: Iterable[Mount], root: str) -> tuple[Mount, ...]:
+    """Those that are no disk's, and those that show what is the host's.
+
+    A partition of the image is mounted whole, or as a subvolume, and nowhere else; parts of it, or of the
+    tree itself, may be bound to other places in the tree. What is mounted outside as well, or only in part,
+    may be what somebody works with. An image's partition that is mounted twice is taken for the host's too:
+    what is left alone can be sealed yet, but what is gone is gone.
+    """
+    inside: list[Mount] = []
+    outside: list[Mount] = []
+    for mount in mounts:
+        (inside if is_at_or_below(mount.path, root) else outside).append(mount)
+    below = [mount for mount in inside if mount.path != root]
+    own = _own_of(root, inside, outside)
+    shown = {mount.device for mount in outside}
+    whole = {mount.device for mount in below if mount.top == "/"} - shown
+
+    def is_own(mount: Mount) -> bool:
+        if own and mount.device == own.device and is_at_or_below(mount.top, own.top):
+            return True
+        is_subvolume = mount.kind in _SUBVOLUMES and mount.device not in shown
+        return mount.device in whole or is_subvolume
+
+    return tuple(mount for mount in below if not (mount.is_disk and is_own(mount)))
+
+
+def _own_of(root: str, inside: list[Mount], outside: list[Mount]) -> Mount | None:
+    """The mount that the tree itself lies in, as if only the tree were mounted."""
+    holders = [mount for mount in (*outside, *inside) if is_at_or_below(root, mount.path)]
+    if not holders:
+        return None
+    holder = max(holders, key=lambda mount: len(mount.path))
+    top = os.path.join(holder.top, os.path.relpath(root, holder.path))
+    return holder._replace(path=root, top=os.path.normpath(top))
+
+
+def is_at_or_below(path: str, place: str) -> bool:
+    """Whether the path is that place, or one in it."""
+    return path == place or path.startswith(place.rstrip("/") + "/")
+
+
+def number(fd: int) -> int | None:
+    """The mount that the open file lies in (proc(5), fdinfo), by a number; None where /proc cannot tell."""
+    with suppress(OSError), open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as source:
+        for line in source:
+            name, _, value = line.partition(":")
+            if name == "mnt_id":
+                return int(value)
+    return None
