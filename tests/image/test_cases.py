@@ -18,6 +18,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7r
 UNIT = "/usr/lib/systemd/system/{}.service"
 WANTED = "/etc/systemd/system/multi-user.target.wants/{}.service"
 SSHD = "/etc/ssh/sshd_config"
+CORE = "\x7fELF\2\1\1" + "\0" * 9 + "\4\0" + "memory"
 AKIA = access_key("AKIA", "Z7QK3WJT5NP2XR6M")
 
 # rule, files (a content that starts with "->" is a link), the paths that are found
@@ -105,6 +106,14 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("temporary-files", {"/home/ann/.notes.swp": "x"}, ITSELF),
     ("account-backups", {"/var/backups/shadow.bak": "x"}, ITSELF),
     ("account-backups", {"/etc/shadow.orig": "x"}, ITSELF),
+    ("account-backups", {"/var/backups/gshadow.bak.2.gz": "x"}, ITSELF),
+    ("account-backups", {"/etc/subuid-": "x"}, ITSELF),
+    ("account-backups", {"/etc/shadow-": "->/srv/old", "/srv/old": "x"}, {"/srv/old"}),
+    ("crash-dumps", {"/home/ann/core": CORE}, ITSELF),
+    ("crash-dumps", {"/core.12": CORE}, ITSELF),
+    ("crash-dumps", {"/root/core": "->/srv/c", "/srv/c": CORE}, {"/srv/c"}),
+    ("crash-dumps", {"/var/lib/systemd/coredump/core.a.0.zst": "x"}, ITSELF),
+    ("crash-dumps", {"/var/crash/202401010000/vmcore": "x"}, {"/var/crash/202401010000"}),
     ("root-password", {"/etc/passwd": "root:hash:0:0::/root:/bin/sh\n"}, ITSELF),
     ("other-passwords", {"/etc/shadow": "root:*::::::: \nann::1::::::\n"}, ITSELF),
     # who installs keys
@@ -134,6 +143,10 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("cloud-init-data", {"/var/lib/cloud/scripts/per-boot/x": "x"}),
     ("network-names", {"/etc/systemd/network/a.network": "[Match]\nName=en*\n"}),
     ("temporary-files", {"/root/.profile": "x"}),
+    ("account-backups", {"/var/backups/groupware.tar": "x", "/var/backups/group.d/x": "x"}),
+    ("account-backups", {"/etc/group.d/x": "x", "/etc/passwdqc.conf": "x", "/var/backups/passwd.tar": "x"}),
+    ("crash-dumps", {"/var/lib/svc/core/lib/a.py": "x", "/core/x": CORE, "/root/core": "a text"}),
+    ("crash-dumps", {"/root/core": CORE.replace("\4", "\2"), "/root/core.d": CORE}),
     ("root-password", {"/etc/passwd": "root:x:0:0::/root:/bin/sh\n", "/etc/shadow": "root:!*:1::::::\n"}),
     ("key-installer", {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x"}),
     ("key-installer", {UNIT.format("afterburn-sshkeys@"): "x",

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from firstkey import image_reasons
 from firstkey.image import changes
 from firstkey.image.verdict import Doubt, Finding, Verdict
 from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from firstkey.image.changes import Change
     from firstkey.image.subject import Image
+    from firstkey.system.tree import Found
 
 REMOVE = "remove"
 EMPTY = "empty"
@@ -25,7 +29,8 @@ class Place(NamedTuple):
     """Where something may be left, as a pattern of `Image.glob`, and what it is.
 
     `whole`: a directory there is one leftover; otherwise each file in it is one. `empty_counts`: a file
-    with nothing in it tells something as well.
+    with nothing in it tells something as well. `named`: a pattern for the whole name; `seen`: the kind that
+    the scan must have seen it to be. With either only a file counts: such names are anybody's to give.
     """
 
     pattern: str
@@ -33,6 +38,8 @@ class Place(NamedTuple):
     how: str = REMOVE
     whole: bool = False
     empty_counts: bool = False
+    named: re.Pattern[str] | None = None
+    seen: str | None = None
 
 
 class Spot(NamedTuple):
@@ -55,24 +62,54 @@ def survey(image: Image, places: Iterable[Place]) -> Survey:
     spots: dict[str, Spot] = {}
     for place in places:
         for path in image.glob(place.pattern, doubts):
-            if not image.is_elsewhere(path):
-                for left in _left(image, path, place):
-                    spots.setdefault(left, Spot(left, place))
+            for left in _left(image, path, place, doubts):
+                spots.setdefault(left, Spot(left, place))
     return Survey(tuple(spots.values()), tuple(dict.fromkeys(doubts)))
 
 
-def _left(image: Image, path: str, place: Place) -> Iterable[str]:
-    status = image.status(path)
-    if status is None:
-        return []
-    if stat.S_ISDIR(status.st_mode) and not place.whole:
-        return [inside for inside, found in image.below(path) if _counts(found, place)]
-    return [path] if stat.S_ISDIR(status.st_mode) or _counts(status, place) else []
+def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterator[str]:
+    found = image.follow(path, doubts)
+    if found is None:
+        return
+    if not stat.S_ISDIR(found.status.st_mode):
+        if _counts(found, place) and _is_proved(image, path, found, place):
+            yield found.path
+    elif place.named or place.seen:
+        return
+    elif found.links:
+        doubts.append(_not_taken(path, found.path))
+    elif place.whole:
+        yield found.path
+    else:
+        for inside, _ in image.below(path):
+            yield from _left_inside(image, inside, place, doubts)
 
 
-def _counts(status: os.stat_result, place: Place) -> bool:
-    """A link leads to what is looked at for itself; a socket, pipe or device holds nothing."""
-    return stat.S_ISREG(status.st_mode) and (status.st_size > 0 or place.empty_counts)
+def _left_inside(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterator[str]:
+    found = image.follow(path, doubts)
+    if found and stat.S_ISDIR(found.status.st_mode):
+        doubts.append(_not_taken(path, found.path))
+    elif found and _counts(found, place):
+        yield found.path
+
+
+def _not_taken(path: str, target: str) -> Doubt:
+    """A link says nothing of all that is in a directory which may be anything."""
+    detail = (
+        f"{path} is a link to the directory {target}; what is in it was not looked at as what belongs here"
+    )
+    return Doubt(path, Refusal(image_reasons.NOT_LOOKED_AT, detail))
+
+
+def _counts(found: Found, place: Place) -> bool:
+    """A socket, pipe or device holds nothing."""
+    return stat.S_ISREG(found.status.st_mode) and (found.status.st_size > 0 or place.empty_counts)
+
+
+def _is_proved(image: Image, path: str, found: Found, place: Place) -> bool:
+    if place.named and not place.named.fullmatch(os.path.basename(path)):
+        return False
+    return place.seen is None or any(seen.path == found.path for seen in image.sightings(place.seen))
 
 
 def checker(*places: Place, spare: Callable[[str], bool] | None = None) -> Callable[[Image], Verdict]:
@@ -89,7 +126,7 @@ def remover(*places: Place, spare: Callable[[str], bool] | None = None) -> Calla
     """The remedy that goes with it."""
 
     def remedy(image: Image) -> list[Change]:
-        return [_change(spot) for spot in _wanted(survey(image, places), spare)]
+        return [_change(image, spot) for spot in _wanted(survey(image, places), spare)]
 
     return remedy
 
@@ -104,6 +141,8 @@ def _finding(spot: Spot) -> Finding:
     return Finding(spot.path, f"This is {spot.place.what}.", command)
 
 
-def _change(spot: Spot) -> Change:
-    kind = changes.Empty if spot.place.how == EMPTY else changes.Remove
-    return kind(spot.path, spot.place.what)
+def _change(image: Image, spot: Spot) -> Change:
+    """A link to what is removed goes with it; to what is emptied, whoever writes it may still write."""
+    if spot.place.how == EMPTY:
+        return changes.Empty(spot.path, spot.place.what)
+    return changes.Remove(spot.path, spot.place.what, links=image.links_to(spot.path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from firstkey.image import leftovers
@@ -12,25 +13,15 @@ from firstkey.image.verdict import WARNING
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
 
+WHAT = "a backup of a file of accounts"
+FILES = ("passwd", "shadow", "group", "gshadow", "subuid", "subgid")
+# Debian's daily copies, rotated and compressed perhaps; not whatever else begins like one of them.
+DAILY = re.compile(rf"(?:{'|'.join(FILES)})(?:[-~]|\.bak)?(?:\.\d+)?(?:\.(?:gz|bz2|xz|zst))?")
+BESIDE = re.compile(rf"(?:{'|'.join(FILES)})(?:[-~]|\..+)")
+
 PLACES = (
-    Place("/etc/passwd-", "a backup of a file of accounts"),
-    Place("/etc/shadow-", "a backup of a file of accounts"),
-    Place("/etc/group-", "a backup of a file of accounts"),
-    Place("/etc/gshadow-", "a backup of a file of accounts"),
-    Place("/etc/subuid-", "a backup of a file of accounts"),
-    Place("/etc/subgid-", "a backup of a file of accounts"),
-    Place("/etc/passwd.*", "a backup of a file of accounts"),
-    Place("/etc/shadow.*", "a backup of a file of accounts"),
-    Place("/etc/group.*", "a backup of a file of accounts"),
-    Place("/etc/gshadow.*", "a backup of a file of accounts"),
-    Place("/etc/passwd~", "a backup of a file of accounts"),
-    Place("/etc/shadow~", "a backup of a file of accounts"),
-    Place("/etc/group~", "a backup of a file of accounts"),
-    Place("/etc/gshadow~", "a backup of a file of accounts"),
-    Place("/var/backups/passwd*", "a backup of a file of accounts"),
-    Place("/var/backups/shadow*", "a backup of a file of accounts"),
-    Place("/var/backups/group*", "a backup of a file of accounts"),
-    Place("/var/backups/gshadow*", "a backup of a file of accounts"),
+    *(Place(f"/etc/{file}[-~.]*", WHAT, named=BESIDE) for file in FILES),
+    Place("/var/backups/*", WHAT, named=DAILY),
     Place("/etc/security/opasswd", "a list of earlier passwords"),
     Place("/etc/security/opasswd.old", "a list of earlier passwords"),
 )
@@ -42,6 +33,7 @@ def _failing(tree: Builder) -> None:
 
 def _passing(tree: Builder) -> None:
     tree.file("/etc/shadow", "root:*:19000:0:99999:7:::\n", mode=0o640)
+    tree.file("/var/backups/groupware.tar", "mine")
 
 
 RULE = Rule(
