@@ -60,6 +60,8 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("host-keys", {"/etc/dropbear/dropbear_rsa_host_key": "x"}, ITSELF),
     ("host-keys", {SSHD: "Hostkey=/k/h\n", "/k/h": "x", "/k/h-cert.pub": "x"}, {"/k/h", "/k/h-cert.pub"}),
     ("host-keys", {SSHD: "NoSuchKeyword\nHostKey /k/h\n", "/k/h.pub": "x"}, {"/k/h.pub"}),
+    ("host-keys", {SSHD: "HostKey /k/h\n", "/k/h": "->/srv/h", "/srv/h": "x"}, {"/k/h", "/srv/h"}),
+    ("host-keys", {"/etc/ssh/ssh_host_rsa_key": "->/no/where"}, ITSELF),
     # what a firstkey left that was killed
     ("firstkey-state", {"/home/ann/.ssh/.firstkey-authorized_keys.0a1b2c3d": KEY}, ITSELF),
     ("firstkey-state", {"/etc/ssh/.firstkey-ssh_host_rsa_key.0a1b2c3d": ""}, ITSELF),
@@ -102,6 +104,12 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("cloud-init-data", {"/var/lib/cloud/seed/nocloud/user-data": "x"}, ITSELF),
     ("network-names", {"/etc/systemd/network/a.link": "[Match]\nMACAddress=0a:00:00:00:00:01\n"}, ITSELF),
     ("logs", {"/var/log/a/b/c.log": "x"}, ITSELF),
+    ("logs", {"/var/log": "->/data/log", "/data/log/auth.log": "x", "/data/log/wtmp": "x"},
+     {"/data/log/auth.log"}),
+    ("logs", {"/var/log/a.log": "->/data/a", "/data/a": "x"}, {"/data/a"}),
+    ("login-records", {"/var/log": "->/data/log", "/data/log/wtmp": "x"}, {"/data/log/wtmp"}),
+    ("mail", {"/var/spool/postfix/active": "->../../q", "/var/q/A": "x"}, {"/var/q/A"}),
+    ("mail", {"/var/spool/mail": "->../mail", "/var/mail/ann": "x"}, {"/var/mail/ann"}),
     ("mail", {"/var/spool/postfix/deferred/A/A1": "x"}, ITSELF),
     ("temporary-files", {"/home/ann/.notes.swp": "x"}, ITSELF),
     ("account-backups", {"/var/backups/shadow.bak": "x"}, ITSELF),
@@ -139,6 +147,8 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("system-credentials",
      {"/etc/ppp/chap-secrets": "# Secrets for authentication using CHAP\n# client server\n"}),
     ("access-keys", {"/root/x": "AKIAIOSFODNN7EXAMPLE", "/root/y": f"x{AKIA}", "/root/z": f"{AKIA}7"}),
+    ("logs", {"/var/log/README": "->../../usr/share/doc/r", "/usr/share/doc/r": "x"}),
+    ("logs", {"/var/log/journal": "->/run/log/journal", "/run/log/journal/x": "x"}),
     ("machine-id", {"/etc/hostname": "x"}),
     ("cloud-init-data", {"/var/lib/cloud/scripts/per-boot/x": "x"}),
     ("network-names", {"/etc/systemd/network/a.network": "[Match]\nName=en*\n"}),
@@ -201,3 +211,14 @@ def test_the_guides_own_script_installs_keys(sapling: Sapling) -> None:
     assert ask(sapling, "key-installer") != set()
     sapling.file("/etc/rc.local", script, mode=0o755)
     assert ask(sapling, "key-installer") == set()
+
+
+@pytest.mark.parametrize("target", ["/srv/app", "/"])
+def test_a_link_to_just_any_directory_is_a_doubt(sapling: Sapling, target: str) -> None:
+    """What is in it may be anything, and seal would take all of it."""
+    grow(sapling, {"/srv/app/program": "x"})
+    sapling.link("/var/log/app" if target != "/" else "/var/log", target)
+    rule = next(rule for rule in rules.ALL if rule.id == "logs")
+    verdict = verdict_of(rule, sapling.image())
+    assert (verdict.findings, len(verdict.doubts)) == ((), 1)
+    assert rule.remedy(sapling.image()) == []

@@ -271,6 +271,28 @@ def test_nothing_of_the_host_is_touched_through_mounts(dirty: Sapling, tmp_path:
         assert f"{place} (" in seen["remark"]
 
 
+def test_what_links_lead_to_goes_with_them(dirty: Sapling, tmp_path: Path) -> None:
+    """A host key, a history and an old log; where a service logs through a link, it goes on."""
+    new_key(tmp_path, "host")
+    key = (tmp_path / "host").read_text()
+    dirty.file("/etc/ssh/sshd_config", "HostKey /etc/ssh/hk\n")
+    for link, target, content in (
+        ("/etc/ssh/hk", "/srv/k/host", key),
+        ("/home/ann/.bash_history", "/data/h", "x"),
+        ("/var/log/old.1", "/data/old.1", "x"),
+        ("/var/log/now.log", "/data/now.log", "x"),
+    ):
+        dirty.file(target, content, mode=0o600)
+        dirty.link(link, target)
+    rules_asked = [f"--rule={name}" for name in ("host-keys", "histories", "logs")]
+    assert seal(dirty, "--json", *rules_asked).left_over == set()
+    for gone in ("/etc/ssh/hk", "/srv/k/host", "/home/ann/.bash_history", "/data/h", "/var/log/old.1"):
+        assert not os.path.lexists(dirty.path(gone))
+    assert not dirty.path("/data/old.1").exists()
+    assert dirty.path("/var/log/now.log").is_symlink()
+    assert dirty.path("/data/now.log").read_bytes() == b""
+
+
 def test_nothing_outside_the_root_is_touched(sapling: Sapling, tmp_path: Path) -> None:
     """Links that a user placed lead seal nowhere; what they hide is told."""
     outside = tmp_path / "outside"

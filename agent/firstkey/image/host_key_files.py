@@ -9,6 +9,8 @@ from firstkey.errors import FirstkeyError
 from firstkey.ssh.sshd_config import DEFAULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from firstkey.image.subject import Image
 
 # sshd(8), FILES, with the dsa keys and the protocol-1 key of old versions; copies and set-aside ones too.
@@ -25,7 +27,7 @@ def host_key_files(image: Image) -> list[str]:
     found = {path for path in halves if path.startswith("/") and image.status(path)}
     for pattern in (*PATTERNS, DROPBEAR_PATTERN):
         found.update(image.glob(pattern))
-    return sorted(path for path in found if _is_file(image, path))
+    return sorted({file for path in found for file in _files(image, path)})
 
 
 def _configured(image: Image) -> list[str]:
@@ -37,7 +39,11 @@ def _configured(image: Image) -> list[str]:
         return written
 
 
-def _is_file(image: Image, path: str) -> bool:
-    """A link counts too: it would come with the image, and lead to the next key that is put there."""
+def _files(image: Image, path: str) -> Iterator[str]:
+    """The file that the path leads to, and a link itself: it may lead to the next key that is put there."""
     status = image.status(path)
-    return status is not None and (stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode))
+    if status and stat.S_ISLNK(status.st_mode):
+        yield path
+    file = image.file(path, [])
+    if file:
+        yield file.path

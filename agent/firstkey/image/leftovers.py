@@ -13,6 +13,7 @@ from firstkey.image import changes
 from firstkey.image.verdict import Doubt, Finding, Verdict
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
+from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,10 +44,11 @@ class Place(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """One thing that is left."""
+    """One thing that is left: where it really is, and by which path it is one."""
 
     path: str
     place: Place
+    name: str
 
 
 class Survey(NamedTuple):
@@ -62,39 +64,45 @@ def survey(image: Image, places: Iterable[Place]) -> Survey:
     spots: dict[str, Spot] = {}
     for place in places:
         for path in image.glob(place.pattern, doubts):
-            for left in _left(image, path, place, doubts):
-                spots.setdefault(left, Spot(left, place))
+            for spot in _left(image, path, place, doubts):
+                spots.setdefault(spot.path, spot)
     return Survey(tuple(spots.values()), tuple(dict.fromkeys(doubts)))
 
 
-def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterator[str]:
+def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterator[Spot]:
     found = image.follow(path, doubts)
     if found is None:
         return
     if not stat.S_ISDIR(found.status.st_mode):
         if _counts(found, place) and _is_proved(image, path, found, place):
-            yield found.path
+            yield Spot(found.path, place, path)
     elif place.named or place.seen:
         return
-    elif found.links:
+    elif found.links and not _is_known(path, found, place):
         doubts.append(_not_taken(path, found.path))
     elif place.whole:
-        yield found.path
+        yield Spot(found.path, place, path)
     else:
-        for inside, _ in image.below(path):
-            yield from _left_inside(image, inside, place, doubts)
+        for inside, _ in image.below(found.path):
+            name = path + inside[len(found.path) :]
+            yield from _left_inside(image, Spot(inside, place, name), doubts)
 
 
-def _left_inside(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterator[str]:
-    found = image.follow(path, doubts)
+def _left_inside(image: Image, spot: Spot, doubts: list[Doubt]) -> Iterator[Spot]:
+    found = image.follow(spot.path, doubts)
     if found and stat.S_ISDIR(found.status.st_mode):
-        doubts.append(_not_taken(path, found.path))
-    elif found and _counts(found, place):
-        yield found.path
+        doubts.append(_not_taken(spot.name, found.path))
+    elif found and _counts(found, spot.place):
+        yield spot._replace(path=found.path)
+
+
+def _is_known(path: str, found: Found, place: Place) -> bool:
+    """Whether the link stands for the one directory that is meant, and not for all that it lies in."""
+    return path == place.pattern and not place.whole and not is_at_or_below(path, found.path)
 
 
 def _not_taken(path: str, target: str) -> Doubt:
-    """A link says nothing of all that is in a directory which may be anything."""
+    """What somebody's link leads to may be anything."""
     detail = (
         f"{path} is a link to the directory {target}; what is in it was not looked at as what belongs here"
     )

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes
+from firstkey.image import changes, leftovers
+from firstkey.image.leftovers import Place
 from firstkey.image.rule import LOGS, Rule
 from firstkey.image.verdict import WARNING, Finding, Verdict
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
+    from firstkey.image.leftovers import Survey
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
 DIRECTORY = "/var/log"
 JOURNAL = f"{DIRECTORY}/journal"
+PLACE = Place(DIRECTORY, "a log")
 OTHERS = re.compile(
     DIRECTORY + r"/(?:wtmp|btmp|lastlog|faillog|tallylog|cloud-init"
     r"|sudo-io/|anaconda/|installer/|dump/|session-recording/)"
@@ -28,13 +30,12 @@ ROTATED = re.compile(r".*(?:\.\d+|\.old|-\d{8})?\.(?:gz|xz|bz2|zst|old|\d+)|.*-\
 
 def check(image: Image) -> Verdict:
     """One finding for each file with something in it."""
-    return Verdict(tuple(_finding(path) for path in _logs(image)))
+    seen = leftovers.survey(image, (PLACE,))
+    return Verdict(tuple(_finding(path) for path in _logs(seen)), seen.doubts)
 
 
-def _logs(image: Image) -> Iterator[str]:
-    for path, status in image.below(DIRECTORY):
-        if stat.S_ISREG(status.st_mode) and status.st_size and not OTHERS.match(path):
-            yield path
+def _logs(seen: Survey) -> Iterator[str]:
+    return (spot.path for spot in seen.spots if not OTHERS.match(spot.name))
 
 
 def _finding(path: str) -> Finding:
@@ -46,11 +47,13 @@ def _finding(path: str) -> Finding:
 
 def remedy(image: Image) -> list[Change]:
     """Old ones go; those that are written to are emptied, and keep the owner that lets a service write."""
-    made: list[Change] = []
-    for path in _logs(image):
-        kind = changes.Remove if ROTATED.fullmatch(path) else changes.Empty
-        made.append(kind(path, "a log"))
-    return made
+    return [_change(image, path) for path in _logs(leftovers.survey(image, (PLACE,)))]
+
+
+def _change(image: Image, path: str) -> Change:
+    if ROTATED.fullmatch(path):
+        return changes.Remove(path, "a log", links=image.links_to(path))
+    return changes.Empty(path, "a log")
 
 
 def _failing(tree: Builder) -> None:
