@@ -104,6 +104,15 @@ def test_audit_changes_nothing(clean: Sapling) -> None:
     assert clean.snapshot() == before
 
 
+def test_audit_leaves_the_times_of_access_of_directories(clean: Sapling) -> None:
+    """The page says so of files and directories, but not of links, which cannot be read without."""
+    clean.age()
+    paths = [path for path in clean.paths() if not os.path.islink(path)]
+    clean.age()
+    assert audit(clean).status == 0
+    assert {os.lstat(path).st_atime for path in paths} == {1_000_000_000}
+
+
 @pytest.mark.sshd
 def test_findings_are_told_with_path_reason_and_remedy(dirty: Sapling) -> None:
     """The report is grouped by guideline, and the exit status is 1."""
