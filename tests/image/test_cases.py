@@ -52,6 +52,9 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("authorized-keys", {SSHD: "AuthorizedKeysFile /k/%u\n", "/k/ann": "->/srv/a", "/srv/a": KEY},
      {"/srv/a"}),
     ("authorized-keys", {"/opt/old/.ssh/authorized_keys": "->/srv/a", "/srv/a": KEY}, {"/srv/a"}),
+    ("authorized-keys", {"/root/.ssh/authorized_keys": "->/no/where"}, ITSELF),
+    ("authorized-keys", {"/root/.ssh/authorized_keys": "->/srv/a", "/srv/a": "# none"},
+     {"/root/.ssh/authorized_keys"}),
     ("trusted-logins", {"/home/ann/.shosts": "builder\n"}, ITSELF),
     ("trusted-logins", {SSHD: "TrustedUserCAKeys /etc/ssh/ca.pub\n"}, {SSHD}),
     # host keys
@@ -60,7 +63,8 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("host-keys", {"/etc/dropbear/dropbear_rsa_host_key": "x"}, ITSELF),
     ("host-keys", {SSHD: "Hostkey=/k/h\n", "/k/h": "x", "/k/h-cert.pub": "x"}, {"/k/h", "/k/h-cert.pub"}),
     ("host-keys", {SSHD: "NoSuchKeyword\nHostKey /k/h\n", "/k/h.pub": "x"}, {"/k/h.pub"}),
-    ("host-keys", {SSHD: "HostKey /k/h\n", "/k/h": "->/srv/h", "/srv/h": "x"}, {"/k/h", "/srv/h"}),
+    ("host-keys", {SSHD: "HostKey /k/h\n", "/k/h": "->/srv/h", "/srv/h": "x", "/srv/h.pub": "x"},
+     {"/k/h", "/srv/h", "/srv/h.pub"}),
     ("host-keys", {"/etc/ssh/ssh_host_rsa_key": "->/no/where"}, ITSELF),
     # what a firstkey left that was killed
     ("firstkey-state", {"/home/ann/.ssh/.firstkey-authorized_keys.0a1b2c3d": KEY}, ITSELF),

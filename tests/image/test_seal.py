@@ -229,10 +229,13 @@ def test_keys_behind_a_link_go_and_the_link_with_them(dirty: Sapling, tmp_path: 
     dirty.file("/etc/keys/root", new_key(tmp_path, "builder"), mode=0o600)
     dirty.directory("/root/.ssh")
     dirty.link("/root/.ssh/authorized_keys", "/etc/keys/root")
+    dirty.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n")
+    dirty.link("/home/ann/.ssh/authorized_keys", "/etc/keys/none")
     done = seal(dirty, "--json", "--rule", "authorized-keys")
     assert done.status == 0
     assert dirty.path("/etc/keys/root").read_bytes() == b""
     assert not dirty.path("/root/.ssh/authorized_keys").is_symlink()
+    assert not dirty.path("/home/ann/.ssh/authorized_keys").is_symlink()
 
 
 @pytest.mark.root

@@ -23,7 +23,8 @@ DROPBEAR_PATTERN = f"{DROPBEAR}dropbear_*_host_key*"
 def host_key_files(image: Image) -> list[str]:
     """Every file of a host key: private and public halves and certificates, in use or not, sorted."""
     named = (*_configured(image), *DEFAULTS.host_keys)
-    halves = (f"{path}{end}" for path in named for end in ("", ".pub", "-cert.pub"))
+    really = [file.path for path in named for file in [image.file(path, [])] if file]
+    halves = (f"{path}{end}" for path in (*named, *really) for end in ("", ".pub", "-cert.pub"))
     found = {path for path in halves if path.startswith("/") and image.status(path)}
     for pattern in (*PATTERNS, DROPBEAR_PATTERN):
         found.update(image.glob(pattern))

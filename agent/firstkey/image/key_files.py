@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import posixpath
+import stat
 from typing import TYPE_CHECKING
 
+from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image.verdict import Doubt
 from firstkey.image.watches import Named
@@ -28,9 +30,13 @@ FRAGMENTS = "~/.ssh/authorized_keys*"
 
 
 class KeyFiles(NamedTuple):
-    """The files that there are, where they really lie, and what could not be looked at."""
+    """The files that there are, where they really lie, and what could not be looked at.
+
+    `links`: those in the place of a file that sshd looks at, but for what is masked by a link to /dev/null.
+    """
 
     paths: tuple[str, ...]
+    links: tuple[str, ...]
     doubts: tuple[Doubt, ...]
 
 
@@ -39,11 +45,25 @@ def key_files(image: Image) -> KeyFiles:
     doubts: list[Doubt] = []
     found = {sighting.path for sighting in image.sightings(KIND)}
     found.update(image.glob(FRAGMENTS, doubts), image.glob(AFTERBURN, doubts))
-    found.update(_configured(image, doubts))
+    configured = set(_configured(image, doubts))
+    found |= configured
     doubts += image.home_doubts
     files = (image.file(path, doubts) for path in found)
     paths = sorted({file.path for file in files if file})
-    return KeyFiles(tuple(paths), tuple(dict.fromkeys(doubts)))
+    links = tuple(sorted(path for path in configured if _is_in_the_way(image, path, doubts)))
+    return KeyFiles(tuple(paths), links, tuple(dict.fromkeys(doubts)))
+
+
+def _is_in_the_way(image: Image, path: str, doubts: list[Doubt]) -> bool:
+    try:
+        status = image.status(path)
+        if status is None or not stat.S_ISLNK(status.st_mode) or image.is_elsewhere(path):
+            return False
+        return image.tree.follow(path) is not None or image.read(path) is None
+    except FirstkeyError as error:
+        if error.reason is not reasons.NOT_A_DIRECTORY:
+            doubts.append(Doubt(path, error.refusal))
+        return False
 
 
 def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:

@@ -19,7 +19,7 @@ LIMIT = 64 * 1024 * 1024
 
 
 def check(image: Image) -> Verdict:
-    """A finding for each file with a line that is no comment."""
+    """A finding for each file with a line that is no comment, and for each link in such a place."""
     files = key_files.key_files(image)
     doubts = list(files.doubts)
     findings = []
@@ -31,7 +31,14 @@ def check(image: Image) -> Verdict:
             continue
         if lines:
             findings.append(_finding(path, lines))
+    gone = {link for finding in findings for link in image.links_to(finding.path)}
+    findings += [_link(path) for path in files.links if path not in gone]
     return Verdict(tuple(findings), tuple(doubts))
+
+
+def _link(path: str) -> Finding:
+    reason = "This is a link: the launch key is not installed through it, so nobody could get in."
+    return Finding(path, reason, f"rm -- {changes.quoted(path)}")
 
 
 def keys_in(content: bytes) -> list[int]:
@@ -54,8 +61,13 @@ def remedy(image: Image) -> list[Change]:
 
     Links to them go: nothing is installed through a link.
     """
-    paths = [finding.path for finding in check(image).findings]
-    return [changes.Empty(path, "keys that let somebody in", image.links_to(path)) for path in paths]
+    return [_change(image, finding) for finding in check(image).findings]
+
+
+def _change(image: Image, finding: Finding) -> Change:
+    if finding.line is None:
+        return changes.Remove(finding.path, "a link in place of a file of keys")
+    return changes.Empty(finding.path, "keys that let somebody in", image.links_to(finding.path))
 
 
 def _failing(tree: Builder) -> None:
@@ -81,7 +93,7 @@ RULE = Rule(
         "(AuthorizedKeysFile, under Match too), wherever its home is, those in homes that nobody has any "
         "more and in /etc/skel, and every other file of that name. seal empties them, the keys of the "
         "person who seals included: that is the point. The instance's own launch key is installed at "
-        "boot."
+        "boot, but never through a link: one in the place of such a file is a finding too, and goes."
     ),
     check=check,
     remedy=remedy,
