@@ -21,6 +21,8 @@ SSHD = "/etc/ssh/sshd_config"
 CORE = "\x7fELF\2\1\1" + "\0" * 9 + "\4\0" + "memory"
 AKIA = access_key("AKIA", "Z7QK3WJT5NP2XR6M")
 
+WIREGUARD = "YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
+
 # rule, files (a content that starts with "->" is a link), the paths that are found
 ITSELF: frozenset[str] = frozenset()
 """The one file that there is."""
@@ -95,6 +97,8 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("tool-credentials", {"/home/ann/.gnupg/private-keys-v1.d/A.key": "x"}, ITSELF),
     ("system-credentials",
      {"/etc/NetworkManager/system-connections/w": "[wifi-security]\npsk=secret\n"}, ITSELF),
+    ("system-credentials", {"/etc/wireguard/privatekey": WIREGUARD}, ITSELF),
+    ("system-credentials", {"/home/ann/wg/privatekey-b": WIREGUARD}, ITSELF),
     ("system-credentials",
      {"/etc/apt/apt.conf.d/99proxy": 'Acquire::http::Proxy "http://a:b@proxy:3128";\n'}, ITSELF),
     ("access-keys", {"/etc/cron.d/backup": f"KEY={AKIA}\n"}, ITSELF),
@@ -150,6 +154,7 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("tool-credentials", {"/root/.gitconfig": '[user]\nemail = a@b\n[url "https://x/"]\n'}),
     ("system-credentials",
      {"/etc/ppp/chap-secrets": "# Secrets for authentication using CHAP\n# client server\n"}),
+    ("system-credentials", {"/etc/wireguard/publickey": WIREGUARD, "/root/privatekey.txt": "see below\n"}),
     ("access-keys", {"/root/x": "AKIAIOSFODNN7EXAMPLE", "/root/y": f"x{AKIA}", "/root/z": f"{AKIA}7"}),
     ("logs", {"/var/log/README": "->../../usr/share/doc/r", "/usr/share/doc/r": "x"}),
     ("logs", {"/var/log/journal": "->/run/log/journal", "/run/log/journal/x": "x"}),

@@ -138,6 +138,12 @@ OTHERS = {
     "JCEKS, a certificate before": b"\xce\xce\xce\xce\0\0\0\2\0\0\0\2"
      b"\0\0\0\2\0\1a" + bytes(8) + b"\0\5X.509\0\0\0\3cer"
     + b"\0\0\0\1\0\1b" + bytes(8) + b"\0\0\0\4key.",
+    "age": b"# created: x\nAGE-SECRET-KEY-1" + b"QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L" * 2 + b"\n",
+    "JSON Web Key, certbot's": json.dumps(
+        {"n": "n" * 683, "e": "AQAB", "d": "Sot+" * 171, "qi": "p" * 342, "kty": "RSA"}).encode(),
+    "JSON Web Key, EC": b'{"crv":"P-256","d":"' + b"aB3-" * 10 + b'123","kty":"EC"}',
+    "OpenPGP, new format": b"\xc5\xc0\x10\x04\x65\0\0\0\x16\x09\x2b\x06\x01\x04\x01\xda\x47\x0f\x01",
+    "OpenPGP, version 6": b"\xc5\x46\x06\x65\0\0\0\x1b\0\0\0\x20" + bytes(60),
     "KeePass": b"\x03\xd9\xa2\x9a\x67\xfb\x4b\xb5rest of it",
 }  # fmt: skip
 
@@ -146,6 +152,21 @@ OTHERS = {
 def test_what_others_write(sapling: Sapling, content: bytes) -> None:
     """PuTTY, GnuPG, SSH.com, Java and KeePass; each after its maker's description."""
     assert found(sapling, content) is not None
+
+
+@pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
+@pytest.mark.parametrize("algorithm", ["rsa2048", "dsa2048", "ed25519", "nistp256"])
+def test_what_gpg_exports(sapling: Sapling, tmp_path: Path, algorithm: str) -> None:
+    """A secret key that is exported without armour is found; the public one is nobody's secret."""
+    home = tmp_path / "gnupg"
+    home.mkdir(mode=0o700)
+    gpg: list[str | Path] = ["gpg", "--homedir", home, "--batch", "--passphrase", ""]
+    try:
+        run(*gpg, "--quick-generate-key", "ann", algorithm)
+        assert found(sapling, run(*gpg, "--export-secret-keys")) == "There is a private key (OpenPGP) in it."
+        assert found(sapling, run(*gpg, "--export")) is None
+    finally:
+        run("gpgconf", "--homedir", home, "--kill", "all")
 
 
 # --- keys inside of something else ----------------------------------------------------------------
@@ -187,6 +208,12 @@ MENTIONS = {
     "a certificate request": pem("CERTIFICATE REQUEST", "MIIBfjCCASOgAwIBAgIUfaGiYvA8lj6zDJ5EGlR"),
     "empty JKS": "\xfe\xed\xfe\xed\0\0\0\2\0\0\0\0",
     "a smart card's key": "(20:shadowed-private-key(3:rsa",
+    "words about age": "An identity starts with AGE-SECRET-KEY-1 and is kept secret.",
+    "a public JSON Web Key": '{"e":"AQAB","n":"0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWh","kty":"RSA"}',
+    "a drawing": json.dumps({"d": "M10" * 20, "x": "1"}),
+    "another public one": '{"crv":"P-256","x":"WKn-ZIGevcwGIyyrzFoZNBdaq9_TsqzGl96oc0CWuis","kty":"EC"}',
+    "an OpenPGP public key": "\xc6\xc0\x10\x04\x65\0\0\0\x16\x09\x2b\x06\x01\x04\x01\xda\x47\x0f\x01",
+    "Latin-1": "\xc5ngstr\xf6m and \x94quoted\x94",
     "digits": "00000000000000000000000000",
 }  # fmt: skip
 

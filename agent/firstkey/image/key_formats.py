@@ -30,6 +30,17 @@ _SSH2 = b"---- BEGIN SSH2 ENCRYPTED "
 _SSH1 = b"SSH PRIVATE KEY FILE FORMAT 1.1\n\0"
 _OPENSSH_MAGIC = b"openssh-key-v1"
 
+# A secret-key packet (RFC 9580, 4.2, 5.5): its tag and length, version, date, algorithm (from version 5 on
+# also a length), and how its numbers start: an integer's bits, a curve's identifier, bare bytes.
+_OPENPGP = re.compile(
+    rb"(?:\x94.|\x95..|\x96....|\xc5(?:[\x00-\xbf]|[\xc0-\xdf].|\xff....))"
+    rb"(?:\x04....(?:[\x01-\x03\x10\x11\x14][\x02-\x40].|[\x12\x13\x16][\x03-\x0a][\x2a\x2b])"
+    rb"|[\x05\x06]....[\x01-\x1c]\0\0[\0-\x20].)",
+    re.DOTALL,
+)
+_AGE = re.compile(rb"AGE-SECRET-KEY-(?:PQ-)?1[02-9AC-HJ-NP-Z]{58}")
+_JWK = re.compile(rb"\"(?:d|qi)\"\s*:\s*\"[\w+/=-]{40,}\"")
+
 # The object identifiers of PKCS#12 (RFC 7292, appendix D) and PKCS#5 (RFC 8018, appendix C), in DER.
 _PKCS7 = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"
 _KEY_BAGS = (b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x01", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x02")
@@ -157,6 +168,21 @@ def gnupg(head: bytes) -> str | None:
     )
 
 
+def openpgp(head: bytes) -> str | None:
+    """Judge a file that starts with the tag of a secret key, as `gpg --export-secret-keys` writes one."""
+    return "a private key (OpenPGP)" if _OPENPGP.match(head) else None
+
+
+def age(content: bytes, place: int) -> str | None:
+    """Judge `AGE-SECRET-KEY-`: what age-keygen writes."""
+    return "a private key (age)" if _AGE.match(content, place) else None
+
+
+def jwk(content: bytes, _place: int) -> str | None:
+    """Judge `"crv"` and `"qi"` of a JSON Web Key (RFC 7518, 6): certbot keeps its account's key so."""
+    return "a private key (JSON Web Key)" if _JWK.search(content) else None
+
+
 def keepass(_head: bytes) -> str | None:
     """Its first eight bytes are enough to know a KeePass database by."""
     return "a password database (KeePass)"
@@ -170,10 +196,14 @@ def certificate(content: bytes, place: int) -> str | None:
 KEYS = (
     Needle(KIND, b"PRIVATE KEY", pem, everywhere=True),
     Needle(KIND, b"LS0tLS1CRUdJTi", base64_pem),
+    Needle(KIND, b"AGE-SECRET-KEY-", age),
+    Needle(KIND, b'"crv"', jwk),
+    Needle(KIND, b'"qi"', jwk),
     Headed(KIND, (b"PuTTY-User-Key-File-",), putty),
     Headed(KIND, (_SSH1,), ssh1),
     Headed(KIND, (b"\x30",), der),
     Headed(KIND, (b"(", b"Created: ", b"Key: (", b"Description: "), gnupg),
+    Headed(KIND, (b"\x94", b"\x95", b"\x96", b"\xc5"), openpgp),
     Headed(STORE, (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"), java),
     Headed(STORE, (b"\x03\xd9\xa2\x9a\x65\xfb\x4b\xb5", b"\x03\xd9\xa2\x9a\x67\xfb\x4b\xb5"), keepass),
 )

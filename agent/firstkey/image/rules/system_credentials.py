@@ -18,6 +18,8 @@ CHAP = re.compile(rb"^[ \t]*[^#\s]+\s+\S+\s+\S+", re.MULTILINE)
 IPSEC = re.compile(rb"^[^#\n]*:\s*(?:PSK|EAP|XAUTH)\b", re.MULTILINE)
 EXIM = re.compile(rb"^[^#\s][^:\n]*:[^:\n]*:", re.MULTILINE)
 ISCSI = re.compile(rb"^[ \t]*node\.\S{0,80}password\s*=", re.MULTILINE)
+# One line, as wg genkey and genpsk write it; a public key looks the same, so the name has to tell.
+WIREGUARD = re.compile(rb"\A[A-Za-z0-9+/]{43}=\s*\Z")
 URL = re.compile(rb"://[^/\s:@]+:[^/\s@]+@")
 TABLE = (
     Credential("etc/krb5.keytab", "Kerberos keys"),
@@ -51,6 +53,12 @@ PLACES = (
 )
 CONTENT = (
     ("/etc/wireguard/*.conf", "a WireGuard key", holding("PrivateKey", "PresharedKey")),
+    ("/etc/wireguard/*priv*", "a WireGuard key", WIREGUARD),
+    ("/etc/wireguard/*psk*", "a WireGuard key", WIREGUARD),
+    ("/etc/wireguard/*.key", "a WireGuard key", WIREGUARD),
+    ("/etc/wireguard/*/*priv*", "a WireGuard key", WIREGUARD),
+    ("~/*privatekey*", "a WireGuard key", WIREGUARD),
+    ("~/w*g*/*priv*", "a WireGuard key", WIREGUARD),
     ("/etc/systemd/network/*.netdev", "a WireGuard key", holding("PrivateKey", "PresharedKey")),
     (
         "/etc/NetworkManager/system-connections/*",
