@@ -33,18 +33,19 @@ NAMES = frozenset({
     ".ghci_history", ".irb-history", ".irb_history", ".julia_history", ".lua_history",
     ".node_repl_history",
     ".octave_hist", ".php_history", ".pry_history", ".python_history", ".Rhistory", ".scala_history",
-    ".ts_node_repl_history",
+    ".ts_node_repl_history", "history.sqlite",  # IPython's
     # editors, pagers and others that remember what was done
     ".gdb_history", ".lesshst", ".lftp_history", ".nano_history", ".netrwhist", ".units_history",
-    ".viminfo", ".wget-hsts",
+    ".viminfo", ".viminfo.tmp", ".wget-hsts", "viminfo",
 })  # fmt: skip
 
 # What is not known by its name alone, below each home.
 PATTERNS = (
     "~/.*history",
+    "~/.*history[-.~]*",  # what editors, logrotate and a shell that was cut off leave beside one
     "~/.*_hist",
     "~/.aws/cli/history/*",
-    "~/.bash_history-*",
+    "~/.config/*/*history",
     "~/.config/nushell/history.*",
     "~/.config/lftp/rl_history",
     "~/.local/share/lftp/rl_history",
@@ -54,6 +55,7 @@ PATTERNS = (
     "~/.local/state/*history",
     "~/.local/state/*/*history",
     "~/.local/share/*/*history",
+    "~/.local/share/atuin/history.db*",
     "~/.local/share/mc/history",
     "~/.mongodb/mongosh/*",
     "~/.subversion/auth/*/*",
@@ -130,12 +132,12 @@ RULE = Rule(
     guideline="G9",
     severity=ERROR,
     prose=(
-        "Who uploads an image again and again leaves access keys in the history of a shell. Checked are "
-        "the histories of all common shells, databases, languages, editors and pagers, in the home of "
-        "every account, in homes that nobody has any more, where HISTFILE says, and by name in every "
-        "other place. seal overwrites and removes them as its very last step. A shell writes its history "
-        "when it ends, so on the running system seal first ends every interactive shell in a way that "
-        "keeps it from doing so, its own last of all."
+        "Who uploads an image again and again leaves access keys in the history of a shell. Checked are the "
+        "histories of all common shells, databases, languages, editors and pagers, in the home of every "
+        "account, in homes that nobody has any more, where HISTFILE says, and by name in every other place, "
+        "with the copies that editors and log rotation leave beside them. seal overwrites and removes them "
+        "as its very last step. A shell writes its history when it ends, so on the running system seal "
+        "first ends every interactive shell in a way that keeps it from doing so, its own last of all."
     ),
     check=check,
     remedy=remedy,
