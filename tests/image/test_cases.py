@@ -23,6 +23,8 @@ AKIA = access_key("AKIA", "Z7QK3WJT5NP2XR6M")
 
 WIREGUARD = "YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 
+HASHED = "ann:$6$salt$" + "a1B2" * 21 + "ab"
+
 # rule, files (a content that starts with "->" is a link), the paths that are found
 ITSELF: frozenset[str] = frozenset()
 """The one file that there is."""
@@ -129,6 +131,12 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("mail", {"/var/spool/postfix/deferred/A/A1": "x"}, ITSELF),
     ("temporary-files", {"/home/ann/.notes.swp": "x"}, ITSELF),
     ("account-backups", {"/var/backups/shadow.bak": "x"}, ITSELF),
+    ("account-backups", {"/etc/shadow+": "x"}, ITSELF),
+    ("account-backups", {"/root/shadow.bak": f"daemon:*:1::::::\n{HASHED}:19000:0:99999:7:::\n"}, ITSELF),
+    ("account-backups", {"/srv/accounts": f"{HASHED.replace(':', ':!')}:19000::::::\n"}, ITSELF),
+    ("account-backups", {"/srv/accounts": f"{HASHED}:1000:1000::/home/ann:/bin/sh\n"}, ITSELF),
+    ("account-backups", {"/srv/accounts": "ann:$y$j9T$" + "a1B." * 16 + ":19000::::::\n"}, ITSELF),
+    ("account-backups", {"/etc/.git/objects/00/11": "x"}, {"/etc/.git"}),
     ("account-backups", {"/etc/shadow.orig": "x"}, ITSELF),
     ("account-backups", {"/var/backups/gshadow.bak.2.gz": "x"}, ITSELF),
     ("account-backups", {"/etc/subuid-": "x"}, ITSELF),
@@ -175,6 +183,8 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("account-backups", {"/etc/group.d/x": "x", "/etc/passwdqc.conf": "x", "/var/backups/passwd.tar": "x"}),
     ("crash-dumps", {"/var/lib/svc/core/lib/a.py": "x", "/core/x": CORE, "/root/core": "a text"}),
     ("crash-dumps", {"/root/core": CORE.replace("\4", "\2"), "/root/core.d": CORE}),
+    ("account-backups", {"/etc/shadow": f"{HASHED}:1::::::\n", "/srv/env": "PATH=$A:$1$2:$PATH:1:\n"}),
+    ("account-backups", {"/root/page": "ann:$6$salt$hash:19000:0:99999:7:::\n", "/root/.htp": f"{HASHED}\n"}),
     ("root-password", {"/etc/passwd": "root:x:0:0::/root:/bin/sh\n", "/etc/shadow": "root:!*:1::::::\n"}),
     ("key-installer", {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x"}),
     ("key-installer", {UNIT.format("afterburn-sshkeys@"): "x",
