@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes, leftovers
+from firstkey.image import changes, credential_files, leftovers
 from firstkey.image.leftovers import EMPTY, Place
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
+KIND = "cloud-init-data"
 DATA = "/var/lib/cloud"
 LINK = f"{DATA}/instance"
 WHAT = "what cloud-init keeps of one instance"
@@ -30,17 +32,37 @@ PLACES = (
     Place(f"{DATA}/seed", "what cloud-init is given instead of an instance's own user-data"),
     Place("/var/log/cloud-init*.log*", "cloud-init's log, user-data included", EMPTY),
 )
+# Where it makes, at every boot, what seal takes out of the files of accounts and keys.
+_VALUE = rb"[ \t]*(?:\[\s*|(?:\n[ \t]*(?:#[^\n]*)?)*\n[ \t]*-[ \t]+)?[\"']?[^\s\"'#\]{}]{3}"
+_INSIDE = rb"(?:[ \t]*\{[^}]*|(?:\n[ \t]+[^\n]*)*?\n[ \t]+)"
+LOGIN = re.compile(
+    rb"^[^#\n]*\b(?:ssh[_-]authorized[_-]keys|(?:hashed[_-]|plain_text_)?passw(?:or)?d)[\"']?[ \t]*:" + _VALUE
+    + rb"|^[ \t]*[\"']?chpasswd[\"']?[ \t]*:" + _INSIDE + rb"[\"']?(?:list|users)[\"']?[ \t]*:",
+    re.MULTILINE,
+)  # fmt: skip
+LOGINS = (
+    ("/etc/cloud/cloud.cfg", "a login", LOGIN),
+    ("/etc/cloud/cloud.cfg.d/*.cfg", "a login", LOGIN),
+)
 
 
 def check(image: Image) -> Verdict:
-    """The data of instances, and the link that says which one this is."""
-    verdict = leftovers.checker(*PLACES)(image)
-    if image.status(LINK) is None:
-        return verdict
-    found = Finding(
+    """The data of instances, the link that says which one this is, and logins in the configuration."""
+    data = leftovers.checker(*PLACES)(image)
+    logins = credential_files.checker(KIND, (), (), LOGINS)(image)
+    link = () if image.status(LINK) is None else (_linked(),)
+    return Verdict((*link, *data.findings, *map(_login, logins.findings)), (*data.doubts, *logins.doubts))
+
+
+def _linked() -> Finding:
+    return Finding(
         LINK, "cloud-init takes every instance for the builder's.", f"rm -rf {changes.quoted(LINK)}"
     )
-    return verdict._replace(findings=(found, *verdict.findings))
+
+
+def _login(found: Finding) -> Finding:
+    reason = "cloud-init gives an account a key or password from here at every boot."
+    return Finding(found.path, reason, "Take it out, if it is not meant")
 
 
 def remedy(image: Image) -> list[Change]:
@@ -66,10 +88,12 @@ RULE = Rule(
     guideline="beyond",
     severity=ERROR,
     prose=(
-        "cloud-init keeps the user-data of the builder, with whatever secrets are in it, and remembers "
-        "what it has done; an image with that gives them away, and may not be set up anew. Checked are "
-        "instances, data, semaphores, handlers and seed in /var/lib/cloud, and the logs. seal removes "
-        "them as cloud-init clean does; scripts that an administrator put there stay."
+        "cloud-init keeps the user-data of the builder, with whatever secrets are in it, and remembers what "
+        "it has done; an image with that gives them away, and may not be set up anew. Checked are "
+        "instances, data, semaphores, handlers and seed in /var/lib/cloud, and the logs. seal removes them "
+        "as cloud-init clean does; scripts that an administrator put there stay. Keys and passwords in "
+        "/etc/cloud/cloud.cfg and cloud.cfg.d, which cloud-init gives to an account at every boot, are only "
+        "reported, since somebody may mean them."
     ),
     check=check,
     remedy=remedy,
