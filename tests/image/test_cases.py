@@ -26,6 +26,21 @@ WIREGUARD = "YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 CLOUD = "/etc/cloud/cloud.cfg.d/99-installer.cfg"
 HASHED = "ann:$6$salt$" + "a1B2" * 21 + "ab"
 
+# jwt.io's own example, but for its signature.
+JWT = (
+    access_key("eyJ", "hbGciOiJIUzI1NiJ9"),
+    "zdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIiwiaWF0IjoxNTE2MjM5MDIyfQ",
+)
+TOKENS = (
+    access_key("dckr_pat_", "a1B" * 9),
+    access_key("hf_", "aB" * 17),
+    access_key("ghr_", "a1B2" * 9),
+    access_key("glrt-", "a1B2C" * 4),
+    "abc" + access_key("8Q~", "a1B~" * 8 + "xy"),
+    "https://x.blob.core.windows.net/c?" + access_key("sv=20", f"22-11-02&sr=b&sig={'a1B2' * 10}%3D"),
+    f"{JWT[0]}.{access_key('eyJ', 'zdWIiOiJhbm4ifQ')}.{'a1B2' * 11}",
+)
+
 # rule, files (a content that starts with "->" is a link), the paths that are found
 ITSELF: frozenset[str] = frozenset()
 """The one file that there is."""
@@ -106,6 +121,17 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("tool-credentials", {"/root/.pypirc": "[pypi]\npassword = pypi-x\n"}, ITSELF),
     ("tool-credentials", {"/root/src/.git/config": "url = https://ann:secret@example.com/x\n"}, ITSELF),
     ("tool-credentials", {"/home/ann/.gnupg/private-keys-v1.d/A.key": "x"}, ITSELF),
+    ("tool-credentials", {"/srv/.git/modules/lib/config": "url = https://a:secret@b.example/x\n"}, ITSELF),
+    ("tool-credentials", {"/root/src/.git/config": "extraheader = AUTHORIZATION: basic eC1\n"}, ITSELF),
+    ("tool-credentials", {"/etc/gitconfig": '[url "https://ann:secret@git/"]\n'}, ITSELF),
+    ("tool-credentials", {"/home/ann/.gitconfig": f'[url "https://{"0a1b" * 10}@github.com/"]\n'}, ITSELF),
+    ("tool-credentials", {"/srv/app/.env": "DEBUG=1\nexport DB_PASSWORD='secret'\n"}, ITSELF),
+    ("tool-credentials", {"/var/www/x/.env.production": "APP_TOKEN=abc\n"}, ITSELF),
+    ("system-credentials", {"/etc/mysql/debian.cnf": "[client]\npassword = secret\n"}, ITSELF),
+    ("system-credentials", {"/etc/fstab": "//fs/share /mnt cifs username=ann,password=secret 0 0\n"}, ITSELF),
+    ("system-credentials", {"/var/spool/cron/atjobs/a0000101c0ffee": "#!/bin/sh\nX=1; export X\n"}, ITSELF),
+    ("system-credentials",
+     {"/etc/apt/sources.list.d/p.list": f"deb https://{'0a1b' * 12}:@packagecloud.io/x/ y main\n"}, ITSELF),
     ("system-credentials",
      {"/etc/NetworkManager/system-connections/w": "[wifi-security]\npsk=secret\n"}, ITSELF),
     ("system-credentials", {"/etc/wireguard/privatekey": WIREGUARD}, ITSELF),
@@ -116,6 +142,7 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("access-keys", {"/var/spool/cron/crontabs/root": f"KEY={AKIA}\n"}, ITSELF),
     ("access-keys", {"/usr/local/bin/up": f"#!/bin/sh\nexport K={AKIA}\n"}, ITSELF),
     ("access-keys", {"/usr/share/u": f"k={AKIA}\n", "/var/lib/dpkg/info/a.list": "/usr\n"}, {"/usr/share/u"}),
+    *[("access-keys", {f"/srv/{token[-9:-5]}": f"export X={token}\n"}, ITSELF) for token in TOKENS],
     # what else gives an image away
     ("machine-id", {"/etc/machine-id": ""}, ITSELF),
     ("random-seeds", {"/var/lib/systemd/credential.secret": "x"}, ITSELF),
@@ -179,6 +206,12 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("system-credentials",
      {"/etc/ppp/chap-secrets": "# Secrets for authentication using CHAP\n# client server\n"}),
     ("system-credentials", {"/etc/wireguard/publickey": WIREGUARD, "/root/privatekey.txt": "see below\n"}),
+    ("tool-credentials", {"/srv/app/.env": "#A_TOKEN=abc\nA_TOKEN=\nB_SECRET=${S}\nTOKEN_AGE=60m\n"}),
+    ("tool-credentials", {"/srv/app/.env.example": "A_TOKEN=abc\n"}),
+    ("tool-credentials", {"/root/src/.git/config": "url = https://ann@example.com/x\nurl = git@a.b:x\n"}),
+    ("system-credentials", {"/etc/mysql/debian.cnf": "[client]\npassword =\nuser = root\n"}),
+    ("system-credentials", {"/etc/fstab": "#//a /m cifs password=x 0 0\n//a /m cifs credentials=/x 0 0\n"}),
+    ("access-keys", {"/root/jwt.io": f"{JWT[0]}.eyJ{JWT[1]}.{'SflKxwRJ' * 6}"}),
     ("access-keys", {"/root/x": "AKIAIOSFODNN7EXAMPLE", "/root/y": f"x{AKIA}", "/root/z": f"{AKIA}7"}),
     ("logs", {"/var/log/README": "->../../usr/share/doc/r", "/usr/share/doc/r": "x"}),
     ("logs", {"/var/log/journal": "->/run/log/journal", "/run/log/journal/x": "x"}),

@@ -30,6 +30,10 @@ def holding(*words: str) -> re.Pattern[bytes]:
     return re.compile(rb"^[^#;\n]*(?:" + either + rb")" + _KEY, re.IGNORECASE | re.MULTILINE)
 
 
+URL = re.compile(rb"://[^/\s:@]+:[^/\s@]+@|https?://[A-Za-z0-9_-]{20,}:?@")
+"""A user with a password in an address, or a token alone."""
+
+
 class Credential(NamedTuple):
     """One kind of file. `tail` is the end of its path; its last part has no wildcards."""
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 KIND = "access-key"
 
+# Those of RFC 7519 and of jwt.io: the issuer joe, and John Doe.
+_NO_EXAMPLE = rb"(?!pc3MiOiJqb2Ui|[\w-]{0,60}IkpvaG4gRG9l)"
 # The word by which it is known, what follows, and whose it is; each as its maker documents it.
 PATTERNS = (
     ("AKIA", rb"[A-Z2-7]{16}(?<!EXAMPLE)(?![A-Za-z0-9/+=])", "an AWS access key"),
@@ -28,27 +30,34 @@ PATTERNS = (
     ("ecretAccessKey", rb"\W{1,8}[A-Za-z0-9/+]{40}(?<!EXAMPLEKEY)(?![A-Za-z0-9/+=])", "an AWS secret key"),
     ("AIza", rb"[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])", "a Google API key"),
     ("AccountKey=", rb"[A-Za-z0-9/+]{86}==", "an Azure storage key"),
+    ("Q~", rb"(?<=[\w.~-]{3}\dQ~)[\w.~-]{31,34}(?![\w.~-])", "an Azure client secret"),
+    ("sv=20", rb"\d\d-\d\d-\d\d&[^\s\"'<>]{0,500}\bsig=[\w%/+]{40}", "an Azure shared access signature"),
     ("ghp_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
     ("gho_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
     ("ghs_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
     ("ghu_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
+    ("ghr_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
     ("github_pat_", rb"[A-Za-z0-9_]{40}", "a GitHub token"),
     ("glpat-", rb"[A-Za-z0-9_-]{20}", "a GitLab token"),
+    ("glrt-", rb"[A-Za-z0-9_-]{20}", "a GitLab token"),
     ("xoxb-", rb"[0-9]+-[A-Za-z0-9-]{20}", "a Slack token"),
     ("xoxp-", rb"[0-9]+-[A-Za-z0-9-]{20}", "a Slack token"),
     ("hooks.slack.com/services/", rb"T[A-Z0-9]+/B[A-Z0-9]+/[A-Za-z0-9]{20}", "a Slack address"),
     ("npm_", rb"[A-Za-z0-9]{36}(?![A-Za-z0-9_])", "an npm token"),
     ("pypi-AgEI", rb"[A-Za-z0-9_-]{40}", "a PyPI token"),
     ("hvs.", rb"[A-Za-z0-9_-]{24}", "a Vault token"),
+    ("dckr_pat_", rb"[A-Za-z0-9_-]{27}", "a Docker token"),
+    ("hf_", rb"[A-Za-z0-9]{34}(?![A-Za-z0-9_])", "a Hugging Face token"),
     ("dop_v1_", rb"[0-9a-f]{64}", "a DigitalOcean token"),
     ("sk_live_", rb"[0-9A-Za-z]{24}", "a Stripe key"),
     ("sk-ant-", rb"[A-Za-z0-9_-]{24}", "an API key"),
+    ("eyJ", rb"[\w-]{10,1000}\.eyJ" + _NO_EXAMPLE + rb"[\w-]{10,4000}\.[\w-]{43}", "a JSON Web Token"),
     ("sk-proj-", rb"[A-Za-z0-9_-]{24}", "an API key"),
 )
 
 
 def _judge(word: str, rest: bytes, what: str) -> Callable[[bytes, int], str | None]:
-    pattern = re.compile(rb"(?<![A-Za-z0-9])" * (word[0] in "Aghxns") + re.escape(word).encode() + rest)
+    pattern = re.compile(rb"(?<![A-Za-z0-9])" * (word[0] in "Adeghxns") + re.escape(word).encode() + rest)
 
     def judge(content: bytes, place: int) -> str | None:
         return what if pattern.match(content, place) else None
@@ -90,10 +99,11 @@ RULE = Rule(
     severity=ERROR,
     prose=(
         "Access keys and tokens that can be told by how they look (AWS, Google, Azure, GitHub, GitLab, "
-        "Slack, npm, PyPI, Vault and others) are looked for in every text file that no package brought: "
-        "histories, dot files, scripts, configuration, logs. The example keys of AWS's documentation are "
-        "known. seal overwrites and removes the files only with --remove-credentials; to keep one, take "
-        "the key out of it first. Whatever is found should be revoked as well: it may have been copied."
+        "Docker, Slack, npm, PyPI, Vault, JSON Web Tokens and others) are looked for in every text file "
+        "that no package brought: histories, dot files, scripts, configuration, logs. The example keys of "
+        "AWS's documentation and of jwt.io are known. seal overwrites and removes the files only with "
+        "--remove-credentials; to keep one, take the key out of it first. Whatever is found should be "
+        "revoked as well: it may have been copied."
     ),
     check=check,
     remedy=remedy,

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from firstkey.image import credential_files
-from firstkey.image.credential_files import Credential, holding
+from firstkey.image.credential_files import URL, Credential, holding
 from firstkey.image.rule import CREDENTIALS, Rule
 from firstkey.image.verdict import ERROR
 
@@ -20,7 +20,8 @@ EXIM = re.compile(rb"^[^#\s][^:\n]*:[^:\n]*:", re.MULTILINE)
 ISCSI = re.compile(rb"^[ \t]*node\.\S{0,80}password\s*=", re.MULTILINE)
 # One line, as wg genkey and genpsk write it; a public key looks the same, so the name has to tell.
 WIREGUARD = re.compile(rb"\A[A-Za-z0-9+/]{43}=\s*\Z")
-URL = re.compile(rb"://[^/\s:@]+:[^/\s@]+@")
+MYSQL = re.compile(rb"^[ \t]*password[ \t]*=[ \t]*[^\s#]", re.MULTILINE)
+SHARE = re.compile(rb"^[^#\n]*[\s,]pass(?:word|wd)?=[^,\s]", re.MULTILINE)  # mount.cifs(8), mount.davfs(8)
 TABLE = (
     Credential("etc/krb5.keytab", "Kerberos keys"),
     Credential("etc/ppp/chap-secrets", "passwords for PPP", CHAP),
@@ -44,12 +45,15 @@ TABLE = (
     Credential("etc/datadog-agent/datadog.yaml", "Datadog's key", holding("api_key")),
     Credential("etc/newrelic-infra.yml", "New Relic's key", holding("license_key")),
     Credential("var/lib/jenkins/secrets/master.key", "Jenkins's key"),
-    Credential("etc/my.cnf", "a database's password", re.compile(rb"^[ \t]*password\s*=\s*\S", re.MULTILINE)),
+    Credential("etc/my.cnf", "a database's password", MYSQL),
+    Credential("etc/mysql/debian.cnf", "a database's password", MYSQL),
     Credential("etc/openvpn/auth.txt", "a password for a VPN"),
 )  # fmt: skip
 PLACES = (
     ("/tmp/krb5cc_*", "a Kerberos ticket"),  # noqa: S108 - looked at, never written
     ("/var/lib/sss/secrets/*", "secrets of SSSD"),
+    ("/var/spool/cron/atjobs/*", "a job of at, with all that was in its maker's environment,"),
+    ("/var/spool/at/*", "a job of at, with all that was in its maker's environment,"),
 )
 CONTENT = (
     ("/etc/wireguard/*.conf", "a WireGuard key", holding("PrivateKey", "PresharedKey")),
@@ -82,6 +86,8 @@ CONTENT = (
     ("/etc/credstore/*", "a credential for a service", re.compile(rb".", re.DOTALL)),
     ("/etc/cups/*.conf", "a password for a printer", URL),
 )
+# What the system may not do without: only reported.
+KEPT = (("/etc/fstab", "a password for a share", SHARE),)
 
 
 def _failing(tree: Builder) -> None:
@@ -103,11 +109,12 @@ RULE = Rule(
     severity=ERROR,
     prose=(
         "What services of the system log in with: keys of WireGuard and other private networks, passwords "
-        "for wireless networks, PPP, mail, directories, storage and package archives, Kerberos keys and "
-        "tickets, and the keys of monitoring agents. seal overwrites and removes such files only with "
-        "--remove-credentials."
+        "for wireless networks, PPP, mail, directories, databases, storage and package archives, Kerberos "
+        "keys and tickets, the keys of monitoring agents, and at's jobs with the whole environment of who "
+        "made them. seal overwrites and removes such files only with --remove-credentials; what the system "
+        "may not do without (/etc/fstab) is only reported."
     ),
-    check=credential_files.checker(KIND, TABLE, PLACES, CONTENT),
+    check=credential_files.checker(KIND, TABLE, PLACES, (*CONTENT, *KEPT)),
     remedy=credential_files.remover(KIND, TABLE, PLACES, CONTENT),
     failing=_failing,
     passing=_passing,

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from firstkey.image import credential_files
-from firstkey.image.credential_files import Credential, holding
+from firstkey.image.credential_files import URL, Credential, holding
 from firstkey.image.rule import CREDENTIALS, Rule
 from firstkey.image.verdict import ERROR
 
@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from firstkey.image.rule import Builder
 
 KIND = "tool-credentials"
-URL = re.compile(rb"://[^/\s:@]+:[^/\s@]+@")
+GIT = re.compile(
+    URL.pattern + rb"|^[^#;\n]*extraheader[ \t]*=[ \t\"]*authorization:", re.IGNORECASE | re.MULTILINE
+)
+# What programs are told by their environment, and no reference to something that is yet to be filled in.
+ENVIRONMENT = re.compile(
+    rb"^[ \t]*(?:export[ \t]+)?\w*(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN"
+    rb"|(?:APP|API|SECRET|PRIVATE|ACCESS|ENCRYPTION)_?KEY(?:_BASE)?)[ \t]*=[ \t]*[\"']?[^\s\"'#$<{]{3}",
+    re.IGNORECASE | re.MULTILINE,
+)
 AUTH = re.compile(rb'"(?:auth|identitytoken|registrytoken)"\s*:\s*"[^"]{3,}"')
 NETRC = re.compile(rb"\b(?:password|passwd)\s+\S+", re.IGNORECASE)
 PASSWORD = holding("password", "passwd")
@@ -40,8 +48,11 @@ TABLE = (
     Credential(".authinfo", "passwords for hosts", NETRC),
     Credential(".git-credentials", "passwords that git stores"),
     Credential(".config/git/credentials", "passwords that git stores"),
-    Credential(".gitconfig", "a password in an address", URL),
-    Credential(".git/config", "a password in an address", URL),
+    Credential(".gitconfig", "a password for git", GIT),
+    Credential(".config/git/config", "a password for git", GIT),
+    Credential("etc/gitconfig", "a password for git", GIT),
+    Credential(".git/config", "a password for git", GIT),
+    Credential(".git/modules/*/config", "a password for git", GIT),
     Credential(".config/gh/hosts.yml", "GitHub's token", TOKEN),
     Credential(".config/hub", "GitHub's token", TOKEN),
     Credential(".config/glab-cli/config.yml", "GitLab's token", TOKEN),
@@ -96,6 +107,10 @@ TABLE = (
     Credential(".config/sops/age/keys.txt", "an age key"),
     Credential(".htpasswd", "hashed passwords"),
     Credential("secring.gpg", "GnuPG's private keys"),
+    Credential(".env", "a program's password or token", ENVIRONMENT),
+    Credential(".env.local", "a program's password or token", ENVIRONMENT),
+    Credential(".env.prod", "a program's password or token", ENVIRONMENT),
+    Credential(".env.production", "a program's password or token", ENVIRONMENT),
     Credential("wp-config.php", "a database's password", WORDPRESS),
 )  # fmt: skip
 PLACES = (
@@ -124,9 +139,9 @@ RULE = Rule(
     severity=ERROR,
     prose=(
         "The files in which Docker, git, netrc's users, npm, PyPI and other package managers, Vault, "
-        "Terraform, databases, mail programs and many more keep passwords and tokens, in every home and "
-        "in every other place where such a file lies. A file of that name without a secret in it passes. "
-        "seal overwrites and removes them only with --remove-credentials."
+        "Terraform, databases, mail programs and many more keep passwords and tokens, and programs' .env "
+        "files, in every home and in every other place where such a file lies. A file of that name without "
+        "a secret in it passes. seal overwrites and removes them only with --remove-credentials."
     ),
     check=credential_files.checker(KIND, TABLE, PLACES),
     remedy=credential_files.remover(KIND, TABLE, PLACES),
