@@ -32,6 +32,12 @@ def holding(*words: str) -> re.Pattern[bytes]:
 
 URL = re.compile(rb"://[^/\s:@]+:[^/\s@]+@|https?://[A-Za-z0-9_-]{20,}:?@")
 """A user with a password in an address, or a token alone."""
+VARIABLE = (
+    rb"\w*(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|(?:APP|API|SECRET|PRIVATE|ACCESS|ENCRYPTION)_?KEY(?:_BASE)?)"
+    rb"[ \t]*=[ \t]*[\"']?[^\s\"'#$%<{]{3}"
+)
+"""A secret in a program's environment, and no reference to something that is yet to be filled in."""
+ANYTHING = re.compile(rb"\S")
 
 
 class Credential(NamedTuple):
@@ -86,11 +92,8 @@ def remover(
     return remedy
 
 
-_ANYTHING = re.compile(rb"\S")
-
-
 def _always(places: Places) -> list[tuple[str, str, re.Pattern[bytes]]]:
-    return [(pattern, what, _ANYTHING) for pattern, what in places]
+    return [(pattern, what, ANYTHING) for pattern, what in places]
 
 
 def _found(
@@ -111,7 +114,7 @@ def _candidates(
     for seen in image.sightings(kind):
         for entry in table:
             if seen.path.endswith(f"/{entry.name}") and fnmatchcase(seen.path, f"*/{entry.tail}"):
-                yield seen.path, entry.what, entry.secret or _ANYTHING
+                yield seen.path, entry.what, entry.secret or ANYTHING
     for pattern, what, secret in contents:
         for path in image.glob(pattern, doubts):
             yield path, what, secret

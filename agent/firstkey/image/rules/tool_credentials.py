@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from firstkey.image import credential_files
-from firstkey.image.credential_files import URL, Credential, holding
+from firstkey.image.credential_files import URL, VARIABLE, Credential, holding
 from firstkey.image.rule import CREDENTIALS, Rule
 from firstkey.image.verdict import ERROR
 
@@ -17,12 +17,7 @@ KIND = "tool-credentials"
 GIT = re.compile(
     URL.pattern + rb"|^[^#;\n]*extraheader[ \t]*=[ \t\"]*authorization:", re.IGNORECASE | re.MULTILINE
 )
-# What programs are told by their environment, and no reference to something that is yet to be filled in.
-ENVIRONMENT = re.compile(
-    rb"^[ \t]*(?:export[ \t]+)?\w*(?:PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN"
-    rb"|(?:APP|API|SECRET|PRIVATE|ACCESS|ENCRYPTION)_?KEY(?:_BASE)?)[ \t]*=[ \t]*[\"']?[^\s\"'#$<{]{3}",
-    re.IGNORECASE | re.MULTILINE,
-)
+ENVIRONMENT = re.compile(rb"^[ \t]*(?:export[ \t]+)?" + VARIABLE, re.IGNORECASE | re.MULTILINE)
 AUTH = re.compile(rb'"(?:auth|identitytoken|registrytoken)"\s*:\s*"[^"]{3,}"')
 NETRC = re.compile(rb"\b(?:password|passwd)\s+\S+", re.IGNORECASE)
 PASSWORD = holding("password", "passwd")
@@ -107,6 +102,7 @@ TABLE = (
     Credential(".config/sops/age/keys.txt", "an age key"),
     Credential(".htpasswd", "hashed passwords"),
     Credential("secring.gpg", "GnuPG's private keys"),
+    Credential(".snap/auth.json", "the login to the store of snaps"),
     Credential(".env", "a program's password or token", ENVIRONMENT),
     Credential(".env.local", "a program's password or token", ENVIRONMENT),
     Credential(".env.prod", "a program's password or token", ENVIRONMENT),
