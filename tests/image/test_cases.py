@@ -76,6 +76,9 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("authorized-keys", {"/root/.ssh/authorized_keys": "->/srv/a", "/srv/a": "# none"},
      {"/root/.ssh/authorized_keys"}),
     ("trusted-logins", {"/home/ann/.shosts": "builder\n"}, ITSELF),
+    ("trusted-logins", {"/root/.k5login": "ann@EXAMPLE.COM\n"}, ITSELF),
+    ("trusted-logins", {"/etc/userdb/bob.user": '{"privileged": {"hashedPassword": ["$6$x"]}}'}, ITSELF),
+    ("trusted-logins", {"/etc/userdb/bob.user-privileged": f'{{"sshAuthorizedKeys": ["{KEY}"]}}'}, ITSELF),
     ("trusted-logins", {SSHD: "TrustedUserCAKeys /etc/ssh/ca.pub\n"}, {SSHD}),
     # host keys
     ("host-keys", {"/etc/ssh/ssh_host_key": "x"}, ITSELF),
@@ -176,6 +179,7 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("mail", {"/var/spool/mail": "->../mail", "/var/mail/ann": "x"}, {"/var/mail/ann"}),
     ("mail", {"/var/spool/postfix/deferred/A/A1": "x"}, ITSELF),
     ("temporary-files", {"/home/ann/.notes.swp": "x"}, ITSELF),
+    ("temporary-files", {"/opt/app/conf/.settings.py.swo": "b0VIM 9.0"}, ITSELF),
     ("account-backups", {"/var/backups/shadow.bak": "x"}, ITSELF),
     ("account-backups", {"/etc/shadow+": "x"}, ITSELF),
     ("account-backups", {"/root/shadow.bak": f"daemon:*:1::::::\n{HASHED}:19000:0:99999:7:::\n"}, ITSELF),
@@ -237,6 +241,7 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("cloud-init-data", {CLOUD: "ssh_authorized_keys:\ndisable_root: true\nchpasswd:\n  expire: false\n"
                                 "users:\n- default\n# password: hunter2\nssh_pwauth: true\npasswd: '*'\n"}),
     ("network-names", {"/etc/systemd/network/a.network": "[Match]\nName=en*\n"}),
+    ("trusted-logins", {"/etc/userdb/bob.user": '{"userName": "bob", "hashedPassword": ["!*"]}'}),
     ("temporary-files", {"/root/.profile": "x"}),
     ("account-backups", {"/var/backups/groupware.tar": "x", "/var/backups/group.d/x": "x"}),
     ("account-backups", {"/etc/group.d/x": "x", "/etc/passwdqc.conf": "x", "/var/backups/passwd.tar": "x"}),

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from firstkey.image import changes
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict
+from firstkey.image.watches import Headed
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
+SWAP_FILE = "swap-file"
 PATTERNS = ("/tmp/*", "/tmp/.*", "/var/tmp/*", "/var/tmp/.*")  # noqa: S108 - what is looked at, not written
 LEFT_BY_EDITORS = (
     "~/.*.sw[op]",
@@ -26,15 +28,21 @@ LEFT_BY_EDITORS = (
     "/etc/ssh/*~",
     "/etc/ssh/.*.sw[op]",
 )
+TOPS = ("/tmp/", "/var/tmp/")  # noqa: S108 - as above
 EMPTY_DIRECTORIES = (".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix", ".Test-unix")  # tmpfiles.d/x11.conf
 # Of services that run now; on the running system they go when it stops.
 IN_USE = ("systemd-private-", "snap-private-tmp", ".X11-unix", ".ICE-unix")
 
 
+def swap_file(_head: bytes) -> str | None:
+    """Vim's swap files start so (vim: memline.c): they have the file that was edited in them."""
+    return "a swap file of vim's"
+
+
 def check(image: Image) -> Verdict:
-    """One finding for each name at the top."""
+    """One finding for each name at the top, and for each file of an editor's."""
     doubts: list[Doubt] = []
-    findings = tuple(_finding(path) for path in _leftovers(image, doubts))
+    findings = tuple(_finding(path) for path in dict.fromkeys(_leftovers(image, doubts)))
     return Verdict(findings, tuple(doubts))
 
 
@@ -49,6 +57,9 @@ def _leftovers(image: Image, doubts: list[Doubt]) -> Iterator[str]:
                 yield path
     for pattern in LEFT_BY_EDITORS:
         yield from (path for path in image.glob(pattern, doubts) if image.has_content(path))
+    yield from (
+        sighting.path for sighting in image.sightings(SWAP_FILE) if not sighting.path.startswith(TOPS)
+    )
 
 
 def _is_usual(image: Image, path: str) -> bool:
@@ -63,7 +74,7 @@ def _is_usual(image: Image, path: str) -> bool:
 
 def remedy(image: Image) -> list[Change]:
     """Remove them."""
-    return [changes.Remove(path, "a temporary file") for path in _leftovers(image, [])]
+    return [changes.Remove(path, "a temporary file") for path in dict.fromkeys(_leftovers(image, []))]
 
 
 def _failing(tree: Builder) -> None:
@@ -82,13 +93,14 @@ RULE = Rule(
     guideline="beyond",
     severity=WARNING,
     prose=(
-        "Build scripts leave archives, scripts with their secrets, and copies of configuration in /tmp "
-        "and /var/tmp, and editors leave copies beside the files. seal removes everything in both "
-        "directories and the editors' copies in homes and /etc; on the running system, what running "
-        "services use stays."
+        "Build scripts leave archives, scripts with their secrets, and copies of configuration in /tmp and "
+        "/var/tmp, and editors leave copies beside the files (vim's swap files are known wherever they "
+        "are). seal removes everything in both directories and the editors' copies; on the running system, "
+        "what running services use stays."
     ),
     check=check,
     remedy=remedy,
     failing=_failing,
     passing=_passing,
+    watches=(Headed(SWAP_FILE, (b"b0VIM ",), swap_file),),
 )

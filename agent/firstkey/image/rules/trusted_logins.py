@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey.image import leftovers
+from firstkey.image import changes, credential_files, leftovers
 from firstkey.image.leftovers import Place
 from firstkey.image.rule import Rule
-from firstkey.image.verdict import WARNING, Finding, Verdict
+from firstkey.image.verdict import ERROR, WARNING, Finding, Verdict
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
+KIND = "trusted-logins"
 PLACES = (
     Place("/etc/hosts.equiv", "a list of hosts whose users are let in without a key"),
     Place("/etc/ssh/shosts.equiv", "a list of hosts whose users are let in without a key"),
     Place("~/.rhosts", "a list of hosts whose users are let in without a key"),
     Place("~/.shosts", "a list of hosts whose users are let in without a key"),
+    Place("~/.k5login", "a list of whom Kerberos lets in"),
+    Place("~/.k5users", "a list of whom Kerberos lets in"),
+)
+# nss-systemd(8): accounts besides those of passwd, with passwords and keys of their own.
+RECORDS = tuple(
+    (pattern, "a login", re.compile(rb"\"(?:hashedPassword|sshAuthorizedKeys)\"\s*:\s*(?:\[\s*)?\"[^\"!*]"))
+    for pattern in ("/etc/userdb/*.user", "/etc/userdb/*.user-privileged")
 )
 KEYWORDS = {
     "trustedusercakeys": "whoever has a key of that authority can let anybody in",
@@ -32,7 +41,15 @@ def check(image: Image) -> Verdict:
     """What sshd trusts besides files of keys."""
     seen = leftovers.survey(image, PLACES)
     files = leftovers.checker(*PLACES)(image).findings
-    return Verdict((*files, *_settings(image)), seen.doubts)
+    records = credential_files.checker(KIND, (), (), RECORDS)(image)
+    findings = (*files, *map(_record, records.findings), *_settings(image))
+    return Verdict(findings, (*seen.doubts, *records.doubts))
+
+
+def _record(found: Finding) -> Finding:
+    reason = "systemd lets in whoever has the password or key of this account."
+    remedy = f"rm -- {changes.quoted(found.path)}, if nobody needs it"
+    return Finding(found.path, reason, remedy, severity=ERROR)
 
 
 def _settings(image: Image) -> Iterator[Finding]:
@@ -62,9 +79,10 @@ RULE = Rule(
     severity=WARNING,
     prose=(
         "Keys are not the only way in without a password: .rhosts and hosts.equiv files name hosts whose "
-        "users are let in, TrustedUserCAKeys an authority that can let anybody in, AuthorizedKeysCommand "
-        "a program that decides (EC2 Instance Connect's own is taken as meant). seal removes the files; "
-        "the settings are only reported, since somebody may mean them."
+        "users are let in, .k5login files whom Kerberos lets in, records in /etc/userdb accounts with "
+        "passwords and keys of their own, TrustedUserCAKeys an authority that can let anybody in, "
+        "AuthorizedKeysCommand a program that decides (EC2 Instance Connect's own is taken as meant). seal "
+        "removes the lists; the records and settings are only reported, since somebody may mean them."
     ),
     check=check,
     remedy=leftovers.remover(*PLACES),
