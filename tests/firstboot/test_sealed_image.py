@@ -94,3 +94,20 @@ def test_an_image_that_seals_itself(scene: Scene) -> None:
     old = use(scene, live=True)
     assert unfit(firstkey(scene.disk.path("/"), "audit")) <= {"logs", "login-records"}
     start_as_the_buyers(scene, old)
+
+
+def test_nobody_is_asked_at_the_console(scene: Scene) -> None:
+    """An image that does not tell its time zone boots to a login, though its console could be asked."""
+    root = scene.disk.path("/")
+    scene.disk.path("/etc/localtime").unlink(missing_ok=True)
+    scene.disk.write("/usr/share/zoneinfo/tzdata.zi", "L Etc/UTC UTC\n")
+    scene.disk.write("/etc/machine-id", "uninitialized\n")
+    assert "first-boot-questions" in unfit(firstkey(root, "audit"))
+    assert unfit(firstkey(root, "seal")["audit"]) == set()
+    assert machine_id(scene) == "uninitialized"
+    scene.cloud.offer(scene.line, instance=BUYER)
+    with scene.boot(may_ask=True) as machine:
+        machine.wait_for_ssh()
+        assert scene.login().status == 0
+        assert machine.wait_until_booted() == "running"
+        machine.shut_down()

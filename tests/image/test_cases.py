@@ -20,6 +20,12 @@ WANTED = "/etc/systemd/system/multi-user.target.wants/{}.service"
 SSHD = "/etc/ssh/sshd_config"
 CORE = "\x7fELF\2\1\1" + "\0" * 9 + "\4\0" + "memory"
 AKIA = access_key("AKIA", "Z7QK3WJT5NP2XR6M")
+MASK = "/etc/systemd/system/systemd-firstboot.service"
+WIZARD = UNIT.format("systemd-firstboot")
+HOMES = UNIT.format("systemd-homed-firstboot")
+ASKS = "[Service]\n# ExecStart=x\nExecStart=systemd-firstboot --prompt --welcome=no\n"
+ZONES = {"/usr/share/zoneinfo/tzdata.zi": "x"}
+LOCALES = {"/usr/lib/locale/C.utf8/LC_CTYPE": "x", "/usr/lib/locale/de_DE.utf8/LC_CTYPE": "x"}
 
 WIREGUARD = "YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 
@@ -198,6 +204,13 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("crash-dumps", {"/var/crash/202401010000/vmcore": "x"}, {"/var/crash/202401010000"}),
     ("root-password", {"/etc/passwd": "root:hash:0:0::/root:/bin/sh\n"}, ITSELF),
     ("other-passwords", {"/etc/shadow": "root:*::::::: \nann::1::::::\n"}, ITSELF),
+    # what the first boot would ask for
+    ("first-boot-questions", {WIZARD: ASKS, **ZONES}, {MASK}),
+    ("first-boot-questions", {WIZARD: ASKS, **LOCALES, "/etc/hostname": "x"}, {MASK}),
+    ("first-boot-questions", {WIZARD: ASKS.replace("--prompt ", "--prompt-keymap-auto "),
+                              "/usr/share/keymaps/i386/de.map.gz": "x"}, {MASK}),
+    ("first-boot-questions", {MASK: ASKS, "/usr/lib/locale/locale-archive": "x"}, {MASK}),
+    ("first-boot-questions", {MASK: "[Service]\n", f"{MASK}.d/ask.conf": ASKS, **ZONES}, {MASK}),
     # who installs keys
     ("key-installer", {UNIT.format("firstkey"): "x", WANTED.format("firstkey"): "->x",
                        "/etc/firstkey/disabled": ""}, {WANTED.format("firstkey")}),
@@ -253,7 +266,17 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("key-installer", {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x"}),
     ("key-installer", {UNIT.format("afterburn-sshkeys@"): "x",
                        WANTED.format("afterburn-sshkeys@core"): "->x"}),
-    ("host-key-maker", {"/usr/sbin/sshd": "", UNIT.format("sshd-keygen"): "x", WANTED.format("ssh"): "->x"}),
+    ("host-key-maker", {"/usr/sbin/sshd": "", UNIT.format("sshd-keygen"): "x", UNIT.format("ssh"): "x",
+                        WANTED.format("ssh"): "->x"}),
+    ("first-boot-questions", {WIZARD: ASKS, "/etc/hostname": "x", "/etc/vconsole.conf": "",
+                              "/etc/localtime": "->/usr/share/zoneinfo/gone", "/etc/locale.conf": "",
+                              **ZONES, **LOCALES, "/etc/shadow": ""}),
+    ("first-boot-questions", {WIZARD: ASKS.replace("\n", " --locale=C.UTF-8\n"), **LOCALES, "/etc/shadow": "",
+                              "/etc/hostname": "x"}),
+    ("first-boot-questions", {WIZARD: ASKS, MASK: "->/dev/null", **ZONES}),
+    ("first-boot-questions", {WIZARD: ASKS, f"{MASK}.d/off.conf": "[Service]\nExecStart=\n", **ZONES}),
+    ("first-boot-questions", {WIZARD: ASKS, "/etc/kernel/cmdline": "quiet systemd.firstboot=off\n", **ZONES}),
+    ("first-boot-questions", {HOMES: "[Service]\nExecStart=homectl firstboot --prompt-new-user\n"}),
 ]  # fmt: skip
 
 

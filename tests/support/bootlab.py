@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from control_groups import ControlGroup
 from netlab import Cloud, end, run, wait_until
 from rootfs import debian_root, inside, unpack
+from terminal import recorded
 
 SUITE = "bookworm"
 PACKAGES = (
@@ -113,7 +114,8 @@ class Disk:
 class Machine:
     """One boot of a disk, from `with` to the end of the block: a power cut, if nobody shut it down.
 
-    `options` are more of systemd-nspawn's.
+    `options` are more of systemd-nspawn's. `may_ask`: the console is a terminal, so that programs can wait
+    for somebody to type there; nobody does.
     """
 
     def __init__(
@@ -124,10 +126,12 @@ class Machine:
         kernel_words: tuple[str, ...] = (),
         firmware: str = "",
         options: tuple[str, ...] = (),
+        may_ask: bool = False,
     ) -> None:
         self.disk = disk
         self.cloud = cloud
         self._options = options
+        self._may_ask = may_ask
         self._group = ControlGroup()
         self._words = kernel_words
         self._firmware = firmware
@@ -136,10 +140,13 @@ class Machine:
 
     def __enter__(self) -> Machine:  # noqa: PYI034 - Self came with Python 3.11
         self._group.__enter__()
-        with self.console_log.open("wb") as console:
-            argv = self._group.entered(*self._argv())
+        terminal = recorded(self.console_log) if self._may_ask else None
+        with open(self.console_log if terminal is None else terminal, "wb", buffering=0) as console:
             self.process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=console, stderr=subprocess.STDOUT
+                self._group.entered(*self._argv()),
+                stdin=subprocess.DEVNULL if terminal is None else console,
+                stdout=console,
+                stderr=subprocess.STDOUT,
             )
         return self
 
@@ -156,7 +163,8 @@ class Machine:
             "setpriv", "--pdeathsig=TERM",
             "systemd-nspawn", f"--directory={self.disk.root}", "--machine=ip-10-97-0-2", "--boot",
             "--register=no", "--keep-unit", "--resolv-conf=off", "--timezone=off", "--link-journal=no",
-            f"--network-namespace-path={self.cloud.machine_namespace}", "--console=read-only",
+            f"--network-namespace-path={self.cloud.machine_namespace}",
+            f"--console={'interactive' if self._may_ask else 'read-only'}",
             "--setenv=SYSTEMD_COLORS=0", *self._options,
         ]  # fmt: skip
         if self._firmware:

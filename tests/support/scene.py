@@ -33,9 +33,9 @@ class Scene:
         """The administrator's own settings."""
         self.disk.write("/etc/firstkey/firstkey.conf.d/50-test.conf", text)
 
-    def boot(self, *kernel_words: str, firmware: str = "") -> Machine:
+    def boot(self, *kernel_words: str, firmware: str = "", may_ask: bool = False) -> Machine:
         """Switch the machine on."""
-        return Machine(self.disk, self.cloud, kernel_words=kernel_words, firmware=firmware)
+        return Machine(self.disk, self.cloud, kernel_words=kernel_words, firmware=firmware, may_ask=may_ask)
 
     def login(
         self, *command: str, user: str = "root", key: str = "launch", on: Machine | None = None

@@ -6,8 +6,11 @@ import os
 import pty
 import select
 import signal
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
 
 
 def typed(argv: list[str], lines: Sequence[str], *, until: str, seconds: float = 20) -> str:
@@ -44,3 +47,18 @@ def _read(terminal: int, deadline: float, *, quiet: float) -> str:
     while time.monotonic() < deadline and select.select([terminal], [], [], quiet)[0]:
         shown += os.read(terminal, 4096)
     return shown.decode(errors="replace")
+
+
+def recorded(log: Path) -> int:
+    """A terminal at which nobody ever types; what it shows goes to the file. The caller closes it."""
+    screen, terminal = pty.openpty()
+
+    def record() -> None:
+        # Reading fails once nobody has the terminal open any more.
+        with log.open("wb", buffering=0) as file, suppress(OSError):
+            while shown := os.read(screen, 4096):
+                file.write(shown)
+        os.close(screen)
+
+    threading.Thread(target=record, daemon=True).start()
+    return terminal

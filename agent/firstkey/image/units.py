@@ -1,35 +1,71 @@
-"""Which of the image's services are started at boot: read from the links that systemctl enable makes."""
+"""The image's services: which are started at boot, by the links that systemctl enable makes, and how."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Image
+    from firstkey.system.tree import Tree
 
 ADMINISTRATOR = "/etc/systemd/system"
 # systemd.unit(5), UNIT FILE LOAD PATH; /lib is /usr/lib except on systems that are older.
 PLACES = (ADMINISTRATOR, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+LIMIT = 1024 * 1024
 
 
 def is_installed(image: Image, unit: str) -> bool:
-    """Whether there is such a unit, or a template for it."""
+    """Whether there is such a unit, or a template for it; a link that leads nowhere is none."""
     names = {unit, _template(unit)}
-    return any(image.glob(f"{place}/{name}") for place in PLACES for name in names)
+    paths = (path for place in PLACES for name in names for path in image.glob(f"{place}/{name}"))
+    return any(image.tree.read(path, limit=LIMIT) is not None for path in paths)
 
 
 def is_masked(image: Image, unit: str) -> bool:
     """Whether an administrator made it impossible to start (systemctl(1): mask)."""
     path = f"{ADMINISTRATOR}/{unit}"
-    return image.tree.exists(path) and image.tree.read(path, limit=1 << 20) == b""
+    return image.tree.exists(path) and image.tree.read(path, limit=LIMIT) == b""
 
 
 def is_enabled(image: Image, unit: str) -> bool:
-    """Whether some target or service wants it at boot, and it is not masked."""
-    if is_masked(image, unit):
+    """Whether some target or service wants it at boot, it is there, and it is not masked."""
+    if is_masked(image, unit) or not is_installed(image, unit):
         return False
     kinds = ("wants", "requires", "upholds")
     return any(image.glob(f"{place}/*.{kind}/{unit}") for place in PLACES for kind in kinds)
+
+
+def values(tree: Tree, section: str, key: str, unit: str, *aliases: str) -> list[str]:
+    """What a setting of a unit comes to with its drop-ins: an empty value takes back those before it."""
+    found: list[str] = []
+    for text in _texts(tree, (unit, *aliases)):
+        for value in _assigned(text, section, key):
+            found = [*found, value] if value else []
+    return found
+
+
+def _texts(tree: Tree, names: tuple[str, ...]) -> Iterator[bytes]:
+    """The first of the unit's files that there is, then its drop-ins by name, each from the first place."""
+    files = (tree.read(f"{place}/{name}", limit=LIMIT) for name in names for place in PLACES)
+    yield next((content for content in files if content is not None), b"")
+    directories = [f"{place}/{name}.d" for place in PLACES for name in names]
+    drop_ins = {file: f"{where}/{file}" for where in reversed(directories) for file in tree.names(where)}
+    for file, path in sorted(drop_ins.items()):
+        if file.endswith(".conf"):
+            yield tree.read(path, limit=LIMIT) or b""
+
+
+def _assigned(text: bytes, section: str, key: str) -> Iterator[str]:
+    """The values that the lines of a section give the key (systemd.syntax(7))."""
+    current = ""
+    for line in re.sub(rb"\\\n", b" ", text).decode("utf-8", "surrogateescape").split("\n"):
+        name, equals, value = line.strip().partition("=")
+        if line.startswith("["):
+            current = line.strip()
+        elif equals and current == f"[{section}]" and name.rstrip() == key:
+            yield value.strip()
 
 
 def _template(unit: str) -> str:
