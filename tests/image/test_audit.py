@@ -17,7 +17,7 @@ import jsonschema
 import pytest
 from sapling import Sapling
 
-from firstkey.image import rules
+from firstkey.image import installers, rules
 from firstkey.image.rules import private_keys
 
 TOP = Path(__file__).parents[2]
@@ -59,7 +59,7 @@ def grow_clean(tree: Sapling) -> None:
     tree.file("/etc/shadow", "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n", mode=0o640)
     tree.file("/etc/group", "root:x:0:\nadmin:x:1000:\n")
     tree.file("/etc/machine-id", "uninitialized\n", mode=0o444)
-    tree.file("/usr/lib/systemd/system/firstkey.service", "[Service]\nExecStart=/usr/bin/firstkey daemon\n")
+    installers.example(tree)
     tree.link(ENABLED, "/usr/lib/systemd/system/firstkey.service")
     tree.file("/usr/bin/tool", b"\x7fELF" + bytes(range(256)) * 64, mode=0o755)
     tree.directory("/root")
@@ -93,7 +93,7 @@ def test_a_clean_image_is_fit_to_share(clean: Sapling) -> None:
     done = audit(clean)
     assert done.status == 0, done.out.decode()
     assert b"\nFit to share: 0 errors, 0 warnings, 1 note, 0 unknown." in done.out
-    assert b"6 files were looked at" in done.out
+    assert b"8 files were looked at" in done.out
 
 
 def test_audit_changes_nothing(clean: Sapling) -> None:

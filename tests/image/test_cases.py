@@ -20,6 +20,11 @@ WANTED = "/etc/systemd/system/multi-user.target.wants/{}.service"
 SSHD = "/etc/ssh/sshd_config"
 CORE = "\x7fELF\2\1\1" + "\0" * 9 + "\4\0" + "memory"
 AKIA = access_key("AKIA", "Z7QK3WJT5NP2XR6M")
+MAIN = "/usr/lib/firstkey/firstkey/cli/main.py"
+FIRSTKEY = {UNIT.format("firstkey"): "x", WANTED.format("firstkey"): "->x",
+            "/usr/bin/firstkey": "", MAIN: ""}  # fmt: skip
+CLOUD = {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x"}
+GRUB, DEFAULT, ENTRY = "/boot/grub/grub.cfg", "/etc/default/grub", "/boot/loader/entries/a.conf"
 MASK = "/etc/systemd/system/systemd-firstboot.service"
 WIZARD = UNIT.format("systemd-firstboot")
 HOMES = UNIT.format("systemd-homed-firstboot")
@@ -212,12 +217,27 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("first-boot-questions", {MASK: ASKS, "/usr/lib/locale/locale-archive": "x"}, {MASK}),
     ("first-boot-questions", {MASK: "[Service]\n", f"{MASK}.d/ask.conf": ASKS, **ZONES}, {MASK}),
     # who installs keys
-    ("key-installer", {UNIT.format("firstkey"): "x", WANTED.format("firstkey"): "->x",
-                       "/etc/firstkey/disabled": ""}, {WANTED.format("firstkey")}),
-    ("key-installer", {UNIT.format("firstkey"): "x", WANTED.format("firstkey"): "->x",
-                       "/etc/systemd/system/firstkey.service": "->/dev/null"}, {WANTED.format("firstkey")}),
+    ("key-installer", {**FIRSTKEY, "/etc/firstkey/disabled": ""}, {WANTED.format("firstkey")}),
+    ("key-installer", {**FIRSTKEY, "/etc/systemd/system/firstkey.service": "->/dev/null"},
+     {WANTED.format("firstkey")}),
     ("key-installer", {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x",
                        "/etc/cloud/cloud-init.disabled": ""}, {WANTED.format("firstkey")}),
+    ("key-installer", {WANTED.format("firstkey"): "->" + UNIT.format("firstkey"), "/usr/bin/firstkey": "",
+                       MAIN: ""}, {WANTED.format("firstkey")}),
+    ("key-installer", {**FIRSTKEY, MAIN: "->gone"}, {MAIN}),
+    ("key-installer", {**FIRSTKEY, "/usr/bin/firstkey": "->/opt/gone"}, {"/usr/bin/firstkey"}),
+    ("key-installer", {**FIRSTKEY, GRUB: "menuentry x {\n\tlinux /vmlinuz root=x ro quiet firstkey=off\n}\n"},
+     {GRUB}),
+    ("key-installer", {**FIRSTKEY, ENTRY: "options root=x firstkey=off quiet\n"}, {ENTRY}),
+    ("key-installer", {**FIRSTKEY, "/etc/kernel/cmdline": "firstkey=off"}, {"/etc/kernel/cmdline"}),
+    ("key-installer", {**FIRSTKEY, DEFAULT: 'GRUB_CMDLINE_LINUX_DEFAULT="quiet firstkey=off"\n'}, {DEFAULT}),
+    ("host-key-maker", {SSHD: "", **FIRSTKEY, DEFAULT: "GRUB_CMDLINE_LINUX=firstkey=off\n"}, {DEFAULT}),
+    ("host-key-maker", {SSHD: "", **FIRSTKEY, MAIN: "->gone"}, {MAIN}),
+    ("key-installer", {**CLOUD, "/etc/cloud/cloud.cfg": "datasource_list: [ None ]\n"},
+     {WANTED.format("firstkey")}),
+    ("key-installer", {**CLOUD, "/etc/cloud/cloud.cfg": "datasource_list: [ Ec2 ]\n",
+                       "/etc/cloud/cloud.cfg.d/90_dpkg.cfg": "# x\ndatasource_list:\n  - None\nusers: []\n"},
+     {WANTED.format("firstkey")}),
 ]  # fmt: skip
 
 PASSED: list[tuple[str, dict[str, str]]] = [
@@ -263,7 +283,12 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("account-backups", {"/etc/shadow": f"{HASHED}:1::::::\n", "/srv/env": "PATH=$A:$1$2:$PATH:1:\n"}),
     ("account-backups", {"/root/page": "ann:$6$salt$hash:19000:0:99999:7:::\n", "/root/.htp": f"{HASHED}\n"}),
     ("root-password", {"/etc/passwd": "root:x:0:0::/root:/bin/sh\n", "/etc/shadow": "root:!*:1::::::\n"}),
-    ("key-installer", {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x"}),
+    ("key-installer", CLOUD),
+    ("key-installer", {**CLOUD, "/etc/cloud/cloud.cfg": "datasource_list: [ None ]\n",
+                       "/etc/cloud/cloud.cfg.d/90_dpkg.cfg": "datasource_list: [ Ec2, None ]\n"}),
+    ("host-key-maker", {SSHD: "", **CLOUD, "/etc/cloud/cloud.cfg": "datasource_list: [ None ]\n"}),
+    ("key-installer", {**FIRSTKEY, GRUB: "linux /vmlinuz firstkey=offline xfirstkey=off\n",
+                       DEFAULT: '# GRUB_CMDLINE_LINUX="firstkey=off"\nGRUB_CMDLINE_LINUX="quiet"\n'}),
     ("key-installer", {UNIT.format("afterburn-sshkeys@"): "x",
                        WANTED.format("afterburn-sshkeys@core"): "->x"}),
     ("host-key-maker", {"/usr/sbin/sshd": "", UNIT.format("sshd-keygen"): "x", UNIT.format("ssh"): "x",

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from firstkey.image import units
+from firstkey.image import kernel_words, units
 from firstkey.image.changes import Link, Remove
+from firstkey.image.verdict import Finding, Verdict
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
+    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
 UNIT = "firstkey.service"
 ENABLED = f"{units.ADMINISTRATOR}/multi-user.target.wants/{UNIT}"
 """What `systemctl enable` makes; the unit's [Install] says WantedBy=multi-user.target."""
 DISABLED = "/etc/firstkey/disabled"
+PARTS = ("/usr/bin/firstkey", "/usr/lib/firstkey/firstkey/cli/main.py")
+"""The command that the unit starts, and the code that is its work."""
+OFF = "firstkey=off"
+"""A word of the kernel command line (the unit's ConditionKernelCommandLine=)."""
 
 CLOUD_INIT_UNITS = ("cloud-init.service", "cloud-init-network.service", "cloud-init-main.service")
 CLOUD_INIT_DISABLED = "/etc/cloud/cloud-init.disabled"
@@ -23,6 +31,8 @@ CLOUD_INIT_GENERATORS = (
     "/usr/lib/systemd/system-generators/cloud-init-generator",
     "/lib/systemd/system-generators/cloud-init-generator",
 )
+CLOUD_CONFIG = ("/etc/cloud/cloud.cfg", "/etc/cloud/cloud.cfg.d/*.cfg")
+_DATASOURCES = re.compile(rb"^datasource_list:[ \t]*(\[[^\]]*\]|(?:\n[ \t]*-[^\n]*)+)", re.MULTILINE)
 AFTERBURN = "afterburn-sshkeys@*.service"
 SCRIPTS = ("/etc/rc.local", "/etc/rc.d/rc.local")
 # Debian 13 and later; Fedora, Amazon Linux and RHEL; SUSE; Arch.
@@ -30,17 +40,37 @@ HOST_KEY_UNITS = ("sshd-keygen.service", "sshd-keygen.target", "sshdgenkeys.serv
 SERVERS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
 
 
-def is_installed(image: Image) -> bool:
-    """Whether firstkey's unit is in the image."""
-    return units.is_installed(image, UNIT)
+class Off(NamedTuple):
+    """Why firstkey does nothing at boot: where that is seen, and what to do about it."""
+
+    path: str
+    remedy: str
+    by_hand: bool = True
+
+
+def off(image: Image) -> Off | None:
+    """What keeps firstkey from its work, or None: what only a person can mend comes first."""
+    if not units.is_installed(image, UNIT):
+        return Off(ENABLED, "Install the package firstkey; its unit is enabled with it.")
+    missing = next((path for path in PARTS if image.read(path) is None), None)
+    if missing:
+        return Off(missing, "Install the package firstkey again: a part of it is missing.")
+    told = kernel_words.where(image, OFF)
+    if told:
+        return Off(told, f"Take {OFF} out of this file, and have the boot loader's files written anew")
+    if image.tree.exists(DISABLED):
+        return Off(ENABLED, f"rm {DISABLED}", by_hand=False)
+    if not units.is_enabled(image, UNIT):
+        return Off(ENABLED, f"systemctl enable {UNIT}", by_hand=False)
+    return None
 
 
 def key_installers(image: Image) -> list[str]:
     """All that install launch keys at boot."""
     found = []
-    if _is_firstkey_on(image):
+    if not off(image):
         found.append("firstkey")
-    if _is_cloud_init_on(image):
+    if _is_cloud_init_on(image) and _has_datasource(image):
         found.append("cloud-init")
     if units.is_enabled(image, AFTERBURN):
         found.append("afterburn")
@@ -50,7 +80,7 @@ def key_installers(image: Image) -> list[str]:
 
 def host_key_maker(image: Image) -> str | None:
     """Something that makes host keys at boot, or None."""
-    if _is_firstkey_on(image):
+    if not off(image):
         return "firstkey"
     if _is_cloud_init_on(image):
         return "cloud-init"
@@ -61,9 +91,16 @@ def host_key_maker(image: Image) -> str | None:
     return None
 
 
+def without(image: Image, reason: str) -> Verdict:
+    """The verdict where nobody does it: what to do so that firstkey does."""
+    found = off(image)
+    return Verdict((Finding(found.path, reason, found.remedy),)) if found else Verdict()
+
+
 def enable(image: Image) -> list[Change]:
-    """What `systemctl enable` would do for firstkey, where it is installed."""
-    if not is_installed(image):
+    """What `systemctl enable` would do for firstkey, where that is all it takes."""
+    found = off(image)
+    if found is None or found.by_hand:
         return []
     made: list[Change] = []
     if image.tree.exists(DISABLED):
@@ -75,8 +112,11 @@ def enable(image: Image) -> list[Change]:
     return made
 
 
-def _is_firstkey_on(image: Image) -> bool:
-    return units.is_enabled(image, UNIT) and not image.tree.exists(DISABLED)
+def example(tree: Builder) -> None:
+    """Firstkey, installed and not enabled."""
+    tree.file(f"/usr/lib/systemd/system/{UNIT}", "[Service]\nExecStart=/usr/bin/firstkey daemon\n")
+    for path in PARTS:
+        tree.file(path, "", mode=0o755)
 
 
 def _is_cloud_init_on(image: Image) -> bool:
@@ -87,6 +127,13 @@ def _is_cloud_init_on(image: Image) -> bool:
         return False
     by_generator = any(image.tree.exists(path) for path in CLOUD_INIT_GENERATORS)
     return by_generator or any(units.is_enabled(image, unit) for unit in there)
+
+
+def _has_datasource(image: Image) -> bool:
+    """Whether it asks anybody for keys; the last file that lists its sources wins."""
+    texts = [image.read(path) or b"" for pattern in CLOUD_CONFIG for path in image.glob(pattern)]
+    lists = [found for text in texts for found in _DATASOURCES.findall(text)]
+    return not lists or not set(re.findall(rb"\w+", lists[-1])) <= {b"None"}
 
 
 def _is_guides_script(image: Image, path: str) -> bool:

@@ -103,7 +103,6 @@ QUESTIONS: dict[str, Callable[[Image], bool]] = {
 def _example(tree: Builder) -> None:
     unit = "[Service]\nExecStart=systemd-firstboot --prompt-locale --prompt-timezone\n"
     tree.file("/usr/lib/systemd/system/systemd-firstboot.service", unit)
-    tree.file("/etc/machine-id", "uninitialized\n")
     tree.file("/usr/share/zoneinfo/tzdata.zi", "# version 2024a\n")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from firstkey.image import installers
 from firstkey.image.rule import Rule
-from firstkey.image.verdict import ERROR, Finding, Verdict, not_applicable
+from firstkey.image.verdict import ERROR, Verdict, not_applicable
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
@@ -21,12 +21,12 @@ def check(image: Image) -> Verdict:
     if maker:
         return Verdict(remark=f"{maker} makes them.")
     reason = "Nothing makes host keys at boot, and without any sshd does not start."
-    return Verdict((Finding(installers.ENABLED, reason, "systemctl enable firstkey.service"),))
+    return installers.without(image, reason)
 
 
 def _failing(tree: Builder) -> None:
     tree.file("/usr/sbin/sshd", "", mode=0o755)
-    tree.file("/usr/lib/systemd/system/firstkey.service", "[Service]\nExecStart=/usr/bin/firstkey daemon\n")
+    installers.example(tree)
 
 
 def _passing(tree: Builder) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from firstkey.image import installers
 from firstkey.image.rule import Rule
-from firstkey.image.verdict import ERROR, Finding, Verdict
+from firstkey.image.verdict import ERROR, Verdict
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
@@ -19,19 +19,11 @@ def check(image: Image) -> Verdict:
     if found:
         return Verdict(remark=f"{' and '.join(found)} installs it.")
     reason = "Nothing installs the launch key at boot, so nobody will be able to log in."
-    return Verdict((Finding(installers.ENABLED, reason, _remedy(image)),))
-
-
-def _remedy(image: Image) -> str:
-    if image.tree.exists(installers.DISABLED):
-        return f"rm {installers.DISABLED}"
-    if installers.is_installed(image):
-        return "systemctl enable firstkey.service"
-    return "Install the package firstkey; its unit is enabled with it."
+    return installers.without(image, reason)
 
 
 def _failing(tree: Builder) -> None:
-    tree.file("/usr/lib/systemd/system/firstkey.service", "[Service]\nExecStart=/usr/bin/firstkey daemon\n")
+    installers.example(tree)
 
 
 def _passing(tree: Builder) -> None:
@@ -47,8 +39,9 @@ RULE = Rule(
     prose=(
         "With passwords off and all keys taken out, the launch key is the only way in, and something has "
         "to fetch it: firstkey.service, cloud-init, afterburn, or a script in rc.local as the guide has "
-        "it. It must be enabled, and not masked or switched off. seal enables firstkey.service where it "
-        "is installed."
+        "it. It must be enabled, whole, and not masked or switched off, on the kernel's command line neither "
+        "(firstkey=off); a cloud-init whose datasource_list is None asks nobody for keys. seal enables "
+        "firstkey.service where it is installed."
     ),
     check=check,
     remedy=lambda image: installers.enable(image) if check(image).findings else [],
