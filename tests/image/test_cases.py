@@ -7,12 +7,16 @@ from collections.abc import Set as AbstractSet
 import pytest
 from sapling import Sapling
 
+from firstkey import login_reasons
 from firstkey.image import rules
-from firstkey.image.audit import verdict_of
+from firstkey.image.audit import Result, verdict_of
 from firstkey.image.examples import access_key
+from firstkey.image.rules import first_login
+from firstkey.image.verdict import NOTE
 
 PASSWD = (
     "root:x:0:0::/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\nsvc:x:990:990::/var/lib/svc:/bin/sh\n"
+    "shut:x:991:991::/srv:/usr/sbin/nologin\n"
 )
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g me\n"
 UNIT = "/usr/lib/systemd/system/{}.service"
@@ -24,6 +28,7 @@ MAIN = "/usr/lib/firstkey/firstkey/cli/main.py"
 FIRSTKEY = {UNIT.format("firstkey"): "x", WANTED.format("firstkey"): "->x",
             "/usr/bin/firstkey": "", MAIN: ""}  # fmt: skip
 CLOUD = {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x"}
+CONF = "/etc/firstkey/firstkey.conf"
 GRUB, DEFAULT, ENTRY = "/boot/grub/grub.cfg", "/etc/default/grub", "/boot/loader/entries/a.conf"
 MASK = "/etc/systemd/system/systemd-firstboot.service"
 WIZARD = UNIT.format("systemd-firstboot")
@@ -209,6 +214,27 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("crash-dumps", {"/var/crash/202401010000/vmcore": "x"}, {"/var/crash/202401010000"}),
     ("root-password", {"/etc/passwd": "root:hash:0:0::/root:/bin/sh\n"}, ITSELF),
     ("other-passwords", {"/etc/shadow": "root:*::::::: \nann::1::::::\n"}, ITSELF),
+    # who could log in with the launch key
+    ("first-login", {**FIRSTKEY, SSHD: "PermitRootLogin no\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "PermitRootLogin forced-commands-only\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "PubkeyAuthentication no\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "AuthorizedKeysFile none\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "AllowUsers builder\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "DenyUsers r*\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "AllowGroups wheel\n", "/etc/group": "root:x:0:\nwheel:x:10:ann\n"},
+     {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "DenyGroups root\n", "/etc/group": "root:x:0:\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "Match User root\nPubkeyAuthentication no\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "Include sshd_config.d/*\n", f"{SSHD}.d/a": "AllowUsers x\n"},
+     {f"{SSHD}.d/a"}),
+    ("first-login", {**FIRSTKEY, SSHD: "", CONF: "[Keys]\nUsers=ghost\n"}, {"/etc/passwd"}),
+    ("first-login", {**FIRSTKEY, SSHD: "", CONF: "[Keys]\nUsers=shut\n"}, {"/etc/passwd"}),
+    ("first-login", {**FIRSTKEY, SSHD: "", CONF: "[Keys]\nUsers=ann\n", "/etc/nologin": ""},
+     {"/etc/nologin"}),
+    ("first-login", {**FIRSTKEY, SSHD: "AllowUsers root\n",
+                     CONF: "[Keys]\nUsers=new\n[User new]\nCreate=yes\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "", UNIT.format("ssh"): "x", WANTED.format("ssh"): "->x",
+                     "/etc/systemd/system/ssh.service": "->/dev/null"}, {"/etc/systemd/system/ssh.service"}),
     # what the first boot would ask for
     ("first-boot-questions", {WIZARD: ASKS, **ZONES}, {MASK}),
     ("first-boot-questions", {WIZARD: ASKS, **LOCALES, "/etc/hostname": "x"}, {MASK}),
@@ -293,6 +319,17 @@ PASSED: list[tuple[str, dict[str, str]]] = [
                        WANTED.format("afterburn-sshkeys@core"): "->x"}),
     ("host-key-maker", {"/usr/sbin/sshd": "", UNIT.format("sshd-keygen"): "x", UNIT.format("ssh"): "x",
                         WANTED.format("ssh"): "->x"}),
+    ("first-login", {SSHD: "PubkeyAuthentication no\n", **CLOUD}),
+    ("first-login", {**FIRSTKEY, SSHD: "AllowUsers root\nAllowGroups ro?t\n", "/etc/nologin": "",
+                     "/etc/group": "root:x:0:\n"}),
+    ("first-login", {**FIRSTKEY, SSHD: "PermitRootLogin no\nAllowUsers ann root\nDenyUsers r*\n",
+                     CONF: "[Keys]\nUsers=root ann\nRedirectRoot=yes\n"}),
+    ("first-login", {**FIRSTKEY, SSHD: "AllowGroups new\n",
+                     CONF: "[Keys]\nUsers=new\n[User new]\nCreate=yes\n"}),
+    ("first-login", {**FIRSTKEY, SSHD: "AuthorizedKeysFile none\nAuthorizedKeysCommand /usr/bin/firstkey "
+                     "authorized-keys %u\nAuthorizedKeysCommandUser nobody\n"}),
+    ("first-login", {**FIRSTKEY, SSHD: "", UNIT.format("ssh"): "x", WANTED.format("ssh"): "->x",
+                     "/etc/systemd/system/sshd.service": "->/dev/null"}),
     ("first-boot-questions", {WIZARD: ASKS, "/etc/hostname": "x", "/etc/vconsole.conf": "",
                               "/etc/localtime": "->/usr/share/zoneinfo/gone", "/etc/locale.conf": "",
                               **ZONES, **LOCALES, "/etc/shadow": ""}),
@@ -362,3 +399,15 @@ def test_a_link_to_just_any_directory_is_a_doubt(sapling: Sapling, target: str) 
     verdict = verdict_of(rule, sapling.image())
     assert (verdict.findings, len(verdict.doubts)) == ((), 1)
     assert rule.remedy(sapling.image()) == []
+
+
+@pytest.mark.sshd
+def test_one_user_who_can_log_in_is_enough(sapling: Sapling) -> None:
+    """What keeps the others out is a note then; whom sshd lets in from some places only is doubtful."""
+    grow(sapling, {**FIRSTKEY, SSHD: "PermitRootLogin no\n", CONF: "[Keys]\nUsers=root ann\n"})
+    verdict = verdict_of(first_login.RULE, sapling.image())
+    assert [finding.severity for finding in verdict.findings] == [NOTE]
+    sapling.file(SSHD, "AllowUsers ann@192.0.2.*\n")
+    verdict = verdict_of(first_login.RULE, sapling.image())
+    assert [doubt.refusal.reason for doubt in verdict.doubts] == [login_reasons.CLIENT_DEPENDENT]
+    assert not Result(first_login.RULE, verdict).is_fit

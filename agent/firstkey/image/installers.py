@@ -37,7 +37,8 @@ AFTERBURN = "afterburn-sshkeys@*.service"
 SCRIPTS = ("/etc/rc.local", "/etc/rc.d/rc.local")
 # Debian 13 and later; Fedora, Amazon Linux and RHEL; SUSE; Arch.
 HOST_KEY_UNITS = ("sshd-keygen.service", "sshd-keygen.target", "sshdgenkeys.service", "ssh-keygen.service")
-SERVERS = ("ssh.service", "sshd.service", "ssh.socket", "sshd.socket")
+SERVICES = ("ssh.service", "sshd.service")
+SERVERS = (*SERVICES, "ssh.socket", "sshd.socket")
 
 
 class Off(NamedTuple):
@@ -86,7 +87,7 @@ def host_key_maker(image: Image) -> str | None:
         return "cloud-init"
     for unit in HOST_KEY_UNITS:
         # A server's own unit wants these, so they need not be enabled by themselves.
-        if units.is_installed(image, unit) and not units.is_masked(image, unit) and _server_is_on(image):
+        if units.is_installed(image, unit) and not units.is_masked(image, unit) and server_is_on(image):
             return unit
     return None
 
@@ -110,6 +111,11 @@ def enable(image: Image) -> list[Change]:
     place = next(path for path in units.PLACES[1:] if image.tree.exists(f"{path}/{UNIT}"))
     made.append(Link(ENABLED, f"{place}/{UNIT}", "firstkey is started at boot"))
     return made
+
+
+def server_is_on(image: Image) -> bool:
+    """Whether something starts sshd at boot, or when somebody comes."""
+    return any(units.is_enabled(image, unit) for unit in SERVERS)
 
 
 def example(tree: Builder) -> None:
@@ -139,7 +145,3 @@ def _has_datasource(image: Image) -> bool:
 def _is_guides_script(image: Image, path: str) -> bool:
     status = image.status(path)
     return bool(status and status.st_mode & 0o111 and b"public-keys" in (image.read(path) or b""))
-
-
-def _server_is_on(image: Image) -> bool:
-    return any(units.is_enabled(image, unit) for unit in SERVERS)
