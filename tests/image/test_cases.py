@@ -7,12 +7,13 @@ from collections.abc import Set as AbstractSet
 import pytest
 from sapling import Sapling
 
-from firstkey import login_reasons
+from firstkey import image_reasons, login_reasons
+from firstkey.errors import FirstkeyError
 from firstkey.image import rules
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.examples import access_key
-from firstkey.image.rules import first_login
-from firstkey.image.verdict import NOTE
+from firstkey.image.rules import first_login, root_password_login
+from firstkey.image.verdict import FINDING, NOTE, UNKNOWN
 
 PASSWD = (
     "root:x:0:0::/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\nsvc:x:990:990::/var/lib/svc:/bin/sh\n"
@@ -28,6 +29,9 @@ MAIN = "/usr/lib/firstkey/firstkey/cli/main.py"
 FIRSTKEY = {UNIT.format("firstkey"): "x", WANTED.format("firstkey"): "->x",
             "/usr/bin/firstkey": "", MAIN: ""}  # fmt: skip
 CLOUD = {UNIT.format("cloud-init"): "x", WANTED.format("cloud-init"): "->x"}
+STARTED, OPTS = UNIT.format("ssh"), "/etc/default/ssh"
+STARTS = "[Service]\nEnvironmentFile=-/etc/default/ssh\nExecStart=/usr/sbin/sshd -D $SSHD_OPTS\n"
+RESTARTS = "[Service]\nExecStart=\nExecStart=/usr/sbin/sshd {}\n"
 CONF = "/etc/firstkey/firstkey.conf"
 GRUB, DEFAULT, ENTRY = "/boot/grub/grub.cfg", "/etc/default/grub", "/boot/loader/entries/a.conf"
 MASK = "/etc/systemd/system/systemd-firstboot.service"
@@ -214,6 +218,17 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("crash-dumps", {"/var/crash/202401010000/vmcore": "x"}, {"/var/crash/202401010000"}),
     ("root-password", {"/etc/passwd": "root:hash:0:0::/root:/bin/sh\n"}, ITSELF),
     ("other-passwords", {"/etc/shadow": "root:*::::::: \nann::1::::::\n"}, ITSELF),
+    # how sshd is started
+    ("root-password-login",
+     {SSHD: "", STARTED: STARTS, OPTS: 'SSHD_OPTS="-4 -o PermitRootLogin=yes"\n'}, {OPTS}),
+    ("root-password-login",
+     {SSHD: "PermitRootLogin no\n", STARTED: STARTS, OPTS: "SSHD_OPTS=-oPermitRootLogin=yes\n"}, {OPTS}),
+    ("root-password-login",
+     {SSHD: "", STARTED: STARTS, f"{STARTED}.d/x.conf": RESTARTS.format("-o 'PermitRootLogin yes'")},
+     {STARTED}),
+    ("use-dns", {SSHD: "UseDNS no\n", STARTED: STARTS, OPTS: "SSHD_OPTS=-oUseDNS=yes\n"}, {OPTS}),
+    ("first-login", {SSHD: "", STARTED: STARTS, OPTS: "SSHD_OPTS=-oAllowUsers=ann\n", **FIRSTKEY}, {OPTS}),
+    ("host-keys", {SSHD: "", STARTED: STARTS, OPTS: "SSHD_OPTS='-h /k/h'\n", "/k/h": "x"}, {"/k/h"}),
     # who could log in with the launch key
     ("first-login", {**FIRSTKEY, SSHD: "PermitRootLogin no\n"}, {SSHD}),
     ("first-login", {**FIRSTKEY, SSHD: "PermitRootLogin forced-commands-only\n"}, {SSHD}),
@@ -319,6 +334,11 @@ PASSED: list[tuple[str, dict[str, str]]] = [
                        WANTED.format("afterburn-sshkeys@core"): "->x"}),
     ("host-key-maker", {"/usr/sbin/sshd": "", UNIT.format("sshd-keygen"): "x", UNIT.format("ssh"): "x",
                         WANTED.format("ssh"): "->x"}),
+    ("root-password-login", {SSHD: "PermitRootLogin yes\n", STARTED: STARTS,
+                             OPTS: "# SSHD_OPTS=-f x\nSSHD_OPTS=-oPermitRootLogin=no\n"}),
+    ("root-password-login", {SSHD: "", STARTED: STARTS, UNIT.format("sshd@"): STARTS.replace("-D", "-i"),
+                             OPTS: "SSHD_OPTS=\n"}),
+    ("root-password-login", {SSHD: "", STARTED: RESTARTS.format("-D -f /etc/ssh/sshd_config $NONE")}),
     ("first-login", {SSHD: "PubkeyAuthentication no\n", **CLOUD}),
     ("first-login", {**FIRSTKEY, SSHD: "AllowUsers root\nAllowGroups ro?t\n", "/etc/nologin": "",
                      "/etc/group": "root:x:0:\n"}),
@@ -411,3 +431,43 @@ def test_one_user_who_can_log_in_is_enough(sapling: Sapling) -> None:
     verdict = verdict_of(first_login.RULE, sapling.image())
     assert [doubt.refusal.reason for doubt in verdict.doubts] == [login_reasons.CLIENT_DEPENDENT]
     assert not Result(first_login.RULE, verdict).is_fit
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize(
+    "files,said",
+    [
+        ({STARTED: RESTARTS.format("-D -f /etc/ssh/sshd_alt")}, "-f /etc/ssh/sshd_alt"),
+        ({STARTED: STARTS, OPTS: "SSHD_OPTS=-f/etc/alt\n"}, "-f /etc/alt"),
+        ({STARTED: STARTS, OPTS: "SSHD_OPTS='-o \"x\n"}, "cannot be read"),
+        ({STARTED: STARTS, OPTS: "SSHD_OPTS=--strange\n"}, "cannot be read"),
+        ({STARTED: STARTS.replace("/usr/sbin/sshd", "/bin/sh /etc/start")}, "/bin/sh is started"),
+        ({STARTED: STARTS, UNIT.format("ssh@"): RESTARTS.format(""), OPTS: "SSHD_OPTS=-p23"}, "differ"),
+        ({SSHD: "".join(f"Match Address 10.0.{n}.0/24\nX11Forwarding no\n" for n in range(64))}, "1 more"),
+    ],
+)  # fmt: skip
+def test_what_sshd_was_not_asked_is_unknown(sapling: Sapling, files: dict[str, str], said: str) -> None:
+    """Another file, options that cannot be read, another program, too many clients: no green answer."""
+    grow(sapling, {SSHD: "PermitRootLogin no\n", **files})
+    verdict = verdict_of(root_password_login.RULE, sapling.image())
+    assert verdict.outcome == UNKNOWN
+    (doubt,) = verdict.doubts
+    assert said in doubt.refusal.detail
+    assert not Result(root_password_login.RULE, verdict).is_fit
+
+
+@pytest.mark.sshd
+def test_a_finding_outweighs_the_clients_that_were_not_asked(sapling: Sapling) -> None:
+    """One client whom root's password lets in is enough."""
+    blocks = "".join(f"Match Address 10.0.{number}.0/24\n  PermitRootLogin yes\n" for number in range(70))
+    grow(sapling, {SSHD: f"PermitRootLogin no\n{blocks}"})
+    assert verdict_of(root_password_login.RULE, sapling.image()).outcome == FINDING
+
+
+@pytest.mark.sshd
+def test_an_option_of_sshd_is_for_a_person_to_change(sapling: Sapling) -> None:
+    """No file that seal could write comes before it, so nothing is written."""
+    grow(sapling, {SSHD: "", STARTED: STARTS, OPTS: "SSHD_OPTS=-oPermitRootLogin=yes\n"})
+    with pytest.raises(FirstkeyError) as caught:
+        root_password_login.RULE.remedy(sapling.image())
+    assert caught.value.reason is image_reasons.NO_PROOF

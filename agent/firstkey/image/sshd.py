@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
+from firstkey.image import sshd_start
 from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Refusal
 from firstkey.ssh import sshd_match
 from firstkey.ssh.sshd_config import DEFAULTS
 from firstkey.system.openssh import Sshd
 from firstkey.system.sshd_files import CONFIG
 
 if TYPE_CHECKING:
+    from firstkey.image.sshd_start import Start
     from firstkey.ssh.sshd_config import Effective
     from firstkey.system.openssh import Meaning
     from firstkey.system.tree import Tree
@@ -37,8 +40,17 @@ class Settings:
     def __init__(self, tree: Tree, replaced: Mapping[str, bytes] | None = None) -> None:
         self._tree = tree
         self._replaced = dict(replaced or {})
-        self._sshd = Sshd(_View(tree, self._replaced))  # type: ignore[arg-type]
+        self._sshd = Sshd(_View(tree, self._replaced, self.start.lines))  # type: ignore[arg-type]
         self._answers: dict[tuple[str, str], Meaning] = {}
+
+    @cached_property
+    def start(self) -> Start:
+        """The options that it is started with."""
+        return sshd_start.start(self._tree)
+
+    def place_of(self, keyword: str) -> str:
+        """The file to change so that the setting changes: the options come before all others."""
+        return self.start.place if self.start.sets(keyword) else CONFIG
 
     @property
     def is_there(self) -> bool:
@@ -53,7 +65,22 @@ class Settings:
     @cached_property
     def clients(self) -> tuple[str, ...]:
         """The clients to ask about."""
-        return sshd_match.clients(self.files.values())[:MOST_CLIENTS]
+        return self._all_clients[:MOST_CLIENTS]
+
+    @property
+    def unasked(self) -> Refusal | None:
+        """Why not all is known, where there are more clients than are asked about."""
+        more = len(self._all_clients) - MOST_CLIENTS
+        if more <= 0:
+            return None
+        detail = (
+            f"Match blocks name more clients than the {MOST_CLIENTS} that sshd is asked about: {more} more"
+        )
+        return Refusal(image_reasons.NOT_LOOKED_AT, detail)
+
+    @cached_property
+    def _all_clients(self) -> tuple[str, ...]:
+        return sshd_match.clients(self.files.values())
 
     @cached_property
     def has_blocks(self) -> bool:
@@ -89,6 +116,8 @@ class Settings:
         return [value for _, name, values in lines if name == keyword.lower() for value in values]
 
     def _effective(self, user: str, client: str) -> Effective:
+        if self.start.refusal:
+            raise FirstkeyError(self.start.refusal.detail, reason=self.start.refusal.reason)
         if CONFIG not in self.files:
             return DEFAULTS
         # Without a Match block every user and client gets the same answer.
@@ -110,19 +139,21 @@ def _hint(reason: reasons.Reason) -> str | None:
 
 
 class _View:
-    """The tree as the configuration would see it: some files replaced.
+    """The tree as the configuration would see it: some files replaced, the options that sshd is started with
+    put at the top of its main file.
 
     Never the running system itself: sshd then reads the copies, and nothing of the host's.
     """
 
     is_running_system = False
 
-    def __init__(self, tree: Tree, replaced: Mapping[str, bytes]) -> None:
+    def __init__(self, tree: Tree, replaced: Mapping[str, bytes], options: Sequence[str]) -> None:
         self._tree = tree
         self._replaced = replaced
+        self._options = "".join(f"{line}\n" for line in options).encode("utf-8", "surrogateescape")
 
     def exists(self, path: str) -> bool:
-        return path in self._replaced or self._tree.exists(path)
+        return path in self._replaced or bool(path == CONFIG and self._options) or self._tree.exists(path)
 
     def names(self, path: str) -> list[str]:
         inside = {name.rpartition("/")[2] for name in self._replaced if name.rpartition("/")[0] == path}
@@ -130,4 +161,6 @@ class _View:
 
     def read(self, path: str, *, limit: int) -> bytes | None:
         content = self._replaced.get(path)
-        return self._tree.read(path, limit=limit) if content is None else content
+        if content is None:
+            content = self._tree.read(path, limit=limit)
+        return self._options + (content or b"") if path == CONFIG and self._options else content

@@ -16,6 +16,7 @@ from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image import changes
 from firstkey.image.sshd import Settings
+from firstkey.image.verdict import Finding
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import sshd_match
 from firstkey.system.sshd_files import CONFIG
@@ -93,6 +94,15 @@ class SetSshd(NamedTuple):
 def change(image: Image, setting: Setting) -> SetSshd:
     """The change that makes the setting effective. Raises FirstkeyError where none can be proved."""
     return SetSshd(setting, _planned(image.tree, setting))
+
+
+def finding(image: Image, setting: Setting, reason: str, rule: str) -> Finding:
+    """That it is not as it should be; an option that sshd is started with is for a person to change."""
+    place = image.sshd.place_of(setting.keyword)
+    remedy = f"firstkey seal --rule {rule}"
+    if place != CONFIG:
+        remedy = f"Take {setting.keyword} out of the options that sshd is started with there"
+    return Finding(place, reason, remedy)
 
 
 def holds_everywhere(settings: Settings, setting: Setting) -> bool:

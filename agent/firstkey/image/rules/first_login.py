@@ -129,7 +129,10 @@ def _is_root(image: Image, name: str) -> bool:
 
 
 def _finding(image: Image, keyword: str, remedy: str, value: str) -> Finding:
-    path, _, line = (sshd_question.where(image.tree, keyword) or CONFIG).partition(":")
+    place = image.sshd.place_of(keyword)
+    path, _, line = (
+        place if place != CONFIG else sshd_question.where(image.tree, keyword) or CONFIG
+    ).partition(":")
     detail = f"sshd is told {keyword} {value}, so the launch key lets nobody in there."
     return Finding(path, detail, remedy, int(line) if line else None)
 

@@ -8,8 +8,9 @@ from firstkey import image_reasons
 from firstkey.image import sshd_change
 from firstkey.image.rule import Rule
 from firstkey.image.sshd_change import Setting
-from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict, not_applicable
+from firstkey.image.verdict import ERROR, Doubt, Verdict, not_applicable
 from firstkey.reasons import Refusal
+from firstkey.system.sshd_files import CONFIG
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -26,16 +27,18 @@ DROPBEAR = ("/usr/sbin/dropbear", "/usr/bin/dropbear")
 
 def check(image: Image) -> Verdict:
     """Ask sshd, for root and for every client that a Match block speaks of."""
-    doubts = tuple(_other_servers(image))
+    doubts = _other_servers(image)
     if not image.sshd.is_there:
-        return Verdict(doubts=doubts) if doubts else not_applicable("no SSH server is installed")
+        return Verdict(doubts=tuple(doubts)) if doubts else not_applicable("no SSH server is installed")
     bad = [answer for answer in image.sshd.answers("root") if not SETTING.holds(answer.effective)]
     findings = []
     if bad:
         whom = "every client" if len(bad) == len(image.sshd.clients) else f"a client with {bad[0].client}"
         reason = f"sshd lets root log in with a password (PermitRootLogin yes is effective for {whom})."
-        findings.append(Finding("/etc/ssh/sshd_config", reason, "firstkey seal --rule root-password-login"))
-    return Verdict(tuple(findings), doubts)
+        findings.append(sshd_change.finding(image, SETTING, reason, "root-password-login"))
+    if image.sshd.unasked:
+        doubts.append(Doubt(CONFIG, image.sshd.unasked))
+    return Verdict(tuple(findings), tuple(doubts))
 
 
 def remedy(image: Image) -> list[Change]:
@@ -65,12 +68,13 @@ RULE = Rule(
     guideline="G2",
     severity=ERROR,
     prose=(
-        "A root password in an image that others start is soon known, and asking them to change it leaves "
-        "a window. PermitRootLogin must not be yes. What counts is the effective value, which sshd itself "
-        "tells: Include, Match and the order of lines are its own to resolve, and it is asked for every "
-        "client that a Match block speaks of. seal sets prohibit-password in an early drop-in, or at the "
-        "top of the main file; sshd must accept the result before it is put in place, and say that it is "
-        "effective after. Where the host has no sshd, the verdict is unknown."
+        "A root password in an image that others start is soon known, and asking them to change it leaves a "
+        "window. PermitRootLogin must not be yes. What counts is the effective value, which sshd itself "
+        "tells: Include, Match and the order of lines are its own to resolve, the options of the unit that "
+        "starts it (-o) come first, and it is asked for every client that a Match block speaks of; with "
+        "more than 64, or with another file (-f), the verdict is unknown. seal sets prohibit-password in an "
+        "early drop-in, or at the top of the main file; sshd must accept the result before it is put in "
+        "place, and say that it is effective after. Where the host has no sshd, the verdict is unknown."
     ),
     check=check,
     remedy=remedy,

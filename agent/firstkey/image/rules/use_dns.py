@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from firstkey.image import sshd_change
 from firstkey.image.rule import Rule
 from firstkey.image.sshd_change import Setting
-from firstkey.image.verdict import NOTE, Finding, Verdict, not_applicable
+from firstkey.image.verdict import NOTE, Verdict, not_applicable
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -24,7 +24,7 @@ def check(image: Image) -> Verdict:
     if SETTING.holds(image.sshd.effective("root")):
         return Verdict()
     reason = "sshd looks up the name of each client; where DNS is broken, nobody can log in."
-    return Verdict((Finding("/etc/ssh/sshd_config", reason, "firstkey seal --rule use-dns"),))
+    return Verdict((sshd_change.finding(image, SETTING, reason, "use-dns"),))
 
 
 def remedy(image: Image) -> list[Change]:
