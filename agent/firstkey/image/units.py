@@ -34,7 +34,9 @@ def is_enabled(image: Image, unit: str) -> bool:
     if is_masked(image, unit) or not is_installed(image, unit):
         return False
     kinds = ("wants", "requires", "upholds")
-    return any(image.glob(f"{place}/*.{kind}/{unit}") for place in PLACES for kind in kinds)
+    links = (link for place in PLACES for kind in kinds for link in image.glob(f"{place}/*.{kind}/{unit}"))
+    # What the initial RAM disk wants, and only it, is not started by the system itself (bootup(7)).
+    return any("/initrd" not in link for link in links)
 
 
 def values(tree: Tree, section: str, key: str, unit: str, *aliases: str) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from firstkey.image.changes import Link, Write
+from firstkey.errors import FirstkeyError
+from firstkey.image import presets
+from firstkey.image.changes import Link, Write, shown
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
 
@@ -50,10 +52,19 @@ def remedy(image: Image) -> list[Change]:
     made: list[Change] = []
     content = image.read(FILE)
     if content is not None and content.strip() != UNSET.strip():
-        made.append(Write(FILE, "unset the machine-id", content, UNSET, MODE))
+        made.append(Write(FILE, f"unset the machine-id{_first_boot(image)}", content, UNSET, MODE))
     if _has_dbus_id(image):
         made.append(Link(DBUS, FILE, "the machine-id of D-Bus"))
     return made
+
+
+def _first_boot(image: Image) -> str:
+    """What else comes of it, in words: a unit that cannot be read must not keep the step from being done."""
+    try:
+        started = presets.newly_enabled(image)
+    except FirstkeyError:
+        return ", whose first boot enables units by preset,"
+    return f", whose first boot enables by preset: {shown(', '.join(started))}," if started else ""
 
 
 def _failing(tree: Builder) -> None:
@@ -76,8 +87,9 @@ RULE = Rule(
         "journals and look like one machine to much else. /etc/machine-id must say uninitialized, or not "
         "be there; an empty one is a note only, since systemd then sees no first boot. D-Bus's own copy "
         "must be a link. seal writes uninitialized, and makes the copy a link. At such a first boot "
-        "systemd also applies its presets, so what an image shall not start is better masked than "
-        "disabled."
+        "systemd also applies its presets, by which what no preset names is enabled: seal names, with that "
+        "step, the units that are off now and would be on. What an image shall not start is better masked, "
+        "or given a preset, than disabled."
     ),
     check=check,
     remedy=remedy,
