@@ -9,9 +9,10 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from firstkey import settings
+from firstkey import reasons, settings
 from firstkey.config_format import Assignment, Origin, Section, quoted, shortened
 from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Refusal
 from firstkey.settings import SECTIONS, Setting
 
 # A file that is something else altogether must not flood the journal.
@@ -27,6 +28,11 @@ class ConfigWarning(NamedTuple):
 
     def __str__(self) -> str:
         return f"{Origin(self.path, self.line)}: {self.detail}"
+
+    @property
+    def refusal(self) -> Refusal:
+        """The same for the report."""
+        return Refusal(reasons.CONFIG_INVALID, str(self))
 
 
 class Reader:

@@ -125,7 +125,7 @@ ALREADY_RUNNING = _warning("already-running", "c9c324d06f824ac9b533193e3b8e5ed0"
 CONFIG_RELOADED = _info("config-reloaded", "b2bed7627f4c4e1f9c35142f7ea88b9a",
     "The configuration was read again.")
 CONFIG_WARNING = _warning("config-warning", "6abbe5aabed14f95b470d503b0596379",
-    "{path}:{line}: {detail}.")
+    "{path}:{line}: {detail} ({reason}).")
 STOPPING = _info("stopping", "60f7cf3d6c6c4c8bbf14cbcab4ca8d89",
     "Stopping: {detail}.")
 STATE_NOT_SAVED = _warning("state-not-saved", "da102b92d29f404eae5a9c7308b51710",

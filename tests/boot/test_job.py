@@ -324,6 +324,29 @@ def test_a_broken_configuration_locks_nobody_out(world: World) -> None:
     assert "firstkey.conf:7" in done.err
 
 
+@pytest.mark.parametrize("text", ["[Keys]\nUsres=x\nUsers=admin\n", "[Keys]\nUsers=no:name admin\n"])
+def test_mistakes_in_the_configuration_are_in_the_report(world: World, text: str) -> None:
+    """Whoever reads only the report sees what the journal says, under the same word; in each boot."""
+    world.machine.set_firmware("i-0000000000000001")
+    world.machine.configure(text)
+    for done in (world.machine.run(world.service), world.machine.run(world.service)):
+        (warning,) = done.report["warnings"]
+        assert warning["reason"] == "config-invalid"
+        assert warning["detail"].startswith("/etc/firstkey/firstkey.conf:2: ")
+        assert "(config-invalid)" in done.err
+
+
+def test_a_redirection_to_nobody_is_in_the_report(world: World) -> None:
+    """Root gets the launch key as it is, and the report says so as the journal does."""
+    world.machine.add_user("root", home="/root")
+    world.machine.configure("[Keys]\nUsers=root\nRedirectRoot=yes\n")
+    done = world.machine.run(world.service)
+
+    assert (done.status, done.report["outcome"]) == (0, "ok")
+    assert [warning["reason"] for warning in done.report["warnings"]] == ["redirect-without-user"]
+    assert "redirect-without-user" in done.err
+
+
 def test_switched_off_by_a_file(world: World) -> None:
     """/etc/firstkey/disabled: nothing is done, and it is said."""
     world.machine.write("/etc/firstkey/disabled", "")

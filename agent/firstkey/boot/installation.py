@@ -84,7 +84,11 @@ class Installation:
             able += [name for name in (*names, *known) if name != "root" and self._site.accounts.find(name)]
         target = next(iter(able), None)
         if target is None:
-            self._site.say(events.REDIRECT_IMPOSSIBLE(reason=reasons.REDIRECT_WITHOUT_USER.code))
+            why = Refusal(
+                reasons.REDIRECT_WITHOUT_USER, "nobody of Users= can be logged in as in root's place"
+            )
+            self.warnings.append(why)
+            self._site.say(events.REDIRECT_IMPOSSIBLE(reason=why.reason.code))
         return target
 
     def _serve(self, names: Sequence[str], lines: Sequence[Line]) -> list[UserResult]:

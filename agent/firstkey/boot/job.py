@@ -53,7 +53,7 @@ class Job:
             site.say(events.DRY_RUN())
         self._sshd = Sshd(site.tree)
         self._books = Books(site)
-        self._warnings: list[Refusal] = []
+        self._warnings = [warning.refusal for warning in site.config.warnings]
         self._firmware = site.firmware_instance()
         self._instance = self._instance_by_firmware()
         self._standing = Standing(site, self._sshd.digest())

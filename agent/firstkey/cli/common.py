@@ -102,7 +102,8 @@ def opened(
     with tree_at(args.root) as tree:
         settled = configuration(tree, args)
         for warning in settled.warnings if warn else ():
-            say(events.CONFIG_WARNING(path=warning.path, line=warning.line, detail=warning.detail))
+            code = warning.refusal.reason.code
+            say(events.CONFIG_WARNING(**warning._asdict(), reason=code))
         dry_run = getattr(args, "dry_run", False)
         yield Site(tree, Accounts(tree), settled, say, dry_run=dry_run, force=getattr(args, "force", False))
 
