@@ -153,13 +153,13 @@ IMDS_ANSWER = _info("imds-answer", "771b734448964eb98ce570c86d8e9eaa",
 IMDS_REQUEST = _debug("imds-request", "e115de09f7554a4eb401ced9118f2804",
     "{request} was answered with {status} in {seconds} s.")
 IMDS_RETRY = _debug("imds-retry", "a447cd73e21a44ba9296861b705bfd95",
-    "{endpoint} gave no answer ({detail}); trying again in {pause} s.")
+    "{endpoint} gave no usable answer ({detail}); trying again in {pause} s.")
 IMDS_FALLBACK = _warning("imds-fallback", "08d93dc33619481c8ef4a1a1f93f7f17",
     "{endpoint} gave no token, so requests go without one (IMDSv1): {detail} ({reason}).")
 IMDS_FAILED = _error("imds-failed", "710cb71656a04592ab9bc1cb77ab9734",
     "The metadata service gave no usable answer: {detail} ({reason}).")
 IMDS_UNREACHABLE_AT_DEADLINE = _warning("imds-unreachable-at-deadline", "bf44f17ec81d4fb5a24a2996604ec270",
-    "No answer in {seconds} s, so the boot goes on, and firstkey goes on asking. {detail}")
+    "No usable answer in {seconds} s, so the boot goes on, and firstkey goes on asking. {detail}")
 IMDS_LATE_ANSWER = _notice("imds-late-answer", "ea1b17993aef4649901a6536ae758067",
     "The metadata service answered after {seconds} s, later than the boot could wait.")
 NEW_INSTANCE = _notice("new-instance", "9a40aee870e2485d9d7a57492df565d6",
@@ -175,7 +175,7 @@ SEALED = _notice("sealed", "59d28d97996b49179f63ee1e2f3122b9",
 
 # --- launch keys --------------------------------------------------------------------------------
 KEY_ADDED = _notice("key-added", "d54c009d3b114cc9abb982ee3528482e",
-    "Launch key {fingerprint} ({key_name}) now lets {user} in: added to {file}.")
+    "Launch key {fingerprint} ({key_name}) was added to {file} of {user}.")
 KEY_REDIRECTS = _notice("key-redirects", "36a6d4643eb04f6abfeb5b36043250a4",
     "Launch key {fingerprint} ({key_name}) tells {user}'s login whom to log in as: added to {file}.")
 KEY_PRESENT = _info("key-present", "ef05096089a648d9bee6ddd2afa70d77",

@@ -36,7 +36,7 @@ IMDS_UNREACHABLE = _reason(
 IMDS_ERROR = _reason(
     "imds-error",
     "The metadata service answered with an error of its own.",
-    "Nothing, if it passes: firstkey tries again. Otherwise run: firstkey keys -v",
+    "Nothing, if it passes: firstkey.service asks again; by hand, run it again. Else see: firstkey keys -v",
 )
 BAD_REQUEST = _reason(
     "bad-request",
@@ -87,7 +87,7 @@ ENDPOINT_KEPT_OUT = _reason(
 V1_DISABLED = _reason(
     "v1-disabled",
     "The service answers only requests with a token, and none could be had.",
-    "Set Version=auto or Version=2 in firstkey.conf, and see why the token request failed: firstkey keys -v",
+    "Set Version=auto where it is 1, which asks for no token; else see why there is none: firstkey keys -v",
 )
 
 # --- keys -------------------------------------------------------------------------------------

@@ -42,7 +42,6 @@ def masked(text: str) -> str:
         (r"/home/[\w.-]+", "HOME"),
         (r"--user \S+", "--user NAME"),
         (r"one user,\s+\S+;", "one user, NAME;"),
-        (r"lets\s+\S+\s+in", "lets NAME in"),
         (r"authorized_keys\s+of\s+\S+\.", "authorized_keys of NAME."),
         (r"(?m)^(  [d-][rwx-]{9}) \S+ +", r"\1 NAME "),
         (r"\s+", " "),

@@ -209,7 +209,18 @@ def test_version_1_where_it_is_off(machine: Machine, keys: dict[str, str]) -> No
         done = machine.firstkey("keys", service=running)
     assert done.status == 1
     assert "(v1-disabled)" in done.err
-    assert "Set Version=auto" in done.err
+    assert "Set Version=auto where it is 1" in done.err
+
+
+def test_a_service_that_wants_a_token_and_gives_none(machine: Machine, keys: dict[str, str]) -> None:
+    """Version=auto is the default, so to set it is no remedy by itself: the token is what to look into."""
+    with service(keys, tokens="required") as running:
+        running.inject(Fault("status", 404, path="/latest/api/token"))
+        done = machine.firstkey("keys", service=running)
+    assert done.status == 1
+    assert "and the service has none to give (v1-disabled)" in done.err
+    assert "Set Version=auto where it is 1" in done.err
+    assert "else see why there is none: firstkey keys -v" in done.err
 
 
 def test_verbose_tells_each_attempt(machine: Machine, keys: dict[str, str]) -> None:

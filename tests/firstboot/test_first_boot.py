@@ -116,7 +116,7 @@ def test_systemctl_status_reads_well(machine: Machine) -> None:
     assert "First SSH access: launch keys and host keys" in said
     assert "Active: active (exited)" in said
     assert 'Status: "Done: ok"' in said
-    assert "now lets root in: added to /root/.ssh/authorized_keys." in said
+    assert "was added to /root/.ssh/authorized_keys of root." in said
     assert "Finished with outcome ok: 1 launch key added, 3 host keys made or mended." in said
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.model import CHANGED, FAILED, NO_KEY, OK, PARTIAL, REFUSED, SKIPPED, UNREACHABLE, Phase
+from firstkey.named_tuple import NamedTuple
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from firstkey.model import Report
+    from firstkey.model import HostKeyResult, Report
     from firstkey.system.tree import Tree
 
 DIRECTORY = "/run/firstkey"
@@ -56,28 +57,75 @@ def save(tree: Tree, report: Report) -> None:
         directory.replace("report.json", content.encode(), Looks(0o644, durable=False))
 
 
+class _Count(NamedTuple):
+    """So many things to which the same happened: `verb` is a participle, as in `2 launch keys added`."""
+
+    number: int
+    noun: str
+    verb: str
+
+    def words(self, *, dry_run: bool) -> str:
+        """It in words; of a dry run, what would have happened."""
+        noun = self.noun if self.number == 1 else f"{self.noun}s"
+        negation = "not " if self.verb.startswith("not ") else ""
+        verb = f"would {negation}be {self.verb[len(negation) :]}" if dry_run else self.verb
+        return f"{self.number} {noun} {verb}"
+
+
 def outcome(report: Report) -> str:
     """The one word for the whole run (DESIGN: Report)."""
-    trouble = _trouble(report)
-    if report.refusal and report.refusal.reason is not reasons.NO_KEY_PAIR:
+    if _has_no_answer(report):
         return UNREACHABLE if report.outcome == UNREACHABLE else FAILED
-    if not trouble:
+    if not any(count.number for count in _troubles(report)):
         return NO_KEY if report.refusal else OK
     return PARTIAL if _something_works(report) else FAILED
 
 
-def _trouble(report: Report) -> bool:
-    users = any(user.result in (REFUSED, FAILED) or user.refusal for user in report.users)
-    keys = any(key.refusal for key in report.keys)
-    accounts = any(account.result in (REFUSED, FAILED) for account in report.accounts)
-    return users or keys or accounts or _host_key_trouble(report)
+def summary(report: Report) -> str:
+    """What was done and what was not, in a few words."""
+    counts = [count for count in (*_changes(report), *_troubles(report)) if count.number]
+    told = [count.words(dry_run=report.dry_run) for count in counts]
+    if _has_no_answer(report):
+        told.append("no usable answer of the metadata service")
+    return ", ".join(told) or "nothing to change"
 
 
-def _host_key_trouble(report: Report) -> bool:
+def _has_no_answer(report: Report) -> bool:
+    return bool(report.refusal and report.refusal.reason is not reasons.NO_KEY_PAIR)
+
+
+def _changes(report: Report) -> list[_Count]:
+    mended = [user for user in report.users if user.result == CHANGED and not (user.added or user.revoked)]
+    accounts = {each.name for each in report.accounts if each.result == CHANGED}
+    return [
+        _Count(sum(len(user.added) for user in report.users), "launch key", "added"),
+        _Count(sum(len(user.revoked) for user in report.users), "launch key", "revoked"),
+        _Count(len(mended), "key file", "mended"),
+        _Count(sum(key.result == CHANGED for key in report.host_keys), "host key", "made or mended"),
+        _Count(len(accounts), "account", "set up"),
+    ]
+
+
+def _troubles(report: Report) -> list[_Count]:
+    """What makes the outcome another one than `ok`, so that the summary never lacks its cause."""
+    unserved = [user for user in report.users if user.result in (REFUSED, FAILED)]
+    kept_out = [user for user in report.users if user.refusal and user not in unserved]
+    accounts = {each.name for each in report.accounts if each.result in (REFUSED, FAILED)}
+    return [
+        _Count(sum(bool(key.refusal) for key in report.keys), "launch key", "refused"),
+        _Count(len(unserved), "user", "not served"),
+        _Count(len(kept_out), "user", "kept out by sshd"),
+        _Count(len(accounts), "account", "not set up"),
+        _Count(len(_lacking_host_keys(report)), "host key", "not made or mended"),
+    ]
+
+
+def _lacking_host_keys(report: Report) -> list[HostKeyResult]:
     """At least one host key must be there, unless somebody else is to have it in hand."""
-    missing = [key for key in report.host_keys if not (key.refusal and key.refusal.reason in _MEANT)]
-    nothing = bool(missing) and all(key.result == SKIPPED for key in report.host_keys)
-    return nothing or any(key.result == FAILED for key in report.host_keys)
+    needed = [key for key in report.host_keys if not (key.refusal and key.refusal.reason in _MEANT)]
+    if all(key.result == SKIPPED for key in needed):
+        return needed
+    return [key for key in report.host_keys if key.result == FAILED]
 
 
 def _something_works(report: Report) -> bool:
@@ -86,24 +134,3 @@ def _something_works(report: Report) -> bool:
     only_host_keys = not (report.keys or report.users)
     no_host_key = only_host_keys and all(key.result in (FAILED, SKIPPED) for key in report.host_keys)
     return not (no_good_key or nobody or no_host_key)
-
-
-def summary(report: Report) -> str:
-    """What was done, in a few words."""
-    added = sum(len(user.added) for user in report.users)
-    revoked = sum(len(user.revoked) for user in report.users)
-    made = sum(key.result == CHANGED for key in report.host_keys)
-    refused = sum(user.result in (REFUSED, FAILED) for user in report.users)
-    accounts = len({each.name for each in report.accounts if each.result in (REFUSED, FAILED)})
-    counts = [
-        _count(added, "launch key added", "launch keys added"),
-        _count(revoked, "launch key revoked", "launch keys revoked"),
-        _count(made, "host key made or mended", "host keys made or mended"),
-        _count(refused, "user not served", "users not served"),
-        _count(accounts, "account not set up", "accounts not set up"),
-    ]
-    return ", ".join(count for count in counts if count) or "nothing to change"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}" if number else ""

@@ -17,8 +17,17 @@ OUTCOMES = {
     "no-key": "done; there is no launch key to install",
     "partial": "done in part; see what is marked with !",
     "failed": "see what is marked with !",
-    "unreachable": "the metadata service gave no answer in time",
+    "unreachable": "the metadata service gave no usable answer in time",
 }
+
+PLANNED = {
+    "ok": "a dry run: nothing was changed",
+    "no-key": "a dry run: nothing was changed; there is no launch key to install",
+    "partial": "a dry run: nothing was changed; what is marked with ! would not be done",
+    "failed": "a dry run: nothing was changed; see what is marked with !",
+    "unreachable": "a dry run: the metadata service gave no usable answer in time",
+}
+"""The same of what would have come of the run."""
 
 
 def report(done: Report) -> str:
@@ -39,7 +48,7 @@ def _report(done: Report) -> Iterator[str]:
     yield from _section("Warnings", [line for warning in done.warnings for line in refusal(warning)])
     if done.refusal:
         yield from refusal(done.refusal)
-    yield f"Outcome: {done.outcome} ({OUTCOMES[done.outcome]})"
+    yield f"Outcome: {done.outcome} ({(PLANNED if done.dry_run else OUTCOMES)[done.outcome]})"
 
 
 def instance(done: Report) -> Iterator[str]:

@@ -62,7 +62,7 @@ class Sources:
         silent = refusal.detail if refusal else "the metadata service was not asked"
         if keys:
             reason = refusal.reason if refusal else why.KEY_UNKNOWN
-            detail = f"{'; '.join(map(str, keys))}. The metadata service gave no answer: {silent}"
+            detail = f"{'; '.join(map(str, keys))}. The metadata service gave no usable answer: {silent}"
             return Sought(keys, (note(CHECK, reason, detail),))
         detail = f"nobody says which key was launched with: {silent}; the ledger of firstkey has none to see"
         return Sought((), (unknown(CHECK, why.KEY_UNKNOWN, detail),))

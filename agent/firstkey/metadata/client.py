@@ -215,7 +215,7 @@ class _Partial:
 
 
 def _nothing(seconds: float, cause: Retriable) -> Unreachable:
-    text = f"no answer of the metadata service in {seconds:.1f} s; {cause.message}"
+    text = f"no usable answer of the metadata service in {seconds:.1f} s; {cause.message}"
     return Unreachable(text, reason=cause.reason)
 
 
