@@ -236,6 +236,7 @@ def test_a_file_that_several_users_share_is_refused(system: PrivateSystem, servi
     system.set_sshd_config("AuthorizedKeysFile /etc/ssh/all_keys\n")
     done = system.firstkey("run", "--json", service=service)
     assert (done.status, done.user("deploy")["reason"]) == (1, "shared-file")
+    assert done.user("deploy")["detail"].endswith("sshd reads the same file for any other user too")
     assert not system.path("/etc/ssh/all_keys").exists()
 
 

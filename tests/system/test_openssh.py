@@ -185,6 +185,26 @@ def test_include_that_goes_round_is_rejected_as_sshd_rejects_it(root: Path, tree
     assert "firstkey-scratch" not in found.refusal.detail
 
 
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("Prot0col 2\nPermitRootLogin no\nUseDMS no\n", "line 3: Bad configuration option: Prot0col"),
+        ("UsePrivilegeSeparation no\nPermitRootLogin maybe\n", 'line 4: unsupported option "maybe".'),
+        ("Ciphers rot13\n", "line 3: Bad SSH2 cipher spec 'rot13'."),
+    ],
+)
+def test_the_line_that_sshd_rejects_is_named(root: Path, tree: Tree, text: str, said: str) -> None:
+    """By its place in the image, not in the copy that sshd reads; what only warns is passed over."""
+    write(root, "Include sshd_config.d/*.conf\n")
+    write(root, "PrintMotd no\n", "/etc/ssh/sshd_config.d/1.conf")
+    write(root, f"# ours\n\n{text}", "/etc/ssh/sshd_config.d/2.conf")
+    found = refused(tree)
+    assert found.refusal
+    assert found.refusal.reason is reasons.SSHD_CONFIG_INVALID
+    detail = found.refusal.detail.replace("conf: line", "conf line")
+    assert detail == f"sshd rejects its configuration: /etc/ssh/sshd_config.d/2.conf {said}"
+
+
 @pytest.mark.parametrize("kind", ["fifo", "directory", "link", "large", "binary"])
 def test_odd_files_of_the_configuration_hold_nobody_up(root: Path, tree: Tree, kind: str) -> None:
     """A pipe is not waited for; the defaults stand in, with a reason."""

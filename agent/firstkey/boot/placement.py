@@ -73,7 +73,8 @@ class Placer:
             if not (sshd_config.is_shared(pattern) and self._sharer(account, pattern)):
                 return _path(pattern, account)
         sharer = self._sharer(account, patterns[0])
-        message = f"AuthorizedKeysFile {' '.join(patterns)}: sshd reads the same file for {sharer} too"
+        others = "any other user" if sharer == SOMEBODY else sharer
+        message = f"AuthorizedKeysFile {' '.join(patterns)}: sshd reads the same file for {others} too"
         raise FirstkeyError(message, reason=reasons.SHARED_FILE)
 
     def _sharer(self, account: Account, pattern: str) -> str | None:

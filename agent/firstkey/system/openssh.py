@@ -39,6 +39,9 @@ only one that a boot clears: a configuration can have sshd print any words.
 _UNSAVED = re.compile(rb"^(Saving key|Unable to save) ", re.MULTILINE)
 """How ssh-keygen says that a key was made, but found no room or a broken disk."""
 
+_LINE = re.compile(r"/.+? line \d+:? (?!Deprecated option|Unsupported option)")
+"""How sshd begins what it says of one line of a file, unless that is a mere warning (servconf.c)."""
+
 _MATCH = rb"""(?im)^[ \t]*["']?match"""
 """A line that may begin a Match block."""
 
@@ -112,16 +115,29 @@ class Sshd:
             host_key = generate(SCRATCH_KIND, f"{where}/host_key", comment="")
             argv = [program, "-T", "-h", host_key, "-C", f"user={user},{client}"]
             stand_ins: dict[str, str | None] = {host_key: None}
+            files: dict[str, str] = {}
             if not self._tree.is_running_system:
                 copy = sshd_files.copy(self._tree, directory)
                 argv += ["-f", copy.path]
                 stand_ins.update(copy.host_keys)
+                files = copy.files
             outcome = _asked(argv)
             if outcome.status:
-                words = outcome.words.replace(f"{where}/", "")
-                raise FirstkeyError(f"sshd rejects {CONFIG}: {words}", reason=reasons.SSHD_CONFIG_INVALID)
-            said = sshd_config.parse(outcome.stdout.decode("utf-8", "surrogateescape"))
-            return _with_own_host_keys(said, stand_ins)
+                said = _complaint(outcome, {**files, f"{where}/": ""})
+                raise FirstkeyError(said, reason=reasons.SSHD_CONFIG_INVALID)
+            effective = sshd_config.parse(outcome.stdout.decode("utf-8", "surrogateescape"))
+            return _with_own_host_keys(effective, stand_ins)
+
+
+def _complaint(outcome: command.Outcome, files: Mapping[str, str]) -> str:
+    """What is wrong with the configuration: the first thing that sshd says of a line of it, for its last
+    words only count such lines. `files`: the copies that it was given, and what they are copies of.
+    """
+    said = (line.strip() for line in outcome.stderr.decode("utf-8", "replace").split("\n"))
+    words = next(filter(_LINE.match, said), outcome.words)[:300]
+    for copy, path in files.items():
+        words = words.replace(copy, path)
+    return f"sshd rejects its configuration: {words}"
 
 
 def _asked(argv: list[str]) -> command.Outcome:

@@ -38,10 +38,13 @@ _OPENS_SOMETHING = (b"hostcertificate", b"securitykeyprovider")
 
 
 class Copy(NamedTuple):
-    """The copy: its main file's path on the host, and which HostKey its stand-ins stand for."""
+    """The copy: its main file's path on the host, which HostKey its stand-ins stand for, and which of the
+    tree's files each of its files is of.
+    """
 
     path: str
     host_keys: dict[str, str]
+    files: dict[str, str]
 
 
 def collect(tree: Tree) -> dict[str, bytes]:
@@ -70,7 +73,8 @@ class _Copying:
             own = sshd_match.without_groups(content, self._members)
             lines = [self._line(line, f"{path}:{number}") for number, line in enumerate(own.split(b"\n"), 1)]
             self._directory.replace(self._names[path], b"\n".join(lines) + b"\n", Looks(0o600, durable=False))
-        return Copy(f"{self._where}/{self._names[CONFIG]}", self._host_keys)
+        files = {f"{self._where}/{name}": path for path, name in self._names.items()}
+        return Copy(f"{self._where}/{self._names[CONFIG]}", self._host_keys, files)
 
     def _members(self, patterns: str) -> list[str]:
         accounts = Accounts(self._tree)
