@@ -83,6 +83,8 @@ class HostKeyResult(NamedTuple):
     refusal: Refusal | None = None
     public: str | None = None
     bits: int = 0
+    changes: tuple[str, ...] = ()
+    """What of it is new, or would be: `key`, or `mode` (and owner) and `public-half` of one that stays."""
 
     @property
     def comment(self) -> str:
@@ -203,6 +205,7 @@ def _host_key_json(key: HostKeyResult) -> dict[str, Any]:
         "file": key.file,
         "result": key.result,
         "fingerprint": key.fingerprint,
+        "changes": list(key.changes),
         "reason": _code(key.refusal),
         "detail": key.refusal.detail if key.refusal else None,
     }

@@ -102,6 +102,39 @@ def test_a_dry_run_makes_none(machine: Machine) -> None:
     assert sorted(machine.root.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        (["mode"], "its mode or owner"),
+        (["public-half"], "its public half"),
+        (["mode", "public-half"], "its mode or owner, its public half"),
+        (["key"], "a new key"),
+    ],
+)
+def test_a_dry_run_tells_what_would_change_of_a_key(machine: Machine, changes: list[str], words: str) -> None:
+    """Also of one from before firstkey, whose remedy is about another key; and the run says what did."""
+    made(machine)
+    machine.path("/var/lib/firstkey/ledger.json").unlink()
+    if "mode" in changes:
+        private(machine).chmod(0o644)
+    if "public-half" in changes:
+        public(private(machine)).unlink()
+    if "key" in changes:
+        private(machine).write_bytes(b"")
+
+    planned = machine.firstkey("host-keys", "--dry-run")
+    assert f"/etc/ssh/ssh_host_ed25519_key  would change ({words})" in planned.out
+    if changes != ["key"]:
+        assert "/etc/ssh/ssh_host_ed25519_key was there before firstkey; the key stays" in planned.out
+    planned = machine.firstkey("host-keys", "--dry-run", "--json")
+    assert result(planned)["changes"] == changes
+
+    done = host_keys(machine)
+    assert (result(done)["result"], result(done)["changes"]) == ("changed", changes)
+    assert result(done, "ecdsa")["changes"] == []
+    assert result(host_keys(machine))["changes"] == []
+
+
 # --- broken ---------------------------------------------------------------------------------------
 
 

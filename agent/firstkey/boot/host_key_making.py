@@ -139,6 +139,7 @@ class Making:
             failure or action.refusal,
             shown.line if shown else None,
             shown.bits if shown else 0,
+            () if failure else action.changes,
         )
 
     def _shown(self, action: Action, made: PublicKey | None) -> PublicKey | None:

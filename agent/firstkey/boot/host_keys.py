@@ -106,6 +106,14 @@ class Action(NamedTuple):
         return self.kind in (KEEP, MEND, DERIVE)
 
     @property
+    def changes(self) -> tuple[str, ...]:
+        """What of the host key is another one afterwards (model.HostKeyResult)."""
+        if self.makes_a_key:
+            return ("key",)
+        parts = {"mode": self.keeps_the_key and self.found.is_loose, "public-half": self.kind == DERIVE}
+        return tuple(part for part, changes in parts.items() if changes)
+
+    @property
     def refusal(self) -> Refusal | None:
         """The reason, with the file it is about."""
         if self.reason is None:
@@ -196,7 +204,7 @@ def _doubt(found: Found, now: Now) -> tuple[Reason | None, str]:
         return reasons.REGENERATION_OFF, _origin(found)
     is_news = key is None or (not key.made and now.instance and key.instance not in (None, now.instance))
     if is_news and not now.is_known and not _is_cloud_inits(found, now):
-        return reasons.HOST_KEY_FOREIGN, f"{file} was there before firstkey"
+        return reasons.HOST_KEY_FOREIGN, f"{file} was there before firstkey; the key stays"
     return None, ""
 
 

@@ -29,6 +29,8 @@ PLANNED = {
 }
 """The same of what would have come of the run."""
 
+_CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
+
 
 def report(done: Report) -> str:
     """A run, as `firstkey run` prints it."""
@@ -74,7 +76,8 @@ def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
     """One host key."""
     mark = "!" if key.result == "failed" else " "
     result = _would(key.result, dry_run=dry_run)
-    yield f"{mark} {key.type:8} {visibly(key.file)}  {result}" + (
+    changes = f" ({', '.join(_CHANGES[change] for change in key.changes)})" if key.changes else ""
+    yield f"{mark} {key.type:8} {visibly(key.file)}  {result}{changes}" + (
         f"  {key.fingerprint}" if key.fingerprint else ""
     )
     if key.refusal:
