@@ -21,6 +21,7 @@ OK = "ok"
 NO_KEY = "no-key"
 PARTIAL = "partial"
 UNREACHABLE = "unreachable"
+DISABLED = "disabled"
 
 
 class Account(NamedTuple):

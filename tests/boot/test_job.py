@@ -362,3 +362,7 @@ def test_switched_off_by_a_file(world: World) -> None:
             0,
             "Switched off: /etc/firstkey/disabled is there. Nothing was done.\n",
         )
+        # Nor would a program that reads the report.
+        told = world.machine.firstkey(command, "--json", service=world.service).report
+        assert (told["version"], told["outcome"], told["reason"]) == (1, "disabled", "disabled")
+        assert told["detail"] == "/etc/firstkey/disabled is there"

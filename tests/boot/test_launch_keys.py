@@ -63,6 +63,17 @@ def test_a_persons_own_line_with_the_launch_key_stays(world: World) -> None:
     assert "key-left-in-place" in {warning["reason"] for warning in done.report["warnings"]}
 
 
+@pytest.mark.parametrize("offered", [[], ["junk"]], ids=["no-key-pair", "bad-key"])
+def test_a_user_whose_old_key_goes_stands_in_the_report_once(world: World, offered: list[str]) -> None:
+    """A re-bundled image on an instance that brings no key of its own: one entry a user and file."""
+    run(world)
+    world.become(SECOND, *offered)
+    done = run(world, status=1 if offered else 0)
+    (user,) = done.report["users"]
+    assert (user["file"], user["result"]) == ("/home/admin/.ssh/authorized_keys", "changed")
+    assert user["revoked"] == [fingerprint(world.key)]
+
+
 def test_of_two_equal_lines_one_goes(world: World) -> None:
     """Firstkey wrote one of them; the other one is somebody's, whatever it reads like."""
     run(world)

@@ -55,6 +55,25 @@ def test_an_answer_that_is_of_no_use_is_not_called_none(world: World, status: in
     assert "Finished with outcome unreachable: no usable answer of the metadata service." in done.err
 
 
+def test_why_there_is_no_launch_key_stands_under_its_heading(world: World) -> None:
+    """And not under that of the host keys, which have nothing to do with it."""
+    world.service.change(keys=())
+    lines = world.machine.firstkey("run", service=world.service).out.splitlines()
+    at = lines.index("Launch keys offered:")
+    assert lines[at + 1] == "  none"
+    assert lines[at + 2].endswith("launched without a key pair (no-key-pair)")
+    assert lines[at + 3].startswith("    What to do: ")
+    assert lines[-2].startswith("  ed25519 ")
+
+    world.service.inject(Fault("status", 500))
+    done = world.machine.firstkey("run", "--wait", "0.5", "--force", service=world.service)
+    lines = done.out.splitlines()
+    at = lines.index("Launch keys offered:")
+    assert lines[at + 1] == "! unknown"
+    assert "(imds-" in lines[at + 2]
+    assert lines[-2].startswith("  ed25519 ")
+
+
 def test_a_dry_run_says_what_would_be_done(world: World) -> None:
     """Nothing in it reads as if it had been done."""
     done = world.machine.firstkey("run", "--dry-run", service=world.service)

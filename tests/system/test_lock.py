@@ -119,6 +119,23 @@ def test_a_child_that_ends_does_not_lose_it(tree: Tree) -> None:
         assert worker.ask(lambda: attempt(tree), seconds=30) == b"already-running"
 
 
+@pytest.mark.root
+def test_a_tree_of_root_s_is_for_root(tree: Tree) -> None:
+    """Somebody else is told whose it is, with the tree's name: /run is not the running system's here."""
+
+    def as_nobody() -> bytes:
+        os.setresuid(65534, 65534, 65534)
+        try:
+            with lock.held(tree, seconds=0, without=lambda _: None):
+                return b"held"
+        except FirstkeyError as error:
+            return f"{error.exit_status} {error.reason.code} {error.message}".encode()
+
+    said = worker.ask(as_nobody, seconds=30)
+    assert said
+    assert said.decode().startswith(f"77 needs-root in the tree under {tree.root}: cannot ")
+
+
 def attempt(tree: Tree) -> bytes:
     """What another process gets."""
     try:

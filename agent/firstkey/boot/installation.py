@@ -60,7 +60,9 @@ class Installation:
         redirect = self._site.config.keys.redirect_root
         if not keys:
             everybody = dict.fromkeys([*names, *(["root"] if redirect else [])])
-            return [*(UserResult(name, None, UNCHANGED) for name in everybody), *self._clear()]
+            cleared = self._clear()
+            rest = [name for name in everybody if name not in {result.name for result in cleared}]
+            return [*(UserResult(name, None, UNCHANGED) for name in rest), *cleared]
         plain = [name for name in names if not (redirect and name == "root")]
         results = self._serve(plain, launch_keys.lines(keys))
         target = self._target(names, results) if redirect else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from contextlib import contextmanager, suppress
@@ -13,7 +14,8 @@ from firstkey.boot import neighbours, report
 from firstkey.boot.site import Site
 from firstkey.cli import plain
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
-from firstkey.model import CHANGED, UNCHANGED
+from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
+from firstkey.reasons import Refusal
 from firstkey.system import journal, lock
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from firstkey.metadata.client import Client, Notice
-    from firstkey.model import HostKeyResult, Report
+    from firstkey.model import HostKeyResult
 
 
 def parsed(
@@ -180,7 +182,10 @@ def switched_off(site: Site) -> str | None:
 
 def show_switched_off(args: argparse.Namespace, off: str) -> None:
     """Whoever runs it by hand does not read the journal, and would take silence for success."""
-    if not args.quiet and not args.json:
+    if args.json:
+        done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
+        print(json.dumps(done.as_json(), indent=1))
+    elif not args.quiet:
         print(f"Switched off: {off}. Nothing was done.")
 
 

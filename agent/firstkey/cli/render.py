@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from firstkey import reasons
 from firstkey.events import visibly
 
 if TYPE_CHECKING:
@@ -42,14 +43,12 @@ def _report(done: Report) -> Iterator[str]:
         yield "This is a dry run: nothing was changed."
     yield from instance(done)
     yield from _section("Accounts", [line for account in done.accounts for line in _account(account, done)])
-    yield from _section("Launch keys offered", [line for key in done.keys for line in offered_key(key)])
+    yield from _section("Launch keys offered", list(_offer(done)))
     yield from _section("Users", [line for user in done.users for line in _user(user, dry_run=done.dry_run)])
     yield from _section(
         "Host keys", [line for key in done.host_keys for line in host_key(key, dry_run=done.dry_run)]
     )
     yield from _section("Warnings", [line for warning in done.warnings for line in refusal(warning)])
-    if done.refusal:
-        yield from refusal(done.refusal)
     yield f"Outcome: {done.outcome} ({(PLANNED if done.dry_run else OUTCOMES)[done.outcome]})"
 
 
@@ -60,6 +59,15 @@ def instance(done: Report) -> Iterator[str]:
         yield f"Instance {done.instance_id}, says {done.imds.endpoint} (IMDSv{done.imds.version}{fallback})"
     elif done.instance_id:
         yield f"Instance {done.instance_id}, says the firmware"
+
+
+def _offer(done: Report) -> Iterator[str]:
+    """The launch keys; where there is none, why."""
+    for key in done.keys:
+        yield from offered_key(key)
+    if done.refusal:
+        yield "  none" if done.refusal.reason is reasons.NO_KEY_PAIR else "! unknown"
+        yield from refusal(done.refusal)
 
 
 def offered_key(key: KeyResult) -> Iterator[str]:

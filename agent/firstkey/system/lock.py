@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.errors import FirstkeyError, NeedsRoot
 from firstkey.system.files import translated
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def held(
 ) -> Iterator[None]:
     """Hold the lock; wait `seconds` for another holder at most, then raise FirstkeyError(already-running).
 
+    Raises NeedsRoot where the tree is not the caller's to change.
+
     `waiting` is called once if there is another holder. Where there can be no lock (a full, broken or
     read-only /run), `without` is told, and the work goes on: two at once harm nothing, since every write
     notices the other's, and no lock is no reason to keep anybody out. Without `without` that is raised.
@@ -48,6 +50,8 @@ def held(
         with tree.ensure(DIRECTORY, mode=0o755) as directory:
             lock = directory.open_to_lock(NAME)
     except FirstkeyError as error:
+        if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
+            raise NeedsRoot(f"in the tree under {tree.root}: {error.message}") from error
         if without is None or error.reason not in _NO_LOCK:
             raise
         without(error)
