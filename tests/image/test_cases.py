@@ -43,7 +43,7 @@ LOCALES = {"/usr/lib/locale/C.utf8/LC_CTYPE": "x", "/usr/lib/locale/de_DE.utf8/L
 
 WIREGUARD = "YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 
-CLOUD = "/etc/cloud/cloud.cfg.d/99-installer.cfg"
+INITCFG = "/etc/cloud/cloud.cfg.d/99-installer.cfg"
 HASHED = "ann:$6$salt$" + "a1B2" * 21 + "ab"
 
 # jwt.io's own example, but for its signature.
@@ -183,12 +183,12 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("random-seeds", {"/var/lib/systemd/credential.secret": "x"}, ITSELF),
     ("cloud-init-data", {"/var/lib/cloud/sem/x": ""}, ITSELF),
     ("cloud-init-data", {"/var/lib/cloud/seed/nocloud/user-data": "x"}, ITSELF),
-    ("cloud-init-data", {CLOUD: f'ssh_authorized_keys: ["{KEY.strip()}"]\n'}, ITSELF),
-    ("cloud-init-data", {CLOUD: f"ssh_authorized_keys:\n  # mine\n  - {KEY}"}, ITSELF),
-    ("cloud-init-data", {CLOUD: 'chpasswd: {expire: false, list: "root:hunter2"}\n'}, ITSELF),
-    ("cloud-init-data", {CLOUD: "chpasswd:\n  expire: false\n  users:\n  - name: ann\n"}, ITSELF),
-    ("cloud-init-data", {CLOUD: "users:\n- name: ann\n  hashed_passwd: $6$salt$hash\n"}, ITSELF),
-    ("cloud-init-data", {CLOUD: "users:\n- {name: ann, passwd: $6$salt$hash}\n"}, ITSELF),
+    ("cloud-init-data", {INITCFG: f'ssh_authorized_keys: ["{KEY.strip()}"]\n'}, ITSELF),
+    ("cloud-init-data", {INITCFG: f"ssh_authorized_keys:\n  # mine\n  - {KEY}"}, ITSELF),
+    ("cloud-init-data", {INITCFG: 'chpasswd: {expire: false, list: "root:hunter2"}\n'}, ITSELF),
+    ("cloud-init-data", {INITCFG: "chpasswd:\n  expire: false\n  users:\n  - name: ann\n"}, ITSELF),
+    ("cloud-init-data", {INITCFG: "users:\n- name: ann\n  hashed_passwd: $6$salt$hash\n"}, ITSELF),
+    ("cloud-init-data", {INITCFG: "users:\n- {name: ann, passwd: $6$salt$hash}\n"}, ITSELF),
     ("network-names", {"/etc/systemd/network/a.link": "[Match]\nMACAddress=0a:00:00:00:00:01\n"}, ITSELF),
     ("logs", {"/var/log/a/b/c.log": "x"}, ITSELF),
     ("logs", {"/var/log": "->/data/log", "/data/log/auth.log": "x", "/data/log/wtmp": "x"},
@@ -311,8 +311,8 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("logs", {"/var/log/journal": "->/run/log/journal", "/run/log/journal/x": "x"}),
     ("machine-id", {"/etc/hostname": "x"}),
     ("cloud-init-data", {"/var/lib/cloud/scripts/per-boot/x": "x"}),
-    ("cloud-init-data", {CLOUD: "system_info:\n  default_user:\n    lock_passwd: True\n    name: debian\n"}),
-    ("cloud-init-data", {CLOUD: "ssh_authorized_keys:\ndisable_root: true\nchpasswd:\n  expire: false\n"
+    ("cloud-init-data", {INITCFG: "system_info:\n  default_user:\n    lock_passwd: yes\n    name: debian\n"}),
+    ("cloud-init-data", {INITCFG: "ssh_authorized_keys:\ndisable_root: true\nchpasswd:\n  expire: false\n"
                                 "users:\n- default\n# password: hunter2\nssh_pwauth: true\npasswd: '*'\n"}),
     ("network-names", {"/etc/systemd/network/a.network": "[Match]\nName=en*\n"}),
     ("trusted-logins", {"/etc/userdb/bob.user": '{"userName": "bob", "hashedPassword": ["!*"]}'}),
