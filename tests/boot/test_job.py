@@ -240,7 +240,7 @@ def test_the_service_tells_the_instance_and_not_the_keys(world: World, what: str
     fault, status, reason = UNANSWERED[what]
     world.service.inject(fault)
 
-    done = world.machine.run(world.service, "--wait", "1")
+    done = world.machine.run(world.service, "--wait", "5")
 
     assert done.status == status
     assert done.report["instance_id"] == "i-0000000000000002"
