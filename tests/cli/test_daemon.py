@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ import places
 import processes
 import pytest
 from daemons import Ended, Lab
+from machine import fingerprint
 
 from firstkey.metadata.emulator import Fault
 
@@ -88,6 +90,8 @@ def test_another_instance_trusts_none_of_the_old_keys_before_its_own_can_be_had(
     assert ended.status == 0, ended.said
     assert lab.machine.keys == [keys["ecdsa"]]
     assert ended.said.count("This is another instance") == 1
+    (user,) = json.loads(lab.machine.path("/run/firstkey/report.json").read_text())["users"]
+    assert (user["added"], user["revoked"]) == ([fingerprint(keys["ecdsa"])], [fingerprint(lab.key)])
 
 
 def test_a_program_that_hangs_does_not_hold_the_boot(lab: Lab, tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ class Job:
             instance_id=answer.instance_id,
             imds=_spoken(answer),
             keys=offer.results,
-            users=(*self._cleared, *results),
+            users=report.joined(self._cleared, results),
             host_keys=tuple(made),
             refusal=None if answer.keys else no_key,
         )

@@ -8,14 +8,25 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.model import CHANGED, FAILED, NO_KEY, OK, PARTIAL, REFUSED, SKIPPED, UNREACHABLE, Phase
+from firstkey.model import (
+    CHANGED,
+    FAILED,
+    NO_KEY,
+    OK,
+    PARTIAL,
+    REFUSED,
+    SKIPPED,
+    UNCHANGED,
+    UNREACHABLE,
+    Phase,
+)
 from firstkey.named_tuple import NamedTuple
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from firstkey.model import HostKeyResult, Report
+    from firstkey.model import HostKeyResult, Report, UserResult
     from firstkey.system.tree import Tree
 
 DIRECTORY = "/run/firstkey"
@@ -70,6 +81,22 @@ class _Count(NamedTuple):
         negation = "not " if self.verb.startswith("not ") else ""
         verb = f"would {negation}be {self.verb[len(negation) :]}" if dry_run else self.verb
         return f"{self.number} {noun} {verb}"
+
+
+def joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple[UserResult, ...]:
+    """One entry a user and file, where the same run came to it twice: its first visit only took keys away."""
+    before = {(user.name, user.file): user for user in earlier}
+    merged = []
+    for user in later:
+        first = before.pop((user.name, user.file), None)
+        merged.append(_both(first, user) if first else user)
+    names = {user.name for user in before.values()}
+    return (*before.values(), *(user for user in merged if user.file or user.name not in names))
+
+
+def _both(first: UserResult, then: UserResult) -> UserResult:
+    is_changed = CHANGED if first.result == CHANGED and then.result == UNCHANGED else then.result
+    return then._replace(result=is_changed, revoked=(*first.revoked, *then.revoked))
 
 
 def outcome(report: Report) -> str:
