@@ -401,6 +401,13 @@ def test_it_is_left_in_peace(sapling: Sapling, rule: str, files: dict[str, str])
     assert outcome.doubts == ()
 
 
+def test_two_of_a_kind_near_and_far_in_a_file(sapling: Sapling) -> None:
+    """What stands far behind has no line; it is told beside what has one."""
+    near, far = (access_key(prefix, "a1B2" * 9) for prefix in ("ghp_", "ghs_"))
+    sapling.file("/srv/notes", f"{near}\n" + ("y" * 79 + "\n") * 8000 + f"{far}\n")
+    assert ask(sapling, "access-keys") == {"/srv/notes"}
+
+
 def test_the_guides_own_script_installs_keys(sapling: Sapling) -> None:
     """An executable rc.local that fetches public-keys is what the guide shows; one that cannot run is not."""
     script = "#!/bin/sh\ncurl http://169.254.169.254/latest/meta-data/public-keys/0/openssh-key\n"

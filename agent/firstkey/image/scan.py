@@ -117,7 +117,7 @@ class Scanner:
         with self._tree.opened("/") as top:
             self._enter(top.fd, "", in_packages=False, depth=0)
         return Scan(
-            {kind: tuple(sorted(set(found))) for kind, found in self._sightings.items()},
+            {kind: tuple(sorted(set(found), key=_in_order)) for kind, found in self._sightings.items()},
             tuple(sorted(self._doubts, key=lambda doubt: doubt.path)),
             tuple(self._left_out),
             self._files,
@@ -277,6 +277,11 @@ def is_stray(path: str, packaged: Collection[str] | None) -> bool:
     if packaged is None or path.startswith("/var/"):
         return False
     return path not in packaged and path.removeprefix("/usr") not in packaged
+
+
+def _in_order(sighting: Sighting) -> tuple[str, str, int]:
+    """By path; what is far behind in a file has no line."""
+    return sighting.path, sighting.detail, sighting.line or 0
 
 
 def scan(
