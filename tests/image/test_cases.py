@@ -305,6 +305,7 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("system-credentials", {"/etc/ldap/ldap.conf": "#BINDPW x\n", "/etc/samba/passdb.tdb": "TDB"}),
     ("system-credentials", {"/etc/systemd/system/a.service": "Environment=TOKEN_FILE=/x B_TOKEN=%d/x\n"}),
     ("system-credentials", {"/etc/crypttab": "#a b /k\na b /dev/urandom\na b none\n", "/k": "x"}),
+    ("access-keys", {"/opt/jwt/README": f"{JWT[0]}.eyJzb21lIjoicGF5bG9hZCJ9.{'4twFt5Nx' * 6}"}),
     ("access-keys", {"/root/jwt.io": f"{JWT[0]}.eyJ{JWT[1]}.{'SflKxwRJ' * 6}"}),
     ("access-keys", {"/root/x": "AKIAIOSFODNN7EXAMPLE", "/root/y": f"x{AKIA}", "/root/z": f"{AKIA}7"}),
     ("logs", {"/var/log/README": "->../../usr/share/doc/r", "/usr/share/doc/r": "x"}),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 KIND = "access-key"
 
-# Those of RFC 7519 and of jwt.io: the issuer joe, and John Doe.
-_NO_EXAMPLE = rb"(?!pc3MiOiJqb2Ui|[\w-]{0,60}IkpvaG4gRG9l)"
+# Those of RFC 7519, of PyJWT and of jwt.io: the issuer joe, some payload, and John Doe.
+_NO_EXAMPLE = rb"(?!pc3MiOiJqb2Ui|zb21lIjoicGF5bG9hZCJ9|[\w-]{0,60}IkpvaG4gRG9l)"
 # The word by which it is known, what follows, and whose it is; each as its maker documents it.
 PATTERNS = (
     ("AKIA", rb"[A-Z2-7]{16}(?<!EXAMPLE)(?![A-Za-z0-9/+=])", "an AWS access key"),
