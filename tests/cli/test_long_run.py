@@ -128,22 +128,35 @@ def enumerate_names(keys: list[str]) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    "fault, first, more",
-    [(None, QUIET_REQUESTS, QUIET_REQUESTS), (Fault("status", 503), 4, 4), (Fault("html"), 2, 0)],
+    "fault, last, more",
+    [
+        (None, "outcome ok: nothing to change", QUIET_REQUESTS),
+        (Fault("status", 503), "trying again", 4),
+        (Fault("html"), "outcome failed", 0),
+    ],
     ids=["good", "down", "wrong"],
 )
-def test_a_round_like_the_one_before_is_no_news(lab: Lab, fault: Fault | None, first: int, more: int) -> None:
+def test_a_round_like_the_one_before_is_no_news(lab: Lab, fault: Fault | None, last: str, more: int) -> None:
     """Watching says what changes, once: neither good rounds nor an outage fill the journal, nor memory."""
+    said = ""
+
+    def has_told() -> bool:
+        nonlocal said
+        said += daemon.heard()
+        return last in said
+
+    def wait_for_more() -> None:
+        asked = len(lab.service.requests)
+        processes.wait_for(lambda: len(lab.service.requests) > asked + more)
+
     lab.configure(SETTINGS.replace("0.1\n", "0.01\n"))
     daemon = lab.daemon()  # with -v, all that there is
     daemon.manager.wait("READY=1")
     lab.service.inject(*([fault] if fault else []))
-    # The first of these may still belong to a round before; the pauses after a wrong answer soon are long.
-    asked = len(lab.service.requests)
-    processes.wait_for(lambda: len(lab.service.requests) > asked + first)
-    said, early = daemon.heard(), Vitals.of(daemon.process.pid)
-    asked = len(lab.service.requests)
-    processes.wait_for(lambda: len(lab.service.requests) > asked + more)
+    processes.wait_for(has_told, last)
+    wait_for_more()  # few after a wrong answer: the pauses are soon long
+    early = Vitals.of(daemon.process.pid)
+    wait_for_more()
     late = Vitals.of(daemon.process.pid)
     assert daemon.heard() == ""
     assert "Watching for new launch keys" in said
