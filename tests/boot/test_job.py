@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+import threading
 
 import pytest
 from machine import World, fingerprint
@@ -256,6 +257,36 @@ def test_the_service_tells_the_instance_and_not_the_keys(world: World, what: str
     assert world.machine.run(world.service).status == 0
     assert world.machine.keys == [own, second]
     assert world.machine.host_keys() == new
+
+
+def test_what_the_service_answered_is_told_although_the_instance_was_news(world: World) -> None:
+    """On a first boot nothing is left behind, and what was wrong for all the time is the reason."""
+    world.service.inject(Fault("status", 500, path=LIST))
+    done = world.machine.run(world.service, "--wait", "3")
+    assert (done.status, done.report["instance_id"]) == (75, "i-0000000000000001")
+    assert "answered with 500" in done.err
+
+
+def test_a_service_with_two_names_for_the_instance_is_not_followed_for_ever(world: World) -> None:
+    """Each name would cost new host keys; the run ends in time."""
+    world.machine.run(world.service)
+    names = (f"i-{number:017x}" for number in range(2, 1000))
+    world.service.inject(Fault("status", 500, path=LIST))
+    ended = threading.Event()
+
+    def rename() -> None:
+        while not ended.wait(0.05):
+            world.service.change(instance_id=next(names))
+
+    thread = threading.Thread(target=rename)
+    thread.start()
+    try:
+        done = world.machine.run(world.service, "--wait", "4")
+    finally:
+        ended.set()
+        thread.join()
+    assert done.status == 75
+    assert done.err.count("HOST KEY REPLACED") <= 9
 
 
 def test_a_user_added_later_is_asked_for(world: World) -> None:

@@ -17,6 +17,7 @@ from firstkey.boot.report import Timeline
 from firstkey.boot.service import Service
 from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
+from firstkey.metadata.values import Retriable
 from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
 from firstkey.system.openssh import Sshd
@@ -69,6 +70,7 @@ class Job:
         """Everything. What goes wrong is in the report; only what nobody foresaw is raised."""
         made, answer = self._host_keys_and_answer()
         if isinstance(answer, FirstkeyError):
+            made = self._leave_other_instance(made)
             return self._finished(self._without_answer(answer, made))
         if answer is None:
             return self._finished(self._settled(made))
@@ -124,14 +126,12 @@ class Job:
 
     def _ask_on(self, made: list[HostKeyResult]) -> tuple[list[HostKeyResult], Answer | FirstkeyError]:
         """Go on asking until there is an answer, or no time is left."""
-        while True:
-            known = self._instance
-            answer = self._service.ask(known=known or self._books.ledger.instance)
-            if not isinstance(answer, FirstkeyError):
-                return made, answer
+        answer = self._service.ask(known=self._instance or self._books.ledger.instance)
+        if isinstance(answer, Retriable):
+            # Once in a run: a service that calls the instance by two names in turn is not followed for ever.
             made = self._leave_other_instance(made)
-            if self._instance == known or not isinstance(answer, Unreachable):
-                return made, answer
+            answer = self._service.ask(known=None)
+        return made, answer
 
     def _leave_other_instance(self, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Where the service told the instance and no keys: another one's go without waiting for its own."""
