@@ -6,6 +6,7 @@ Host keys need no network, so they are made first, and while ssh-keygen works th
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
@@ -14,10 +15,8 @@ from firstkey.boot.books import Books
 from firstkey.boot.host_key_making import Making
 from firstkey.boot.ledger import Served
 from firstkey.boot.report import Timeline
-from firstkey.boot.service import Service
 from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.metadata.values import Retriable
 from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
 from firstkey.system.openssh import Sshd
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from firstkey.boot.host_keys import Action
     from firstkey.boot.ledger import Ledger
+    from firstkey.boot.service import Service
     from firstkey.boot.site import Site
     from firstkey.boot.users import Setup
     from firstkey.metadata.client import Answer, Client, Identity
@@ -47,6 +47,8 @@ class Job:
         ask_anyway: bool = False,
     ) -> None:
         self._site = site
+        self._connect = connect
+        self._deadline = deadline
         self._answered = answered
         self._ask_anyway = ask_anyway or site.force
         self._timeline = Timeline()
@@ -58,9 +60,6 @@ class Job:
         self._firmware = site.firmware_instance()
         self._instance = self._instance_by_firmware()
         self._standing = Standing(site, self._sshd.digest())
-        self._service = Service(
-            connect, deadline, boot_timeout=site.config.imds.boot_timeout, timeline=self._timeline
-        )
         self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
         self._unread: frozenset[str] = frozenset()
@@ -70,8 +69,7 @@ class Job:
         """Everything. What goes wrong is in the report; only what nobody foresaw is raised."""
         made, answer = self._host_keys_and_answer()
         if isinstance(answer, FirstkeyError):
-            made = self._leave_other_instance(made)
-            return self._finished(self._without_answer(answer, made))
+            return self._finished(self._without_answer(answer, self._leave_other_instance(made)))
         if answer is None:
             return self._finished(self._settled(made))
         made = self._replace_clones(answer.instance_id, made)
@@ -83,6 +81,13 @@ class Job:
         with self._making() as making:
             made = self._publish(making)
         return self._finished(Report(OK, instance_id=self._instance, host_keys=tuple(made)))
+
+    @cached_property
+    def _service(self) -> Service:
+        from firstkey.boot.service import Service  # nothing of it is loaded where nothing is to be asked
+
+        timeout = self._site.config.imds.boot_timeout
+        return Service(self._connect, self._deadline, boot_timeout=timeout, timeline=self._timeline)
 
     # --- which instance this is -----------------------------------------------------------------
 
@@ -126,6 +131,8 @@ class Job:
 
     def _ask_on(self, made: list[HostKeyResult]) -> tuple[list[HostKeyResult], Answer | FirstkeyError]:
         """Go on asking until there is an answer, or no time is left."""
+        from firstkey.metadata.values import Retriable
+
         answer = self._service.ask(known=self._instance or self._books.ledger.instance)
         if isinstance(answer, Retriable):
             # Once in a run: a service that calls the instance by two names in turn is not followed for ever.

@@ -63,10 +63,5 @@ class Service:
 
     def _first_deadline(self) -> float:
         """Long before the boot deadline, at which sshd starts, and fails where there is no host key yet."""
-        soon = wait_until(min(FIRST_ATTEMPT_SECONDS, self._boot_timeout / 2))
+        soon = time.monotonic() + min(FIRST_ATTEMPT_SECONDS, self._boot_timeout / 2)
         return soon if self._deadline is None else min(soon, self._deadline)
-
-
-def wait_until(seconds: float) -> float:
-    """The deadline that lies so many seconds ahead, on time.monotonic."""
-    return time.monotonic() + seconds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey.boot.service import wait_until
 from firstkey.cli import common
 from firstkey.login import served_keys
 from firstkey.settings import seconds
@@ -68,6 +67,6 @@ def _parser() -> argparse.ArgumentParser:
 def _ask(site: Site, wait: float) -> Answer:
     asking = common.client(site)
     try:
-        return asking.ask(deadline=wait_until(wait))
+        return asking.ask(deadline=common.wait_until(wait))
     finally:
         asking.close()

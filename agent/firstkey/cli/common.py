@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -194,6 +195,11 @@ def tell_of_neighbours(site: Site) -> None:
     found = neighbours.cloud_init(site.tree)
     if found:
         site.say(events.CLOUD_INIT_BESIDE(detail=found))
+
+
+def wait_until(seconds: float) -> float:
+    """The deadline that lies so many seconds ahead, on time.monotonic."""
+    return time.monotonic() + seconds
 
 
 def client(site: Site) -> Client:

@@ -6,7 +6,6 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from firstkey.boot.service import wait_until
 from firstkey.cli import common, streams
 from firstkey.errors import UsageError
 from firstkey.events import visibly
@@ -117,7 +116,7 @@ def _named(path: str) -> LaunchKey:
 def _ask(site: Site, wait: float) -> Answer:
     asking = common.client(site)
     try:
-        return asking.ask(deadline=wait_until(wait))
+        return asking.ask(deadline=common.wait_until(wait))
     finally:
         asking.close()
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from firstkey import events
 from firstkey.boot.job import Job
-from firstkey.boot.service import wait_until
 from firstkey.cli import common, render, streams
 from firstkey.cli.run import exit_status
 
@@ -69,4 +68,4 @@ def _locked(site: Site) -> Report:
 
 
 def _job(site: Site) -> Job:
-    return Job(site, connect=lambda: common.client(site), deadline=wait_until(0))
+    return Job(site, connect=lambda: common.client(site), deadline=common.wait_until(0))

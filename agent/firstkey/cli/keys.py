@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING
 
 from firstkey.boot import launch_keys, report
-from firstkey.boot.service import wait_until
 from firstkey.cli import common, render, streams
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report
@@ -65,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 def _asked(site: Site, wait: float) -> Report:
     asking = common.client(site)
     try:
-        return _report(asking.ask(deadline=wait_until(wait)))
+        return _report(asking.ask(deadline=common.wait_until(wait)))
     finally:
         asking.close()
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from firstkey import events
 from firstkey.boot.job import Job
-from firstkey.boot.service import wait_until
 from firstkey.cli import common, streams
 from firstkey.model import NO_KEY, OK, UNREACHABLE
 from firstkey.settings import seconds
@@ -74,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _locked(site: Site, wait: float) -> Report:
     """The job, alone on the system; its ledger is read only once no other one writes it."""
-    deadline = wait_until(wait)
+    deadline = common.wait_until(wait)
     if site.dry_run:
         return _job(site, deadline).run()
     with common.alone(site, wait):

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import sshd_match
-from firstkey.system.accounts import Accounts
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -69,6 +67,8 @@ class _Copying:
         self._host_keys: dict[str, str] = {}
 
     def done(self) -> Copy:
+        from firstkey.ssh import sshd_match  # a running system's sshd is asked without a copy
+
         for path, content in self._files.items():
             own = sshd_match.without_groups(content, self._members)
             lines = [self._line(line, f"{path}:{number}") for number, line in enumerate(own.split(b"\n"), 1)]
@@ -77,6 +77,9 @@ class _Copying:
         return Copy(f"{self._where}/{self._names[CONFIG]}", self._host_keys, files)
 
     def _members(self, patterns: str) -> list[str]:
+        from firstkey.ssh import sshd_match
+        from firstkey.system.accounts import Accounts
+
         accounts = Accounts(self._tree)
         names = {number: name for name, number in accounts.groups()}
         return [
