@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firstkey.ssh import key_options
+from firstkey.ssh import key_options, option_values, patterns
 
 GOOD = [
     "restrict", "pty", "no-pty", "NO-X11-Forwarding", "user-rc", "no-touch-required", "agent-forwarding",
@@ -112,3 +112,28 @@ def test_a_million_options_take_their_time_once(last: bytes) -> None:
     options = b"pty," * 1_000_000 + last
     assert key_options.is_authority(options) == (last == b"cert-authority")
     assert key_options.unknown(options) == (None if last == b"cert-authority" else "no-such")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        b'from="' + b"0.0.0.0/0," * 100_000 + b'0.0.0.0/0"',
+        b",".join([b'permitopen="a:ssh"'] * 50_000),
+        b",".join([b'expiry-time="20991231"'] * 50_000),
+    ],
+)
+def test_values_without_end_are_not_looked_into(options: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a line is in a user's own file, and everybody's keys wait for the answer."""
+    asked: list[str] = []
+
+    def noted(_: object, value: str) -> bool:
+        asked.append(value)
+        return True
+
+    monkeypatch.setattr(option_values, "is_taken", noted)
+    monkeypatch.setattr(patterns, "host_matches", noted)
+    assert key_options.useless(options) is None
+    assert not asked
+    short = options[: options.index(b",")].rstrip(b'"') + b'"'
+    key_options.useless(short)
+    assert asked

@@ -21,6 +21,11 @@ WITH_VALUE = frozenset(
 ONCE = frozenset(b"command from principals".split())
 """Of these, a second one is an error."""
 
+MOST_JUDGED = 65536
+"""Bytes of options of which the values are looked into; of more, only their form is. A person needs less, and
+a user who puts a million addresses there must not hold up everybody's keys.
+"""
+
 # Inside the quotes only \" is an escape (misc.c: opt_dequote).
 _OPTION = re.compile(rb'([^=,"]+)(="(?:\\"|[^"\\]|\\(?!"))*")?')
 
@@ -35,7 +40,7 @@ def is_authority(options: bytes) -> bool:
 def useless(options: bytes) -> str | None:
     """The first thing in the options of a plain key for which sshd lets nobody in with it, from nowhere."""
     found = unknown(options)
-    if found or not options:
+    if found or not options or len(options) > MOST_JUDGED:
         return found
     for match in _split(options):
         if _name(match) == b"principals" or (_name(match) == b"from" and not _is_readable(_value(match))):
@@ -49,10 +54,11 @@ def unknown(options: bytes) -> str | None:
     A newer sshd may know more options than these. None: all is well. A comma too many is no matter to sshd.
     """
     seen: set[bytes] = set()
+    judged = len(options) <= MOST_JUDGED
     place = _behind_commas(options, 0)
     while place < len(options):
         match = _OPTION.match(options, place)
-        if not match or not _is_understood(match, seen):
+        if not match or not _is_understood(match, seen, judged=judged):
             return _excerpt(options, place)
         seen |= {_name(match)} & ONCE
         if options[match.end() : match.end() + 1] not in (b"", b","):
@@ -61,12 +67,12 @@ def unknown(options: bytes) -> str | None:
     return None
 
 
-def _is_understood(match: re.Match[bytes], seen: set[bytes]) -> bool:
+def _is_understood(match: re.Match[bytes], seen: set[bytes], *, judged: bool) -> bool:
     name = _name(match)
     if not match[2]:
         return name in FLAGS
-    if name not in WITH_VALUE - seen:
-        return False
+    if name not in WITH_VALUE - seen or not judged:
+        return name in WITH_VALUE - seen
     from firstkey.ssh import option_values  # few lines have options
 
     return option_values.is_taken(name.decode(), _value(match))
@@ -80,8 +86,9 @@ def _is_readable(sources: str) -> bool:
     """Whether sshd can match a client with the list at all."""
     from firstkey.ssh import patterns
 
+    blocks = ",".join(source for source in sources.split(",") if "/" in source)
     try:
-        patterns.host_matches(patterns.Client("192.0.2.1", "192.0.2.1"), sources)
+        patterns.host_matches(patterns.Client("192.0.2.1", "192.0.2.1"), blocks)
     except patterns.BadPattern:
         return False
     return True
