@@ -126,6 +126,13 @@ def test_only_files_are_emptied(here: Directory, tmp_path: Path, kind: str) -> N
     assert (tmp_path / "target").read_text() == "mine"
 
 
+def with_mounts_of_its_own(program: str) -> list[str]:
+    """Run the Python program where what it mounts is seen by nobody else; the lines that it printed."""
+    argv = ["unshare", "--mount", "python3", "-c", program]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.splitlines()
+
+
 @pytest.mark.root
 def test_what_is_mounted_is_left_alone(tmp_path: Path) -> None:
     """A file system that is mounted inside of what goes is no part of it; the rest goes, and that is told."""
@@ -145,17 +152,9 @@ except FirstkeyError as error:
 found = subprocess.run(["find", root + "/x"], capture_output=True, text=True)
 print(sorted(found.stdout.split()))
 """
-    done = subprocess.run(
-        ["unshare", "--mount", "python3", "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert "/x/mnt is a mount point" in done.stdout
-    assert done.stdout.splitlines()[1] == str(
-        [f"{tmp_path}/x", f"{tmp_path}/x/mnt", f"{tmp_path}/x/mnt/file"]
-    )
+    said = with_mounts_of_its_own(program)
+    assert "/x/mnt is a mount point" in said[0]
+    assert said[1] == str([f"{tmp_path}/x", f"{tmp_path}/x/mnt", f"{tmp_path}/x/mnt/file"])
 
 
 @pytest.mark.root
@@ -180,14 +179,8 @@ for act in (lambda: erase.remove(top, "x"), lambda: erase.wipe(top, "key"), lamb
     except FirstkeyError as error:
         print(error.message)
 """
-    done = subprocess.run(
-        ["unshare", "--mount", "python3", "-c", program],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    assert [line.split(" ")[0] for line in done.stdout.splitlines()] == ["/x/mnt", "/key", "/key"]
+    said = with_mounts_of_its_own(program)
+    assert [line.split(" ")[0] for line in said] == ["/x/mnt", "/key", "/key"]
     assert [(tmp_path / "host" / name).read_text() for name in ("file", "key")] == ["mine", "mine"]
 
 
