@@ -9,6 +9,11 @@ NOT_LOOKED_AT = _reason(
     "It was not looked at, or not all of it, because it is too large or lies too deep.",
     "Look at it by hand, or remove it from the image.",
 )
+OVER_BUDGET = _reason(
+    "over-budget",
+    "What was looked at took more work than it may, so not all of it was seen.",
+    "Look at it by hand, or remove it from the image.",
+)
 MOUNTED = _reason(
     "mounted-from-elsewhere",
     "It lies in what is mounted into the tree from elsewhere, which is no part of the image.",
