@@ -118,6 +118,8 @@ DRY_RUN = _info("dry-run", "40852709001f45f79cb00a6c9b583658",
     "This is a dry run: what follows is what would be done, and nothing is changed.")
 DISABLED = _notice("disabled", "5c8fd22e42d445e19e21808c4b8c6807",
     "firstkey is switched off ({detail}); neither launch keys nor host keys were looked at.")
+BOX_INCOMPLETE = _notice("box-incomplete", "66b28d8d25094c4681365c40ea2300be",
+    "The process that looks at the tree has fewer walls around it than it should: it goes without {detail}.")
 CLOUD_INIT_BESIDE = _info("cloud-init-beside", "24623fc3316b42328a14481813c16e1e",
     "cloud-init is enabled here too ({detail}): it goes first, and firstkey adds what is missing then.")
 ALREADY_RUNNING = _warning("already-running", "c9c324d06f824ac9b533193e3b8e5ed0",

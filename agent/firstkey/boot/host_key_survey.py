@@ -122,9 +122,9 @@ def _is_loose(site: Site, file: str, private: File) -> bool:
         return True
     if private.mode & 0o077 != 0o040 or private.gid != site.accounts.group_id(host_keys.KEY_GROUP):
         return bool(private.mode & 0o077)
-    place = site.tree.locate(file)
+    place = site.tree.locate(file) if site.tree.is_running_system else None
     if place is None:
-        return True
+        return False  # only a tree's own OpenSSH knows
     with place[0] as directory:
         return not openssh.loads(f"{directory.on_host}/{place[1]}")
 

@@ -8,8 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from firstkey.cli import common, streams
+from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.image import audit, formats, render
+from firstkey.image.survey import Survey
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 
     from firstkey.image.audit import Audit
     from firstkey.image.rule import Rule
-    from firstkey.image.subject import Image
 
 DESCRIPTION = """\
 Check an image, or this system, against the guidelines for sharing it. Nothing
@@ -42,13 +43,14 @@ def main(argv: Sequence[str]) -> int:
         print(render.listing(), end="")
         return 0
     wanted = audit.chosen(args.rule, args.skip)
-    with common.opened(args, common.voice(args)) as site:
-        common.require_root(site, "auditing")
-        with Progress(wanted=not args.quiet) as progress:
-            image = audit.image_of(site, progress.tell)
-            if args.exclude_list:
-                return _exclude_list(image, wanted)
-            done = audit.audit(image, wanted)
+    common.tree_at(args.root).close()
+    common.require_root(args, "auditing")
+    looker = Looker(args, common.voice(args))
+    with Progress(wanted=not args.quiet) as progress:
+        survey = Survey(looker.root, looker.look, looker.left_out, progress=progress.tell)
+        if args.exclude_list:
+            return _exclude_list(survey, wanted)
+        done = survey.audit(wanted)
     _show(done, args)
     return 0 if done.is_fit else 1
 
@@ -87,7 +89,7 @@ def has_colours() -> bool:
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _exclude_list(image: Image, wanted: list[Rule]) -> int:
-    for path in formats.exclude_list(image, wanted):
+def _exclude_list(survey: Survey, wanted: list[Rule]) -> int:
+    for path in survey.do(lambda image, _inside: list(formats.exclude_list(image, wanted))):
         sys.stdout.buffer.write(os.fsencode(path) + b"\n")
     return 0

@@ -17,7 +17,7 @@ from firstkey.cli import plain
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
 from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
 from firstkey.reasons import Refusal
-from firstkey.system import journal, lock
+from firstkey.system import journal, lock, outside
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -97,18 +97,32 @@ def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     return journal.choose(interactive=sys.stderr.isatty(), verbosity=verbosity).say
 
 
+already_open: list[Site] = []
+"""In a box, the system that the command works on: there is no other way to it."""
+
+
 @contextmanager
 def opened(
     args: argparse.Namespace, say: Callable[[events.Entry], None], *, warn: bool = True
 ) -> Iterator[Site]:
     """The system that the options name, with its configuration; mistakes in that are warnings."""
+    if already_open:
+        yield already_open[0]
+        return
     with tree_at(args.root) as tree:
-        settled = configuration(tree, args)
-        for warning in settled.warnings if warn else ():
-            code = warning.refusal.reason.code
-            say(events.CONFIG_WARNING(**warning._asdict(), reason=code))
-        dry_run = getattr(args, "dry_run", False)
-        yield Site(tree, Accounts(tree), settled, say, dry_run=dry_run, force=getattr(args, "force", False))
+        yield site_of(tree, args, say, warn=warn)
+
+
+def site_of(
+    tree: Tree, args: argparse.Namespace, say: Callable[[events.Entry], None], *, warn: bool = True
+) -> Site:
+    """The system in the tree, with its configuration; mistakes in that are warnings."""
+    settled = configuration(tree, args)
+    for warning in settled.warnings if warn else ():
+        code = warning.refusal.reason.code
+        say(events.CONFIG_WARNING(**warning._asdict(), reason=code))
+    dry_run = getattr(args, "dry_run", False)
+    return Site(tree, Accounts(tree), settled, say, dry_run=dry_run, force=getattr(args, "force", False))
 
 
 def tree_at(root: str) -> Tree:
@@ -118,13 +132,18 @@ def tree_at(root: str) -> Tree:
     return Tree(root)
 
 
+def named_configuration(args: argparse.Namespace) -> config.Config | None:
+    """What is in the file of --config, which is the host's; None without that option."""
+    if not args.config:
+        return None
+    with Tree("/") as host:
+        return config.load(host, explicit=os.path.abspath(args.config))
+
+
 def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     """The settings, with what the command line says in their place."""
-    if args.config:
-        with Tree("/") as host:
-            settled = config.load(host, explicit=os.path.abspath(args.config))
-    else:
-        settled = config.load(tree)
+    named: config.Config | None = getattr(args, "named", None) or named_configuration(args)
+    settled = named or config.load(tree)
     if args.imds:
         imds = settled.imds._replace(endpoints=(_endpoint(args.imds),))
         here = config.Origin("--imds on the command line", 0)
@@ -154,9 +173,10 @@ def _names(given: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def require_root(site: Site, doing: str) -> None:
+def require_root(args: argparse.Namespace, doing: str) -> None:
     """The running system is root's; a tree of one's own is one's own."""
-    if site.tree.is_running_system and os.geteuid() != 0 and not site.dry_run:
+    is_running_system = os.path.realpath(args.root) == "/"
+    if is_running_system and os.geteuid() != 0 and not getattr(args, "dry_run", False):
         raise NeedsRoot(f"{doing} on the running system is for root")
 
 
@@ -208,16 +228,21 @@ def client(site: Site) -> Client:
 
     imds = site.config.imds
     chosen = Settings(imds.endpoints, imds.version, imds.token_ttl, imds.request_timeout)
+    if outside.ask:
+        from firstkey.metadata import crossing
+
+        return cast("Client", crossing.Client(chosen, outside.ask))
 
     def tell(notice: Notice) -> None:
-        entry = _entry(notice)
+        entry = entry_of(notice)
         if entry:
             site.say(entry)
 
     return Client(chosen, tell=tell)
 
 
-def _entry(notice: Notice) -> events.Entry | None:
+def entry_of(notice: Notice) -> events.Entry | None:
+    """What is to be said of something that happened on the way to an answer."""
     code = notice.reason.code if notice.reason else "none"
     if notice.kind == "request":
         took = f"{notice.seconds:.3f}"

@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         return _supervise(args, say)
     # Whoever starts it is still there to see what stands in its way.
     with common.opened(args, say) as site:
-        common.require_root(site, "the daemon")
+        common.require_root(args, "the daemon")
         off = common.switched_off(site)
     if off:
         say(events.DISABLED(detail=off, reason="disabled"))
@@ -87,7 +87,7 @@ def _work(args: argparse.Namespace, say: Say, order: Order, tell: Tell) -> None:
     ear = Ear(say, order.known, is_watching=order.watching)
     try:
         with common.opened(args, ear.say, warn=order.fresh) as site:
-            common.require_root(site, "the daemon")
+            common.require_root(args, "the daemon")
             tell(words.line(Plan(site.config.imds.boot_timeout, site.config.watch.interval)))
             outcome = _outcome(site, order)
             tell(words.line(outcome._replace(said=ear.said) if isinstance(outcome, Result) else outcome))

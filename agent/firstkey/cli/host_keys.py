@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     say = common.voice(args)
     with common.opened(args, say) as site:
-        common.require_root(site, "making host keys")
+        common.require_root(args, "making host keys")
         off = common.switched_off(site)
         if off:
             say(events.DISABLED(detail=off, reason="disabled"))

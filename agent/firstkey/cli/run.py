@@ -35,7 +35,7 @@ def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = No
     args = common.parsed(argv, _parser, flags=("--json", "--dry-run", "--force"), others=("user", "wait"))
     say = say or common.voice(args)
     with common.opened(args, say) as site:
-        common.require_root(site, "installing keys")
+        common.require_root(args, "installing keys")
         off = common.switched_off(site)
         if off:
             say(events.DISABLED(detail=off, reason="disabled"))

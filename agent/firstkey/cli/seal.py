@@ -12,11 +12,11 @@ from firstkey.cli import common, streams
 from firstkey.cli.audit import add_choice, has_colours
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
-from firstkey.image import audit, render, render_seal, seal, shells
+from firstkey.image import audit, render, render_seal, scan, seal, shells
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import lock, processes
+from firstkey.system import lock, mounts, processes
 
 if TYPE_CHECKING:
     import argparse
@@ -62,7 +62,8 @@ class Task(NamedTuple):
 
     def image(self) -> Image:
         """The image as it is now."""
-        return audit.image_of(self.site, self.progress.tell, banner=self.args.banner)
+        looking = scan.Looking(mounts.foreign(self.site.tree.root), progress=self.progress.tell)
+        return audit.image_of(self.site, looking, banner=self.args.banner)
 
     @property
     def is_live(self) -> bool:
@@ -80,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
     args = _arguments(argv)
     wanted = audit.chosen(args.rule, args.skip)
     with common.opened(args, common.voice(args)) as site:
-        common.require_root(site, "sealing")
+        common.require_root(args, "sealing")
         with Progress(wanted=not (args.quiet or args.json)) as progress:
             return _run(Task(site, wanted, args, progress))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.image import rules
 from firstkey.image.subject import Image
@@ -14,11 +14,13 @@ from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from firstkey.boot.site import Site
     from firstkey.image.rule import Rule
+    from firstkey.image.scan import Looking
     from firstkey.image.verdict import Finding
+
+
+RULE = "rule"
 
 
 class Result(NamedTuple):
@@ -81,12 +83,10 @@ def _meant(name: str) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def image_of(
-    site: Site, progress: Callable[[int, str], None] | None = None, *, banner: bool = False
-) -> Image:
+def image_of(site: Site, looking: Looking | None = None, *, banner: bool = False) -> Image:
     """The image, with every rule's watches: a rule may ask what another's saw."""
     return Image(
-        site, (watch for rule in rules.ALL for watch in rule.watches), progress=progress, banner=banner
+        site, (watch for rule in rules.ALL for watch in rule.watches), looking=looking, banner=banner
     )
 
 
@@ -98,10 +98,16 @@ def audit(image: Image, wanted: Sequence[Rule]) -> Audit:
 
 def verdict_of(rule: Rule, image: Image) -> Verdict:
     """The rule's verdict; where it fails, unknown with the reason."""
+    unfinished = image.unfinished(RULE, rule.id)
+    if unfinished:
+        return Verdict(doubts=(Doubt("/", unfinished),))
     try:
         return rule.check(image)
     except FirstkeyError as error:
         return Verdict(doubts=(Doubt("/", error.refusal),))
+    except (MemoryError, RecursionError) as error:
+        detail = f"the rule {rule.id} took more memory than it may: {error!r}"
+        return Verdict(doubts=(Doubt("/", Refusal(image_reasons.OVER_BUDGET, detail)),))
     except Exception as error:  # noqa: BLE001 - one rule's mistake must not keep the others from speaking
         detail = f"the rule {rule.id} failed: {error!r}"
         return Verdict(doubts=(Doubt("/", Refusal(reasons.INTERNAL_ERROR, detail)),))

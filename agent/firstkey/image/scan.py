@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
 
     from firstkey.image.watches import Watch
+    from firstkey.system.boxed import At
     from firstkey.system.tree import Tree
 
 PACKAGED = frozenset({
@@ -32,6 +34,7 @@ PACKAGED = frozenset({
 """Where packages put what they bring: there only the watches that say so look into every file."""
 LOCAL = frozenset(("/usr/local",))
 
+FILE = "file"
 DEEPEST = 400
 """How many directories inside one another are walked; each holds a descriptor, and a process has 1024."""
 PROGRESS_SECONDS = 0.1
@@ -57,6 +60,25 @@ class Scan(NamedTuple):
     def of(self, kind: str) -> tuple[Sighting, ...]:
         """The sightings of that kind, by path."""
         return self.sightings.get(kind, ())
+
+
+class Looking(NamedTuple):
+    """The circumstances under which an image is looked at.
+
+    `left_out`: what is mounted in the tree from elsewhere. `unfinished`: the files and rules (a kind and a
+    name) that took more work before than they may, and why. `progress` is told how many files were seen, and
+    where; `at` what is looked at from now on, and returns what was before.
+    """
+
+    left_out: tuple[mounts.Mount, ...] = ()
+    unfinished: Mapping[tuple[str, str], Refusal] = MappingProxyType({})
+    progress: Callable[[int, str], None] | None = None
+    at: At = lambda _kind, _name: None
+
+    @property
+    def skipped(self) -> dict[str, Refusal]:
+        """The files that are not to be opened again."""
+        return {name: refusal for (kind, name), refusal in self.unfinished.items() if kind == FILE}
 
 
 class Watched(NamedTuple):
@@ -97,15 +119,18 @@ class Scanner:
         watched: Watched,
         *,
         packaged: Collection[str] | None = None,
-        progress: Callable[[int, str], None] | None = None,
+        looking: Looking | None = None,
     ) -> None:
+        looking = looking or Looking()
+        self._at = looking.at
+        self._skipped = looking.skipped
+        self._progress = looking.progress
         self._tree = tree
         self._watched = watched
         self._packaged = packaged
-        self._progress = progress
         self._told = 0.0
         self._window = walk.Window()
-        self._mounts = {self._inside(mount.path): mount for mount in mounts.foreign(tree.root)}
+        self._mounts = {self._inside(mount.path): mount for mount in looking.left_out}
         self._with_mounts = {path.rpartition("/")[0] for path in self._mounts}
         self._left_out: list[mounts.Mount] = []
         self._sightings: dict[str, list[Sighting]] = {}
@@ -114,8 +139,11 @@ class Scanner:
 
     def run(self) -> Scan:
         """Walk, and tell what was seen."""
+        before = self._at("directory", "/")
         with self._tree.opened("/") as top:
             self._enter(top.fd, "", in_packages=False, depth=0)
+        if before:
+            self._at(*before)
         return Scan(
             {kind: tuple(sorted(set(found), key=_in_order)) for kind, found in self._sightings.items()},
             tuple(sorted(self._doubts, key=lambda doubt: doubt.path)),
@@ -130,15 +158,20 @@ class Scanner:
 
     def _enter(self, fd: int, path: str, *, in_packages: bool, depth: int) -> None:
         self._tell(path)
+        self._at("directory", path or "/")
         found = walk.names(fd)
         if path in self._with_mounts:
             found = found._replace(files=[name for name in found.files if self._is_own(f"{path}/{name}")])
         self._files += len(found.files)
         for name in found.files:
+            self._at(FILE, f"{path}/{name}")
             try:
                 self._file(fd, path, name, in_packages=in_packages)
-            except OSError as error:  # noqa: PERF203 - one file must not stop the scan
+            except OSError as error:  # one file must not stop the scan
                 self._doubt(f"{path}/{name}", error)
+            except (MemoryError, RecursionError) as error:
+                detail = f"{path}/{name} took more memory than it may: {error!r}"
+                self._doubts.append(Doubt(f"{path}/{name}", Refusal(image_reasons.OVER_BUDGET, detail)))
         for name in found.links:
             self._named(path, name)
         for name in found.directories:
@@ -191,6 +224,10 @@ class Scanner:
 
     def _file(self, fd: int, path: str, name: str, *, in_packages: bool) -> None:
         self._named(path, name)
+        refusal = self._skipped.get(f"{path}/{name}")
+        if refusal:
+            self._doubts.append(Doubt(f"{path}/{name}", refusal))
+            return
         with walk.Opened(name, fd) as opened:
             if opened.is_regular and opened.status.st_size:
                 self._look_into(opened, path, name, in_packages=in_packages)
@@ -289,7 +326,7 @@ def scan(
     watches: Iterable[Watch],
     *,
     packaged: Collection[str] | None = None,
-    progress: Callable[[int, str], None] | None = None,
+    looking: Looking | None = None,
 ) -> Scan:
-    """Walk the tree once for all the watches; `progress` is told how many files were seen, and where."""
-    return Scanner(tree, compiled(watches), packaged=packaged, progress=progress).run()
+    """Walk the tree once for all the watches."""
+    return Scanner(tree, compiled(watches), packaged=packaged, looking=looking).run()

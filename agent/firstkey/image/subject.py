@@ -21,10 +21,11 @@ from firstkey.named_tuple import NamedTuple
 from firstkey.system import mounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from firstkey.boot.site import Site
     from firstkey.image.watches import Sighting, Watch
+    from firstkey.reasons import Refusal
     from firstkey.system.tree import Found
 
 FILE_LIMIT = 16 * 1024 * 1024
@@ -53,7 +54,7 @@ class Image:
         site: Site,
         watches: Iterable[Watch] = (),
         *,
-        progress: Callable[[int, str], None] | None = None,
+        looking: scan.Looking | None = None,
         banner: bool = False,
     ) -> None:
         self.site = site
@@ -62,14 +63,18 @@ class Image:
         self.accounts = site.accounts
         self.settings = site.config.image
         self._watches = tuple(watches)
-        self._progress = progress
+        self._looking = looking or scan.Looking(mounts.foreign(site.tree.root))
         self.home_doubts: list[Doubt] = []
         self._links: dict[str, dict[str, None]] = {}
 
     @cached_property
     def scan(self) -> scan.Scan:
         """What the walk over all files saw."""
-        return scan.scan(self.tree, self._watches, packaged=self._packaged, progress=self._progress)
+        return scan.scan(self.tree, self._watches, packaged=self._packaged, looking=self._looking)
+
+    def unfinished(self, kind: str, name: str) -> Refusal | None:
+        """Why that file or rule is not to be looked at again, if it took more work before than it may."""
+        return self._looking.unfinished.get((kind, name))
 
     @property
     def files_seen(self) -> int | None:
@@ -137,7 +142,9 @@ class Image:
     def mounted_at(self, path: str) -> mounts.Mount | None:
         """What is mounted there, or above, that is no part of the image."""
         host = self.tree.on_host(os.path.normpath(path))
-        return next((mount for mount in self._left_out if mounts.is_at_or_below(host, mount.path)), None)
+        return next(
+            (mount for mount in self._looking.left_out if mounts.is_at_or_below(host, mount.path)), None
+        )
 
     def refuse_mounted(self, path: str) -> None:
         """Raise FirstkeyError where the directory of `path`, links followed, is no part of the image."""
@@ -148,10 +155,6 @@ class Image:
         if mount:
             message = f"{path} was left alone: {mount.path} ({mount.kind}) is mounted there from elsewhere"
             raise FirstkeyError(message, reason=image_reasons.MOUNTED)
-
-    @cached_property
-    def _left_out(self) -> tuple[mounts.Mount, ...]:
-        return mounts.foreign(self.tree.root)
 
     # --- looking at files -------------------------------------------------------------------------
 

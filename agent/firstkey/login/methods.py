@@ -11,7 +11,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.ssh import patterns
 from firstkey.ssh.public_key import read_key
-from firstkey.system import command, sshd_question
+from firstkey.system import command, inspector, sshd_question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,7 +108,7 @@ def _revocation(case: Case, path: str) -> Finding:
         return obstacle("revokedkeys", why.REVOKED_KEYS_UNREADABLE, detail, path=path, remedy=remedy)
     if key is None:
         return unknown("revokedkeys", why.KEY_UNKNOWN, "only the key's fingerprint is known", path=path)
-    if _names(case, path, content, key):
+    if _names(content, key):
         return obstacle("revokedkeys", why.KEY_REVOKED, f"{path} revokes {key.fingerprint}", path=path)
     return passed("revokedkeys", f"{path} does not name the key", path=path)
 
@@ -123,17 +123,16 @@ def _broken_line(content: bytes) -> bool:
     return any(read_key(line) is None for line in _lines(content))
 
 
-def _names(case: Case, path: str, content: bytes, key: PublicKey) -> bool:
+def _names(content: bytes, key: PublicKey) -> bool:
     """A list of keys is read here; ssh-keygen reads the other form, which only it knows."""
     if not content.startswith(KRL_MAGIC):
         return key.blob in [found.blob for found in map(read_key, _lines(content)) if found]
-    program, place = command.find("ssh-keygen"), case.site.tree.locate(path)
-    if program is None or place is None:
+    program = command.find("ssh-keygen")
+    if program is None:
         raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
-    directory, name = place
-    with directory:
-        argv = [program, "-Q", "-f", f"{directory.on_host}/{name}", "/dev/stdin"]
-        return b"REVOKED" in command.run(argv, stdin=f"{key.line}\n".encode()).stdout
+    argv = [program, "-Q", "-f", f"{inspector.HERE}/revoked", "/dev/stdin"]
+    outcome = inspector.run(argv, files={"revoked": content}, stdin=f"{key.line}\n".encode())
+    return b"REVOKED" in outcome.stdout
 
 
 def _in_config(case: Case, check: str, reason: Reason, detail: str, place: str | None) -> Finding:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from fnmatch import fnmatchcase
+
+from firstkey.ssh.patterns import matches as fits
+from firstkey.ssh.patterns import matches_list
 
 _MATCH = re.compile(rb"\s*match(?:\s*=\s*|\s+)(.*)", re.IGNORECASE | re.DOTALL)
 _WORD = re.compile(r'"([^"]*)"|(\S+)')
@@ -60,14 +62,25 @@ def settings(content: bytes) -> Iterator[tuple[int, str, tuple[str, ...]]]:
 
 def matches(patterns: str, names: Iterable[str]) -> bool:
     """Whether a list of patterns (ssh_config(5): PATTERNS) takes one of the names, and forbids none."""
-    found = False
-    for pattern in patterns.split(","):
-        negated = pattern.startswith("!")
-        if any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
-            if negated:
-                return False
-            found = True
-    return found
+    return any(matches_list(name, patterns) for name in names) and not any(
+        _is_refused(name, patterns) for name in names
+    )
+
+
+def _is_refused(name: str, patterns: str) -> bool:
+    refusing = (pattern[1:] for pattern in patterns.split(",") if pattern.startswith("!"))
+    return any(fits(name, pattern) for pattern in refusing)
+
+
+def alike(files: Iterable[bytes], user: str) -> tuple[bool, ...]:
+    """What the User criteria of all Match blocks say to the user: who is told the same is treated alike."""
+    return tuple(
+        matches_list(user, patterns)
+        for content in files
+        for criteria in _blocks(content)
+        for name, patterns in criteria
+        if name == "user"
+    )
 
 
 def _blocks(content: bytes) -> Iterator[list[tuple[str, str]]]:

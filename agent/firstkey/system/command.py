@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
+from firstkey.system import outside
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 SECONDS = 20.0
@@ -61,6 +62,9 @@ def search_path() -> list[str]:
 
 def find(program: str) -> str | None:
     """The full path of `program`, or None where it is not installed."""
+    if outside.ask:
+        there: str | None = outside.ask("find", program)
+        return there
     for directory in search_path():
         path = f"{directory}/{program}"
         if os.access(path, os.X_OK) and not os.path.isdir(path):
@@ -69,17 +73,30 @@ def find(program: str) -> str | None:
 
 
 def run(
-    argv: Sequence[str], *, stdin: bytes = b"", seconds: float = SECONDS, rights: Rights | None = None
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    seconds: float = SECONDS,
+    rights: Rights | None = None,
+    before: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run a program to its end. A failing one is an `Outcome`, not an error; one that cannot start is.
 
     It ends with this call, however that ends: an exception (a signal to stop) kills it.
     """
-    return start(argv, stdin=stdin, rights=rights).finish(seconds=seconds)
+    if outside.ask:
+        return Outcome(tuple(argv), *outside.run(argv, {}, stdin))
+    return start(argv, stdin=stdin, rights=rights, before=before).finish(seconds=seconds)
 
 
-def start(argv: Sequence[str], *, stdin: bytes = b"", rights: Rights | None = None) -> Process:
-    """Start a program without waiting for it."""
+def start(
+    argv: Sequence[str],
+    *,
+    stdin: bytes = b"",
+    rights: Rights | None = None,
+    before: Callable[[], None] | None = None,
+) -> Process:
+    """Start a program without waiting for it. The new process does `before` just before it becomes it."""
     import subprocess
 
     try:
@@ -96,6 +113,7 @@ def start(argv: Sequence[str], *, stdin: bytes = b"", rights: Rights | None = No
                 user=rights.uid if rights else None,
                 group=rights.gid if rights else None,
                 extra_groups=rights.groups if rights else None,
+                preexec_fn=before,  # noqa: PLW1509 - there are no threads
             )
     except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
         message = f"cannot run {' '.join(argv)!r}: {error}"

@@ -13,7 +13,7 @@ from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.ssh import sshd_config
 from firstkey.ssh.digest import sha256
-from firstkey.system import command, scratch, sshd_files
+from firstkey.system import command, outside, scratch, sshd_files
 from firstkey.system.sshd_files import CONFIG
 from firstkey.system.tree import Tree
 
@@ -46,6 +46,9 @@ _MATCH = rb"""(?im)^[ \t]*["']?match"""
 """A line that may begin a Match block."""
 
 
+_STAND_IN: list[bytes] = []
+
+
 class Meaning(NamedTuple):
     """What sshd's configuration means, and why it is only the default if it could not be asked."""
 
@@ -58,18 +61,37 @@ class Sshd:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._known: dict[tuple[str, str], Meaning] = {}
+        self._known: dict[tuple[object, str], Meaning] = {}
         self._matches: bool | None = None
+        self._copy: sshd_files.Copy | None = None
 
     def meaning(self, user: str, client: str = ANY_CLIENT) -> Meaning:
         """The effective configuration when `user` logs in from `client` (sshd -T -C); sshd is asked once.
 
         Without a Match block it is the same for all, so that then one answer serves them all.
         """
-        login = (user, client) if self._has_match() else ("", "")
+        login = (self._alike(user), client) if self._has_match() else ("", "")
         if login not in self._known:
             self._known[login] = self._meaning(user, client)
         return self._known[login]
+
+    def _alike(self, user: str) -> object:
+        """What is the same for users whom no Match block tells apart: a tree may have thousands."""
+        from firstkey.ssh import sshd_match  # a boot works on the running system
+
+        if self._tree.is_running_system:
+            return user  # whose groups only sshd knows for sure
+        try:
+            contents = self._copied().contents
+        except FirstkeyError:
+            return user
+        return sshd_match.alike(contents.values(), user)
+
+    def _copied(self) -> sshd_files.Copy:
+        from firstkey.system import inspector  # as above
+
+        self._copy = self._copy or sshd_files.copy(self._tree, inspector.HERE)
+        return self._copy
 
     def _has_match(self) -> bool:
         if self._matches is None:
@@ -110,23 +132,47 @@ class Sshd:
         return digest
 
     def _ask(self, program: str, user: str, client: str) -> Effective:
+        if not self._tree.is_running_system:
+            return self._ask_about_copies(program, user, client)
         with scratch.directory() as directory:
-            where = directory.on_host
-            host_key = generate(SCRATCH_KIND, f"{where}/host_key", comment="")
-            argv = [program, "-T", "-h", host_key, "-C", f"user={user},{client}"]
-            stand_ins: dict[str, str | None] = {host_key: None}
-            files: dict[str, str] = {}
-            if not self._tree.is_running_system:
-                copy = sshd_files.copy(self._tree, directory)
-                argv += ["-f", copy.path]
-                stand_ins.update(copy.host_keys)
-                files = copy.files
-            outcome = _asked(argv)
-            if outcome.status:
-                said = _complaint(outcome, {**files, f"{where}/": ""})
-                raise FirstkeyError(said, reason=reasons.SSHD_CONFIG_INVALID)
-            effective = sshd_config.parse(outcome.stdout.decode("utf-8", "surrogateescape"))
-            return _with_own_host_keys(effective, stand_ins)
+            host_key = generate(SCRATCH_KIND, f"{directory.on_host}/host_key", comment="")
+            outcome = _asked([program, "-T", "-h", host_key, "-C", f"user={user},{client}"])
+            return _understood(outcome, {host_key: None}, {f"{directory.on_host}/": ""})
+
+    def _ask_about_copies(self, program: str, user: str, client: str) -> Effective:
+        """Ask about a tree: this machine's sshd gets copies, and a box around it."""
+        from firstkey.system import inspector  # as above
+
+        copy = self._copied()
+        files = {**copy.contents, "host_key": stand_in_key()}
+        host_key = f"{inspector.HERE}/host_key"
+        argv = [program, "-T", "-h", host_key, "-C", f"user={user},{client}", "-f", copy.main]
+        outcome = inspector.run(argv, files=files)
+        names = {**copy.files, f"{inspector.HERE}/": ""}
+        return _understood(outcome, {host_key: None, **copy.host_keys}, names)
+
+
+def _understood(
+    outcome: command.Outcome, stand_ins: Mapping[str, str | None], files: Mapping[str, str]
+) -> Effective:
+    """What sshd says. Raises FirstkeyError where it says that the configuration is wrong."""
+    if outcome.status:
+        raise FirstkeyError(_complaint(outcome, files), reason=reasons.SSHD_CONFIG_INVALID)
+    effective = sshd_config.parse(outcome.stdout.decode("utf-8", "surrogateescape"))
+    return _with_own_host_keys(effective, stand_ins)
+
+
+def stand_in_key() -> bytes:
+    """A private key of SCRATCH_KIND that nobody uses, made once in a process: sshd -T wants to see one."""
+    if not _STAND_IN:
+        if outside.ask:
+            _STAND_IN.append(str(outside.ask("stand-in-key")).encode("ascii"))
+        else:
+            with scratch.directory() as directory:
+                generate(SCRATCH_KIND, f"{directory.on_host}/key", comment="")
+                file = directory.read("key", limit=65536)
+                _STAND_IN.append(file.content if file else b"")
+    return _STAND_IN[0]
 
 
 def _complaint(outcome: command.Outcome, files: Mapping[str, str]) -> str:

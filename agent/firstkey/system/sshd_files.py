@@ -1,9 +1,9 @@
-"""The files of a tree's sshd configuration: which there are, and a copy that the host's sshd may read.
+"""The files of a tree's sshd configuration: which there are, and copies that the host's sshd may read.
 
-sshd is asked as root what an image's configuration means. Whatever that image says, sshd may open nothing of
-the host's for it: each Include leads to copies, each HostKey to a file that is not there, and what else would
-have sshd open something on the way is left out. Nor does it go by the host's groups: Match Group names the
-members that the tree's groups have.
+sshd is asked what an image's configuration means (system/inspector.py). Whatever that image says, sshd may
+open nothing of the host's for it: each Include leads to copies, each HostKey to a file that is not there, and
+what else would have sshd open something on the way is left out. Nor does it go by the host's groups: Match
+Group names the members that the tree's groups have.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
-    from firstkey.system.files import Directory
     from firstkey.system.tree import Tree
 
 CONFIG = "/etc/ssh/sshd_config"
@@ -25,6 +23,8 @@ LIMIT = 1024 * 1024
 INCLUDE_DEPTH = 16
 """sshd's own limit of nested Include (servconf.c: SERVCONF_MAX_DEPTH)."""
 INCLUDE_FILES = 512
+INCLUDE_WORK = 20_000
+"""How many names the patterns of all Include lines may be held against: `/*/../*/..` would take for ever."""
 
 _LINE = re.compile(rb"[ \t\r]*(?:(?:#.*)?|([A-Za-z0-9]+)(?:[ \t\r]*=[ \t\r]*|[ \t\r]+)(.*))")
 """A line whose keyword is plain to see. sshd takes one in quotes and behind a `=` too (misc.c: strdelim),
@@ -32,49 +32,51 @@ but nobody writes it like that who has nothing to hide.
 """
 _ONE_WORD = re.compile(rb'(?:"([^"\\]+)"|([^\s"\'\\#]+))\s*(?:#.*)?')
 _WORD = re.compile(rb'"([^"\\]*)"|([^\s"\'\\#]+)')
+_ADDRESS = re.compile(rb"[0-9.]+(?::[0-9]+)?\s*|\[?[0-9A-Fa-f:.]+\]?(?::[0-9]+)?\s*")
 _OPENS_SOMETHING = (b"hostcertificate", b"securitykeyprovider")
 
 
 class Copy(NamedTuple):
-    """The copy: its main file's path on the host, which HostKey its stand-ins stand for, and which of the
-    tree's files each of its files is of.
+    """The copies, by their names: which is the main file, which HostKey the stand-ins stand for, and which of
+    the tree's files each copy is of.
     """
 
-    path: str
+    main: str
+    contents: dict[str, bytes]
     host_keys: dict[str, str]
     files: dict[str, str]
 
 
 def collect(tree: Tree) -> dict[str, bytes]:
     """Every file that the configuration consists of, Include followed inside the tree, by path."""
-    found: dict[str, bytes] = {}
-    _collect(tree, CONFIG, found, 0)
-    return found
+    return _Collecting(tree).done()
 
 
-def copy(tree: Tree, directory: Directory) -> Copy:
-    """Put the copy into the directory. Raises FirstkeyError where a line may mean what cannot be seen."""
-    return _Copying(tree, directory).done()
+def copy(tree: Tree, where: str) -> Copy:
+    """The copies, for a directory `where`. Raises FirstkeyError where a line may mean what cannot be seen."""
+    return _Copying(tree, where).done()
 
 
 class _Copying:
-    def __init__(self, tree: Tree, directory: Directory) -> None:
+    def __init__(self, tree: Tree, where: str) -> None:
         self._tree = tree
-        self._directory = directory
-        self._where = directory.on_host
-        self._files = collect(tree)
+        self._where = where
+        collecting = _Collecting(tree)
+        self._files = collecting.done()
+        self._included = collecting.included
         self._names = {path: f"{number}.conf" for number, path in enumerate(self._files)}
         self._host_keys: dict[str, str] = {}
 
     def done(self) -> Copy:
         from firstkey.ssh import sshd_match  # a running system's sshd is asked without a copy
 
+        contents: dict[str, bytes] = {}
         for path, content in self._files.items():
             own = sshd_match.without_groups(content, self._members)
             lines = [self._line(line, f"{path}:{number}") for number, line in enumerate(own.split(b"\n"), 1)]
-            self._directory.replace(self._names[path], b"\n".join(lines) + b"\n", Looks(0o600, durable=False))
+            contents[self._names[path]] = b"\n".join(lines) + b"\n"
         files = {f"{self._where}/{name}": path for path, name in self._names.items()}
-        return Copy(f"{self._where}/{self._names[CONFIG]}", self._host_keys, files)
+        return Copy(f"{self._where}/{self._names[CONFIG]}", contents, self._host_keys, files)
 
     def _members(self, patterns: str) -> list[str]:
         from firstkey.ssh import sshd_match
@@ -91,7 +93,7 @@ class _Copying:
     def _line(self, line: bytes, place: str) -> bytes:
         keyword, rest = _split(line, place)
         if keyword == b"include":
-            inner = [path for pattern in _patterns(rest) for path in _glob(self._tree, pattern)]
+            inner = [path for pattern in _patterns(rest) for path in self._included.get(pattern, ())]
             copies = [f'"{self._where}/{self._names[path]}"' for path in inner if path in self._names]
             return f"Include {' '.join(copies)}".encode() if copies else b""
         if keyword in (b"hostkey", b"hostdsakey"):
@@ -99,6 +101,8 @@ class _Copying:
         if keyword == b"hostkeyagent" and _words(rest) != ["none"]:
             # That there is one matters; the image's own socket is not this machine's to connect to.
             return f'HostKeyAgent "{self._where}/absent.agent"'.encode()
+        if keyword == b"listenaddress" and not _ADDRESS.fullmatch(rest):
+            return b""  # a name, which this machine's name service would be asked for
         return b"" if keyword in _OPENS_SOMETHING else line
 
     def _stand_in(self, rest: bytes, place: str) -> str:
@@ -120,19 +124,63 @@ def _split(line: bytes, place: str) -> tuple[bytes, bytes]:
     return (match.group(1) or b"").lower(), match.group(2) or b""
 
 
-def _collect(tree: Tree, path: str, found: dict[str, bytes], depth: int) -> None:
-    if path in found or depth > INCLUDE_DEPTH or len(found) >= INCLUDE_FILES:
-        return
-    content = tree.read(path, limit=LIMIT)
-    if content is None:
-        return
-    found[path] = content
-    for line in content.split(b"\n"):
-        match = _LINE.fullmatch(line)
-        if match and (match.group(1) or b"").lower() == b"include":
-            for pattern in _patterns(match.group(2)):
-                for inner in _glob(tree, pattern):
-                    _collect(tree, inner, found, depth + 1)
+class _Collecting:
+    """One pass over the files; `included` has the paths that each pattern of an Include stands for."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._found: dict[str, bytes] = {}
+        self._work = 0
+        self.included: dict[str, list[str]] = {}
+
+    def done(self) -> dict[str, bytes]:
+        self._collect(CONFIG, 0)
+        return self._found
+
+    def _collect(self, path: str, depth: int) -> None:
+        if path in self._found or depth > INCLUDE_DEPTH or len(self._found) >= INCLUDE_FILES:
+            return
+        content = self._tree.read(path, limit=LIMIT)
+        if content is None:
+            return
+        self._found[path] = content
+        for line in content.split(b"\n"):
+            match = _LINE.fullmatch(line)
+            if match and (match.group(1) or b"").lower() == b"include":
+                for pattern in _patterns(match.group(2)):
+                    if pattern not in self.included:
+                        self.included[pattern] = self._glob(pattern)
+                    for inner in self.included[pattern]:
+                        self._collect(inner, depth + 1)
+
+    def _glob(self, pattern: str) -> list[str]:
+        """glob(7) inside the tree: the paths that match, sorted, as sshd reads them. Raises FirstkeyError."""
+        import fnmatch
+
+        paths = [""]
+        for part in [part for part in pattern.split("/") if part]:
+            if any(character in part for character in "*?["):
+                paths = [
+                    f"{path}/{name}"
+                    for path in paths
+                    for name in self._names(path or "/", pattern)
+                    if fnmatch.fnmatchcase(name, part) and (part[0] == "." or name[0] != ".")
+                ]
+            else:
+                paths = [f"{path}/{part}" for path in paths]
+        return sorted(paths)
+
+    def _names(self, path: str, pattern: str) -> list[str]:
+        """The names in a directory; a pattern that leads through something else matches nothing."""
+        try:
+            names = self._tree.names(path)
+        except FirstkeyError:
+            names = []
+        self._work += 1 + len(names)
+        if self._work > INCLUDE_WORK:
+            message = f"{CONFIG}: the patterns of its Include lines match too much ({pattern:.60})"
+            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+        return names
 
 
 def _words(rest: bytes) -> list[str]:
@@ -151,29 +199,3 @@ def _words(rest: bytes) -> list[str]:
 def _patterns(rest: bytes) -> list[str]:
     """The patterns of an Include line, relative ones below /etc/ssh (sshd_config(5))."""
     return [word if word.startswith("/") else f"/etc/ssh/{word}" for word in _words(rest) if word]
-
-
-def _glob(tree: Tree, pattern: str) -> list[str]:
-    """glob(7) inside the tree: the paths that match, sorted, as sshd reads them."""
-    import fnmatch
-
-    paths = [""]
-    for part in [part for part in pattern.split("/") if part]:
-        if any(character in part for character in "*?["):
-            paths = [
-                f"{path}/{name}"
-                for path in paths
-                for name in _names(tree, path or "/")
-                if fnmatch.fnmatchcase(name, part) and (part[0] == "." or name[0] != ".")
-            ]
-        else:
-            paths = [f"{path}/{part}" for path in paths]
-    return sorted(paths)
-
-
-def _names(tree: Tree, path: str) -> list[str]:
-    """The names in a directory; a pattern that leads through something else matches nothing."""
-    try:
-        return tree.names(path)
-    except FirstkeyError:
-        return []

@@ -32,15 +32,20 @@ class Found(NamedTuple):
 class Tree:
     """The tree under `root`: `/` is the running system, anything else an image or a scratch root."""
 
-    def __init__(self, root: str = "/") -> None:
-        self.root = os.path.realpath(root)
+    def __init__(self, root: str = "/", *, at: str | None = None) -> None:
+        """`at`: where this process has the tree that the host has at `root` (a resolved path)."""
+        self.root = root if at else os.path.realpath(root)
         with translated(f"open the root {root}"):
-            self._fd = os.open(self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fd = os.open(at or self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Tree:  # noqa: PYI034 - Self came with Python 3.11
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the tree."""
         os.close(self._fd)
 
     @property

@@ -1,0 +1,121 @@
+"""Looking at a tree that firstkey did not make: in a box, out of which nothing comes but values."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from firstkey import events
+from firstkey.cli import common, streams
+from firstkey.system import accounts, boxed, inspector, mounts, openssh
+from firstkey.system.tree import Tree
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.metadata.values import Notice
+    from firstkey.system.boxed import Inside
+
+    Say = Callable[[events.Entry], None]
+
+EVENT = "event"
+
+
+class Looker:
+    """Looks at the tree that the options name, as often as it is asked to. `say` hears the events of it."""
+
+    def __init__(self, args: argparse.Namespace, say: Say) -> None:
+        self._args = args
+        self._say = say
+        self.root = os.path.realpath(args.root)
+        self._said: set[str] = set()
+        args.named = common.named_configuration(args)  # a file of the host's, not of the tree's
+        self.left_out = mounts.foreign(self.root)
+
+    def look(
+        self,
+        work: Callable[[Site, Inside], Any],
+        heard: Callable[[str, Any], None] = lambda _kind, _value: None,
+    ) -> Any:  # noqa: ANN401 - whatever JSON has
+        """Do `work` in a box, and return what it returns. `heard` gets what it tells: a kind, and a value.
+
+        Raises what `work` raised, if that was a FirstkeyError, and boxed.Overrun where it did not end well.
+        """
+
+        def boxed_work(inside: Inside) -> Any:  # noqa: ANN401 - as above
+            def say(entry: events.Entry) -> None:
+                inside.tell([EVENT, [entry.event.name, entry.fields]])
+
+            with Tree(self.root, at=inside.tree) as tree:
+                inside.tell(["missing", list(inside.missing)])
+                return work(common.site_of(tree, self._args, say), inside)
+
+        def listen(told: Any) -> None:  # noqa: ANN401 - as above
+            kind, value = told
+            if kind == EVENT:
+                self._event(value)
+            elif kind == "missing":
+                self._tell_missing(value)
+            else:
+                heard(str(kind), value)
+
+        return boxed.look(boxed_work, root=self.root, questions=self._questions(), heard=listen)
+
+    def _event(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
+        """Say what the boxed process said, once; what it looks at again it says again."""
+        name, fields = value
+        entry = events.ALL[str(name)](**{str(key): str(text) for key, text in fields.items()})
+        if entry.message not in self._said:
+            self._said.add(entry.message)
+            self._say(entry)
+
+    def _tell_missing(self, missing: Sequence[str]) -> None:
+        if missing:
+            detail = "; ".join(map(str, missing))
+            self._event([events.BOX_INCOMPLETE.name, {"detail": detail}])
+
+    def _questions(self) -> dict[str, Callable[..., Any]]:
+        return {
+            "find": inspector.answer_find,
+            "program": inspector.answer_program,
+            "stand-in-key": lambda: openssh.stand_in_key().decode("ascii"),
+            "nss": accounts.nss,
+            "imds": self._ask_service,
+        }
+
+    def _ask_service(self, settings: dict[str, Any], seconds: float) -> Any:  # noqa: ANN401 - as above
+        """Ask the metadata service, which needs no tree, for a boxed process, which has no network."""
+        from firstkey.metadata import crossing
+
+        def tell(notice: Notice) -> None:
+            entry = common.entry_of(notice)
+            if entry:
+                self._say(entry)
+
+        return crossing.answer(settings, seconds, tell)
+
+
+def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], int]) -> int:
+    """Run a command that only looks: in a box, where it looks at another tree than the running system.
+
+    Returns its exit status. `main` opens the system by `common.opened` and prints, wherever it runs.
+    """
+    if os.path.realpath(args.root) == "/":
+        return main(args, common.voice(args))
+
+    def work(site: Site, _inside: Inside) -> list[Any]:
+        output, complaints = io.StringIO(), io.StringIO()
+        sys.stdout, sys.stderr = output, complaints
+        common.already_open.append(site)
+        status = main(args, site.say)
+        return [status, output.getvalue(), complaints.getvalue()]
+
+    status, output, complaints = Looker(args, common.voice(args)).look(work)
+    if complaints:
+        streams.complain(str(complaints).removesuffix("\n"))
+    streams.show(str(output), end="")
+    return int(status)

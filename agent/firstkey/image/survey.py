@@ -1,0 +1,144 @@
+"""Looking at an image in a box, again and again until all is answered.
+
+Where one file or one rule takes more work than it may, the box is ended; that file or rule is unknown, and
+the others are looked at in a new box.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image.audit import RULE, Audit, Result, image_of, verdict_of
+from firstkey.image.scan import FILE, Looking
+from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.reasons import Refusal
+from firstkey.system.boxed import Overrun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from firstkey.boot.site import Site
+    from firstkey.image.rule import Rule
+    from firstkey.image.subject import Image
+    from firstkey.system.boxed import Inside
+    from firstkey.system.mounts import Mount
+
+    Heard = Callable[[str, Any], None]
+    Look = Callable[[Callable[[Site, Inside], Any], Heard], Any]
+
+MOST_OVERRUNS = 8
+"""After so many files and rules that took too much, no more is looked at: the tree is made to be slow."""
+PROGRESS, VERDICT = "progress", "verdict"
+
+
+class Survey:
+    """One image, looked at in boxes. `look` does work in one; `left_out` is mounted there from elsewhere."""
+
+    def __init__(
+        self,
+        root: str,
+        look: Look,
+        left_out: Sequence[Mount],
+        *,
+        progress: Callable[[int, str], None],
+        banner: bool = False,
+    ) -> None:
+        self.root = root
+        self._look = look
+        self._left_out = tuple(left_out)
+        self._progress = progress
+        self._banner = banner
+        self._unfinished: dict[tuple[str, str], Refusal] = {}
+
+    def audit(self, wanted: Sequence[Rule]) -> Audit:
+        """What each of the rules says; unknown where it came to no end."""
+        verdicts: dict[str, Verdict] = {}
+        ids = {rule.id for rule in wanted}
+
+        def judge(image: Image, inside: Inside) -> int | None:
+            for rule in wanted:
+                if rule.id not in verdicts:
+                    inside.at(RULE, rule.id)
+                    inside.tell([VERDICT, [rule.id, as_json(verdict_of(rule, image))]])
+            return image.files_seen
+
+        def heard(kind: str, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
+            if kind == VERDICT and value[0] in ids:
+                verdicts[value[0]] = from_json(value[1])
+
+        files: int | None = None
+        try:
+            said = self.do(judge, heard)
+            files = said if isinstance(said, int) else None
+        except Overrun as error:
+            for name in ids.difference(verdicts):
+                verdicts[name] = Verdict(doubts=(Doubt("/", error.refusal),))
+        results = tuple(Result(rule, verdicts.get(rule.id, _SILENT)) for rule in wanted)
+        return Audit(self.root, results, files)
+
+    def do(self, work: Callable[[Image, Inside], Any], heard: Heard = lambda _kind, _value: None) -> Any:  # noqa: ANN401 - whatever JSON has
+        """Do the work on the image, and return what it returns. Raises what it raises, or Overrun."""
+
+        def boxed(site: Site, inside: Inside) -> Any:  # noqa: ANN401 - whatever JSON has
+            looking = Looking(
+                self._left_out,
+                self._unfinished,
+                lambda files, path: inside.tell([PROGRESS, [files, path]]),
+                inside.at,
+            )
+            return work(image_of(site, looking, banner=self._banner), inside)
+
+        def listen(kind: str, value: Any) -> None:  # noqa: ANN401 - as above
+            if kind == PROGRESS:
+                self._progress(int(value[0]), str(value[1]))
+            else:
+                heard(kind, value)
+
+        while True:
+            try:
+                return self._look(boxed, listen)
+            except Overrun as error:  # noqa: PERF203 - a handful
+                key = (error.kind, error.name)
+                is_known = error.kind not in (FILE, RULE) or key in self._unfinished
+                if is_known or len(self._unfinished) >= MOST_OVERRUNS:
+                    raise
+                self._unfinished[key] = error.refusal
+
+
+_SILENT = Verdict(doubts=(Doubt("/", Refusal(reasons.INTERNAL_ERROR, "the rule was not answered")),))
+
+
+def as_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict as values that a pipe can carry."""
+    return {
+        "findings": [list(finding) for finding in verdict.findings],
+        "doubts": [[doubt.path, doubt.refusal.reason.code, doubt.refusal.detail] for doubt in verdict.doubts],
+        "not_applicable": verdict.not_applicable,
+        "remark": verdict.remark,
+    }
+
+
+def from_json(said: Any) -> Verdict:  # noqa: ANN401 - whatever JSON has
+    """The verdict again, with no more in it than a verdict has. Raises FirstkeyError."""
+    try:
+        findings = tuple(
+            Finding(str(path), str(reason), str(remedy), _number(line), _text(severity))
+            for path, reason, remedy, line, severity in said["findings"]
+        )
+        doubts = tuple(
+            Doubt(str(path), Refusal(reasons.ALL[code], str(detail))) for path, code, detail in said["doubts"]
+        )
+        return Verdict(findings, doubts, _text(said["not_applicable"]), str(said["remark"]))
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"a verdict came out of the box that is none: {error!r}"
+        raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
+
+
+def _number(value: Any) -> int | None:  # noqa: ANN401 - whatever JSON has
+    return value if isinstance(value, int) else None
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401 - as above
+    return value if isinstance(value, str) else None

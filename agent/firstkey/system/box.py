@@ -1,0 +1,344 @@
+"""The box: what a process gives up before it looks at a tree that firstkey did not make.
+
+Whoever is in it can read the tree, compute, and write to the pipes that it has, and nothing else, even if the
+author of the tree took it over. Four walls stand one behind the other, each as far as the kernel, the
+caller's rights and the libraries here have it:
+
+- a mount namespace in which the tree is all that there is, without links to follow for the kernel, read-only,
+  in a network namespace with nothing in it (root alone: mount_namespaces(7), mount_setattr(2));
+- Landlock: no file but the tree's can be opened, and those only to be read (landlock(7));
+- no capability but to read and search (capabilities(7): CAP_DAC_READ_SEARCH), and no way to new ones;
+- seccomp: of the system calls only those that read, compute and end (seccomp(2), by libseccomp).
+
+A program that has to look (sshd, ssh-keygen, visudo) is started in a box as well, around the whole system:
+it may read and start programs, and gets no socket.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+from typing import TYPE_CHECKING
+
+from firstkey.named_tuple import NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+MEMORY = 768 * 1024 * 1024
+"""Bytes of address space: an audit of a large image takes some 60 MiB, most of which are libraries."""
+CPU_SECONDS = 1800
+"""The last resort: who watches from outside ends what takes too long, and long before."""
+
+# linux/prctl.h, linux/sched.h, linux/mount.h, linux/fcntl.h
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x00020000, 0x08000000, 0x40000000
+_MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x4000, 0x40000, 2
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_OPEN_TREE_CLONE, _MOVE_MOUNT_TO_EMPTY_PATH, _MOVE_MOUNT_FROM_EMPTY_PATH = 1, 0x40, 0x04
+_READ_ONLY, _NO_SET_ID, _NO_DEVICES, _NO_PROGRAMS, _NO_ACCESS_TIMES = 0x1, 0x2, 0x4, 0x8, 0x10
+_ACCESS_TIME_MASK, _NO_LINKS = 0x70, 0x200000
+
+# These have one number on all architectures (asm-generic/unistd.h).
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+
+CAP_DAC_READ_SEARCH = 2
+_CAPABILITY_VERSION_3 = 0x20080522
+_LAST_CAPABILITY = 63
+
+# linux/landlock.h. How many of the rights each version of the interface knows.
+_EXECUTE, _WRITE_FILE, _READ_FILE, _READ_DIRECTORY = 1, 2, 4, 8
+_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+_BIND_AND_CONNECT_TCP = 3
+_ABSTRACT_SOCKETS_AND_SIGNALS = 3
+_RULE_PATH_BENEATH = 1
+_VERSION = 1
+
+_SECCOMP_ALLOW, _SECCOMP_ERRNO, _SECCOMP_KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_PRIVSEP_DIRECTORY = "/run/sshd"
+_EACCES = 13  # what Python takes for "this file does not do that", and not for the end of the world
+_COMPARE_EQUAL, _COMPARE_MASKED = 4, 7
+_CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | (os.O_TMPFILE & ~os.O_DIRECTORY)
+_FCNTL_COMMANDS = (
+    0,
+    1,
+    2,
+    3,
+    1030,
+)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC: none sends a signal
+
+_LOOKING = (
+    "access", "faccessat", "faccessat2", "brk", "chdir", "fchdir", "clock_getres", "clock_getres_time64",
+    "clock_gettime", "clock_gettime64", "clock_nanosleep", "clock_nanosleep_time64", "close", "close_range",
+    "dup", "dup2", "dup3", "exit", "exit_group", "fadvise64", "fadvise64_64", "fgetxattr", "flistxattr",
+    "fstat", "fstat64", "fstatat64", "fstatfs", "fstatfs64", "futex", "futex_time64", "getcwd", "getdents",
+    "getdents64", "getegid", "getegid32", "geteuid", "geteuid32", "getgid", "getgid32", "getgroups",
+    "getgroups32", "getpid", "getppid", "getrandom", "getresgid", "getresgid32", "getresuid", "getresuid32",
+    "getrlimit", "getrusage", "gettid", "gettimeofday", "getuid", "getuid32", "getxattr", "lgetxattr",
+    "listxattr", "llistxattr", "lseek", "_llseek", "lstat", "lstat64", "madvise", "membarrier", "mincore",
+    "mmap", "mmap2", "mprotect", "mremap", "munmap", "nanosleep", "newfstatat", "pipe", "pipe2", "poll",
+    "ppoll", "ppoll_time64", "pread64", "preadv", "preadv2", "pselect6", "pselect6_time64", "read",
+    "readlink", "readlinkat", "readv", "restart_syscall", "rseq", "rt_sigaction", "rt_sigprocmask",
+    "rt_sigreturn", "sched_getaffinity", "sched_yield", "select", "_newselect", "set_robust_list",
+    "sigaction", "sigaltstack", "sigprocmask", "sigreturn", "stat", "stat64", "statfs", "statfs64", "statx",
+    "sysinfo", "time", "times", "ugetrlimit", "uname", "write", "writev",
+)  # fmt: skip
+"""All that a boxed process may ask of the kernel; and `open` and `fcntl`, as far as they change nothing."""
+
+_NOT_FOR_PROGRAMS = (
+    "socket", "socketpair", "connect", "bind", "ptrace", "process_vm_writev", "process_vm_readv", "kill",
+    "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_send_signal", "pidfd_open",
+    "pidfd_getfd", "io_uring_setup", "io_uring_enter", "bpf", "keyctl", "add_key", "request_key",
+    "userfaultfd", "perf_event_open", "unshare", "setns", "mount", "move_mount", "open_tree", "fsopen",
+    "fsmount", "pivot_root", "chroot",
+)  # fmt: skip
+
+
+class Walls(NamedTuple):
+    """What stands around the process; `missing` says in words what could not be had, and why."""
+
+    is_alone: bool
+    """Whether the tree is the root of the process: a path of the tree is a path of the process."""
+    missing: tuple[str, ...]
+
+
+class _PathBeneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("rights", ctypes.c_uint64), ("fd", ctypes.c_int32))
+
+
+class _Comparison(ctypes.Structure):
+    _fields_ = (
+        ("argument", ctypes.c_uint),
+        ("operation", ctypes.c_int),
+        ("first", ctypes.c_uint64),
+        ("second", ctypes.c_uint64),
+    )
+
+
+class Kernel:
+    """The system calls that no module of Python's has. Made before the box is shut: it loads libraries."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._seccomp = _libseccomp()
+
+    def shut(self, root: str) -> Walls:
+        """Leave this process nothing but to look at the tree under `root`, for good."""
+        missing: list[str] = []
+        is_root = os.geteuid() == 0
+        is_alone = is_root and self._try(missing, "a mount namespace", lambda: self._enter(root))
+        self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
+        self._try(missing, "Landlock", lambda: self._landlock("/" if is_alone else root, programs=False))
+        limit(fork=False)
+        self._try(missing, "seccomp", self._only_looking)
+        return Walls(is_alone, tuple(missing))
+
+    def shut_for_program(self, copies: str) -> None:
+        """Leave the program that this process is about to become nothing but to read, and no socket.
+
+        It sees no /run but the directory of its `copies`, and the one that Debian's sshd asks for.
+        """
+        missing: list[str] = []
+        self._try(missing, "a mount namespace", lambda: self._enter_for_program(copies))
+        self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
+        self._try(missing, "Landlock", lambda: self._landlock("/", programs=True))
+        limit(fork=True)
+        self._try(missing, "seccomp", self._no_sockets)
+
+    @staticmethod
+    def _try(missing: list[str], what: str, wall: Callable[[], None]) -> bool:
+        try:
+            wall()
+        except (OSError, AttributeError) as error:
+            missing.append(f"{what} ({error.strerror if isinstance(error, OSError) else error})")
+            return False
+        return True
+
+    # --- the tree is all that there is --------------------------------------------------------------
+
+    def _enter(self, root: str) -> None:
+        """Let `root` be the root of this process, read-only.
+
+        Of the tree, only the root is resolved by name: in it there may be a mount whose server is gone.
+        """
+        self._leave_the_host()
+        copy = self._copied(root)
+        self._restrict(copy, _NO_DEVICES | _NO_PROGRAMS | _NO_LINKS)
+        self._put(copy, root)
+        os.fchdir(copy)
+        self._done(self._libc.pivot_root(b".", b"."))
+        self._done(self._libc.umount2(b".", _MNT_DETACH))
+        os.chdir("/")
+        os.close(copy)
+
+    def _enter_for_program(self, copies: str) -> None:
+        self._leave_the_host()
+        own = self._copied(copies)
+        flags, options = ctypes.c_ulong(0), b"mode=0755,size=64k"
+        self._done(self._libc.mount(b"tmpfs", b"/run", b"tmpfs", flags, options))
+        for path in (copies, _PRIVSEP_DIRECTORY):
+            os.makedirs(path, 0o755, exist_ok=True)
+        self._put(own, copies)
+        os.close(own)
+        root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+        self._restrict(root, 0)
+        os.close(root)
+
+    def _leave_the_host(self) -> None:
+        """Namespaces of its own, in which nothing that is mounted or said is seen by others."""
+        self._done(self._libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC))
+        self._done(self._libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
+
+    def _copied(self, path: str) -> int:
+        """A copy of what is mounted at and below the path, mounted nowhere yet (open_tree(2))."""
+        place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        copy = self._call(_OPEN_TREE, place, b"", _AT_EMPTY_PATH | _AT_RECURSIVE | _OPEN_TREE_CLONE)
+        os.close(place)
+        return copy
+
+    def _restrict(self, mount: int, more: int) -> None:
+        """Make it read-only, with all below it, and without access times (mount_setattr(2))."""
+        wanted = _READ_ONLY | _NO_SET_ID | _NO_ACCESS_TIMES | more
+        attributes = (ctypes.c_uint64 * 4)(wanted, _ACCESS_TIME_MASK, 0, 0)
+        flags = _AT_EMPTY_PATH | _AT_RECURSIVE
+        self._call(_MOUNT_SETATTR, mount, b"", flags, attributes, ctypes.sizeof(attributes))
+
+    def _put(self, copy: int, path: str) -> None:
+        """Mount the copy on the directory."""
+        place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        onto = _MOVE_MOUNT_FROM_EMPTY_PATH | _MOVE_MOUNT_TO_EMPTY_PATH
+        self._call(_MOVE_MOUNT, copy, b"", place, b"", onto)
+        os.close(place)
+
+    # --- Landlock -----------------------------------------------------------------------------------
+
+    def _landlock(self, root: str, *, programs: bool) -> None:
+        """Only what is beneath `root` can be opened, and only to be read."""
+        version = self._call(_CREATE_RULESET, None, 0, _VERSION)
+        rights = (1 << _RIGHTS.get(version, _RIGHTS[5])) - 1
+        wants = [rights]
+        wants += [_BIND_AND_CONNECT_TCP] if version >= 4 else []
+        wants += [_ABSTRACT_SOCKETS_AND_SIGNALS] if version >= 6 else []
+        handled = (ctypes.c_uint64 * len(wants))(*wants)
+        ruleset = self._call(_CREATE_RULESET, handled, ctypes.sizeof(handled), 0)
+        allowed = _READ_FILE | _READ_DIRECTORY | (_EXECUTE if programs else 0)
+        places = [(root, allowed)] + ([(os.devnull, _READ_FILE | _WRITE_FILE)] if programs else [])
+        for path, given in places:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            self._call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(_PathBeneath(given, fd)), 0)
+            os.close(fd)
+        self._done(self._libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        self._call(_RESTRICT_SELF, ruleset, 0)
+        os.close(ruleset)
+
+    # --- capabilities -------------------------------------------------------------------------------
+
+    def _give_up_capabilities(self, *, keep: int) -> None:
+        """Only root has any. None comes back: not by a program (the bounding set), nor by a file of one."""
+        libc = self._libc
+        for number in range(_LAST_CAPABILITY + 1):
+            if number != keep and libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) and number == 0:
+                break  # not root's process, which had none to give up
+        libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+        old = (ctypes.c_uint32 * 6)()
+        self._done(libc.capget(header, old))
+        kept = [number & (1 << keep) for number in old[:2]]
+        self._done(libc.capset(header, (ctypes.c_uint32 * 6)(*kept, 0, 0, 0, 0)))
+
+    # --- seccomp ------------------------------------------------------------------------------------
+
+    def _only_looking(self) -> None:
+        with_arguments = [
+            ("open", _Comparison(1, _COMPARE_MASKED, _CHANGES, 0)),
+            ("openat", _Comparison(2, _COMPARE_MASKED, _CHANGES, 0)),
+            *(
+                (name, _Comparison(1, _COMPARE_EQUAL, each, 0))
+                for name in ("fcntl", "fcntl64")
+                for each in _FCNTL_COMMANDS
+            ),
+        ]
+        self._filter(_SECCOMP_ERRNO | _EACCES, _SECCOMP_ALLOW, _LOOKING, with_arguments)
+
+    def _no_sockets(self) -> None:
+        self._filter(_SECCOMP_ALLOW, _SECCOMP_ERRNO | _EACCES, _NOT_FOR_PROGRAMS)
+
+    def _filter(
+        self,
+        otherwise: int,
+        action: int,
+        names: Iterable[str],
+        with_arguments: Iterable[tuple[str, _Comparison]] = (),
+    ) -> None:
+        """Do `action` for the named calls, and `otherwise` for all others (libseccomp: seccomp_init(3))."""
+        library = self._seccomp
+        if library is None:
+            raise OSError(2, "libseccomp is not installed")
+        context = library.seccomp_init(ctypes.c_uint32(otherwise))
+        for name, comparison in [*((name, None) for name in names), *with_arguments]:
+            number = library.seccomp_syscall_resolve_name(name.encode())
+            if number < 0:
+                continue  # no such call on this architecture
+            given = (comparison,) if comparison else ()
+            failed = library.seccomp_rule_add_array(
+                context, ctypes.c_uint32(action), number, len(given), (_Comparison * 1)(*given)
+            )
+            if failed:
+                raise OSError(-failed, f"{name}: {os.strerror(-failed)}")
+        failed = library.seccomp_load(context)
+        library.seccomp_release(context)
+        if failed:
+            raise OSError(-failed, os.strerror(-failed))
+
+    # --- the kernel's answers -----------------------------------------------------------------------
+
+    def end_with_parent(self, parent: int) -> None:
+        """Die with the parent, at once; and let nobody look into this process (ptrace(2))."""
+        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        self._libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    def _call(self, number: int, *arguments: object) -> int:
+        result: int = self._libc.syscall(ctypes.c_long(number), *arguments)
+        return self._done(result)
+
+    @staticmethod
+    def _done(result: int) -> int:
+        if result < 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        return result
+
+
+def limit(*, fork: bool) -> None:
+    """Bounds that need no wall (setrlimit(2)): memory, processor time, no file, no core, no child."""
+    limits = [
+        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_CORE, 0),
+    ]
+    limits += [] if fork else [(resource.RLIMIT_NPROC, 0)]
+    for what, most in limits:
+        resource.setrlimit(what, (most, most))
+
+
+def _libseccomp() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        return None
+    library.seccomp_init.restype = ctypes.c_void_p
+    library.seccomp_rule_add_array.argtypes = (
+        ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int, ctypes.c_uint, ctypes.POINTER(_Comparison),
+    )  # fmt: skip
+    library.seccomp_load.argtypes = (ctypes.c_void_p,)
+    library.seccomp_release.argtypes = (ctypes.c_void_p,)
+    return library

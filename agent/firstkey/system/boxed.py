@@ -1,0 +1,359 @@
+"""Work done in a box: a child process that looks at a tree, and the parent that watches it.
+
+The child answers with values (JSON, by a pipe). It says what it is about in memory that both have, and where
+one thing takes longer than it may, the parent ends it. What it cannot do itself, and may have, it asks for;
+the parent knows a closed list of such questions. A value that came from the child is text of strangers,
+whatever it says: the parent takes it for no more than that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from firstkey import errors, reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image_reasons import OVER_BUDGET
+from firstkey.system import box, outside
+
+if TYPE_CHECKING:
+    import mmap
+    from collections.abc import Callable, Mapping
+
+    At = Callable[[str, str], "tuple[str, str] | None"]
+
+CPU_SECONDS = 20.0
+"""How much processor time one thing (a file, a rule) may take; the largest real ones take a tenth."""
+SECONDS = 120.0
+"""How long it may take besides, as on a disk or a busy machine that is slow to answer."""
+WHOLE_SECONDS = 6 * 3600.0
+"""How long all of it may take: the last resort against a child that somebody else has taken over."""
+LOOK_SECONDS = 0.2
+FRAME_LIMIT = 64 * 1024 * 1024
+"""Bytes of one value. The longest real one is the list of what a scan saw."""
+_MARK_SIZE = 8192
+_LENGTH = 4
+
+_LOADED = (
+    "array", "base64", "binascii", "bz2", "calendar", "configparser", "datetime", "difflib",
+    "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.unicode_escape",
+    "encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_32", "encodings.utf_8",
+    "encodings.utf_8_sig", "fnmatch", "getopt", "gzip", "hashlib", "hmac", "ipaddress", "lzma", "random",
+    "re", "shlex", "socket", "sqlite3", "string", "struct", "tarfile", "textwrap", "time", "traceback",
+    "xml.etree.ElementTree", "zipfile", "zlib",
+)  # fmt: skip
+"""What work in a box may import: it is imported before. Of a tree's Python nothing is ever run."""
+
+
+class Overrun(FirstkeyError):  # noqa: N818 - what happened
+    """The child was ended, or died, over what it was about: `kind` and `name` say what that was."""
+
+    def __init__(self, kind: str, name: str, why: str) -> None:
+        super().__init__(f"looking at {name or 'the tree'} {why}", reason=OVER_BUDGET)
+        self.kind = kind
+        self.name = name
+
+
+class Inside:
+    """The child's side. `tree` is where the tree's root is for it; `missing` which walls are not there."""
+
+    def __init__(self, reader: int, writer: int, mark: mmap.mmap, walls: box.Walls, root: str) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._mark = mark
+        self._count = 0
+        self._now = ("", "")
+        self.tree = "/" if walls.is_alone else root
+        self.missing = walls.missing
+
+    def at(self, kind: str, name: str) -> tuple[str, str]:
+        """Say what is looked at from now on, for as long as that may take; returns what was before."""
+        before, self._now = self._now, (kind, name)
+        text = f"{kind}\n{name}".encode("utf-8", "surrogateescape")[: _MARK_SIZE - 16]
+        self._count += 1
+        self._mark[16 : 16 + len(text)] = text
+        self._mark[:16] = self._count.to_bytes(8, "little") + len(text).to_bytes(8, "little")
+        return before
+
+    def tell(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
+        """Tell the parent something that it need not wait for the end to hear."""
+        self._say("tell", value)
+
+    def ask(self, question: str, *values: Any) -> Any:  # noqa: ANN401 - as above
+        """Ask the parent one of the questions that it answers. Raises FirstkeyError, as it did."""
+        self._say("ask", [question, list(values)])
+        found, value = json.loads(_frame(self._reader) or b'["error", null]')
+        if found == "error":
+            raise _revived(value)
+        return value
+
+    def _say(self, kind: str, value: Any) -> None:  # noqa: ANN401 - as above
+        _send(self._writer, [kind, value])
+
+
+def look(
+    work: Callable[[Inside], Any],
+    *,
+    root: str,
+    questions: Mapping[str, Callable[..., Any]],
+    heard: Callable[[Any], None],
+) -> Any:  # noqa: ANN401 - whatever JSON has
+    """Do `work` in a box around the tree at `root` (a resolved host path), and return what it returns.
+
+    `heard` gets what it tells meanwhile. Raises what `work` raised, if that was a FirstkeyError, and Overrun
+    where it did not end well.
+    """
+    import mmap
+
+    _load()
+    kernel = box.Kernel()
+    mark = mmap.mmap(-1, _MARK_SIZE)
+    from_child, to_parent = os.pipe()
+    from_parent, to_child = os.pipe()
+    parent = os.getpid()
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid == 0:
+        _child(work, root, kernel, parent, (from_parent, to_parent, mark))
+    os.close(from_parent)
+    os.close(to_parent)
+    watch = _Watch(pid, from_child, to_child, mark, questions, heard)
+    try:
+        return watch.result()
+    finally:
+        watch.end()
+        os.close(from_child)
+        os.close(to_child)
+        mark.close()
+
+
+class _Watch:
+    """The parent's side: hears values, answers questions, and ends what takes too long."""
+
+    def __init__(
+        self,
+        pid: int,
+        reader: int,
+        writer: int,
+        mark: mmap.mmap,
+        questions: Mapping[str, Callable[..., Any]],
+        heard: Callable[[Any], None],
+    ) -> None:
+        self._pid: int | None = pid
+        self._clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the processor time of that process
+        self._reader = reader
+        self._writer = writer
+        self._mark = mark
+        self._questions = questions
+        self._heard = heard
+        self._last = time.monotonic() + WHOLE_SECONDS
+        self._count = -1
+        self._begun = (0.0, 0.0)
+
+    def result(self) -> Any:  # noqa: ANN401 - whatever JSON has
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        buffer = bytearray()
+        while True:
+            if poll.poll(LOOK_SECONDS * 1000):
+                part = os.read(self._reader, 1 << 20)
+                if not part:
+                    raise self._overrun("came to a sudden end")
+                buffer += part
+                while (frame := _cut(buffer)) is not None:
+                    kind, value = self._parsed(frame)
+                    if kind == "done":
+                        return value
+                    self._answer(kind, value)
+            self._check()
+
+    def _parsed(self, frame: bytes) -> tuple[str, Any]:
+        try:
+            kind, value = json.loads(frame)
+        except (ValueError, TypeError, RecursionError):
+            raise self._overrun("came to an answer that cannot be read") from None
+        return str(kind), value
+
+    def _answer(self, kind: str, value: Any) -> None:  # noqa: ANN401 - as above
+        if kind == "error":
+            raise _revived(value)
+        if kind == "tell":
+            self._heard(value)
+        elif kind == "ask":
+            try:
+                question, values = value
+                answer = ["value", self._questions[question](*values)]
+            except FirstkeyError as error:
+                answer = ["error", _told(error)]
+            except (KeyError, TypeError, ValueError) as error:
+                answer = [
+                    "error",
+                    _told(FirstkeyError(f"{value!a:.200}: {error!r}", reason=reasons.INTERNAL_ERROR)),
+                ]
+            self._begun = self._now()  # what was done out here is not the child's time
+            try:
+                _send(self._writer, answer, seconds=LOOK_SECONDS * 50)
+            except (TimeoutError, BrokenPipeError):
+                raise self._overrun("came to a sudden end") from None
+
+    def _now(self) -> tuple[float, float]:
+        try:
+            return time.monotonic(), time.clock_gettime(self._clock)
+        except OSError:
+            return time.monotonic(), 0.0
+
+    def _check(self) -> None:
+        """End the child where it is about the same thing for too long."""
+        count = int.from_bytes(self._mark[:8], "little")
+        now = self._now()
+        if count != self._count:
+            self._count, self._begun = count, now
+        elif now[1] - self._begun[1] > CPU_SECONDS or now[0] - self._begun[0] > SECONDS:
+            raise self._overrun("took more work than it may")
+        if now[0] > self._last:
+            raise self._overrun("took more time than all of it may")
+
+    def _overrun(self, why: str) -> Overrun:
+        self.end()
+        length = min(int.from_bytes(self._mark[8:16], "little"), _MARK_SIZE - 16)
+        kind, _, name = self._mark[16 : 16 + length].decode("utf-8", "surrogateescape").partition("\n")
+        return Overrun(kind, name, why)
+
+    def end(self) -> None:
+        """End the child at once, if it has not ended; it has nothing to tidy up."""
+        if self._pid is not None:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = None
+
+
+def _child(
+    work: Callable[[Inside], Any],
+    root: str,
+    kernel: box.Kernel,
+    parent: int,
+    ends: tuple[int, int, mmap.mmap],
+) -> NoReturn:
+    """Never returns: whatever happens here must not run on in the parent's code."""
+    reader, writer, mark = ends
+    try:
+        kernel.end_with_parent(parent)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to act on
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _keep_only(reader, writer)
+        inside = Inside(reader, writer, mark, kernel.shut(root), root)
+        sys.meta_path[:] = [_NothingMore()]
+        outside.ask = inside.ask
+        inside._say(*_attempt(work, inside))  # noqa: SLF001 - both are this module's
+    finally:
+        os._exit(0)
+
+
+def _attempt(work: Callable[[Inside], Any], inside: Inside) -> tuple[str, Any]:
+    try:
+        return "done", work(inside)
+    except FirstkeyError as error:
+        return "error", _told(error)
+    except MemoryError:
+        return "error", _told(FirstkeyError("looking took more memory than it may", reason=OVER_BUDGET))
+    except Exception as error:  # noqa: BLE001 - the parent turns it into one sentence with a reason
+        where = error.__traceback__
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        line = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
+        return "error", _told(FirstkeyError(f"{error!r} in {line}", reason=reasons.INTERNAL_ERROR))
+
+
+class _NothingMore:
+    """In place of Python's importers: the tree may have a Python of its own, which is not to be run."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        """Refuse. Only what is loaded already can be imported."""
+        raise ImportError(f"{name} was not loaded before the box was shut (system/boxed.py)")
+
+
+def _keep_only(*kept: int) -> None:
+    """Close every descriptor but these; 0, 1 and 2 lead to nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for number in (0, 1, 2):
+        os.dup2(nowhere, number)
+    edges = sorted({2, *kept, os.sysconf("SC_OPEN_MAX")})
+    for low, high in zip(edges, edges[1:]):
+        os.closerange(low + 1, high)
+
+
+def _load() -> None:
+    """Import what work in a box takes, its own modules included, while the host's files can still be read."""
+    import importlib
+    import pkgutil
+
+    for name in _LOADED:
+        importlib.import_module(name)
+    for room in ("boot", "image", "login", "ssh", "system"):
+        package = importlib.import_module(f"firstkey.{room}")
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+    importlib.import_module("firstkey.metadata.crossing")
+
+
+def _told(error: FirstkeyError) -> dict[str, str]:
+    kind = next(base for base in type(error).__mro__ if base.__module__ == errors.__name__)
+    return {"kind": kind.__name__, "code": error.reason.code, "message": error.message, "hint": error.hint}
+
+
+def _revived(told: Any) -> FirstkeyError:  # noqa: ANN401 - whatever JSON has
+    """The error again, as far as it is one."""
+    said = told if isinstance(told, dict) else {}
+    kind = getattr(errors, str(said.get("kind")), None)
+    is_one = isinstance(kind, type) and issubclass(kind, FirstkeyError)
+    error: FirstkeyError = BaseException.__new__(kind if is_one else FirstkeyError)  # type: ignore[arg-type]
+    reason = reasons.ALL.get(str(said.get("code")), reasons.INTERNAL_ERROR)
+    message, hint = (
+        str(said.get("message", "the process in the box did not say why it failed")),
+        said.get("hint"),
+    )
+    FirstkeyError.__init__(error, message, reason=reason, hint=str(hint) if hint else None)
+    return error
+
+
+def _send(writer: int, value: Any, *, seconds: float | None = None) -> None:  # noqa: ANN401 - as above
+    """Write one frame. Raises TimeoutError where nobody reads it for so long."""
+    content = json.dumps(value).encode("ascii")
+    rest = memoryview(len(content).to_bytes(_LENGTH, "little") + content)
+    poll = select.poll()
+    poll.register(writer, select.POLLOUT)
+    while rest:
+        if seconds is not None and not poll.poll(seconds * 1000):
+            raise TimeoutError
+        rest = rest[os.write(writer, rest[: select.PIPE_BUF]) :]
+
+
+def _frame(reader: int) -> bytes | None:
+    """The next whole frame, waited for; None at the end."""
+    buffer = bytearray()
+    while (frame := _cut(buffer)) is None:
+        part = os.read(reader, 1 << 20)
+        if not part:
+            return None
+        buffer += part
+    return frame
+
+
+def _cut(buffer: bytearray) -> bytes | None:
+    """Take the first frame out of the buffer; None where it is not whole yet."""
+    length = int.from_bytes(buffer[:_LENGTH], "little")
+    if len(buffer) < _LENGTH:
+        return None
+    if length > FRAME_LIMIT:
+        raise FirstkeyError(f"an answer of {length} bytes is more than any real one", reason=OVER_BUDGET)
+    if len(buffer) < _LENGTH + length:
+        return None
+    frame = bytes(buffer[_LENGTH : _LENGTH + length])
+    del buffer[: _LENGTH + length]
+    return frame

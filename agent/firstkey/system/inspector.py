@@ -1,0 +1,70 @@
+"""A program of this machine that looks at what came out of a tree, and can do nothing else.
+
+It gets copies, in a private directory that is gone afterwards, and never a path of the tree: what the tree's
+author wrote leads it nowhere. It runs in a box (system/box.py): it reads, and gets no socket, so that a host
+name in a configuration asks nobody's DNS.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.system import box, command, outside, scratch
+from firstkey.system.files import Looks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+PROGRAMS = ("sshd", "ssh-keygen", "visudo")
+"""Those that may be asked from within a box."""
+HERE = "/@the-directory-of-the-copies@"
+"""Stands for the directory of the copies, in arguments and in the copies. A tree that has the same words in a
+file has its own copies named there.
+"""
+SECONDS = 10.0
+
+
+def run(
+    argv: Sequence[str], *, files: Mapping[str, bytes] | None = None, stdin: bytes = b""
+) -> command.Outcome:
+    """Run a program (by its full path, from command.find) to its end, with copies of `files` by their names.
+
+    Raises FirstkeyError where it cannot be started or does not end in time.
+    """
+    copies = files or {}
+    if outside.ask:
+        return command.Outcome(tuple(argv), *outside.run(argv, copies, stdin))
+    kernel = box.Kernel()
+    with scratch.directory() as directory:
+        where = directory.on_host
+        for name, content in copies.items():
+            own = content.replace(HERE.encode(), where.encode())
+            directory.replace(name, own, Looks(0o600, durable=False))
+        own_argv = [word.replace(HERE, where) for word in argv]
+        done = command.run(
+            own_argv, stdin=stdin, seconds=SECONDS, before=lambda: kernel.shut_for_program(where)
+        )
+    return done._replace(
+        argv=tuple(argv),
+        stdout=done.stdout.replace(where.encode(), HERE.encode()),
+        stderr=done.stderr.replace(where.encode(), HERE.encode()),
+    )
+
+
+def answer_find(program: str) -> str | None:
+    """The question `find` of a boxed process: where the program is, if it is one of PROGRAMS."""
+    return command.find(program) if program in PROGRAMS else None
+
+
+def answer_program(argv: list[str], files: dict[str, str], stdin: str) -> list[Any]:
+    """The question `program` of a boxed process, whose every word may be the tree's author's."""
+    if not argv or argv[0] not in map(command.find, PROGRAMS):
+        raise FirstkeyError(f"{argv[:1]!a} is not run for a tree", reason=reasons.INTERNAL_ERROR)
+    if any("/" in name or name in ("", ".", "..") for name in files):
+        raise FirstkeyError("a copy has a name that is a path", reason=reasons.INTERNAL_ERROR)
+    copies = {name: base64.b64decode(content) for name, content in files.items()}
+    done = run(argv, files=copies, stdin=base64.b64decode(stdin))
+    return [done.status, outside.packed(done.stdout), outside.packed(done.stderr)]

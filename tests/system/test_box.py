@@ -1,0 +1,225 @@
+"""The box, tried from within: whoever is in it reads the tree, and does nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import prober
+import pytest
+import treestate
+
+from firstkey.errors import FirstkeyError
+from firstkey.system import boxed, command, inspector
+
+AGENT = Path(__file__).resolve().parents[2] / "agent"
+PROGRAM = prober.__file__
+MAY = {"list", "read"}
+# What a user cannot do anyway is no proof of a wall, and what root may do to itself harms nobody.
+BEFORE = {
+    "root": (),
+    "root-without-mounts": ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all"),
+    "user": (),
+}
+
+
+class Place(NamedTuple):
+    """A tree to look at, beside things of the host's."""
+
+    above: Path
+    tree: Path
+    unix: Path
+    port: int
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    """The tree has a file that everybody may write, a link out of it, and a socket with a service."""
+    with tempfile.TemporaryDirectory() as above:  # tmp_path is out of the reach of others
+        os.chmod(above, 0o755)
+        yield from _filled(Path(above))
+
+
+def _filled(above: Path) -> Iterator[Place]:
+    tree = above / "tree"
+    tree.mkdir()
+    (tree / "file").write_text("x")
+    for path in (tree, tree / "file"):
+        os.chmod(path, 0o777)
+        os.chown(path, prober.NOBODY, prober.NOBODY)
+    (tree / "out").symlink_to("/etc/hostname")
+    (above / "victim").write_text("y")
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as outer:
+        inner, nameless = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX)
+        with inner, nameless:
+            for listener, name in ((outer, f"{above}/s"), (inner, f"{tree}/socket")):
+                listener.bind(name)
+                os.chmod(name, 0o777)
+            nameless.bind("\0firstkey-prober")
+            for listener in (outer, inner, nameless):
+                listener.listen()
+            yield Place(above, tree, above / "s", tcp.getsockname()[1])
+
+
+def tried(flavour: str, place: Place) -> dict[str, Any]:
+    """What the prober says."""
+    argv = [*BEFORE[flavour], sys.executable, PROGRAM, flavour, str(place.tree), str(place.port)]
+    argv += [str(place.unix), str(AGENT)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("flavour", prober.FLAVOURS)
+def test_nothing_works_but_to_read_the_tree(flavour: str, place: Place) -> None:
+    """In each flavour of the box that this machine can have."""
+    before = treestate.take(place.above)
+    found = tried(flavour, place)
+    assert {name for name, became in found["tried"].items() if became == "DONE"} == MAY
+    assert treestate.take(place.above) == before
+    assert found["alone"] == (flavour == "root")
+    expected = ["a mount namespace (Operation not permitted)"] if flavour == "root-without-mounts" else []
+    assert found["missing"] == expected
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("flavour", prober.FLAVOURS)
+def test_the_prober_could_do_it_all_without_the_box(flavour: str, place: Place) -> None:
+    """Else it would prove nothing."""
+    deeds = prober.deeds(str(place.tree), place.port, str(place.unix))
+    harmless = ("write", "create", "chmod", "host file", "host file by a link", "tcp", "unix socket", "fork")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            prober.become(flavour)
+            os._exit(0 if all(prober.attempt(deeds[name]) == "DONE" for name in harmless) else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.root
+def test_a_library_that_is_not_there_is_told(place: Place) -> None:
+    """Without libseccomp the other walls stand, and the missing one is named."""
+    libraries = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+    found = [line.split()[-1] for line in libraries.splitlines() if "libseccomp.so.2" in line]
+    hide = "; ".join(f"mount --bind /dev/null {path}" for path in found)
+    argv = ["unshare", "--mount", "sh", "-ec", f'{hide}; exec "$@"', "sh", sys.executable, PROGRAM, "user"]
+    argv += [str(place.tree), str(place.port), str(place.unix), str(AGENT)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=100)
+    found = json.loads(done.stdout)
+    assert found["missing"] == ["seccomp (libseccomp is not installed)"]
+    for deed in ("write", "create", "unlink", "host file", "host file by a link", "tcp", "fork"):
+        assert found["tried"][deed] != "DONE"
+
+
+# --- work in the box, and who watches it ------------------------------------------------------------------
+
+
+def look(work: Any, root: Path, **questions: Any) -> Any:
+    """What the work says."""
+    return boxed.look(work, root=str(root), questions=questions, heard=lambda _: None)
+
+
+def test_values_questions_and_refusals_cross(tmp_path: Path) -> None:
+    """Names that are no text among them."""
+    (tmp_path / "a").write_bytes(b"1")
+
+    def work(inside: boxed.Inside) -> Any:
+        content = Path(inside.tree, "a").read_text()
+        return [content, inside.ask("double", 21), "\udcff"]
+
+    assert look(work, tmp_path, double=lambda number: 2 * number) == ["1", 42, "\udcff"]
+
+    def refused(inside: boxed.Inside) -> Any:
+        return inside.ask("other")
+
+    with pytest.raises(FirstkeyError, match="other"):
+        look(refused, tmp_path)
+
+
+def test_what_takes_too_long_is_ended_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever holds it up: a loop in C that hears no signal is one."""
+    monkeypatch.setattr(boxed, "CPU_SECONDS", 0.3)
+
+    def work(inside: boxed.Inside) -> Any:
+        inside.at("file", "/quick")
+        inside.at("file", "/a/slow\udcff one")
+        return sum(range(10**12))
+
+    with pytest.raises(boxed.Overrun, match="took more work than it may") as caught:
+        look(work, tmp_path)
+    assert (caught.value.kind, caught.value.name) == ("file", "/a/slow\udcff one")
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_child_that_dies_has_not_said_anything(tmp_path: Path) -> None:
+    """Its silence is an error with what it was about."""
+
+    def work(inside: boxed.Inside) -> Any:
+        inside.at("rule", "deadly")
+        os._exit(0)
+
+    with pytest.raises(boxed.Overrun, match="deadly"):
+        look(work, tmp_path)
+
+
+def test_nothing_is_imported_from_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tree with a Python module of the name that somebody imports late is not run."""
+    (tmp_path / "colorsys.py").write_text("raise SystemExit(7)")
+    monkeypatch.syspath_prepend("/")
+
+    def work(_inside: boxed.Inside) -> Any:
+        import colorsys
+
+        return colorsys.__name__
+
+    with pytest.raises(FirstkeyError, match="colorsys was not loaded"):
+        look(work, tmp_path)
+
+
+# --- programs that look -----------------------------------------------------------------------------------
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "deed", ["touch {victim}", "ssh-keygen -q -t ed25519 -N '' -f {above}/key", "cat {secret}"]
+)
+def test_a_program_that_looks_changes_nothing(deed: str, place: Place) -> None:
+    """It reads what its user may read, and nothing is written."""
+    before = treestate.take(place.above)
+    sh = command.find("sh")
+    done = inspector.run(
+        [str(sh), "-c", deed.format(victim=place.above / "victim", above=place.above, secret="/run")]
+    )
+    assert done.status != 0
+    assert treestate.take(place.above) == before
+
+
+@pytest.mark.root
+def test_a_program_that_looks_gets_copies_and_no_socket(place: Place) -> None:
+    """Its copies are there by a name that stands for their directory, and go with it."""
+    sh = str(command.find("sh"))
+    done = inspector.run([sh, "-c", f"cat {inspector.HERE}/a; echo {inspector.HERE}"], files={"a": b"1\n"})
+    assert done.stdout.decode().split() == ["1", inspector.HERE]
+    connect = f"import socket; socket.create_connection(('127.0.0.1', {place.port}))"
+    assert b"PermissionError" in inspector.run([sys.executable, "-c", connect]).stderr
+
+
+@pytest.mark.parametrize("argv", [["/bin/sh", "-c", "id"], [], ["sshd"]])
+def test_a_boxed_process_can_have_few_programs_run(argv: list[str]) -> None:
+    """Whoever took it over cannot name another one, nor a copy that is a path."""
+    with pytest.raises(FirstkeyError, match="is not run"):
+        inspector.answer_program(argv, {}, "")
+    keygen = str(command.find("ssh-keygen"))
+    with pytest.raises(FirstkeyError, match="is a path"):
+        inspector.answer_program([keygen], {"../x": ""}, "")
