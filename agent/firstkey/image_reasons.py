@@ -14,6 +14,11 @@ OVER_BUDGET = _reason(
     "What was looked at took more work than it may, so not all of it was seen.",
     "Look at it by hand, or remove it from the image.",
 )
+NOT_INTACT = _reason(
+    "not-intact",
+    "It is packed in a way that cannot be read here to its end: broken, cut off, encrypted or unknown.",
+    "Unpack it and look at it by hand, or remove it from the image.",
+)
 MOUNTED = _reason(
     "mounted-from-elsewhere",
     "It lies in what is mounted into the tree from elsewhere, which is no part of the image.",

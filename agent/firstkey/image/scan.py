@@ -270,8 +270,9 @@ class Scanner:
                 for part in packed.unpacked(file, start):
                     window.put(part, is_last=False)
                     self._search(needles, path, name, is_first=False)
-            except packed.TooMuch:
-                self._partly(f"{path}/{name} has more in it than was unpacked", path, name)
+            except packed.Unfinished as error:
+                refusal = Refusal(error.reason, f"{path}/{name} {error}")
+                self._doubts.append(Doubt(f"{path}/{name}", refusal))
         window.put(b"", is_last=True)
         self._search(needles, path, name, is_first=False)
 
