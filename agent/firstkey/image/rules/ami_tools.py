@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from io import BytesIO
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
+from firstkey.image import packed
 from firstkey.image.packages import deb822
 from firstkey.image.rule import AMI_TOOLS, Rule
 from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict, not_applicable
@@ -25,6 +28,11 @@ PROGRAMS = ("/opt/aws/bin/ec2-bundle-vol", "/usr/bin/ec2-bundle-vol", "/usr/loca
 APT_LISTS = "/var/lib/apt/lists/*_Packages"
 RPM_LISTS = ("/var/cache/yum/*/*/*/*-primary.xml.gz", "/var/cache/dnf/*/repodata/*-primary.xml.gz")
 LIMIT = 256 * 1024 * 1024
+UNPACKED = 1024 * 1024 * 1024
+REACH = 4096
+"""How far behind a package's name its version may stand."""
+VERSION = re.compile(rb'<version [^>]{0,200}?ver="([^"]{1,99})" rel="([^"]{1,99})"')
+PARTS = re.compile(r"[0-9]+|[a-zA-Z]+|~")
 MINUTES = 15
 
 
@@ -53,14 +61,17 @@ def check(image: Image) -> Verdict:
         return _unknown(
             _place(image), "the AMI tools belong to no package, so which version they are is unknown"
         )
-    known = list(_known_versions(image, tools.package))
+    doubts: list[Doubt] = []
+    known = list(_known_versions(image, tools.package, doubts))
     if not known:
-        return _unknown(_place(image), f"the package lists in the image do not know {tools.package}")
+        said = f"the package lists in the image do not know {tools.package}"
+        return Verdict(doubts=tuple(doubts)) if doubts else _unknown(_place(image), said)
     newest = max(known, key=ordered)
     if ordered(newest) <= ordered(tools.version):
-        return Verdict(remark=f"{tools.package} {tools.version} is the newest that is known.")
+        remark = f"{tools.package} {tools.version} is the newest that is known."
+        return Verdict(doubts=tuple(doubts), remark=remark)
     reason = f"{tools.package} {tools.version} is installed, and {newest} is there."
-    return Verdict((Finding(_place(image), reason, " ".join(_argv(image, tools.package))),))
+    return Verdict((Finding(_place(image), reason, " ".join(_argv(image, tools.package))),), tuple(doubts))
 
 
 def remedy(image: Image) -> list[Change]:
@@ -98,8 +109,7 @@ class Update(NamedTuple):
 
 def ordered(version: str) -> tuple[tuple[int, int, str], ...]:
     """A key that puts versions in the order that package managers have: numbers by value."""
-    parts = re.findall(r"[0-9]+|[a-zA-Z]+|~", version)
-    return (*map(_rank, parts), (0, -1, ""))
+    return (*map(_rank, PARTS.findall(version)), (0, -1, ""))
 
 
 def _rank(part: str) -> tuple[int, int, str]:
@@ -110,7 +120,7 @@ def _rank(part: str) -> tuple[int, int, str]:
     return (-1 if part == "~" else 0, 0, part)
 
 
-def _known_versions(image: Image, package: str) -> Iterator[str]:
+def _known_versions(image: Image, package: str, doubts: list[Doubt]) -> Iterator[str]:
     for path in image.glob(APT_LISTS):
         text = (image.read(path, limit=LIMIT) or b"").decode("utf-8", "replace")
         for paragraph in text.split("\n\n"):
@@ -118,21 +128,27 @@ def _known_versions(image: Image, package: str) -> Iterator[str]:
                 yield deb822(paragraph).get("Version", "")
     for pattern in RPM_LISTS:
         for path in image.glob(pattern):
-            yield from _primary(image.read(path, limit=LIMIT) or b"", package)
+            content = image.read(path, limit=LIMIT) or b""
+            try:
+                yield from _primary(packed.unpacked(BytesIO(content), content[:8], plenty=UNPACKED), package)
+            except packed.Unfinished as error:
+                doubts.append(Doubt(path, Refusal(error.reason, f"{path} {error}")))
 
 
-def _primary(compressed: bytes, package: str) -> Iterator[str]:
-    """The versions in a repository's primary.xml.gz."""
-    import zlib
-
-    inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        text = inflate.decompress(compressed, LIMIT).decode("utf-8", "replace")
-    except zlib.error:
-        return
-    pattern = rf'<name>{re.escape(package)}</name>.*?<version [^>]*ver="([^"]+)" rel="([^"]+)"'
-    for version, release in re.findall(pattern, text, re.DOTALL):
-        yield f"{version}-{release}"
+def _primary(parts: Iterable[bytes], package: str) -> Iterator[str]:
+    """The versions in a repository's primary.xml, which comes in parts: each stands behind the name."""
+    name = f"<name>{package}</name>".encode()
+    text = b""
+    for part in chain(parts, (b"",)):
+        text += part
+        place = text.find(name)
+        while place >= 0 and (not part or len(text) >= place + REACH):
+            end = text.find(b"<name>", place + len(name), place + REACH)
+            found = VERSION.search(text, place, end if end >= 0 else place + REACH)
+            if found:
+                yield b"-".join(found.groups()).decode("utf-8", "replace")
+            place = text.find(name, place + len(name))
+        text = text[place if place >= 0 else max(0, len(text) - len(name)) :]
 
 
 def _argv(image: Image, package: str) -> list[str]:
