@@ -15,16 +15,15 @@ KIND = "private-key"
 STORE = "key-store"
 CERTIFICATE = "certificate"
 
-# Between the parts of a key that is embedded in JSON, YAML, a shell script or a source file.
-_GAP = rb"(?:\\+[nrt]|[\s\"'+,>|#*;]|//|<br */?>)*"
-_HEADERS = rb"(?:[A-Za-z-]{1,30}: [^\r\n\\]{0,200}(?:\\+[nr]|[\r\n])+" + _GAP + rb")*"
-_BEGIN = re.compile(
-    rb"-----BEGIN (?P<kind>(?:[A-Z0-9]+ )*)PRIVATE KEY(?: BLOCK)?-----(?:\\+[nrt]|[\r\n \"'])"
-    + _GAP
-    + rb"(?P<headers>"
-    + _HEADERS
-    + rb")(?P<body>[A-Za-z0-9+/=]{24,})"
-)
+# The parts of a key, each looked for where the one before it ends: in one expression, a text that fits in
+# many ways would be read anew for each of them. Between the parts of one that is embedded in JSON, YAML, a
+# shell script or a source file there are gaps.
+_BEGIN = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY(?: BLOCK)?-----(?:\\+[nrt]|[\r\n \"'])")
+_GAP = re.compile(rb"(?:[\s\"'+,>|#*;]+|\\+[nrt]|//|<br {0,9}/?>){0,99}")
+_HEADER = re.compile(rb"[A-Za-z-]{1,30}: [^\r\n\\]{0,200}(?:\\+[nr]|[\r\n])")
+_MOST_HEADERS = 16
+_SHORTEST = 24
+_BODY = re.compile(rb"[A-Za-z0-9+/=]{%d,}" % _SHORTEST)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{32,2048}")
 _SSH2 = b"---- BEGIN SSH2 ENCRYPTED "
 _SSH1 = b"SSH PRIVATE KEY FILE FORMAT 1.1\n\0"
@@ -53,21 +52,41 @@ def pem(content: bytes, place: int) -> str | None:
     if start >= 0 and content.startswith(_SSH2, start) and _has_body(content[place:]):
         return "a private key in SSH.com's format"
     start = content.rfind(b"-----BEGIN ", 0, place)
-    match = _BEGIN.match(content, start) if start >= 0 else None
-    if match is None or not _is_plausible(match):
+    begin = _BEGIN.match(content, start) if start >= 0 else None
+    headers, body = _parts(content, begin.end()) if begin else (b"", b"")
+    if begin is None or not _is_plausible(begin[1], headers, body):
         return None
-    kind = match["kind"].decode().strip()
+    kind = begin[1].decode().strip()
     return f"a private key ({kind + ', ' if kind else ''}PEM)"
 
 
 def pem_bodies(content: bytes) -> list[bytes]:
     """How the base64 of each private key starts that is in the content."""
-    return [match["body"] for match in _BEGIN.finditer(content)]
+    bodies = (_parts(content, begin.end())[1] for begin in _BEGIN.finditer(content))
+    return [body for body in bodies if body]
 
 
-def _is_plausible(match: re.Match[bytes]) -> bool:
+def _parts(content: bytes, place: int) -> tuple[bytes, bytes]:
+    """The headers behind the line that begins a key (RFC 1421, 4.6), and its base64, or nothing."""
+    start = place = _end(_GAP, content, place)
+    for _ in range(_MOST_HEADERS):
+        header = _HEADER.match(content, place)
+        if header is None:
+            break
+        place = _end(_GAP, content, header.end())
+    body = _BODY.match(content, place)
+    return content[start:place], body[0] if body else b""
+
+
+def _end(pattern: re.Pattern[bytes], content: bytes, place: int) -> int:
+    found = pattern.match(content, place)
+    return found.end() if found else place
+
+
+def _is_plausible(kind: bytes, headers: bytes, body: bytes) -> bool:
     """Whether what follows is the start of a key: ASN.1, OpenSSH's magic, or (encrypted) anything at all."""
-    kind, headers, body = match["kind"], match["headers"], match["body"]
+    if len(body) < _SHORTEST:
+        return False
     if b"ENCRYPTED" in headers and len(set(body)) > 8:
         return True
     try:

@@ -119,12 +119,12 @@ class Packages:
 
 def deb822(paragraph: str) -> dict[str, str]:
     """The fields of a paragraph (deb822(5)); lines of a long one lose their first blank."""
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     name = ""
     for line in paragraph.split("\n"):
         if line.startswith((" ", "\t")):
-            fields[name] = f"{fields.get(name, '')}\n{line[1:]}"
+            fields.setdefault(name, [""]).append(line[1:])
         else:
             name, _, value = line.partition(":")
-            fields[name] = value.strip()
-    return fields
+            fields[name] = [value.strip()]
+    return {name: "\n".join(lines) for name, lines in fields.items()}

@@ -22,7 +22,7 @@ LIMIT = 1024 * 1024
 PROGRAM_LIMIT = 64 * 1024 * 1024
 SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")
 """From OpenSSH 9.8 on, it is another program that deals with a connection."""
-_FIELDS = re.compile(r":(?![^\[]*\])")  # not the colons of an IPv6 address in brackets
+_FIELDS = re.compile(r":(?![^\[\]]{0,64}\])")  # not the colons of an IPv6 address in brackets
 _WORDS = re.compile(r"[\s,]+")
 
 

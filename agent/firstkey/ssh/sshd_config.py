@@ -91,12 +91,12 @@ DEFAULTS = Effective(
 
 def parse(text: str) -> Effective:
     """The values out of the standard output of `sshd -T`, one "keyword value" a line. Takes anything."""
-    settings: dict[str, tuple[str, ...]] = {}
+    settings: dict[str, list[str]] = {}
     for line in text.split("\n"):
         keyword, _, value = line.strip().partition(" ")
         if keyword:
-            settings[keyword.lower()] = (*settings.get(keyword.lower(), ()), value.strip())
-    return Effective(settings)
+            settings.setdefault(keyword.lower(), []).append(value.strip())
+    return Effective({keyword: tuple(values) for keyword, values in settings.items()})
 
 
 # --- where a user's keys are ----------------------------------------------------------------------

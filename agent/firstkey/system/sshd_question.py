@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
 _NOT_THE_CONFIGURATION = re.compile(rb"no hostkeys available|Missing privilege separation directory")
-_ELSEWHERE = re.compile(r"(?i)\s*match\s+.*\b(?:address|host|localaddress|localport|rdomain)\b")
-_LINE = re.compile(r"(/\S+?):? line (\d+)")
+_ELSEWHERE = re.compile(r"(?i)\s*match\s.*\b(?:address|host|localaddress|localport|rdomain)\b")
+_LINE = re.compile(r"(?<!\S)(/\S+?):? line (\d+)")
 _STAND_IN = r"""
 set -e
 run=/tmp/run

@@ -34,7 +34,8 @@ PLACES = (
 )
 # Where it makes, at every boot, what seal takes out of the files of accounts and keys.
 _VALUE = rb"[ \t]*(?:\[\s*|(?:\n[ \t]*(?:#[^\n]*)?)*\n[ \t]*-[ \t]+)?[\"']?[^\s\"'#\]{}]{3}"
-_INSIDE = rb"(?:[ \t]*\{[^}]*|(?:\n[ \t]+[^\n]*)*?\n[ \t]+)"
+# So far and no further: each `chpasswd` of a hostile file would else be followed to the file's end.
+_INSIDE = rb"(?:[ \t]*\{[^}]{0,500}|(?:\n[ \t][^\n]*){0,50}?\n[ \t]+)"
 LOGIN = re.compile(
     rb"^[^#\n]*\b(?:ssh[_-]authorized[_-]keys|(?:hashed[_-]|plain_text_)?passw(?:or)?d)[\"']?[ \t]*:" + _VALUE
     + rb"|^[ \t]*[\"']?chpasswd[\"']?[ \t]*:" + _INSIDE + rb"[\"']?(?:list|users)[\"']?[ \t]*:",

@@ -72,7 +72,7 @@ PROFILES = (
     "~/.bashrc", "~/.bash_profile", "~/.bash_login", "~/.profile", "~/.zshrc", "~/.zshenv", "~/.kshrc",
 )  # fmt: skip
 HISTFILE = re.compile(rb"^[^#\n]*\bHISTFILE=([\"']?)([^\"'\s;&|]+)\1", re.MULTILINE)
-VARIABLE = re.compile(r"\$\(.*|\$\{[^}]*\}|\$\w+|`.*")
+VARIABLE = re.compile(r"\$\(.*|\$\{[^}]*\}?|\$\w+|`.*")
 HOME = re.compile(r"^(?:~|\$HOME|\$\{HOME\})/")
 
 

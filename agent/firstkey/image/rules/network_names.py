@@ -39,7 +39,7 @@ WRITTEN = (
     "/etc/network/interfaces.d/*",
 )
 MAC = re.compile(
-    rb"^[^#\n]*(?:HWADDR|MACADDR|MACAddress|macaddress|mac-address|hwaddress)[^#\n]{0,200}?"
+    rb"^[^#\n]*(?:HWADDR|MACADDR|MACAddress|macaddress|mac-address|hwaddress)[^#\n]{0,60}?"
     rb"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}",
     re.MULTILINE,
 )
