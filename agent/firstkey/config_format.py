@@ -118,24 +118,25 @@ def _logical_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
     starts with `[` is always a header: a backslash too many must not swallow it and so hand the settings
     of one user to another.
     """
-    start, held = 0, b""
+    start = 0
+    held: list[bytes] = []
     for number, raw in enumerate(text.split(b"\n"), start=1):
         piece = raw.rstrip(b"\r").lstrip(_BLANKS)
         if piece.startswith((b"#", b";")):
             continue
         if held and piece.startswith(b"["):
-            yield start, held.rstrip(_BLANKS)
-            held = b""
+            yield start, b"".join(held).rstrip(_BLANKS)
+            held = []
         start = start if held else number
-        held += piece
-        if _is_continued(held):
-            held = (held[:-1] + b" ").lstrip(_BLANKS)
-            continue
-        if held:
-            yield start, held.rstrip(_BLANKS)
-            held = b""
+        is_continued = _is_continued(piece)
+        piece = piece[:-1] + b" " if is_continued else piece
+        if held or piece.strip(_BLANKS):
+            held.append(piece)
+        if held and not is_continued:
+            yield start, b"".join(held).rstrip(_BLANKS)
+            held = []
     if held:
-        yield start, held.rstrip(_BLANKS)
+        yield start, b"".join(held).rstrip(_BLANKS)
 
 
 def _is_continued(line: bytes) -> bool:

@@ -113,7 +113,7 @@ def _looked_up(site: Site, name: str, home: str) -> tuple[Begun | None, bool]:
         begun = _parsed(content)
         is_others = not begun.had_home and _is_others(site, name, home, begun)
         return begun, is_others or _has_password(site, name)
-    except (FirstkeyError, ValueError, KeyError, TypeError):
+    except (FirstkeyError, ValueError, KeyError, TypeError, RecursionError):
         return None, False
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 UNITS = (("ssh.service", "sshd.service"), ("ssh@.service", "sshd@.service"))
 OPTIONS = "46deDf:C:b:c:E:g:Gh:ik:o:p:qrtTu:V"  # sshd(8)
 LIMIT = 1024 * 1024
+LONGEST = 16 * 1024
+"""Characters of a line that is taken apart: shlex takes the square of a word's length."""
 
 _PREFIXES = "-@:+!|"  # systemd.service(5), ExecStart=
 
@@ -56,7 +58,7 @@ def _of(tree: Tree, names: tuple[str, str]) -> Start | None:
         return None
     place = _file(tree, names)
     try:
-        words = shlex.split(commands[-1])
+        words = _words(commands[-1])
         given, place = _expanded(words, _environment(tree, names), place)
         options, rest = getopt.getopt(given[1:], OPTIONS)
     except (ValueError, getopt.GetoptError) as error:
@@ -66,6 +68,13 @@ def _of(tree: Tree, names: tuple[str, str]) -> Start | None:
     lines = tuple(line for option, value in options for line in _line(option, value))
     odd = next((line for line in lines if re.match(r"-f|match|include", line, re.IGNORECASE)), None)
     return _unknown(place, f"sshd is started with {odd}") if odd else Start(lines, place if lines else "")
+
+
+def _words(text: str) -> list[str]:
+    """The words of a line, as a shell tells them apart. Raises ValueError; also where shlex took too long."""
+    if len(text) > LONGEST:
+        raise ValueError(f"a line has more than {LONGEST} characters")
+    return shlex.split(text)
 
 
 def _line(option: str, value: str) -> list[str]:
@@ -80,14 +89,14 @@ def _environment(tree: Tree, names: tuple[str, str]) -> dict[str, tuple[str, str
     """The variables of the unit, each with the file that sets it; files come after Environment=."""
     found: dict[str, tuple[str, str | None]] = {}
     for line in units.values(tree, "Service", "Environment", *names):
-        pairs = (word.partition("=") for word in shlex.split(line))
+        pairs = (word.partition("=") for word in _words(line))
         found.update({name: (value, None) for name, _, value in pairs})
     for file in units.values(tree, "Service", "EnvironmentFile", *names):
         path = file.lstrip("-")
         for line in (tree.read(path, limit=LIMIT) or b"").decode("utf-8", "surrogateescape").split("\n"):
             name, equals, value = line.strip().partition("=")
             if equals and name[:1] not in "#;":
-                found[name] = (" ".join(shlex.split(value)), path)
+                found[name] = (" ".join(_words(value)), path)
     return found
 
 
@@ -104,7 +113,7 @@ def _expanded(
                 re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ("", None))[0], word)
             )
         elif value:
-            expanded += shlex.split(value)
+            expanded += _words(value)
             place = path or place
     return expanded, place
 

@@ -44,7 +44,10 @@ def values(tree: Tree, section: str, key: str, unit: str, *aliases: str) -> list
     found: list[str] = []
     for text in _texts(tree, (unit, *aliases)):
         for value in _assigned(text, section, key):
-            found = [*found, value] if value else []
+            if value:
+                found.append(value)
+            else:
+                found.clear()
     return found
 
 

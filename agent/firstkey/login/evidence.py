@@ -45,7 +45,7 @@ def refusals(case: Case, paths: Sequence[str]) -> list[Logged]:
 
 def _entries(lines: Sequence[bytes]) -> Iterator[Logged]:
     for line in filter(None, lines):
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, RecursionError):
             fields = json.loads(line)
             yield Logged(int(fields["__REALTIME_TIMESTAMP"]) / 1e6, str(fields["MESSAGE"]))
 
@@ -55,8 +55,8 @@ def _about(case: Case, paths: Sequence[str]) -> re.Pattern[str]:
     name = re.escape(case.name)
     places = "|".join(re.escape(place) for place in sorted({*paths, *_above(paths)}, key=len, reverse=True))
     sentences = [
-        rf"User {name} .*not allowed because",
-        rf"User '?{name}'? .*is not a regular file",
+        rf"User {name} .{{0,300}}not allowed because",
+        rf"User '?{name}'? .{{0,300}}is not a regular file",
         rf"Could not open user '{name}' authorized keys",
         rf"Authentication tried for {name} with correct key but not from a permitted host",
         rf"Access denied for user {name} by PAM account configuration",

@@ -10,12 +10,11 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from firstkey.system.tree import Tree
 
 LIMIT = 1024 * 1024
-DEPTH = 16
+FILES = 100
+"""How many files are read of those that one another include."""
 DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
 
 COUNTING = frozenset({"pam_faillock", "pam_tally", "pam_tally2"})
@@ -29,27 +28,35 @@ _RULE = re.compile(r"-?(\w+)\s+(\[[^\]]*\]|\S+)\s+(\S+)")
 def account_modules(tree: Tree, service: str) -> list[str]:
     """The modules of the service's account rules, in order, `pam_unix` and the like."""
     for name in (service, "other"):  # which speaks for services that have no rules of their own
-        found = dict.fromkeys(module for kind, module in _rules(tree, name, DEPTH) if kind == "account")
+        found = [module for kind, module in _rules(tree, name, {}) if kind == "account"]
         if found:
-            return list(found)
+            return found
     return []
 
 
-def _rules(tree: Tree, service: str, depth: int) -> Iterator[tuple[str, str]]:
-    """(type, module) of each rule, files that are included followed."""
-    for line in _lines(tree, service) if depth else ():
+Rules = dict[tuple[str, str], None]
+"""(type, module) of each rule, once, in order."""
+
+
+def _rules(tree: Tree, service: str, known: dict[str, Rules]) -> Rules:
+    """The rules of a service, included files followed: each is read once, however often it is named."""
+    if service in known or len(known) >= FILES:
+        return known.get(service, {})
+    found = known[service] = {}
+    for line in _lines(tree, service):
         words = line.split()
         if words[0] == "@include" and len(words) > 1:
-            yield from _rules(tree, words[1], depth - 1)
+            found.update(_rules(tree, words[1], known))
             continue
         match = _RULE.match(line)
         if match is None:
             continue
         kind, control, target = match.groups()
         if control in ("include", "substack"):
-            yield from (rule for rule in _rules(tree, target, depth - 1) if rule[0] == kind)
+            found.update({rule: None for rule in list(_rules(tree, target, known)) if rule[0] == kind})
         else:
-            yield kind, target.rsplit("/", 1)[-1].removesuffix(".so")
+            found[kind, target.rsplit("/", 1)[-1].removesuffix(".so")] = None
+    return found
 
 
 def _lines(tree: Tree, service: str) -> list[str]:
