@@ -97,8 +97,8 @@ def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     return journal.choose(interactive=sys.stderr.isatty(), verbosity=verbosity).say
 
 
-already_open: list[Site] = []
-"""In a box, the system that the command works on: there is no other way to it."""
+boxed_tree: list[Callable[[], Tree]] = []
+"""In a box, how to open the tree of --root: nothing else is there."""
 
 
 @contextmanager
@@ -106,9 +106,6 @@ def opened(
     args: argparse.Namespace, say: Callable[[events.Entry], None], *, warn: bool = True
 ) -> Iterator[Site]:
     """The system that the options name, with its configuration; mistakes in that are warnings."""
-    if already_open:
-        yield already_open[0]
-        return
     with tree_at(args.root) as tree:
         yield site_of(tree, args, say, warn=warn)
 
@@ -127,6 +124,8 @@ def site_of(
 
 def tree_at(root: str) -> Tree:
     """The tree that --root names. Raises UsageError where there is none."""
+    if boxed_tree:
+        return boxed_tree[0]()
     if not os.path.isdir(root):
         raise UsageError(f"--root {root!a}: there is no such directory")
     return Tree(root)

@@ -14,15 +14,20 @@ from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from firstkey.boot.site import Site
     from firstkey.metadata.values import Notice
     from firstkey.system.boxed import Inside
 
     Say = Callable[[events.Entry], None]
+    Heard = Callable[[str, Any], None]
 
-EVENT = "event"
+EVENT, MISSING = "event", "missing"
+
+
+def ignored(_kind: str, _value: object) -> None:
+    """Nobody waits for what is told."""
 
 
 class Looker:
@@ -36,31 +41,42 @@ class Looker:
         args.named = common.named_configuration(args)  # a file of the host's, not of the tree's
         self.left_out = mounts.foreign(self.root)
 
-    def look(
-        self,
-        work: Callable[[Site, Inside], Any],
-        heard: Callable[[str, Any], None] = lambda _kind, _value: None,
-    ) -> Any:  # noqa: ANN401 - whatever JSON has
+    def look(self, work: Callable[[Site, Inside], Any], heard: Heard = ignored) -> Any:  # noqa: ANN401
         """Do `work` in a box, and return what it returns. `heard` gets what it tells: a kind, and a value.
 
         Raises what `work` raised, if that was a FirstkeyError, and boxed.Overrun where it did not end well.
         """
 
-        def boxed_work(inside: Inside) -> Any:  # noqa: ANN401 - as above
-            def say(entry: events.Entry) -> None:
-                inside.tell([EVENT, [entry.event.name, entry.fields]])
-
+        def on_site(inside: Inside, say: Say) -> Any:  # noqa: ANN401 - whatever JSON has
             with Tree(self.root, at=inside.tree) as tree:
-                inside.tell(["missing", list(inside.missing)])
                 return work(common.site_of(tree, self._args, say), inside)
+
+        return self._box(on_site, heard)
+
+    def run(self, main: Callable[[argparse.Namespace, Say], int]) -> list[Any]:
+        """Run a command in a box, and return its exit status, and what it printed and complained of."""
+
+        def printed(inside: Inside, say: Say) -> list[Any]:
+            common.boxed_tree.append(lambda: Tree(self.root, at=inside.tree))
+            sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
+            status = main(self._args, say)
+            return [status, sys.stdout.getvalue(), sys.stderr.getvalue()]
+
+        found: list[Any] = self._box(printed, ignored)
+        return found
+
+    def _box(self, work: Callable[[Inside, Say], Any], heard: Heard) -> Any:  # noqa: ANN401 - whatever JSON has
+        def boxed_work(inside: Inside) -> Any:  # noqa: ANN401 - as above
+            inside.tell([MISSING, list(inside.missing)])
+            return work(inside, lambda entry: inside.tell([EVENT, [entry.event.name, entry.fields]]))
 
         def listen(told: Any) -> None:  # noqa: ANN401 - as above
             kind, value = told
             if kind == EVENT:
                 self._event(value)
-            elif kind == "missing":
-                self._tell_missing(value)
-            else:
+            elif kind == MISSING and value:
+                self._event([events.BOX_INCOMPLETE.name, {"detail": "; ".join(map(str, value))}])
+            elif kind != MISSING:
                 heard(str(kind), value)
 
         return boxed.look(boxed_work, root=self.root, questions=self._questions(), heard=listen)
@@ -72,11 +88,6 @@ class Looker:
         if entry.message not in self._said:
             self._said.add(entry.message)
             self._say(entry)
-
-    def _tell_missing(self, missing: Sequence[str]) -> None:
-        if missing:
-            detail = "; ".join(map(str, missing))
-            self._event([events.BOX_INCOMPLETE.name, {"detail": detail}])
 
     def _questions(self) -> dict[str, Callable[..., Any]]:
         return {
@@ -104,17 +115,11 @@ def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], 
 
     Returns its exit status. `main` opens the system by `common.opened` and prints, wherever it runs.
     """
+    say = common.voice(args)
     if os.path.realpath(args.root) == "/":
-        return main(args, common.voice(args))
-
-    def work(site: Site, _inside: Inside) -> list[Any]:
-        output, complaints = io.StringIO(), io.StringIO()
-        sys.stdout, sys.stderr = output, complaints
-        common.already_open.append(site)
-        status = main(args, site.say)
-        return [status, output.getvalue(), complaints.getvalue()]
-
-    status, output, complaints = Looker(args, common.voice(args)).look(work)
+        return main(args, say)
+    common.tree_at(args.root).close()
+    status, output, complaints = Looker(args, say).run(main)
     if complaints:
         streams.complain(str(complaints).removesuffix("\n"))
     streams.show(str(output), end="")

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import identity
+from firstkey.system import identity, outside
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from firstkey.boot.site import Site
     from firstkey.model import Account
     from firstkey.system.tree import Tree
@@ -71,8 +73,20 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
     groups = site.accounts.group_ids(account)
     said = identity.run_as(account, groups, lambda: _look(site.tree, path, content=content))
     steps = tuple(Step(*step) for step in said.pop("steps"))
+    if outside.ask and account.uid != 0:
+        said.update(_barred_by_modes(steps, account.uid, groups))
     text = said.pop("content")
     return Seen(**said, steps=steps, content=None if text is None else base64.b64decode(text))
+
+
+def _barred_by_modes(steps: Sequence[Step], uid: int, groups: Sequence[int]) -> dict[str, Any]:
+    """What a user could not pass or read, by modes alone: a boxed process looks with its own rights."""
+    for step in reversed(steps):
+        shift = 6 if step.uid == uid else 3 if step.gid in groups else 0
+        wanted = 1 if stat.S_ISDIR(step.mode) else 4
+        if not step.mode >> shift & wanted:
+            return {"barred": step.path, "content": None}
+    return {}
 
 
 def _look(tree: Tree, path: str, *, content: bool) -> dict[str, Any]:
