@@ -27,6 +27,7 @@ BEFORE = {
     "root": (),
     "root-without-mounts": ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-all"),
     "user": (),
+    "seccomp-alone": (),
 }
 
 
@@ -104,6 +105,18 @@ def test_the_prober_could_do_it_all_without_the_box(flavour: str, place: Place) 
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.root
+def test_the_last_wall_stands_alone(place: Place) -> None:
+    """The system calls that are left change nothing, also where the file system would let them."""
+    before = treestate.take(place.above)
+    tried_there = tried("seccomp-alone", place)["tried"]
+    reading = {name for name in tried_there if name.startswith("host ")}
+    assert {name for name, became in tried_there.items() if became == "DONE"} <= MAY | reading | {
+        "more memory"
+    }
+    assert treestate.take(place.above) == before
 
 
 @pytest.mark.root
@@ -212,6 +225,8 @@ def test_a_program_that_looks_gets_copies_and_no_socket(place: Place) -> None:
     done = inspector.run([sh, "-c", f"cat {inspector.HERE}/a; echo {inspector.HERE}"], files={"a": b"1\n"})
     assert done.stdout.decode().split() == ["1", inspector.HERE]
     connect = f"import socket; socket.create_connection(('127.0.0.1', {place.port}))"
+    assert b"PermissionError" in inspector.run([sys.executable, "-c", connect]).stderr
+    connect = f"import socket; socket.socket(socket.AF_UNIX).connect({str(place.unix)!r})"
     assert b"PermissionError" in inspector.run([sys.executable, "-c", connect]).stderr
 
 
