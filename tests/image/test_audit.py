@@ -186,6 +186,14 @@ def test_sarif_is_well_formed(dirty: Sapling) -> None:
     assert b"etc/shadow" in found
 
 
+def test_a_home_whose_name_is_a_pattern_is_searched(clean: Sapling) -> None:
+    """A user may be called anything: what is left in that home is found, and the name stands for no other."""
+    clean.file("/home/br[ae]cket/.bash_history", "ls\n")
+    clean.file("/home/x*/y", "x\n")
+    found = audit(clean, "--json", "--rule", "histories").rule("histories")["findings"]
+    assert [finding["path"] for finding in found] == ["/home/br[ae]cket/.bash_history"]
+
+
 @pytest.mark.sshd
 def test_exclude_list_is_for_bundling_tools(dirty: Sapling, tmp_path: Path) -> None:
     """A path a line, as bytes; tar leaves out what it names, and nothing that a system needs is named."""

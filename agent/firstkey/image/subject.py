@@ -232,8 +232,11 @@ class Image:
         tree follows them. What cannot be looked into is put to the `doubts`, or raised without such a list.
         """
         if pattern.startswith("~/"):
-            return [path for home in self.homes for path in self.glob(home.join(pattern[2:]), doubts)]
-        paths = [""]
+            return [path for home in self.homes for path in self._glob(home.join(""), pattern[2:], doubts)]
+        return self._glob("", pattern, doubts)
+
+    def _glob(self, start: str, pattern: str, doubts: list[Doubt] | None) -> list[str]:
+        paths = [start.rstrip("/")]
         for part in filter(None, pattern.split("/")):
             paths = [f"{path}/{name}" for path in paths for name in self._names(path, part, doubts)]
         return sorted(set(paths))
