@@ -22,7 +22,8 @@ MODULES = {
 # each other. A module at the top of the package is a room of its own unless it stands here with others.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("firstkey",),
-    ("folding", "named_tuple"),
+    ("named_tuple",),
+    ("colours", "text"),
     ("reasons",),
     ("errors",),
     ("model",),

@@ -103,7 +103,7 @@ def test_more_fields_are_welcome() -> None:
         ("iso\u2066late", r"iso\u2066late"),
         ("line\u2028para\u2029", r"line\u2028para\u2029"),
         ("zero\u200bwidth\ufeff", r"zero\u200bwidth\ufeff"),
-        ("byte\udc80", r"byte\udc80"),
+        ("byte\udc80", r"byte\x80"),
         ("grüße {user} 鍵", "grüße {user} 鍵"),
     ],
 )

@@ -11,6 +11,7 @@ from functools import partial
 
 from firstkey import reasons
 from firstkey.named_tuple import NamedTuple
+from firstkey.text import visible
 
 # The levels of syslog(3), which the journal and sd-daemon(3) share.
 ERR, WARNING, NOTICE, INFO, DEBUG = 3, 4, 5, 6, 7
@@ -62,32 +63,21 @@ class Event(NamedTuple):
         More fields than the sentence has are welcome: the journal gets them. The remedy comes with
         a reason code that is on the published list (`firstkey.reasons`), unless another is given.
         """
-        visible = {name: visibly(str(value)) for name, value in fields.items()}
-        reason = reasons.ALL.get(visible.get("reason", ""))
+        shown = {name: _field(value) for name, value in fields.items()}
+        reason = reasons.ALL.get(shown.get("reason", ""))
         if reason:
-            visible.setdefault("remedy", reason.remedy)
+            shown.setdefault("remedy", reason.remedy)
         try:
-            self.template.format_map(visible)
+            self.template.format_map(shown)
         except KeyError as missing:
             raise TypeError(f"the event {self.name} needs the field {missing}") from None
-        return Entry(self, visible)
+        return Entry(self, shown)
 
 
-def visibly(text: str) -> str:
-    """The text with everything that does not print written as an escape, and not longer than the limit.
-
-    That is control characters and terminal escapes, line and paragraph separators, and the marks that
-    turn the direction of writing (all of which `str.isprintable` knows by their Unicode category).
-    """
-    if len(text) > FIELD_LIMIT:
-        text = text[: FIELD_LIMIT - 1] + "…"
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+def _field(value: object) -> str:
+    """The value as one short line; it says where it was cut."""
+    text = str(value)
+    return visible(text if len(text) <= FIELD_LIMIT else f"{text[: FIELD_LIMIT - 1]}…")
 
 
 ALL: dict[str, Event] = {}

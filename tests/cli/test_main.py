@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -10,9 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from machine import AGENT, Machine
+from machine import AGENT, Machine, Run
 
 from firstkey.cli.main import COMMANDS
+from firstkey.metadata.emulator import Emulator, Settings
 
 USAGE, FAILED, NO_ANSWER, NEEDS_ROOT, BAD_CONFIG = 2, 1, 75, 77, 78
 QUIET_COMMANDS = ("status", "config", "config --json", "host-keys --dry-run", "--help", "run --help")
@@ -215,3 +218,54 @@ def test_every_locale_can_show_every_text(machine: Machine, locale: str) -> None
     done = firstkey("config", "--root", str(machine.root), LC_ALL=locale, PYTHONIOENCODING="ascii")
     assert "Traceback" not in done.stderr
     assert "internal-error" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "run -v -q",
+        "status --json --timeline",
+        "status --json --svg -",
+        "status --timeline --svg -",
+        "config --check --json",
+        "config --check --diff",
+        "known-hosts --host a --hash --sshfp",
+        "known-hosts --host a --live -",
+    ],
+)
+def test_one_form_of_output(machine: Machine, argv: str) -> None:
+    """Two in one call are a mistake, which names both."""
+    done = machine.firstkey(*argv.split())
+    assert (done.status, done.out) == (USAGE, "")
+    assert re.search(r"argument \S+: not allowed with argument \S+", done.err)
+
+
+@pytest.mark.parametrize("command", ["run", "host-keys", "keys", "status", "config", "config --diff"])
+def test_quiet_is_silent_where_all_is_well(machine: Machine, keys: dict[str, str], command: str) -> None:
+    """-q leaves warnings and errors, with every command."""
+    machine.configure("[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n[Image]\nPublisher=x\n")
+    machine.write("/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_ed25519_key\n")
+    machine.write("/dev/console", "")
+    with Emulator(Settings(keys=(("launch", keys["ed25519"]),))) as service:
+        assert machine.run(service).status == 0
+        loud = machine.firstkey(*command.split(), service=service)
+        assert loud.out
+        assert machine.firstkey(*command.split(), "-q", service=service) == Run(0, "", "")
+
+
+def test_quiet_tells_what_is_wrong(machine: Machine, keys: dict[str, str]) -> None:
+    """That is what it leaves: a key that is refused, a run that failed, a host key that is broken."""
+    machine.write("/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_ed25519_key\n")
+    machine.write("/etc/ssh/ssh_host_ed25519_key", "", mode=0o600)
+    report = {"version": 1, "outcome": "failed", "reason": "imds-disabled", "detail": "switched off"}
+    machine.write("/run/firstkey/report.json", json.dumps(report))
+    status = machine.firstkey("status", "-q").out
+    assert "failed" in status
+    assert "(imds-disabled)" in status
+    assert "Host key:  /etc/ssh/ssh_host_ed25519_key" in status
+    assert "Users:" not in status
+    pairs = (("good", keys["ed25519"]), ("bad", "nonsense"))
+    with Emulator(Settings(keys=pairs)) as service:
+        offered = machine.firstkey("keys", "-q", service=service).out
+    assert offered.startswith("! 1 bad: refused\n")
+    assert "good" not in offered

@@ -8,6 +8,7 @@ import pytest
 from hostkeys import be_quick
 from machine import Machine
 
+from firstkey import events
 from firstkey.metadata.emulator import Emulator, Settings
 
 REQUESTS = [
@@ -25,10 +26,20 @@ def service(keys: dict[str, str]) -> Emulator:
     return Emulator(Settings(instance_id="i-0000000000000001", keys=(("launch", keys["ed25519"]),)))
 
 
+DETAILS = "|".join(
+    re.sub(r"\\{\w+\\}", ".*", re.escape(event.template))
+    for event in events.ALL.values()
+    if event.priority == events.DEBUG
+)
+
+
 def steps(text: str) -> list[str]:
-    """The lines that only -v brings, without their level and how long it took."""
+    """The lines that only -v brings, without how long it took."""
     return [
-        re.sub(r" in \d+\.\d+ s\.$", "", line[3:]) for line in text.splitlines() if line.startswith("<7>")
+        re.sub(r" in \d+\.\d+ s\.$", "", match[1])
+        for line in text.splitlines()
+        for match in [re.fullmatch(f"firstkey: ({DETAILS})", line)]
+        if match
     ]
 
 

@@ -14,12 +14,13 @@ from firstkey.boot import launch_keys
 from firstkey.cli import keys as keys_command
 from firstkey.cli import render
 from firstkey.errors import FirstkeyError
-from firstkey.events import KEY_ADDED, visibly
+from firstkey.events import KEY_ADDED
 from firstkey.metadata import answers, inquiry
 from firstkey.metadata.endpoint import ANSWER_LIMIT, BoundedSocket, Deadline, Endpoint
 from firstkey.metadata.inquiry import Inquiry, Token
 from firstkey.metadata.transport import Conversation, Reply
 from firstkey.metadata.values import Answer, Incomplete, Notice, Settings
+from firstkey.text import visible
 
 ENDPOINT = Endpoint.parse("http://127.0.0.1:80")
 MOST_REQUESTS = 3 * (answers.MOST_KEYS + 3)
@@ -100,13 +101,13 @@ def _check_answer(answer: Answer, tokens: list[str]) -> None:
     judged = launch_keys.judge(answer.keys)
     for key in judged.results:
         for line in render.offered_key(key):
-            shown(line)
+            shown(visible(line))
         shown(KEY_ADDED(fingerprint=key.fingerprint, key_name=key.name, user="root", file="/f").message)
     done = keys_command._report(answer)
-    lines = "\n".join(keys_command._lines(done)) + json.dumps(done.as_json())
-    assert lines.replace("\n", "").isprintable()
+    lines = "".join(map(visible, keys_command._lines(done, quiet=False))) + json.dumps(done.as_json())
+    assert lines.isprintable()
     assert not any(len(token) > 12 and token in lines for token in tokens)
-    assert visibly(answer.instance_id) == answer.instance_id
+    assert visible(answer.instance_id) == answer.instance_id
 
 
 HTTP_WORDS = (

@@ -15,6 +15,7 @@ from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, InstalledKey, Ledg
 from firstkey.cli import status, timeline
 from firstkey.ssh import authorized_keys
 from firstkey.ssh.authorized_keys import Written
+from firstkey.text import visible
 
 FILE = "/home/deploy/.ssh/authorized_keys"
 
@@ -95,10 +96,10 @@ def check_report(data: bytes) -> None:
     site: Any = _Site(Scratch({report.PATH: data}))
     last = or_refused(lambda: status._last_run(site))
     for line in status._last_run_lines(last, None):
-        shown(line)
+        shown(visible(line), status.LIMIT * 4)
     told = status._reported(last, "deploy")
     for line in status._user_lines({"name": "deploy", "file": None, "keys": [], "reported": told}):
-        shown(line)
+        shown(visible(line), status.LIMIT * 4)
     bars = timeline.bars(last or {})
     if bars:
         for line in timeline.text(bars, width=80):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pty
@@ -218,6 +219,33 @@ def test_exclude_list_is_for_bundling_tools(dirty: Sapling, tmp_path: Path) -> N
     names = subprocess.run(["tar", "-t"], input=packed.stdout, capture_output=True, check=True).stdout
     assert b".bash_history" not in names
     assert b"./etc/shadow\n" in names
+
+
+@pytest.mark.sshd
+def test_quiet_leaves_what_is_wrong(dirty: Sapling) -> None:
+    """-q prints findings and what is unknown, and not that the rest is well."""
+    done = audit(dirty, "-q")
+    lines = done.out.decode().split("\n")
+    assert done.status == 1
+    assert not [line for line in lines if line.startswith(("  ok  ", "  --  ", "  note"))]
+    assert any(line.startswith("  FAIL") for line in lines)
+    assert any(line.startswith("NOT fit to share") for line in lines)
+
+
+def test_quiet_is_silent_where_all_is_well(clean: Sapling) -> None:
+    """A note is no reason to speak."""
+    assert audit(clean, "-q") == Run(0, b"", "")
+
+
+FORMS = ("--json", "--sarif", "--exclude-list", "--list")
+
+
+@pytest.mark.parametrize("pair", [*itertools.combinations(FORMS, 2)], ids=" ".join)
+def test_one_form_of_output(clean: Sapling, pair: tuple[str, str]) -> None:
+    """Two are a mistake in the command, which says so."""
+    done = audit(clean, *pair)
+    assert (done.status, done.out) == (2, b"")
+    assert f"argument {pair[1]}: not allowed with argument {pair[0]}" in done.err
 
 
 def test_one_rule_at_a_time(clean: Sapling) -> None:

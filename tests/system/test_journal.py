@@ -19,7 +19,7 @@ import firstkey
 from firstkey import events
 from firstkey.events import Entry
 from firstkey.system import journal
-from firstkey.system.journal import JournalSink, StderrSink, TerminalSink, Voice
+from firstkey.system.journal import JournalSink, StderrSink, Voice
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(firstkey.__file__).parents[1])}
 
@@ -90,16 +90,16 @@ def test_journal_gets_the_fields(journald: socket.socket) -> None:
     ]
 
 
-def test_stderr_lines_carry_the_level(pipe: Pipe) -> None:
-    """Without a journal each line begins with <N>, as sd-daemon(3) has it."""
-    StderrSink(pipe.writer).write(WARNED)
+def test_lines_for_the_journal_carry_the_level(pipe: Pipe) -> None:
+    """Where the journal reads standard error each line begins with <N>, as sd-daemon(3) has it."""
+    StderrSink(pipe.writer, is_stream=True).write(WARNED)
     assert pipe.text() == f"<4>{WARNED.message}\n"
 
 
-def test_terminal_lines_are_sentences(pipe: Pipe) -> None:
-    """A person reads plain words."""
-    TerminalSink(pipe.writer).write(WARNED)
-    TerminalSink(pipe.writer).write(ADDED)
+def test_other_lines_are_sentences(pipe: Pipe) -> None:
+    """A person reads plain words, and so does what collects the output of a container."""
+    StderrSink(pipe.writer).write(WARNED)
+    StderrSink(pipe.writer).write(ADDED)
     assert pipe.text() == f"firstkey: warning: {WARNED.message}\nfirstkey: {ADDED.message}\n"
 
 
@@ -107,24 +107,27 @@ def test_terminal_lines_are_sentences(pipe: Pipe) -> None:
     "verbosity,expected",
     [(-1, [WARNED]), (0, [WARNED, ROUTINE]), (1, [WARNED, ROUTINE, RETRIED])],
 )
-@pytest.mark.parametrize("interactive", [True, False])
+@pytest.mark.parametrize("is_stream", [True, False])
 def test_verbosity(
-    pipe: Pipe, tmp_path: Path, verbosity: int, expected: list[Entry], interactive: bool
+    pipe: Pipe, tmp_path: Path, verbosity: int, expected: list[Entry], is_stream: bool
 ) -> None:
-    """Without a journal, -q leaves warnings, and -v adds what is for debugging."""
+    """Without systemd-python, -q leaves warnings, and -v adds what is for debugging.
+
+    Levels stand before the lines where the journal reads them, and nowhere else.
+    """
+    status = os.fstat(pipe.writer)
     voice = journal.choose(
-        interactive=interactive,
         verbosity=verbosity,
         socket_path=str(tmp_path / "none"),
         stderr=pipe.writer,
-        environ={},
+        environ={"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + (not is_stream)}"},
     )
     for entry in (WARNED, ROUTINE, RETRIED):
         voice.say(entry)
     lines = pipe.text().splitlines()
     assert [line.endswith(entry.message) for line, entry in zip(lines, expected)] == [True] * len(expected)
     assert len(lines) == len(expected)
-    assert all(line.startswith("firstkey: " if interactive else "<") for line in lines)
+    assert all(line.startswith("<" if is_stream else "firstkey: ") for line in lines)
 
 
 class Recorder:
@@ -170,7 +173,7 @@ def test_nothing_raises(pipe: Pipe) -> None:
     os.close(pipe.reader)
     Voice(journal=Broken(), stderr=StderrSink(pipe.writer)).say(WARNED)
     os.close(pipe.writer)
-    Voice(journal=None, stderr=TerminalSink(pipe.writer)).say(WARNED)
+    Voice(journal=None, stderr=StderrSink(pipe.writer)).say(WARNED)
     full = os.open("/dev/full", os.O_WRONLY)
     Voice(journal=None, stderr=StderrSink(full)).say(WARNED)
     os.close(full)
@@ -253,7 +256,6 @@ def test_own_stream_is_recognised(journald: socket.socket, tmp_path: Path) -> No
     ):
         os.ftruncate(stream, 0)
         voice = journal.choose(
-            interactive=False,
             verbosity=0,
             socket_path=journald.getsockname(),
             stderr=stream,
@@ -280,7 +282,7 @@ CATCH = """
     os.makedirs(os.path.dirname(journal.JOURNAL_SOCKET))
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(journal.JOURNAL_SOCKET)
-    voice = journal.choose(interactive=True, verbosity=0)
+    voice = journal.choose(verbosity=0)
     voice.say(events.USER_CREATED(user="gr\\u00fc\\u00dfe"))
     print(json.dumps(server.recv(1 << 16).decode().splitlines()))
 """

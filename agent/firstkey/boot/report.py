@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -22,6 +21,7 @@ from firstkey.model import (
 )
 from firstkey.named_tuple import NamedTuple
 from firstkey.system.files import Looks
+from firstkey.text import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ class Timeline:
 
 def save(tree: Tree, report: Report) -> None:
     """Leave the report for programs: world-readable, no secrets in it; in /run, so it need not be durable."""
-    content = json.dumps(report.as_json(), indent=1) + "\n"
+    content = as_json(report.as_json()) + "\n"
     with tree.ensure(DIRECTORY, mode=0o755) as directory:
         directory.replace("report.json", content.encode(), Looks(0o644, durable=False))
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import TYPE_CHECKING
 
-from firstkey.cli import common, streams
+from firstkey.cli import common, screen, streams
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.image import audit, formats, render
@@ -40,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     """Check the rules; returns the exit status."""
     args = _arguments(argv)
     if args.list:
-        print(render.listing(), end="")
+        streams.show(*render.listing())
         return 0
     wanted = audit.chosen(args.rule, args.skip)
     common.tree_at(args.root).close()
@@ -57,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     made = common.parser("audit", DESCRIPTION, epilog=EPILOG)
-    form = common.with_json(made).add_mutually_exclusive_group()
+    form = common.with_forms(made)
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
     form.add_argument(
         "--exclude-list",
@@ -77,16 +76,11 @@ def add_choice(made: argparse.ArgumentParser) -> None:
 
 def _show(done: Audit, args: argparse.Namespace) -> None:
     if args.json:
-        print(json.dumps(formats.as_json(done), indent=1))
+        streams.show_json(formats.as_json(done))
     elif args.sarif:
-        print(json.dumps(formats.as_sarif(done), indent=1))
-    elif not args.quiet or not done.is_fit:
-        streams.show(render.text(done, colours=has_colours(), everything=args.verbose), end="")
-
-
-def has_colours() -> bool:
-    """Whether the output is a terminal that shows colours, and nobody said no (no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        streams.show_json(formats.as_sarif(done))
+    else:
+        screen.show(*render.lines(done, everything=args.verbose, quiet=args.quiet))
 
 
 def _exclude_list(survey: Survey, wanted: list[Rule]) -> int:

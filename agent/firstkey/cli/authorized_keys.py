@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey.cli import common
+from firstkey.cli import common, streams
 from firstkey.login import served_keys
 from firstkey.settings import seconds
 
@@ -45,8 +45,7 @@ def main(argv: Sequence[str]) -> int:
             args.user_name,
             lambda: served_keys.keys(cache, ask=lambda: _ask(site, args.wait), ttl=args.ttl),
         )
-    if found:
-        print("\n".join(found))
+    streams.show(*found)
     return 0
 
 

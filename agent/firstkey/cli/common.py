@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from firstkey import config, events, reasons, settings
 from firstkey.boot import neighbours, report
 from firstkey.boot.site import Site
-from firstkey.cli import plain
+from firstkey.cli import plain, streams
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
 from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
 from firstkey.reasons import Refusal
@@ -47,13 +45,7 @@ def parser(name: str, description: str, *, epilog: str = "") -> argparse.Argumen
     """A command's parser, with the options that every command has."""
     from firstkey.cli.parsers import Parser
 
-    made = Parser(
-        prog=f"firstkey {name}",
-        description=description,
-        epilog=epilog,
-        allow_abbrev=False,
-        formatter_class=_formatter,
-    )
+    made = Parser(prog=f"firstkey {name}", description=description, epilog=epilog)
     made.add_argument(
         "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
     )
@@ -65,24 +57,11 @@ def parser(name: str, description: str, *, epilog: str = "") -> argparse.Argumen
     return made
 
 
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """With the width that argparse would take, but not by way of shutil and the compressors that it imports.
-
-    argparse makes one for each option, whether help is asked for or not.
-    """
-    import argparse
-
-    try:
-        width = int(os.environ.get("COLUMNS", "")) or os.get_terminal_size().columns
-    except (ValueError, OSError):
-        width = 80
-    return argparse.RawDescriptionHelpFormatter(prog, width=width - 2)
-
-
-def with_json(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add --json."""
-    made.add_argument("--json", action="store_true", help="print the result for programs")
-    return made
+def with_forms(made: argparse.ArgumentParser) -> Any:  # noqa: ANN401 - argparse does not name it in public
+    """Add --json; returns the group of forms of output, of which a call names one at most."""
+    forms = made.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="print the result for programs")
+    return forms
 
 
 def with_dry_run(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -94,7 +73,7 @@ def with_dry_run(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     """Where events go: the journal, or stderr."""
     verbosity = 1 if args.verbose else -1 if args.quiet else 0
-    return journal.choose(interactive=sys.stderr.isatty(), verbosity=verbosity).say
+    return journal.choose(verbosity=verbosity).say
 
 
 boxed_tree: list[Callable[[], Tree]] = []
@@ -204,9 +183,9 @@ def show_switched_off(args: argparse.Namespace, off: str) -> None:
     """Whoever runs it by hand does not read the journal, and would take silence for success."""
     if args.json:
         done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
-        print(json.dumps(done.as_json(), indent=1))
+        streams.show_json(done.as_json())
     elif not args.quiet:
-        print(f"Switched off: {off}. Nothing was done.")
+        streams.show(f"Switched off: {off}. Nothing was done.")
 
 
 def tell_of_neighbours(site: Site) -> None:

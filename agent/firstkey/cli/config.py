@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from firstkey import config, reasons
 from firstkey.boot import sandbox
 from firstkey.cli import common, streams
 from firstkey.errors import ConfigError
-from firstkey.events import visibly
 from firstkey.named_tuple import NamedTuple
 from firstkey.system.tree import Tree
 
@@ -27,33 +25,32 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """Print the settings, or with --check only say what is wrong with them; returns the exit status."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.check and args.diff:
+        parser.error("argument --diff: not allowed with argument --check")
     with common.tree_at(args.root) as tree:
         settled = common.configuration(tree, args)
         if tree.is_running_system and not args.imds:
             settled = settled._replace(warnings=(*settled.warnings, *_kept_out(settled)))
         shipped = config.load(_Vendors(tree)) if args.diff else settled
     for warning in settled.warnings:
-        streams.complain(f"firstkey: {visibly(str(warning))}")
+        streams.complain(f"firstkey: {warning}")
     if args.check:
         return _checked(settled)
-    if args.diff:
-        changes = list(_changes(settled, shipped))
-        rows = [_change_as_json(change) for change in changes]
-        text = json.dumps(rows, indent=1) if args.json else "\n".join(_as_diff(changes, settled))
-        print(text or "Nothing differs from what was shipped.")
-        return 0
-    print(_as_json(settled) if args.json else "\n".join(_as_text(settled)))
+    changes = list(_changes(settled, shipped))
+    if args.json:
+        streams.show_json([_change_as_json(change) for change in changes] if args.diff else _as_json(settled))
+    elif not args.quiet:
+        streams.show(*(_as_diff(changes, settled) if args.diff else _as_text(settled)))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.with_json(
-        common.parser("config", "Show the effective settings, each with its origin.", epilog=EPILOG)
-    )
-    what = made.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="only validate: exit 78 if anything is wrong")
-    what.add_argument("--diff", action="store_true", help="only what differs from what was shipped")
+    made = common.parser("config", "Show the effective settings, each with its origin.", epilog=EPILOG)
+    forms = common.with_forms(made)
+    forms.add_argument("--check", action="store_true", help="only validate: exit 78 if anything is wrong")
+    made.add_argument("--diff", action="store_true", help="only what differs from what was shipped")
     return made
 
 
@@ -106,6 +103,8 @@ def _change_as_json(change: _Change) -> dict[str, Any]:
 
 
 def _as_diff(changes: list[_Change], settled: config.Config) -> Iterator[str]:
+    if not changes:
+        yield "Nothing differs from what was shipped."
     section = None
     for change in changes:
         if change.now.section != section:
@@ -120,7 +119,7 @@ def _as_diff(changes: list[_Change], settled: config.Config) -> Iterator[str]:
 def _instead(path: str, sources: Sequence[str]) -> str:
     """Why the vendor's file does not count: there is another one of its name, or only one is read."""
     another = next((source for source in sources if _name(source) == _name(path)), None)
-    return visibly(f"{another} takes the place of {path}" if another else f"{path} is not read")
+    return f"{another} takes the place of {path}" if another else f"{path} is not read"
 
 
 def _name(path: str) -> str:
@@ -130,7 +129,7 @@ def _name(path: str) -> str:
 
 
 def _where(setting: config.Effective) -> str:
-    return ", ".join(visibly(str(origin)) for origin in setting.origins) or "default"
+    return ", ".join(map(str, setting.origins)) or "default"
 
 
 def _origins_as_json(setting: config.Effective) -> dict[str, Any]:
@@ -151,13 +150,14 @@ def _as_text(settled: config.Config) -> Iterator[str]:
     section = ""
     for setting in config.describe(settled):
         if setting.section != section:
-            yield f"[{setting.section}]" if not section else f"\n[{setting.section}]"
+            yield from ("",) if section else ()
+            yield f"[{setting.section}]"
             section = setting.section
         yield f"# {_where(setting)}"
         yield f"{setting.key}={setting.value}"
 
 
-def _as_json(settled: config.Config) -> str:
+def _as_json(settled: config.Config) -> dict[str, Any]:
     rows = [
         {
             "section": setting.section,
@@ -168,6 +168,4 @@ def _as_json(settled: config.Config) -> str:
         }
         for setting in config.describe(settled)
     ]
-    return json.dumps(
-        {"settings": rows, "warnings": [str(warning) for warning in settled.warnings]}, indent=1
-    )
+    return {"settings": rows, "warnings": [str(warning) for warning in settled.warnings]}

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import io
-import os
 import stat
-import sys
 import textwrap
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from firstkey import events
-from firstkey.cli import demo_machine, run
+from firstkey.cli import demo_machine, run, screen, streams
+from firstkey.cli.parsers import Parser
+from firstkey.colours import GREEN, RED, Coloured
 from firstkey.errors import FirstkeyError
 from firstkey.metadata.emulator import Emulator, Settings
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Sequence
 
     from firstkey.cli.demo_machine import Machine
@@ -41,17 +40,9 @@ exit status: 0 every step came out as it says, else 1
 
 def main(argv: Sequence[str]) -> int:
     """Show the job; returns 0 where every step did what it says, else 1."""
-    made = argparse.ArgumentParser(
-        prog="firstkey demo",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = Parser(prog="firstkey demo", description=DESCRIPTION, epilog=EPILOG)
     made.add_argument("--keep", action="store_true", help="leave the scratch directory behind, to look at")
     args = made.parse_args(argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # each step is told as it happens, to a pipe as well
     with ExitStack() as stack:
         machine = stack.enter_context(demo_machine.scratch(keep=args.keep))
         service = stack.enter_context(Emulator(Settings(instance_id=FIRST)))
@@ -130,23 +121,24 @@ class _Show:
 
     def _verdict(self) -> int:
         if self._machine.without_login:
-            _say(f"\nNot shown: a real SSH login, because {self._machine.without_login}.")
+            streams.show("")
+            _say(f"Not shown: a real SSH login, because {self._machine.without_login}.")
         if self._failures:
-            print("\nThis is not as it should be:", *(f"  {failure}" for failure in self._failures), sep="\n")
+            streams.show("", "This is not as it should be:", *(f"  {failure}" for failure in self._failures))
             return 1
-        print("\nEverything came out as it should.")
+        streams.show("", "Everything came out as it should.")
         return 0
 
     # --- how it is shown ----------------------------------------------------------------------
 
     def _title(self, text: str) -> None:
         self._step += 1
-        print(f"\n=== {self._step}. {text} ===\n")
+        streams.show("", f"=== {self._step}. {text} ===", "")
 
     def _firstkey(self, *options: str) -> None:
         machine = self._machine
         argv = ["--root", machine.root, "--imds", self._service.url, "--user", machine.user, *options]
-        print(f"$ firstkey run {' '.join(argv)}")
+        streams.show(f"$ firstkey run {' '.join(argv)}")
         try:
             status = run.main([*argv, "--quiet"], say=self._tell)
         except FirstkeyError as error:
@@ -164,17 +156,17 @@ class _Show:
             _say(f"What to do: {entry.remedy}", indent=4)
 
     def _files(self) -> None:
-        print("\nThe files, with their modes and owners:")
+        streams.show("", "The files, with their modes and owners:")
         for path, found in self._machine.files():
-            print(f"  {stat.filemode(found.st_mode)} {_owner(found):10} {path}")
+            streams.show(f"  {stat.filemode(found.st_mode)} {_owner(found):10} {path}")
 
     def _keys(self) -> None:
         path, lines = self._machine.authorized_keys()
-        print(f"\n{path} now holds:")
+        streams.show("", f"{path} now holds:")
         for line in lines:
             kind, blob, *comment = line.split(" ")
-            print(f"  {kind} {blob[:12]}...{blob[-8:]} {' '.join(comment)}")
-        print()
+            streams.show(f"  {kind} {blob[:12]}...{blob[-8:]} {' '.join(comment)}")
+        streams.show("")
 
     def _login(self, key: str, *, expected: bool) -> None:
         if self._machine.without_login:
@@ -194,31 +186,23 @@ class _Show:
         self._check(words, worked is expected)
 
     def _check(self, words: str, good: bool) -> None:  # noqa: FBT001 - the condition is the point of the call
-        mark = _coloured("[ ok ]", 32) if good else _coloured("[FAIL]", 31)
-        print(f"{mark} {words}")
+        mark, colour = ("[ ok ]", GREEN) if good else ("[FAIL]", RED)
+        screen.show(Coloured(colour, mark, after=f" {words}"))
         if not good:
             self._failures.append(words)
 
 
 def _say(text: str, *, indent: int = 0) -> None:
     """Print a sentence in lines that a terminal shows whole, without breaking a path or a fingerprint."""
-    print(
-        textwrap.fill(
-            text,
-            WIDTH,
-            initial_indent=" " * indent,
-            subsequent_indent=" " * (indent + 2 if indent else 0),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+    lines = textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=" " * indent,
+        subsequent_indent=" " * (indent + 2 if indent else 0),
+        break_long_words=False,
+        break_on_hyphens=False,
     )
-
-
-def _coloured(text: str, colour: int) -> str:
-    """Coloured for a terminal whose owner does not mind (no-color.org)."""
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
-        return text
-    return f"\x1b[{colour}m{text}\x1b[0m"
+    streams.show(*lines)
 
 
 def _owner(found: os.stat_result) -> str:

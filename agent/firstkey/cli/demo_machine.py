@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from firstkey import reasons, settings
+from firstkey.cli import streams
 from firstkey.errors import FirstkeyError
 from firstkey.ssh import public_key
 from firstkey.system import command
@@ -193,7 +194,7 @@ def scratch(*, keep: bool) -> Iterator[Machine]:
     finally:
         _ignore_signals()
         if keep:
-            print(f"Kept: {root}")
+            streams.show(f"Kept: {root}")
         else:
             shutil.rmtree(root, ignore_errors=True)
         if not had_run_sshd:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from firstkey.cli import common, streams
 from firstkey.errors import UsageError
-from firstkey.events import visibly
-from firstkey.folding import REMEDY
 from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
 from firstkey.settings import seconds
 from firstkey.ssh.patterns import Client
+from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
     import argparse
@@ -58,20 +56,19 @@ def main(argv: Sequence[str]) -> int:
         diagnoses = [doctor.examine(name) for name in site.config.keys.users]
     verdict = _verdict(diagnoses)
     if args.json:
-        print(json.dumps(_as_json(diagnoses, verdict), indent=1))
-    else:
-        streams.show("\n".join(_lines(diagnoses, verbose=args.verbose)))
+        streams.show_json(_as_json(diagnoses, verdict))
+    elif not (args.quiet and verdict == OPEN):
+        streams.show(*_lines(diagnoses, args))
     return 0 if verdict == OPEN else 1
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.with_json(
-        common.parser(
-            "doctor",
-            "Tell whether the launch key gives a shell here, and if not, what is in its way.",
-            epilog=EPILOG,
-        )
+    made = common.parser(
+        "doctor",
+        "Tell whether the launch key gives a shell here, and if not, what is in its way.",
+        epilog=EPILOG,
     )
+    common.with_forms(made)
     made.add_argument(
         "--user",
         metavar="NAME",
@@ -135,24 +132,25 @@ def _as_json(diagnoses: Sequence[Diagnosis], verdict: str) -> dict[str, object]:
     }
 
 
-def _lines(diagnoses: Sequence[Diagnosis], *, verbose: bool) -> Iterator[str]:
+def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator[str]:
     for diagnosis in diagnoses:
+        if args.quiet and diagnosis.verdict == OPEN:
+            continue
         port = f" -p {diagnosis.port}" if diagnosis.port != 22 else ""
-        yield VERDICTS[diagnosis.verdict].format(port=port, user=visibly(diagnosis.user))
+        yield VERDICTS[diagnosis.verdict].format(port=port, user=diagnosis.user)
         if diagnosis.key:
-            yield f"  Key: {visibly(str(diagnosis.key))}"
+            yield f"  Key: {diagnosis.key}"
         for finding in diagnosis.findings:
-            yield from _finding(finding, verbose=verbose)
+            if finding.status != OK or args.verbose or (finding.reason and not args.quiet):
+                yield from _finding(finding)
         yield ""
     yield OUT_OF_SCOPE
 
 
-def _finding(finding: Finding, *, verbose: bool) -> Iterator[str]:
-    if finding.status == OK and not (finding.reason or verbose):
-        return
+def _finding(finding: Finding) -> Iterator[str]:
     mark = "   i" if finding.status == OK and finding.reason else MARKS[finding.status]
     code = f" ({finding.reason.code})" if finding.reason else ""
-    where = f"{visibly(finding.path)}: " if finding.path else ""
-    yield f"{mark} {where}{visibly(finding.detail)}{code}"
+    where = f"{finding.path}: " if finding.path else ""
+    yield f"{mark} {where}{finding.detail}{code}"
     if finding.remedy:
-        yield f"     {REMEDY}{visibly(finding.remedy)}"
+        yield f"     {REMEDY}{finding.remedy}"

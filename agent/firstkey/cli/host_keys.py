@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from firstkey import events
@@ -44,9 +43,9 @@ def main(argv: Sequence[str]) -> int:
         if args.verbose:
             common.tell_steps(site, done)
         if args.json:
-            print(json.dumps(done.as_json(), indent=1))
+            streams.show_json(done.as_json())
         elif not args.quiet:
-            streams.show(render.report(done), end="")
+            streams.show(*render.report(done))
         return exit_status(done)
 
 
@@ -54,7 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     made = common.parser(
         "host-keys", "Check the SSH host keys, and make those that are missing or broken.", epilog=EPILOG
     )
-    return common.with_json(common.with_dry_run(made))
+    common.with_forms(common.with_dry_run(made))
+    return made
 
 
 def _locked(site: Site) -> Report:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
-import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from firstkey.cli import streams
+from firstkey.cli.parsers import Parser
 from firstkey.errors import FirstkeyError, UsageError
-from firstkey.events import visibly
 from firstkey.metadata.emulator import FAULTS, Asked, Emulator, Fault, Kind, Settings, usage
 from firstkey.settings import endpoint
 from firstkey.ssh import public_key
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Sequence
 
 TOKENS = {"both": "both", "v2": "required", "v1": "absent"}
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     service = _service(args)
     with _ends() as ends, service:
-        print(service.url, flush=True)
+        streams.show(service.url)
         signal.sigwait(ends)
     return 0
 
@@ -77,13 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     faults = "\n".join(
         f"  {usage(name)}{_default(kind)}\n      {kind.summary}" for name, kind in FAULTS.items()
     )
-    made = argparse.ArgumentParser(
-        prog="firstkey imds",
-        description=DESCRIPTION,
-        epilog=EPILOG.format(faults=faults),
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = Parser(prog="firstkey imds", description=DESCRIPTION, epilog=EPILOG.format(faults=faults))
     made.add_argument(
         "--key", metavar="LINE", action="append", default=[], help="a public key line; repeatable"
     )
@@ -194,7 +188,7 @@ def _warn_of(line: str, index: int) -> None:
     """What firstkey would refuse is served all the same: that is what it may be for."""
     flaw = _flaw(line)
     if flaw:
-        print(f"firstkey: key {index} is served, but is none: {visibly(flaw)}", file=sys.stderr)
+        streams.complain(f"firstkey: key {index} is served, but is none: {flaw}")
 
 
 def _key_name(line: str, index: int) -> str:
@@ -206,7 +200,6 @@ def _key_name(line: str, index: int) -> str:
 
 def _tell(asked: Asked) -> None:
     token = "with a token" if asked.had_token else "without a token"
-    line = f"{visibly(asked.method)} {visibly(asked.path)} {token}: {asked.status or 'no answer'}"
     # Nobody may be reading any more; the service goes on.
-    with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+    with suppress(BrokenPipeError, streams.NotPrinted, ValueError):
+        streams.complain(f"{asked.method} {asked.path} {token}: {asked.status or 'no answer'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from firstkey.boot import launch_keys, report
@@ -14,7 +13,7 @@ from firstkey.settings import seconds
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from firstkey.boot.site import Site
     from firstkey.metadata.client import Answer
@@ -39,14 +38,14 @@ def main(argv: Sequence[str]) -> int:
     with common.opened(args, common.voice(args)) as site:
         if not args.json:
             done = _asked(site, args.wait)
-            streams.show("\n".join(_lines(done)))
+            streams.show(*_lines(done, quiet=args.quiet))
             return 0 if done.outcome in (OK, NO_KEY) else 1
         try:
             done, status = _asked(site, args.wait), 0
         except FirstkeyError as error:
             # Programs get an answer on stdout in any case.
             done, status = _failed(error), error.exit_status
-        print(json.dumps(done.as_json(), indent=1))
+        streams.show_json(done.as_json())
         return status or (0 if done.outcome in (OK, NO_KEY) else 1)
 
 
@@ -54,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     made = common.parser(
         "keys", "Show which keys the metadata service offers; installs nothing.", epilog=EPILOG
     )
-    common.with_json(made)
+    common.with_forms(made)
     made.add_argument(
         "--wait", metavar="SECONDS", type=seconds, default=5.0, help="how long to wait for an answer (5)"
     )
@@ -87,6 +86,12 @@ def _failed(error: FirstkeyError) -> Report:
     return Report(UNREACHABLE if isinstance(error, Unreachable) else FAILED, refusal=error.refusal)
 
 
-def _lines(done: Report) -> list[str]:
-    lines = [*render.instance(done), *(line for key in done.keys for line in render.offered_key(key))]
-    return [*lines, *(render.refusal(done.refusal) if done.refusal else ())]
+def _lines(done: Report, *, quiet: bool) -> Iterator[str]:
+    """All, or only what is wrong: an instance without a key pair is in order."""
+    if not quiet:
+        yield from render.instance(done)
+    for key in done.keys:
+        if key.refusal or not quiet:
+            yield from render.offered_key(key)
+    if done.refusal and not quiet:
+        yield from render.refusal(done.refusal)

@@ -39,7 +39,10 @@ Out of a console, only keys count whose fingerprint the console shows too.
 
 def main(argv: Sequence[str]) -> int:
     """Print lines of known_hosts, or records for DNS; returns the exit status."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.console and args.live:
+        parser.error("argument --live: not allowed with argument FILE")
     for host in args.host:
         if not known_hosts.is_host(host):
             raise UsageError(f"--host {host!a}: that is not the name or address of one host")
@@ -54,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
             names = args.host or [site.hostname() or "localhost"]
     if not keys:
         raise FirstkeyError("there is no host key to print", reason=login_reasons.NO_HOST_KEY)
-    print("\n".join(line for key in keys for line in _lines(args, names, key)))
+    streams.show(*(line for key in keys for line in _lines(args, names, key)))
     return status
 
 

@@ -13,8 +13,8 @@ from firstkey import __version__
 from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.errors import FirstkeyError
-from firstkey.events import visibly
 from firstkey.system import privacy, worker
+from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def _main(argv: Sequence[str]) -> int:
     try:
         return _printed(given)
     except FirstkeyError as error:
-        _complain(f"{error.message} ({error.reason.code})\n  What to do: {error.hint}")
+        _complain(f"{error.message} ({error.reason.code})", f"  {REMEDY}{error.hint}")
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -88,18 +88,17 @@ def _printed(given: list[str]) -> int:
         status = _dispatch(given)
     except SystemExit as end:  # argparse, and a signal
         status = end.code if isinstance(end.code, int) else 1
-    if sys.stdout:
-        sys.stdout.flush()
+    streams.put(sys.stdout, "")
     return status
 
 
 def _dispatch(given: list[str]) -> int:
     name = given[0] if given else "--help"
     if name in ("-h", "--help", "help"):
-        print(_help(), end="")
+        streams.show(*_help())
         return 0 if given else 2
     if name in ("-V", "--version"):
-        print(f"firstkey {__version__}")
+        streams.show(f"firstkey {__version__}")
         return 0
     if name not in COMMANDS:
         _complain(f"there is no command {name!r}.{_suggestion(name)} See: firstkey --help")
@@ -109,10 +108,10 @@ def _dispatch(given: list[str]) -> int:
     return status
 
 
-def _help() -> str:
+def _help() -> list[str]:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}} {what}" for name, what in COMMANDS.items()]
-    return "\n".join([
+    return [
         "usage: firstkey COMMAND [OPTIONS]",
         "",
         "Gives a fresh EC2 instance its first SSH access.",
@@ -122,8 +121,7 @@ def _help() -> str:
         "",
         "Try: firstkey demo        (safe anywhere, needs no root)",
         "     firstkey COMMAND --help",
-        "",
-    ])  # fmt: skip
+    ]
 
 
 def _suggestion(name: str) -> str:
@@ -134,19 +132,17 @@ def _suggestion(name: str) -> str:
 
 
 def _unforeseen(error: Exception, given: Sequence[str]) -> int:
+    story: list[str] = []
     if "-v" in given or "--verbose" in given:
         import traceback
 
-        traceback.print_exc()
-    _complain(
-        f"something unforeseen happened: {error!r} (internal-error)\n"
-        "  What to do: please report it, with what the command says with -v"
-    )
+        story = "".join(traceback.format_exception(None, error, error.__traceback__)).split("\n")
+    remedy = f"  {REMEDY}please report it, with what the command says with -v"
+    _complain(f"something unforeseen happened: {error!r} (internal-error)", remedy, *story)
     return 1
 
 
-def _complain(text: str) -> None:
+def _complain(message: str, *more: str) -> None:
     """Say on standard error what went wrong; where nobody can hear it, the exit status has to do."""
-    lines = "\n".join(map(visibly, text.split("\n")))
-    with suppress(OSError):
-        streams.complain(f"firstkey: {lines}")
+    with suppress(BrokenPipeError, NotPrinted):
+        streams.complain(f"firstkey: {message}", *more)

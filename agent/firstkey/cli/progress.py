@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import sys
 
-from firstkey.image.changes import shown
-
-_CLEAR = "\r\x1b[K"  # ECMA-48, EL: the rest of the line
+from firstkey.cli import screen
+from firstkey.text import visible
 
 
 class Progress:
@@ -26,11 +25,11 @@ class Progress:
     def clear(self) -> None:
         """Take the line away, for something else to be printed."""
         if self._is_there:
-            print(_CLEAR, end="", file=sys.stderr, flush=True)
+            screen.redraw()
             self._is_there = False
 
     def tell(self, files: int, path: str) -> None:
         """Show how many files were looked at, and where."""
         if self._wanted:
             self._is_there = True
-            print(f"{_CLEAR}{files:,} files  {shown(path)[:60]}", end="", file=sys.stderr, flush=True)
+            screen.redraw(f"{files:,} files  {visible(path)[:60]}")

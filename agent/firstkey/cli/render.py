@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.events import visibly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +32,8 @@ PLANNED = {
 _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
 
 
-def report(done: Report) -> str:
-    """A run, as `firstkey run` prints it."""
-    return "".join(f"{line}\n" for line in _report(done))
-
-
-def _report(done: Report) -> Iterator[str]:
+def report(done: Report) -> Iterator[str]:
+    """The lines of a run, as `firstkey run` prints them."""
     if done.dry_run:
         yield "This is a dry run: nothing was changed."
     yield from instance(done)
@@ -72,12 +67,11 @@ def _offer(done: Report) -> Iterator[str]:
 
 def offered_key(key: KeyResult) -> Iterator[str]:
     """One key that the metadata service offers."""
-    name = visibly(key.name)
     if key.refusal:
-        yield f"! {key.number} {name}: refused"
+        yield f"! {key.number} {key.name}: refused"
         yield from refusal(key.refusal)
     else:
-        yield f"  {key.number} {name}  {key.type}  {key.fingerprint}"
+        yield f"  {key.number} {key.name}  {key.type}  {key.fingerprint}"
 
 
 def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
@@ -85,7 +79,7 @@ def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
     mark = "!" if key.result == "failed" else " "
     result = _would(key.result, dry_run=dry_run)
     changes = f" ({', '.join(_CHANGES[change] for change in key.changes)})" if key.changes else ""
-    yield f"{mark} {key.type:8} {visibly(key.file)}  {result}{changes}" + (
+    yield f"{mark} {key.type:8} {key.file}  {result}{changes}" + (
         f"  {key.fingerprint}" if key.fingerprint else ""
     )
     if key.refusal:
@@ -94,28 +88,32 @@ def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
 
 def refusal(why: Refusal) -> Iterator[str]:
     """A reason, on two lines: what, and what to do about it."""
-    yield f"    {visibly(why.detail)} ({why.reason.code})"
+    yield f"    {why.detail} ({why.reason.code})"
     yield f"    What to do: {why.reason.remedy}"
 
 
 def _account(account: AccountResult, done: Report) -> Iterator[str]:
     mark = "!" if account.result in ("refused", "failed") else " "
     result = _would(account.result, dry_run=done.dry_run)
-    yield f"{mark} {account.name:8} {visibly(account.change)}  {result}"
+    yield f"{mark} {account.name:8} {account.change}  {result}"
     if account.refusal:
         yield from refusal(account.refusal)
-    yield from (f"    {line}" for line in account.diff.splitlines())
+    yield from _diff(account.diff)
 
 
 def _user(user: UserResult, *, dry_run: bool) -> Iterator[str]:
     mark = "!" if user.refusal else " "
-    yield f"{mark} {user.name:8} {visibly(user.file or '(no file)')}  {_would(user.result, dry_run=dry_run)}"
+    yield f"{mark} {user.name:8} {user.file or '(no file)'}  {_would(user.result, dry_run=dry_run)}"
     yield from (f"    + {fingerprint}" for fingerprint in user.added)
     yield from (f"    - {fingerprint} (another instance's)" for fingerprint in user.revoked)
     yield from (f"    = {fingerprint} (another instance's, in a person's line)" for fingerprint in user.left)
     if user.refusal:
         yield from refusal(user.refusal)
-    yield from (f"    {line}" for line in user.diff.splitlines())
+    yield from _diff(user.diff)
+
+
+def _diff(diff: str) -> Iterator[str]:
+    yield from (f"    {line}" for line in diff.removesuffix("\n").split("\n") if diff)
 
 
 def _would(result: str, *, dry_run: bool) -> str:

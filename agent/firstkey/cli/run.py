@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from firstkey import events
@@ -58,7 +57,7 @@ def exit_status(done: Report) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = common.parser("run", "Install host keys and launch keys, once.", epilog=EPILOG)
-    common.with_json(common.with_dry_run(made))
+    common.with_forms(common.with_dry_run(made))
     made.add_argument(
         "--user", metavar="NAME", action="append", help="in place of the configured users; repeatable"
     )
@@ -89,8 +88,8 @@ def _job(site: Site, deadline: float) -> Job:
 
 def _print(done: Report, args: argparse.Namespace) -> None:
     if args.json:
-        print(json.dumps(done.as_json(), indent=1))
+        streams.show_json(done.as_json())
     elif not args.quiet:
         from firstkey.cli import render
 
-        streams.show(render.report(done), end="")
+        streams.show(*render.report(done))

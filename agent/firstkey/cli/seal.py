@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from firstkey import events
-from firstkey.cli import common, streams
-from firstkey.cli.audit import add_choice, has_colours
+from firstkey.cli import common, screen, streams
+from firstkey.cli.audit import add_choice
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
 from firstkey.image import audit, render, render_seal, scan, seal, shells
@@ -90,9 +89,9 @@ def _run(task: Task) -> int:
     planned = seal.plan(task.image(), task.wanted, _options(task.args))
     task.progress.clear()
     if task.args.json and task.args.dry_run:
-        print(json.dumps(render_seal.plan_json(planned), indent=1))
+        streams.show_json(render_seal.plan_json(planned))
     elif not task.args.json and not task.args.quiet:
-        streams.show(render_seal.plan(planned, diffs=task.args.dry_run), end="")
+        streams.show(*render_seal.plan(planned, diffs=task.args.dry_run))
     if task.args.dry_run:
         return 0
     _confirm(task)
@@ -107,7 +106,7 @@ def _run(task: Task) -> int:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     made = common.parser("seal", "Make an image fit to share.", epilog=EPILOG)
-    common.with_json(common.with_dry_run(made))
+    common.with_forms(common.with_dry_run(made))
     add_choice(made)
     made.add_argument(
         f"--{CREDENTIALS}", action="store_true", help="also remove private keys, credentials and access keys"
@@ -130,9 +129,8 @@ def _confirm(task: Task) -> None:
         message = "sealing the running system takes away every way in, and nobody is there to be asked"
         raise UsageError(message, hint="Give --yes, if it is meant; --dry-run shows what would be done")
     found = shells.interactive()
-    print(CUTS_OFF.format(number=len(found.others) + len(found.own)), file=sys.stderr)
-    print("Type yes to go on: ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip() != "yes":
+    streams.complain(*CUTS_OFF.format(number=len(found.others) + len(found.own)).split("\n"))
+    if screen.ask("Type yes to go on: ") != "yes":
         raise UsageError("nothing was changed", hint="Type yes, in full, to seal")
 
 
@@ -140,7 +138,7 @@ def _carry_out(task: Task, planned: Plan) -> Sealing:
     def tell(outcome: Outcome) -> None:
         task.progress.clear()
         if not task.args.json and not (task.args.quiet and outcome.result == seal.DONE):
-            streams.show(render_seal.outcome(outcome, colours=has_colours()), end="")
+            screen.show(*render_seal.outcome(outcome))
 
     def quiet() -> None:
         if task.ends_shells:
@@ -154,15 +152,15 @@ def _tell(task: Task, done: Sealing) -> None:
     root = task.site.tree.root
     task.site.say(events.SEALED(root=root, summary=render_seal.one_line(done)))
     if task.args.json:
-        print(json.dumps(render_seal.sealing_json(done), indent=1))
+        streams.show_json(render_seal.sealing_json(done))
         return
     if task.args.quiet and done.is_fit:
         return
-    streams.show(f"\n{render_seal.summary(done)}", end="")
-    streams.show(render.text(done.after, colours=has_colours(), everything=task.args.verbose), end="")
+    streams.show("", *render_seal.summary(done))
+    screen.show(*render.lines(done.after, everything=task.args.verbose, quiet=task.args.quiet))
     description = publisher.ami_description(task.site.config.image)
     if description:
-        print(f"\nFor the AMI's description: {description}")
+        streams.show("", f"For the AMI's description: {description}")
 
 
 def _end_own_shells() -> None:

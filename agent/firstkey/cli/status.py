@@ -10,10 +10,11 @@ from firstkey import reasons
 from firstkey.boot import host_key_survey, host_keys, ledger, report
 from firstkey.cli import common, streams, timeline
 from firstkey.errors import FirstkeyError, UsageError
-from firstkey.events import visibly
 from firstkey.login_reasons import NO_REPORT
+from firstkey.model import DISABLED, NO_KEY, OK
 from firstkey.ssh import authorized_keys, public_key
 from firstkey.system.openssh import Sshd
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     import argparse
@@ -40,18 +41,17 @@ def main(argv: Sequence[str]) -> int:
             return _draw(_last_run(site) or {}, args)
         now = _standing(site)
     if args.json:
-        print(json.dumps(now, indent=1))
+        streams.show_json(now)
     else:
-        streams.show("\n".join(_lines(now)))
+        streams.show(*(_troubles(now) if args.quiet else _lines(now)))
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.with_json(
-        common.parser("status", "Show what the last run did, and how things stand now.", epilog=EPILOG)
-    )
-    made.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
-    made.add_argument("--svg", metavar="FILE", help="draw them as a picture; - is standard output")
+    made = common.parser("status", "Show what the last run did, and how things stand now.", epilog=EPILOG)
+    forms = common.with_forms(made)
+    forms.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
+    forms.add_argument("--svg", metavar="FILE", help="draw them as a picture; - is standard output")
     return made
 
 
@@ -61,10 +61,10 @@ def _draw(last: dict[str, Any], args: argparse.Namespace) -> int:
     if not found:
         raise FirstkeyError(f"{report.PATH} has no phases of a run", reason=NO_REPORT)
     if args.timeline:
-        print("\n".join(timeline.text(found, width=_width())))
+        streams.show(*timeline.text(found, width=_width()))
     if args.svg:
-        title = f"firstkey on {visibly(str(last.get('instance_id') or 'an unknown instance'))}"
-        _write(args.svg, timeline.svg(found, title=f"{title}: {visibly(str(last.get('outcome')))}"))
+        title = f"firstkey on {last.get('instance_id') or 'an unknown instance'}: {last.get('outcome')}"
+        _write(args.svg, timeline.svg(found, title=visible(title)))
     return 0
 
 
@@ -77,7 +77,7 @@ def _width() -> int:
 
 def _write(path: str, picture: str) -> None:
     if path == "-":
-        print(picture, end="")
+        streams.show(*picture.removesuffix("\n").split("\n"))
         return
     try:
         with open(path, "w", encoding="utf-8") as file:
@@ -184,19 +184,34 @@ def _reported(last: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
 
 
 def _lines(now: dict[str, Any]) -> Iterator[str]:
-    yield f"Instance:  {visibly(str(now['instance_id'] or 'unknown'))}"
+    yield f"Instance:  {now['instance_id'] or 'unknown'}"
     yield from _last_run_lines(now["last_run"], now["report"])
     if now["switched_off"]:
         yield f"Switched off: {now['switched_off']}"
     if now["ledger"]:
-        yield f"Ledger:    {visibly(now['ledger'])}"
+        yield f"Ledger:    {now['ledger']}"
     yield "Users:"
     for user in now["users"]:
         yield from _user_lines(user)
     yield "Host keys:"
     for key in now["host_keys"]:
         shown = f"  {key['fingerprint']}" if key["fingerprint"] else ""
-        yield f"  {key['type'] or 'unknown':8} {visibly(key['file'])}  {visibly(key['state'])}{shown}"
+        yield f"  {key['type'] or 'unknown':8} {key['file']}  {key['state']}{shown}"
+
+
+def _troubles(now: dict[str, Any]) -> Iterator[str]:
+    """What -q leaves: what is not as it should be, or cannot be known."""
+    last = now["last_run"]
+    if now["report"] or (last and last["outcome"] not in (OK, NO_KEY, DISABLED)):
+        yield from _last_run_lines(last, now["report"])
+    if now["ledger"]:
+        yield f"Ledger:    {now['ledger']}"
+    for user in now["users"]:
+        if (user["reported"] or {}).get("reason"):
+            yield from _user_lines(user)
+    for key in now["host_keys"]:
+        if key["state"] not in (host_keys.GOOD, host_keys.IN_AGENT, "there"):
+            yield f"Host key:  {key['file']}  {key['state']}"
 
 
 def _last_run_lines(last: dict[str, Any] | None, unread: dict[str, str] | None) -> Iterator[str]:
@@ -206,7 +221,7 @@ def _last_run_lines(last: dict[str, Any] | None, unread: dict[str, str] | None) 
     elif last is None:
         yield f"Last run:  none in this boot ({report.PATH} is not there)"
     else:
-        yield visibly(f"Last run:  {last['outcome']}{_asked(last)} ({report.PATH})")
+        yield f"Last run:  {last['outcome']}{_asked(last)} ({report.PATH})"
         yield from _why(last)
 
 
@@ -223,13 +238,13 @@ def _user_lines(user: dict[str, Any]) -> Iterator[str]:
     reported = user["reported"] or {}
     for key in user["keys"]:
         there = {True: "in place", False: "taken out since", None: "not readable for you"}[key["there"]]
-        where = visibly(f"{key['file']} (instance {key['instance']})")
+        where = f"{key['file']} (instance {key['instance']})"
         yield f"  {user['name']}: {key['fingerprint']} {there}, {where}"
     if user["keys"]:
         yield from _why(reported, when="at the last run: ")
     elif reported:
         file = f", {reported['file']}" if reported.get("file") else ""
-        yield visibly(f"  {user['name']}: {reported.get('result')} at the last run{file}")
+        yield f"  {user['name']}: {reported.get('result')} at the last run{file}"
         yield from _why(reported)
     else:
         yield f"  {user['name']}: no launch key known" + (" (root sees more)" if os.geteuid() else "")
@@ -242,6 +257,6 @@ def _why(told: dict[str, Any], *, when: str = "") -> Iterator[str]:
         return
     known = reasons.ALL.get(str(code))
     detail = told.get("detail") or (known.meaning if known else "it does not say more")
-    yield f"    {when}{visibly(f'{detail} ({code})')}"
+    yield f"    {when}{detail} ({code})"
     if known:
         yield f"    What to do: {known.remedy}"

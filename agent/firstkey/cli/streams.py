@@ -1,30 +1,24 @@
-"""Standard output and standard error, whatever state the caller left them in."""
+"""Standard output and standard error, whatever state the caller left them in: nothing is printed elsewhere.
+
+Text goes out in lines, each a value of its own: what others wrote can end none, nor act on a terminal.
+"""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
-from firstkey import folding
 from firstkey.system import descriptors
+from firstkey.text import as_json, folded, visible, width_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class NotPrinted(Exception):  # noqa: N818 - what happened
-    """Standard output takes nothing more: its disk is full, say."""
-
-
-class _Output(io.FileIO):
-    """Standard output, whose own trouble cannot be taken for that of a file that the command works on."""
-
-    def write(self, data: Any) -> int:  # noqa: ANN401 - whatever io.FileIO takes
-        try:
-            return super().write(data)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise NotPrinted(error.strerror) from None
+    """A stream takes nothing more: its disk is full, say."""
 
 
 def make_ready() -> None:
@@ -33,33 +27,45 @@ def make_ready() -> None:
     A closed descriptor is the next one that a file gets, and whatever is printed then goes into that file.
     """
     descriptors.fill_standard()
-    given = sys.__stdout__
-    if given and sys.stdout is given:
-        sys.stdout = io.TextIOWrapper(
-            io.BufferedWriter(_Output(1, "wb", closefd=False)),
-            encoding=given.encoding,
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
             # A name with letters that the terminal does not have is shown with escapes, not a riddle.
-            errors="backslashreplace",
-            line_buffering=given.line_buffering,
-            write_through=given.write_through,  # python3 -u
-        )
-    if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors="backslashreplace")
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
 
 
-def show(text: str, *, end: str = "\n") -> None:
-    """Print for people, at once; long lines are broken where standard output is a terminal."""
-    width = folding.width_of(1) if sys.stdout is not None and sys.stdout.isatty() else 0
-    print(folding.folded(text, width), end=end, flush=True)
+def show(*lines: str) -> None:
+    """Print lines for people, at once; long ones are broken where standard output is a terminal."""
+    put(sys.stdout, _ready(lines, sys.stdout))
 
 
-def complain(text: str) -> None:
-    """The same on standard error."""
-    width = folding.width_of(2) if sys.stderr is not None and sys.stderr.isatty() else 0
-    print(folding.folded(text, width), file=sys.stderr, flush=True)
+def show_json(value: Any) -> None:  # noqa: ANN401 - whatever json.dumps takes
+    """Print a result for programs."""
+    put(sys.stdout, f"{as_json(value)}\n")
+
+
+def complain(*lines: str) -> None:
+    """Print lines on standard error."""
+    put(sys.stderr, _ready(lines, sys.stderr))
+
+
+def put(stream: Any, text: str | bytes) -> None:  # noqa: ANN401 - a stream of either
+    """Write what is harmless by now, at once. What is wrong with the stream is nothing that is worked on."""
+    try:
+        if stream is not None:
+            stream.write(text)
+            stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NotPrinted(error.strerror) from None
+
+
+def _ready(lines: Sequence[str], stream: TextIO | None) -> str:
+    width = width_of(stream.fileno()) if stream is not None and stream.isatty() else 0
+    return "".join(f"{piece}\n" for line in lines for piece in folded(visible(line), width))
 
 
 def abandon() -> None:

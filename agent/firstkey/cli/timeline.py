@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firstkey.events import visibly
 from firstkey.named_tuple import NamedTuple
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ def bars(report: dict[str, Any]) -> list[Bar]:
 
 def _bar(phase: Any) -> Bar | None:  # noqa: ANN401 - whatever stands in the file
     try:
-        bar = Bar(visibly(str(phase["phase"])), int(phase["start_ms"]), int(phase["end_ms"]))
+        bar = Bar(visible(str(phase["phase"])), int(phase["start_ms"]), int(phase["end_ms"]))
     except (TypeError, KeyError, ValueError, OverflowError):  # JSON here has Infinity, too
         return None
     return bar if 0 <= bar.start <= bar.end else None

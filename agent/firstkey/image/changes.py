@@ -12,6 +12,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.system import erase
 from firstkey.system.files import Changed, Looks
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Remove(NamedTuple):
     def describe(self) -> str:
         """One line."""
         verb = "overwrite and remove" if self.wiping else "remove"
-        return f"{verb} {shown(self.path)} ({self.what}{_and_links(self.links)})"
+        return f"{verb} {visible(self.path)} ({self.what}{_and_links(self.links)})"
 
     def apply(self, image: Image) -> str:
         """Remove it; nothing is to be done where it is gone."""
@@ -84,7 +85,7 @@ class Clear(NamedTuple):
 
     def describe(self) -> str:
         """One line."""
-        return f"remove all that is in {shown(self.path)} ({self.what})"
+        return f"remove all that is in {visible(self.path)} ({self.what})"
 
     def apply(self, image: Image) -> str:
         """Remove what is in it."""
@@ -104,7 +105,7 @@ class Empty(NamedTuple):
 
     def describe(self) -> str:
         """One line."""
-        return f"empty {shown(self.path)} ({self.what}{_and_links(self.links)})"
+        return f"empty {visible(self.path)} ({self.what}{_and_links(self.links)})"
 
     def apply(self, image: Image) -> str:
         """Empty it."""
@@ -118,7 +119,7 @@ class Empty(NamedTuple):
 
 
 def _and_links(links: tuple[str, ...]) -> str:
-    return f"; with what leads to it: {', '.join(map(shown, links))}" if links else ""
+    return f"; with what leads to it: {', '.join(map(visible, links))}" if links else ""
 
 
 def _unlink(image: Image, links: tuple[str, ...]) -> None:
@@ -146,7 +147,7 @@ class Write(NamedTuple):
     def describe(self) -> str:
         """One line, and the diff."""
         mask = self.mask or bytes
-        return f"{self.what} in {shown(self.path)}\n" + diff(
+        return f"{self.what} in {visible(self.path)}\n" + diff(
             self.path, None if self.before is None else mask(self.before), mask(self.after)
         )
 
@@ -172,7 +173,7 @@ class Link(NamedTuple):
 
     def describe(self) -> str:
         """One line."""
-        return f"link {shown(self.path)} to {shown(self.target)} ({self.what})"
+        return f"link {visible(self.path)} to {visible(self.target)} ({self.what})"
 
     def apply(self, image: Image) -> str:
         """Link it; the directory is made where it is missing."""
@@ -217,25 +218,12 @@ def diff(path: str, before: bytes | None, after: bytes | None) -> str:
 
     old, new = (_lines(content or b"") for content in (before, after))
     source, target = (path if content is not None else "/dev/null" for content in (before, after))
-    return "".join(difflib.unified_diff(old, new, shown(source), shown(target)))
+    return "".join(difflib.unified_diff(old, new, visible(source), visible(target)))
 
 
 def _lines(content: bytes) -> list[str]:
     text = content.decode("utf-8", "surrogateescape")
-    return [f"{shown(line)}\n" for line in text.removesuffix("\n").split("\n")] if content else []
-
-
-def shown(path: str) -> str:
-    """The path (or any text) with all that does not print, tabs aside, written as an escape."""
-    if path.isprintable():
-        return path
-    return "".join(char if char.isprintable() or char == "\t" else _escaped(char) for char in path)
-
-
-def _escaped(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":
-        return f"\\x{ord(char) - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode("ascii")
+    return [f"{visible(line)}\n" for line in text.removesuffix("\n").split("\n")] if content else []
 
 
 def quoted(path: str) -> str:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from firstkey import __version__
 from firstkey.errors import FirstkeyError
 from firstkey.image import rules
-from firstkey.image.changes import Empty, Remove, shown
+from firstkey.image.changes import Empty, Remove
 from firstkey.image.rules.host_keys import RemoveHostKey
 from firstkey.image.verdict import NOTE, WARNING
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.audit import Audit, Result
@@ -33,7 +34,7 @@ def as_json(done: Audit) -> dict[str, Any]:
     """The published form: fields may be added, never removed or renamed."""
     return {
         "version": VERSION,
-        "root": shown(done.root),
+        "root": visible(done.root),
         "fit": done.is_fit,
         "files": done.files,
         "rules": [_result_json(result) for result in done.results],
@@ -49,8 +50,8 @@ def _result_json(result: Result) -> dict[str, Any]:
         "severity": result.rule.severity,
         "outcome": result.outcome,
         "fit": result.is_fit,
-        "not_applicable": verdict.not_applicable,
-        "remark": verdict.remark or None,
+        "not_applicable": verdict.not_applicable and visible(verdict.not_applicable),
+        "remark": visible(verdict.remark) or None,
         "findings": [_finding_json(finding, result) for finding in verdict.findings],
         "unknown": [_doubt_json(doubt) for doubt in verdict.doubts],
     }
@@ -61,8 +62,8 @@ def _finding_json(finding: Finding, result: Result) -> dict[str, Any]:
         **path_json(finding.path),
         "line": finding.line,
         "severity": result.severity_of(finding),
-        "reason": finding.reason,
-        "remedy": finding.remedy,
+        "reason": visible(finding.reason),
+        "remedy": visible(finding.remedy),
     }
 
 
@@ -70,14 +71,14 @@ def _doubt_json(doubt: Doubt) -> dict[str, Any]:
     return {
         **path_json(doubt.path),
         "reason": doubt.refusal.reason.code,
-        "detail": shown(doubt.refusal.detail),
+        "detail": visible(doubt.refusal.detail),
         "remedy": doubt.refusal.reason.remedy,
     }
 
 
 def path_json(path: str) -> dict[str, Any]:
     """The path as text; a name that is no UTF-8 has its very bytes beside it."""
-    plain: dict[str, Any] = {"path": shown(path)}
+    plain: dict[str, Any] = {"path": visible(path)}
     if not path.isprintable():
         import base64
 
@@ -125,7 +126,7 @@ def _sarif_results(result: Result, index: dict[str, int]) -> Iterator[dict[str, 
             **which,
             "kind": "fail",
             "level": _LEVELS.get(result.severity_of(finding), "error"),
-            "message": {"text": f"{finding.reason} What to do: {finding.remedy}"},
+            "message": {"text": visible(f"{finding.reason} What to do: {finding.remedy}")},
             "locations": [_location(finding.path, finding.line)],
         }
     for doubt in result.verdict.doubts:
@@ -134,7 +135,7 @@ def _sarif_results(result: Result, index: dict[str, int]) -> Iterator[dict[str, 
             **which,
             "kind": "open",
             "level": "none",
-            "message": {"text": f"Unknown: {shown(doubt.refusal.detail)} ({doubt.refusal.reason.code})"},
+            "message": {"text": f"Unknown: {visible(doubt.refusal.detail)} ({doubt.refusal.reason.code})"},
             "locations": [_location(doubt.path, None)],
         }
 

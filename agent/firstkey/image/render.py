@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey.events import visibly
+from firstkey.colours import BLUE, BOLD, GREEN, PLAIN, RED, YELLOW, Coloured
 from firstkey.image import rules
-from firstkey.image.changes import shown
+from firstkey.image.changes import quoted
 from firstkey.image.verdict import ERROR, FINDING, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
+from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
+    from firstkey.colours import Line
     from firstkey.image.audit import Audit, Result
     from firstkey.image.verdict import Finding
 
 MOST_SHOWN = 10
 """Findings of one rule that are shown unless all are asked for."""
 
-RED, YELLOW, GREEN, BLUE, BOLD, PLAIN = "31", "33", "32", "36", "1", ""
 _MARKS = {
     PASS: ("ok  ", GREEN),
     NOT_APPLICABLE: ("--  ", PLAIN),
@@ -28,56 +29,49 @@ _MARKS = {
 }
 
 
-class Painter:
-    """Colours, or none (no-color.org)."""
-
-    def __init__(self, *, colours: bool) -> None:
-        self._colours = colours
-
-    def paint(self, text: str, colour: str) -> str:
-        """The text in that colour (ECMA-48, SGR)."""
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._colours and colour else text
-
-
-def text(done: Audit, *, colours: bool = False, everything: bool = False) -> str:
-    """The whole report."""
-    painter = Painter(colours=colours)
-    return "".join(f"{line}\n" for line in _lines(done, painter, everything=everything))
-
-
-def _lines(done: Audit, painter: Painter, *, everything: bool) -> Iterator[str]:
-    yield painter.paint(f"Audit of {shown(done.root)}", BOLD)
+def lines(done: Audit, *, everything: bool = False, quiet: bool = False) -> Iterator[Line]:
+    """The whole report; `quiet`: only what is worse than a note, or unknown, and nothing if there is none."""
+    if quiet:
+        loud = map(_without_notes, done.results)
+        done = done._replace(results=tuple(each for each in loud if each.outcome in (FINDING, UNKNOWN)))
+        if not done.results:
+            return
+    yield Coloured(BOLD, f"Audit of {done.root}")
     for guideline, title in rules.GUIDELINES.items():
         results = [result for result in done.results if result.rule.guideline == guideline]
         if results:
             yield ""
-            name = title if guideline == "beyond" else f"{guideline}  {title}"
-            yield painter.paint(name, BOLD)
+            yield Coloured(BOLD, title if guideline == "beyond" else f"{guideline}  {title}")
         for result in results:
-            yield from _result(result, painter, everything=everything)
+            yield from _result(result, everything=everything)
     yield ""
-    yield from _summary(done, painter)
+    yield from _summary(done, quiet=quiet)
 
 
-def _result(result: Result, painter: Painter, *, everything: bool) -> Iterator[str]:
+def _without_notes(result: Result) -> Result:
+    findings = tuple(each for each in result.verdict.findings if result.severity_of(each) != NOTE)
+    return result._replace(verdict=result.verdict._replace(findings=findings))
+
+
+def _result(result: Result, *, everything: bool) -> Iterator[Line]:
     kind = _worst(result) if result.outcome == FINDING else result.outcome
     mark, colour = _MARKS[kind]
     verdict = result.verdict
-    yield f"  {painter.paint(mark, colour)}  {result.rule.title} [{result.rule.id}]"
+    yield Coloured(colour, mark, before="  ", after=f"  {result.rule.title} [{result.rule.id}]")
     if verdict.not_applicable and result.outcome == NOT_APPLICABLE:
-        yield f"        does not apply: {visibly(verdict.not_applicable)}"
+        yield f"        does not apply: {verdict.not_applicable}"
     limit = len(verdict.findings) if everything else MOST_SHOWN
     for finding in verdict.findings[:limit]:
         yield from _finding(finding)
     if len(verdict.findings) > limit:
         yield f"        ... and {len(verdict.findings) - limit} more; -v and --json tell all"
     for doubt in verdict.doubts[: len(verdict.doubts) if everything else MOST_SHOWN]:
-        yield f"        unknown: {visibly(doubt.refusal.detail)} ({doubt.refusal.reason.code})"
-        yield f"            What to do: {doubt.refusal.reason.remedy}"
+        yield f"        unknown: {doubt.refusal.detail} ({doubt.refusal.reason.code})"
+        yield f"            {REMEDY}{doubt.refusal.reason.remedy}"
     if len(verdict.doubts) > MOST_SHOWN and not everything:
         yield f"        ... and {len(verdict.doubts) - MOST_SHOWN} more; -v and --json tell all"
     if verdict.remark:
-        yield f"        {visibly(verdict.remark)}"
+        yield f"        {verdict.remark}"
 
 
 def _worst(result: Result) -> str:
@@ -87,25 +81,26 @@ def _worst(result: Result) -> str:
 
 def _finding(finding: Finding) -> Iterator[str]:
     line = f":{finding.line}" if finding.line else ""
-    yield f"        {shown(finding.path)}{line}: {visibly(finding.reason)}"
-    yield f"            What to do: {visibly(finding.remedy)}"
+    yield f"        {finding.path}{line}: {finding.reason}"
+    yield f"            {REMEDY}{finding.remedy}"
 
 
-def _summary(done: Audit, painter: Painter) -> Iterator[str]:
+def _summary(done: Audit, *, quiet: bool) -> Iterator[Line]:
+    verdict, colour = ("Fit to share", GREEN) if done.is_fit else ("NOT fit to share", RED)
     counts = [_counted(_findings(done, severity), severity) for severity in (ERROR, WARNING, NOTE)]
     counts.append(f"{done.count(UNKNOWN)} unknown")
     rest = f"{done.count(PASS)} rules pass, {done.count(NOT_APPLICABLE)} do not apply."
     files = f" {done.files:,} files were looked at." if done.files is not None else ""
-    verdict, colour = ("Fit to share", GREEN) if done.is_fit else ("NOT fit to share", RED)
-    yield f"{painter.paint(verdict, colour)}: {', '.join(counts)}. {rest}{files}"
-    if done.is_fit:
+    told = ", ".join(counts)
+    yield Coloured(colour, verdict, after=f": {told}." if quiet else f": {told}. {rest}{files}")
+    if done.is_fit and not quiet:
         yield "No list of guidelines is complete: think of what only you know is in the image."
-    else:
+    elif not done.is_fit:
         yield f"To mend what can be mended: firstkey seal{_root(done.root)} --dry-run"
 
 
 def _root(root: str) -> str:
-    return "" if root == "/" else f" --root {shown(root)}"
+    return "" if root == "/" else f" --root {quoted(root)}"
 
 
 def _findings(done: Audit, severity: str) -> int:
@@ -120,11 +115,7 @@ def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def listing() -> str:
+def listing() -> Iterator[str]:
     """Every rule, for `--list`."""
-    rows: Sequence[tuple[str, str, str, str]] = [
-        (rule.guideline, rule.severity, rule.id, rule.title) for rule in rules.ALL
-    ]
-    return "".join(
-        f"{guideline:7} {severity:8} {name:22} {title}\n" for guideline, severity, name, title in rows
-    )
+    for rule in rules.ALL:
+        yield f"{rule.guideline:7} {rule.severity:8} {rule.id:22} {rule.title}"

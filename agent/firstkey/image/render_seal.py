@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from firstkey.events import visibly
+from firstkey.colours import GREEN, RED, YELLOW, Coloured
 from firstkey.image import seal
-from firstkey.image.changes import shown
 from firstkey.image.formats import as_json, path_json
-from firstkey.image.render import GREEN, RED, YELLOW, Painter
+from firstkey.text import REMEDY, visible
 
 if TYPE_CHECKING:
+    from firstkey.colours import Line
     from firstkey.image.seal import Left, Outcome, Plan, Sealing, Step
     from firstkey.reasons import Refusal
 
 _COLOURS = {seal.DONE: GREEN, seal.FAILED: RED, seal.LEFT: YELLOW}
 
 
-def plan(planned: Plan, *, diffs: bool) -> str:
+def plan(planned: Plan, *, diffs: bool) -> Iterator[str]:
     """What is to be done, in order, and what is not; with `diffs`, what becomes of each file."""
-    return "".join(f"{line}\n" for line in _plan(planned, diffs=diffs))
-
-
-def _plan(planned: Plan, *, diffs: bool) -> Iterator[str]:
     yield f"Plan: {_steps(len(planned.steps))}" + (":" if planned.steps else "; there is nothing to mend.")
     rule = None
     for step in planned.steps:
         if step.rule is not rule:
             rule = step.rule
             yield f"  {rule.title} [{rule.id}]"
-        first, *others = step.change.describe().splitlines()
+        first, *others = step.change.describe().removesuffix("\n").split("\n")
         yield f"    - {first}"
         yield from (f"        {line}" for line in others if diffs)
     yield from _left(planned.left)
@@ -45,25 +41,26 @@ def _left(left: tuple[Left, ...]) -> Iterator[str]:
 
 
 def _refusal(refusal: Refusal) -> Iterator[str]:
-    yield f"      {visibly(refusal.detail)} ({refusal.reason.code})"
-    yield f"      What to do: {refusal.reason.remedy}"
+    yield f"      {refusal.detail} ({refusal.reason.code})"
+    yield f"      {REMEDY}{refusal.reason.remedy}"
 
 
-def outcome(done: Outcome, *, colours: bool) -> str:
+def outcome(done: Outcome) -> Iterator[Line]:
     """What became of one step."""
-    mark = Painter(colours=colours).paint(f"{done.result:6}", _COLOURS[done.result])
-    first = _first_line(done.step)
-    if done.refusal is None:
-        return f"  {mark}  {first}: {visibly(done.detail)}\n"
-    return f"  {mark}  {first}\n" + "".join(f"  {line}\n" for line in _refusal(done.refusal))
+    detail = f": {done.detail}" if done.refusal is None else ""
+    after = f"  {_first_line(done.step)}{detail}"
+    yield Coloured(_COLOURS[done.result], f"{done.result:6}", before="  ", after=after)
+    if done.refusal:
+        yield from (f"  {line}" for line in _refusal(done.refusal))
 
 
-def summary(done: Sealing) -> str:
+def summary(done: Sealing) -> Iterator[str]:
     """How it ended, and what overwriting cannot promise where there was any."""
-    lines = [seal.OVERWRITING] if done.has_overwritten else []
+    if done.has_overwritten:
+        yield from (seal.OVERWRITING, "")
     counts = {result: _count(done, result) for result in (seal.DONE, seal.FAILED, seal.LEFT)}
     said = f"{_steps(counts[seal.DONE])} done, {counts[seal.FAILED]} failed, {counts[seal.LEFT]} left"
-    return "".join(f"{line}\n\n" for line in [*lines, f"{said}. The rules were asked again:"])
+    yield from (f"{said}. The rules were asked again:", "")
 
 
 def one_line(done: Sealing) -> str:
@@ -81,7 +78,7 @@ def _steps(number: int) -> str:
 
 
 def _first_line(step: Step) -> str:
-    return step.change.describe().splitlines()[0]
+    return step.change.describe().partition("\n")[0]
 
 
 # --- for programs ---------------------------------------------------------------------------------
@@ -107,7 +104,7 @@ def sealing_json(done: Sealing) -> dict[str, Any]:
             {
                 **_step_json(entry.step),
                 "result": entry.result,
-                "detail": shown(entry.detail),
+                "detail": visible(entry.detail),
                 "reason": entry.refusal.reason.code if entry.refusal else None,
             }
             for entry in done.outcomes
@@ -124,4 +121,4 @@ def _step_json(step: Step) -> dict[str, Any]:
 
 def _left_json(entry: Left) -> dict[str, Any]:
     why = entry.refusal
-    return {"rule": entry.rule.id, "reason": why.reason.code, "detail": shown(why.detail)}
+    return {"rule": entry.rule.id, "reason": why.reason.code, "detail": visible(why.detail)}

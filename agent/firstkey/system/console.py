@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.events import visibly
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -95,8 +95,8 @@ def _with_comment(public_line: str) -> str:
 
 
 def _harmless(text: str) -> str:
-    """The text on one line, without a name of an algorithm and without what a marker is made of."""
-    return _ALGORITHM.sub(r"\1_", _MARKER.sub("-", visibly(text.strip())))
+    """The text on one short line, without a name of an algorithm and without what a marker is made of."""
+    return _ALGORITHM.sub(r"\1_", _MARKER.sub("-", visible(text.strip()[:512])))
 
 
 def _write_in_time(console: int, data: bytes, deadline: float) -> None:

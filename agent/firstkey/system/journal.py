@@ -10,8 +10,8 @@ import select
 import time
 from typing import TYPE_CHECKING, Callable, Protocol
 
-from firstkey import folding
 from firstkey.events import DEBUG, INFO, WARNING
+from firstkey.text import folded, visible, width_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -79,32 +79,24 @@ class JournalSink:
 
 
 class StderrSink:
-    """One line an entry behind its `<N>` level, which journald and others understand (sd-daemon(3))."""
+    """Sentences on standard error, in lines that a terminal has room for.
 
-    def __init__(self, fd: int = 2) -> None:
+    `is_stream`: systemd reads it, and wants a line an entry behind its `<N>` level (sd-daemon(3)).
+    """
+
+    def __init__(self, fd: int = 2, *, is_stream: bool = False) -> None:
         self._fd = fd
+        self._is_stream = is_stream
 
     def write(self, entry: Entry) -> None:
         """Write the line; raises OSError where nobody reads."""
-        _write_line(self._fd, f"<{entry.event.priority}>{entry.message}")
-
-
-class TerminalSink:
-    """Plain sentences for a person."""
-
-    def __init__(self, fd: int = 2) -> None:
-        self._fd = fd
-
-    def write(self, entry: Entry) -> None:
-        """Write the sentence, in lines that the terminal has room for; raises OSError where nobody reads."""
         word = "warning: " if entry.event.priority == WARNING else ""
-        width = folding.width_of(self._fd)
-        _write_line(self._fd, folding.folded(f"firstkey: {word}{entry.message}", width))
+        mark = f"<{entry.event.priority}>" if self._is_stream else f"firstkey: {word}"
+        _write_line(self._fd, "\n".join(folded(f"{mark}{visible(entry.message)}", width_of(self._fd))))
 
 
 def choose(
     *,
-    interactive: bool,
     verbosity: int,
     socket_path: str = JOURNAL_SOCKET,
     stderr: int = 2,
@@ -112,20 +104,18 @@ def choose(
 ) -> Voice:
     """The voice for this place: the journal where there is one, else standard error.
 
-    `interactive` tells that a person reads standard error and wants plain sentences. With the
-    journal, which gets everything, warnings go to standard error as well (with verbosity 1,
+    With the journal, which gets everything, warnings go to standard error as well (with verbosity 1,
     everything), unless that is the journal's own stream already. `verbosity` is -1, 0 or 1.
     """
     level = _LEVELS[max(-1, min(verbosity, 1))]
     sendv = _find_sendv() if os.path.exists(socket_path) else None
+    is_stream = _is_journal_stream(stderr, environ)
+    plain = StderrSink(stderr, is_stream=is_stream)
     if sendv is None:
-        plain: Sink = TerminalSink(stderr) if interactive else StderrSink(stderr)
         return Voice(journal=None, stderr=plain, level=level)
+    echo_level = _NO_ECHO if is_stream else DEBUG if verbosity > 0 else WARNING
     journal = JournalSink(sendv, socket_path=socket_path)
-    if _is_journal_stream(stderr, environ):
-        return Voice(journal=journal, stderr=StderrSink(stderr), level=level, echo_level=_NO_ECHO)
-    echo_level = DEBUG if verbosity > 0 else WARNING
-    return Voice(journal=journal, stderr=TerminalSink(stderr), level=level, echo_level=echo_level)
+    return Voice(journal=journal, stderr=plain, level=level, echo_level=echo_level)
 
 
 def journal_fields(entry: Entry) -> list[str]:

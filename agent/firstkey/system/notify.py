@@ -10,7 +10,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Callable
 
-from firstkey.events import visibly
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     Notify = Callable[[str], object]
@@ -51,7 +51,7 @@ def need_time(seconds: float) -> bool:
 
 def _status(text: str) -> list[str]:
     # A line break would begin another assignment, like MAINPID=.
-    return [f"STATUS={visibly(text)}"] if text else []
+    return [f"STATUS={visible(text)}"] if text else []
 
 
 def _tell(*assignments: str) -> bool:

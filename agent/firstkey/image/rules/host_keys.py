@@ -12,6 +12,7 @@ from firstkey.image.host_key_files import DROPBEAR, host_key_files
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
 from firstkey.named_tuple import NamedTuple
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -43,7 +44,7 @@ class RemoveHostKey(NamedTuple):
 
     def describe(self) -> str:
         """One line."""
-        return f"overwrite and remove {changes.shown(self.path)} (host key), and leave a salted hash of it"
+        return f"overwrite and remove {visible(self.path)} (host key), and leave a salted hash of it"
 
     def apply(self, image: Image) -> str:
         """The hash first: what is gone can no longer be told from a stranger's."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from firstkey.errors import FirstkeyError
 from firstkey.image import presets
-from firstkey.image.changes import Link, Write, shown
+from firstkey.image.changes import Link, Write
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -64,7 +65,7 @@ def _first_boot(image: Image) -> str:
         started = presets.newly_enabled(image)
     except FirstkeyError:
         return ", whose first boot enables units by preset,"
-    return f", whose first boot enables by preset: {shown(', '.join(started))}," if started else ""
+    return f", whose first boot enables by preset: {visible(', '.join(started))}," if started else ""
 
 
 def _failing(tree: Builder) -> None:

@@ -1,0 +1,47 @@
+"""What a person at a terminal gets besides plain lines: colours, a line that changes, a question."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from firstkey.cli import streams
+from firstkey.colours import Coloured
+from firstkey.text import folded, visible, width_of
+
+if TYPE_CHECKING:
+    from firstkey.colours import Line
+
+_CLEAR = "\r\x1b[K"  # ECMA-48, EL: the rest of the line
+
+
+def show(*lines: Line) -> None:
+    """Print lines, with colours on a terminal where nobody said no (no-color.org)."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    for line in lines:
+        if isinstance(line, Coloured) and wanted and line.colour:
+            streams.put(sys.stdout, "".join(f"{piece}\n" for piece in _painted(line)))
+        else:
+            streams.show(line if isinstance(line, str) else line.before + line.text + line.after)
+
+
+def _painted(line: Coloured) -> list[str]:
+    before, text = visible(line.before), visible(line.text)
+    pieces = folded(before + text + visible(line.after), width_of(1))
+    if pieces[0].startswith(before + text):
+        rest = pieces[0][len(before + text) :]
+        pieces[0] = f"{before}\x1b[{line.colour}m{text}\x1b[0m{rest}"
+    return pieces
+
+
+def redraw(line: str = "") -> None:
+    """Put the line in place of the one that the cursor of standard error's terminal stands on."""
+    streams.put(sys.stderr, f"{_CLEAR}{visible(line)}")
+
+
+def ask(question: str) -> str:
+    """What somebody at the terminal answers, on one line."""
+    streams.put(sys.stderr, visible(question))
+    return sys.stdin.readline().strip()

@@ -1,0 +1,78 @@
+"""Text for people: the one door for what others wrote, and lines that a terminal has room for."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+REMEDY = "What to do: "
+NARROWEST = 40
+"""Columns below which nothing is folded: there is nothing to gain."""
+_DIFF = ("+", "-", "@@")
+"""How the lines begin that have to be read as they are."""
+
+
+def visible(text: str) -> str:
+    r"""The text on one line, with everything that does not print, tabs aside, written as an escape.
+
+    `str.isprintable` knows control characters, separators of lines, marks of direction and lone surrogates by
+    their category in Unicode. Python keeps bytes that are no UTF-8 as such surrogates (PEP 383): \xNN.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\t" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    if "\udc80" <= char <= "\udcff":
+        return f"\\x{ord(char) - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def as_json(value: Any) -> str:  # noqa: ANN401 - whatever json.dumps takes
+    """The value as JSON in ASCII, in which every string is text.
+
+    Strict readers refuse the whole of what has one lone surrogate in it, so these are shown as above.
+    """
+    import json
+    import re
+
+    # A backslash that is written as two, a pair of surrogates that is one character, or a lone one.
+    return re.sub(
+        r"\\\\|\\ud[89ab]..\\ud[c-f]..|\\u(d[89a-f]..)",
+        lambda match: f"\\{visible(chr(int(match[1], 16)))}" if match[1] else match[0],
+        json.dumps(value, indent=1),
+    )
+
+
+def width_of(fd: int) -> int:
+    """The columns of the terminal behind a descriptor; 0 where it is none, or does not tell."""
+    try:
+        return os.get_terminal_size(fd).columns
+    except OSError:
+        return 0
+
+
+def folded(line: str, width: int) -> list[str]:
+    """The line broken between words where it is long, with its remedy on a line of its own.
+
+    Commands stay whole, to be copied. A width of 0 leaves the line as it is: what reads a pipe or file wants
+    one line for one thing.
+    """
+    words = line.lstrip(" ")
+    if width < NARROWEST or len(line) <= width or words.startswith((REMEDY, *_DIFF)):
+        return [line]
+    indent = line[: len(line) - len(words)]
+    said, remedy, command = line.partition(f" {REMEDY}")
+    lines = _wrapped(said, f"{indent}    ", width)
+    return [*lines, f"{indent}  {remedy.lstrip()}{command}"] if remedy else lines
+
+
+def _wrapped(line: str, indent: str, width: int) -> list[str]:
+    if len(line) <= width:
+        return [line]
+    import textwrap
+
+    return textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
