@@ -214,7 +214,8 @@ CONSOLE_WITHOUT_KEYS = define(
 )
 CONSOLE_DISAGREES = define(
     "console-disagrees",
-    "The console output has keys without their fingerprints: it is damaged, or something is mixed in.",
+    "The console output has keys without their fingerprints, or blocks of keys that do not agree: it is"
+    " damaged, something is mixed in, or the machine made new keys between two boots.",
     "Get it again, or ask the machine itself: firstkey known-hosts",
 )
 NO_REPORT = define(

@@ -103,6 +103,23 @@ def test_a_key_that_does_not_agree_is_left_out(tmp_path: Path, key: str) -> None
 
 
 @pytest.mark.parametrize("options", [(), ("-q",)])
+def test_blocks_that_disagree_are_a_finding(tmp_path: Path, key: str, options: tuple[str, ...]) -> None:
+    """Both are shown with where they stand, nothing that could be believed is printed, and exit 1."""
+    other = new_key(tmp_path, "other")
+    text = console_of(key) + console_of(other)
+    done = run(text, "--host", "a", *options)
+    assert (done.status, done.out) == (1, "")
+    lines = text.split("\n")
+    for each in (key, other):
+        number = next(number for number, line in enumerate(lines, start=1) if words(each) in line)
+        said = f"lines {number} to {number} of the text show {parse_launch_key(each.encode()).fingerprint} "
+        assert said in done.err
+    assert "(console-disagrees)" in done.err
+    again = run(console_of(key) * 2, "--host", "a", *options)
+    assert again == Run(0, f"a {words(key)}\n", "")
+
+
+@pytest.mark.parametrize("options", [(), ("-q",)])
 @pytest.mark.parametrize("fingerprints", ["none", "garbled"])
 def test_a_key_that_nothing_bears_out_is_not_printed(
     key: str, fingerprints: str, options: tuple[str, ...]
@@ -140,6 +157,7 @@ def test_a_console_that_begins_with_a_quotation_mark(key: str) -> None:
         ("--host", "*"),
         ("--host", "a", "--port", "0"),
         ("--host", "a", "--hash", "--sshfp"),
+        ("--host", "a", "--live", "-"),
         (),
     ],
 )

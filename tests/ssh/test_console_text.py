@@ -117,12 +117,31 @@ def test_what_others_print_in_between() -> None:
     assert blobs(read(text)) == [ED25519.blob, ECDSA.blob]
 
 
-def test_the_last_boot_counts() -> None:
-    """Keys that were made anew replace those of the boot before."""
-    assert blobs(read(block(ED25519) + "reboot\n" + block(OTHER))) == [OTHER.blob]
-    assert blobs(read(block(ED25519) + "reboot\n" + block(OTHER).split("-----END SSH HOST KEY KEYS")[0])) == [
-        ED25519.blob
-    ]
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut off at its end"])
+def test_blocks_that_disagree(cut: bool) -> None:
+    """Nothing tells which boot, or which writer, is to be believed: both are shown, with their lines."""
+    text = block(ED25519, ECDSA) + "reboot\n" + block(OTHER)
+    text = text.rpartition("-----END SSH HOST KEY KEYS")[0] if cut else text
+    first, second = read(text).rivals
+    lines = text.split("\n")
+    for shown, keys in ((first, [ED25519.blob, ECDSA.blob]), (second, [OTHER.blob])):
+        assert [key.blob for key in shown.keys] == keys
+        inside = [line for line in lines[shown.first - 1 : shown.last] if line.startswith(("ssh-", "ecdsa-"))]
+        assert [parse_launch_key(line.encode()).blob for line in inside] == keys
+
+
+def test_blocks_that_agree() -> None:
+    """cloud-init beside firstkey, a second boot, one more type by then, a block that was cut: all are one."""
+    torn = block(ED25519, ECDSA).split("\n", 6)[-1]
+    for text in (
+        cloud_init(ED25519, ECDSA) + block(ED25519, ECDSA),
+        block(ED25519) + "reboot\n" + block(ED25519, ECDSA),
+        torn + "reboot\n" + block(ED25519, ECDSA),
+        block(ED25519, ECDSA) + "reboot\n" + block(ED25519),
+    ):
+        found = read(text)
+        assert set(blobs(found)) == {ED25519.blob, ECDSA.blob}
+        assert found[1:] == ((), (), ())
 
 
 def test_a_text_whose_beginning_is_cut_off() -> None:
@@ -140,11 +159,39 @@ def test_garbled_fingerprints_bear_nothing_out() -> None:
     assert [key.blob for key in found.strangers] == [ED25519.blob]
 
 
-@pytest.mark.parametrize("prefix", ["ec2: ", "[   12.3] cloud-init[1]: ", "\t", "<14>Nov 24 08:00:00 x: "])
-def test_keys_behind_a_prefix(prefix: str) -> None:
-    """What a logger puts before each line is no part of the key, which its fingerprint bears out."""
-    text = "".join(f"{prefix}{line}\n" for line in block(ED25519, ECDSA).splitlines())
-    assert blobs(read(text)) == [ED25519.blob, ECDSA.blob]
+FORGED = block(OTHER).replace("firstkey: ", "")
+"""What a user who is not root can have the kernel print, as far as its words go."""
+
+
+@pytest.mark.parametrize(
+    "prefix", ["[   12.3] ", "[   12.3][  T123] ", "[   12.3] cloud-init[1]: ", "ec2: ", "\t", " ", "\x1b["]
+)
+def test_nothing_counts_behind_a_prefix(prefix: str) -> None:
+    """Whatever the kernel or a logger puts before each line: the forged block is passed over."""
+    forged = "".join(f"{prefix}{line}\n" for line in FORGED.splitlines())
+    assert console_text.read(forged) is None
+    for text in (forged + block(ED25519), block(ED25519) + forged):
+        found = read(text)
+        assert blobs(found) == [ED25519.blob]
+        assert (found.strangers, found.rivals) == ((), ())
+
+
+@pytest.mark.parametrize("between", ["\r", "\\n", "\x0b", "\x0c", "\x85", "\u2028", "\0", "\x1b[E"])
+def test_a_block_in_one_line_is_none(between: str) -> None:
+    """In the midst of a line of JSON, or behind what moves a cursor: a line ends with a line feed."""
+    forged = f'[   12.3] app[7]: {{"x": "{between}' + FORGED.replace("\n", between) + '"}\n'
+    assert blobs(read(block(ED25519) + forged)) == [ED25519.blob]
+    assert console_text.read(forged) is None
+
+
+def test_a_forged_line_in_a_good_block() -> None:
+    """The kernel's lines in between end nothing and add nothing."""
+    ours = block(ED25519, ECDSA).split("\n")
+    for line in ("-----END SSH HOST KEY KEYS-----", "-----BEGIN SSH HOST KEY KEYS-----", OTHER.line):
+        text = "\n".join(piece for each in ours for piece in (each, f"[   12.3] x {line}"))
+        found = read(text)
+        assert blobs(found) == [ED25519.blob, ECDSA.blob]
+        assert found[1:] == ((), (), ())
 
 
 def test_a_key_without_a_fingerprint_is_a_stranger() -> None:
@@ -187,6 +234,11 @@ def test_any_text_is_an_answer(text: str) -> None:
 def test_the_same_key_twice_is_one() -> None:
     """A second copy of a line is no second key."""
     assert blobs(read(block(ED25519, ED25519))) == [ED25519.blob]
+
+
+def test_many_blocks_take_no_time() -> None:
+    """A text of nothing but blocks is read once."""
+    assert blobs(read(block(ED25519, ECDSA) * 2000)) == [ED25519.blob, ECDSA.blob]
 
 
 def test_a_line_of_nothing_but_its_ends_takes_no_time() -> None:

@@ -33,7 +33,11 @@ examples:
     firstkey known-hosts --host 203.0.113.7 - >> ~/.ssh/known_hosts
   firstkey known-hosts --host www.example.com --sshfp         records for DNS
 
-Out of a console, only keys count whose fingerprint the console shows too.
+Out of a console, only keys count that stand at the beginning of a line, as
+firstkey and cloud-init print them, and whose fingerprint the console shows too.
+
+exit status: 0 all is well; 1 a key is left out, or blocks of keys in the text
+  do not agree with each other
 """
 
 
@@ -147,6 +151,10 @@ def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], 
     found = console_text.read(_text(content))
     if found is None:
         raise FirstkeyError("the text shows no host keys", reason=login_reasons.CONSOLE_WITHOUT_KEYS)
+    if found.rivals:
+        streams.complain(*(f"firstkey: {_block(block)}" for block in found.rivals))
+        message = "the blocks of keys in the text do not agree, so none is printed"
+        raise FirstkeyError(message, reason=login_reasons.CONSOLE_DISAGREES)
     for complaint in _complaints(found):
         if not quiet or found.strangers:
             streams.complain(f"firstkey: {complaint}")
@@ -157,6 +165,11 @@ def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], 
         raise FirstkeyError(message, reason=login_reasons.CONSOLE_DISAGREES)
     message = "the text shows fingerprints of host keys, and no key that can be read"
     raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
+
+
+def _block(block: console_text.Block) -> str:
+    keys = ", ".join(f"{key.fingerprint} ({key.type})" for key in block.keys)
+    return f"lines {block.first} to {block.last} of the text show {keys}"
 
 
 def _complaints(found: console_text.HostKeys) -> Iterator[str]:
