@@ -198,7 +198,20 @@ def test_files_and_console(machine: Machine, service: Emulator) -> None:
     assert "BEGIN SSH HOST KEY KEYS" in harmless(console)
 
 
-@pytest.mark.parametrize("command", ["audit -v", "seal --dry-run", "status", "config"])
+def test_the_exclude_list_acts_on_nothing(machine: Machine, service: Emulator) -> None:
+    """Its lines are as many as its patterns, and each of them begins where the tree does."""
+    done = firstkey(machine, service, "audit", "--exclude-list")
+    harmless(done.stderr)
+    lines = done.stdout.split(b"\n")
+    assert lines.pop() == b""
+    assert all(line.startswith(b"/") for line in lines)
+    assert not any(byte < 32 or byte == 127 for line in lines for byte in line)
+    assert any(MARK.encode() in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "command", ["audit -v", "audit --exclude-list", "seal --dry-run", "status", "config"]
+)
 def test_a_terminal_gets_no_colours_but_ours(machine: Machine, service: Emulator, command: str) -> None:
     """There too, where lines are broken and marks have colours."""
     ours, theirs = pty.openpty()

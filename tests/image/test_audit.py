@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
@@ -9,6 +10,8 @@ import pty
 import stat
 import subprocess
 import sys
+import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,10 +19,12 @@ from urllib.parse import unquote_to_bytes
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sapling import Sapling
 
-from firstkey.image import installers, rules
-from firstkey.image.rules import private_keys
+from firstkey.image import formats, installers, rules
+from firstkey.image.rules import crash_dumps, private_keys
 
 TOP = Path(__file__).parents[2]
 ENABLED = "/etc/systemd/system/multi-user.target.wants/firstkey.service"
@@ -195,12 +200,21 @@ def test_a_home_whose_name_is_a_pattern_is_searched(clean: Sapling) -> None:
     assert [finding["path"] for finding in found] == ["/home/br[ae]cket/.bash_history"]
 
 
+def packed(root: Path, patterns: bytes, locale: str) -> set[bytes]:
+    """The names that a real tar packs where it leaves out what the patterns fit."""
+    excluded = root.parent / "excluded"
+    excluded.write_bytes(b"".join(b"." + line + b"\n" for line in patterns.split(b"\n") if line))
+    argv = ["tar", "-C", str(root), "-c", "--exclude-from", str(excluded), "."]
+    done = subprocess.run(argv, capture_output=True, check=True, env={**os.environ, "LC_ALL": locale})
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        return {os.fsencode(name).removeprefix(b".") for name in archive.getnames()}
+
+
 @pytest.mark.sshd
-def test_exclude_list_is_for_bundling_tools(dirty: Sapling, tmp_path: Path) -> None:
-    """A path a line, as bytes; tar leaves out what it names, and nothing that a system needs is named."""
+def test_exclude_list_is_for_bundling_tools(dirty: Sapling) -> None:
+    """A pattern a line; tar leaves out what they fit, and nothing that a system needs is named."""
     dirty.file("/root/.ssh/id_ed25519", "x\n", mode=0o600)
     dirty.file(os.fsdecode(b"/root/.\xff_history"), "ls\n")
-    dirty.file("/root/two\nlines/core.1", b"\x7fELF")
     done = audit(dirty, "--exclude-list")
     lines = done.out.split(b"\n")
     assert done.status == 0
@@ -209,16 +223,82 @@ def test_exclude_list_is_for_bundling_tools(dirty: Sapling, tmp_path: Path) -> N
     assert b"/etc/ssh/ssh_host_rsa_key.pub" in lines
     for kept in (b"/etc/shadow", b"/etc/passwd", b"/etc/machine-id", b"/etc/ssh/sshd_config", b"/"):
         assert kept not in lines
-    excluded = tmp_path / "excluded"
-    excluded.write_bytes(b"".join(b"." + line + b"\n" for line in lines if line))
-    packed = subprocess.run(
-        ["tar", "-C", str(dirty.root), "-c", "--exclude-from", str(excluded), "."],
-        capture_output=True,
-        check=True,
-    )
-    names = subprocess.run(["tar", "-t"], input=packed.stdout, capture_output=True, check=True).stdout
-    assert b".bash_history" not in names
-    assert b"./etc/shadow\n" in names
+    names = packed(dirty.root, done.out, "C")
+    assert not [name for name in names if name.endswith(b"_history")]
+    assert b"/etc/shadow" in names
+
+
+DUMP = crash_dumps.STARTS[0] + b"a password"
+ODD = {
+    b"two\nlines": b"two-lines",
+    b"st*r": b"star",
+    b"q?mark": b"qomark",
+    b"br[ae]cket": b"bracket",
+    b"back\\slash": b"backslash",
+    b"a\\*b": b"a\\xb",
+    b"com,ma": b"com.ma",
+    b"{a,b}": b"a",
+    b"quo'te\"s `x` $y": b"quote",
+    b"end ": b"end",
+    b"ta\tb\r": b"ta b",
+    b"\xff\xfe, \n*": b"\xff\xfe. x*",
+    "ä\u202e\u2028\x9b,".encode(): "ä\u202e\u2028\x9b.".encode(),
+    b"esc\x1b[2J": b"esc",
+    b"]x": b"x",
+    b"-- #!x": b"!x",
+}
+"""Names of what is left out, each with one that a careless pattern would leave out too."""
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_exclude_list_says_every_name(clean: Sapling, locale: str) -> None:
+    """Whatever the names: a real tar leaves out every file that is listed, and nothing else."""
+    for name, other in ODD.items():
+        clean.file(f"/home/{os.fsdecode(name)}/core", DUMP)
+        clean.file(f"/home/{os.fsdecode(other)}/core", "no dump\n")
+    everything = packed(clean.root, b"", locale)
+    done = audit(clean, "--exclude-list", "--rule", "crash-dumps")
+    assert (done.status, done.err) == (0, "")
+    listed = {b"/home/%s/core" % name for name in ODD} | {b"/home/admin/.ssh"}
+    assert done.out.count(b"\n") == len(listed)
+    assert packed(clean.root, done.out, locale) == everything - listed
+
+
+def test_exclude_list_stays_whole_for_lists_with_commas(clean: Sapling) -> None:
+    """ec2-bundle-vol splits at each comma: that of a name may not make a pattern of what follows."""
+    clean.file("/home/x,y/core", DUMP)
+    done = audit(clean, "--exclude-list", "--rule", "crash-dumps")
+    assert b"," not in done.out
+    assert b"/core\n" in done.out
+
+
+def test_exclude_list_tells_what_it_cannot_say(clean: Sapling) -> None:
+    """Two names that differ in a control character only: both are left out, which is said, and exit 1."""
+    clean.file("/home/a\nb/core", DUMP)
+    clean.file("/home/a\tb/needed", "x\n")
+    done = audit(clean, "--exclude-list", "--rule", "crash-dumps")
+    assert done.status == 1
+    assert done.err == "firstkey: /home/a\tb is left out too: no list can tell it from /home/a\\nb/core\n"
+    assert b"/home/a\nb/core" not in packed(clean.root, done.out, "C")
+
+
+NAMES = st.text(st.sampled_from("ab *?[]\\,\n\t\r\x7f'!-^{}ä\u2028\udcff\udcfe"), min_size=1, max_size=5)
+
+
+@given(left_out=NAMES, other=NAMES, locale=st.sampled_from(["C", "C.UTF-8"]))
+@settings(max_examples=100, deadline=None)
+def test_a_pattern_fits_one_name(left_out: str, other: str, locale: str) -> None:
+    """To a real tar, any name's pattern is that name, control characters aside."""
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "root")
+        root.mkdir()
+        for name in {left_out, other} - {".", ".."}:
+            (root / name).touch()
+        pattern = formats._pattern(f"/{left_out}")
+        alike = {name for name in (left_out, other) if formats._pattern(f"/{name}") == pattern}
+        assert packed(root, pattern, locale) == {b""} | {
+            os.fsencode(f"/{name}") for name in {left_out, other} - alike
+        }
 
 
 @pytest.mark.sshd

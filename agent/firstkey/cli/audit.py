@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from firstkey.image.audit import Audit
     from firstkey.image.rule import Rule
+    from firstkey.image.subject import Image
+    from firstkey.system.boxed import Inside
 
 DESCRIPTION = """\
 Check an image, or this system, against the guidelines for sharing it. Nothing
@@ -25,7 +27,8 @@ in it is run or changed.
 """
 EPILOG = """\
 exit status: 0 the image is fit to share; 1 it is not: something was found that
-  is worse than a note, or a rule that matters could not be checked.
+  is worse than a note, or a rule that matters could not be checked. With
+  --exclude-list: 1 the list leaves out too much or too little, as is said.
 
 examples:
   firstkey audit --root /mnt/image
@@ -61,7 +64,7 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     form.add_argument(
         "--exclude-list",
         action="store_true",
-        help="print what bundling tools should leave out, a path a line",
+        help="print what bundling tools should leave out, a pattern a line",
     )
     form.add_argument("--list", action="store_true", help="print the rules, and check nothing")
     add_choice(made)
@@ -84,6 +87,16 @@ def _show(done: Audit, args: argparse.Namespace) -> None:
 
 
 def _exclude_list(survey: Survey, wanted: list[Rule]) -> int:
-    for path in survey.do(lambda image, _inside: list(formats.exclude_list(image, wanted))):
-        sys.stdout.buffer.write(os.fsencode(path) + b"\n")
-    return 0
+    """Print the list, byte for byte where a program reads it; returns 1 where it is not exact."""
+
+    def listed(image: Image, _inside: Inside) -> list[list[str]]:
+        found = formats.exclude_list(image, wanted)
+        return [list(map(os.fsdecode, found.patterns)), list(found.doubts)]
+
+    patterns, doubts = survey.do(listed)
+    if sys.stdout.isatty():
+        streams.show(*patterns)
+    else:
+        streams.put(sys.stdout.buffer, b"".join(os.fsencode(pattern) + b"\n" for pattern in patterns))
+    streams.complain(*(f"firstkey: {doubt}" for doubt in doubts))
+    return 1 if doubts else 0

@@ -12,6 +12,7 @@ from firstkey.image import rules
 from firstkey.image.changes import Empty, Remove
 from firstkey.image.rules.host_keys import RemoveHostKey
 from firstkey.image.verdict import NOTE, WARNING
+from firstkey.named_tuple import NamedTuple
 from firstkey.text import visible
 
 if TYPE_CHECKING:
@@ -157,26 +158,70 @@ def _uri(path: str) -> str:
 # --- what not to bundle ---------------------------------------------------------------------------
 
 
-def exclude_list(image: Image, wanted: list[Rule]) -> list[str]:
+class ExcludeList(NamedTuple):
+    """Patterns, one a line, and sentences on what they leave out too much or too little."""
+
+    patterns: tuple[bytes, ...]
+    doubts: tuple[str, ...]
+
+
+def exclude_list(image: Image, wanted: list[Rule]) -> ExcludeList:
     """What bundling tools should leave out: all that seal would remove or empty, and every home's .ssh."""
-    paths = {path for rule in wanted for path in _removed(rule, image)}
+    doubts: list[str] = []
+    paths = {path for rule in wanted for path in _removed(rule, image, doubts)}
     paths.update(path for home in image.homes for path in [home.join(".ssh")] if image.is_directory(path))
-    kept: list[str] = []
-    for path in sorted(map(_on_one_line, paths)):
-        if not (kept and (path == kept[-1] or path.startswith(f"{kept[-1]}/"))):
-            kept.append(path)
-    return kept
+    kept = sorted(path for path in paths if not any(above in paths for above in _above(path)))
+    for path in kept:
+        twins = (twin for twin in _twins(image, path) if twin not in paths)
+        doubts += [f"{twin} is left out too: no list can tell it from {path}" for twin in twins]
+    return ExcludeList(tuple(map(_pattern, kept)), tuple(doubts))
 
 
-def _removed(rule: Rule, image: Image) -> list[str]:
+def _removed(rule: Rule, image: Image, doubts: list[str]) -> list[str]:
     try:
         return [
             change.path for change in rule.remedy(image) if isinstance(change, (Remove, Empty, RemoveHostKey))
         ]
-    except FirstkeyError:
+    except FirstkeyError as error:
+        doubts.append(f"nothing is left out for {rule.id}: {error.message} ({error.reason.code})")
         return []
 
 
-def _on_one_line(path: str) -> str:
-    """A list with a path a line has no way to say a name with a line in it; its directory is said instead."""
-    return path.partition("\n")[0].rpartition("/")[0] if "\n" in path else path
+def _above(path: str) -> Iterator[str]:
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path
+
+
+def _twins(image: Image, path: str) -> Iterator[str]:
+    """Other paths that the pattern of this one fits: in it, a control character stands for any other."""
+    for place in (path, *_above(path)):
+        directory, name = os.path.split(place)
+        if any(char < " " or char == "\x7f" for char in name):
+            pattern = _pattern(name)
+            names = (each for each in image.tree.names(directory) if each != name)
+            yield from (os.path.join(directory, each) for each in names if _pattern(each) == pattern)
+
+
+_CONTROL = b"[[:cntrl:]]"
+_COMMA = b"[^][:alnum:][:space:][:cntrl:]!\"#$%&'()*+./:;<=>?@[\\\\^_`{|}~-]"
+"""All that it is not: the bundling tools of EC2 take lists with commas between the patterns."""
+
+
+def _pattern(path: str) -> bytes:
+    """What fits this path alone, byte for byte, to tar (--exclude-from, wildcards as by default) and rsync.
+
+    Both take patterns of glob(7). A character in brackets means the same to both, which a backslash before
+    it does not (to rsync it is itself where there is no wildcard). tar cuts blanks off the end of a line.
+    """
+    raw = os.fsencode(path)
+    return b"".join(map(_quoted, raw[:-1])) + (b"[ ]" if raw.endswith(b" ") else _quoted(*raw[-1:]))
+
+
+def _quoted(byte: int) -> bytes:
+    char = bytes([byte])
+    if byte < 32 or byte == 127:
+        return _CONTROL
+    if char == b",":
+        return _COMMA
+    return b"[\\\\]" if char == b"\\" else b"[%s]" % char if char in b"*?[" else char
