@@ -69,11 +69,13 @@ def _checked(good: object, value: _Value) -> _Value:
     return value
 
 
+_TIME = r"([0-9]+(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)\s*([a-zA-Zµμ]*)"
+
+
 def seconds(text: str) -> float:
     """A time span in seconds: `30`, `5s`, `1h 30min`, `500ms`; the units are systemd.time(7)'s."""
-    span = r"([0-9]+(?:\.[0-9]+)?|(?<![0-9])\.[0-9]+)\s*([a-zA-Zµμ]*)"
-    parts = re.findall(span, text)
-    leftover = re.sub(span, "", text).strip()
+    parts = re.findall(_TIME, text)
+    leftover = re.sub(_TIME, "", text).strip()
     _checked(parts and not leftover and all(unit in _SECONDS for _, unit in parts), text)
     return round(sum(float(number) * _SECONDS[unit] for number, unit in parts), 6)
 

@@ -26,8 +26,13 @@ FILES = (
 )
 
 
+def word_of(pattern: str) -> re.Pattern[bytes]:
+    """What finds a whole word that fits the pattern, in a line that is no comment."""
+    return re.compile(rf"""^[^#\n]*?(?<![^\s"'=])(?:{pattern})(?![^\s"'])""".encode(), re.MULTILINE)
+
+
 def where(image: Image, pattern: str) -> str | None:
     """The first file with a line, no comment, in which a whole word fits the regular expression, or None."""
-    word = re.compile(rf"""^[^#\n]*?(?<![^\s"'=])(?:{pattern})(?![^\s"'])""".encode(), re.MULTILINE)
+    word = word_of(pattern)
     paths = (path for file in FILES for path in image.glob(file))
     return next((path for path in paths if word.search(image.read(path) or b"")), None)

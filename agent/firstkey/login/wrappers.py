@@ -84,13 +84,17 @@ def _split(text: str) -> list[str]:
 
 
 def _in(words: list[str], fits: Callable[[str], bool | None]) -> bool | None:
-    """Whether the list fits; `a EXCEPT b` fits where a does and b does not."""
-    if "EXCEPT" in words:
-        at = words.index("EXCEPT")
-        excepted = _in(words[at + 1 :], fits)
-        return _both(_in(words[:at], fits), None if excepted is None else not excepted)
-    answers = [fits(word) for word in words]
-    return True if True in answers else None if None in answers else False
+    """Whether the list fits; `a EXCEPT b` fits where a does and b does not, and b may have an EXCEPT too."""
+    answers: list[bool | None] = []
+    excepted: bool | None = False
+    for word in reversed(["EXCEPT", *words]):
+        if word != "EXCEPT":
+            answers.append(fits(word))
+            continue
+        found = True if True in answers else None if None in answers else False
+        excepted = _both(found, None if excepted is None else not excepted)
+        answers = []
+    return excepted
 
 
 def _both(*answers: bool | None) -> bool | None:

@@ -150,18 +150,19 @@ _PIECE = r"""\\(["'\\])|(["'])((?:\\["'\\]|(?!\2|\\["'\\]).)*)\2|(\\ )|(\s)|(.)"
 def arguments(text: str) -> tuple[str, ...]:
     """The words of a line, as sshd tells them apart (misc.c: argv_split): quotes, and blanks in them."""
     words: list[str] = []
-    word: str | None = None
+    word: list[str] | None = None
     for match in re.finditer(_PIECE, text.rstrip()):
         escaped, quote, quoted, blank, gap, other = match.groups()
         if gap:
-            words += [] if word is None else [word]
+            words += [] if word is None else ["".join(word)]
             word = None
         elif word is None and other == "#":
             break
         else:
             inside = re.sub(r"""\\(["'\\])""", r"\1", quoted) if quote else ""
-            word = (word or "") + (inside or escaped or (blank and " ") or other or "")
-    return tuple(words if word is None else [*words, word])
+            word = word or []
+            word.append(inside or escaped or (blank and " ") or other or "")
+    return tuple(words if word is None else [*words, "".join(word)])
 
 
 def is_shared(pattern: str) -> bool:
