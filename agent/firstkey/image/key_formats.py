@@ -38,6 +38,8 @@ _OPENPGP = re.compile(
     re.DOTALL,
 )
 _AGE = re.compile(rb"AGE-SECRET-KEY-(?:PQ-)?1[02-9AC-HJ-NP-Z]{58}")
+_NEAR = 1024
+"""Bytes before and behind in which a key's other parts stand."""
 _JWK = re.compile(rb"\"(?:d|qi)\"\s*:\s*\"[\w+/=-]{40,}\"")
 
 # The object identifiers of PKCS#12 (RFC 7292, appendix D) and PKCS#5 (RFC 8018, appendix C), in DER.
@@ -49,7 +51,7 @@ _PBES = (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x06\x0a\x2a\x86\x48\x86
 def pem(content: bytes, place: int) -> str | None:
     """Judge `PRIVATE KEY` in a text: PEM of every kind, PGP, and SSH.com's format."""
     start = content.rfind(b"---- BEGIN ", 0, place)
-    if start >= 0 and content.startswith(_SSH2, start) and _has_body(content[place:]):
+    if start >= 0 and content.startswith(_SSH2, start) and _has_body(content[place : place + _NEAR]):
         return "a private key in SSH.com's format"
     start = content.rfind(b"-----BEGIN ", 0, place)
     begin = _BEGIN.match(content, start) if start >= 0 else None
@@ -197,9 +199,10 @@ def age(content: bytes, place: int) -> str | None:
     return "a private key (age)" if _AGE.match(content, place) else None
 
 
-def jwk(content: bytes, _place: int) -> str | None:
+def jwk(content: bytes, place: int) -> str | None:
     """Judge `"crv"` and `"qi"` of a JSON Web Key (RFC 7518, 6): certbot keeps its account's key so."""
-    return "a private key (JSON Web Key)" if _JWK.search(content) else None
+    near = _JWK.search(content, max(0, place - _NEAR), place + _NEAR)
+    return "a private key (JSON Web Key)" if near else None
 
 
 def keepass(_head: bytes) -> str | None:

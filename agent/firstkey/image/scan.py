@@ -38,6 +38,8 @@ FILE = "file"
 DEEPEST = 400
 """How many directories inside one another are walked; each holds a descriptor, and a process has 1024."""
 PROGRESS_SECONDS = 0.1
+MOST_JUDGED = 10_000
+"""How often a needle is judged in one file: a text of nothing else would keep the scan busy for an hour."""
 HEAD = 1024
 """How much of a file's start shows whether it is text."""
 
@@ -130,6 +132,8 @@ class Scanner:
         self._packaged = packaged
         self._told = 0.0
         self._window = walk.Window()
+        self._judged: dict[bytes, int] = {}
+        """How often each needle was judged in the file that is looked into."""
         self._mounts = {self._inside(mount.path): mount for mount in looking.left_out}
         self._with_mounts = {path.rpartition("/")[0] for path in self._mounts}
         self._left_out: list[mounts.Mount] = []
@@ -238,6 +242,7 @@ class Scanner:
 
     def _look_into(self, opened: walk.Opened, path: str, name: str, *, in_packages: bool) -> None:
         window = self._window
+        self._judged = {}
         window.first(opened.fd)
         if not window.length:
             return
@@ -257,6 +262,9 @@ class Scanner:
             )
         if is_packed and not (in_packages and not self._is_stray(f"{path}/{name}")):
             self._look_inside(opened, path, name)
+        if max(self._judged.values(), default=0) > MOST_JUDGED:
+            detail = f"{path}/{name} has more in it that looks like a secret at first sight than was judged"
+            self._doubts.append(Doubt(f"{path}/{name}", Refusal(image_reasons.OVER_BUDGET, detail)))
 
     def _look_inside(self, opened: walk.Opened, path: str, name: str) -> None:
         """Look through what is compressed in the file, as if it were the file."""
@@ -292,12 +300,15 @@ class Scanner:
         return is_stray(path, self._packaged)
 
     def _search(self, needles: Iterable[Needle], path: str, name: str, *, is_first: bool) -> None:
-        window = self._window
+        window, judged = self._window, self._judged
         end = window.length
         for watch in needles:
             found = window.content.find(watch.needle, 0, end)
             # What starts in the overlap is looked at whole with the next window.
             while found >= 0 and (window.is_last or found < end - walk.OVERLAP):
+                judged[watch.needle] = judged.get(watch.needle, 0) + 1
+                if judged[watch.needle] > MOST_JUDGED:
+                    break
                 content = bytes(window.content[max(0, found - 512) : min(end, found + walk.OVERLAP)])
                 detail = watch.judge(content, min(found, 512))
                 if detail:
