@@ -57,11 +57,11 @@ def unpacked(file: IO[bytes], start: bytes, *, plenty: int = PLENTY) -> Iterator
                 raise _too_much()
             yield part
     # bz2 has OSError and ValueError for what is broken; those of the file come out as what they are.
-    except (zlib.error, lzma.LZMAError, _Bzip2Error) as error:
+    except (MemoryError, zlib.error, lzma.LZMAError, _Bzip2Error) as error:
+        if isinstance(error, MemoryError) or "Memory usage limit" in str(error):
+            message = "would take more memory to unpack than it may"
+            raise Unfinished(message, reason=image_reasons.OVER_BUDGET) from error
         raise Unfinished(f"is packed, and broken inside: {error}") from error
-    except MemoryError as error:
-        message = "would take more memory to unpack than it may"
-        raise Unfinished(message, reason=image_reasons.OVER_BUDGET) from error
 
 
 def _parts(source: _Source, start: bytes) -> Iterator[bytes]:
