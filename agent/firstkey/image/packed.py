@@ -46,6 +46,22 @@ def unpacked(file: IO[bytes], start: bytes, *, plenty: int = PLENTY) -> Iterator
 
     Raises Unfinished when `plenty` bytes are through, or as soon as it cannot go on.
     """
+    held = bytearray()
+    try:
+        # Each part costs its reader something, however small it is.
+        for part in _bounded(file, start, plenty):
+            if len(held) + len(part) > CHUNK:
+                yield bytes(held)
+                held.clear()
+            held += part
+    except Unfinished:
+        yield bytes(held)
+        raise
+    yield bytes(held)
+
+
+def _bounded(file: IO[bytes], start: bytes, plenty: int) -> Iterator[bytes]:
+    """The parts as they come; what they are refused for has a reason."""
     import lzma
 
     source = _Source(file, 2 * plenty)

@@ -262,9 +262,7 @@ class Scanner:
             )
         if is_packed and not (in_packages and not self._is_stray(f"{path}/{name}")):
             self._look_inside(opened, path, name)
-        if max(self._judged.values(), default=0) > MOST_JUDGED:
-            detail = f"{path}/{name} has more in it that looks like a secret at first sight than was judged"
-            self._doubts.append(Doubt(f"{path}/{name}", Refusal(image_reasons.OVER_BUDGET, detail)))
+        self._tell_unjudged(path, name)
 
     def _look_inside(self, opened: walk.Opened, path: str, name: str) -> None:
         """Look through what is compressed in the file, as if it were the file."""
@@ -283,6 +281,11 @@ class Scanner:
                 self._doubts.append(Doubt(f"{path}/{name}", refusal))
         window.put(b"", is_last=True)
         self._search(needles, path, name, is_first=False)
+
+    def _tell_unjudged(self, path: str, name: str) -> None:
+        if max(self._judged.values(), default=0) > MOST_JUDGED:
+            detail = f"{path}/{name} has more in it that looks like a secret at first sight than was judged"
+            self._doubts.append(Doubt(f"{path}/{name}", Refusal(image_reasons.OVER_BUDGET, detail)))
 
     def _partly(self, detail: str, path: str, name: str) -> None:
         self._doubts.append(Doubt(f"{path}/{name}", Refusal(image_reasons.NOT_LOOKED_AT, detail)))

@@ -1,0 +1,491 @@
+"""Files that are made to keep an audit busy, to fill the memory, or to have it change something.
+
+Each is looked at by a process that may have as much memory as a small instance, and has a time limit. What it
+did not see to its end is unknown, with a reason; what is beside it is found; and nothing changes anywhere.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import sqlite3
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sapling import Sapling
+
+from firstkey import image_reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image import packed, rpm
+from firstkey.image.rules import private_keys
+
+KEY = private_keys.EXAMPLE.encode()
+MEMORY = 512 * 1024 * 1024
+SECONDS = 20
+DATABASE = "/var/lib/rpm/rpmdb.sqlite"
+TABLE = "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)"
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def victims(tmp_path: Path) -> Iterator[Path]:
+    """A directory outside of the tree that must stay as it is."""
+    outside = tmp_path / "victims"
+    outside.mkdir()
+    (outside / "file").write_text("kept\n")
+    yield outside
+    assert sorted(os.listdir(outside)) == ["file"]
+    assert (outside / "file").read_text() == "kept\n"
+
+
+def audit(sapling: Sapling, *rules: str) -> dict[str, Any]:
+    """What the rules say of the tree, by their ids; the tree is as it was."""
+    sapling.age()
+    before = sapling.snapshot()
+    chosen = [word for rule in rules for word in ("--rule", rule)]
+    argv = [sys.executable, "-m", "firstkey", "audit", "--root", str(sapling.root), "--json", *chosen]
+    done = subprocess.run(
+        ["prlimit", f"--as={MEMORY}", *argv], capture_output=True, check=False, timeout=SECONDS
+    )
+    assert done.returncode in (0, 1), done.stderr.decode()
+    after = sapling.snapshot()
+    assert {path: found[:2] for path, found in after.items()} == {
+        path: found[:2] for path, found in before.items()
+    }
+    return {rule["id"]: rule for rule in json.loads(done.stdout)["rules"]}
+
+
+def reasons_of(rule: dict[str, Any]) -> list[str]:
+    """Why something is not known."""
+    return [doubt["reason"] for doubt in rule["unknown"]]
+
+
+# --- rpm's database -------------------------------------------------------------------------------
+
+
+def database(path: Path, *statements: str) -> Path:
+    """A database that was made with these."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+    return path
+
+
+def hot_journal(path: Path, scratch: Path, *, names: Path) -> None:
+    """A database in the midst of a transaction, whose journal names a super-journal to be deleted."""
+    source = database(
+        scratch / "source",
+        TABLE,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)"
+        " INSERT INTO Packages (blob) SELECT zeroblob(2000) FROM n",
+    )
+    connection = sqlite3.connect(source, isolation_level=None)
+    connection.execute("PRAGMA cache_size = 5")
+    connection.execute("BEGIN")
+    connection.execute("UPDATE Packages SET blob = zeroblob(2001)")
+    journal = (scratch / "source-journal").read_bytes()
+    path.write_bytes(source.read_bytes())
+    connection.execute("ROLLBACK")
+    connection.close()
+    name = os.fsencode(names)
+    locking_page = struct.pack(">I", 0x40000000 // 4096 + 1)
+    trailer = name + struct.pack(">II", len(name), sum(name)) + bytes.fromhex("d9d505f920a163d7")
+    Path(f"{path}-journal").write_bytes(journal + locking_page + trailer)
+
+
+@pytest.mark.parametrize(
+    "name", ["db?mode=rw#", "db%3fmode=rwc#", "db?mode=rwc&cache=shared#", "db?vfs=unix-dotfile#"]
+)
+@pytest.mark.parametrize("exists", [False, True], ids=["dangling", "there"])
+def test_a_links_name_is_no_part_of_an_address(
+    sapling: Sapling, tmp_path: Path, victims: Path, name: str, exists: bool
+) -> None:
+    """SQLite reads options behind a question mark: it would write, and delete what a journal names."""
+    sapling.directory("/var/lib/rpm")
+    hot_journal(sapling.path("/var/lib/rpm/db"), tmp_path, names=victims / "file")
+    sapling.link(DATABASE, name)
+    if exists:
+        database(sapling.path(f"/var/lib/rpm/{name}"), TABLE)
+    sapling.file("/srv/key", KEY)
+    rules = audit(sapling, "ami-tools", "private-keys")
+    assert rules["private-keys"]["outcome"] == "finding"
+    if not exists:
+        assert reasons_of(rules["ami-tools"]) == ["packages-unknown"]
+
+
+def test_a_hot_journal_stays(sapling: Sapling, tmp_path: Path, victims: Path) -> None:
+    """The database itself is in the midst of a transaction: it is read as it is, and not rolled back."""
+    sapling.directory("/var/lib/rpm")
+    hot_journal(sapling.path(DATABASE), tmp_path, names=victims / "file")
+    audit(sapling, "ami-tools")
+
+
+ENDLESS = "WITH RECURSIVE c(blob) AS (SELECT x'00' UNION ALL SELECT blob FROM c) SELECT blob FROM c"
+
+
+def renamed_schema(path: Path) -> None:
+    """A table's entry that in truth makes a view."""
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_master SET sql = ?", (f"CREATE VIEW Packages AS {ENDLESS}",))
+    connection.commit()
+    connection.close()
+
+
+DATABASES: dict[str, Callable[[Path], object]] = {
+    "endless view": lambda path: database(path, f"CREATE VIEW Packages AS {ENDLESS}"),
+    "view": lambda path: database(
+        path, "CREATE TABLE t (blob)", "CREATE VIEW Packages AS SELECT blob FROM t"
+    ),
+    "view as table": lambda path: renamed_schema(database(path, "CREATE TABLE Packages (blob)")),
+    "virtual table": lambda path: database(path, "CREATE VIRTUAL TABLE Packages USING rtree (blob, a, b)"),
+    "no header": lambda path: database(
+        path, "CREATE TABLE Packages (blob)", "INSERT INTO Packages VALUES ('aws-amitools-ec2')"
+    ),
+    "no blob": lambda path: database(path, "CREATE TABLE Packages (blob)", "INSERT INTO Packages VALUES (5)"),
+    "no table": lambda path: database(path, "CREATE TABLE t (blob)"),
+    "pages of 64 KiB": lambda path: database(path, "PRAGMA page_size = 65536", "CREATE TABLE t (blob)"),
+    "no database": lambda path: path.write_bytes(b"SQLite format 3\0" + b"\xff" * 4096),
+}
+if sqlite3.sqlite_version_info >= (3, 31):
+    DATABASES["computed column"] = lambda path: database(
+        path,
+        "CREATE TABLE Packages (a, blob AS (replace(hex(zeroblob(100000000)), '00', 'aaaaaaaaaa')))",
+        "INSERT INTO Packages VALUES (1)",
+    )
+
+
+@pytest.mark.parametrize("kind", DATABASES)
+def test_hostile_databases(sapling: Sapling, victims: Path, kind: str) -> None:
+    """What is no plain table of headers is not read, and keys that may be a package's are told."""
+    sapling.directory("/var/lib/rpm")
+    DATABASES[kind](sapling.path(DATABASE))
+    sapling.file("/srv/key", KEY)
+    rules = audit(sapling, "ami-tools", "private-keys")
+    assert reasons_of(rules["ami-tools"]) == ["packages-unknown"]
+    assert rules["private-keys"]["outcome"] == "finding"
+    assert reasons_of(rules["private-keys"]) == ["packages-unknown"]
+
+
+def test_a_sparse_database(sapling: Sapling) -> None:
+    """What is too large is not read at all."""
+    database(sapling.path(DATABASE), TABLE)
+    os.truncate(sapling.path(DATABASE), 1 << 41)
+    assert reasons_of(audit(sapling, "ami-tools")["ami-tools"]) == ["over-budget"]
+
+
+def test_rows_that_share_their_pages(sapling: Sapling) -> None:
+    """Nine rows of 100 kB in a file of 106 kB: there could as well be millions."""
+    path = database(
+        sapling.path(DATABASE),
+        "PRAGMA page_size = 512",
+        "CREATE TABLE Packages (blob)",
+        # Of a row of this size, the least that may lie in the leaf lies there, so that one leaf has nine.
+        *["INSERT INTO Packages VALUES (zeroblob(100111))"] * 9,
+    )
+    content = bytearray(path.read_bytes())
+    leaf = content[512:1024]
+    (count,) = struct.unpack_from(">H", leaf, 3)
+    places = sorted(struct.unpack_from(f">{count}H", leaf, 8))
+    # The cells stand next to each other, down from the page's end; a cell's last four bytes are the page that
+    # it goes on with.
+    ends = [*places[1:], 512]
+    first = min(struct.unpack_from(">I", leaf, end - 4)[0] for end in ends)
+    for end in ends:
+        struct.pack_into(">I", content, 512 + end - 4, first)
+    pages = 210
+    struct.pack_into(">I", content, 28, pages)
+    path.write_bytes(bytes(content[: pages * 512]))
+    assert count == 9
+    with pytest.raises(FirstkeyError) as caught:
+        list(rpm._blobs(sapling.image().tree, DATABASE, "x"))
+    assert caught.value.reason is image_reasons.OVER_BUDGET
+
+
+def test_a_budget_of_steps(sapling: Sapling, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More rows than there is time for end the reading, with a reason."""
+    monkeypatch.setattr(rpm, "STEPS", 1000)
+    database(
+        sapling.path(DATABASE),
+        TABLE,
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)"
+        " INSERT INTO Packages (blob) SELECT x'00' FROM n",
+    )
+    with pytest.raises(FirstkeyError) as caught:
+        list(rpm._blobs(sapling.image().tree, DATABASE, "x"))
+    assert caught.value.reason is image_reasons.OVER_BUDGET
+
+
+@pytest.mark.parametrize("offset", [-1, -20, -(1 << 31)])
+def test_a_tag_before_the_data(offset: int) -> None:
+    """An index that points to before the data is damage."""
+    blob = struct.pack(">II", 1, 4) + struct.pack(">IIiI", rpm.NAME, 4, offset, 1) + b"\0" * 4
+    with pytest.raises(FirstkeyError) as caught:
+        rpm.header(blob)
+    assert caught.value.reason is image_reasons.PACKAGES_UNKNOWN
+
+
+# --- what is packed -------------------------------------------------------------------------------
+
+
+def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytearray:
+    """A zip file."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return bytearray(file.getvalue())
+
+
+def overlapping(content: bytes, times: int) -> bytes:
+    """A zip file whose list names one and the same member so often."""
+    whole = zipped(("a", content))
+    listed = whole.index(b"PK\x01\x02")
+    entry = whole[listed : whole.index(b"PK\x05\x06")]
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, len(entry) * times, listed, 0)
+    return bytes(whole[:listed] + entry * times + end)
+
+
+def with_flag(whole: bytearray) -> bytes:
+    """The last member of the list is said to be encrypted."""
+    whole[whole.rindex(b"PK\x01\x02") + 8] |= 1
+    return bytes(whole)
+
+
+def with_method(whole: bytearray, method: int) -> bytes:
+    """The last member of the list is said to be packed otherwise."""
+    whole[whole.rindex(b"PK\x01\x02") + 10] = method
+    return bytes(whole)
+
+
+def with_checksum(whole: bytearray) -> bytes:
+    """The last member of the list has a wrong checksum."""
+    whole[whole.rindex(b"PK\x01\x02") + 16] ^= 1
+    return bytes(whole)
+
+
+def broken_inside(whole: bytes) -> bytes:
+    """A bit in the middle is another one."""
+    return whole[: len(whole) // 2] + bytes([whole[len(whole) // 2] ^ 1]) + whole[len(whole) // 2 + 1 :]
+
+
+def greedy_xz() -> bytes:
+    """An xz file that asks for 4 GiB (the xz file format, 5.3.1)."""
+    whole = bytearray(lzma.compress(KEY))
+    header = whole[12 : 12 + (whole[12] + 1) * 4 - 4]
+    at = header.index(b"\x21\x01")
+    header[at + 2] = 40
+    whole[12 : 12 + len(header)] = header
+    struct.pack_into("<I", whole, 12 + len(header), zlib.crc32(header))
+    return bytes(whole)
+
+
+def tar_with(size: int, *, said: int | None = None) -> bytes:
+    """A tar file with an extended header of that size, whatever it is said to have; then a key."""
+    header = tarfile.TarInfo("././@PaxHeader")
+    header.type, header.size = tarfile.XHDTYPE, said or size
+    file = tarfile.TarInfo("key")
+    file.size = len(KEY)
+    return header.tobuf() + bytes(size) + file.tobuf() + KEY + bytes(-len(KEY) % 512) + bytes(1024)
+
+
+NOISE = os.urandom(300_000)
+FILLED = KEY + bytes(200 * MIB)
+SPACES = b" " * (100 * MIB)
+PAIR = (("key", KEY), ("other", NOISE))
+
+# What is in the file, whether the key that is in it is seen, and why the rest is not known.
+FILES: dict[str, tuple[Callable[[], bytes], bool, str | None]] = {
+    "gzip": (lambda: gzip.compress(KEY), True, None),
+    "bzip2": (lambda: bz2.compress(KEY), True, None),
+    "xz": (lambda: lzma.compress(KEY, preset=9), True, None),
+    "zip": (lambda: bytes(zipped(*PAIR)), True, None),
+    "zip of bzip2": (lambda: bytes(zipped(*PAIR, method=zipfile.ZIP_BZIP2)), True, None),
+    "several": (lambda: gzip.compress(NOISE) + gzip.compress(KEY) + bytes(100_000), True, None),
+    "no bzip2": (lambda: b"BZhell no, this is a text\n" + KEY, True, None),
+    "gzip bomb": (lambda: gzip.compress(FILLED), True, "not-looked-at"),
+    "bzip2 bomb": (lambda: bz2.compress(FILLED), True, "not-looked-at"),
+    "xz bomb": (lambda: lzma.compress(FILLED, preset=0), True, "not-looked-at"),
+    "zip bomb": (lambda: bytes(zipped(("a", FILLED))), True, "not-looked-at"),
+    "zip of bzip2 bombs": (
+        lambda: bytes(zipped(("a", FILLED), method=zipfile.ZIP_BZIP2)), True, "not-looked-at"
+    ),
+    "greedy xz": (greedy_xz, False, "over-budget"),
+    "zip of lzma": (lambda: bytes(zipped(*PAIR, method=zipfile.ZIP_LZMA)), False, "not-intact"),
+    "tiny streams": (lambda: gzip.compress(KEY) + gzip.compress(b"") * 300_000, True, "not-looked-at"),
+    "empty blocks": (
+        lambda: b"\x1f\x8b\x08\0\0\0\0\0\0\3" + b"\0\0\0\xff\xff" * (13 * MIB), False, "not-intact",
+    ),
+    "cut off": (lambda: gzip.compress(KEY + NOISE)[:-1000], True, "not-intact"),
+    "broken": (lambda: broken_inside(gzip.compress(KEY + NOISE)), True, "not-intact"),
+    "broken bzip2": (lambda: broken_inside(bz2.compress(NOISE)), False, "not-intact"),
+    "broken xz": (lambda: broken_inside(lzma.compress(bytes(MIB) + NOISE)), False, "not-intact"),
+    "no more than a start": (lambda: b"\x1f\x8b\x08", False, "not-intact"),
+    "something behind": (lambda: gzip.compress(KEY) + b"rest", True, "not-intact"),
+    "encrypted": (lambda: with_flag(zipped(*PAIR)), True, "not-intact"),
+    "encrypted first": (lambda: with_flag(zipped(("x", b"x"))) + bytes(zipped(*PAIR)), True, None),
+    "unknown method": (lambda: with_method(zipped(*PAIR), 99), True, "not-intact"),
+    "wrong checksum": (lambda: with_checksum(zipped(*PAIR)), True, "not-intact"),
+    "no list": (lambda: bytes(zipped(*PAIR))[:-30], False, "not-intact"),
+    "overlapping": (lambda: overlapping(KEY + bytes(MIB), 50_000), True, "not-looked-at"),
+    "overlapping empties": (lambda: overlapping(b"", 100_000), False, None),
+    "tar": (lambda: tar_with(MIB), True, None),
+    "packed tar": (lambda: gzip.compress(tar_with(MIB)), True, None),
+    "greedy tar": (lambda: gzip.compress(tar_with(MIB, said=1024 * MIB)), True, None),
+    "large tar": (lambda: gzip.compress(tar_with(100 * MIB, said=1024 * MIB)), False, "not-looked-at"),
+    "headers without end": (
+        lambda: b"-----BEGIN PRIVATE KEY-----\n" + b"a: x\n\n\n\n\n\n\n" * 20 + b"!\n" + KEY, True, None
+    ),
+    "many beginnings": (lambda: KEY + b"-----BEGIN PRIVATE KEY-----\n" * 500_000, True, "over-budget"),
+    "many numbers": (lambda: KEY + b'"crv"' * (8 * MIB), True, "over-budget"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_packed_files(sapling: Sapling, victims: Path, kind: str) -> None:
+    """What can be seen is seen, and what cannot is told with a reason: an image with that is not fit."""
+    make, is_found, reason = FILES[kind]
+    sapling.file("/srv/file", make())
+    rules = audit(sapling, "private-keys", "everything-seen")
+    # A key that is packed as it is, is seen in the file as well.
+    assert {found["path"] for found in rules["private-keys"]["findings"]} == (
+        {"/srv/file"} if is_found else set()
+    )
+    assert reasons_of(rules["everything-seen"]) == ([reason] if reason else [])
+    assert rules["everything-seen"]["outcome"] == ("unknown" if reason else "pass")
+    assert rules["everything-seen"]["fit"] is (reason is None)
+
+
+def sparse(path: Path, *parts: tuple[int, bytes]) -> None:
+    """A file with something at these places, and holes between."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for place, content in parts:
+            file.seek(place)
+            file.write(content)
+
+
+def test_a_list_of_four_gigabytes(sapling: Sapling) -> None:
+    """A zip file of a few blocks says that the list of its files takes all the memory that there is."""
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 0xFFFFFFF0, 0, 0)
+    sparse(sapling.path("/srv/file"), (0, b"PK\x03\x04"), (6 << 30, end))
+    assert reasons_of(audit(sapling, "everything-seen")["everything-seen"]) == ["not-looked-at"]
+
+
+def test_a_wide_list(sapling: Sapling) -> None:
+    """Numbers that are too large for their fields stand elsewhere (zip64), and are believed as little."""
+    wide = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 1, 1, 1 << 62, 1 << 62)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 1 << 20, 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    sparse(sapling.path("/srv/file"), (0, b"PK\x03\x04"), (1 << 20, wide + locator + end))
+    assert reasons_of(audit(sapling, "everything-seen")["everything-seen"]) == ["not-looked-at"]
+
+
+def test_a_sparse_archive(sapling: Sapling) -> None:
+    """A terabyte of nothing behind the start of a stream."""
+    start = gzip.compress(KEY)
+    sparse(sapling.path("/srv/file"), (0, start), (1 << 40, b"x"))
+    rules = audit(sapling, "everything-seen", "private-keys")
+    assert reasons_of(rules["everything-seen"]) == ["not-looked-at"]
+    assert rules["private-keys"]["outcome"] == "finding"
+
+
+def parts(content: bytes) -> tuple[bytes, str | None]:
+    """All that is unpacked, and why it is not all."""
+    found = []
+    try:
+        for part in packed.unpacked(io.BytesIO(content), content[:8]):
+            found.append(part)  # noqa: PERF402 - what came before the end counts
+    except packed.Unfinished as error:
+        return b"".join(found), error.reason.code
+    return b"".join(found), None
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def test_streams_come_out_whole(compress: Callable[[bytes], bytes]) -> None:
+    """Whatever is in them, also where what is held back at the end is more than a part."""
+    for content in (b"", b"x", NOISE, bytes(10 * MIB), NOISE + bytes(MIB) + NOISE, b"ab" * MIB):
+        assert parts(compress(content)) == (content, None)
+        assert parts(compress(content) + compress(NOISE)) == (content + NOISE, None)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2])
+def test_zip_files_come_out_whole(method: int) -> None:
+    """Members of every size, with something before the whole, and a comment behind it."""
+    members = (("a", NOISE), ("directory/", b""), ("ü" * 100, bytes(5 * MIB)), ("b", b"x"))
+    whole = bytes(zipped(*members, method=method))
+    expected = b"".join(content + b"\n" for _, content in members)
+    assert parts(whole) == (expected, None)
+    assert parts(b"PK\x03\x04" + NOISE + whole) == (expected, None)
+    comment = whole[:-2] + struct.pack("<H", 5) + b"PK\x05xx"
+    assert parts(comment) == (expected, None)
+
+
+def test_a_zip_file_with_wide_numbers() -> None:
+    """Python writes a member's sizes into the extra field where it is told to reckon with large ones."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, archive.open("a", "w", force_zip64=True) as member:
+        member.write(NOISE)
+    whole = bytearray(file.getvalue())
+    listed = whole.index(b"PK\x01\x02")
+    extra = struct.pack("<2H2Q", 1, 16, len(NOISE), len(NOISE))
+    struct.pack_into("<2L", whole, listed + 20, 0xFFFFFFFF, 0xFFFFFFFF)
+    struct.pack_into("<H", whole, listed + 30, len(extra))
+    whole[listed + 47 : listed + 47] = extra
+    end = whole.index(b"PK\x05\x06")
+    struct.pack_into("<L", whole, end + 12, end - listed)
+    with zipfile.ZipFile(io.BytesIO(whole)) as archive:
+        assert archive.read("a") == NOISE
+    assert parts(bytes(whole)) == (NOISE + b"\n", None)
+
+
+# --- lists of packages ----------------------------------------------------------------------------
+
+LISTED = "/var/cache/dnf/amzn/repodata/0123-primary.xml.gz"
+NAME = b"<name>aws-amitools-ec2</name>"
+NEWER = NAME + b'<arch>noarch</arch>\n<version epoch="0" ver="9.1" rel="1"/></package>'
+LISTS: dict[str, tuple[Callable[[], bytes], str, str | None]] = {
+    "names alone": (lambda: gzip.compress(NAME * 1_000_000), "unknown", "packages-unknown"),
+    "names and versions": (
+        lambda: gzip.compress((NAME + b"<version ") * 500_000), "unknown", "packages-unknown"
+    ),
+    "far away": (lambda: gzip.compress(NAME + b" " * MIB + NEWER), "finding", None),
+    "another's version": (
+        lambda: gzip.compress(NAME + b"</package><name>x</name>" + NEWER[len(NAME) :]),
+        "unknown", "packages-unknown",
+    ),
+    "across parts": (lambda: gzip.compress(b"x" * (packed.CHUNK - 10) + NEWER), "finding", None),
+    "bomb": (lambda: gzip.compress(NEWER + bytes(1100 * MIB), 1), "finding", "not-looked-at"),
+    "cut off": (lambda: gzip.compress(NEWER + NOISE)[:-500], "finding", "not-intact"),
+    "cut off before": (lambda: gzip.compress(NOISE + NEWER)[:-500], "unknown", "not-intact"),
+    "broken": (lambda: b"\x1f\x8b\x08" + NOISE[:100], "unknown", "not-intact"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_lists_of_packages(sapling: Sapling, kind: str) -> None:
+    """A repository's list is read as it comes, and never for longer than it is."""
+    make, outcome, reason = LISTS[kind]
+    sapling.file("/var/lib/dpkg/info/x.list", "")
+    sapling.file(
+        "/var/lib/dpkg/status", "Package: aws-amitools-ec2\nStatus: install ok installed\nVersion: 1-1\n"
+    )
+    sapling.file(LISTED, make())
+    rule = audit(sapling, "ami-tools")["ami-tools"]
+    assert rule["outcome"] == outcome
+    assert reasons_of(rule) == ([reason] if reason else [])
