@@ -21,7 +21,7 @@ import pytest
 import slow_texts
 
 import firstkey
-from firstkey import config_format, folding, settings
+from firstkey import config_format, settings, text
 from firstkey.boot import ledger
 from firstkey.errors import FirstkeyError
 from firstkey.image import key_formats, packages, rpm, shadow, sshd_start, units, x509
@@ -345,7 +345,7 @@ READERS: dict[str, Callable[[str], object]] = {
         )
     ),
     "settings.seconds": settings.seconds,
-    "folding.folded": lambda text: folding.folded(text, 80),
+    "text.folded": lambda line: text.folded(line, 80),
     "packages.deb822": packages.deb822,
     "ami_tools.ordered": ami_tools.ordered,
     "ami_tools.primary": as_bytes(lambda content: list(ami_tools._primary([content], "a"))),

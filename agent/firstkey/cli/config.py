@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import config, reasons
 from firstkey.boot import sandbox
-from firstkey.cli import common, streams
+from firstkey.cli import common, looking, streams
 from firstkey.errors import ConfigError
 from firstkey.named_tuple import NamedTuple
 from firstkey.system.tree import Tree
@@ -29,6 +29,10 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.check and args.diff:
         parser.error("argument --diff: not allowed with argument --check")
+    return looking.command(args, _show)
+
+
+def _show(args: argparse.Namespace, _say: looking.Say) -> int:
     with common.tree_at(args.root) as tree:
         settled = common.configuration(tree, args)
         if tree.is_running_system and not args.imds:

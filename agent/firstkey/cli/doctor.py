@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from firstkey.cli import common, streams
-from firstkey.errors import UsageError
+from firstkey import login_reasons
+from firstkey.cli import common, looking, streams
+from firstkey.errors import FirstkeyError, UsageError
 from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
@@ -47,12 +48,16 @@ MARKS = {OK: "  ok", OBSTACLE: "  !!", UNKNOWN: "  ??"}
 def main(argv: Sequence[str]) -> int:
     """Diagnose the users; returns 0 where each of them can log in, else 1."""
     args = _parser().parse_args(argv)
-    client = _client(args.come_from)
-    with common.opened(args, common.voice(args)) as site:
-        key = _named(args.key) if args.key else None
-        sources = launch_key.Sources(site, named=key, ask=lambda: _ask(site, args.wait))
+    args.client = _client(args.come_from)
+    args.named_key = _named(args.key) if args.key else None
+    return looking.command(args, _show)
+
+
+def _show(args: argparse.Namespace, say: looking.Say) -> int:
+    with common.opened(args, say) as site:
+        sources = launch_key.Sources(site, named=args.named_key, ask=lambda: _ask(site, args))
         off = common.switched_off(site)
-        doctor = Doctor(site, sources, client=client, probing=not args.no_probe, off=off)
+        doctor = Doctor(site, sources, client=args.client, probing=not args.no_probe, off=off)
         diagnoses = [doctor.examine(name) for name in site.config.keys.users]
     verdict = _verdict(diagnoses)
     if args.json:
@@ -110,10 +115,13 @@ def _named(path: str) -> LaunchKey:
         raise UsageError(f"--key {path}: {error.strerror}") from error
 
 
-def _ask(site: Site, wait: float) -> Answer:
+def _ask(site: Site, args: argparse.Namespace) -> Answer:
+    if not site.tree.is_running_system and not args.imds:
+        message = "this machine's metadata service says nothing of another system"
+        raise FirstkeyError(message, reason=login_reasons.KEY_UNKNOWN)
     asking = common.client(site)
     try:
-        return asking.ask(deadline=common.wait_until(wait))
+        return asking.ask(deadline=common.wait_until(args.wait))
     finally:
         asking.close()
 

@@ -11,7 +11,7 @@ from firstkey.cli.run import exit_status
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from firstkey.boot.site import Site
     from firstkey.model import Report
@@ -31,7 +31,14 @@ exit status: 0 every wanted host key is there, 1 something failed, 2 usage,
 def main(argv: Sequence[str]) -> int:
     """Look at the host keys and make what is missing; returns the exit status."""
     args = _parser().parse_args(argv)
-    say = common.voice(args)
+    if args.dry_run:
+        from firstkey.cli import looking  # a boot writes, and does not look at another tree
+
+        return looking.command(args, _run)
+    return _run(args, common.voice(args))
+
+
+def _run(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
     with common.opened(args, say) as site:
         common.require_root(args, "making host keys")
         off = common.switched_off(site)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from firstkey.boot import launch_keys, report
-from firstkey.cli import common, render, streams
+from firstkey.cli import common, looking, render, streams
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report
 from firstkey.reasons import NO_KEY_PAIR, Refusal
@@ -34,8 +34,11 @@ exit status: 0 all is well, also where the instance has no key pair;
 
 def main(argv: Sequence[str]) -> int:
     """Show the offered keys with their fingerprints; returns the exit status."""
-    args = _parser().parse_args(argv)
-    with common.opened(args, common.voice(args)) as site:
+    return looking.command(_parser().parse_args(argv), _show)
+
+
+def _show(args: argparse.Namespace, say: looking.Say) -> int:
+    with common.opened(args, say) as site:
         if not args.json:
             done = _asked(site, args.wait)
             streams.show(*_lines(done, quiet=args.quiet))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from firstkey import login_reasons
 from firstkey.boot import host_key_survey, host_keys
 from firstkey.boot.ledger import Ledger
-from firstkey.cli import common, streams
+from firstkey.cli import common, looking, streams
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.system import openssh, sshd_question
@@ -54,15 +54,21 @@ def main(argv: Sequence[str]) -> int:
         if not args.host:
             raise UsageError("whose console output it is must be said: --host NAME")
         keys, status = _of_console(_input(args.console or "-"), quiet=args.quiet)
-        names = args.host
-    else:
-        with common.opened(args, common.voice(args)) as site:
-            keys, status = tuple(_of_machine(site)), 0
-            names = args.host or [site.hostname() or "localhost"]
+        _print(args, args.host, keys)
+        return status
+    return looking.command(args, _show_machine)
+
+
+def _show_machine(args: argparse.Namespace, say: looking.Say) -> int:
+    with common.opened(args, say) as site:
+        _print(args, args.host or [site.hostname() or "localhost"], tuple(_of_machine(site)))
+    return 0
+
+
+def _print(args: argparse.Namespace, names: Sequence[str], keys: Sequence[PublicKey]) -> None:
     if not keys:
         raise FirstkeyError("there is no host key to print", reason=login_reasons.NO_HOST_KEY)
     streams.show(*(line for key in keys for line in _lines(args, names, key)))
-    return status
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,9 +8,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from firstkey import events
-from firstkey.cli import common, streams
+from firstkey.cli import common, render, streams, timeline  # noqa: F401 - commands import some of it late
 from firstkey.system import accounts, boxed, inspector, mounts, openssh
 from firstkey.system.tree import Tree
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     import argparse
@@ -120,7 +121,10 @@ def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], 
         return main(args, say)
     common.tree_at(args.root).close()
     status, output, complaints = Looker(args, say).run(main)
-    if complaints:
-        streams.complain(str(complaints).removesuffix("\n"))
-    streams.show(str(output), end="")
+    streams.complain(*str(complaints).splitlines())
+    lines = str(output).removesuffix("\n").split("\n") if output else []
+    if getattr(args, "json", False):
+        streams.put(sys.stdout, "".join(f"{visible(line)}\n" for line in lines))
+    else:
+        streams.show(*lines)
     return int(status)

@@ -32,7 +32,14 @@ exit status: 0 done or nothing to do, 1 something failed, 2 usage,
 def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = None) -> int:
     """Run the job; returns the exit status. `say` hears of events in the journal's place."""
     args = common.parsed(argv, _parser, flags=("--json", "--dry-run", "--force"), others=("user", "wait"))
-    say = say or common.voice(args)
+    if args.dry_run and say is None:
+        from firstkey.cli import looking  # a boot writes, and does not look at another tree
+
+        return looking.command(args, _run)
+    return _run(args, say or common.voice(args))
+
+
+def _run(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
     with common.opened(args, say) as site:
         common.require_root(args, "installing keys")
         off = common.switched_off(site)

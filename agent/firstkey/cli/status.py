@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.boot import host_key_survey, host_keys, ledger, report
-from firstkey.cli import common, streams, timeline
+from firstkey.cli import common, looking, streams, timeline
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.login_reasons import NO_REPORT
 from firstkey.model import DISABLED, NO_KEY, OK
@@ -36,7 +38,18 @@ examples:
 def main(argv: Sequence[str]) -> int:
     """Show the state of this system, as far as the caller may look; returns the exit status."""
     args = _parser().parse_args(argv)
-    with common.opened(args, common.voice(args)) as site:
+    if args.svg in (None, "-"):
+        return looking.command(args, _show)
+    path, args.svg = args.svg, "-"
+    picture = io.StringIO()
+    with redirect_stdout(picture):
+        status = looking.command(args, _show)
+    _write(path, picture.getvalue())
+    return status
+
+
+def _show(args: argparse.Namespace, say: looking.Say) -> int:
+    with common.opened(args, say) as site:
         if args.timeline or args.svg:
             return _draw(_last_run(site) or {}, args)
         now = _standing(site)
@@ -64,7 +77,7 @@ def _draw(last: dict[str, Any], args: argparse.Namespace) -> int:
         streams.show(*timeline.text(found, width=_width()))
     if args.svg:
         title = f"firstkey on {last.get('instance_id') or 'an unknown instance'}: {last.get('outcome')}"
-        _write(args.svg, timeline.svg(found, title=visible(title)))
+        streams.show(*timeline.svg(found, title=visible(title)).removesuffix("\n").split("\n"))
     return 0
 
 
@@ -76,9 +89,6 @@ def _width() -> int:
 
 
 def _write(path: str, picture: str) -> None:
-    if path == "-":
-        streams.show(*picture.removesuffix("\n").split("\n"))
-        return
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(picture)
