@@ -21,6 +21,7 @@ COMMANDS = (
     "seal --dry-run", "seal --dry-run --json", "status", "status --json", "status --timeline",
 )  # fmt: skip
 
+CONFIGURATION = "[Keys]\nUsers=root ann new\n[User new]\nCreate=yes\nSudo=ALL=(ALL) ALL\n"
 PHASE = {"phase": "x", "start_ms": 0, "end_ms": 5}
 
 
@@ -33,7 +34,7 @@ def tree(tmp_path: Path) -> Path:
         "etc/group": "root:x:0:\nann:x:1000:\n",
         "etc/shadow": "root:*:1::::::\nann:$y$x:1::::::\n",
         "etc/ssh/sshd_config": "ListenAddress some.name\nMatch Group ann\nPermitRootLogin yes\n",
-        "etc/firstkey/firstkey.conf": "[Keys]\nUsers=root ann new\n[User new]\nCreate=yes\nSudo=ALL=(ALL) ALL\n",
+        "etc/firstkey/firstkey.conf": CONFIGURATION,
         "root/.ssh/authorized_keys": "# nothing\n",
         "root/.bash_history": "ls\n",
         "home/ann/.profile": "",
