@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Say = Callable[[events.Entry], None]
     Heard = Callable[[str, Any], None]
 
-EVENT, MISSING = "event", "missing"
+EVENT, MISSING, OUTPUT, COMPLAINTS = "event", "missing", "output", "complaints"
 
 
 def ignored(_kind: str, _value: object) -> None:
@@ -54,17 +54,19 @@ class Looker:
 
         return self._box(on_site, heard)
 
-    def run(self, main: Callable[[argparse.Namespace, Say], int]) -> list[Any]:
-        """Run a command in a box, and return its exit status, and what it printed and complained of."""
+    def run(self, main: Callable[[argparse.Namespace, Say], int], printed: Heard) -> int:
+        """Run a command in a box; returns its exit status. `printed` gets what it said by then."""
 
-        def printed(inside: Inside, say: Say) -> list[Any]:
+        def boxed_main(inside: Inside, say: Say) -> int:
             common.boxed_tree.append(lambda: Tree(self.root, at=inside.tree))
             sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
-            status = main(self._args, say)
-            return [status, sys.stdout.getvalue(), sys.stderr.getvalue()]
+            try:
+                return main(self._args, say)
+            finally:
+                inside.tell([OUTPUT, sys.stdout.getvalue()])
+                inside.tell([COMPLAINTS, sys.stderr.getvalue()])
 
-        found: list[Any] = self._box(printed, ignored)
-        return found
+        return int(self._box(boxed_main, printed))
 
     def _box(self, work: Callable[[Inside, Say], Any], heard: Heard) -> Any:  # noqa: ANN401 - whatever JSON has
         def boxed_work(inside: Inside) -> Any:  # noqa: ANN401 - as above
@@ -120,11 +122,14 @@ def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], 
     if os.path.realpath(args.root) == "/":
         return main(args, say)
     common.tree_at(args.root).close()
-    status, output, complaints = Looker(args, say).run(main)
-    streams.complain(*str(complaints).splitlines())
-    lines = str(output).removesuffix("\n").split("\n") if output else []
-    if getattr(args, "json", False):
-        streams.put(sys.stdout, "".join(f"{visible(line)}\n" for line in lines))
-    else:
-        streams.show(*lines)
-    return int(status)
+
+    def printed(kind: str, text: str) -> None:
+        lines = str(text).removesuffix("\n").split("\n") if text else []
+        if kind == COMPLAINTS:
+            streams.complain(*lines)
+        elif getattr(args, "json", False):
+            streams.put(sys.stdout, "".join(f"{visible(line)}\n" for line in lines))
+        else:
+            streams.show(*lines)
+
+    return Looker(args, say).run(main, printed)
