@@ -42,6 +42,27 @@ ACCOUNTS_BROKEN = _reason(
     "Mend the line that is named; check with: pwck -r, grpck -r",
 )
 
+NEEDED = _reason(
+    "needed-by-the-system",
+    "No system does without this file or directory, so seal neither removes nor empties it.",
+    "Look at what named it (a link, a line of some configuration), and take out by hand what has to go.",
+)
+CONTRADICTION = _reason(
+    "steps-contradict",
+    "Two steps of the plan would undo each other, so the one that destroys something is not done.",
+    "Look at the links and settings that name one file for two purposes, and seal again.",
+)
+IN_USE = _reason(
+    "in-use",
+    "Running programs use it, so it stays.",
+    "End what uses it, and seal again; or seal the image from another machine.",
+)
+NOT_AS_PREDICTED = _reason(
+    "not-as-predicted",
+    "The audit after sealing finds what should be gone by then, or what was not there before.",
+    "Look at it: another program may have made it meanwhile. Then seal again.",
+)
+
 NOT_THE_RUNNING_SYSTEM = _reason(
     "not-the-running-system",
     "This would run a program of the image, and nothing in an image is run.",

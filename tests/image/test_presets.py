@@ -75,4 +75,4 @@ def test_a_unit_that_cannot_be_read_keeps_nobody_from_the_step(sapling: Sapling)
     sapling.file(f"{UNITS}/large.service", "#" * (17 * 1024 * 1024))
     (change,) = machine_id.RULE.remedy(sapling.image())
     assert "enables units by preset" in change.describe()
-    assert change.apply(sapling.image()) == "written"
+    assert change.apply(sapling.context()) == "written"

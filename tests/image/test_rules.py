@@ -76,13 +76,13 @@ def test_passing_example_passes(rule: Rule, sapling: Sapling) -> None:
 def test_remedy_mends(rule: Rule, sapling: Sapling) -> None:
     """The remedy describes itself, makes the failing example pass, and has nothing to do a second time."""
     rule.failing(sapling)
-    changes = rule.remedy(sapling.image())
+    changes = sapling.settled(rule.id)
     assert changes
     for change in changes:
         assert change.describe().splitlines()[0]
         assert change.path
     for change in changes:
-        assert change.apply(sapling.image())
+        assert change.apply(sapling.context())
     assert verdict_of(rule, sapling.image()).outcome == PASS
     assert rule.remedy(sapling.image()) == []
 
@@ -91,8 +91,8 @@ def test_remedy_mends(rule: Rule, sapling: Sapling) -> None:
 def test_planned_twice_is_harmless(rule: Rule, sapling: Sapling) -> None:
     """Changes that were planned and are applied a second time do no harm: a crash may have come between."""
     rule.failing(sapling)
-    changes = rule.remedy(sapling.image())
+    changes = sapling.settled(rule.id)
     for _ in range(2):
         for change in changes:
-            change.apply(sapling.image())
+            change.apply(sapling.context())
     assert verdict_of(rule, sapling.image()).outcome == PASS

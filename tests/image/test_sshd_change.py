@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,8 +13,7 @@ from sapling import Sapling
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image import sshd_change
-from firstkey.image.rules import root_password_login, use_dns
-from firstkey.image.sshd_change import Setting
+from firstkey.image.rules import root_password_login
 
 pytestmark = pytest.mark.sshd
 
@@ -76,8 +74,8 @@ def test_setting_is_effective_for_everybody(sapling: Sapling, tmp_path: Path, la
     """Wherever yes was said, no client gets it any more; nothing else that sshd does has changed."""
     lay_out(sapling, layout)
     before = {client: really(sapling, tmp_path, client) for client in CLIENTS}
-    for change in root_password_login.remedy(sapling.image()):
-        assert change.apply(sapling.image())
+    for change in sapling.settled("root-password-login"):
+        assert change.apply(sapling.context())
     for client in CLIENTS:
         after = really(sapling, tmp_path, client)
         assert after.pop("permitrootlogin") in ("without-password", "no")
@@ -106,8 +104,8 @@ def test_a_drop_in_is_preferred(sapling: Sapling) -> None:
     """Where drop-ins are read first, the distribution's own file stays as it is."""
     lay_out(sapling, "included")
     before = sapling.path("/etc/ssh/sshd_config").read_bytes()
-    for change in [*root_password_login.remedy(sapling.image())]:
-        change.apply(sapling.image())
+    for change in sapling.settled("root-password-login"):
+        change.apply(sapling.context())
     assert sapling.path("/etc/ssh/sshd_config").read_bytes() == before
     assert "PermitRootLogin prohibit-password\n" in sapling.path(sshd_change.DROP_IN).read_text()
     assert sapling.path(sshd_change.DROP_IN).stat().st_mode & 0o777 == 0o600
@@ -118,9 +116,8 @@ def test_two_settings_share_a_drop_in(sapling: Sapling, tmp_path: Path) -> None:
     block = "Match User ann\n    X11Forwarding no\n"
     sapling.file("/etc/ssh/sshd_config", f"{INCLUDE}PermitRootLogin yes\nUseDNS yes\n{block}")
     sapling.directory("/etc/ssh/sshd_config.d")
-    planned = [*root_password_login.remedy(sapling.image()), *use_dns.remedy(sapling.image())]
-    for change in planned:
-        change.apply(sapling.image())
+    for change in sapling.settled("root-password-login", "use-dns"):
+        change.apply(sapling.context())
     found = really(sapling, tmp_path, CLIENTS[0])
     assert (found["permitrootlogin"], found["usedns"]) == ("without-password", "no")
 
@@ -141,12 +138,9 @@ def test_a_setting_without_effect_is_rolled_back(sapling: Sapling) -> None:
     """If sshd says something else once the file is in place, everything is as it was before."""
     lay_out(sapling, "included")
     before = {path.name: path.read_bytes() for path in sapling.path("/etc/ssh").rglob("*") if path.is_file()}
-    # Good when it is planned, when it is looked at again and planned again; not after it was written.
-    answers = itertools.chain([True, False, True], itertools.repeat(False))
-    setting = Setting("PermitRootLogin", "prohibit-password", lambda _effective: next(answers))
-    change = sshd_change.change(sapling.image(), setting)
+    (change,) = sapling.settled("root-password-login")
     with pytest.raises(FirstkeyError) as caught:
-        change.apply(sapling.image())
+        change.apply(sapling.context()._replace(holds=lambda *_: False))
     assert caught.value.reason is image_reasons.NO_PROOF
     after = {path.name: path.read_bytes() for path in sapling.path("/etc/ssh").rglob("*") if path.is_file()}
     assert after == before

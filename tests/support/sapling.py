@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 from firstkey import config
 from firstkey.boot.site import Site
 from firstkey.events import Entry
-from firstkey.image import audit
+from firstkey.image import audit, door, rules, seal, sshd_change
+from firstkey.image.changes import Change
+from firstkey.image.door import Context
 from firstkey.image.subject import Image
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
@@ -47,6 +50,17 @@ class Sapling:
     def image(self) -> Image:
         """The image as it is now: nothing is remembered from before."""
         return audit.image_of(self.site())
+
+    def context(self) -> Context:
+        """What changes are applied with."""
+        tree = self.site().tree
+        return door.context_of(tree, partial(sshd_change.holds, tree))
+
+    def settled(self, *names: str) -> list[Change]:
+        """The changes of these rules as a plan has them, in its order."""
+        wanted = [rule for rule in rules.ALL if rule.id in names]
+        options = [rule.option for rule in wanted if rule.option]
+        return [step.change for step in seal.plan(self.image(), wanted, options).steps]
 
     def paths(self) -> list[bytes]:
         """Everything in the tree, each directory before what is in it."""

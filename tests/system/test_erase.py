@@ -39,20 +39,6 @@ def test_a_directory_goes_with_all_that_is_in_it(here: Directory, tmp_path: Path
     erase.remove(here, "x")
 
 
-def test_what_is_spared_stays_with_its_directories(here: Directory, tmp_path: Path) -> None:
-    """Everything beside it goes."""
-    (tmp_path / "x" / "a").mkdir(parents=True)
-    (tmp_path / "x" / "a" / "keep").write_text("")
-    (tmp_path / "x" / "a" / "go").write_text("")
-    (tmp_path / "x" / "b").write_text("")
-    erase.remove(here, "x", spare=lambda path: path.endswith("/keep"))
-    assert [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*"))] == [
-        "x",
-        "x/a",
-        "x/a/keep",
-    ]
-
-
 def test_wiping_says_whether_it_overwrote(here: Directory, tmp_path: Path) -> None:
     """A plain file is overwritten; a link, a file with other names and a huge one are only removed."""
     (tmp_path / "plain").write_bytes(b"secret" * 1000)

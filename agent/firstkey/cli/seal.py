@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from firstkey import events
@@ -11,7 +12,7 @@ from firstkey.cli import common, screen, streams
 from firstkey.cli.audit import add_choice
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
-from firstkey.image import audit, render, render_seal, scan, seal, shells
+from firstkey.image import audit, door, render, render_seal, scan, seal, shells, sshd_change
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
 from firstkey.named_tuple import NamedTuple
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firstkey.boot.site import Site
+    from firstkey.image.audit import Audit
+    from firstkey.image.plan import Plan
     from firstkey.image.rule import Rule
-    from firstkey.image.seal import Outcome, Plan, Sealing
+    from firstkey.image.seal import Outcome, Sealing
     from firstkey.image.subject import Image
 
 LOCK_SECONDS = 30.0
@@ -81,8 +84,16 @@ def main(argv: Sequence[str]) -> int:
     wanted = audit.chosen(args.rule, args.skip)
     with common.opened(args, common.voice(args)) as site:
         common.require_root(args, "sealing")
+        _refuse_unasked(site, args)
         with Progress(wanted=not (args.quiet or args.json)) as progress:
             return _run(Task(site, wanted, args, progress))
+
+
+def _refuse_unasked(site: Site, args: argparse.Namespace) -> None:
+    """Where a question would come that nobody can answer, say so before the disk is searched."""
+    if site.tree.is_running_system and not (args.yes or args.dry_run or sys.stdin.isatty()):
+        message = "sealing the running system takes away every way in, and nobody is there to be asked"
+        raise UsageError(message, hint="Give --yes, if it is meant; --dry-run shows what would be done")
 
 
 def _run(task: Task) -> int:
@@ -125,9 +136,6 @@ def _confirm(task: Task) -> None:
     """On the running system, say what will cut the operator off, and ask."""
     if not task.is_live or task.args.yes:
         return
-    if not sys.stdin.isatty():
-        message = "sealing the running system takes away every way in, and nobody is there to be asked"
-        raise UsageError(message, hint="Give --yes, if it is meant; --dry-run shows what would be done")
     found = shells.interactive()
     streams.complain(*CUTS_OFF.format(number=len(found.others) + len(found.own)).split("\n"))
     if screen.ask("Type yes to go on: ") != "yes":
@@ -144,7 +152,13 @@ def _carry_out(task: Task, planned: Plan) -> Sealing:
         if task.ends_shells:
             shells.end(shells.interactive().others)
 
-    return seal.carry_out(planned, task.image, task.wanted, tell, before_histories=quiet)
+    def look(wanted: Sequence[Rule]) -> Audit:
+        return audit.audit(task.image(), wanted)
+
+    tree = task.site.tree
+    instance = task.site.firmware_instance() if task.is_live else None
+    context = door.context_of(tree, partial(sshd_change.holds, tree), instance)
+    return seal.carry_out(planned, task.wanted, context, look, tell, before_histories=quiet)
 
 
 def _tell(task: Task, done: Sealing) -> None:

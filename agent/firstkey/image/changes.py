@@ -1,30 +1,38 @@
-"""What seal may do to an image, as values: described to people first, then applied through the doors."""
+"""What seal may do to an image, as values: described to people first, then applied through one door.
+
+A change is pure data, so that it can be decided where nothing can be written and applied elsewhere. What it
+destroys, it names by a path without a link in it, with what was seen there: at the door, the path is entered
+name by name, no link is followed, and another file than the one that was seen is left alone.
+"""
 
 from __future__ import annotations
 
 import os
 import shlex
-from contextlib import contextmanager
+import stat
 from typing import TYPE_CHECKING, Protocol
 
-from firstkey import reasons
+from firstkey import image_reasons, reasons
+from firstkey.boot import sealed
 from firstkey.errors import FirstkeyError
+from firstkey.image import door, shadow
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import erase
-from firstkey.system.files import Changed, Looks
+from firstkey.system import command, erase
 from firstkey.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from firstkey.image.door import Context, Seen
 
-    from firstkey.image.subject import Image
-    from firstkey.system.files import Directory, File
-
-LIMIT = 16 * 1024 * 1024
-"""The largest file that is rewritten; all of them are configuration."""
-
-WIPED = "overwritten and removed"
-ONLY_REMOVED = "removed, but not overwritten: it is large, no plain file, or has other names"
+SSHD_MODE = 0o600
+"""That of a new file of sshd's settings."""
+AMI_TOOLS = ("aws-amitools-ec2", "ec2-ami-tools")
+MANAGERS = {
+    "apt": ("apt-get", "install", "--yes", "--only-upgrade"),
+    "yum": ("yum", "--assumeyes", "update"),
+}
+"""The packages that may be updated, and how each package manager does it."""
+MINUTES = 15
+"""How long a package manager may take."""
 
 
 class Change(Protocol):
@@ -37,7 +45,7 @@ class Change(Protocol):
     def describe(self) -> str:
         """What would be done, in one line; a diff of the file may follow."""
 
-    def apply(self, image: Image) -> str:
+    def apply(self, context: Context) -> str:
         """Do it; returns what was done, in a few words. Raises FirstkeyError where it cannot be done."""
 
 
@@ -50,50 +58,48 @@ class Remove(NamedTuple):
     path: str
     what: str
     wiping: bool = False
-    spare: Callable[[str], bool] | None = None
     links: tuple[str, ...] = ()
+    seen: Seen | None = None
 
     def describe(self) -> str:
         """One line."""
         verb = "overwrite and remove" if self.wiping else "remove"
         return f"{verb} {visible(self.path)} ({self.what}{_and_links(self.links)})"
 
-    def apply(self, image: Image) -> str:
+    def apply(self, context: Context) -> str:
         """Remove it; nothing is to be done where it is gone."""
-        done = self._remove(image)
-        _unlink(image, self.links)
+        done = door.removed(context, self.path, self.seen, wiping=self.wiping)
+        door.unlink(context, self.links)
         return done
 
-    def _remove(self, image: Image) -> str:
-        directory = image.tree.open(os.path.dirname(self.path))
-        if directory is None:
-            return "was gone already"
-        with directory:
-            name = os.path.basename(self.path)
-            if self.wiping and not image.is_directory(self.path):
-                return WIPED if erase.wipe(directory, name) else ONLY_REMOVED
-            erase.remove(directory, name, spare=self.spare, wiping=self.wiping)
-        return "removed"
 
+class RemoveHostKey(NamedTuple):
+    """Overwrite and remove one file of a host key, and remember by a salted hash which key it was.
 
-class Clear(NamedTuple):
-    """Remove all that is in a directory; the directory itself stays, and so does what `spare` names."""
+    `blob` is the key's public half; None where what it was cannot be told.
+    """
 
     path: str
-    what: str
-    spare: Callable[[str], bool] | None = None
+    blob: bytes | None = None
+    seen: Seen | None = None
 
     def describe(self) -> str:
         """One line."""
-        return f"remove all that is in {visible(self.path)} ({self.what})"
+        remembered = ", and leave a salted hash of it" if self.blob else ""
+        return f"overwrite and remove {visible(self.path)} (host key){remembered}"
 
-    def apply(self, image: Image) -> str:
-        """Remove what is in it."""
-        directory = image.tree.open(os.path.dirname(self.path))
-        if directory is not None:
-            with directory:
-                erase.clear(directory, os.path.basename(self.path), spare=self.spare)
-        return "cleared"
+    def apply(self, context: Context) -> str:
+        """The hash first: what is gone can no longer be told from a stranger's."""
+        if self.blob is not None:
+            try:
+                sealed.remember(context.tree, self.blob, instance=context.instance)
+            except FirstkeyError as error:
+                message = (
+                    f"the host key {visible(self.path)} was not removed, since it could not be remembered: "
+                    f"{error.message}"
+                )
+                raise FirstkeyError(message, reason=error.reason) from error
+        return door.removed(context, self.path, self.seen, wiping=True)
 
 
 class Empty(NamedTuple):
@@ -102,19 +108,20 @@ class Empty(NamedTuple):
     path: str
     what: str
     links: tuple[str, ...] = ()
+    seen: Seen | None = None
 
     def describe(self) -> str:
         """One line."""
         return f"empty {visible(self.path)} ({self.what}{_and_links(self.links)})"
 
-    def apply(self, image: Image) -> str:
+    def apply(self, context: Context) -> str:
         """Empty it."""
-        directory = image.tree.open(os.path.dirname(self.path))
-        if directory is None:
-            return "was gone already"
-        with directory:
-            erase.empty(directory, os.path.basename(self.path))
-        _unlink(image, self.links)
+        check = door.checked(self.path, self.seen)
+        with context.door(self.path) as (directory, name):
+            if directory is None:
+                return "was gone already"
+            erase.empty(directory, name, check=check)
+        door.unlink(context, self.links)
         return "emptied"
 
 
@@ -122,19 +129,12 @@ def _and_links(links: tuple[str, ...]) -> str:
     return f"; with what leads to it: {', '.join(map(visible, links))}" if links else ""
 
 
-def _unlink(image: Image, links: tuple[str, ...]) -> None:
-    for path in links:
-        directory = image.tree.open(os.path.dirname(path))
-        if directory is not None:
-            with directory:
-                erase.unlink(directory, os.path.basename(path))
-
-
 class Write(NamedTuple):
     """Give a file another content; a new one gets `mode`. `what` says why, in a few words.
 
     `before` is what was read when this was decided, None for no file: where something else is there now,
-    nothing is written. `mask` hides secrets in the diff.
+    nothing is written. `masked` is shown in place of both where there are secrets in them. `link`: it is put
+    in place of a link of that name, and not where that leads.
     """
 
     path: str
@@ -142,74 +142,178 @@ class Write(NamedTuple):
     before: bytes | None
     after: bytes
     mode: int = 0o644
-    mask: Callable[[bytes], bytes] | None = None
+    masked: tuple[bytes, bytes] | None = None
+    link: Seen | None = None
 
     def describe(self) -> str:
         """One line, and the diff."""
-        mask = self.mask or bytes
-        return f"{self.what} in {visible(self.path)}\n" + diff(
-            self.path, None if self.before is None else mask(self.before), mask(self.after)
-        )
+        before, after = self.masked or (self.before, self.after)
+        return f"{self.what} in {visible(self.path)}\n{diff(self.path, before, after)}"
 
-    def apply(self, image: Image) -> str:
-        """Write it where the path leads in the end, links of root's own followed inside the tree."""
-        with located(image, self.path) as (directory, name):
-            old = directory.read(name, limit=LIMIT)
+    def apply(self, context: Context) -> str:
+        """Write it, in one instant."""
+        with context.door(self.path, make=True) as (directory, name):
+            assert directory  # noqa: S101 - it was made
+            found = directory.status(name)
+            if self.link and found and stat.S_ISLNK(found.st_mode):
+                self.link.require(found, self.path)
+                door.put(directory, name, self.after, None, mode=self.mode, over_link=True)
+                return "written"
+            old = door.read(directory, name)
             if old is not None and old.content == self.after:
                 return "was so already"
             if (old.content if old else None) != self.before:
-                message = f"{self.path} changed since it was looked at"
-                raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
-            put(directory, name, self.after, old, mode=self.mode)
+                raise door.changed(self.path)
+            door.put(directory, name, self.after, old, mode=self.mode)
         return "written"
 
 
+class Lock(NamedTuple):
+    """Lock one account's password."""
+
+    path: str
+    name: str
+    mark: str
+    diff: str
+
+    def describe(self) -> str:
+        """How it is undone, and the diff without the password."""
+        is_passwds = self.mark == shadow.LOCK and self.path != shadow.GSHADOW
+        undo = f"passwd -u {self.name}" if is_passwds else f"taking the {self.mark} away"
+        return (
+            f"lock the password of {visible(self.name)} in {visible(self.path)} ({visible(undo)} undoes it)\n"
+            + (self.diff)
+        )
+
+    def apply(self, context: Context) -> str:
+        """Rewrite the one line; everything else stays byte for byte."""
+        with context.door(self.path) as (directory, name):
+            old = door.read(directory, name) if directory else None
+            if directory is None or old is None:
+                raise door.changed(self.path)
+            before = old.content
+            state = next((entry.state for entry in shadow.entries(before) if entry.name == self.name), "")
+            if state == shadow.LOCKED:
+                return "was locked already"
+            door.put(directory, name, shadow.locked(before, self.name, self.mark), old, mode=0o640)
+        return f"locked with {self.mark}"
+
+
 class Link(NamedTuple):
-    """Put a symbolic link in place of whatever is there."""
+    """Put a symbolic link in place of what was seen there; None: of nothing.
+
+    `leads` is where the target leads in the end, before the plan is carried out; None: nowhere.
+    """
 
     path: str
     target: str
     what: str
+    leads: str | None = None
+    seen: Seen | None = None
 
     def describe(self) -> str:
         """One line."""
         return f"link {visible(self.path)} to {visible(self.target)} ({self.what})"
 
-    def apply(self, image: Image) -> str:
+    def apply(self, context: Context) -> str:
         """Link it; the directory is made where it is missing."""
-        with image.tree.ensure(os.path.dirname(self.path), mode=0o755) as directory:
-            erase.link(directory, os.path.basename(self.path), self.target)
+        with context.door(self.path, make=True) as (directory, name):
+            assert directory  # noqa: S101 - it was made
+            found = directory.status(name)
+            if found and stat.S_ISLNK(found.st_mode) and door.target_of(directory, name) == self.target:
+                return "was so already"
+            if (found is None) != (self.seen is None):
+                raise door.changed(self.path)
+            if found and self.seen:
+                self.seen.require(found, self.path)
+            erase.link(directory, name, self.target)
         return "linked"
 
 
-@contextmanager
-def located(image: Image, path: str) -> Iterator[tuple[Directory, str]]:
-    """The open directory and the name that `path` leads to; the directory is made where it is missing."""
-    place = image.tree.locate(path)
-    if place is None:
-        place = image.tree.ensure(os.path.dirname(path), mode=0o755), os.path.basename(path)
-    directory, name = place
-    with directory:
-        image.refuse_mounted(directory.join(name))
-        yield directory, name
+class SetSshd(NamedTuple):
+    """Make a setting of sshd's effective. `files`: path, then content before and after."""
+
+    keyword: str
+    value: str
+    files: tuple[tuple[str, bytes | None, bytes], ...]
+
+    @property
+    def path(self) -> str:
+        """The file that is written."""
+        return self.files[0][0]
+
+    def describe(self) -> str:
+        """One line, and the diffs."""
+        diffs = "".join(diff(*file) for file in self.files)
+        places = " and ".join(visible(path) for path, _, _ in self.files)
+        return f"set {self.keyword} {self.value} for sshd in {places}\n{diffs}"
+
+    def apply(self, context: Context) -> str:
+        """Write it, look whether it has the effect, and put everything back where it has not."""
+        if context.holds(self.keyword, {}):
+            return "was so already"
+        done: list[tuple[str, bytes | None, bytes]] = []
+        try:
+            for path, before, after in self.files:
+                Write(path, "set", before, after, SSHD_MODE).apply(context)
+                done.append((path, before, after))
+            self.require_effect(context)
+        except FirstkeyError:
+            for path, before, after in done:
+                _put_back(context, path, before, after)
+            raise
+        return "written, and sshd says that it is effective"
+
+    def require_effect(self, context: Context) -> None:
+        """Raise FirstkeyError where sshd does something else all the same."""
+        if not context.holds(self.keyword, {}):
+            message = f"sshd says that {self.keyword} {self.value} has no effect; nothing was changed"
+            raise FirstkeyError(message, reason=image_reasons.NO_PROOF)
 
 
-def put(directory: Directory, name: str, content: bytes, old: File | None, *, mode: int) -> None:
-    """Replace the file in one instant; owner, mode, attributes and SELinux label stay what they were.
+def _put_back(context: Context, path: str, before: bytes | None, after: bytes) -> None:
+    """Undo a write of a moment ago."""
+    if before is not None:
+        Write(path, "rolled back", after, before, SSHD_MODE).apply(context)
+        return
+    with context.door(path) as (directory, name):
+        if directory:
+            directory.remove(name, durable=True)
 
-    A new file takes the label of one beside it, since the image's own policy cannot be asked here.
-    """
-    if old is None:
-        looks = Looks(mode, label=erase.label_for_new(directory))
-    else:
-        owner = (old.uid, old.gid) if os.geteuid() == 0 else None
-        looks = Looks(old.mode, owner, erase.label(directory, name), directory.attributes(name))
-    directory.remove_stale()
-    try:
-        directory.replace(name, content, looks, expected=old)
-    except Changed as error:
-        message = f"{directory.join(name)} changed while it was written"
-        raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE) from error
+
+class Update(NamedTuple):
+    """Have the package manager bring the AMI tools up to date."""
+
+    manager: str
+    package: str
+
+    @property
+    def path(self) -> str:
+        """What it is about: no file, but the package."""
+        return self.package
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        """The command."""
+        return (*MANAGERS[self.manager], self.package)
+
+    def describe(self) -> str:
+        """The command."""
+        return f"run {' '.join(self.argv)}"
+
+    def apply(self, context: Context) -> str:
+        """Run it, on the running system only: nothing that is in an image is run."""
+        told = " ".join(self.argv)
+        if not context.tree.is_running_system:
+            message = f"the tools are in an image, where nothing is run; run in it: {told}"
+            raise FirstkeyError(message, reason=image_reasons.NOT_THE_RUNNING_SYSTEM)
+        program = command.find(self.argv[0])
+        if program is None:
+            raise FirstkeyError(f"{self.argv[0]} is not installed", reason=reasons.DEPENDENCY_MISSING)
+        outcome = command.run([program, *self.argv[1:]], seconds=60 * MINUTES)
+        if outcome.status:
+            raise FirstkeyError(f"{told} failed: {outcome.words}", reason=reasons.DEPENDENCY_MISSING)
+        return "updated"
 
 
 def diff(path: str, before: bytes | None, after: bytes | None) -> str:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from firstkey.errors import FirstkeyError
-from firstkey.image import secrets
+from firstkey.image import secrets, whose
 from firstkey.image.verdict import Doubt, Verdict
 from firstkey.image.watches import Named, Sighting
 from firstkey.named_tuple import NamedTuple
@@ -104,7 +104,10 @@ def _found(
     for path, what, secret in _candidates(image, kind, table, contents, doubts):
         file = image.file(path, doubts)
         if file and file.status.st_size and _holds(image, file.path, secret, doubts):
-            found.setdefault(file.path, Sighting(file.path, what))
+            if whose.is_meant(image, file):
+                found.setdefault(file.path, Sighting(file.path, what))
+            else:
+                doubts.append(whose.not_taken(path, file.path))
     return list(found.values()), list(dict.fromkeys(doubts))
 
 

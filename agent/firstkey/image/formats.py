@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from firstkey import __version__
 from firstkey.errors import FirstkeyError
 from firstkey.image import rules
-from firstkey.image.changes import Empty, Remove
-from firstkey.image.rules.host_keys import RemoveHostKey
+from firstkey.image.changes import Empty, Remove, RemoveHostKey
 from firstkey.image.verdict import NOTE, WARNING
 from firstkey.named_tuple import NamedTuple
 from firstkey.text import visible

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import posixpath
 import stat
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from firstkey.boot import sealed
 from firstkey.errors import FirstkeyError
 from firstkey.ssh.sshd_config import DEFAULTS
 
@@ -16,6 +19,11 @@ if TYPE_CHECKING:
 # sshd(8), FILES, with the dsa keys and the protocol-1 key of old versions; copies and set-aside ones too.
 # Some distributions had them right in /etc.
 PATTERNS = ("/etc/ssh/ssh_host_*key*", "/etc/ssh_host_*key*", "/etc/ssh/ssh_host_key*")
+PRIVATE = (b"-----BEGIN ", b"SSH PRIVATE KEY FILE FORMAT")
+KINDS = (b"ssh-", b"ecdsa-", b"sk-", b"rsa-")
+"""What the names of all types begin with, behind their length (RFC 4253, 6.6)."""
+LARGEST = 1024 * 1024
+"""No key is larger, in bytes."""
 DROPBEAR = "/etc/dropbear/"
 DROPBEAR_PATTERN = f"{DROPBEAR}dropbear_*_host_key*"
 
@@ -29,6 +37,24 @@ def host_key_files(image: Image) -> list[str]:
     for pattern in (*PATTERNS, DROPBEAR_PATTERN):
         found.update(image.glob(pattern))
     return sorted({file for path in found for file in _files(image, path)})
+
+
+def is_host_key(image: Image, path: str) -> bool:
+    """Whether the file is one by its name or its content, or a link that leads to one.
+
+    A HostKey line alone is no proof: it may name any file of the system.
+    """
+    place = posixpath.split(path)
+    for directory, pattern in map(posixpath.split, (*PATTERNS, DROPBEAR_PATTERN)):
+        if place[0] == directory and fnmatchcase(place[1], pattern):
+            return True
+    file = image.file(path, [])
+    content = (image.read(file.path) if file and file.status.st_size <= LARGEST else None) or b""
+    first = content.partition(b"\n")[0]
+    if first.startswith(PRIVATE) and b"PRIVATE KEY" in first:
+        return True
+    blob = sealed.blob_of_public(content) or content  # dropbear's are as OpenSSH's blobs
+    return blob[4:].startswith(KINDS)
 
 
 def _configured(image: Image) -> list[str]:

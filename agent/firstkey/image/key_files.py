@@ -78,7 +78,27 @@ def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:
             # Where all users' files lie in one directory, those of accounts that are gone lie there too.
             directory, _, name = pattern.rpartition("/")
             if name in ("%u", "%U") and directory.startswith("/") and "%" not in directory:
-                yield from image.glob(f"{directory}/*", doubts)
+                yield from (path for path in image.glob(f"{directory}/*", doubts) if _is_of_keys(image, path))
+
+
+def has_key(content: bytes) -> bool:
+    """Whether any line has a key in it: the name of a type, and behind it what it names (sshd(8))."""
+    lines = (line.split() for line in content.split(b"\n") if not line.lstrip().startswith(b"#"))
+    return any(_is_key(*pair) for words in lines for pair in zip(words, words[1:]))
+
+
+def _is_key(kind: bytes, blob: bytes) -> bool:
+    # "AAAA" are the first bytes of the length of the type's name, which is short.
+    return kind.startswith((b"ssh-", b"ecdsa-", b"sk-", b"rsa-")) and blob.startswith(b"AAAA")
+
+
+def _is_of_keys(image: Image, path: str) -> bool:
+    """Whether a file beside those of the accounts is one of keys, and not of anything else."""
+    try:
+        file = image.file(path)
+        return file is not None and has_key(image.read(file.path) or b"")
+    except FirstkeyError:
+        return True  # told by who looks at it
 
 
 def _patterns(image: Image, account: Account, doubts: list[Doubt]) -> list[str]:

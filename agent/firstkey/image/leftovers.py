@@ -8,11 +8,9 @@ import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons
-from firstkey.image import changes
+from firstkey.image import changes, whose
 from firstkey.image.verdict import Doubt, Finding, Verdict
 from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
 from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
@@ -75,11 +73,11 @@ def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterato
         return
     if not stat.S_ISDIR(found.status.st_mode):
         if _counts(found, place) and _is_proved(image, path, found, place):
-            yield Spot(found.path, place, path)
+            yield from _meant(image, Spot(found.path, place, path), found, doubts)
     elif place.named or place.seen:
         return
     elif found.links and not _is_known(path, found, place):
-        doubts.append(_not_taken(path, found.path))
+        doubts.append(whose.not_taken(path, found.path))
     elif place.whole:
         yield Spot(found.path, place, path)
     else:
@@ -91,22 +89,22 @@ def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterato
 def _left_inside(image: Image, spot: Spot, doubts: list[Doubt]) -> Iterator[Spot]:
     found = image.follow(spot.path, doubts)
     if found and stat.S_ISDIR(found.status.st_mode):
-        doubts.append(_not_taken(spot.name, found.path))
+        doubts.append(whose.not_taken(spot.name, found.path))
     elif found and _counts(found, spot.place):
-        yield spot._replace(path=found.path)
+        yield from _meant(image, spot._replace(path=found.path), found, doubts)
+
+
+def _meant(image: Image, spot: Spot, found: Found, doubts: list[Doubt]) -> Iterator[Spot]:
+    """The spot, unless it was come to through a link that may lead to anything."""
+    if whose.is_meant(image, found):
+        yield spot
+    else:
+        doubts.append(whose.not_taken(spot.name, found.path))
 
 
 def _is_known(path: str, found: Found, place: Place) -> bool:
     """Whether the link stands for the one directory that is meant, and not for all that it lies in."""
     return path == place.pattern and not place.whole and not is_at_or_below(path, found.path)
-
-
-def _not_taken(path: str, target: str) -> Doubt:
-    """What somebody's link leads to may be anything."""
-    detail = (
-        f"{path} is a link to the directory {target}; what is in it was not looked at as what belongs here"
-    )
-    return Doubt(path, Refusal(image_reasons.NOT_LOOKED_AT, detail))
 
 
 def _counts(found: Found, place: Place) -> bool:

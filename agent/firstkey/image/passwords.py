@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey.image import shadow
-from firstkey.image.changes import Write, diff
+from firstkey.image.changes import Lock, diff
 from firstkey.image.verdict import Finding, Verdict, not_applicable
 from firstkey.named_tuple import NamedTuple
 
@@ -45,31 +45,6 @@ def locker(wanted: Callable[[str], bool]) -> Callable[[Image], list[Change]]:
         return [_lock(image, password) for password in found]
 
     return remedy
-
-
-class Lock(NamedTuple):
-    """Lock one account's password."""
-
-    path: str
-    name: str
-    mark: str
-    diff: str
-
-    def describe(self) -> str:
-        """How it is undone, and the diff without the password."""
-        is_passwds = self.mark == shadow.LOCK and self.path != shadow.GSHADOW
-        undo = f"passwd -u {self.name}" if is_passwds else f"taking the {self.mark} away"
-        return f"lock the password of {self.name} in {self.path} ({undo} undoes it)\n{self.diff}"
-
-    def apply(self, image: Image) -> str:
-        """Rewrite the one line; everything else stays byte for byte."""
-        before = image.read(self.path) or b""
-        state = next((entry.state for entry in shadow.entries(before) if entry.name == self.name), "")
-        if state == shadow.LOCKED:
-            return "was locked already"
-        after = shadow.locked(before, self.name, self.mark)
-        Write(self.path, "lock", before, after, 0o640).apply(image)
-        return f"locked with {self.mark}"
 
 
 def _lock(image: Image, password: Password) -> Lock:

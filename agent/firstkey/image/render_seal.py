@@ -12,7 +12,8 @@ from firstkey.text import REMEDY, visible
 
 if TYPE_CHECKING:
     from firstkey.colours import Line
-    from firstkey.image.seal import Left, Outcome, Plan, Sealing, Step
+    from firstkey.image.plan import Left, Plan, Step
+    from firstkey.image.seal import Outcome, Sealing
     from firstkey.reasons import Refusal
 
 _COLOURS = {seal.DONE: GREEN, seal.FAILED: RED, seal.LEFT: YELLOW}
@@ -29,12 +30,16 @@ def plan(planned: Plan, *, diffs: bool) -> Iterator[str]:
         first, *others = step.change.describe().removesuffix("\n").split("\n")
         yield f"    - {first}"
         yield from (f"        {line}" for line in others if diffs)
-    yield from _left(planned.left)
+    yield from _left("Left as it is:", planned.left)
+    if planned.stays:
+        yield "Will still be found afterwards:"
+    for spot in planned.stays:
+        yield f"  {visible(spot.path)}: {spot.reason} [{spot.rule.id}]"
 
 
-def _left(left: tuple[Left, ...]) -> Iterator[str]:
+def _left(title: str, left: tuple[Left, ...]) -> Iterator[str]:
     if left:
-        yield "Left as it is:"
+        yield title
     for entry in left:
         yield f"  {entry.rule.title} [{entry.rule.id}]"
         yield from _refusal(entry.refusal)
@@ -58,6 +63,8 @@ def summary(done: Sealing) -> Iterator[str]:
     """How it ended, and what overwriting cannot promise where there was any."""
     if done.has_overwritten:
         yield from (seal.OVERWRITING, "")
+    if done.unpredicted:
+        yield from (*_left("Not as predicted:", done.unpredicted), "")
     counts = {result: _count(done, result) for result in (seal.DONE, seal.FAILED, seal.LEFT)}
     said = f"{_steps(counts[seal.DONE])} done, {counts[seal.FAILED]} failed, {counts[seal.LEFT]} left"
     yield from (f"{said}. The rules were asked again:", "")
@@ -91,6 +98,7 @@ def plan_json(planned: Plan) -> dict[str, Any]:
         "dry_run": True,
         "steps": [_step_json(step) for step in planned.steps],
         "left": [_left_json(entry) for entry in planned.left],
+        "stays": [{"rule": spot.rule.id, **path_json(spot.path)} for spot in planned.stays],
     }
 
 
@@ -110,6 +118,7 @@ def sealing_json(done: Sealing) -> dict[str, Any]:
             for entry in done.outcomes
         ],
         "left": [_left_json(entry) for entry in done.left],
+        "unpredicted": [_left_json(entry) for entry in done.unpredicted],
         "audit": as_json(done.after),
     }
 

@@ -1,27 +1,38 @@
 """Making an image fit to share: a plan first, then each step by itself, then the rules again.
 
 A step that fails does not keep the others from being done. The order is the rules', by stage: logs near the
-end, histories last.
+end, histories last. Planning reads the image and gives values; carrying out believes nothing but them, and
+holds the audit afterwards against what was predicted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import posixpath
+import stat
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
-from firstkey.image import audit
+from firstkey.image import in_use, rules, sshd_change
 from firstkey.image.audit import Result, verdict_of
+from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
+from firstkey.image.door import is_needed, seen
+from firstkey.image.plan import DESTROYING, Left, Plan, Spot, Step, destroyed, judged
 from firstkey.image.rule import HISTORIES
+from firstkey.image.rules import ami_tools
 from firstkey.image.verdict import FINDING
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
+from firstkey.system.mounts import is_at_or_below
+from firstkey.system.sshd_files import CONFIG
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from firstkey.image.changes import Change
+    from firstkey.image.audit import Audit
+    from firstkey.image.changes import Change, Empty, Remove, RemoveHostKey
+    from firstkey.image.door import Context
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
 
@@ -34,27 +45,6 @@ the files to a fresh volume has none of that."""
 DONE, FAILED, LEFT = "done", "failed", "left"
 
 
-class Step(NamedTuple):
-    """One change, and the rule that asks for it."""
-
-    rule: Rule
-    change: Change
-
-
-class Left(NamedTuple):
-    """A rule with findings that are not mended, and why."""
-
-    rule: Rule
-    refusal: Refusal
-
-
-class Plan(NamedTuple):
-    """What is to be done, in order, and what is not."""
-
-    steps: tuple[Step, ...]
-    left: tuple[Left, ...]
-
-
 class Outcome(NamedTuple):
     """What became of a step: `done` with a few words, `failed` or `left` with a reason."""
 
@@ -65,16 +55,18 @@ class Outcome(NamedTuple):
 
 
 class Sealing(NamedTuple):
-    """The whole: what was done, what was not, and what the rules say then."""
+    """The whole: what was done, what was not, what the rules say then, and what of that was not predicted."""
 
     outcomes: tuple[Outcome, ...]
     left: tuple[Left, ...]
-    after: audit.Audit
+    after: Audit
+    unpredicted: tuple[Left, ...] = ()
 
     @property
     def is_fit(self) -> bool:
-        """Whether everything went well and the image is fit to share now."""
-        return self.after.is_fit and not any(outcome.result == FAILED for outcome in self.outcomes)
+        """Whether everything went well, as predicted, and the image is fit to share now."""
+        failed = any(outcome.result == FAILED for outcome in self.outcomes)
+        return self.after.is_fit and not failed and not self.unpredicted
 
     @property
     def has_overwritten(self) -> bool:
@@ -86,22 +78,23 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     """Decide everything, and change nothing."""
     steps: list[Step] = []
     left: list[Left] = []
-    for rule in sorted(wanted, key=lambda rule: rule.stage):
-        result = Result(rule, verdict_of(rule, image))
-        if result.outcome != FINDING:
-            continue
+    results = [Result(rule, verdict_of(rule, image)) for rule in sorted(wanted, key=lambda rule: rule.stage)]
+    found = [result for result in results if result.outcome == FINDING]
+    used = in_use.paths(image.tree)
+    for rule, _ in found:
         refusal = _refusal(rule, options)
         changes = [] if refusal else _remedy(rule, image)
         if isinstance(changes, Refusal):
             refusal = changes
-        elif changes:
-            steps += _steps(rule, changes, image, left)
-        elif refusal is None:
+        elif not changes and refusal is None:
             detail = f"{rule.title}: that is for a person to bring about"
             refusal = Refusal(image_reasons.FOR_A_PERSON, detail)
+        else:
+            steps += _steps(rule, changes, Looked(image, used), left, steps)
         if refusal:
             left.append(Left(rule, refusal))
-    return Plan(tuple(steps), tuple(left))
+    kept, contradicting = judged(steps)
+    return predicted(image, Plan(tuple(kept), (*left, *contradicting)), found)
 
 
 def _refusal(rule: Rule, options: Collection[str]) -> Refusal | None:
@@ -110,22 +103,86 @@ def _refusal(rule: Rule, options: Collection[str]) -> Refusal | None:
     return Refusal(image_reasons.NOT_ASKED_FOR, f"it is done only with --{rule.option}")
 
 
-def _steps(rule: Rule, changes: Sequence[Change], image: Image, left: list[Left]) -> Iterator[Step]:
-    """A step for each change; one that would reach what is mounted from elsewhere is left."""
+class Looked(NamedTuple):
+    """The image, and what running programs use in it."""
+
+    image: Image
+    used: frozenset[str]
+
+
+def _steps(
+    rule: Rule, changes: Sequence[Change], looked: Looked, left: list[Left], before: Sequence[Step]
+) -> Iterator[Step]:
+    """A step for each change; one that may not be done is left, with its reason."""
     for change in changes:
-        mounted = _mounted(change, image)
-        if mounted:
-            left.append(Left(rule, mounted))
-        else:
-            yield Step(rule, change)
+        try:
+            settled = _settled(change, looked, [step.change for step in before])
+            if settled and not isinstance(settled, Update):
+                looked.image.refuse_mounted(settled.path)
+        except FirstkeyError as error:
+            left.append(Left(rule, error.refusal))
+            continue
+        if settled:
+            yield Step(rule, settled)
 
 
-def _mounted(change: Change, image: Image) -> Refusal | None:
+def _settled(change: Change, looked: Looked, before: Sequence[Change]) -> Change | None:
+    """The change as it may be believed: no link in its path, and with what is seen there.
+
+    None: there is nothing to be done.
+    """
+    image = looked.image
+    if isinstance(change, SetSshd):
+        earlier = {
+            path: after for each in before if isinstance(each, SetSshd) for path, _, after in each.files
+        }
+        if earlier:
+            change = sshd_change.change(image, sshd_change.SETTINGS[change.keyword], earlier)
+        return change._replace(files=tuple((_file(image, path), old, new) for path, old, new in change.files))
+    if isinstance(change, (Lock, Write)):
+        is_there = isinstance(change, Write) and change.link is not None
+        return change._replace(path=(_real if is_there else _file)(image, change.path))
+    if isinstance(change, Link):
+        path = _real(image, change.path)
+        status = image.status(path)
+        leads = _leads(image, posixpath.join(posixpath.dirname(path), change.target))
+        return change._replace(path=path, leads=leads, seen=seen(status) if status else None)
+    return _to_be_destroyed(change, looked) if isinstance(change, DESTROYING) else change
+
+
+def _to_be_destroyed(change: Remove | RemoveHostKey | Empty, looked: Looked) -> Change | None:
+    path = _real(looked.image, change.path)
+    status = looked.image.status(path)
+    if status is None:
+        return None
+    if is_needed(path):
+        raise FirstkeyError(f"{path} is needed by the system", reason=image_reasons.NEEDED)
+    if stat.S_ISDIR(status.st_mode) and in_use.is_used(path, looked.used):
+        raise FirstkeyError(f"{path} is used by a running program", reason=image_reasons.IN_USE)
+    return change._replace(path=path, seen=seen(status))
+
+
+def _file(image: Image, path: str) -> str:
+    """Where the path leads in the end; a file that is not there yet, where it will be."""
+    found = image.tree.follow(path)
+    return found.path if found else _real(image, path)
+
+
+def _real(image: Image, path: str) -> str:
+    """The path without a link in it, but for the last name: that is what is meant itself."""
+    above, name = posixpath.split(posixpath.normpath(path))
+    if not name:
+        return above
+    found = image.tree.follow(above)
+    return posixpath.join(found.path if found else _real(image, above), name)
+
+
+def _leads(image: Image, path: str) -> str | None:
     try:
-        image.refuse_mounted(change.path)
-    except FirstkeyError as error:
-        return error.refusal if error.reason is image_reasons.MOUNTED else None
-    return None
+        found = image.tree.follow(path)
+    except FirstkeyError:
+        return None
+    return found.path if found else None
 
 
 def _remedy(rule: Rule, image: Image) -> list[Change] | Refusal:
@@ -135,49 +192,109 @@ def _remedy(rule: Rule, image: Image) -> list[Change] | Refusal:
         return error.refusal
 
 
+# --- what will be found then ----------------------------------------------------------------------
+
+
+def predicted(image: Image, planned: Plan, found: Sequence[Result]) -> Plan:
+    """The plan with what it comes to: which findings will be gone, and which stay."""
+    steps = tuple(_waiting(step, image, planned) for step in planned.steps)
+    planned = planned._replace(steps=steps)
+    gone: list[Spot] = []
+    stays: list[Spot] = []
+    for rule, verdict in found:
+        heals = _healer(image, rule, planned)
+        for finding in verdict.findings:
+            (gone if heals(finding.path) else stays).append(Spot(rule, finding.path, finding.reason))
+    return planned._replace(gone=tuple(gone), stays=tuple(stays))
+
+
+def _waiting(step: Step, image: Image, planned: Plan) -> Step:
+    """The step, which waits where what it takes away is still needed to heal what another rule finds."""
+    needed_by = next((rule for rule in rules.ALL if rule.id == step.rule.after), None)
+    if needed_by is None:
+        return step
+    heals = _healer(image, needed_by, planned)
+    found = verdict_of(needed_by, image).findings
+    return step._replace(waits=not all(heals(finding.path) for finding in found))
+
+
+def _healer(image: Image, rule: Rule, planned: Plan) -> Callable[[str], bool]:
+    """Whether a finding of the rule's about a path will be gone: by its own steps, or taken away."""
+    taken = {path for step in planned.steps if not step.waits for path in destroyed(step.change)}
+    own = {path for step in planned.steps if step.rule is rule and not step.waits for path in _about(step)}
+
+    def heals(path: str) -> bool:
+        try:
+            real = _real(image, path) if path.startswith("/") else path
+            file = _leads(image, path) if path.startswith("/") else None
+        except FirstkeyError:
+            return path in own
+        if real in own or path in own or (file is not None and file in own):
+            return True
+        return any(is_at_or_below(real, each) for each in taken)
+
+    return heals
+
+
+def _about(step: Step) -> Iterator[str]:
+    """What a finding that the step heals may name."""
+    yield step.change.path
+    if isinstance(step.change, SetSshd):
+        yield CONFIG
+    if isinstance(step.change, Update):
+        yield from ami_tools.PROGRAMS
+
+
+def unpredicted(planned: Plan, after: Audit) -> Iterator[Left]:
+    """What is found afterwards, and should not be."""
+    expected = {(spot.rule.id, spot.path) for spot in planned.stays}
+    gone = {(spot.rule.id, spot.path) for spot in planned.gone}
+    for result in after.results:
+        for path in dict.fromkeys(finding.path for finding in result.verdict.findings):
+            if (result.rule.id, path) not in expected:
+                known = (result.rule.id, path) in gone
+                detail = f"{path} should be gone, and is not" if known else f"{path} was not found before"
+                yield Left(result.rule, Refusal(image_reasons.NOT_AS_PREDICTED, detail))
+
+
+# --- doing it -------------------------------------------------------------------------------------
+
+
 def carry_out(
     planned: Plan,
-    fresh: Callable[[], Image],
     wanted: Sequence[Rule],
+    context: Context,
+    look: Callable[[Sequence[Rule]], Audit],
     tell: Callable[[Outcome], None],
     *,
     before_histories: Callable[[], None] = lambda: None,
 ) -> Sealing:
-    """Do each step, tell of it, and audit again. `fresh` makes the image anew, as it is by then."""
-    image = fresh()
+    """Do each step, tell of it, and audit again: `look` audits these rules, in the tree as it is by then."""
     outcomes: list[Outcome] = []
     is_quiet = False
     for step in planned.steps:
         if step.rule.stage == HISTORIES and not is_quiet:
             before_histories()
             is_quiet = True
-        outcome = _attempt(step, image, outcomes)
+        outcome = _attempt(step, context, outcomes)
         outcomes.append(outcome)
         tell(outcome)
     if not is_quiet:
         before_histories()
-    return Sealing(tuple(outcomes), planned.left, audit.audit(fresh(), wanted))
+    after = look(wanted)
+    return Sealing(tuple(outcomes), planned.left, after, tuple(unpredicted(planned, after)))
 
 
-def _attempt(step: Step, image: Image, before: Sequence[Outcome]) -> Outcome:
-    waiting = _still_needed(step, image, before)
-    if waiting:
-        return Outcome(step, LEFT, waiting.detail, waiting)
+def _attempt(step: Step, context: Context, before: Sequence[Outcome]) -> Outcome:
+    if step.waits or any(each.step.rule.id == step.rule.after and each.result != DONE for each in before):
+        detail = (
+            f"{step.change.path} stays while {step.rule.after} has findings, which it helps to heal at boot"
+        )
+        return Outcome(step, LEFT, detail, Refusal(image_reasons.STILL_NEEDED, detail))
     try:
-        return Outcome(step, DONE, step.change.apply(image))
+        return Outcome(step, DONE, step.change.apply(context))
     except FirstkeyError as error:
         return Outcome(step, FAILED, error.message, error.refusal)
     except Exception as error:  # noqa: BLE001 - one step's mistake must not keep the others from being done
         detail = f"the step failed: {error!r}"
         return Outcome(step, FAILED, detail, Refusal(reasons.INTERNAL_ERROR, detail))
-
-
-def _still_needed(step: Step, image: Image, before: Sequence[Outcome]) -> Refusal | None:
-    """Why the step must wait: what it takes away is still needed to heal what another rule finds."""
-    needed_by = next((rule for rule in audit.chosen() if rule.id == step.rule.after), None)
-    if needed_by is None or (before and before[-1].step.rule is step.rule and before[-1].result == DONE):
-        return None
-    if verdict_of(needed_by, image).outcome != FINDING:
-        return None
-    detail = f"{step.change.path} stays while {needed_by.id} has findings, which it helps to heal at boot"
-    return Refusal(image_reasons.STILL_NEEDED, detail)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
-from firstkey.image import changes
+from firstkey.image.changes import SetSshd
+from firstkey.image.door import LIMIT
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Finding
 from firstkey.named_tuple import NamedTuple
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 DIRECTORY = "/etc/ssh/sshd_config.d"
 DROP_IN = f"{DIRECTORY}/00-firstkey.conf"
-MODE = 0o600
 HEADER = "# Written by firstkey seal. The first value that sshd reads wins, so this file comes early.\n"
 COMMENT = "# Set by firstkey seal at the top: the first value that sshd reads wins.\n"
 TAKEN_OUT = "# Taken out by firstkey seal: "
@@ -56,44 +56,29 @@ class Setting(NamedTuple):
         return f"{self.keyword} {self.value}\n"
 
 
-class SetSshd(NamedTuple):
-    """Make a setting effective. What exactly is written is decided anew when it is applied."""
-
-    setting: Setting
-    files: Mapping[str, tuple[bytes | None, bytes]]
-    """Path, then content before and after, as decided when the change was planned."""
-
-    @property
-    def path(self) -> str:
-        """The file that is written."""
-        return next(iter(self.files), CONFIG)
-
-    def describe(self) -> str:
-        """One line, and the diffs."""
-        diffs = "".join(changes.diff(path, *both) for path, both in self.files.items())
-        return f"set {self.setting.line.strip()} for sshd in {' and '.join(self.files)}\n{diffs}"
-
-    def apply(self, image: Image) -> str:
-        """Write it, look whether it has the effect, and put everything back where it has not."""
-        if holds_everywhere(Settings(image.tree), self.setting):
-            return "was so already"
-        files = _planned(image.tree, self.setting)
-        done: dict[str, bytes | None] = {}
-        try:
-            for path, (before, after) in files.items():
-                changes.Write(path, "set", before, after, MODE).apply(image)
-                done[path] = before
-            if not holds_everywhere(Settings(image.tree), self.setting):
-                raise _no_proof(self.setting)
-        except FirstkeyError:
-            _roll_back(image, done)
-            raise
-        return "written, and sshd says that it is effective"
+PERMIT_ROOT_LOGIN = Setting(
+    "PermitRootLogin", "prohibit-password", lambda effective: effective.permit_root_login != "yes"
+)
+USE_DNS = Setting("UseDNS", "no", lambda effective: effective.first("usedns", "no") == "no", in_match=False)
+SETTINGS = {setting.keyword: setting for setting in (PERMIT_ROOT_LOGIN, USE_DNS)}
+"""All settings that seal makes, by their keywords."""
 
 
-def change(image: Image, setting: Setting) -> SetSshd:
-    """The change that makes the setting effective. Raises FirstkeyError where none can be proved."""
-    return SetSshd(setting, _planned(image.tree, setting))
+def change(image: Image, setting: Setting, before: Files | None = None) -> SetSshd:
+    """The change that makes the setting effective, some files perhaps being changed `before`.
+
+    Raises FirstkeyError where none can be proved.
+    """
+    tree = _Changed(image.tree, before or {})
+    return SetSshd(setting.keyword, setting.value, tuple(_planned(tree, setting)))
+
+
+def holds(tree: Tree, keyword: str, replaced: Files) -> bool:
+    """Whether the setting of that keyword is as it should be, with some files replaced.
+
+    Raises FirstkeyError where sshd cannot be asked.
+    """
+    return holds_everywhere(Settings(tree, replaced), SETTINGS[keyword])
 
 
 def finding(image: Image, setting: Setting, reason: str, rule: str) -> Finding:
@@ -110,19 +95,36 @@ def holds_everywhere(settings: Settings, setting: Setting) -> bool:
     return all(setting.holds(answer.effective) for answer in settings.answers("root"))
 
 
-def _planned(tree: Tree, setting: Setting) -> Mapping[str, tuple[bytes | None, bytes]]:
+class _Changed(NamedTuple):
+    """The tree as it will be when some files of sshd's are replaced."""
+
+    tree: Tree
+    before: Files
+
+    def read(self, path: str) -> bytes | None:
+        """The file, None where there is none."""
+        content = self.before.get(path)
+        return self.tree.read(path, limit=LIMIT) if content is None else content
+
+    def settings(self, replaced: Files) -> Settings:
+        """What sshd makes of it, with others replaced too."""
+        return Settings(self.tree, {**self.before, **replaced})
+
+
+def _planned(tree: _Changed, setting: Setting) -> Iterator[tuple[str, bytes | None, bytes]]:
     for candidate in _candidates(tree, setting):
         try:
-            if holds_everywhere(Settings(tree, candidate), setting):
-                return {path: (_read(tree, path), content) for path, content in candidate.items()}
+            if holds_everywhere(tree.settings(candidate), setting):
+                return ((path, tree.read(path), content) for path, content in candidate.items())
         except FirstkeyError as error:  # noqa: PERF203 - the next candidate may be one that sshd takes
             if error.reason is not reasons.SSHD_CONFIG_INVALID:
                 raise
-    raise _no_proof(setting)
+    message = f"nothing was found that sshd accepts and that makes {setting.line.strip()} effective for all"
+    raise FirstkeyError(message, reason=image_reasons.NO_PROOF)
 
 
-def _candidates(tree: Tree, setting: Setting) -> Iterator[Files]:
-    main = _read(tree, CONFIG) or b""
+def _candidates(tree: _Changed, setting: Setting) -> Iterator[Files]:
+    main = tree.read(CONFIG) or b""
     if any(_INCLUDED.fullmatch(line) for line in main.split(b"\n")):
         yield {DROP_IN: _drop_in(tree, setting, everywhere=False)}
         if setting.in_match:
@@ -131,9 +133,9 @@ def _candidates(tree: Tree, setting: Setting) -> Iterator[Files]:
     yield _without_others(tree, setting)
 
 
-def _drop_in(tree: Tree, setting: Setting, *, everywhere: bool) -> bytes:
+def _drop_in(tree: _Changed, setting: Setting, *, everywhere: bool) -> bytes:
     """Firstkey's own file with the setting in it, beside those that it has already."""
-    text = (_read(tree, DROP_IN) or b"").decode("utf-8", "surrogateescape")
+    text = (tree.read(DROP_IN) or b"").decode("utf-8", "surrogateescape")
     above, _, below = text.removeprefix(HEADER).partition(_MATCH_ALL)
     above = _with(above, setting, "")
     if everywhere or setting.keyword in below:
@@ -151,11 +153,11 @@ def _on_top(main: bytes, setting: Setting) -> bytes:
     return (COMMENT + setting.line).encode() + main.removeprefix(COMMENT.encode())
 
 
-def _without_others(tree: Tree, setting: Setting) -> Files:
+def _without_others(tree: _Changed, setting: Setting) -> Files:
     """The top of the main file, and every other line that sets it made a comment."""
     files: dict[str, bytes] = {}
-    for path in Settings(tree).files:
-        content = _read(tree, path) or b""
+    for path in tree.settings({}).files:
+        content = tree.read(path) or b""
         lines = content.split(b"\n")
         for number, keyword, values in sshd_match.settings(content):
             if keyword == setting.keyword.lower() and values[:1] != (setting.value,):
@@ -163,22 +165,5 @@ def _without_others(tree: Tree, setting: Setting) -> Files:
         changed = b"\n".join(lines)
         if changed != content:
             files[path] = changed
-    files[CONFIG] = _on_top(files.get(CONFIG) or _read(tree, CONFIG) or b"", setting)
+    files[CONFIG] = _on_top(files.get(CONFIG) or tree.read(CONFIG) or b"", setting)
     return files
-
-
-def _read(tree: Tree, path: str) -> bytes | None:
-    return tree.read(path, limit=changes.LIMIT)
-
-
-def _roll_back(image: Image, done: Mapping[str, bytes | None]) -> None:
-    for path, before in done.items():
-        if before is None:
-            changes.Remove(path, "rolled back").apply(image)
-        else:
-            changes.Write(path, "rolled back", _read(image.tree, path), before, MODE).apply(image)
-
-
-def _no_proof(setting: Setting) -> FirstkeyError:
-    message = f"nothing was found that sshd accepts and that makes {setting.line.strip()} effective for all"
-    return FirstkeyError(message, reason=image_reasons.NO_PROOF)

@@ -19,6 +19,9 @@ from firstkey.system.files import Directory, Looks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    Check = Callable[[os.stat_result], None]
+    """Asked of the file that is there, before anything is done to it: it raises FirstkeyError to keep it."""
+
 BLOCK = 4096
 WIPE_LIMIT = 16 * 1024 * 1024
 """A key is a few KiB; what is larger than this is removed without being overwritten."""
@@ -61,7 +64,7 @@ def unlink(directory: Directory, name: str) -> None:
         directory.remove(name, durable=True)
 
 
-def empty(directory: Directory, name: str) -> None:
+def empty(directory: Directory, name: str, *, check: Check | None = None) -> None:
     """Leave nothing in the regular file `name`, if it is there; it keeps its owner, mode and label.
 
     It is emptied in place, since a program may be writing to it; one that has other names as well is
@@ -70,6 +73,8 @@ def empty(directory: Directory, name: str) -> None:
     found = directory.status(name)
     if found is None:
         return
+    if check:
+        check(found)
     if not stat.S_ISREG(found.st_mode):
         raise FirstkeyError(
             f"{directory.join(name)} is not a regular file", reason=reasons.NOT_A_REGULAR_FILE
@@ -78,12 +83,12 @@ def empty(directory: Directory, name: str) -> None:
         looks = Looks(stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid), label(directory, name))
         directory.replace(name, b"", looks)
         return
-    with translated(f"empty {directory.join(name)}"), _opened(directory, name) as fd:
+    with translated(f"empty {directory.join(name)}"), _opened(directory, name, check) as fd:
         os.ftruncate(fd, 0)
         os.fsync(fd)
 
 
-def wipe(directory: Directory, name: str) -> bool:
+def wipe(directory: Directory, name: str, *, check: Check | None = None) -> bool:
     """Overwrite the file `name` with random bytes, then remove it; returns whether it was overwritten.
 
     One that has other names as well, or is larger than `WIPE_LIMIT`, is only removed. What overwriting cannot
@@ -92,17 +97,19 @@ def wipe(directory: Directory, name: str) -> bool:
     found = directory.status(name)
     if found is None:
         return False
+    if check:
+        check(found)
     overwritten = False
     if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= WIPE_LIMIT:
-        _overwrite(directory, name, found.st_size)
+        _overwrite(directory, name, found.st_size, check)
         overwritten = True
     directory.remove(name)
     _sync(directory)
     return overwritten
 
 
-def _overwrite(directory: Directory, name: str, size: int) -> None:
-    with translated(f"overwrite {directory.join(name)}"), _opened(directory, name) as fd:
+def _overwrite(directory: Directory, name: str, size: int, check: Check | None = None) -> None:
+    with translated(f"overwrite {directory.join(name)}"), _opened(directory, name, check) as fd:
         # To the end of its last block, where an earlier and longer content may have left something.
         write_all(fd, os.urandom(-(-size // BLOCK) * BLOCK))
         os.fsync(fd)
@@ -110,65 +117,62 @@ def _overwrite(directory: Directory, name: str, size: int) -> None:
 
 
 @contextmanager
-def _opened(directory: Directory, name: str) -> Iterator[int]:
+def _opened(directory: Directory, name: str, check: Check | None) -> Iterator[int]:
     """A descriptor to write the regular file `name` as it lies there; anything else is refused."""
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     fd = os.open(name, flags, dir_fd=directory.fd)
     try:
-        require(os.fstat(fd), stat.S_ISREG, directory.join(name))
+        found = os.fstat(fd)
+        require(found, stat.S_ISREG, directory.join(name))
+        if check:
+            check(found)
         _refuse_mount(directory, name, fd)
         yield fd
     finally:
         os.close(fd)
 
 
-def remove(
-    directory: Directory, name: str, *, spare: Callable[[str], bool] | None = None, wiping: bool = False
-) -> None:
+def remove(directory: Directory, name: str, *, wiping: bool = False, check: Check | None = None) -> None:
     """Remove `name`; a directory with all that is in it, except what is mounted there.
 
-    `spare` is asked for the path of each thing whether it stays; so does a directory with something in it
-    that stays. `wiping` overwrites the files before. Raises FirstkeyError for the first that cannot be
-    removed, when all others are.
+    `wiping` overwrites the files before; `check` is asked of `name` itself. Raises FirstkeyError for the
+    first that cannot be removed, when all others are.
     """
     found = directory.status(name)
-    if found is None or (spare and spare(directory.join(name))):
+    if found is None:
         return
     if not stat.S_ISDIR(found.st_mode):
-        wipe(directory, name) if wiping else directory.remove(name)
+        if wiping:
+            wipe(directory, name, check=check)
+            return
+        if check:
+            check(found)
+        directory.remove(name)
         _sync(directory)
         return
     inside = directory.child(name)
     if inside is None:
         return
     with inside:
+        if check:
+            check(os.fstat(inside.fd))
         _refuse_mount(directory, name, inside.fd)
-        is_empty = _clear(inside, spare=spare, wiping=wiping)
-    if is_empty:
-        with translated(f"remove {directory.join(name)}"):
-            os.rmdir(name, dir_fd=directory.fd)
-        _sync(directory)
+        _clear(inside, wiping=wiping)
+    with translated(f"remove {directory.join(name)}"):
+        os.rmdir(name, dir_fd=directory.fd)
+    _sync(directory)
 
 
-def clear(directory: Directory, name: str, *, spare: Callable[[str], bool] | None = None) -> None:
-    """Remove all that is in the directory `name`, as `remove` does."""
-    inside = directory.child(name)
-    if inside is not None:
-        with inside:
-            _clear(inside, spare=spare, wiping=False)
-
-
-def _clear(inside: Directory, *, spare: Callable[[str], bool] | None, wiping: bool) -> bool:
-    """Remove all that is in the directory; returns whether nothing is left."""
+def _clear(inside: Directory, *, wiping: bool) -> None:
+    """Remove all that is in the directory."""
     failure: FirstkeyError | None = None
     for below in inside.names():
         try:
-            remove(inside, below, spare=spare, wiping=wiping)
+            remove(inside, below, wiping=wiping)
         except FirstkeyError as error:  # noqa: PERF203 - one that stays must not keep the others
             failure = failure or error
     if failure:
         raise failure
-    return not inside.names()
 
 
 def _refuse_mount(directory: Directory, name: str, fd: int) -> None:

@@ -8,22 +8,20 @@ from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
-from firstkey.image import packed
+from firstkey import image_reasons
+from firstkey.image import changes, packed
+from firstkey.image.changes import Update
 from firstkey.image.packages import deb822
 from firstkey.image.rule import AMI_TOOLS, Rule
 from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict, not_applicable
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.system import command
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
-PACKAGES = ("aws-amitools-ec2", "ec2-ami-tools")
 PROGRAMS = ("/opt/aws/bin/ec2-bundle-vol", "/usr/bin/ec2-bundle-vol", "/usr/local/bin/ec2-bundle-vol")
 APT_LISTS = "/var/lib/apt/lists/*_Packages"
 RPM_LISTS = ("/var/cache/yum/*/*/*/*-primary.xml.gz", "/var/cache/dnf/*/repodata/*-primary.xml.gz")
@@ -33,7 +31,6 @@ REACH = 4096
 """How far behind a package's name its version may stand."""
 VERSION = re.compile(rb'<version [^>]{0,200}?ver="([^"]{1,99})" rel="([^"]{1,99})"')
 PARTS = re.compile(r"[0-9]+|[a-zA-Z]+|~")
-MINUTES = 15
 
 
 class Installed(NamedTuple):
@@ -45,7 +42,7 @@ class Installed(NamedTuple):
 
 def installed(image: Image) -> Installed | None:
     """The tools that are in the image, or None."""
-    for package in PACKAGES:
+    for package in changes.AMI_TOOLS:
         version = image.packages.version(package)
         if version:
             return Installed(package, version)
@@ -71,7 +68,8 @@ def check(image: Image) -> Verdict:
         remark = f"{tools.package} {tools.version} is the newest that is known."
         return Verdict(doubts=tuple(doubts), remark=remark)
     reason = f"{tools.package} {tools.version} is installed, and {newest} is there."
-    return Verdict((Finding(_place(image), reason, " ".join(_argv(image, tools.package))),), tuple(doubts))
+    remedy = " ".join(_update(image, tools.package).argv)
+    return Verdict((Finding(_place(image), reason, remedy),), tuple(doubts))
 
 
 def remedy(image: Image) -> list[Change]:
@@ -79,32 +77,7 @@ def remedy(image: Image) -> list[Change]:
     tools = installed(image)
     if tools is None or tools.package is None or not check(image).findings:
         return []
-    return [Update(tools.package, tuple(_argv(image, tools.package)))]
-
-
-class Update(NamedTuple):
-    """Have the package manager bring the tools up to date."""
-
-    path: str
-    argv: tuple[str, ...]
-
-    def describe(self) -> str:
-        """The command."""
-        return f"run {' '.join(self.argv)}"
-
-    def apply(self, image: Image) -> str:
-        """Run it, on the running system only: nothing that is in an image is run."""
-        if not image.tree.is_running_system:
-            message = f"the tools are in an image, where nothing is run; run in it: {' '.join(self.argv)}"
-            raise FirstkeyError(message, reason=image_reasons.NOT_THE_RUNNING_SYSTEM)
-        program = command.find(self.argv[0])
-        if program is None:
-            raise FirstkeyError(f"{self.argv[0]} is not installed", reason=reasons.DEPENDENCY_MISSING)
-        outcome = command.run([program, *self.argv[1:]], seconds=60 * MINUTES)
-        if outcome.status:
-            message = f"{' '.join(self.argv)} failed: {outcome.words}"
-            raise FirstkeyError(message, reason=reasons.DEPENDENCY_MISSING)
-        return "updated"
+    return [_update(image, tools.package)]
 
 
 def ordered(version: str) -> tuple[tuple[int, int, str], ...]:
@@ -151,10 +124,9 @@ def _primary(parts: Iterable[bytes], package: str) -> Iterator[str]:
         text = text[place if place >= 0 else max(0, len(text) - len(name)) :]
 
 
-def _argv(image: Image, package: str) -> list[str]:
-    if image.tree.exists("/var/lib/dpkg/status"):
-        return ["apt-get", "install", "--yes", "--only-upgrade", package]
-    return ["yum", "--assumeyes", "update", package]
+def _update(image: Image, package: str) -> Update:
+    manager = "apt" if image.tree.exists("/var/lib/dpkg/status") else "yum"
+    return Update(manager, package)
 
 
 def _place(image: Image) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 from firstkey.errors import FirstkeyError
-from firstkey.image import changes, key_files
+from firstkey.image import changes, key_files, whose
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
 
@@ -59,15 +60,19 @@ def _finding(path: str, lines: list[int]) -> Finding:
 def remedy(image: Image) -> list[Change]:
     """Empty each of them; owner and mode stay, so that sshd takes what is installed there later.
 
-    Links to them go: nothing is installed through a link.
+    Links to them go: nothing is installed through a link. A file without a single key in it is left, whatever
+    sshd is told: a setting may name any file of the system.
     """
-    return [_change(image, finding) for finding in check(image).findings]
+    return [change for finding in check(image).findings for change in _changes(image, finding)]
 
 
-def _change(image: Image, finding: Finding) -> Change:
+def _changes(image: Image, finding: Finding) -> Iterator[Change]:
     if finding.line is None:
-        return changes.Remove(finding.path, "a link in place of a file of keys")
-    return changes.Empty(finding.path, "keys that let somebody in", image.links_to(finding.path))
+        file = image.file(finding.path, []) if whose.is_systems(finding.path) else None
+        if file is None or key_files.has_key(image.read(file.path, limit=LIMIT) or b""):
+            yield changes.Remove(finding.path, "a link in place of a file of keys")
+    elif key_files.has_key(image.read(finding.path, limit=LIMIT) or b""):
+        yield changes.Empty(finding.path, "keys that let somebody in", image.links_to(finding.path))
 
 
 def _failing(tree: Builder) -> None:

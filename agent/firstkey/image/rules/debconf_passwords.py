@@ -38,11 +38,8 @@ def remedy(image: Image) -> list[Change]:
     after = VALUE.sub(b"", content)
     if after == content:
         return []
-    return [Write(FILE, "forget passwords", content, after, MODE, _masked)]
-
-
-def _masked(content: bytes) -> bytes:
-    return VALUE.sub(b"Value: (password)\n", content)
+    masked = (VALUE.sub(b"Value: (password)\n", content), after)
+    return [Write(FILE, "forget passwords", content, after, MODE, masked)]
 
 
 def _failing(tree: Builder) -> None:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
+import stat
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes, leftovers, secrets
+from firstkey.errors import FirstkeyError
+from firstkey.image import changes, leftovers, secrets, whose
 from firstkey.image.leftovers import Place
 from firstkey.image.rule import HISTORIES, Rule
-from firstkey.image.verdict import ERROR, Finding, Verdict
+from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
 from firstkey.image.watches import Named
+from firstkey.named_tuple import NamedTuple
+from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.rule import Builder
-    from firstkey.image.subject import Image
+    from firstkey.image.subject import Home, Image
 
 KIND = "history"
 WHAT = "a history of what somebody typed"
@@ -69,35 +75,124 @@ PLACES = tuple(Place(pattern, WHAT) for pattern in PATTERNS)
 PROFILES = (
     "/etc/profile", "/etc/profile.d/*.sh", "/etc/bash.bashrc", "/etc/bashrc", "/etc/environment",
     "/etc/zsh/*", "/etc/zshrc", "/etc/ksh.kshrc",
-    "~/.bashrc", "~/.bash_profile", "~/.bash_login", "~/.profile", "~/.zshrc", "~/.zshenv", "~/.kshrc",
 )  # fmt: skip
+OWN_PROFILES = (".bashrc", ".bash_profile", ".bash_login", ".profile", ".zshrc", ".zshenv", ".kshrc")
+"""In each home: these name files of its owner's in it, and nothing else (image/whose)."""
 HISTFILE = re.compile(rb"^[^#\n]*\bHISTFILE=([\"']?)([^\"'\s;&|]+)\1", re.MULTILINE)
 VARIABLE = re.compile(r"\$\(.*|\$\{[^}]*\}?|\$\w+|`.*")
 HOME = re.compile(r"^(?:~|\$HOME|\$\{HOME\})/")
 
 
-def elsewhere(image: Image) -> list[Place]:
-    """Where the shells' own configuration says that histories are kept."""
-    found: dict[str, None] = {}
-    for pattern in PROFILES:
-        for path in image.glob(pattern, []):
-            content = image.read(path) if image.file(path, []) else None
-            for match in HISTFILE.finditer(content or b""):
-                place = HOME.sub("~/", match[2].decode("utf-8", "surrogateescape"))
-                found[VARIABLE.sub("*", place)] = None
-    return [Place(place, WHAT) for place in found if place.startswith(("/", "~/")) and len(place) > 2]
+class Seen(NamedTuple):
+    """The files that are histories, links in the place of one that lead to something else, and doubts."""
+
+    paths: tuple[str, ...]
+    links: tuple[str, ...]
+    doubts: tuple[Doubt, ...]
 
 
-def check(image: Image) -> Verdict:
-    """Every history with something in it."""
-    seen = leftovers.survey(image, (*PLACES, *elsewhere(image)))
-    paths = {spot.path for spot in seen.spots}
+def histories(image: Image) -> Seen:
+    """Every history with something in it: by name, and where HISTFILE says."""
+    seen = leftovers.survey(image, PLACES)
     doubts = list(seen.doubts)
+    paths = {spot.path for spot in seen.spots}
     for sighting in image.sightings(KIND):
         file = image.file(sighting.path, doubts)
         if file and file.status.st_size:
-            paths.add(file.path)
-    return Verdict(tuple(_finding(path) for path in sorted(paths)), tuple(dict.fromkeys(doubts)))
+            if whose.is_meant(image, file):
+                paths.add(file.path)
+            else:
+                doubts.append(whose.not_taken(sighting.path, file.path))
+    links = {doubt.path for doubt in doubts if _is_to_another(image, doubt.path)}
+    doubts = [doubt for doubt in doubts if doubt.path not in links]
+    paths.update(_named_by_root(image, doubts), _named_by_users(image, doubts))
+    return Seen(tuple(sorted(paths)), tuple(sorted(links)), tuple(dict.fromkeys(doubts)))
+
+
+def _is_to_another(image: Image, path: str) -> bool:
+    """Whether it is a link that leads to no file of its owner's, or goes round: no history itself."""
+    name = posixpath.basename(path)
+    status = image.status(path) if name in NAMES or "hist" in name else None
+    if status is None or not stat.S_ISLNK(status.st_mode):
+        return False
+    try:
+        found = image.tree.follow(path)
+    except FirstkeyError:
+        return True
+    if found is None or not stat.S_ISREG(found.status.st_mode):
+        return False
+    # Its owner's own file somewhere else may well be the history: that is for a person to look at.
+    return whose.is_systems(found.path) or found.status.st_uid != status.st_uid
+
+
+def _named_by_root(image: Image, doubts: list[Doubt]) -> Iterator[str]:
+    """What the system's own configuration says; in a home, what its owner has there."""
+    for pattern in PROFILES:
+        for profile in image.glob(pattern, []):
+            file = image.file(profile, [])
+            if file is None or not whose.is_roots(file.status.st_uid):
+                continue
+            for place in _places(image, file.path):
+                for home in image.homes if place.startswith("~/") else ():
+                    yield from _theirs(image, profile, home.join(place[2:]), home, doubts)
+                if place.startswith("/") and "*" not in place.split("/")[1]:
+                    yield from _theirs(image, profile, place, None, doubts)
+
+
+def _named_by_users(image: Image, doubts: list[Doubt]) -> Iterator[str]:
+    for home in image.homes:
+        for name in OWN_PROFILES:
+            file = image.file(home.join(name), [])
+            uid = file.status.st_uid if file else -1
+            if file and (whose.is_roots(uid) or whose.owns_home(image, uid, home)):
+                for place in _places(image, file.path):
+                    path = home.join(place[2:]) if place.startswith("~/") else place
+                    yield from _theirs(image, file.path, path, home, doubts)
+
+
+def _places(image: Image, profile: str) -> list[str]:
+    """Where the shell's configuration keeps histories: absolute, or in the home."""
+    found: dict[str, None] = {}
+    for match in HISTFILE.finditer(image.read(profile) or b""):
+        place = VARIABLE.sub("*", HOME.sub("~/", match[2].decode("utf-8", "surrogateescape")))
+        found[place] = None
+    return [place for place in found if place.startswith(("/", "~/")) and len(place) > 2]
+
+
+def _theirs(image: Image, profile: str, place: str, home: Home | None, doubts: list[Doubt]) -> Iterator[str]:
+    """Those of the files that may be named there; `home`: only its owner's own in it."""
+    others = []
+    for path in image.glob(posixpath.normpath(place), []):
+        try:
+            found = image.tree.follow(path)
+        except FirstkeyError:
+            continue  # a link to what is another's: it counts for nothing
+        if found is None or not (stat.S_ISREG(found.status.st_mode) and found.status.st_size):
+            continue
+        holder = home or _holder(image, found.path)
+        is_theirs = whose.is_users(image, found, holder) if holder else whose.is_nobodys(image, found)
+        if is_theirs and (home or not found.links):
+            yield found.path
+        elif home is None or not whose.is_systems(found.path):
+            others.append(found.path)
+    if others:
+        doubts.append(whose.not_taken(profile, others[0]))
+
+
+def _holder(image: Image, path: str) -> Home | None:
+    """The home that the path lies in, but for that of the system itself."""
+    return next((home for home in image.homes if home.path != "/" and is_at_or_below(path, home.path)), None)
+
+
+def check(image: Image) -> Verdict:
+    """Every history with something in it, and each link in the place of one."""
+    seen = histories(image)
+    return Verdict((*map(_finding, seen.paths), *map(_link, seen.links)), seen.doubts)
+
+
+def _link(path: str) -> Finding:
+    reason = "This has the name of a history, and is a link to something else."
+    return Finding(path, reason, f"rm -- {changes.quoted(path)}")
 
 
 def _finding(path: str) -> Finding:
@@ -107,8 +202,10 @@ def _finding(path: str) -> Finding:
 
 
 def remedy(image: Image) -> list[Change]:
-    """Overwrite and remove each."""
-    return secrets.removals(image, (finding.path for finding in check(image).findings), WHAT)
+    """Overwrite and remove each; of a link to something else, only the link."""
+    seen = histories(image)
+    links = [changes.Remove(path, "a link in the place of a history") for path in seen.links]
+    return [*secrets.removals(image, seen.paths, WHAT), *links]
 
 
 def _failing(tree: Builder) -> None:

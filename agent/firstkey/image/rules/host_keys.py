@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import stat
 from typing import TYPE_CHECKING
 
 from firstkey.boot import sealed
-from firstkey.errors import FirstkeyError
 from firstkey.image import changes
-from firstkey.image.host_key_files import DROPBEAR, host_key_files
+from firstkey.image.changes import RemoveHostKey
+from firstkey.image.host_key_files import DROPBEAR, host_key_files, is_host_key
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
-from firstkey.named_tuple import NamedTuple
-from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -21,59 +18,35 @@ if TYPE_CHECKING:
 
 
 def check(image: Image) -> Verdict:
-    """Every file that is a host key, or half of one."""
-    return Verdict(tuple(_finding(path) for path in host_key_files(image)))
+    """Every file that is a host key, or half of one, and what sshd is told is one and does not look so."""
+    return Verdict(tuple(_finding(image, path) for path in host_key_files(image)))
 
 
-def _finding(path: str) -> Finding:
+def _finding(image: Image, path: str) -> Finding:
+    if not is_host_key(image, path):
+        reason = "sshd is told that this is a host key, and there is no key in it."
+        return Finding(path, reason, "Look at it, and at the HostKey lines of sshd's configuration")
     half = "the public half of a host key" if path.endswith(".pub") else "a host key"
     reason = f"This is {half}: every instance of the image would show the same."
     return Finding(path, reason, f"shred -u -- {changes.quoted(path)}")
 
 
 def remedy(image: Image) -> list[Change]:
-    """Overwrite and remove them; the private ones first, while what they are can be remembered."""
-    files = host_key_files(image)
-    return [RemoveHostKey(path) for path in sorted(files, key=lambda path: (path.endswith(".pub"), path))]
+    """Overwrite and remove them, the private ones first. What is no key by name or content is left."""
+    files = [path for path in host_key_files(image) if is_host_key(image, path)]
+    files.sort(key=lambda path: (path.endswith(".pub"), path))
+    return [RemoveHostKey(path, _blob(image, path)) for path in files]
 
 
-class RemoveHostKey(NamedTuple):
-    """Overwrite and remove one file of a host key, and remember by a salted hash which key it was."""
-
-    path: str
-
-    def describe(self) -> str:
-        """One line."""
-        return f"overwrite and remove {visible(self.path)} (host key), and leave a salted hash of it"
-
-    def apply(self, image: Image) -> str:
-        """The hash first: what is gone can no longer be told from a stranger's."""
-        if not self.path.startswith(DROPBEAR):
-            _remember(image, self.path)
-        return changes.Remove(self.path, "host key", wiping=True).apply(image)
-
-
-def _remember(image: Image, path: str) -> None:
+def _blob(image: Image, path: str) -> bytes | None:
+    """The public half, by which the key is remembered; dropbear's have a form of their own."""
+    if path.startswith(DROPBEAR):
+        return None
     public = path if path.endswith(".pub") else f"{path}.pub"
-    status = image.status(public)
-    blob = None
-    if status and stat.S_ISREG(status.st_mode):
-        blob = sealed.blob_of_public(image.read(public, limit=changes.LIMIT) or b"")
+    blob = sealed.blob_of_public(image.read(public) or b"") if image.is_file(public) else None
     if blob is None and not path.endswith(".pub"):
-        blob = sealed.blob_of_private(image.read(path, limit=changes.LIMIT) or b"")
-    if blob is not None:
-        try:
-            sealed.remember(image.tree, blob, instance=_instance(image))
-        except FirstkeyError as error:
-            message = (
-                f"the host key {path} was not removed, since it could not be remembered: {error.message}"
-            )
-            raise FirstkeyError(message, reason=error.reason) from error
-
-
-def _instance(image: Image) -> str | None:
-    """The instance that the image is made on: its own keys may come back there."""
-    return image.site.firmware_instance() if image.tree.is_running_system else None
+        blob = sealed.blob_of_private(image.read(path) or b"")
+    return blob
 
 
 def _failing(tree: Builder) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
+from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image import presets
 from firstkey.image.changes import Link, Write
+from firstkey.image.door import seen
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
 from firstkey.text import visible
@@ -25,7 +27,7 @@ MODE = 0o444
 
 def check(image: Image) -> Verdict:
     """Look at both places."""
-    content = image.read(FILE)
+    content = _content(image)
     findings = []
     if content is not None and content.strip() != UNSET.strip():
         findings.append(_finding(content))
@@ -33,6 +35,32 @@ def check(image: Image) -> Verdict:
         reason = "This is another copy of the machine-id: all instances would have it."
         findings.append(Finding(DBUS, reason, f"ln -sf {FILE} {DBUS}"))
     return Verdict(tuple(findings))
+
+
+def _content(image: Image) -> bytes | None:
+    """What it says; of links that go round, nothing, which no system boots with."""
+    try:
+        return image.read(FILE)
+    except FirstkeyError as error:
+        if error.reason is not reasons.SYMLINK_REFUSED or not _is_link(image):
+            raise
+        return b""
+
+
+def _is_link(image: Image) -> bool:
+    status = image.status(FILE)
+    return status is not None and stat.S_ISLNK(status.st_mode)
+
+
+def _leads_to_dbus(image: Image) -> bool:
+    """Whether it is a link to D-Bus's copy, which becomes a link to it; or the two already go round."""
+    if not _is_link(image):
+        return False
+    try:
+        found, dbus = image.tree.follow(FILE), image.tree.follow(DBUS)
+    except FirstkeyError:
+        return True
+    return found is not None and dbus is not None and found.path == dbus.path and not dbus.links
 
 
 def _finding(content: bytes) -> Finding:
@@ -44,16 +72,20 @@ def _finding(content: bytes) -> Finding:
 
 
 def _has_dbus_id(image: Image) -> bool:
-    status = image.status(DBUS)
-    return bool(status and stat.S_ISREG(status.st_mode) and status.st_size)
+    copy, own = image.file(DBUS, []), image.file(FILE, [])
+    if copy is None or not copy.status.st_size:
+        return False
+    return not copy.links or own is None or own.path != copy.path
 
 
 def remedy(image: Image) -> list[Change]:
     """What machine-id(5) has for images: a first boot to come."""
     made: list[Change] = []
-    content = image.read(FILE)
+    content = _content(image)
     if content is not None and content.strip() != UNSET.strip():
-        made.append(Write(FILE, f"unset the machine-id{_first_boot(image)}", content, UNSET, MODE))
+        what = f"unset the machine-id{_first_boot(image)}"
+        link = image.status(FILE) if _leads_to_dbus(image) else None
+        made.append(Write(FILE, what, content, UNSET, MODE, link=seen(link) if link else None))
     if _has_dbus_id(image):
         made.append(Link(DBUS, FILE, "the machine-id of D-Bus"))
     return made

@@ -27,10 +27,11 @@ def check(image: Image) -> Verdict:
     """Look for the publisher's name, and whether it is the one that is configured."""
     content = image.read(FILE) or b""
     if image.settings.publisher:
-        if not remedy(image):
+        changes = remedy(image)
+        if not changes:
             return Verdict()
         reason = f"The image does not say that {image.settings.publisher} made it."
-        return Verdict((Finding(FILE, reason, "firstkey seal --rule publisher"),))
+        return Verdict((Finding(changes[0].path, reason, "firstkey seal --rule publisher"),))
     if NAME in content:
         return Verdict()
     reason = "The image does not say who made it; users see an account number only."

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from firstkey import image_reasons
 from firstkey.image import sshd_change
 from firstkey.image.rule import Rule
-from firstkey.image.sshd_change import Setting
 from firstkey.image.verdict import ERROR, Doubt, Verdict, not_applicable
 from firstkey.reasons import Refusal
 from firstkey.system.sshd_files import CONFIG
@@ -17,11 +16,7 @@ if TYPE_CHECKING:
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
-SETTING = Setting(
-    "PermitRootLogin",
-    "prohibit-password",
-    lambda effective: effective.permit_root_login != "yes",
-)
+SETTING = sshd_change.PERMIT_ROOT_LOGIN
 DROPBEAR = ("/usr/sbin/dropbear", "/usr/bin/dropbear")
 
 

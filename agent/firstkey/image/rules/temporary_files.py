@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes
+from firstkey.image import changes, in_use
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict
 from firstkey.image.watches import Headed
@@ -42,8 +42,13 @@ def swap_file(_head: bytes) -> str | None:
 def check(image: Image) -> Verdict:
     """One finding for each name at the top, and for each file of an editor's."""
     doubts: list[Doubt] = []
-    findings = tuple(_finding(path) for path in dict.fromkeys(_leftovers(image, doubts)))
-    return Verdict(findings, tuple(doubts))
+    paths = dict.fromkeys(_leftovers(image, doubts))
+    used = in_use.paths(image.tree)
+    left = [path for path in paths if not in_use.is_used(path, used)]
+    remark = "Left out, since running programs use it: " + ", ".join(sorted(paths.keys() - left))
+    return Verdict(
+        tuple(map(_finding, left)), tuple(doubts), remark="" if len(left) == len(paths) else remark
+    )
 
 
 def _finding(path: str) -> Finding:
@@ -74,7 +79,7 @@ def _is_usual(image: Image, path: str) -> bool:
 
 def remedy(image: Image) -> list[Change]:
     """Remove them."""
-    return [changes.Remove(path, "a temporary file") for path in dict.fromkeys(_leftovers(image, []))]
+    return [changes.Remove(finding.path, "a temporary file") for finding in check(image).findings]
 
 
 def _failing(tree: Builder) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from firstkey.image import sshd_change
 from firstkey.image.rule import Rule
-from firstkey.image.sshd_change import Setting
 from firstkey.image.verdict import NOTE, Verdict, not_applicable
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
-SETTING = Setting("UseDNS", "no", lambda effective: effective.first("usedns", "no") == "no", in_match=False)
+SETTING = sshd_change.USE_DNS
 
 
 def check(image: Image) -> Verdict:

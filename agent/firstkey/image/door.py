@@ -1,0 +1,209 @@
+"""The door through which seal changes a tree: by descriptors, through no link, and only what was seen before.
+
+A path that comes here has no link in it. It is entered name by name from the root. Where a link is on the way
+by now, or another file at its end than the one that was looked at, nothing is done.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from firstkey import image_reasons, reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image import shadow
+from firstkey.named_tuple import NamedTuple
+from firstkey.system import erase, mounts
+from firstkey.system.files import Changed, Looks
+from firstkey.system.mounts import is_at_or_below
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from firstkey.system.files import Directory, File
+    from firstkey.system.mounts import Mount
+    from firstkey.system.tree import Tree
+
+LIMIT = 16 * 1024 * 1024
+"""The largest file that is rewritten; all of them are configuration."""
+
+WIPED = "overwritten and removed"
+ONLY_REMOVED = "removed, but not overwritten: it is large, no plain file, or has other names"
+
+NEEDED = frozenset({
+    *shadow.FIELDS, "/etc/subuid", "/etc/subgid", "/etc/nsswitch.conf", "/etc/pam.d", "/etc/pam.conf",
+    "/etc/sudoers", "/etc/login.defs", "/etc/shells", "/etc/hosts", "/etc/fstab", "/etc/crypttab",
+    "/etc/ld.so.conf", "/etc/ld.so.cache", "/etc/os-release", "/etc/ssh/sshd_config", "/etc/systemd",
+    "/usr/bin", "/usr/lib", "/usr/sbin", "/usr/lib/os-release", "/bin", "/lib", "/sbin", "/boot", "/var/lib",
+    "/home", "/root",
+})  # fmt: skip
+"""What no system does without: neither these nor what holds them is ever removed or emptied."""
+
+
+class Seen(NamedTuple):
+    """Which file it was when it was looked at. `kind` as stat(2) has it; `single`: it had no other name."""
+
+    device: int
+    inode: int
+    kind: int
+    uid: int
+    single: bool
+
+    def require(self, found: os.stat_result, path: str) -> None:
+        """Raise FirstkeyError where this is another file, or has got another name since."""
+        now = seen(found)
+        if now[:-1] != self[:-1] or (self.single and not now.single):
+            raise changed(path)
+
+
+def seen(found: os.stat_result) -> Seen:
+    """What is to be known again of a file that has that status."""
+    kind = stat.S_IFMT(found.st_mode)
+    single = kind != stat.S_IFREG or found.st_nlink == 1
+    return Seen(found.st_dev, found.st_ino, kind, found.st_uid, single)
+
+
+def changed(path: str) -> FirstkeyError:
+    """That something else is there now."""
+    message = f"{path} is not what it was when it was looked at; it was left alone"
+    return FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
+
+
+def is_needed(path: str) -> bool:
+    """Whether a system could not do without what has that path."""
+    return any(is_at_or_below(each, path) for each in NEEDED)
+
+
+class Context(NamedTuple):
+    """What a change is applied with.
+
+    `holds` asks sshd whether the setting of that keyword is as it should be, with some files replaced.
+    `instance` is the one that the image is made on: its own host keys may come back there.
+    """
+
+    tree: Tree
+    holds: Callable[[str, Mapping[str, bytes]], bool]
+    instance: str | None = None
+    foreign: tuple[Mount, ...] = ()
+
+    @contextmanager
+    def door(self, path: str, *, make: bool = False) -> Iterator[tuple[Directory | None, str]]:
+        """The open directory of a path that has no link in it, and the name; None where it is not there.
+
+        With `make`, it is made. Raises FirstkeyError where a link is on the way by now, or a mount from
+        elsewhere.
+        """
+        above, _, name = path.rpartition("/")
+        for mount in self.foreign:
+            if is_at_or_below(self.tree.on_host(path), mount.path):
+                raise mounted(path, mount)
+        directory = self._entered(above, make=make)
+        if directory is None:
+            yield None, name
+            return
+        with directory:
+            yield directory, name
+
+    def _entered(self, path: str, *, make: bool) -> Directory | None:
+        here = self.tree.opened("/")
+        for name in filter(None, path.split("/")):
+            with here:
+                below = _child(here, name)
+                if below is None and make:
+                    below = here.make(name, Looks(0o755))
+            if below is None:
+                return None
+            here = below
+        return here
+
+
+def context_of(
+    tree: Tree, holds: Callable[[str, Mapping[str, bytes]], bool], instance: str | None = None
+) -> Context:
+    """The context of a tree, with what is mounted in it from elsewhere now."""
+    return Context(tree, holds, instance, mounts.foreign(tree.root))
+
+
+def mounted(path: str, mount: Mount) -> FirstkeyError:
+    """That the path is no part of the image."""
+    message = f"{path} was left alone: {mount.path} ({mount.kind}) is mounted there from elsewhere"
+    return FirstkeyError(message, reason=image_reasons.MOUNTED)
+
+
+def _child(directory: Directory, name: str) -> Directory | None:
+    try:
+        return directory.child(name)
+    except FirstkeyError as error:
+        if error.reason in (reasons.SYMLINK_REFUSED, reasons.NOT_A_DIRECTORY):
+            raise changed(directory.join(name)) from error
+        raise
+
+
+def checked(path: str, known: Seen | None) -> Callable[[os.stat_result], None]:
+    """What the door asks of the file that is there. Raises FirstkeyError at once for what may never go."""
+    if is_needed(path):
+        raise FirstkeyError(f"{path} is needed by the system", reason=image_reasons.NEEDED)
+    if known is None:
+        raise changed(path)
+    return lambda found: known.require(found, path)
+
+
+def removed(context: Context, path: str, known: Seen | None, *, wiping: bool) -> str:
+    """Remove what was seen, overwritten before with `wiping`; returns what was done, in a few words."""
+    check = checked(path, known)
+    with context.door(path) as (directory, name):
+        found = directory.status(name) if directory else None
+        if directory is None or found is None:
+            return "was gone already"
+        if wiping and not stat.S_ISDIR(found.st_mode):
+            return WIPED if erase.wipe(directory, name, check=check) else ONLY_REMOVED
+        erase.remove(directory, name, wiping=wiping, check=check)
+    return "removed"
+
+
+def read(directory: Directory, name: str) -> File | None:
+    """The regular file as it is; a link is something else than what was looked at."""
+    try:
+        return directory.read(name, limit=LIMIT)
+    except FirstkeyError as error:
+        if error.reason is reasons.SYMLINK_REFUSED:
+            raise changed(directory.join(name)) from error
+        raise
+
+
+def target_of(directory: Directory, name: str) -> str:
+    """Where the link of that name leads."""
+    return os.readlink(name, dir_fd=directory.fd)
+
+
+def put(
+    directory: Directory, name: str, content: bytes, old: File | None, *, mode: int, over_link: bool = False
+) -> None:
+    """Replace the file in one instant; owner, mode, attributes and SELinux label stay what they were.
+
+    A new file takes the label of one beside it, since the image's own policy cannot be asked here.
+    """
+    directory.remove_stale()
+    if old is None:
+        looks = Looks(mode, label=erase.label_for_new(directory))
+    else:
+        owner = (old.uid, old.gid) if os.geteuid() == 0 else None
+        looks = Looks(old.mode, owner, erase.label(directory, name), directory.attributes(name))
+    try:
+        if over_link:
+            directory.replace(name, content, looks)
+        else:
+            directory.replace(name, content, looks, expected=old)
+    except Changed as error:
+        message = f"{directory.join(name)} changed while it was written"
+        raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE) from error
+
+
+def unlink(context: Context, links: tuple[str, ...]) -> None:
+    """Remove those that (still) are links."""
+    for path in links:
+        with context.door(path) as (directory, name):
+            if directory:
+                erase.unlink(directory, name)

@@ -1,0 +1,56 @@
+"""What running programs use: their files, directories and sockets, as /proc names them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from firstkey.system.mounts import is_at_or_below
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from firstkey.system.tree import Tree
+
+PROC = "/proc"
+
+
+def paths(tree: Tree) -> frozenset[str]:
+    """All that is used on the running system; nothing in an image."""
+    if not tree.is_running_system:
+        return frozenset()
+    mine = str(os.getpid())
+    found: set[str] = set(_sockets())
+    for pid in os.listdir(PROC):
+        if pid.isdigit() and pid != mine:
+            with suppress(OSError):  # it has ended
+                found.update(_links(pid), _mapped(pid))
+    return frozenset(path for path in found if path.startswith("/"))
+
+
+def is_used(path: str, used: Collection[str]) -> bool:
+    """Whether that, or something in it, is used."""
+    return any(is_at_or_below(each, path) for each in used)
+
+
+def _links(pid: str) -> Iterator[str]:
+    """What it has open, where it works, and where its root is."""
+    descriptors = [f"fd/{number}" for number in os.listdir(f"{PROC}/{pid}/fd")]
+    for name in ("cwd", "root", "exe", *descriptors):
+        with suppress(OSError):
+            yield os.readlink(f"{PROC}/{pid}/{name}")
+
+
+def _mapped(pid: str) -> Iterator[str]:
+    with open(f"{PROC}/{pid}/maps", encoding="utf-8", errors="surrogateescape") as source:
+        for line in source:
+            yield from line.rstrip("\n").split(maxsplit=5)[5:]
+
+
+def _sockets() -> Iterator[str]:
+    """The names that sockets are bound to (proc(5), net/unix)."""
+    with suppress(OSError), open(f"{PROC}/net/unix", encoding="utf-8", errors="surrogateescape") as source:
+        for line in source:
+            yield from line.rstrip("\n").split(maxsplit=7)[7:]

@@ -1,0 +1,222 @@
+"""A plan as values: its steps, what is left, what will be found afterwards; and judged as a whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from firstkey import image_reasons, reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image import change_json, rules
+from firstkey.image.change_json import flag, row, text
+from firstkey.image.changes import Empty, Link, Lock, Remove, RemoveHostKey, SetSshd, Write
+from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Refusal
+from firstkey.system.mounts import is_at_or_below
+from firstkey.text import visible
+
+if TYPE_CHECKING:
+    from firstkey.image.changes import Change
+    from firstkey.image.rule import Rule
+
+DESTROYING = (RemoveHostKey, Remove, Empty)
+"""What takes something away, the most thorough first."""
+
+
+class Step(NamedTuple):
+    """One change, and the rule that asks for it. `waits`: what it takes away is still needed afterwards."""
+
+    rule: Rule
+    change: Change
+    waits: bool = False
+
+
+class Left(NamedTuple):
+    """A rule with findings that are not mended, and why."""
+
+    rule: Rule
+    refusal: Refusal
+
+
+class Spot(NamedTuple):
+    """A finding, as far as it is to be known again."""
+
+    rule: Rule
+    path: str
+    reason: str
+
+
+class Plan(NamedTuple):
+    """What is to be done, in order, and what is not; which findings will be `gone` then, and which stay."""
+
+    steps: tuple[Step, ...]
+    left: tuple[Left, ...]
+    gone: tuple[Spot, ...] = ()
+    stays: tuple[Spot, ...] = ()
+
+
+# --- as a whole -----------------------------------------------------------------------------------
+
+
+def judged(steps: Sequence[Step]) -> tuple[list[Step], list[Left]]:
+    """The steps in an order in which none undoes another's, and those that cannot be among them.
+
+    Where one would destroy what another makes, it is the one that destroys that is left.
+    """
+    kept, left = _without_contradictions(_without_doubles(steps))
+    for whole in [step for step in kept if isinstance(step.change, Remove)]:
+        inside = [step for step in kept if _is_inside(step.change.path, whole.change.path)]
+        if inside:  # what is overwritten or remembered in there goes first
+            kept.remove(whole)
+            kept.insert(kept.index(inside[-1]) + 1, whole)
+    return kept, left
+
+
+def _is_inside(path: str, place: str) -> bool:
+    return path != place and is_at_or_below(path, place)
+
+
+def _without_doubles(steps: Sequence[Step]) -> list[Step]:
+    """Of those that take away the same, the most thorough; of those that are the same, the first."""
+    kept: list[Step] = []
+    for step in steps:
+        same = next((each for each in kept if _is_double(each.change, step.change)), None)
+        if same is None:
+            kept.append(step)
+            continue
+        best, other = sorted((same, step), key=lambda each: _rank(each.change))
+        kept[kept.index(same)] = best._replace(change=_joined(best.change, other.change))
+    return kept
+
+
+def _is_double(one: Change, other: Change) -> bool:
+    both_destroy = isinstance(one, DESTROYING) and isinstance(other, DESTROYING)
+    return one.path == other.path if both_destroy else (type(one), one) == (type(other), other)
+
+
+def _rank(change: Change) -> int:
+    return DESTROYING.index(type(change)) if isinstance(change, DESTROYING) else 0
+
+
+def _joined(best: Change, other: Change) -> Change:
+    if not isinstance(best, Remove) or not isinstance(other, (Remove, Empty)):
+        return best
+    links = tuple(dict.fromkeys((*best.links, *other.links)))
+    return best._replace(links=links, wiping=best.wiping or (isinstance(other, Remove) and other.wiping))
+
+
+def _without_contradictions(steps: Sequence[Step]) -> tuple[list[Step], list[Left]]:
+    made = {path for step in steps for path, _, _ in _writes(step.change)}
+    contents: dict[str, object] = {}
+    kept: list[Step] = []
+    left: list[Left] = []
+    for step in steps:
+        why = _contradiction(step.change, steps, made, contents)
+        if why:
+            left.append(Left(step.rule, Refusal(image_reasons.CONTRADICTION, why)))
+            continue
+        contents.update({path: after for path, _, after in _writes(step.change)})
+        kept.append(step)
+    return kept, left
+
+
+def _contradiction(
+    change: Change, steps: Sequence[Step], made: set[str], contents: dict[str, object]
+) -> str | None:
+    """What other step the change is at odds with, in words; None where it is with none."""
+    for path in destroyed(change):
+        if any(is_at_or_below(each, path) for each in made):
+            return f"{visible(path)} would be taken away, and another step writes there"
+    for path, before, _ in _writes(change):
+        if path in contents and contents[path] != before:
+            return f"{visible(path)} would be written twice, each time as if the other were not"
+    if isinstance(change, Link):
+        target = os.path.normpath(os.path.join(os.path.dirname(change.path), change.target))
+        if any(is_at_or_below(target, path) for step in steps for path in destroyed(step.change)):
+            return f"{visible(change.path)} would be a link to {visible(target)}, which another step removes"
+        if _goes_round(change, target, steps):
+            return f"{visible(change.path)} would be a link to {visible(target)}, which leads back to it"
+    return None
+
+
+def _goes_round(change: Link, target: str, steps: Sequence[Step]) -> bool:
+    """Whether the target leads back, by links that are planned or those that are there."""
+    if any(isinstance(step.change, Write) and step.change.path == target for step in steps):
+        return change.path == target
+    links = {
+        step.change.path: os.path.normpath(
+            os.path.join(os.path.dirname(step.change.path), step.change.target)
+        )
+        for step in steps
+        if isinstance(step.change, Link)
+    }
+    for _ in links:
+        if target == change.path:
+            return True
+        target = links.get(target, target)
+    return change.path in (target, change.leads)
+
+
+def destroyed(change: Change) -> tuple[str, ...]:
+    """The paths that are gone, or hold nothing, after it."""
+    if isinstance(change, (Remove, Empty)):
+        return (change.path, *change.links)
+    return (change.path,) if isinstance(change, RemoveHostKey) else ()
+
+
+def _writes(change: Change) -> Iterator[tuple[str, object, object]]:
+    """The paths that have something new after it: with what must be there before, and what is then."""
+    if isinstance(change, Write):
+        yield change.path, change.before, change.after
+    elif isinstance(change, SetSshd):
+        yield from change.files
+    elif isinstance(change, Lock):
+        yield change.path, Lock, Lock
+    elif isinstance(change, Link):
+        yield change.path, change.target, change.target
+
+
+# --- as JSON --------------------------------------------------------------------------------------
+
+
+def as_json(plan: Plan) -> dict[str, Any]:
+    """The plan as values that JSON has."""
+    return {
+        "steps": [[step.rule.id, change_json.as_json(step.change), step.waits] for step in plan.steps],
+        "left": [[left.rule.id, left.refusal.reason.code, left.refusal.detail] for left in plan.left],
+        "gone": [[spot.rule.id, spot.path, spot.reason] for spot in plan.gone],
+        "stays": [[spot.rule.id, spot.path, spot.reason] for spot in plan.stays],
+    }
+
+
+def from_json(plain: object) -> Plan:
+    """The plan back. Raises FirstkeyError for anything but what `as_json` writes."""
+    try:
+        if not isinstance(plain, dict) or plain.keys() != {"steps", "left", "gone", "stays"}:
+            raise TypeError(plain)  # noqa: TRY301 - one sentence for all that may be wrong
+        return Plan(
+            tuple(_step(*row(each, 3)) for each in plain["steps"]),
+            tuple(_left(*row(each, 3)) for each in plain["left"]),
+            tuple(_spot(*row(each, 3)) for each in plain["gone"]),
+            tuple(_spot(*row(each, 3)) for each in plain["stays"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"this is no plan that seal makes: {error!r}"
+        raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
+
+
+def _rule(plain: object) -> Rule:
+    return {rule.id: rule for rule in rules.ALL}[text(plain)]
+
+
+def _step(rule: object, change: object, waits: object) -> Step:
+    return Step(_rule(rule), change_json.from_json(change), flag(waits))
+
+
+def _left(rule: object, code: object, detail: object) -> Left:
+    return Left(_rule(rule), Refusal(reasons.ALL[text(code)], text(detail)))
+
+
+def _spot(rule: object, path: object, reason: object) -> Spot:
+    return Spot(_rule(rule), text(path), text(reason))
