@@ -94,10 +94,7 @@ class RemoveHostKey(NamedTuple):
             try:
                 sealed.remember(context.tree, self.blob, instance=context.instance)
             except FirstkeyError as error:
-                message = (
-                    f"the host key {visible(self.path)} was not removed, since it could not be remembered: "
-                    f"{error.message}"
-                )
+                message = f"{self.path} was not removed: it could not be remembered: {error.message}"
                 raise FirstkeyError(message, reason=error.reason) from error
         return door.removed(context, self.path, self.seen, wiping=True)
 
@@ -180,10 +177,8 @@ class Lock(NamedTuple):
         """How it is undone, and the diff without the password."""
         is_passwds = self.mark == shadow.LOCK and self.path != shadow.GSHADOW
         undo = f"passwd -u {self.name}" if is_passwds else f"taking the {self.mark} away"
-        return (
-            f"lock the password of {visible(self.name)} in {visible(self.path)} ({visible(undo)} undoes it)\n"
-            + (self.diff)
-        )
+        who = f"the password of {visible(self.name)} in {visible(self.path)}"
+        return f"lock {who} ({visible(undo)} undoes it)\n{self.diff}"
 
     def apply(self, context: Context) -> str:
         """Rewrite the one line; everything else stays byte for byte."""

@@ -104,7 +104,7 @@ def _found(
     for path, what, secret in _candidates(image, kind, table, contents, doubts):
         file = image.file(path, doubts)
         if file and file.status.st_size and _holds(image, file.path, secret, doubts):
-            if whose.is_meant(image, file):
+            if whose.is_meant(image, file, path):
                 found.setdefault(file.path, Sighting(file.path, what))
             else:
                 doubts.append(whose.not_taken(path, file.path))

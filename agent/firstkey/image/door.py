@@ -144,7 +144,7 @@ def _child(directory: Directory, name: str) -> Directory | None:
 def checked(path: str, known: Seen | None) -> Callable[[os.stat_result], None]:
     """What the door asks of the file that is there. Raises FirstkeyError at once for what may never go."""
     if is_needed(path):
-        raise FirstkeyError(f"{path} is needed by the system", reason=image_reasons.NEEDED)
+        raise FirstkeyError(f"{path} is the system's", reason=image_reasons.NEEDED)
     if known is None:
         raise changed(path)
     return lambda found: known.require(found, path)

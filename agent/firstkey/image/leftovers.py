@@ -96,7 +96,7 @@ def _left_inside(image: Image, spot: Spot, doubts: list[Doubt]) -> Iterator[Spot
 
 def _meant(image: Image, spot: Spot, found: Found, doubts: list[Doubt]) -> Iterator[Spot]:
     """The spot, unless it was come to through a link that may lead to anything."""
-    if whose.is_meant(image, found):
+    if whose.is_meant(image, found, spot.name):
         yield spot
     else:
         doubts.append(whose.not_taken(spot.name, found.path))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
-from firstkey.image import in_use, rules, sshd_change
+from firstkey.image import in_use, rules, sshd_change, whose
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
 from firstkey.image.door import is_needed, seen
@@ -155,8 +155,8 @@ def _to_be_destroyed(change: Remove | RemoveHostKey | Empty, looked: Looked) -> 
     status = looked.image.status(path)
     if status is None:
         return None
-    if is_needed(path):
-        raise FirstkeyError(f"{path} is needed by the system", reason=image_reasons.NEEDED)
+    if is_needed(path) or whose.is_aside(change.path, path):
+        raise FirstkeyError(f"{path} is the system's", reason=image_reasons.NEEDED)
     if stat.S_ISDIR(status.st_mode) and in_use.is_used(path, looked.used):
         raise FirstkeyError(f"{path} is used by a running program", reason=image_reasons.IN_USE)
     return change._replace(path=path, seen=seen(status))

@@ -64,8 +64,15 @@ def owns_home(image: Image, uid: int, home: Home) -> bool:
     return place is not None and place.status.st_uid == uid
 
 
-def is_meant(image: Image, found: Found) -> bool:
-    """Whether what the links at the end of a path lead to may be taken for what has that path."""
+def is_aside(path: str, real: str) -> bool:
+    """Whether links lead from a place of something else to where the system has its files."""
+    return is_systems(real) and not is_systems(path)
+
+
+def is_meant(image: Image, found: Found, path: str) -> bool:
+    """Whether what the links of a path lead to may be taken for what has that path."""
+    if is_aside(path, found.path):
+        return False
     writers = {status.st_uid for status in map(image.status, found.links) if status}
     users = {uid for uid in writers if not is_roots(uid)}
     if not users:

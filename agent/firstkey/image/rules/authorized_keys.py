@@ -26,7 +26,8 @@ def check(image: Image) -> Verdict:
     findings = []
     for path in files.paths:
         try:
-            lines = keys_in(image.read(path, limit=LIMIT) or b"")
+            content = image.read(path, limit=LIMIT) or b""
+            lines = keys_in(content) if _is_of_keys(path, content) or not image.links_to(path) else []
         except FirstkeyError as error:
             doubts.append(Doubt(path, error.refusal))
             continue
@@ -60,19 +61,24 @@ def _finding(path: str, lines: list[int]) -> Finding:
 def remedy(image: Image) -> list[Change]:
     """Empty each of them; owner and mode stay, so that sshd takes what is installed there later.
 
-    Links to them go: nothing is installed through a link. A file without a single key in it is left, whatever
-    sshd is told: a setting may name any file of the system.
+    Links to them go: nothing is installed through a link. What is no file of keys by its name or its content
+    is left, whatever sshd is told: a setting may name any file of the system.
     """
     return [change for finding in check(image).findings for change in _changes(image, finding)]
 
 
 def _changes(image: Image, finding: Finding) -> Iterator[Change]:
     if finding.line is None:
-        file = image.file(finding.path, []) if whose.is_systems(finding.path) else None
-        if file is None or key_files.has_key(image.read(file.path, limit=LIMIT) or b""):
+        found = image.tree.follow(finding.path) if whose.is_systems(finding.path) else None
+        if found is None or _is_of_keys(found.path, image.read(found.path, limit=LIMIT) or b""):
             yield changes.Remove(finding.path, "a link in place of a file of keys")
-    elif key_files.has_key(image.read(finding.path, limit=LIMIT) or b""):
+    elif _is_of_keys(finding.path, image.read(finding.path, limit=LIMIT) or b""):
         yield changes.Empty(finding.path, "keys that let somebody in", image.links_to(finding.path))
+
+
+def _is_of_keys(path: str, content: bytes) -> bool:
+    """Whether it is a file of keys by its name or its content, whoever may say so."""
+    return path.rpartition("/")[2].startswith("authorized_keys") or key_files.has_key(content)
 
 
 def _failing(tree: Builder) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Home, Image
+    from firstkey.system.tree import Found
 
 KIND = "history"
 WHAT = "a history of what somebody typed"
@@ -99,7 +100,7 @@ def histories(image: Image) -> Seen:
     for sighting in image.sightings(KIND):
         file = image.file(sighting.path, doubts)
         if file and file.status.st_size:
-            if whose.is_meant(image, file):
+            if whose.is_meant(image, file, sighting.path):
                 paths.add(file.path)
             else:
                 doubts.append(whose.not_taken(sighting.path, file.path))
@@ -173,10 +174,14 @@ def _theirs(image: Image, profile: str, place: str, home: Home | None, doubts: l
         is_theirs = whose.is_users(image, found, holder) if holder else whose.is_nobodys(image, found)
         if is_theirs and (home or not found.links):
             yield found.path
-        elif home is None or not whose.is_systems(found.path):
+        elif home is None or _is_hers_elsewhere(image, found, home):
             others.append(found.path)
     if others:
         doubts.append(whose.not_taken(profile, others[0]))
+
+
+def _is_hers_elsewhere(image: Image, found: Found, home: Home) -> bool:
+    return whose.owns_home(image, found.status.st_uid, home) and not whose.is_systems(found.path)
 
 
 def _holder(image: Image, path: str) -> Home | None:

@@ -1,0 +1,451 @@
+"""Who would have seal remove what is not theirs: by a line, a link, a setting, or an exchange in between.
+
+Everything in the tree that was not meant is compared before and after.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import treestate
+from machine import AGENT, new_key
+from sapling import Sapling
+from treestate import Entry
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.image import rules, seal
+from firstkey.image.audit import audit
+
+pytestmark = [pytest.mark.root, pytest.mark.sshd]
+
+ANN, BOB = 1000, 1001
+PASSWD = (
+    "root:x:0:0::/root:/bin/sh\nann:x:1000:1000:{}:/home/ann:/bin/bash\nbob:x:1001:1001::/home/bob:/bin/sh\n"
+)
+PRECIOUS = (
+    "/etc/shadow", "/etc/fstab", "/etc/ssh/sshd_config", "/etc/site.conf", "/usr/bin/tool", "/srv/data/db",
+    "/var/lib/app/state", "/home/bob/notes", "/home/ann/notes", "/boot/vmlinuz",
+)  # fmt: skip
+
+
+@pytest.fixture
+def town(sapling: Sapling) -> Sapling:
+    """A tree with two users, and files that nobody may lose."""
+    sapling.file("/etc/passwd", PASSWD.format(""))
+    for path in PRECIOUS:
+        sapling.file(path, f"precious: {path}\n", mode=0o600)
+    sapling.file("/etc/ssh/sshd_config", "# none\n")
+    sapling.file("/etc/shadow", "root:*:19000::::::\nann:*:19000::::::\n", mode=0o640)
+    sapling.directory("/root")
+    sapling.directory("/var/log")
+    for name, uid in (("ann", ANN), ("bob", BOB)):
+        for place in (f"/home/{name}", f"/home/{name}/notes"):
+            os.chown(sapling.path(place), uid, uid)
+    return sapling
+
+
+def give(sapling: Sapling, path: str, content: str, uid: int = ANN) -> None:
+    """A file of the user's: "->" before it makes it a link."""
+    if content.startswith("->"):
+        sapling.link(path, content[2:])
+    else:
+        sapling.file(path, content, mode=0o600)
+    os.chown(sapling.path(path), uid, uid, follow_symlinks=False)
+
+
+def run(sapling: Sapling, *options: str) -> dict[str, Any]:
+    """Seal the tree as people do."""
+    done = subprocess.run(
+        [sys.executable, "-m", "firstkey", "seal", "--root", str(sapling.root), "--json", *options],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+    )
+    assert "Traceback" not in done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    return {**report, "status": done.returncode}
+
+
+def looks(sapling: Sapling) -> dict[str, tuple[object, ...]]:
+    """Everything in the tree, but for what directories and seal's own notes say."""
+    state: Mapping[str, Entry] = treestate.take(sapling.root)
+    return {path: entry.looks for path, entry in state.items() if not path.startswith("/var/lib/firstkey")}
+
+
+# A file of ann's, what is in it ("->": a link), and what may be gone or changed afterwards.
+LINES: list[tuple[str, dict[str, str], set[str]]] = [
+    ("a file of the system", {".bashrc": "HISTFILE=/etc/shadow\n"}, set()),
+    ("another shell", {".zshrc": "export HISTFILE=/usr/bin/tool\n"}, set()),
+    ("declared", {".bash_profile": "declare -x HISTFILE='/etc/ssh/sshd_config'\n"}, set()),
+    ("any name", {".profile": "HISTFILE=/srv/data/$X\n"}, set()),
+    ("every name", {".profile": "HISTFILE=/$X/$Y\n"}, set()),
+    ("up and away", {".kshrc": "HISTFILE=~/../../etc/fstab\n"}, set()),
+    ("another's home", {".bashrc": "HISTFILE=/home/bob/notes\n"}, set()),
+    ("a link", {".bashrc": "HISTFILE=~/l\n", "l": "->/etc/shadow"}, set()),
+    ("a link of a link", {".bashrc": "HISTFILE=~/l\n", "l": "->m", "m": "->/srv/data/db"}, set()),
+    ("a linked directory", {".bashrc": "HISTFILE=~/d/fstab\n", "d": "->/etc"}, set()),
+    ("her own", {".bashrc": "HISTFILE=~/typed\n", "typed": "ls\n"}, {"/home/ann/typed"}),
+    ("her own by its path", {".bashrc": "HISTFILE=/home/ann/typed\n", "typed": "ls\n"}, {"/home/ann/typed"}),
+    ("a known name", {".bash_history": "->/etc/shadow"}, {"/home/ann/.bash_history"}),
+    ("another's notes", {".lesshst": "ls\n", ".zsh_history": "->/home/bob/notes"},
+     {"/home/ann/.lesshst", "/home/ann/.zsh_history"}),
+    ("round", {".bash_history": "->.zsh_history", ".zsh_history": "->.bash_history"},
+     {"/home/ann/.bash_history", "/home/ann/.zsh_history"}),
+    ("her own behind a link", {".bash_history": "->h", "h": "ls\n"},
+     {"/home/ann/.bash_history", "/home/ann/h"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("files,gone", [case[1:] for case in LINES], ids=[case[0] for case in LINES])
+def test_what_a_user_writes_names_only_that_users_own(
+    town: Sapling, files: dict[str, str], gone: set[str]
+) -> None:
+    """Lines and links of ann's: nothing goes but hers."""
+    for name, content in files.items():
+        give(town, f"/home/ann/{name}", content)
+    before = looks(town)
+    report = run(town, "--rule", "histories")
+    after = looks(town)
+    assert {path for path in before if after.get(path) != before[path]} == gone
+    assert after.keys() <= before.keys()
+    assert report["status"] == 0
+
+
+def test_a_second_name_of_anothers_file_is_not_overwritten(town: Sapling) -> None:
+    """Where hard links to anybody's files are allowed, they are taken away and not followed."""
+    for name in (".bash_history", "typed"):
+        os.link(town.path("/srv/data/db"), town.path(f"/home/ann/{name}"))
+    give(town, "/home/ann/.bashrc", "HISTFILE=~/typed\n")
+    run(town, "--rule", "histories")
+    assert town.path("/srv/data/db").read_text() == "precious: /srv/data/db\n"
+    assert town.path("/home/ann/typed").exists()
+    assert not town.path("/home/ann/.bash_history").exists()
+
+
+def test_her_own_file_elsewhere_is_for_a_person(town: Sapling) -> None:
+    """It may well be the history: that is not passed over in silence, and nothing is taken."""
+    give(town, "/srv/ann-typed", "ls\n")
+    give(town, "/home/ann/.bashrc", "HISTFILE=/srv/ann-typed\n")
+    report = run(town, "--rule", "histories")
+    (rule,) = report["audit"]["rules"]
+    assert (report["status"], rule["outcome"], rule["unknown"][0]["reason"]) == (
+        1,
+        "unknown",
+        "not-looked-at",
+    )
+    assert town.path("/srv/ann-typed").read_text() == "ls\n"
+
+
+# The rule, the files ("->": a link), and what may be gone or changed afterwards.
+SETTINGS: list[tuple[str, dict[str, str], set[str]]] = [
+    ("host-keys", {"/etc/ssh/sshd_config": "HostKey /etc/shadow\nHostKey /etc/site.conf\n"}, set()),
+    ("host-keys", {"/etc/ssh/sshd_config": "HostKey /etc/ssh/ssh_host_a_key/../../shadow\n",
+                   "/etc/ssh/ssh_host_a_key/x": ""}, set()),
+    ("host-keys", {"/etc/ssh/sshd_config": "HostCertificate /usr/bin/tool\n"}, set()),
+    ("host-keys", {"/etc/ssh/ssh_host_rsa_key": "->../shadow"}, {"/etc/ssh/ssh_host_rsa_key"}),
+    ("authorized-keys",
+     {"/etc/ssh/sshd_config": "AuthorizedKeysFile /etc/%u\n", "/etc/localtime": "->/x"}, set()),
+    ("authorized-keys", {"/etc/ssh/sshd_config": "AuthorizedKeysFile /etc/passwd /etc/site.conf\n"}, set()),
+    ("authorized-keys", {"/etc/ssh/sshd_config": "AuthorizedKeysFile /etc/zone\n",
+                         "/etc/zone": "->/usr/bin/tool"}, set()),
+    ("authorized-keys", {"/root/.ssh/authorized_keys": "->/etc/shadow"}, {"/root/.ssh/authorized_keys"}),
+    ("histories", {"/etc/profile": "HISTFILE=/etc/$USER\n"}, set()),
+    ("histories", {"/etc/profile": "HISTFILE=/$A/$B\n", "/etc/bashrc": "HISTFILE=/boot/vmlinuz\n"}, set()),
+    ("histories", {"/etc/profile": "HISTFILE=/usr/bin/$X\n", "/etc/zshrc": "HISTFILE=/var/h\n",
+                   "/var/h": "->/srv/data/db"}, set()),
+    ("histories",
+     {"/etc/profile": "HISTFILE=/home/$USER/typed\n", "/home/bob/typed": "->/srv/data/db"}, set()),
+    ("histories", {"/root/.bash_history": "->/etc/fstab"}, {"/root/.bash_history"}),
+    ("logs", {"/var/log/a.log": "->/etc/fstab", "/var/log/b.1": "->/usr/bin/tool"}, set()),
+    ("mail", {"/var/mail/ann": "->/etc/site.conf"}, set()),
+    ("mail", {"/var/spool/postfix/hold": "->/etc"}, set()),
+    ("account-backups", {"/etc/shadow-": "->shadow"}, set()),
+    ("cloud-credentials", {"/root/.aws/credentials": "->/etc/site.conf"}, set()),
+    ("tool-credentials", {"/root/.password-store": "->/etc", "/etc/a.gpg": "x"}, set()),
+    ("dhcp-leases", {"/var/lib/dhclient": "->/etc"}, set()),
+    ("temporary-files", {"/tmp/x": "->/srv", "/home/ann/.a.swp": "->/etc/shadow"}, {"/tmp/x"}),
+    ("temporary-files", {"/var/tmp": "->/etc"}, set()),
+    ("crash-dumps", {"/var/crash": "->/boot"}, set()),
+    ("cloud-init-data", {"/var/lib/cloud/instances": "->/etc"}, set()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rule,files,gone", SETTINGS, ids=[f"{case[0]}-{max(case[1])}" for case in SETTINGS])
+def test_a_setting_or_a_link_of_roots_is_no_proof(
+    town: Sapling, rule: str, files: dict[str, str], gone: set[str]
+) -> None:
+    """It may name or lead to any file: what is no key or history, or is the system's, is left as it is."""
+    for path, content in files.items():
+        town.path(path).unlink(missing_ok=True)
+        (town.link(path, content[2:]) if content.startswith("->") else town.file(path, content))
+    before = looks(town)
+    run(town, "--rule", rule, "--remove-credentials")
+    after = looks(town)
+    assert {path for path in before if after.get(path) != before[path]} == gone
+    assert after.keys() <= before.keys()
+
+
+def test_a_name_with_a_key_in_it_does_not_take_the_accounts_along(town: Sapling) -> None:
+    """Whoever may change the name that passwd has for her puts an access key there; the file stays."""
+    key = "AKIA" + "Z7QK3WJT5NP2XR6M"
+    town.file("/etc/passwd", PASSWD.format(key))
+    report = run(town, "--rule", "access-keys", "--remove-credentials")
+    assert town.path("/etc/passwd").read_text() == PASSWD.format(key)
+    assert [entry["reason"] for entry in report["left"]] == ["needed-by-the-system"]
+    assert report["status"] == 1
+
+
+ID = "0123456789abcdef0123456789abcdef\n"
+
+
+@pytest.mark.parametrize(
+    "etc,dbus",
+    [
+        ("->/var/lib/dbus/machine-id", ID),
+        ("->../var/lib/dbus/machine-id", ID),
+        ("->hop", ID),
+        (ID, ID),
+        (ID, "->/data/id"),
+        ("->/data/id", ID),
+        ("->/data/id", "->/data/id"),
+        ("->/var/lib/dbus/machine-id", "->/data/id"),
+        ("->/var/lib/dbus/machine-id", "->/etc/machine-id"),
+    ],
+)
+def test_machine_id_and_dbus_agree_whichever_is_the_link(town: Sapling, etc: str, dbus: str) -> None:
+    """Both say uninitialized through whatever links there are, and sealing again has nothing to do."""
+    town.link("/etc/hop", "/var/lib/dbus/machine-id")
+    town.file("/data/id", ID)
+    for path, content in (("/etc/machine-id", etc), ("/var/lib/dbus/machine-id", dbus)):
+        (town.link(path, content[2:]) if content.startswith("->") else town.file(path, content))
+    report = run(town, "--rule", "machine-id")
+    assert report["status"] == 0, report
+    tree = town.site().tree
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        assert tree.read(path, limit=100) == b"uninitialized\n"
+    assert run(town, "--rule", "machine-id")["steps"] == []
+
+
+def swap(path: Path, make: Callable[[Path], object]) -> object:
+    """Put something else in the place of what is there."""
+    path.rename(path.with_name("before"))
+    return make(path)
+
+
+def fill(directory: Path, name: str) -> None:
+    """Make a directory with such a file in it."""
+    directory.mkdir()
+    (directory / name).write_text("another")
+
+
+EXCHANGES: dict[str, Callable[[Sapling, Path], object]] = {
+    "another file": lambda _, path: swap(path, lambda new: new.write_text("another")),
+    "a link": lambda town, path: swap(path, lambda new: new.symlink_to(town.path("/srv/data/db"))),
+    "a second name": lambda _, path: os.link(path, path.with_name("second")),
+    "another owner": lambda _, path: os.chown(path, BOB, BOB),
+    "a directory": lambda _, path: swap(path, lambda new: new.mkdir()),
+    "a pipe": lambda _, path: swap(path, os.mkfifo),
+    "a link on the way": lambda town, path: (
+        (town.path("/srv/data") / path.name).write_text("precious"),
+        swap(path.parent, lambda new: new.symlink_to(town.path("/srv/data"))),
+    ),
+    "another directory on the way": lambda _, path: swap(path.parent, lambda new: fill(new, path.name)),
+}
+# A file that is rewritten has no other name afterwards, and stays whose it is.
+REWRITTEN = ("debconf-passwords",)
+HARMLESS_THERE = ("a second name", "another owner")
+STEPS = [
+    ("histories", "/home/ann/x/.bash_history", "ls\n"),
+    ("mail", "/var/spool/postfix/hold/a", "x"),
+    ("login-records", "/var/log/wtmp", "x"),
+    ("host-keys", "/etc/ssh/ssh_host_rsa_key", "x"),
+    ("debconf-passwords", "/var/cache/debconf/passwords.dat", "Value: x\n"),
+    ("machine-id", "/var/lib/dbus/machine-id", ID),
+]
+
+
+@pytest.mark.parametrize(
+    "exchange,rule,path,content",
+    [
+        (exchange, *step)
+        for step in STEPS
+        for exchange in EXCHANGES
+        if step[0] not in REWRITTEN or exchange not in HARMLESS_THERE
+    ],
+)
+def test_what_was_exchanged_since_it_was_looked_at_is_left(
+    town: Sapling, exchange: str, rule: str, path: str, content: str
+) -> None:
+    """Between the look and the step: nothing is touched then, and the step says why."""
+    town.file(path, content, mode=0o600)
+    (change,) = town.settled(rule)
+    EXCHANGES[exchange](town, town.path(path))
+    before = looks(town)
+    with pytest.raises(FirstkeyError) as caught:
+        change.apply(town.context())
+    assert caught.value.reason in (reasons.CONCURRENT_CHANGE, reasons.NOT_A_REGULAR_FILE)
+    assert looks(town) == before
+
+
+def test_a_directory_that_was_exchanged_is_left(town: Sapling) -> None:
+    """What is removed with all that is in it is the directory that was looked at."""
+    town.file("/tmp/build/x", "x")
+    (change,) = town.settled("temporary-files")
+    town.path("/tmp/build").rename(town.path("/tmp/other"))
+    town.file("/tmp/build/precious", "x")
+    with pytest.raises(FirstkeyError) as caught:
+        change.apply(town.context())
+    assert caught.value.reason is reasons.CONCURRENT_CHANGE
+    assert town.path("/tmp/build/precious").exists()
+
+
+def test_the_second_audit_is_held_against_the_prediction(town: Sapling) -> None:
+    """What should be gone and is not, and what is new, is told with a reason; a dry run says what stays."""
+    town.file("/var/mail/root", "x")
+    town.file("/etc/userdb/bob.user", '{"privileged": {"hashedPassword": ["$6$x"]}}')
+    town.file("/root/.rhosts", "builder\n")
+    wanted = [rule for rule in rules.ALL if rule.id in ("mail", "trusted-logins")]
+    planned = seal.plan(town.image(), wanted, [])
+    assert [spot.path for spot in planned.stays] == ["/etc/userdb/bob.user"]
+    assert {spot.path for spot in planned.gone} == {"/root/.rhosts", "/var/mail/root"}
+
+    def carried_out(tell: Callable[[seal.Outcome], None]) -> seal.Sealing:
+        return seal.carry_out(planned, wanted, town.context(), lambda asked: audit(town.image(), asked), tell)
+
+    def mail(outcome: seal.Outcome) -> None:
+        if outcome.step.rule.id == "mail":
+            town.file("/var/mail/root", "back")
+            town.file("/var/mail/bob", "new")
+
+    done = carried_out(mail)
+    said = {entry.refusal.detail for entry in done.unpredicted}
+    assert said == {"/var/mail/root should be gone, and is not", "/var/mail/bob was not found before"}
+    assert {entry.refusal.reason.code for entry in done.unpredicted} == {"not-as-predicted"}
+    assert not done.is_fit
+    for name in ("root", "bob"):
+        town.path(f"/var/mail/{name}").unlink()
+    assert carried_out(lambda _: None).unpredicted == ()
+
+
+# --- the running system ---------------------------------------------------------------------------
+
+LIVE = """
+set -e
+mount --bind "$2" "$1/agent"
+mount -o remount,bind,ro "$1/agent"
+mount --bind /usr "$1/usr"
+mount -o remount,bind,ro "$1/usr"
+mount -t proc none "$1/proc"
+mount -t tmpfs none "$1/dev"
+touch "$1/dev/null"
+mount --bind /dev/null "$1/dev/null"
+shift 2
+exec chroot "$ROOT" /usr/bin/python3 -c "$@"
+"""
+
+
+def live(sapling: Sapling, program: str) -> dict[str, Any]:
+    """Run the Python program where the tree is the running system, with its own processes and mounts.
+
+    It prints a JSON object. Nothing of the host's can be reached but /usr and the code, which are read-only.
+    """
+    for place in ("usr", "agent", "proc", "dev", "run", "tmp"):
+        sapling.directory(f"/{place}")
+    shutil.rmtree(sapling.path("/usr"))
+    sapling.directory("/usr")
+    for place in ("bin", "sbin", "lib", "lib64"):
+        if os.path.islink(f"/{place}"):
+            sapling.link(f"/{place}", os.readlink(f"/{place}"))
+    argv = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", LIVE, "sh"]
+    done = subprocess.run(
+        [*argv, str(sapling.root), str(AGENT), program],
+        env={"ROOT": str(sapling.root), "PATH": os.environ["PATH"], "PYTHONPATH": "/agent"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+USERS = """
+import json, os, socket, subprocess, sys, time
+os.makedirs("/tmp/agent/work"); os.makedirs("/tmp/held"); os.makedirs("/tmp/idle"); os.makedirs("/tmp/s")
+for name in ("held/file", "idle/file", "own"): open("/tmp/" + name, "w").write("x")
+open("/tmp/mapped", "wb").write(b"x" * 5000)
+held = '''
+import mmap, socket, sys, time, os
+bound = socket.socket(socket.AF_UNIX); bound.bind("/tmp/s/socket")
+with open("/tmp/mapped", "r+b") as file: area = mmap.mmap(file.fileno(), 0)
+keep = open("/tmp/held/file"); os.chdir("/tmp/agent/work"); print("ready", flush=True); time.sleep(60)
+'''
+other = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE)
+other.stdout.readline()
+seal = [sys.executable, "-m", "firstkey", "seal", "--yes", "--json", "--rule", "temporary-files"]
+done = subprocess.run(seal, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+left = sorted(os.listdir("/tmp"))
+other.kill(); other.wait()
+again = subprocess.run(seal, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+print(json.dumps({"left": left, "report": json.loads(done.stdout), "status": done.returncode,
+                  "err": done.stderr,
+                  "then": sorted(os.listdir("/tmp")), "after": again.returncode}))
+"""
+
+
+def test_what_running_programs_use_stays(town: Sapling) -> None:
+    """Open and mapped files, working directories and sockets, with the directories that they lie in."""
+    found = live(town, USERS)
+    assert found["left"] == ["agent", "held", "mapped", "s"], found
+    assert found["status"] == 0
+    (rule,) = found["report"]["audit"]["rules"]
+    assert "/tmp/agent" in rule["remark"]
+    assert (found["then"], found["after"]) == ([], 0)
+
+
+REFUSED = """
+import json, subprocess, sys
+traced = subprocess.run([sys.executable, "-m", "firstkey", "seal"], capture_output=True, text=True,
+                        stdin=subprocess.DEVNULL)
+print(json.dumps({"status": traced.returncode, "err": traced.stderr}))
+"""
+
+
+def test_it_refuses_before_it_looks_where_nobody_can_be_asked(town: Sapling) -> None:
+    """Without --yes and without a terminal: at once, and nothing was scanned or changed."""
+    fifo = town.path("/etc/profile")
+    os.mkfifo(fifo)
+    before = looks(town)
+    started = time.monotonic()
+    found = live(town, REFUSED)
+    assert found["status"] == 2
+    assert "nobody is there to be asked" in found["err"]
+    assert time.monotonic() - started < 20
+    after = looks(town)
+    assert {path: after.get(path) for path in before if not path.startswith("/usr")} == {
+        path: entry for path, entry in before.items() if not path.startswith("/usr")
+    }
+
+
+def test_a_key_that_is_one_goes_whatever_the_setting_is(town: Sapling, tmp_path: Path) -> None:
+    """By its content, wherever HostKey says; its public half too."""
+    key = new_key(tmp_path, "host")
+    town.file("/srv/keys/host", (tmp_path / "host").read_text(), mode=0o600)
+    town.file("/srv/keys/host.pub", key)
+    town.file("/etc/ssh/sshd_config", "HostKey /srv/keys/host\n")
+    assert run(town, "--rule", "host-keys")["status"] == 0
+    assert list(town.path("/srv/keys").iterdir()) == []
