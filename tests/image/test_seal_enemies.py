@@ -134,6 +134,19 @@ def test_a_second_name_of_anothers_file_is_not_overwritten(town: Sapling) -> Non
     assert not town.path("/home/ann/.bash_history").exists()
 
 
+@pytest.mark.parametrize("second", [True, False])
+def test_in_her_home_it_must_be_hers_and_have_one_name(town: Sapling, second: bool) -> None:
+    """A file of root's there, and one of hers that has another name as well, are for a person to look at."""
+    give(town, "/home/ann/typed", "ls\n", ANN if second else 0)
+    if second:
+        os.link(town.path("/home/ann/typed"), town.path("/home/ann/other"))
+    give(town, "/home/ann/.bashrc", "HISTFILE=~/typed\n")
+    report = run(town, "--rule", "histories")
+    assert report["steps"] == []
+    assert report["status"] == int(second)
+    assert town.path("/home/ann/typed").read_text() == "ls\n"
+
+
 def test_her_own_file_elsewhere_is_for_a_person(town: Sapling) -> None:
     """It may well be the history: that is not passed over in silence, and nothing is taken."""
     give(town, "/srv/ann-typed", "ls\n")
@@ -384,14 +397,15 @@ def live(sapling: Sapling, program: str) -> dict[str, Any]:
 
 
 USERS = """
-import json, os, socket, subprocess, sys, time
+import json, os, shutil, subprocess, sys
 os.makedirs("/tmp/agent/work"); os.makedirs("/tmp/held"); os.makedirs("/tmp/idle"); os.makedirs("/tmp/s")
 for name in ("held/file", "idle/file", "own"): open("/tmp/" + name, "w").write("x")
-open("/tmp/mapped", "wb").write(b"x" * 5000)
+library = next(line.split()[5] for line in open("/proc/self/maps") if "libm.so" in line or "libm-" in line)
+shutil.copy(library, "/tmp/mapped")
 held = '''
-import mmap, socket, sys, time, os
+import ctypes, os, socket, time
 bound = socket.socket(socket.AF_UNIX); bound.bind("/tmp/s/socket")
-with open("/tmp/mapped", "r+b") as file: area = mmap.mmap(file.fileno(), 0)
+ctypes.CDLL("/tmp/mapped")
 keep = open("/tmp/held/file"); os.chdir("/tmp/agent/work"); print("ready", flush=True); time.sleep(60)
 '''
 other = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE)
