@@ -103,7 +103,8 @@ RULE = Rule(
         "every instance of the image. Checked are the files that sshd looks at for every account "
         "(AuthorizedKeysFile, under Match too), wherever its home is, those in homes that nobody has any "
         "more and in /etc/skel, and every other file of that name. seal empties them, the keys of the "
-        "person who seals included: that is the point. The instance's own launch key is installed at "
+        "person who seals included: that is the point. What only a setting names, and has no key in it, is "
+        "left and reported. The instance's own launch key is installed at "
         "boot, but never through a link: one in the place of such a file is a finding too, and goes."
     ),
     check=check,

@@ -101,7 +101,8 @@ RULE = Rule(
         "Build scripts leave archives, scripts with their secrets, and copies of configuration in /tmp and "
         "/var/tmp, and editors leave copies beside the files (vim's swap files are known wherever they "
         "are). seal removes everything in both directories and the editors' copies; on the running system, "
-        "what running services use stays."
+        "what running programs use stays (a file that one has open or mapped, a directory that one works in, "
+        "a socket that one listens on, and the directory at the top that holds such), and is named."
     ),
     check=check,
     remedy=remedy,
