@@ -30,7 +30,7 @@ def survey(sapling: Sapling) -> Survey:
     """Of the tree, as the command makes it."""
     args = argparse.Namespace(root=str(sapling.root), config=None, imds=None)
     looker = Looker(args, lambda _: None)
-    return Survey(looker.root, looker.look, looker.left_out, progress=lambda _files, _path: None)
+    return Survey(looker.root, looker.look, progress=lambda _files, _path: None)
 
 
 def test_a_verdict_crosses_as_it_is() -> None:
@@ -112,7 +112,7 @@ def test_too_many_overruns_end_it(sapling: Sapling, monkeypatch: pytest.MonkeyPa
 
 def test_an_answer_that_nobody_gave_is_unknown() -> None:
     """A box that says that all is done, and nothing of a rule, has answered nothing."""
-    silent = Survey("/x", lambda _work, _heard: None, (), progress=lambda _files, _path: None)
+    silent = Survey("/x", lambda _work, _heard: None, progress=lambda _files, _path: None)
     done = silent.audit(rules.ALL[:2])
     assert [result.verdict.doubts[0].refusal.reason for result in done.results] == [INTERNAL_ERROR] * 2
 

@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     common.require_root(args, "auditing")
     looker = Looker(args, common.voice(args))
     with Progress(wanted=not args.quiet) as progress:
-        survey = Survey(looker.root, looker.look, looker.left_out, progress=progress.tell)
+        survey = Survey(looker.root, looker.look, progress=progress.tell)
         if args.exclude_list:
             return _exclude_list(survey, wanted)
         done = survey.audit(wanted)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import events
 from firstkey.cli import common, render, streams, timeline  # noqa: F401 - commands import some of it late
-from firstkey.system import accounts, boxed, inspector, mounts, openssh
+from firstkey.system import accounts, boxed, inspector, openssh
 from firstkey.system.tree import Tree
 from firstkey.text import visible
 
@@ -40,7 +40,6 @@ class Looker:
         self.root = os.path.realpath(args.root)
         self._said: set[str] = set()
         args.named = common.named_configuration(args)  # a file of the host's, not of the tree's
-        self.left_out = mounts.foreign(self.root)
 
     def look(self, work: Callable[[Site, Inside], Any], heard: Heard = ignored) -> Any:  # noqa: ANN401
         """Do `work` in a box, and return what it returns. `heard` gets what it tells: a kind, and a value.

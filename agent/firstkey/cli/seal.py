@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from functools import partial
 from typing import TYPE_CHECKING
 
 from firstkey import events
 from firstkey.cli import common, screen, streams
 from firstkey.cli.audit import add_choice
+from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
-from firstkey.image import audit, door, render, render_seal, scan, seal, shells, sshd_change
+from firstkey.image import audit, door, render, render_seal, seal, shells
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
+from firstkey.image.survey import Survey
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import lock, mounts, processes
+from firstkey.system import lock, processes
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from firstkey.boot.site import Site
-    from firstkey.image.audit import Audit
+    from firstkey.cli.looking import Say
     from firstkey.image.plan import Plan
     from firstkey.image.rule import Rule
     from firstkey.image.seal import Outcome, Sealing
-    from firstkey.image.subject import Image
+    from firstkey.system.tree import Tree
 
 LOCK_SECONDS = 30.0
 
@@ -55,22 +55,18 @@ Afterwards, stop the instance or make the image, and do nothing else."""
 
 
 class Task(NamedTuple):
-    """One call of the command."""
+    """One call of the command: what looks at the image is in a box, what changes it goes through the tree."""
 
-    site: Site
+    tree: Tree
+    survey: Survey
     wanted: Sequence[Rule]
     args: argparse.Namespace
     progress: Progress
 
-    def image(self) -> Image:
-        """The image as it is now."""
-        looking = scan.Looking(mounts.foreign(self.site.tree.root), progress=self.progress.tell)
-        return audit.image_of(self.site, looking, banner=self.args.banner)
-
     @property
     def is_live(self) -> bool:
         """Whether there are people and services at work on it."""
-        return self.site.tree.is_running_system
+        return self.tree.is_running_system
 
     @property
     def ends_shells(self) -> bool:
@@ -82,22 +78,25 @@ def main(argv: Sequence[str]) -> int:
     """Plan, apply, audit again; returns the exit status."""
     args = _arguments(argv)
     wanted = audit.chosen(args.rule, args.skip)
-    with common.opened(args, common.voice(args)) as site:
+    with common.tree_at(args.root) as tree:
         common.require_root(args, "sealing")
-        _refuse_unasked(site, args)
+        _refuse_unasked(tree, args)
+        say = common.voice(args)
+        looker = Looker(args, say)
         with Progress(wanted=not (args.quiet or args.json)) as progress:
-            return _run(Task(site, wanted, args, progress))
+            survey = Survey(looker.root, looker.look, progress=progress.tell, banner=args.banner)
+            return _run(Task(tree, survey, wanted, args, progress), say)
 
 
-def _refuse_unasked(site: Site, args: argparse.Namespace) -> None:
+def _refuse_unasked(tree: Tree, args: argparse.Namespace) -> None:
     """Where a question would come that nobody can answer, say so before the disk is searched."""
-    if site.tree.is_running_system and not (args.yes or args.dry_run or sys.stdin.isatty()):
+    if tree.is_running_system and not (args.yes or args.dry_run or sys.stdin.isatty()):
         message = "sealing the running system takes away every way in, and nobody is there to be asked"
         raise UsageError(message, hint="Give --yes, if it is meant; --dry-run shows what would be done")
 
 
-def _run(task: Task) -> int:
-    planned = seal.plan(task.image(), task.wanted, _options(task.args))
+def _run(task: Task, say: Say) -> int:
+    planned = task.survey.plan(task.wanted, _options(task.args))
     task.progress.clear()
     if task.args.json and task.args.dry_run:
         streams.show_json(render_seal.plan_json(planned))
@@ -106,9 +105,10 @@ def _run(task: Task) -> int:
     if task.args.dry_run:
         return 0
     _confirm(task)
-    alone = lock.held(task.site.tree, seconds=LOCK_SECONDS) if task.is_live else nullcontext()
+    alone = lock.held(task.tree, seconds=LOCK_SECONDS) if task.is_live else nullcontext()
     with alone:
         done = _carry_out(task, planned)
+    say(events.SEALED(root=task.tree.root, summary=render_seal.one_line(done)))
     _tell(task, done)
     if task.ends_shells:
         _end_own_shells()
@@ -152,19 +152,13 @@ def _carry_out(task: Task, planned: Plan) -> Sealing:
         if task.ends_shells:
             shells.end(shells.interactive().others)
 
-    def look(wanted: Sequence[Rule]) -> Audit:
-        return audit.audit(task.image(), wanted)
-
-    tree = task.site.tree
-    instance = task.site.firmware_instance() if task.is_live else None
-    context = door.context_of(tree, partial(sshd_change.holds, tree), instance)
-    return seal.carry_out(planned, task.wanted, context, look, tell, before_histories=quiet)
+    instance = task.survey.do(lambda image, _: image.site.firmware_instance()) if task.is_live else None
+    context = door.context_of(task.tree, task.survey.holds, instance)
+    return seal.carry_out(planned, task.wanted, context, task.survey.audit, tell, before_histories=quiet)
 
 
 def _tell(task: Task, done: Sealing) -> None:
     task.progress.clear()
-    root = task.site.tree.root
-    task.site.say(events.SEALED(root=root, summary=render_seal.one_line(done)))
     if task.args.json:
         streams.show_json(render_seal.sealing_json(done))
         return
@@ -172,7 +166,7 @@ def _tell(task: Task, done: Sealing) -> None:
         return
     streams.show("", *render_seal.summary(done))
     screen.show(*render.lines(done.after, everything=task.args.verbose, quiet=task.args.quiet))
-    description = publisher.ami_description(task.site.config.image)
+    description = task.survey.do(lambda image, _: publisher.ami_description(image.settings))
     if description:
         streams.show("", f"For the AMI's description: {description}")
 

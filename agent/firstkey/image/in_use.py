@@ -12,14 +12,15 @@ from firstkey.system.mounts import is_at_or_below
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from firstkey.system.tree import Tree
-
 PROC = "/proc"
 
 
-def paths(tree: Tree) -> frozenset[str]:
-    """All that is used on the running system; nothing in an image."""
-    if not tree.is_running_system:
+def paths(root: str) -> frozenset[str]:
+    """All that is used on the running system, `/`; nothing in an image.
+
+    To look at other programs takes more rights than a boxed process has.
+    """
+    if root != "/":
         return frozenset()
     mine = str(os.getpid())
     found: set[str] = set(_sockets())

@@ -62,7 +62,7 @@ def outcome(done: Outcome) -> Iterator[Line]:
 def summary(done: Sealing) -> Iterator[str]:
     """How it ended, and what overwriting cannot promise where there was any."""
     if done.has_overwritten:
-        yield from (seal.OVERWRITING, "")
+        yield from (*seal.OVERWRITING.split("\n"), "")
     if done.unpredicted:
         yield from (*_left("Not as predicted:", done.unpredicted), "")
     counts = {result: _count(done, result) for result in (seal.DONE, seal.FAILED, seal.LEFT)}

@@ -69,13 +69,14 @@ class Looking(NamedTuple):
 
     `left_out`: what is mounted in the tree from elsewhere. `unfinished`: the files and rules (a kind and a
     name) that took more work before than they may, and why. `progress` is told how many files were seen, and
-    where; `at` what is looked at from now on, and returns what was before.
+    where; `at` what is looked at from now on, and returns what was before. `used`: what running programs use.
     """
 
     left_out: tuple[mounts.Mount, ...] = ()
     unfinished: Mapping[tuple[str, str], Refusal] = MappingProxyType({})
     progress: Callable[[int, str], None] | None = None
     at: At = lambda _kind, _name: None
+    used: frozenset[str] = frozenset()
 
     @property
     def skipped(self) -> dict[str, Refusal]:

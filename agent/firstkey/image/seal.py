@@ -80,7 +80,6 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     left: list[Left] = []
     results = [Result(rule, verdict_of(rule, image)) for rule in sorted(wanted, key=lambda rule: rule.stage)]
     found = [result for result in results if result.outcome == FINDING]
-    used = in_use.paths(image.tree)
     for rule, _ in found:
         refusal = _refusal(rule, options)
         changes = [] if refusal else _remedy(rule, image)
@@ -90,7 +89,7 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
             detail = f"{rule.title}: that is for a person to bring about"
             refusal = Refusal(image_reasons.FOR_A_PERSON, detail)
         else:
-            steps += _steps(rule, changes, Looked(image, used), left, steps)
+            steps += _steps(rule, changes, image, left, steps)
         if refusal:
             left.append(Left(rule, refusal))
     kept, contradicting = judged(steps)
@@ -103,22 +102,15 @@ def _refusal(rule: Rule, options: Collection[str]) -> Refusal | None:
     return Refusal(image_reasons.NOT_ASKED_FOR, f"it is done only with --{rule.option}")
 
 
-class Looked(NamedTuple):
-    """The image, and what running programs use in it."""
-
-    image: Image
-    used: frozenset[str]
-
-
 def _steps(
-    rule: Rule, changes: Sequence[Change], looked: Looked, left: list[Left], before: Sequence[Step]
+    rule: Rule, changes: Sequence[Change], image: Image, left: list[Left], before: Sequence[Step]
 ) -> Iterator[Step]:
     """A step for each change; one that may not be done is left, with its reason."""
     for change in changes:
         try:
-            settled = _settled(change, looked, [step.change for step in before])
+            settled = _settled(change, image, [step.change for step in before])
             if settled and not isinstance(settled, Update):
-                looked.image.refuse_mounted(settled.path)
+                image.refuse_mounted(settled.path)
         except FirstkeyError as error:
             left.append(Left(rule, error.refusal))
             continue
@@ -126,12 +118,11 @@ def _steps(
             yield Step(rule, settled)
 
 
-def _settled(change: Change, looked: Looked, before: Sequence[Change]) -> Change | None:
+def _settled(change: Change, image: Image, before: Sequence[Change]) -> Change | None:
     """The change as it may be believed: no link in its path, and with what is seen there.
 
     None: there is nothing to be done.
     """
-    image = looked.image
     if isinstance(change, SetSshd):
         earlier = {
             path: after for each in before if isinstance(each, SetSshd) for path, _, after in each.files
@@ -147,17 +138,17 @@ def _settled(change: Change, looked: Looked, before: Sequence[Change]) -> Change
         status = image.status(path)
         leads = _leads(image, posixpath.join(posixpath.dirname(path), change.target))
         return change._replace(path=path, leads=leads, seen=seen(status) if status else None)
-    return _to_be_destroyed(change, looked) if isinstance(change, DESTROYING) else change
+    return _to_be_destroyed(change, image) if isinstance(change, DESTROYING) else change
 
 
-def _to_be_destroyed(change: Remove | RemoveHostKey | Empty, looked: Looked) -> Change | None:
-    path = _real(looked.image, change.path)
-    status = looked.image.status(path)
+def _to_be_destroyed(change: Remove | RemoveHostKey | Empty, image: Image) -> Change | None:
+    path = _real(image, change.path)
+    status = image.status(path)
     if status is None:
         return None
     if is_needed(path) or whose.is_aside(change.path, path):
         raise FirstkeyError(f"{path} is the system's", reason=image_reasons.NEEDED)
-    if stat.S_ISDIR(status.st_mode) and in_use.is_used(path, looked.used):
+    if stat.S_ISDIR(status.st_mode) and in_use.is_used(path, image.used):
         raise FirstkeyError(f"{path} is used by a running program", reason=image_reasons.IN_USE)
     return change._replace(path=path, seen=seen(status))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
-from firstkey.image import scan
+from firstkey.image import in_use, scan
 from firstkey.image.packages import Packages
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Doubt
@@ -63,7 +63,9 @@ class Image:
         self.accounts = site.accounts
         self.settings = site.config.image
         self._watches = tuple(watches)
-        self._looking = looking or scan.Looking(mounts.foreign(site.tree.root))
+        self._looking = looking or scan.Looking(
+            mounts.foreign(site.tree.root), used=in_use.paths(self.tree.root)
+        )
         self.home_doubts: list[Doubt] = []
         self._links: dict[str, dict[str, None]] = {}
 
@@ -71,6 +73,11 @@ class Image:
     def scan(self) -> scan.Scan:
         """What the walk over all files saw."""
         return scan.scan(self.tree, self._watches, packaged=self._packaged, looking=self._looking)
+
+    @property
+    def used(self) -> frozenset[str]:
+        """What running programs use in it."""
+        return self._looking.used
 
     def unfinished(self, kind: str, name: str) -> Refusal | None:
         """Why that file or rule is not to be looked at again, if it took more work before than it may."""

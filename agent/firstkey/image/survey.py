@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.image import in_use, plan, seal, sshd_change
 from firstkey.image.audit import RULE, Audit, Result, image_of, verdict_of
 from firstkey.image.scan import FILE, Looking
 from firstkey.image.verdict import Doubt, Finding, Verdict
 from firstkey.reasons import Refusal
+from firstkey.system import mounts
 from firstkey.system.boxed import Overrun
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from firstkey.boot.site import Site
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
     from firstkey.system.boxed import Inside
-    from firstkey.system.mounts import Mount
 
     Heard = Callable[[str, Any], None]
     Look = Callable[[Callable[[Site, Inside], Any], Heard], Any]
@@ -34,20 +35,18 @@ PROGRESS, VERDICT = "progress", "verdict"
 
 
 class Survey:
-    """One image, looked at in boxes. `look` does work in one; `left_out` is mounted there from elsewhere."""
+    """The image at `root` (a resolved host path), looked at in boxes: `look` does work in one."""
 
     def __init__(
         self,
         root: str,
         look: Look,
-        left_out: Sequence[Mount],
         *,
         progress: Callable[[int, str], None],
         banner: bool = False,
     ) -> None:
         self.root = root
         self._look = look
-        self._left_out = tuple(left_out)
         self._progress = progress
         self._banner = banner
         self._unfinished: dict[tuple[str, str], Refusal] = {}
@@ -78,15 +77,25 @@ class Survey:
         results = tuple(Result(rule, verdicts.get(rule.id, _SILENT)) for rule in wanted)
         return Audit(self.root, results, files)
 
+    def plan(self, wanted: Sequence[Rule], options: Collection[str]) -> plan.Plan:
+        """What seal would do for these rules."""
+        return plan.from_json(self.do(lambda image, _: plan.as_json(seal.plan(image, wanted, options))))
+
+    def holds(self, keyword: str, replaced: Mapping[str, bytes]) -> bool:
+        """Whether that setting of sshd's is as it should be, with some files replaced."""
+        return self.do(lambda image, _: sshd_change.holds(image.tree, keyword, replaced)) is True
+
     def do(self, work: Callable[[Image, Inside], Any], heard: Heard = lambda _kind, _value: None) -> Any:  # noqa: ANN401 - whatever JSON has
         """Do the work on the image, and return what it returns. Raises what it raises, or Overrun."""
+        left_out, used = mounts.foreign(self.root), in_use.paths(self.root)
 
         def boxed(site: Site, inside: Inside) -> Any:  # noqa: ANN401 - whatever JSON has
             looking = Looking(
-                self._left_out,
+                left_out,
                 self._unfinished,
                 lambda files, path: inside.tell([PROGRESS, [files, path]]),
                 inside.at,
+                used,
             )
             return work(image_of(site, looking, banner=self._banner), inside)
 

@@ -43,8 +43,7 @@ def check(image: Image) -> Verdict:
     """One finding for each name at the top, and for each file of an editor's."""
     doubts: list[Doubt] = []
     paths = dict.fromkeys(_leftovers(image, doubts))
-    used = in_use.paths(image.tree)
-    left = [path for path in paths if not in_use.is_used(path, used)]
+    left = [path for path in paths if not in_use.is_used(path, image.used)]
     remark = "Left out, since running programs use it: " + ", ".join(sorted(paths.keys() - left))
     return Verdict(
         tuple(map(_finding, left)), tuple(doubts), remark="" if len(left) == len(paths) else remark
