@@ -382,21 +382,43 @@ def test_a_line_that_failed_after_it_was_written_is_still_firstkeys(world: World
 
 @needs_strace
 @pytest.mark.slow
-def test_a_line_that_somebody_appends_meanwhile_is_kept(world: World) -> None:
-    """Between reading and renaming another program writes: that is noticed, and the merge is done again."""
-    run(world)
+@pytest.mark.parametrize("call", ["linkat", "unlinkat"])
+def test_a_killed_run_that_made_the_file_is_completed_by_the_next(world: World, call: str) -> None:
+    """A file is new by its second name first: none of the two is left over, and the key is there."""
+    killed = 0
+    for number in range(1, 4):
+        shutil.rmtree(world.machine.keys_file.parent, ignore_errors=True)
+        key = world.another_key(f"key-{number}")
+        world.become(f"i-00000000000001{number:02}", key)
+        killed += traced(world, call, f"signal=KILL:when={number}").wait(timeout=60) != 0
+        done = run(world)
+        assert world.machine.keys == [key], f"{call} {number}: {done.err}"
+        assert [path.name for path in world.machine.keys_file.parent.iterdir()] == ["authorized_keys"]
+    assert killed, f"nothing calls {call}"
+
+
+@needs_strace
+@pytest.mark.slow
+@pytest.mark.parametrize("is_new, call", [(False, "fsync"), (True, "fsync"), (True, "linkat,renameat")])
+def test_a_line_that_somebody_appends_meanwhile_is_kept(world: World, is_new: bool, call: str) -> None:
+    """Before a file has its new name another program writes: that is noticed, and the merge is done again.
+
+    A new file never replaces; where an old one is replaced, the last look is a moment before.
+    """
     mine, other = world.another_key("mine"), world.another_key("other")
-    world.machine.write_keys(f"{mine}\n")
-    second = world.another_key("second")
-    world.become(SECOND, second)
-    with traced(world, "fsync", "delay_enter=400000") as running:
+    world.machine.keys_file.parent.mkdir(mode=0o700)
+    if not is_new:
+        world.machine.write_keys(f"{mine}\n")
+    with traced(world, call, "delay_enter=400000") as running:
         directory = world.machine.keys_file.parent
-        while running.poll() is None and not list(directory.glob(".firstkey-authorized_keys.*")):
+        while running.poll() is None and not any(
+            path.stat().st_size for path in directory.glob(".firstkey-authorized_keys.*")
+        ):
             time.sleep(0.005)
         assert running.poll() is None, "the run ended before it wrote"
         with world.machine.keys_file.open("a") as file:
             file.write(f"{other}\n")
-    assert world.machine.keys == [mine, other, second]
+    assert world.machine.keys == [*([] if is_new else [mine]), other, world.key]
 
 
 # --- pure functions ---------------------------------------------------------------------------------

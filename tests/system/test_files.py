@@ -264,19 +264,32 @@ def test_a_long_name_can_be_replaced(directory: Directory, place: Path) -> None:
 
 ORDER = """
     import sys
-    from firstkey.system.files import Looks
+    from firstkey.system.files import ANYTHING, Changed, Looks
     from firstkey.system.tree import Tree
+    expected = ANYTHING if sys.argv[4] == "ANYTHING" else None
     with Tree(sys.argv[1]) as tree, tree.opened("/") as directory:
-        directory.replace("file", b"content", Looks(0o640, (int(sys.argv[2]), int(sys.argv[3]))))
+        looks = Looks(0o640, (int(sys.argv[2]), int(sys.argv[3])))
+        try:
+            directory.replace("file", b"content", looks, expected=expected)
+        except Changed:
+            sys.exit(3)
 """
 
 
+ANYTHING, NOTHING = "ANYTHING", "None"
+
+
 @needs_strace
-def test_owner_and_mode_come_first_and_the_name_last(place: Path, tmp_path: Path) -> None:
-    """Owner, mode, content, fsync, rename, fsync of the directory: in this order."""
+@pytest.mark.parametrize(
+    "expected, naming", [(ANYTHING, ["rename"]), (NOTHING, ["link", "unlink"])], ids=["replaced", "new"]
+)
+def test_owner_and_mode_come_first_and_the_name_last(
+    place: Path, tmp_path: Path, expected: str, naming: list[str]
+) -> None:
+    """Owner, mode, content, fsync, the name, fsync of the directory: in this order."""
     log = tmp_path / "log"
-    calls = "fchown,fchmod,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2"
-    argv = processes.program(ORDER, place, os.getuid(), os.getgid())
+    calls = "fchown,fchmod,write,pwrite64,fsync,fdatasync,/^(rename|link|unlink)"
+    argv = processes.program(ORDER, place, os.getuid(), os.getgid(), expected)
     subprocess.run(
         ["strace", "-qq", "-o", log, "-e", f"trace={calls}", *argv],
         check=True,
@@ -284,8 +297,8 @@ def test_owner_and_mode_come_first_and_the_name_last(place: Path, tmp_path: Path
         timeout=processes.PATIENCE,
     )
     made = [line.split("(")[0] for line in log.read_text().splitlines() if "(" in line]
-    assert [name.replace("renameat2", "rename").replace("renameat", "rename") for name in made] == [
-        "fchown", "fchmod", "write", "fsync", "rename", "fsync",
+    assert [name.removesuffix("2").removesuffix("at") for name in made] == [
+        "fchown", "fchmod", "write", "fsync", *naming, "fsync",
     ]  # fmt: skip
 
 
@@ -353,113 +366,69 @@ def test_a_change_since_the_reading_is_noticed(directory: Directory, place: Path
 APPENDING = """
     import sys
     for number in range(int(sys.argv[2])):
-        with open(sys.argv[1], "ab") as file:
-            file.write(b"theirs %08d\\n" % number)
+        with open(f"{sys.argv[1]}.{number}", "ab") as file:
+            file.write(b"theirs")
 """
 
 
-def test_no_line_is_lost_that_is_appended_meanwhile(directory: Directory, place: Path) -> None:
-    """`>>` all the time while the file is replaced again and again: each line is there in the end.
-
-    A line has 16 bytes: what lies across two pages can be read half written (write(2)), and not be told.
-    """
-    path, number, ours = place / "file", 5000, 0
-    path.write_bytes(b"%-15s\n" % b"start")
-    other = processes.start(APPENDING, path, number)
-    while other.poll() is None:
-        old = read(directory)
-        content = old.content + b"ours   %08d\n" % ours
-        try:
-            directory.replace("file", content, Looks(0o600, durable=False), expected=old)
-        except Changed:
-            continue
-        ours += 1
+def test_a_file_that_comes_meanwhile_is_not_replaced(directory: Directory, place: Path) -> None:
+    """Two programs make the same new files: nothing of the other one's is lost, whoever comes first."""
+    number = 3000
+    looks = Looks(0o600, durable=False)
+    other = processes.start(APPENDING, place / "file", number)
+    for each in range(number):
+        with suppress(Changed):
+            directory.replace(f"file.{each}", b"ours", looks, expected=None)
     other.communicate()
-    lines = path.read_bytes().split(b"\n")
-    assert ours > 0
-    assert [line for line in lines if line.startswith(b"ours")] == [b"ours   %08d" % n for n in range(ours)]
-    assert sorted(line for line in lines if line.startswith(b"theirs")) == [
-        b"theirs %08d" % n for n in range(number)
-    ]
+    content = {(place / f"file.{each}").read_bytes() for each in range(number)}
+    assert content <= {b"theirs", b"ourstheirs"}
+    assert b"ourstheirs" in content
+    assert len(os.listdir(place)) == number
 
 
-REWRITING = """
-    import os, sys
-    fd = os.open(sys.argv[1], os.O_WRONLY)
-    print("open", flush=True)
-    sys.stdin.readline()
-    os.ftruncate(fd, 0)
-    os.write(fd, b"rewritten by them")
-    print("written", flush=True)
-    sys.stdin.readline()
-"""
+NAMING = "/^(rename|link)"
 
 
-def test_a_file_rewritten_while_it_was_replaced_is_put_back(directory: Directory, place: Path) -> None:
-    """Another program that had it open rewrites it late: its content stands, and the work is done again."""
-    path = place / "file"
-    path.write_bytes(b"old")
-    other = subprocess.Popen(
-        processes.program(REWRITING, path),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=processes.environment(),
-    )
-    assert other.stdin
-    assert other.stdout
-    assert other.stdout.readline() == "open\n"
-    old = read(directory)
+def put_while(place: Path, tmp_path: Path, comes: bytes | None, *faults: str) -> tuple[int, list[str]]:
+    """Put a new file there that gets its name only a moment later, and another one before that.
 
-    with directory._expected("file", old) as replaced:
-        assert replaced
-        directory.replace("file", b"ours", PRIVATE)
-        other.stdin.write("\n")
-        other.stdin.flush()
-        assert other.stdout.readline() == "written\n"
-        with pytest.raises(Changed):
-            directory._rescue("file", replaced, PRIVATE)
-    other.communicate("\n")
-    assert path.read_bytes() == b"rewritten by them"
+    The exit status (3: the other file is there), and the calls as strace saw them.
+    """
+    log = tmp_path / "log"
+    argv = ["strace", "-qq", "-o", str(log), "-e", f"trace={NAMING}"]
+    for fault in (f"{NAMING}:delay_enter=300000", *faults):
+        argv += ["-e", f"inject={fault}"]
+    argv += processes.program(ORDER, place, os.getuid(), os.getgid(), NOTHING)
+    with subprocess.Popen(argv, env=processes.environment()) as running:
+        deadline = time.monotonic() + processes.PATIENCE
+        while not any(path.stat().st_size for path in place.iterdir()) and running.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        if comes is not None:
+            (place / "file").write_bytes(comes)
+    return running.returncode, log.read_text().splitlines()
+
+
+@needs_strace
+@pytest.mark.parametrize("links", [True, False], ids=["with hard links", "without hard links"])
+def test_a_file_that_comes_after_the_last_look_stays(place: Path, tmp_path: Path, links: bool) -> None:
+    """Also on a file system without hard links (vfat), after the kernel has answered that it has none."""
+    faults = [] if links else ["linkat:error=EPERM:delay_enter=300000"]
+    status, calls = put_while(place, tmp_path, b"theirs", *faults)
+    assert status == 3, calls
+    assert (place / "file").read_bytes() == b"theirs"
     assert os.listdir(place) == ["file"]
 
 
-def test_a_pipe_in_place_of_a_file_that_was_just_replaced_is_not_waited_for(
-    directory: Directory, place: Path
-) -> None:
-    """Who wrote late, so that the new file is opened once more, and put a pipe there, holds nobody up."""
-    path = place / "file"
-    path.write_bytes(b"old")
-    old = read(directory)
-    with path.open("ab") as held, directory._expected("file", old) as replaced:
-        assert replaced
-        directory.replace("file", b"ours", PRIVATE)
-        held.write(b"late")
-        held.flush()
-        path.unlink()
-        os.mkfifo(path)
-        with pytest.raises(FirstkeyError) as caught, files.translated("write"):
-            directory._rescue("file", replaced, PRIVATE)
-    assert caught.value.reason is reasons.NOT_A_REGULAR_FILE
-
-
-def test_a_file_that_somebody_holds_open_costs_a_moment(directory: Directory, place: Path) -> None:
-    """Whoever keeps it open for writing, to hold firstkey up, holds it up no longer than that."""
-    path = place / "file"
-    path.write_bytes(b"old")
-    other = processes.start(
-        "import sys, time; f = open(sys.argv[1], 'ab'); print(flush=True); time.sleep(60)", path
-    )
-    try:
-        assert other.stdout
-        assert other.stdout.readline() == "\n"
-        begin = time.monotonic()
-        directory.replace("file", b"new", PRIVATE, expected=read(directory))
-        assert time.monotonic() - begin < 10
-    finally:
-        other.kill()
-        other.communicate()
-    assert path.read_bytes() == b"new"
+@needs_strace
+@pytest.mark.parametrize("error", ["EPERM", "EOPNOTSUPP", "ENOSYS", "EMLINK"])
+def test_a_file_system_without_hard_links_takes_new_files(place: Path, tmp_path: Path, error: str) -> None:
+    """Nothing is there, and the file is put in place all the same."""
+    status, calls = put_while(place, tmp_path, None, f"linkat:error={error}")
+    assert status == 0, calls
+    assert any(error in call for call in calls)
+    assert (place / "file").read_bytes() == b"content"
+    assert os.listdir(place) == ["file"]
 
 
 # --- stopped at any moment ------------------------------------------------------------------------

@@ -218,11 +218,14 @@ class _Work:
         return Change(wanted.path, old, merge)
 
     def _apply(self, change: Change, directory: Directory | None) -> None:
-        if self._dry_run or not change.is_needed:
+        if self._dry_run:
+            return
+        if directory:
+            directory.remove_stale()  # also where nothing is needed: it may be another name of the file
+        if not change.is_needed:
             return
         if directory is None:
             raise Changed(change.path)
-        directory.remove_stale()
         change.apply(directory, self._place, self._assignment.file_label)
         if change.old is None:
             self._made.append(change.path)

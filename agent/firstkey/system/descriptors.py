@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -44,11 +42,6 @@ _MODE = 0o1777
 """What of a mode is kept: a set-id bit means nothing on a file of keys, and the unit's sandbox refuses it."""
 
 
-LATE_LIMIT = 16 * 1024 * 1024
-LATE_SECONDS = 0.5
-"""How much of a file that was just replaced is looked through for what came late, and for how long."""
-
-
 class Stamp(NamedTuple):
     """What tells one state of a file from another: identity, size and times (ns)."""
 
@@ -80,50 +73,6 @@ class Looks(NamedTuple):
     label: str | None = None
     attributes: tuple[tuple[str, bytes], ...] = ()
     durable: bool = True
-
-
-class Appended(NamedTuple):
-    """What somebody wrote behind the end of a file."""
-
-    content: bytes
-
-
-class Replaced:
-    """A file that has lost its name, still open: who opened it before may still write to it."""
-
-    def __init__(self, fd: int, known: File) -> None:
-        self._fd = fd
-        self._content = known.content
-        self._state = (known.stamp.size, known.stamp.modified_ns)
-
-    def wait_for_writers(self) -> None:
-        """Wait a moment for those who have it open for writing; nobody else can open it now.
-
-        A read lease is granted only where there are none (fcntl(2): F_SETLEASE), if at all.
-        """
-        deadline = time.monotonic() + LATE_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-                fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-            except BlockingIOError:
-                time.sleep(0.002)
-                continue
-            except OSError:
-                pass
-            return
-
-    def late(self) -> Appended | bytes | None:
-        """What was written since it was last asked: behind the end, or elsewhere, then all that it holds."""
-        now = stamp(os.fstat(self._fd))
-        if (now.size, now.modified_ns) == self._state:
-            return None
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        content = read_file(self._fd, "the file", LATE_LIMIT).content
-        known, self._content, self._state = self._content, content, (now.size, now.modified_ns)
-        if content == known:
-            return None
-        return Appended(content[len(known) :]) if content.startswith(known) else content
 
 
 def fill_standard() -> None:

@@ -1,11 +1,13 @@
 """The one door to files: directory descriptors, no link followed, atomic writes.
 
 A write is: new file in the same directory, mode and owner first, content, fsync, rename, fsync the directory.
+A file that is not to replace another one gets its name by link(2) instead, which fails where there is one.
 So at every instant, power cuts included, the name holds either the old content or the new.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.system import descriptors
-from firstkey.system.descriptors import Appended, File, Looks, Replaced, Stamp, translated
+from firstkey.system.descriptors import File, Looks, Stamp, translated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 __all__ = ["ANYTHING", "Changed", "Directory", "File", "Looks", "Stamp", "translated"]
 
 _STALE = re.compile(r"\.firstkey-.+\.[0-9a-f]{8}", re.DOTALL)
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What link(2) answers where there are no hard links: vfat, and some file systems in user space."""
 
 NAME_PART = 50
 """Characters of a name that stand in that of its temporary file: with four bytes each it fits (NAME_MAX)."""
@@ -153,12 +157,31 @@ class Directory:
         temporary = self.temporary_name(name)
         with self.unless_renamed(temporary), translated(f"write {self.join(name)}"):
             self._fill(temporary, content, looks)
-            with self._expected(name, expected) as old:
+            if isinstance(expected, File):
+                found = self.status(name)
+                if found is None or descriptors.stamp(found) != expected.stamp:
+                    raise Changed(name)
+            if expected is None:
+                self._link(temporary, name)
+            else:
                 os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-                if old:
-                    old.wait_for_writers()
-                    self._rescue(name, old, looks)
-                self._sync(looks)
+            self._sync(looks)
+
+    def _link(self, temporary: str, name: str) -> None:
+        """Give the new file its name only if nothing has that: link(2) replaces nothing, unlike rename(2)."""
+        try:
+            os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+        except FileExistsError as error:
+            raise Changed(name) from error
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            # A file system without hard links: between this look and the rename, a file that comes is lost.
+            if self.status(name):
+                raise Changed(name) from error
+            os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        else:
+            os.unlink(temporary, dir_fd=self.fd)
 
     def stage(self, name: str, content: bytes, looks: Looks) -> str:
         """Write a complete new file beside `name`, and return its temporary name."""
@@ -187,45 +210,6 @@ class Directory:
                 os.fsync(fd)
         finally:
             os.close(fd)
-
-    @contextmanager
-    def _expected(self, name: str, expected: object) -> Iterator[Replaced | None]:
-        """Make sure that `name` is as expected, and keep the file open that is about to lose its name."""
-        if isinstance(expected, File):
-            try:
-                with self._opened(name, stat.S_ISREG) as fd:
-                    if descriptors.stamp(os.fstat(fd)) != expected.stamp:
-                        raise Changed(name)
-                    yield Replaced(fd, expected)
-            except FileNotFoundError as error:
-                raise Changed(name) from error
-            return
-        if expected is None and self.status(name):
-            raise Changed(name)
-        yield None
-
-    def _rescue(self, name: str, old: Replaced, looks: Looks) -> None:
-        """Take over what somebody wrote to the old file after all, while it was being replaced.
-
-        A line that another program appended (`>>`) is appended here too, in one write as it did; should that
-        program have rewritten the file, it is put back as it is now, and Changed is raised.
-        """
-        late = old.late()
-        if late is None:
-            return
-        if isinstance(late, Appended):
-            # The user may have put a pipe there by now, which would hold up whoever opens it.
-            flags = os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            fd = os.open(name, flags, dir_fd=self.fd)
-            try:
-                descriptors.require(os.fstat(fd), stat.S_ISREG, self.join(name))
-                descriptors.write_all(fd, late.content)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            return
-        self.replace(name, late, looks)
-        raise Changed(name)
 
     @staticmethod
     def temporary_name(name: str) -> str:
