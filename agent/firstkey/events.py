@@ -204,8 +204,8 @@ REVOKE_FAILED = _error("revoke-failed", "0addc550860a485c99e0605bccaa6972",
     "An earlier instance's launch keys could not be taken out of {file} of {user}: {detail} ({reason}).")
 USER_CREATED = _notice("user-created", "260b2146ff0b47f1ba5827aeb81ef123",
     "The user {user} was created.")
-USER_MADE_ANEW = _notice("user-made-anew", "1481568adfe54ee49c6bac73619dadb1",
-    "The user {user} was made anew: its making was cut off before.")
+USER_COMPLETED = _notice("user-completed", "1f74dc24ae1147d28f82b7d86ddfa067",
+    "What was missing of the user {user} was made, as by: {programs}")
 USER_CHANGED = _notice("user-changed", "b1ef203c1268436080c75f4f435ecf2b",
     "The user {user} was added to the groups {groups}.")
 SUDOERS_WRITTEN = _notice("sudoers-written", "8450c8a9f3894816ad67511a6d957d5e",

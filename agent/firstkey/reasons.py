@@ -112,7 +112,7 @@ INVALID_USER_NAME = _reason(
 )
 HOME_MISSING = _reason(
     "home-missing",
-    "The user's home directory does not exist; firstkey does not make homes of existing accounts.",
+    "The user's home directory does not exist; firstkey makes it only where the section has Create=yes.",
     "Create it with: mkhomedir_helper NAME",
 )
 SYMLINK_REFUSED = _reason(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from deep import nested
 from machine import Run, World
+from private_system import PrivateSystem
 
 from firstkey import config
 from firstkey.boot import users
@@ -83,19 +86,18 @@ def test_a_home_that_is_there_is_not_walked_through(image: World) -> None:
 
 
 @pytest.mark.root
-def test_host_keys_do_not_wait_for_useradd(
-    image: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A lock that is stuck costs it 15 s for each account, and sshd starts at the boot deadline."""
-    seen = tmp_path / "seen"
-    program = tmp_path / "bin/useradd"
-    program.parent.mkdir()
-    program.write_text(f"#!/bin/sh\nls {image.machine.path('/etc/ssh')} >{seen}\nexit 1\n")
-    program.chmod(0o755)
+def test_host_keys_do_not_wait_for_accounts(image: World) -> None:
+    """A lock that is stuck costs 15 s for each account, and sshd starts at the boot deadline."""
+    lock = image.machine.write("/etc/passwd.lock", f"{os.getpid()}\0")
     image.machine.configure(section(Create="yes"))
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    assert accounts(image.machine.run(image.service)) == [("failed", "user-create-failed")]
-    assert {f"ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519")} <= set(seen.read_text().split())
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(image.machine.run, image.service)
+        while len(list(image.machine.path("/etc/ssh").glob("ssh_host_*_key"))) < 3:
+            assert not running.done()
+            time.sleep(0.05)
+        assert "deploy:" not in image.machine.path("/etc/passwd").read_text()
+        lock.unlink()
+    assert accounts(running.result()) == [("changed", None)]
 
 
 @pytest.mark.root
@@ -235,25 +237,19 @@ def test_a_dry_run_knows_where_homes_are_made(image: World) -> None:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/group", "/home", "/etc/skel"])
-def test_no_link_leads_useradd_out_of_the_tree(image: World, tmp_path: Path, path: str) -> None:
-    """Useradd --prefix follows absolute links to the host: then it is not started at all."""
+@pytest.mark.parametrize("name", ["passwd-", "group-", "shadow-", "gshadow-", "passwd+", "subuid"])
+def test_no_link_leads_out_of_the_tree(image: World, tmp_path: Path, name: str) -> None:
+    """Useradd --prefix writes through these: the host's file is untouched, and so is the link's target."""
     outside = tmp_path / "outside"
-    outside.mkdir()
-    inside = image.machine.path(path)
-    if inside.is_dir():
-        inside.rename(image.machine.path("/moved"))
-    elif inside.exists():
-        shutil.copy(inside, outside / "file")
-        image.machine.path("/files").mkdir()
-        inside.rename(image.machine.path("/files/file"))
-    target = outside if path in ("/home", "/etc/skel") else outside / "file"
-    inside.symlink_to(target)
+    outside.write_text("precious\n")
+    image.machine.path(f"/etc/{name}").unlink(missing_ok=True)
+    image.machine.path(f"/etc/{name}").symlink_to(outside)
     image.machine.configure(section(Create="yes"))
-    before = {file: file.read_bytes() for file in outside.iterdir()}
     done = image.machine.run(image.service)
-    assert accounts(done)[0] == ("failed", "symlink-refused")
-    assert {file: file.read_bytes() for file in outside.iterdir()} == before
+    refused = [("failed", "symlink-refused")]
+    assert accounts(done) == (refused if name == "subuid" else [("changed", None)])
+    assert outside.read_text() == "precious\n"
+    assert sorted(path.name for path in tmp_path.glob("outside*")) == ["outside"]
 
 
 @pytest.mark.root
@@ -270,17 +266,20 @@ def test_the_new_home_is_as_the_tree_has_it(image: World, skeleton: str) -> None
     assert sorted(file.name for file in home.iterdir()) == [".of-the-tree", ".ssh"]
 
 
-def test_a_missing_useradd_is_told(image: World, tmp_path: Path) -> None:
-    """A minimal image: the reason names the program, and host keys are made all the same."""
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    image.machine.configure(section(Create="yes"))
-    fake = tools / "useradd"
-    fake.write_text("#!/bin/sh\necho 'useradd: the disk is full of eels' >&2\nexit 1\n")
-    fake.chmod(0o755)
-    path = f"{tools}:{os.environ['PATH']}"
-    done = image.machine.firstkey("run", "--json", service=image.service, PATH=path)
-    assert accounts(done) == [("failed", "user-create-failed")]
-    assert "full of eels" in done.report["accounts"][0]["detail"]
-    assert done.user("deploy")["reason"] == "user-create-failed"
-    assert len(image.machine.host_keys()) == 3
+@pytest.mark.root
+def test_a_useradd_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
+    """On the running system: the detail has its own words, and host keys are made all the same."""
+    (tmp_path / "system").mkdir()
+    with PrivateSystem(tmp_path / "system") as system:
+        tools = system.path("/run/tools")
+        system.write(
+            "/run/tools/useradd", "#!/bin/sh\necho 'useradd: the disk is full of eels' >&2\nexit 1\n"
+        )
+        (tools / "useradd").chmod(0o755)
+        system.configure(section(Create="yes"))
+        monkeypatch.setenv("PATH", f"/run/tools:{os.environ['PATH']}")
+        done = system.firstkey("run", "--json", service=world.service)
+        assert accounts(done) == [("failed", "user-create-failed")]
+        assert "full of eels" in done.report["accounts"][0]["detail"]
+        assert done.user("deploy")["reason"] == "user-create-failed"
+        assert system.path("/etc/ssh/ssh_host_ed25519_key").exists()

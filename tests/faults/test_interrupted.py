@@ -61,11 +61,11 @@ def test_the_same_at_more_calls_and_in_every_way(scene: Scene, way: str) -> None
 # --- what the complete sweep brought to light -----------------------------------------------------
 
 FOUND = [
-    # An account whose making was cut off never got a home, and one that was killed was gone on with.
-    ("a first boot", "everything dies", "openat", r"/etc/shadow-"),
-    ("a first boot", "one process dies", "chmod", r"/home/deploy"),
-    # useradd calls it a success when it could not give the home away: that was root's then, and the keys too.
-    ("a first boot", "EIO", "chown", r"/home/deploy"),
+    # An account whose making was cut off never got a home, or one that was root's.
+    ("a first boot", "everything dies", "renameat", r"/etc/\.firstkey-passwd\.\w+"),
+    ("a first boot", "everything dies", "renameat", r"/home/\.firstkey-deploy\.\w+"),
+    ("a first boot", "one process dies", "fchown", r"/home/\.firstkey-deploy\.\w+"),
+    ("a first boot", "EIO", "fchown", r"/home/\.firstkey-deploy\.\w+"),
     # Its own temporary files stayed beside the ledger, and with passwords in a sealed image.
     ("broken host keys", "everything dies", "fsync", r"/var/lib/firstkey/\.firstkey-ledger\..*"),
     ("sealing", "everything dies", "renameat", r"/etc/\.firstkey-shadow\..*"),

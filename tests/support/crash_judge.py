@@ -23,12 +23,9 @@ from firstkey.ssh import public_key
 
 OWN_TEMPORARY = re.compile(r".*/\.firstkey-[^/]+")
 ACCOUNT_BACKUP = re.compile(r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)-")
-"""What useradd and its like leave beside a file of accounts as it was; not firstkey's to judge."""
-ACCOUNT_TEMPORARY = re.compile(r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)(\+|\.lock|\.\d+)")
-ACCOUNT_LITTER = re.compile(r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)\.(lock|\d+)")
-"""What useradd leaves of its locks, if it is killed or cannot remove them: its like take dead locks over."""
-SKELETON = re.compile(r"/home/deploy/\.(bash\w*|profile)")
-"""useradd ends well whether or not it could copy these."""
+"""A file of accounts as it was; not firstkey's to judge."""
+ACCOUNT_LOCK = re.compile(r"/etc/(passwd|shadow|group|gshadow|subuid|subgid)\.lock")
+"""The lock of one; that of a killed run stays until somebody takes it over."""
 ASIDE = re.compile(r"(/etc/ssh/ssh_host_\w+)\.broken\.[0-9TZ]+(\.\d+)?")
 _ACCOUNT_FILES = ("/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow", "/etc/subuid", "/etc/subgid")
 _DAY = re.compile(rb":\d{5}:")
@@ -37,10 +34,9 @@ Looks = Union["tuple[int, int, int, bytes]", None]
 
 
 class Judge:
-    """The judge of one scene. `has_errors`: calls failed, and useradd tells nobody of a skeleton's file."""
+    """The judge of one scene."""
 
-    def __init__(self, scene: Scene, *, has_errors: bool = False) -> None:
-        self._has_errors = has_errors
+    def __init__(self, scene: Scene) -> None:
         self._old, self._new, self._wipes = scene.old, scene.new, scene.wipes
         wanted = {path for path in scene.new if re.fullmatch(r"/etc/ssh/ssh_host_\w+_key", path)}
         self._private = sorted(wanted)
@@ -66,11 +62,11 @@ class Judge:
 
     def undone(self, state: State) -> set[str]:
         """Which parts of the job are not done, each by a name; `state` is what firstkey keeps for itself."""
-        files = {path for path in {**self._new, **state} if not (_is_apart(path) or SKELETON.fullmatch(path))}
+        files = {path for path in {**self._new, **state} if not _is_apart(path)}
         changed = {path for path in files if _looks(state, path) != _looks(self._new, path)}
         keys = {path for path in self._private if [*self._final_host_key(state, path)]}
         kept = {"state"} if [*self._forgotten(state)] else set()
-        return {_part(path) for path in changed if not ACCOUNT_TEMPORARY.fullmatch(path)} | keys | kept
+        return {_part(path) for path in changed} | keys | kept
 
     def temporary(self, state: State) -> list[str]:
         """Firstkey's own temporary files and directories."""
@@ -80,7 +76,7 @@ class Judge:
 
     def _neither_old_nor_new(self, state: State) -> Iterator[str]:
         for path in {**self._old, **self._new, **state}:
-            if _is_apart(path) or _is_in_the_making(path) or self._may_be_wiped(path):
+            if _is_apart(path) or self._may_be_wiped(path):
                 continue
             if self._wipes and path == "/etc/shadow" and self._is_line_by_line(state, path):
                 continue
@@ -100,8 +96,6 @@ class Judge:
 
     def _differences(self, state: State) -> Iterator[str]:
         for path in {**self._new, **state}:
-            if ACCOUNT_LITTER.fullmatch(path) or (self._has_errors and SKELETON.fullmatch(path)):
-                continue
             is_gone = self._wipes and path not in self._new
             if is_gone and _is_empty(state, path) and path in self._old:
                 continue  # it was overwritten and emptied; whether it has a name left tells nobody anything
@@ -220,14 +214,7 @@ def _is_apart(path: str) -> bool:
     return (
         path.startswith(("/run", "/proc", "/etc/ssh/ssh_host_", "/var/lib/firstkey"))
         or bool(OWN_TEMPORARY.match(path))
-        or bool(ACCOUNT_BACKUP.fullmatch(path))
-    )
-
-
-def _is_in_the_making(path: str) -> bool:
-    """What useradd makes step by step; the file of keys in a new home is firstkey's."""
-    return bool(ACCOUNT_TEMPORARY.fullmatch(path)) or (
-        path.startswith("/home/deploy") and not path.endswith("/authorized_keys")
+        or bool(ACCOUNT_BACKUP.fullmatch(path) or ACCOUNT_LOCK.fullmatch(path))
     )
 
 
@@ -242,7 +229,4 @@ def _looks(state: State, path: str) -> Looks:
     mode, uid, gid, content = entry.looks
     if path == "/etc/shadow":
         content = _DAY.sub(b":DAY:", content)
-    if path == "/etc/subuid":
-        # On a disk that kept the first range and not the account, useradd gives another one as well.
-        content = b" ".join(sorted({line.split(b":")[0] for line in content.splitlines()}))
     return mode, uid, gid, content

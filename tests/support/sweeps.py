@@ -11,7 +11,7 @@ from typing import NamedTuple, Union
 
 import treestate
 from callwatch import KILL_ALL, KILL_CALLER, Call, Ended
-from crash_judge import ACCOUNT_BACKUP, ACCOUNT_LITTER, Judge
+from crash_judge import ACCOUNT_BACKUP, ACCOUNT_LOCK, Judge
 from crash_scenes import Scene
 from powercut import Disk
 
@@ -92,7 +92,7 @@ def case_where(scene: Scene, way: str, is_meant: Callable[[Call], bool]) -> Case
 
 
 def _judged(scene: Scene, way: str, ended: Ended, call: Call) -> Case:
-    judge = Judge(scene, has_errors=way in ("EIO", "ENOSPC", "full from then on"))
+    judge = Judge(scene)
     left = treestate.take(scene.root)
     wrong = judge.at_once(left)
     if way != "everything dies":
@@ -111,7 +111,7 @@ def _judged(scene: Scene, way: str, ended: Ended, call: Call) -> Case:
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-_NOT_KEPT = re.compile(f"/run/|{ACCOUNT_BACKUP.pattern}$|{ACCOUNT_LITTER.pattern}$")
+_NOT_KEPT = re.compile(f"/run/|{ACCOUNT_BACKUP.pattern}$|{ACCOUNT_LOCK.pattern}$")
 
 
 class Cut(NamedTuple):

@@ -110,8 +110,6 @@ class Installation:
 
     def _account(self, name: str) -> Account:
         setup = self._setups.get(name)
-        if setup and setup.failure and setup.is_half_made:
-            raise setup.failure  # the next run makes the account anew, which keys in its home would prevent
         account = self._site.accounts.find(name) or (setup.planned if setup else None)
         if account:
             return account

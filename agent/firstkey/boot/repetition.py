@@ -19,7 +19,7 @@ MOST = 256
 """How many entries of a round are remembered; one round with more than that repeats itself."""
 
 _DEEDS = frozenset({
-    events.KEY_ADDED, events.KEY_REDIRECTS, events.KEY_REVOKED, events.USER_CREATED, events.USER_MADE_ANEW,
+    events.KEY_ADDED, events.KEY_REDIRECTS, events.KEY_REVOKED, events.USER_CREATED, events.USER_COMPLETED,
     events.USER_CHANGED, events.SUDOERS_WRITTEN, events.MODES_MENDED, events.HOST_KEY_MADE,
     events.HOST_KEY_REPLACED, events.HOST_KEY_SET_ASIDE, events.HOST_KEY_PUBLIC_DERIVED,
     events.HOST_KEY_MODE_MENDED,

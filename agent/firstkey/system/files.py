@@ -112,8 +112,8 @@ class Directory:
         if not made:
             return directory
         try:
-            with translated(f"set up the directory {directory.path}"):
-                descriptors.dress(directory.fd, looks)
+            directory.dress(looks)
+            with translated(f"sync {self.path}"):
                 self._sync(looks)
         except BaseException:
             directory.__exit__()
@@ -273,7 +273,7 @@ class Directory:
 
         What cannot be removed stays: it is in nobody's way, and no reason to refuse the work.
         """
-        for name in self._stale_names():
+        for name in self.stale_names():
             with suppress(FirstkeyError):
                 found = self.status(name)
                 if found and stat.S_ISDIR(found.st_mode):
@@ -281,10 +281,24 @@ class Directory:
                 elif found and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
                     self.remove(name)
 
-    def _stale_names(self) -> list[str]:
+    def stale_names(self) -> list[str]:
+        """What an interrupted run of firstkey left here."""
         # One by one: whose directory it is may have put a million names there.
         with translated(f"list {self.path}"), os.scandir(self.fd) as entries:
             return [entry.name for entry in entries if _STALE.fullmatch(entry.name)]
+
+    def link(self, name: str, target: str, owner: tuple[int, int] | None) -> None:
+        """Make the symbolic link `name`, which must not be there, durably; `owner`: uid and gid."""
+        with translated(f"link {self.join(name)} to {target}"):
+            os.symlink(target, name, dir_fd=self.fd)
+            if owner:
+                os.chown(name, *owner, dir_fd=self.fd, follow_symlinks=False)
+            descriptors.sync_directory(self.fd)
+
+    def dress(self, looks: Looks) -> None:
+        """Give the directory itself that mode and owner."""
+        with translated(f"set up the directory {self.path}"):
+            descriptors.dress(self.fd, looks)
 
     def set_mode(self, name: str, mode: int) -> None:
         """Give the regular file or directory `name` another mode."""
