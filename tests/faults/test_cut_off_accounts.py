@@ -130,7 +130,7 @@ def test_the_parts_that_are_missing_are_told(system: PrivateSystem, service: Emu
     "lines",
     [
         {"passwd": "deploy:x:1700:100::/nonexistent:/bin/sh", "shadow": "deploy:!:1::::::"},
-        {"passwd": "deploy:x:17:17::HOMES/root:/bin/ash", "shadow": "deploy:$6$:1::::::", "group": "us:x:17:"},
+        {"passwd": "deploy:x:17:17::HOMES/root:/bin/ash", "shadow": "deploy:$6:1::::::", "group": "us:x:17:"},
     ],
 )  # fmt: skip
 def test_an_account_that_is_whole_stays_as_it_is(

@@ -12,18 +12,18 @@ import os
 import re
 import time
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from itertools import chain
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
+from firstkey.boot.account_defaults import Defaults
 from firstkey.errors import FirstkeyError
 from firstkey.system import erase
 from firstkey.system.files import Changed, Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
-    from firstkey.boot.account_defaults import Defaults
     from firstkey.config import User
     from firstkey.system.files import Directory, File
     from firstkey.system.tree import Tree
@@ -33,32 +33,26 @@ NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock
 FILES = ("group", "gshadow", "shadow", "subuid", "subgid", "passwd")
 LOCK_SECONDS = 15.0
 """How long shadow's tools wait for each other."""
-DAY = 86400
 
 
-def ensure(tree: Tree, user: User, groups: Iterable[str], home: str, defaults: Defaults) -> None:
-    """Add the lines that the account lacks, and its name to those groups. Raises FirstkeyError."""
+def ensure(tree: Tree, user: User, groups: Iterable[str], home: str) -> None:
+    """Add the account, if there is none, and its name to those groups. Raises FirstkeyError."""
     with tree.opened("/etc") as etc, _locked(etc):
         etc.remove_stale()
-        files = {name: etc.read(name, limit=LIMIT) for name in FILES}
-        content = {name: file.content for name, file in files.items() if file}
-        for name in {"passwd", "group"} - set(content):
-            _fail(f"there is no /etc/{name}")
-        for name, line in _lines(content, user, home, defaults).items():
+        files = {name: file for name in FILES if (file := etc.read(name, limit=LIMIT))}
+        content = {name: file.content for name, file in files.items()}
+        if not {"passwd", "group"} <= set(content):
+            message = "there is no /etc/passwd or no /etc/group to add an account to"
+            raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
+        for name, line in _lines(content, user, home, Defaults(tree)).items():
             if name in content and _entry(content[name], user.name) is None:
                 content[name] = with_line(content[name], line.encode())
-        for group in groups:
-            for name in {"group", "gshadow"} & set(content):
+        for name in {"group", "gshadow"} & set(content):
+            for group in groups:
                 content[name] = with_member(content[name], group.encode(), user.name.encode())
         for name, file in files.items():
-            if file and content[name] != file.content:
+            if content[name] != file.content:
                 _put(etc, name, file, content[name])
-
-
-def lacks_shadow(tree: Tree, name: str) -> bool:
-    """Whether there is a /etc/shadow, and no line of the account in it."""
-    content = tree.read("/etc/shadow", limit=LIMIT)
-    return content is not None and _entry(content, name) is None
 
 
 def with_line(content: bytes, line: bytes) -> bytes:
@@ -81,70 +75,65 @@ def with_member(content: bytes, group: bytes, name: bytes) -> bytes:
     return b"\n".join(lines)
 
 
-def free_number(taken: Iterable[int], low: int, high: int) -> int:
-    """The number behind the highest one that is taken between the two, or the lowest that is free."""
-    within = {number for number in taken if low <= number <= high}
-    behind = max(within, default=low - 1) + 1
-    free = (
-        behind
-        if behind <= high
-        else next((number for number in range(low, high) if number not in within), -1)
-    )
-    return free if free >= 0 else _fail(f"no number between {low} and {high} is free")
-
-
-def free_range(content: bytes, low: int, high: int, count: int) -> int:
-    """Where the first range of so many subordinate numbers begins of which none is anybody's."""
-    taken = sorted((int(fields[1]), int(fields[2])) for fields in _entries(content, 1, 2))
-    for start, length in taken:
-        if low < start and low + count <= start:
-            break
-        low = max(low, start + length)
-    return low if low + count - 1 <= high else _fail(f"no {count} subordinate numbers up to {high} are free")
-
-
 def _lines(content: dict[str, bytes], user: User, home: str, defaults: Defaults) -> dict[str, str]:
-    name, there = user.name, _entry(content["passwd"], user.name)
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    today = int(epoch) if epoch.isdigit() else int(time.time())
-    ages = [defaults.field(f"PASS_{age}") for age in ("MIN_DAYS", "MAX_DAYS", "WARN_AGE")]
-    shadow = ":".join((name, NO_PASSWORD, str(today // DAY), *ages, *defaults.end_of_accounts, ""))
-    if there:
-        return {"shadow": shadow}
+    """A new account's line in each file, and nothing for one that is there."""
+    name, day = user.name, int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()) // 86400
+    if _entry(content["passwd"], name):
+        return {}
     uid, gid = _numbers(content, name, defaults)
     password = "x" if "shadow" in content else NO_PASSWORD
-    lines = {
-        "passwd": f"{name}:{password}:{uid}:{gid}::{home}:{user.shell or defaults.shell}",
-        "shadow": shadow,
-    }
-    if defaults.has_own_groups:
+    shell = user.shell or defaults.text("SHELL", "/bin/bash")
+    ages = (defaults.text(age, "") for age in ("PASS_MIN_DAYS", "PASS_MAX_DAYS", "PASS_WARN_AGE", "INACTIVE"))
+    days = ":".join([str(day), *(age if age.isdigit() else "" for age in ages)])
+    lines = {"shadow": f"{name}:{NO_PASSWORD}:{days}::"}
+    lines["passwd"] = f"{name}:{password}:{uid}:{gid}::{home}:{shell}"
+    if defaults.text("USERGROUPS_ENAB", "no") == "yes":
         lines["group"] = f"{name}:{'x' if 'gshadow' in content else '!'}:{gid}:"
         lines["gshadow"] = f"{name}:!::"
-    for kind in ("UID", "GID"):
-        file, count = f"sub{kind.lower()}", defaults.number(f"SUB_{kind}_COUNT", 65536)
-        if file in content and count:
-            low, high = (
-                defaults.number(f"SUB_{kind}_MIN", 100000),
-                defaults.number(f"SUB_{kind}_MAX", 600100000),
+    for kind in ("uid", "gid"):
+        if f"sub{kind}" in content:
+            low, high, count = (
+                defaults.number(f"SUB_{kind.upper()}_{part}", otherwise)
+                for part, otherwise in {"MIN": 100000, "MAX": 600100000, "COUNT": 65536}.items()
             )
-            lines[file] = f"{name}:{free_range(content[file], low, high, count)}:{count}"
+            lines[f"sub{kind}"] = f"{name}:{_free_range(content[f'sub{kind}'], low, high, count)}:{count}"
     return lines
 
 
 def _numbers(content: dict[str, bytes], name: str, defaults: Defaults) -> tuple[int, int]:
     """The new account's number, and that of its group: the one of its name, of all users, or a new one."""
-    users, groups = (
-        [int(fields[2]) for fields in _entries(content[file], 2)] for file in ("passwd", "group")
-    )
-    uid = free_number(users, defaults.number("UID_MIN", 1000), defaults.number("UID_MAX", 60000))
+    users, groups = ({int(each[2]) for each in _entries(content[file], 2)} for file in ("passwd", "group"))
+    uid = _free(users, defaults.number("UID_MIN", 1000), defaults.number("UID_MAX", 60000))
     own = _entry(content["group"], name, 2)
     if own:
         return uid, int(own[2])
-    if not defaults.has_own_groups:
-        shared = _entry(content["group"], defaults.group, 2)
-        return uid, int(shared[2] if shared else defaults.group)
+    if defaults.text("USERGROUPS_ENAB", "no") != "yes":
+        shared = _entry(content["group"], defaults.text("GROUP", "100"), 2)
+        return uid, int(shared[2]) if shared else defaults.number("GROUP", 100)
     low, high = defaults.number("GID_MIN", 1000), defaults.number("GID_MAX", 60000)
-    return uid, uid if low <= uid <= high and uid not in groups else free_number(groups, low, high)
+    return uid, uid if low <= uid <= high and uid not in groups else _free(groups, low, high)
+
+
+def _free(taken: set[int], low: int, high: int) -> int:
+    """The number behind the highest one that is taken between the two, or the lowest that is free."""
+    behind = max((number for number in taken if low <= number <= high), default=low - 1) + 1
+    for number in chain([behind], range(low, behind)):
+        if number <= high and number not in taken:
+            return number
+    message = f"no number between {low} and {high} is free"
+    raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
+
+
+def _free_range(content: bytes, low: int, high: int, count: int) -> int:
+    """Where the first range of so many subordinate numbers begins of which none is anybody's."""
+    for start, length in sorted((int(each[1]), int(each[2])) for each in _entries(content, 1, 2)):
+        if low + count <= start:
+            break
+        low = max(low, start + length)
+    if low + count - 1 > high:
+        message = f"no {count} subordinate numbers up to {high} are free"
+        raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
+    return low
 
 
 def _entries(content: bytes, *numbers: int) -> Iterator[list[str]]:
@@ -178,41 +167,30 @@ def _locked(etc: Directory) -> Iterator[None]:
     """
     deadline = time.monotonic() + LOCK_SECONDS
     with ExitStack() as held:
-        common = etc.open_to_lock(".pwd.lock")
-        held.callback(os.close, common)
-        _wait(partial(_has_locked, common), etc.join(".pwd.lock"), deadline)
-        for name in reversed(FILES):
-            lock = f"{name}.lock"
-            _wait(partial(_has_made, etc, lock), etc.join(lock), deadline)
-            held.callback(etc.remove, lock)
+        for name in (".pwd", *reversed(FILES)):
+            while not _has_taken(etc, f"{name}.lock", held):
+                if time.monotonic() > deadline:
+                    message = f"{etc.join(name)}.lock is held by another program"
+                    raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
+                time.sleep(0.05)
         yield
 
 
-def _wait(is_ours: Callable[[], bool], lock: str, deadline: float) -> None:
-    while not is_ours():
-        if time.monotonic() > deadline:
-            message = f"{lock} is held by another program"
-            raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
-        time.sleep(0.05)
-
-
-def _has_locked(fd: int) -> bool:
-    with suppress(BlockingIOError, PermissionError):
-        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
-
-
-def _has_made(etc: Directory, lock: str) -> bool:
+def _has_taken(etc: Directory, lock: str, held: ExitStack) -> bool:
+    if lock == ".pwd.lock":
+        with ExitStack() as opened, suppress(BlockingIOError, PermissionError):
+            fd = etc.open_to_lock(lock)
+            opened.callback(os.close, fd)
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.push(opened.pop_all())
+            return True
+        return False
     with suppress(Changed):
         etc.replace(lock, b"%d\0" % os.getpid(), Looks(0o600, durable=False), expected=None)
+        held.callback(etc.remove, lock)
         return True
     file = etc.read(lock, limit=LIMIT)
     holder = file.content.strip(b"\0\n") if file else b""
     if holder.isdigit() and not os.path.exists(f"/proc/{int(holder)}"):
         etc.remove(lock)  # its holder was killed
     return False
-
-
-def _fail(message: str) -> NoReturn:
-    raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)

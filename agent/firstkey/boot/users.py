@@ -19,7 +19,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.system import command
+from firstkey.system import command, shadow
 
 if TYPE_CHECKING:
     from typing import Union
@@ -56,18 +56,17 @@ class Complete(NamedTuple):
 
     def apply(self, site: Site) -> None:
         """Make it. Raises FirstkeyError, on the running system with the program's own words."""
-        name, defaults = self.user.name, Defaults(site.tree)
+        name = self.user.name
         if site.tree.is_running_system:
             for argv in self._programs(with_home=False):
                 _run(argv, name)
         elif any(self.missing._replace(home=False)):
-            groups = self.missing.groups
-            account_entries.ensure(site.tree, self.user, groups, self.account.home, defaults)
+            account_entries.ensure(site.tree, self.user, self.missing.groups, self.account.home)
         if self.missing.home:
             account = site.accounts.find(name)
             if account is None:
                 raise site.accounts.unknown(name)
-            home_directory.make(site.tree, account, defaults)
+            home_directory.make(site.tree, account)
 
     def entry(self) -> events.Entry:
         """For the journal."""
@@ -144,7 +143,8 @@ def plan(site: Site, user: User) -> list[Change]:
     groups = tuple(name for name in user.groups if site.accounts.group_id(name) is not None)
     has_group = site.accounts.group_id(user.name) is not None
     if account is None:
-        account = Account(user.name, -1, -1, f"{Defaults(site.tree).homes}/{user.name}", user.shell)
+        homes = Defaults(site.tree).path("HOME", "/home")
+        account = Account(user.name, -1, -1, f"{homes}/{user.name}", user.shell)
         missing = Missing(account=True, groups=groups, home=home_directory.is_missing(site.tree, account))
     else:
         missing = _missing(site, account) if user.create else Missing()
@@ -162,12 +162,16 @@ def _missing(site: Site, account: Account) -> Missing:
     """What a useradd that was cut off did not come to: it writes passwd, shadow and group, in this order."""
     if account not in site.accounts.all():
         return Missing()  # a directory service's: what it lacks is for that to give
-    groups = site.accounts.groups()
-    is_own = account.gid == account.uid and account.name not in dict(groups)
+    home = home_directory.is_missing(site.tree, account)
+    if not site.tree.is_running_system:
+        return Missing(home=home)  # passwd comes last there
+    groups = dict(site.accounts.groups())
+    is_own = account.gid == account.uid and account.name not in groups
+    shadow_lines = site.tree.read(shadow.PATH, limit=shadow.LIMIT)
     return Missing(
-        shadow=account_entries.lacks_shadow(site.tree, account.name),
-        group=is_own and account.gid not in dict(groups).values(),
-        home=home_directory.is_missing(site.tree, account),
+        shadow=shadow_lines is not None and f"\n{account.name}:".encode() not in b"\n" + shadow_lines,
+        group=is_own and account.gid not in groups.values(),
+        home=home,
     )
 
 
