@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -154,7 +155,7 @@ def test_daemon_stands_alone(launch: Launch) -> None:
     assert facts["inherited"] is False, "what the starter left open is closed"
     assert int(str(facts["limit"])) <= detach.DESCRIPTORS, "python-daemon 2.3 takes memory by this limit"
     assert launch.is_locked()
-    assert launch.pid_file.stat().st_mode & 0o7777 == 0o644
+    assert launch.pid_file.stat().st_mode & 0o7777 == 0o600
 
 
 def test_sigterm_removes_the_file(launch: Launch) -> None:
@@ -190,6 +191,33 @@ def test_killed_daemon_leaves_no_claim(launch: Launch) -> None:
     assert launch.start().returncode == 0
     facts = launch.facts()
     assert launch.pid_file.read_text() == f"{facts['pid']}\n"
+
+
+HOLD = "import fcntl, sys, time; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX); print(flush=True); time.sleep(60)"
+
+
+@pytest.mark.root
+def test_nobody_else_can_keep_it_from_starting(launch: Launch) -> None:
+    """The file of a killed daemon lies where everybody can enter, and is for root alone."""
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        launch.pid_file = Path(place) / "pid"
+        launch.start()
+        pid = int(str(launch.facts()["pid"]))
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: is_gone(pid))
+        argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", "-c", HOLD]
+        with subprocess.Popen(
+            [*argv, launch.pid_file], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as other:
+            assert other.stdout
+            held = other.stdout.readline()
+            started = launch.start()
+            other.kill()
+            assert other.stderr
+            assert b"PermissionError" in other.stderr.read()
+        assert (held, started.returncode) == (b"", 0)
+        os.kill(launch.number(), signal.SIGKILL)
 
 
 def test_redirected_stderr_stays(launch: Launch) -> None:

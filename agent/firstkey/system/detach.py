@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 DESCRIPTORS = 4096
 UMASK = 0o077
-PID_FILE_MODE = 0o644
+PID_FILE_MODE = 0o600
+"""Whoever can open the file can lock it, and so keep the daemon from starting (flock(2))."""
 
 
 class PidFile:
