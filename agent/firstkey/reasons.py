@@ -172,7 +172,7 @@ IO_ERROR = _reason(
 )
 CONCURRENT_CHANGE = _reason(
     "concurrent-change",
-    "Another program kept changing the file while firstkey merged the keys into it.",
+    "Another program kept changing the file, or holding its lock, while firstkey was about to write it.",
     "Run it again: firstkey run",
 )
 TIMED_OUT = _reason(
@@ -203,7 +203,7 @@ NO_SUCH_GROUP = _reason(
 USER_CREATE_FAILED = _reason(
     "user-create-failed",
     "The account could not be set up as configured.",
-    "Correct the [User NAME] section; the program's own words are in the detail.",
+    "Correct what the detail names (the [User NAME] section, a lock that nobody holds); then: firstkey run",
 )
 SUDOERS_INVALID = _reason(
     "sudoers-invalid",
@@ -214,6 +214,11 @@ SUDO_MISSING = _reason(
     "sudo-missing",
     "sudo is not installed, so the rule could not be checked and was not put in place.",
     "Install sudo in the image, or drop Sudo= from the [User NAME] section.",
+)
+SUDO_UNCHECKED = _reason(
+    "sudo-unchecked",
+    "visudo could not look at the rule, so it was not put in place.",
+    "See what it says of a rule of its own: visudo -c",
 )
 REDIRECT_WITHOUT_USER = _reason(
     "redirect-without-user",

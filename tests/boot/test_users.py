@@ -200,6 +200,45 @@ def test_a_wrong_rule_is_never_put_in_place(image: World, there: str | None) -> 
     assert (rule.read_text() if there else None) == there
 
 
+VISUDO = """#!/bin/sh
+[ "$3" != - ] || { echo "visudo: cannot open -" >&2; exit 1; }
+exec "$VISUDO" "$@"
+"""
+"""As that of sudo-rs, which reads no standard input."""
+
+
+@needs_visudo
+@pytest.mark.parametrize(
+    "script, rule, expected",
+    [
+        (VISUDO, RULE, ("changed", None)),
+        (VISUDO, "ALL=(ALL", ("refused", "sudoers-invalid")),
+        (
+            "#!/bin/sh\necho 'visudo: /etc/sudo.conf is broken' >&2\nexit 1\n",
+            RULE,
+            ("failed", "sudo-unchecked"),
+        ),
+        ("#!/bin/sh\nkill -9 $$\n", RULE, ("failed", "sudo-unchecked")),
+    ],
+    ids=["sudo-rs", "sudo-rs and a wrong rule", "broken", "killed"],
+)
+def test_a_checker_that_cannot_look_is_told_from_a_wrong_rule(
+    image: World, tmp_path: Path, script: str, rule: str, expected: tuple[str, str | None]
+) -> None:
+    """A rule is put in place only if it was looked at, and is not blamed for what the program lacks."""
+    real = shutil.which("visudo", path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    program = tmp_path / "bin/visudo"
+    program.parent.mkdir()
+    program.write_text(script.replace("$VISUDO", str(real)))
+    program.chmod(0o755)
+    image.machine.add_user("deploy")
+    image.machine.configure(section(Sudo=rule))
+    path = f"{program.parent}:{os.environ['PATH']}"
+    done = image.machine.firstkey("run", "--json", service=image.service, PATH=path)
+    assert accounts(done) == [expected]
+    assert image.machine.path("/etc/sudoers.d/firstkey-deploy").exists() == (expected[0] == "changed")
+
+
 def test_an_unknown_group_costs_nothing_but_itself(image: World) -> None:
     """The user has the key; the report names the group."""
     image.machine.add_user("deploy")

@@ -9,7 +9,7 @@ from firstkey import events, reasons
 from firstkey.boot import difference
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import command
+from firstkey.system import command, scratch
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SUDOERS = "/etc/sudoers.d"
 SUDOERS_MODE = 0o440
 HEADER = "# Written by firstkey from [User {name}] of its configuration; changes here are lost.\n"
+GOOD_RULE = b"root ALL=(ALL) ALL\n"
+"""What every sudo takes: a checker that rejects this one as well cannot look."""
 _LIMIT = 65536
 
 
@@ -63,7 +65,7 @@ class WriteSudoers(NamedTuple):
         return difference.unified(f"{SUDOERS}/{self.name}", there.content if there else None, self.content)
 
     def apply(self, site: Site) -> None:
-        """Have it checked, and only then write it. Raises FirstkeyError(sudoers-invalid, sudo-missing)."""
+        """Have it checked, and only then write it. Raises FirstkeyError(sudoers-invalid, ...)."""
         self._prove()
         with site.tree.ensure(SUDOERS, mode=0o750) as directory:
             directory.remove_stale()
@@ -77,13 +79,27 @@ class WriteSudoers(NamedTuple):
             return directory.read(self.name, limit=_LIMIT)
 
     def _prove(self) -> None:
-        program = command.find("visudo")
-        if program is None:
-            raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
-        outcome = command.run([program, "-c", "-f", "-"], stdin=self.content)
-        if outcome.status:
-            # The first line says what is wrong and where; those behind it only draw an arrow below the rule.
-            words = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").split("\n")[0]
-            why = words.strip(" :<>") or outcome.words
-            message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {why}"
-            raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
+        wrong = _objection(self.content)
+        if wrong is None:
+            return
+        if _objection(GOOD_RULE):
+            message = f"visudo looks at no rule, not even at one that is right: {wrong}"
+            raise FirstkeyError(message, reason=reasons.SUDO_UNCHECKED)
+        message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {wrong}"
+        raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
+
+
+def _objection(content: bytes) -> str | None:
+    """What visudo has against it. It gets a private file: that of sudo-rs reads no standard input."""
+    program = command.find("visudo")
+    if program is None:
+        raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
+    with scratch.directory() as private:
+        private.replace("rule", content, Looks(SUDOERS_MODE, durable=False))
+        path = f"{private.on_host}/rule"
+        outcome = command.run([program, "-c", "-f", path])
+    if not outcome.status:
+        return None
+    # The first line says what is wrong and where; those behind it only draw an arrow below the rule.
+    words = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").split("\n")[0]
+    return words.replace(path, "the rule").strip(" :<>") or outcome.words
