@@ -212,7 +212,7 @@ SETTINGS = (
     Setting(
         "User", "Create", "create", default=False,
         parse=boolean, accepts="yes or no",
-        description="Whether the account is made where it does not exist.",
+        description="Whether the account and its home are made where they do not exist.",
     ),
     Setting(
         "User", "Groups", "groups", default=(),

@@ -275,7 +275,7 @@ def test_every_change_in_a_home_is_made_with_its_users_rights(
         elif home.places["home"] in arguments and "O_PATH" not in arguments:
             seen.add(call)
             assert who.of[pid] == (str(MALLORY), str(MALLORY), f"[{MALLORY}, 3333]"), (call, arguments)
-    assert {"openat", "mkdirat", "renameat", "fchmod"} <= seen
+    assert {"openat", "mkdirat", "linkat", "unlinkat", "fchmod"} <= seen
 
 
 def _whole_lines(log: str) -> str:

@@ -193,7 +193,12 @@ def test_killed_daemon_leaves_no_claim(launch: Launch) -> None:
     assert launch.pid_file.read_text() == f"{facts['pid']}\n"
 
 
-HOLD = "import fcntl, sys, time; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX); print(flush=True); time.sleep(60)"
+HOLD = """
+import fcntl, sys, time
+fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX)
+print(flush=True)
+time.sleep(60)
+"""
 
 
 @pytest.mark.root
@@ -212,12 +217,13 @@ def test_nobody_else_can_keep_it_from_starting(launch: Launch) -> None:
         ) as other:
             assert other.stdout
             held = other.stdout.readline()
+            launch.facts_file.unlink()
             started = launch.start()
             other.kill()
             assert other.stderr
             assert b"PermissionError" in other.stderr.read()
         assert (held, started.returncode) == (b"", 0)
-        os.kill(launch.number(), signal.SIGKILL)
+        os.kill(int(str(launch.facts()["pid"])), signal.SIGKILL)
 
 
 def test_redirected_stderr_stays(launch: Launch) -> None:
