@@ -32,7 +32,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def asked(world: World, user: str = "admin", *options: str) -> str:
     """What is printed for the user, and nothing else happens."""
-    done = world.machine.firstkey("authorized-keys", user, *options, service=world.service)
+    patient = ("--wait", "30")  # sshd is not, but a busy machine takes its time
+    done = world.machine.firstkey("authorized-keys", *patient, user, *options, service=world.service)
     assert (done.status, done.err) == (0, ""), done.err
     return done.out
 

@@ -28,7 +28,7 @@ COMMANDS = {
     "doctor": ("-v", "--json"),
     "status": ("-v",),
     "keys": ("-v",),
-    "authorized-keys": ("root",),
+    "authorized-keys": ("--wait", "30", "root"),
     "known-hosts": (),
     "config": (),
 }
