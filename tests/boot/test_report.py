@@ -22,6 +22,7 @@ def test_modes_that_were_mended_are_no_nothing(world: World) -> None:
 
 def test_a_user_whom_sshd_keeps_out_is_in_the_summary(world: World) -> None:
     """Nothing says that the key lets in where sshd ignores its file; nor later, with nothing to add."""
+    world.machine.ask_for_all_host_keys()
     world.machine.path("/home/admin").chmod(0o777)
     done = world.machine.run(world.service)
     assert (done.report["outcome"], done.user("admin")["reason"]) == ("partial", "bad-modes")
@@ -78,6 +79,7 @@ def test_why_there_is_no_launch_key_stands_under_its_heading(world: World) -> No
 
 def test_a_dry_run_says_what_would_be_done(world: World) -> None:
     """Nothing in it reads as if it had been done."""
+    world.machine.ask_for_all_host_keys()
     done = world.machine.firstkey("run", "--dry-run", service=world.service)
     assert "outcome ok: 1 launch key would be added, 3 host keys would be made or mended." in done.err
     assert done.out.splitlines()[-1] == "Outcome: ok (a dry run: nothing was changed)"

@@ -29,6 +29,7 @@ MEMORY_LIMIT = 40 * 1024  # KiB (DESIGN: Speed)
 
 def test_sshd_may_start_once_the_keys_are_in_place(lab: Lab) -> None:
     """READY comes after the launch key and the host keys are there; then the daemon ends, and all is tidy."""
+    lab.machine.ask_for_all_host_keys()
     daemon = lab.daemon()
     ready = daemon.manager.wait("READY=1")
     on_the_wall = time.time() - (time.monotonic() - ready)
@@ -252,7 +253,7 @@ def test_sigterm_at_any_moment(lab: Lab, round_: int) -> None:
     done = lab.machine.run(lab.service)
     assert done.status == 0, done.err
     assert lab.machine.keys == [lab.key]
-    assert len(lab.machine.host_keys()) == 3
+    assert len(lab.machine.host_keys()) == 1
     assert lab.left_over == []
 
 
@@ -320,6 +321,7 @@ def test_watching_reloads(lab: Lab) -> None:
     assert lab.manager.said.index("RELOADING=1") > lab.manager.said.index("READY=1")
 
 
+@pytest.mark.slow
 def test_watching_leaves_nothing_behind(lab: Lab) -> None:
     """Round after round: no zombie, no descriptor, no growth of the supervisor, and quiet."""
     lab.configure("[Watch]\nIntervalSec=0.05\n")
@@ -352,7 +354,7 @@ def test_two_daemons_at_once(lab: Lab) -> None:
     assert (first.end().status, second.end().status) == (0, 0)
     assert lab.manager.count("READY=1") == 2
     assert lab.machine.keys == [lab.key]
-    assert len(lab.machine.host_keys()) == 3
+    assert len(lab.machine.host_keys()) == 1
     assert lab.left_over == []
 
 

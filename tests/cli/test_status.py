@@ -48,6 +48,7 @@ def as_json(machine: Machine) -> dict[str, Any]:
 
 def test_before_any_run_it_says_so_and_makes_nothing(machine: Machine) -> None:
     """Nothing is known, nothing is there, and looking changes nothing."""
+    machine.ask_for_all_host_keys()
     before = machine.snapshot()
     done = status(machine)
 

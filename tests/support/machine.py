@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 from firstkey.metadata.emulator import Emulator
 
 AGENT = Path(__file__).parents[2] / "agent"
+SSHD_CONFIG = "HostKey /etc/ssh/ssh_host_ed25519_key\n"
+"""One host key that takes no time: sshd's defaults have an RSA key, for which a test may wait for seconds."""
 
 
 class Run(NamedTuple):
@@ -42,7 +44,7 @@ class Machine:
         self.accounts: list[str] = []
         self.add_user(self.user)
         self.write("/etc/hostname", "scratch\n")
-        self.write("/etc/ssh/sshd_config", "# defaults\n")
+        self.write("/etc/ssh/sshd_config", SSHD_CONFIG)
         self.write("/etc/firstkey/firstkey.conf", f"[Keys]\nUsers={self.user}\n")
 
     def path(self, path: str) -> Path:
@@ -63,6 +65,10 @@ class Machine:
         if make_home:
             self.path(home).mkdir(parents=True, exist_ok=True)
             self.path(home).chmod(0o755)
+
+    def ask_for_all_host_keys(self) -> None:
+        """Configure sshd as a distribution does, whose defaults ask for RSA, ECDSA and Ed25519."""
+        self.write("/etc/ssh/sshd_config", "# defaults\n")
 
     def configure(self, text: str) -> None:
         self.write("/etc/firstkey/firstkey.conf", text)
