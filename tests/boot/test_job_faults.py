@@ -26,7 +26,7 @@ def test_the_job_ends_as_promised(world: World, fault: str) -> None:
     world.machine.write_keys(f"{own}\n")
     started = time.monotonic()
     with Emulator(world.service.settings, faults=[Fault.parse(fault)]) as service:
-        done = world.machine.run(service, "--wait", patience(status))
+        done = world.machine.run(service, "--wait", patience(fault))
     seconds = time.monotonic() - started
 
     found = done.report
@@ -37,12 +37,15 @@ def test_the_job_ends_as_promised(world: World, fault: str) -> None:
     assert world.machine.keys == [own, *([world.key] if installed else [])]
     assert seconds < GENEROUS
     if status == 75:
-        assert seconds > 1.8
+        assert seconds > 0.8
 
 
-@pytest.mark.parametrize("fault", PROMISED)
+@pytest.mark.parametrize("fault", {outcome: fault for fault, outcome in PROMISED.items()}.values())
 def test_nothing_is_lost_on_a_later_run(world: World, fault: str) -> None:
-    """What was installed while the service was well stays, byte for byte, and no host key is made anew."""
+    """What was installed while the service was well stays, byte for byte, and no host key is made anew.
+
+    With one fault of each outcome: what the service did to earn it makes no difference any more.
+    """
     world.machine.configure(CONFIGURATION)
     world.machine.run(world.service)
     before = world.machine.keys_file.read_bytes(), world.machine.host_keys()

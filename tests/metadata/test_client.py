@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from asking import HOSTS, ask, needs_ipv6
+from promises import PROMISED, patience
 from raw_server import RawServer, answer, black_hole, ok, silent_server
 
 from firstkey import __version__
@@ -39,6 +40,27 @@ def service(*faults: str, host: str = "127.0.0.1", **change: Any) -> Iterator[Em
 def asked(running: Emulator) -> list[tuple[str, str]]:
     """Methods and paths, in order."""
     return [(request.method, request.path) for request in running.requests]
+
+
+# --- every fault ------------------------------------------------------------------------------
+
+
+def test_every_fault_has_a_promise() -> None:
+    """A new one is given its outcome in the table, which the job is held to as well."""
+    assert {name.partition(",")[0].partition("=")[0] for name in PROMISED} == set(FAULTS)
+
+
+@pytest.mark.parametrize("fault", PROMISED)
+def test_every_fault_ends_as_promised(fault: str) -> None:
+    """With an answer or a reason, at once or only at the deadline."""
+    status, outcome, code = PROMISED[fault]
+    is_an_answer = outcome in ("ok", "no-key") or code is None
+    is_final = status != 75
+    with service(fault) as running:
+        ended = ask(running.url, wait=float(patience(fault)), request_timeout=1.0)
+    assert ended.code == ("ok" if is_an_answer else code)
+    assert isinstance(ended.error, Unreachable) != is_final
+    assert is_final or ended.seconds > 0.8
 
 
 # --- what is asked, and how -------------------------------------------------------------------

@@ -37,6 +37,9 @@ QUICK = "[IMDS]\nRequestTimeoutSec=1\n"
 """A configuration that does not wait long for an answer."""
 
 
-def patience(status: int) -> str:
+def patience(fault: str) -> str:
     """How long to wait: an answer that is final comes at once, but a busy machine may be slow to start."""
-    return "2" if status == 75 else "20"
+    status, _, code = PROMISED[fault]
+    if status != 75:
+        return "20"
+    return "1" if code == "imds-unreachable" else "4"  # the others have at least to be asked
