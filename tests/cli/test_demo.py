@@ -96,6 +96,7 @@ def homeless(tmp_path: Path, **environ: str) -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), **own, **environ}
 
 
+@pytest.mark.slow
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
     """Neither in the home, nor where temporary files go, nor in /run, where sshd's own may be new."""
     had_sshds = Path("/run/sshd").exists()
@@ -107,6 +108,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
     assert Path("/run/sshd").exists() == had_sshds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=str
 )
@@ -130,6 +132,7 @@ def test_nothing_is_left_behind_by_a_signal(number: signal.Signals, status: int,
     assert not scratch_root(said).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_without_sshd_the_rest_is_shown(tmp_path: Path) -> None:
     """It says why no login is shown, and leaves no directory of sshd's behind that was not there."""
@@ -143,6 +146,7 @@ def test_without_sshd_the_rest_is_shown(tmp_path: Path) -> None:
     assert "ssh with" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_sshd_s_directory_goes_again_where_there_was_none(tmp_path: Path) -> None:
     """Debian's sshd wants /run/sshd; on a machine without a running sshd, the demo takes it away again."""
@@ -176,6 +180,7 @@ def test_a_user_without_an_account_is_told_so() -> None:
     assert done.stderr.startswith("firstkey: user id 54321 has no account on this machine")
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_is_told(tmp_path: Path) -> None:
     """A ssh-keygen that makes no host keys: the demo says what is not as it should be, and exits with 1."""
     path = fake_keygen(tmp_path / "bin", 'case "$*" in *firstkey-hostkeys*) exit 1;; esac; exec $real "$@"')
@@ -188,6 +193,7 @@ def test_a_step_that_fails_is_told(tmp_path: Path) -> None:
     assert "Everything came out" not in done.stdout
 
 
+@pytest.mark.slow
 def test_it_can_be_kept_to_look_at() -> None:
     """--keep says where it is."""
     done = subprocess.run(argv("--keep"), capture_output=True, text=True, timeout=110, check=False)
@@ -196,6 +202,7 @@ def test_it_can_be_kept_to_look_at() -> None:
     shutil.rmtree(kept)
 
 
+@pytest.mark.slow
 @pytest.mark.root
 def test_somebody_without_rights_or_home_sees_it_too(tmp_path: Path) -> None:
     """Uid 65534 may write nowhere but in the directory for temporary files."""

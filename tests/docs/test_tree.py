@@ -45,6 +45,7 @@ def image_at(root: Path) -> None:
     (root / "root/.bash_history").write_text("secret\n")
 
 
+@pytest.mark.slow
 def test_commands_on_a_mounted_tree(tmp_path: Path) -> None:
     """As on the pages: looked at, sealed, audited again, for a pipeline and by a finalize script."""
     image_at(tmp_path / "rootfs")

@@ -81,6 +81,7 @@ FOUND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scene, way, name, path", FOUND, indirect=["scene"])
 def test_what_was_wrong_once_is_right(scene: Scene, way: str, name: str, path: str) -> None:
     """The call at which each defect showed."""

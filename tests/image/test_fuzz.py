@@ -129,6 +129,7 @@ PATTERNS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [b"\n", b"a\n", b" ", b"# a: b\n", b"a", b"password ", b"gs_secret", b"HWADDR"], ids=repr
 )

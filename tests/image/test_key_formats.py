@@ -279,6 +279,7 @@ def test_a_broken_compressed_file(sapling: Sapling, pack: Callable[[bytes], byte
         assert found(sapling, spoilt, "/root/backup") is None
 
 
+@pytest.mark.slow
 def test_a_bomb_is_defused(sapling: Sapling) -> None:
     """A small file that unpacks to gigabytes costs a bounded part of it, and is told."""
     deflate = zlib.compressobj(9, zlib.DEFLATED, 31)

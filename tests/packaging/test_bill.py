@@ -33,6 +33,7 @@ def judged(file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_spdx_finds_it_valid(installed: Installed) -> None:
     """By the reference implementation."""
     pytest.importorskip("spdx_tools", reason="needs spdx-tools, which is not installed")

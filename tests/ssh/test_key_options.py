@@ -29,6 +29,7 @@ BAD = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.sshd
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(options=st.lists(st.sampled_from([*GOOD, *GOOD, *BAD]), min_size=1, max_size=4).map(",".join))
@@ -106,6 +107,7 @@ def test_authorities_are_told_from_keys(options: str, authority: bool) -> None:
     assert key_options.is_authority(options.encode()) == authority
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [b"cert-authority", b"no-such"])
 def test_a_million_options_take_their_time_once(last: bytes) -> None:
     """Not a million times: a user could put them before the launch key, to hold up the keys of all others."""

@@ -107,6 +107,7 @@ def test_anything_is_an_answer(text: str) -> None:
         assert error.message.isprintable() or error.message.isascii()  # noqa: PT017 - either is right
 
 
+@pytest.mark.slow
 def test_a_million_options_take_their_time_once() -> None:
     """The doctor, who may be root, reads them in a file that is a user's own."""
     assert not option_meaning.parse("pty," * 1_000_000 + ",,no-pty").terminal

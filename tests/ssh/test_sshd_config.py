@@ -139,6 +139,7 @@ def test_quotes_without_an_end_take_no_time(inside: str) -> None:
     assert arguments(f'"{inside * 2000}"')
 
 
+@pytest.mark.slow
 @pytest.mark.sshd
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text("ab/ \"'\\\t#", min_size=1, max_size=14))
@@ -191,6 +192,7 @@ def test_paths_are_those_that_sshd_looks_at(sshd: Any, key_files: dict[str, Any]
 PIECES = ["%h", "%u", "%U", "%%", "/", ".", "a b", "x", "ä", "'"]
 
 
+@pytest.mark.slow
 @pytest.mark.sshd
 @settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(

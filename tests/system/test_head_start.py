@@ -47,6 +47,7 @@ with Tree("/") as tree:
 """
 
 needs_root = [pytest.mark.root, pytest.mark.sshd]
+needs_root_and_time = [*needs_root, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def looks_of_racers(system: PrivateSystem, *argv: str) -> list[list[str]]:
 
 
 class TestOnASystem:
-    pytestmark = needs_root
+    pytestmark = needs_root_and_time
 
     def test_the_unit_leaves_one_whole_key(self, system: PrivateSystem) -> None:
         """For root alone, with the comment that ssh-keygen -A gives."""
