@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fork_server
+
 from firstkey.metadata.emulator import Emulator
 
 AGENT = Path(__file__).parents[2] / "agent"
@@ -112,16 +114,27 @@ class Machine:
         prefix: tuple[str, ...] = (),
         **environ: str,
     ) -> Run:
-        """Run the command on this tree, with `prefix` before it."""
+        """Run the command on this tree, with `prefix` before it: then in a process of its own."""
         command, *options = argv
         where = ["--root", str(self.root), *(["--imds", service.url] if service else [])]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(AGENT),
+            "HOME": "/nonexistent",
+            **environ,
+        }
+        if not prefix:
+            status, out, err = fork_server.firstkey(
+                command, *where, *options, environ=environment, timeout=timeout
+            )
+            return Run(status, out.decode(), err.decode())
         done = subprocess.run(
             [*prefix, sys.executable, "-m", "firstkey", command, *where, *options],
             capture_output=True,
             text=True,
             timeout=timeout,
             check=False,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), "HOME": "/nonexistent", **environ},
+            env=environment,
         )
         return Run(done.returncode, done.stdout, done.stderr)
 

@@ -1,6 +1,7 @@
 """Debian root file systems for tests: made by mmdebstrap once a week, kept outside of the checkout.
 
-The cache is $FIRSTKEY_CACHE, or firstkey/ in $XDG_CACHE_HOME or ~/.cache. It may be removed at any time.
+The cache is $FIRSTKEY_CACHE, or firstkey/ in $XDG_CACHE_HOME or ~/.cache. It may be removed at any time:
+./dev test --all says how much it holds, and ./dev clean removes it.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ def debian_root(suite: str, include: tuple[str, ...]) -> Path:
     archive = CACHE / f"{suite}-{key}-{week}.tar"
     with _alone(CACHE / f"{suite}-{key}.lock"):
         if not archive.exists():
-            for old in CACHE.glob(f"{suite}-{key}-*"):
-                old.unlink()
+            for old in CACHE.glob("*.tar"):
+                if not old.stem.endswith(week):  # nobody will ask for it again
+                    old.unlink(missing_ok=True)
             _make(suite, packages, archive)
     return archive
 

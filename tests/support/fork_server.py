@@ -1,0 +1,187 @@
+"""firstkey as a program, a thousand times over: a server that has all its modules loaded forks for each call.
+
+Loading them takes most of a call's time, and the tests make a thousand calls. What is forked is the program
+in all else: it has its own arguments, environment, directory and standard descriptors, can be signalled and
+killed, runs `firstkey/__main__.py` as `python3 -m firstkey` does, and ends as that ends.
+
+What it cannot show is how Python starts and which modules are loaded when: tests of that start a process of
+their own. And the gate (FIRSTKEY_FORK=no) forks nothing: there each call is a fresh start of Python.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import BinaryIO, NamedTuple
+
+AGENT = Path(__file__).parents[2] / "agent"
+# Read at import, before tests get an environment of their own.
+ENABLED = os.environ.get("FIRSTKEY_FORK") != "no"
+MOST_BYTES = 1 << 20
+AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "GLIBC_", "MALLOC_")
+"""Variables with these prefixes mean something to Python or libc while they start, and only then."""
+
+
+class Done(NamedTuple):
+    """How a call ended: its exit status (negative: the signal that ended it), and what it printed."""
+
+    status: int
+    out: bytes
+    err: bytes
+
+
+def firstkey(*argv: str, environ: Mapping[str, str], timeout: float = 60) -> Done:
+    """Run the command without any input; raises subprocess.TimeoutExpired after `timeout` seconds."""
+    with TemporaryFile() as out, TemporaryFile() as err:
+        if ENABLED and not _matter_at_the_start(environ):
+            status = _forked(argv, environ, out, err, timeout)
+        else:
+            status = subprocess.run(
+                [sys.executable, "-m", "firstkey", *argv],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False, timeout=timeout, env=environ,
+            ).returncode  # fmt: skip
+        return Done(status, _content(out), _content(err))
+
+
+def _matter_at_the_start(environ: Mapping[str, str]) -> bool:
+    """Whether one of the variables is other than the server was started with."""
+    names = {name for name in {*environ, *os.environ} if name.startswith(AT_THE_START)}
+    usual = _environment()
+    return any(environ.get(name, usual.get(name)) != usual.get(name) for name in names)
+
+
+def _content(file: BinaryIO) -> bytes:
+    file.seek(0)
+    return file.read()
+
+
+# --- whoever calls --------------------------------------------------------------------------------
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(AGENT)}
+
+
+@cache
+def _server() -> socket.socket:
+    """Where calls are sent to. The server ends when this process does, which has the other end alone."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MOST_BYTES)
+    with theirs:
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=_environment(),
+        )  # fmt: skip
+    atexit.register(server.wait)
+    atexit.register(ours.close)  # the last that was registered comes first
+    return ours
+
+
+def _forked(
+    argv: Sequence[str], environ: Mapping[str, str], out: BinaryIO, err: BinaryIO, timeout: float
+) -> int:
+    call = json.dumps({"argv": [*argv], "environ": dict(environ), "directory": os.getcwd()})
+    ours, theirs = socket.socketpair()
+    with ours, theirs, open(os.devnull, "rb") as nothing:
+        descriptors = [file.fileno() for file in (theirs, nothing, out, err)]
+        socket.send_fds(_server(), [call.encode("utf-8", "surrogateescape")], descriptors)
+        theirs.close()
+        with ours.makefile("r") as said:
+            pid = int(said.readline())
+            ours.settimeout(timeout)
+            try:
+                return int(said.readline())
+            except OSError:
+                os.kill(pid, signal.SIGKILL)
+                raise subprocess.TimeoutExpired(["firstkey", *argv], timeout) from None
+
+
+# --- the server -----------------------------------------------------------------------------------
+
+
+def _load() -> None:
+    """Load everything that a call may use."""
+    import firstkey
+
+    for name in (
+        "requests",
+        *(found.name for found in pkgutil.walk_packages(firstkey.__path__, "firstkey.")),
+    ):
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork for each call; returns in the process that is to be the program, and only there."""
+    while True:
+        call, descriptors, _, _ = socket.recv_fds(requests, MOST_BYTES, 4)
+        if not call:
+            os._exit(0)
+        if os.fork() == 0:
+            requests.close()
+            return _call(json.loads(call.decode("utf-8", "surrogateescape")), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        _collect()
+
+
+def _collect() -> None:
+    """Children that have ended."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _call(call: dict[str, object], descriptors: list[int]) -> None:
+    """Become the program in a child, and tell the caller its number and, at its end, its exit status."""
+    answer, *standard = descriptors
+    pid = os.fork()
+    if pid == 0:
+        os.close(answer)
+        return _become(call, standard)
+    try:
+        os.write(answer, b"%d\n" % pid)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with suppress(BrokenPipeError):  # who called gave up waiting
+            os.write(answer, b"%d\n" % status)
+    finally:
+        os._exit(0)
+
+
+def _become(call: dict[str, object], standard: list[int]) -> None:
+    """Look like a process that was just started with these arguments and descriptors."""
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    environ = call["environ"]
+    assert isinstance(environ, dict)
+    os.environ.clear()
+    os.environ.update(environ)
+    directory, argv = str(call["directory"]), call["argv"]
+    assert isinstance(argv, list)
+    os.chdir(directory)
+    sys.path[0] = directory
+    sys.argv = ["firstkey", *argv]
+
+
+if __name__ == "__main__":
+    _load()
+    _serve(socket.socket(fileno=int(sys.argv[1])))
+    # Below this line there is only the program: what it raises ends it as it would end Python.
+    runpy.run_module("firstkey", run_name="__main__", alter_sys=True)
