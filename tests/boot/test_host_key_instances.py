@@ -24,9 +24,6 @@ from machine import Machine, Run, World
 
 from firstkey.metadata.emulator import Fault
 
-# Mostly ssh-keygen at work, whichever Python asks it.
-pytestmark = pytest.mark.slow
-
 FIRST, SECOND = "i-0000000000000001", "i-0000000000000002"
 BOOT = "/proc/sys/kernel/random/boot_id"
 
@@ -148,6 +145,7 @@ def test_an_old_key_that_comes_back_is_known(world: World, boot: Boot, tmp_path:
     assert private(world.machine).read_bytes() != old
 
 
+@pytest.mark.slow
 def test_a_failing_disk_does_not_make_the_ledger_grow_without_end(machine: Machine) -> None:
     """It keeps the newest records only."""
     files = [f"/etc/ssh/{number}_ed25519" for number in range(33)]

@@ -28,9 +28,6 @@ from hostkeys import (
 )
 from machine import Machine
 
-# Mostly ssh-keygen at work, whichever Python asks it.
-pytestmark = pytest.mark.slow
-
 
 def mode(path: Path) -> int:
     """The permission bits."""
@@ -50,6 +47,7 @@ def made(machine: Machine) -> dict[str, bytes]:
 @pytest.mark.sshd
 def test_a_fresh_machine_has_what_sshd_wants(machine: Machine) -> None:
     """One key of each type with its modes; sshd takes them without a word, and nothing else is left."""
+    machine.ask_for_all_host_keys()
     done = host_keys(machine)
 
     assert (done.status, results(done)) == (0, dict.fromkeys(KINDS, "changed"))
@@ -95,6 +93,7 @@ def test_an_odd_host_name_is_no_comment(machine: Machine, name: str) -> None:
 
 def test_a_dry_run_makes_none(machine: Machine) -> None:
     """It says what it would make, and not a file is there afterwards that was not before."""
+    machine.ask_for_all_host_keys()
     before = sorted(machine.root.rglob("*"))
     done = machine.firstkey("host-keys", "--dry-run")
 
@@ -505,6 +504,7 @@ def test_a_host_certificate_is_left_to_its_owner(machine: Machine) -> None:
     assert refused_by_sshd(machine, files) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["PEM", "PKCS8"])
 @pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
 def test_a_key_in_an_older_form_is_good(machine: Machine, form: str, kind: str) -> None:
