@@ -57,7 +57,7 @@ def missing_for_boot() -> str | None:
     programs = "mmdebstrap dpkg-buildpackage systemd-nspawn journalctl ip nsenter setpriv ssh"
     missing = [program for program in programs.split() if not shutil.which(program)]
     if missing:
-        return f"needs {', '.join(missing)}, not installed here"
+        return f"needs {', '.join(missing)}, not installed here: ./dev test --all does it"
     return None if "\toverlay\n" in Path("/proc/filesystems").read_text() else "needs overlayfs in the kernel"
 
 
@@ -80,6 +80,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """A run in which nothing ran is a failure, however many tests were skipped."""
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return  # one of several workers: who started them counts
     ran = any(reporter.stats.get(outcome) for outcome in ("passed", "failed", "error", "xfailed"))
     if exitstatus == pytest.ExitCode.OK and not ran and not session.config.option.collectonly:
         session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
