@@ -251,6 +251,25 @@ def test_machine_id_and_dbus_agree_whichever_is_the_link(town: Sapling, etc: str
     assert run(town, "--rule", "machine-id")["steps"] == []
 
 
+def test_machine_id_where_dbus_has_its_files_in_etc(town: Sapling) -> None:
+    """The two are one file then: no link to itself is put there."""
+    town.file("/etc/machine-id", ID)
+    town.link("/var/lib/dbus", "/etc")
+    assert run(town, "--rule", "machine-id")["status"] == 0
+    assert not town.path("/etc/machine-id").is_symlink()
+    assert town.path("/etc/machine-id").read_text() == "uninitialized\n"
+
+
+def test_one_user_cannot_keep_the_histories_of_the_others(town: Sapling) -> None:
+    """A start-up file that is too large to be read is told; all else goes."""
+    give(town, "/home/ann/.bashrc", "#" * (17 * 1024 * 1024))
+    give(town, "/home/bob/.bash_history", "ls\n", BOB)
+    report = run(town, "--rule", "histories")
+    assert not town.path("/home/bob/.bash_history").exists()
+    (rule,) = report["audit"]["rules"]
+    assert [doubt["reason"] for doubt in rule["unknown"]] == ["file-too-large"]
+
+
 def swap(path: Path, make: Callable[[Path], object]) -> object:
     """Put something else in the place of what is there."""
     path.rename(path.with_name("before"))
@@ -334,6 +353,9 @@ def test_the_second_audit_is_held_against_the_prediction(town: Sapling) -> None:
     assert [spot.path for spot in planned.stays] == ["/etc/userdb/bob.user"]
     assert {spot.path for spot in planned.gone} == {"/root/.rhosts", "/var/mail/root"}
 
+    foreseen = run(town, "--rule", "mail", "--rule", "trusted-logins", "--dry-run")
+    assert foreseen["stays"] == [{"rule": "trusted-logins", "path": "/etc/userdb/bob.user"}]
+
     def carried_out(tell: Callable[[seal.Outcome], None]) -> seal.Sealing:
         return seal.carry_out(planned, wanted, town.context(), lambda asked: audit(town.image(), asked), tell)
 
@@ -398,7 +420,8 @@ def live(sapling: Sapling, program: str) -> dict[str, Any]:
 
 USERS = """
 import json, os, shutil, subprocess, sys
-os.makedirs("/tmp/agent/work"); os.makedirs("/tmp/held"); os.makedirs("/tmp/idle"); os.makedirs("/tmp/s")
+for name in ("agent/work", "held", "idle", "s", "systemd-private-1"): os.makedirs("/tmp/" + name)
+for name in ("used", "idle"): os.makedirs("/var/crash/" + name)
 for name in ("held/file", "idle/file", "own"): open("/tmp/" + name, "w").write("x")
 library = next(line.split()[5] for line in open("/proc/self/maps") if "libm.so" in line or "libm-" in line)
 shutil.copy(library, "/tmp/mapped")
@@ -406,29 +429,32 @@ held = '''
 import ctypes, os, socket, time
 bound = socket.socket(socket.AF_UNIX); bound.bind("/tmp/s/socket")
 ctypes.CDLL("/tmp/mapped")
-keep = open("/tmp/held/file"); os.chdir("/tmp/agent/work"); print("ready", flush=True); time.sleep(60)
+keep = open("/tmp/held/file"), os.open("/var/crash/used", os.O_RDONLY)
+os.chdir("/tmp/agent/work"); print("ready", flush=True); time.sleep(60)
 '''
 other = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE)
 other.stdout.readline()
-seal = [sys.executable, "-m", "firstkey", "seal", "--yes", "--json", "--rule", "temporary-files"]
+seal = [sys.executable, "-m", "firstkey", "seal", "--yes", "--json", "--rule", "temporary-files", "--rule", "crash-dumps"]
 done = subprocess.run(seal, capture_output=True, text=True, stdin=subprocess.DEVNULL)
-left = sorted(os.listdir("/tmp"))
+left = sorted(os.listdir("/tmp")); crash = sorted(os.listdir("/var/crash"))
 other.kill(); other.wait()
 again = subprocess.run(seal, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 print(json.dumps({"left": left, "report": json.loads(done.stdout), "status": done.returncode,
                   "err": done.stderr,
-                  "then": sorted(os.listdir("/tmp")), "after": again.returncode}))
+                  "then": sorted(os.listdir("/tmp")), "crash": crash, "after": again.returncode}))
 """
 
 
 def test_what_running_programs_use_stays(town: Sapling) -> None:
     """Open and mapped files, working directories and sockets, with the directories that they lie in."""
     found = live(town, USERS)
-    assert found["left"] == ["agent", "held", "mapped", "s"], found
-    assert found["status"] == 0
-    (rule,) = found["report"]["audit"]["rules"]
+    assert found["left"] == ["agent", "held", "mapped", "s", "systemd-private-1"], found
+    (rule,) = [rule for rule in found["report"]["audit"]["rules"] if rule["id"] == "temporary-files"]
     assert "/tmp/agent" in rule["remark"]
-    assert (found["then"], found["after"]) == ([], 0)
+    assert rule["outcome"] == "pass"
+    assert found["crash"] == ["used"]
+    assert [entry["reason"] for entry in found["report"]["left"]] == ["in-use"]
+    assert (found["status"], found["then"], found["after"]) == (1, ["systemd-private-1"], 0)
 
 
 REFUSED = """

@@ -133,7 +133,7 @@ def _named_by_root(image: Image, doubts: list[Doubt]) -> Iterator[str]:
             file = image.file(profile, [])
             if file is None or not whose.is_roots(file.status.st_uid):
                 continue
-            for place in _places(image, file.path):
+            for place in _places(image, file.path, doubts):
                 for home in image.homes if place.startswith("~/") else ():
                     yield from _theirs(image, profile, home.join(place[2:]), home, doubts)
                 if place.startswith("/") and "*" not in place.split("/")[1]:
@@ -146,15 +146,20 @@ def _named_by_users(image: Image, doubts: list[Doubt]) -> Iterator[str]:
             file = image.file(home.join(name), [])
             uid = file.status.st_uid if file else -1
             if file and (whose.is_roots(uid) or whose.owns_home(image, uid, home)):
-                for place in _places(image, file.path):
+                for place in _places(image, file.path, doubts):
                     path = home.join(place[2:]) if place.startswith("~/") else place
                     yield from _theirs(image, file.path, path, home, doubts)
 
 
-def _places(image: Image, profile: str) -> list[str]:
+def _places(image: Image, profile: str, doubts: list[Doubt]) -> list[str]:
     """Where the shell's configuration keeps histories: absolute, or in the home."""
     found: dict[str, None] = {}
-    for match in HISTFILE.finditer(image.read(profile) or b""):
+    try:
+        content = image.read(profile) or b""
+    except FirstkeyError as error:
+        doubts.append(Doubt(profile, error.refusal))
+        return []
+    for match in HISTFILE.finditer(content):
         place = VARIABLE.sub("*", HOME.sub("~/", match[2].decode("utf-8", "surrogateescape")))
         found[place] = None
     return [place for place in found if place.startswith(("/", "~/")) and len(place) > 2]

@@ -75,7 +75,9 @@ def _has_dbus_id(image: Image) -> bool:
     copy, own = image.file(DBUS, []), image.file(FILE, [])
     if copy is None or not copy.status.st_size:
         return False
-    return not copy.links or own is None or own.path != copy.path
+    if own is None or own.path != copy.path:
+        return True
+    return bool(own.links) and not copy.links
 
 
 def remedy(image: Image) -> list[Change]:
