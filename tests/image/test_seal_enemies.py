@@ -434,7 +434,8 @@ os.chdir("/tmp/agent/work"); print("ready", flush=True); time.sleep(60)
 '''
 other = subprocess.Popen([sys.executable, "-c", held], stdout=subprocess.PIPE)
 other.stdout.readline()
-seal = [sys.executable, "-m", "firstkey", "seal", "--yes", "--json", "--rule", "temporary-files", "--rule", "crash-dumps"]
+seal = [sys.executable, "-m", "firstkey", "seal", "--yes", "--json", "--rule", "temporary-files"]
+seal += ["--rule", "crash-dumps"]
 done = subprocess.run(seal, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 left = sorted(os.listdir("/tmp")); crash = sorted(os.listdir("/var/crash"))
 other.kill(); other.wait()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from firstkey.image import examples, key_formats, secrets
-from firstkey.image.host_key_files import host_key_files
+from firstkey.image.host_key_files import host_key_files, is_host_key
 from firstkey.image.rule import CREDENTIALS, Rule
 from firstkey.image.secrets import Sorted
 from firstkey.image.self_signed import self_signed_keys
@@ -24,7 +24,8 @@ EXAMPLE_MD5 = "58d03e064e669c2e8df3929ea22567b0"
 def private_keys(image: Image) -> Sorted:
     """Every private key that is nobody else's business."""
     seen = (*image.sightings(key_formats.KIND), *image.sightings(key_formats.STORE))
-    claimed = {*host_key_files(image), *self_signed_keys(image)}
+    host_keys = (path for path in host_key_files(image) if is_host_key(image, path))
+    claimed = {*host_keys, *self_signed_keys(image)}
     return secrets.sorted_out(image, seen, claimed=claimed)
 
 
