@@ -55,9 +55,11 @@ def unpacked(file: IO[bytes], start: bytes, *, plenty: int = PLENTY) -> Iterator
                 held.clear()
             held += part
     except Unfinished:
-        yield bytes(held)
+        if held:
+            yield bytes(held)
         raise
-    yield bytes(held)
+    if held:
+        yield bytes(held)
 
 
 def _bounded(file: IO[bytes], start: bytes, plenty: int) -> Iterator[bytes]:

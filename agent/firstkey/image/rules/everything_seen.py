@@ -38,7 +38,8 @@ RULE = Rule(
     prose=(
         "What could not be read is no proof that nothing is there. A file or directory that may not be "
         "read, a home behind a link that goes round, a file so large that only its ends were looked at, "
-        "directories that lie too deep: each makes the verdict unknown, with its reason. What is mounted "
+        "directories that lie too deep, a packed file that is broken, encrypted or more than is unpacked: "
+        "each makes the verdict unknown, with its reason. What is mounted "
         "into the tree from a network, and the kernel's own file systems, are no part of an image, and "
         "neither are the host's own files: a file system that is mounted outside of the tree as well, or a "
         "directory from elsewhere that is bound into it. They are left out, and named; an image's own "
