@@ -233,7 +233,10 @@ def test_odd_things_in_place_of_the_configuration_lock_nobody_out(lab: Lab, kind
 # --- signals --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("round_", range(ROUNDS))
+@pytest.mark.parametrize(
+    "round_",
+    [pytest.param(number, marks=[] if number % 4 == 0 else pytest.mark.slow) for number in range(ROUNDS)],
+)
 def test_sigterm_at_any_moment(lab: Lab, round_: int) -> None:
     """Status 0, no process and no temporary file left; and the next run completes the job.
 

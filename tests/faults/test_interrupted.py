@@ -45,7 +45,7 @@ def sweep(scene: Scene, way: str, many: int) -> None:
     assert [str(case) for case in taken if case.wrong] == []
 
 
-@pytest.mark.parametrize("way", ["everything dies", "EIO"])
+@pytest.mark.parametrize("way", ["everything dies", pytest.param("EIO", marks=pytest.mark.slow)])
 def test_an_interrupted_job_leaves_the_old_or_the_new_and_is_completed(scene: Scene, way: str) -> None:
     """Every file is old or new, what failed is told, the next run completes the job and leaves no litter."""
     sweep(scene, way, FEW)
