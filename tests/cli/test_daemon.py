@@ -64,7 +64,7 @@ def test_the_boot_goes_on_at_the_deadline_and_the_work_after_it(lab: Lab, fault:
     ready = daemon.manager.wait("READY=1")
     assert 1.9 <= ready - daemon.started < 20
     assert lab.machine.keys == []
-    assert len(lab.machine.host_keys()) == 2
+    processes.wait_for(lambda: len(lab.machine.host_keys()) == 2, "host keys")  # late on a busy machine
     lab.service.inject()
     ended = daemon.end()
     assert ended.status == 0, ended.said
@@ -79,7 +79,7 @@ def test_another_instance_trusts_none_of_the_old_keys_before_its_own_can_be_had(
     """Sshd starts at the deadline: by then what is the old instance's is gone; the new key comes at last."""
     assert lab.machine.run(lab.service).status == 0
     before = lab.machine.host_keys()
-    lab.configure("[IMDS]\nBootTimeoutSec=2\n")
+    lab.configure("[IMDS]\nBootTimeoutSec=4\n")
     lab.service.change(instance_id="i-0000000000000002", keys=(("new", keys["ecdsa"]),))
     lab.service.inject(Fault("status", 503, path="/latest/meta-data/public-keys/"))
     daemon = lab.daemon()
