@@ -23,6 +23,8 @@ from processes import wait_for
 INIT = Path(__file__).with_name("lab_init.py")
 ALICE = 4242
 """The uid and gid of the lab's user, which no host's account should have."""
+OF_NO_USE = ("alternatives", "ssl", "fonts", "java-*", "X11")
+"""Most of the files of /etc, which no login looks at."""
 PAM = """\
 auth     required pam_unix.so
 account  required pam_nologin.so
@@ -91,7 +93,10 @@ class Lab:
         self.home = "/srv/home/alice"
         for name in ("run/sshd", "srv/home", "srv/root", "var/lib", "keys", "bin"):
             (directory / name).mkdir(parents=True)
-        shutil.copytree("/etc", directory / "etc", symlinks=True, ignore_dangling_symlinks=True)
+        of_no_use = shutil.ignore_patterns(*OF_NO_USE)
+        shutil.copytree(
+            "/etc", directory / "etc", symlinks=True, ignore_dangling_symlinks=True, ignore=of_no_use
+        )
         for path in (
             directory,
             *(directory / name for name in ("run", "run/sshd", "srv", "srv/home", "var")),
