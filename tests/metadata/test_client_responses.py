@@ -160,7 +160,7 @@ def test_the_librarys_exceptions_stay_inside(mock: Mock, path: str, error: Excep
     """Each is translated at the door (STYLE)."""
     mock.says(path, error)
     mock.is_good(but=path)
-    assert mock.ask(wait=0.12).code == "imds-unreachable"
+    assert mock.ask(wait=0.4).code == "imds-unreachable"
 
 
 def test_switched_off(mock: Mock) -> None:

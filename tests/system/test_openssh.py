@@ -97,6 +97,22 @@ def test_sshd_is_asked_no_more_than_its_answers_can_differ(
     assert len(set(map(id, meanings))) == asked
 
 
+@pytest.mark.parametrize("address", ["some.name", "some.name:22", "localhost", "[::1]:22", "192.0.2.7"])
+def test_no_name_in_a_configuration_is_looked_up(root: Path, tree: Tree, address: str) -> None:
+    """An image may listen on a name that only its own network knows; nobody's DNS is asked for it here."""
+    write(root, f"ListenAddress {address}\nPermitRootLogin no\n")
+    assert meaning(tree).permit_root_login == "no"
+
+
+def test_patterns_that_multiply_come_to_an_end(root: Path, tree: Tree) -> None:
+    """Each `*/..` would match every directory once more."""
+    for number in range(20):
+        (root / "etc" / f"d{number}").mkdir(parents=True)
+    write(root, f"Include /etc/{'*/../' * 12}*.conf\n")
+    refusal = refused(tree).refusal
+    assert refusal and "match too much" in refusal.detail
+
+
 def test_groups_are_the_trees_own(root: Path, tree: Tree) -> None:
     """An image's accounts are in its groups; the host, whose sshd is asked, has others or none."""
     write(

@@ -15,7 +15,8 @@ from firstkey.boot.host_keys import Action, Found, Now
 from firstkey.boot.ledger import MadeHostKey
 from firstkey.errors import FirstkeyError
 from firstkey.ssh import public_key
-from firstkey.system import openssh
+from firstkey.system import openssh, outside, scratch
+from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,7 +98,7 @@ def _judge(site: Site, want: Wanted, private: File, public: File | None, ledger:
     derived = _derived(private.content)
     if derived is None:
         return Found(want, host_keys.ENCRYPTED if _is_encrypted(private.content) else host_keys.BROKEN)
-    is_loose = _is_loose(site, want.file, private)
+    is_loose = _is_loose(site, private)
     looks = (host_keys.PRIVATE_MODE, os.geteuid(), 0) if is_loose else _looks(private)
     line = public.content if public and said else public_line(derived)
     condition = _condition(said, derived)
@@ -116,17 +117,18 @@ def _looks(private: File) -> tuple[int, int, int]:
     return private.mode, private.uid, private.gid if private.mode & 0o070 else 0
 
 
-def _is_loose(site: Site, file: str, private: File) -> bool:
+def _is_loose(site: Site, private: File) -> bool:
     """OpenSSH reads no key of its own that others can read, but Fedora's OpenSSH lets the group ssh_keys."""
     if openssh.is_root() and private.uid != 0:
         return True
     if private.mode & 0o077 != 0o040 or private.gid != site.accounts.group_id(host_keys.KEY_GROUP):
         return bool(private.mode & 0o077)
-    place = site.tree.locate(file) if site.tree.is_running_system else None
-    if place is None:
-        return False  # only a tree's own OpenSSH knows
-    with place[0] as directory:
-        return not openssh.loads(f"{directory.on_host}/{place[1]}")
+    if outside.ask:
+        return False  # a boxed process can give no copy to the group
+    with scratch.directory() as private_place:
+        looks = Looks(private.mode, (private.uid, private.gid), durable=False)
+        private_place.replace("judged", private.content, looks)
+        return not openssh.loads(f"{private_place.on_host}/judged")
 
 
 def digest_of(private: bytes, public: bytes, looks: tuple[int, int, int]) -> str:

@@ -60,13 +60,13 @@ class WriteSudoers(NamedTuple):
 
     def diff(self, site: Site) -> str:
         """What would change in the file. Raises FirstkeyError as `apply` does."""
-        self._prove()
+        self._prove(site)
         there = self._there(site)
         return difference.unified(f"{SUDOERS}/{self.name}", there.content if there else None, self.content)
 
     def apply(self, site: Site) -> None:
         """Have it checked, and only then write it. Raises FirstkeyError(sudoers-invalid, ...)."""
-        self._prove()
+        self._prove(site)
         with site.tree.ensure(SUDOERS, mode=0o750) as directory:
             directory.remove_stale()
             directory.replace(self.name, self.content, Looks(SUDOERS_MODE))
@@ -78,26 +78,32 @@ class WriteSudoers(NamedTuple):
         with directory:
             return directory.read(self.name, limit=_LIMIT)
 
-    def _prove(self) -> None:
-        wrong = _objection(self.content)
+    def _prove(self, site: Site) -> None:
+        wrong = _objection(site, self.content)
         if wrong is None:
             return
-        if _objection(GOOD_RULE):
+        if _objection(site, GOOD_RULE):
             message = f"visudo looks at no rule, not even at one that is right: {wrong}"
             raise FirstkeyError(message, reason=reasons.SUDO_UNCHECKED)
         message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {wrong}"
         raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
 
 
-def _objection(content: bytes) -> str | None:
+def _objection(site: Site, content: bytes) -> str | None:
     """What visudo has against it. It gets a private file: that of sudo-rs reads no standard input."""
     program = command.find("visudo")
     if program is None:
         raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
-    with scratch.directory() as private:
-        private.replace("rule", content, Looks(SUDOERS_MODE, durable=False))
-        path = f"{private.on_host}/rule"
-        outcome = command.run([program, "-c", "-f", path])
+    if site.tree.is_running_system:
+        with scratch.directory() as private:
+            private.replace("rule", content, Looks(SUDOERS_MODE, durable=False))
+            path = f"{private.on_host}/rule"
+            outcome = command.run([program, "-c", "-f", path])
+    else:
+        from firstkey.system import inspector  # a boot works on the running system
+
+        path = f"{inspector.HERE}/rule"
+        outcome = inspector.run([program, "-c", "-f", path], files={"rule": content})
     if not outcome.status:
         return None
     # The first line says what is wrong and where; those behind it only draw an arrow below the rule.

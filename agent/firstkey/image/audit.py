@@ -42,8 +42,11 @@ class Result(NamedTuple):
     def is_fit(self) -> bool:
         """Whether an image may be shared as far as this rule goes.
 
-        Notes do no harm; but where a rule that matters could not be checked, nothing is proved.
+        Notes do no harm; but where a rule that matters could not be checked, nothing is proved. Nor is
+        anything where something took more work than it may: whoever made it so can hide behind it.
         """
+        if any(doubt.refusal.reason is image_reasons.OVER_BUDGET for doubt in self.verdict.doubts):
+            return False
         if any(self.severity_of(finding) != NOTE for finding in self.verdict.findings):
             return False
         return not (self.verdict.doubts and self.rule.severity == ERROR)

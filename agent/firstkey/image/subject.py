@@ -6,6 +6,7 @@ What costs something is done when the first rule asks, and once.
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -243,8 +244,9 @@ class Image:
         return self._glob("", pattern, doubts)
 
     def _glob(self, start: str, pattern: str, doubts: list[Doubt] | None) -> list[str]:
+        """`..` is no part of a pattern that leads anywhere: it would multiply the paths of one place."""
         paths = [start.rstrip("/")]
-        for part in filter(None, pattern.split("/")):
+        for part in filter(None, posixpath.normpath(pattern).split("/")):
             paths = [f"{path}/{name}" for path in paths for name in self._names(path, part, doubts)]
         return sorted(set(paths))
 

@@ -327,7 +327,8 @@ def limit(*, fork: bool) -> None:
     ]
     limits += [] if fork else [(resource.RLIMIT_NPROC, 0)]
     for what, most in limits:
-        resource.setrlimit(what, (most, most))
+        lower = [each for each in (most, *resource.getrlimit(what)) if each != resource.RLIM_INFINITY]
+        resource.setrlimit(what, (min(lower), min(lower)))
 
 
 def _libseccomp() -> ctypes.CDLL | None:
