@@ -1,0 +1,256 @@
+"""The ratchet: how much must be read to trust a boot. Its figures may only fall.
+
+Whoever makes one of them smaller lowers it here, and says why; whoever needs one to rise makes room first.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple, Union
+
+import pytest
+from machine import AGENT, Machine, new_key
+
+from firstkey.metadata.emulator import Emulator, Settings
+
+
+class Figure(NamedTuple):
+    """What is held, where it is to go, and why it changed last."""
+
+    now: int
+    goal: Union[int, None]  # noqa: UP007 - evaluated on Python 3.9
+    reason: str
+
+
+FIGURES = {
+    "modules that a boot can reach": Figure(98, 48, "as first counted"),
+    "lines that a boot can reach": Figure(13_732, 9_000, "as first counted"),
+    "modules of the trust core": Figure(38, 15, "as first counted"),
+    "lines of the trust core": Figure(6_469, 3_800, "as first counted"),
+    "modules in circles of imports": Figure(4, 0, "image: subject, sshd, sshd_start and units, for types"),
+    "files that one key visits": Figure(62, 30, "as first counted"),
+    "functions that one key visits": Figure(519, None, "as first counted"),
+}
+SLACK = 0.02
+"""How far lines and functions may fall before they must be lowered here: a comment less is no reason to touch
+this file. Functions may rise as far: what is called differs by a few from one Python or system to another.
+"""
+
+# What the unit starts, and what an operator may run in its place. cli.main finds the other commands by name.
+STARTS = ("__main__", "cli.main", "cli.run", "cli.daemon", "cli.host_keys")
+# Imports that stand in a function which no boot calls. Each of them must be there, or goes from this list.
+NOT_AT_BOOT = {
+    (
+        "system.openssh",
+        "system.inspector",
+    ): "a tree's sshd_config is asked about in a box, the system's is not",
+}
+# What can let somebody in or lock somebody out, by its role: the modules that play it today.
+TRUST_CORE = {
+    "job": ("boot.job", "boot.service", "boot.site"),
+    "launch keys": ("boot.launch_keys", "boot.tasks", "boot.installation", "boot.telling"),
+    "key file": ("boot.keys_file", "boot.rights"),
+    "its place": ("boot.placement",),
+    "host keys": ("boot.host_keys", "boot.host_key_survey", "boot.host_key_records", "boot.sealed"),
+    "their files": ("boot.host_key_files", "boot.host_key_making"),
+    "ledger": ("boot.ledger", "boot.books", "boot.standing"),
+    "authorized_keys": ("ssh.authorized_keys", "ssh.key_options", "ssh.option_values", "ssh.patterns"),
+    "public keys": ("ssh.public_key", "ssh.elliptic_curve", "ssh.digest"),
+    "StrictModes": ("boot.strict_modes", "boot.upkeep"),
+    "tree": ("system.tree",),
+    "files": ("system.files", "system.descriptors"),
+    "child": ("system.worker", "system.identity"),
+    "command": ("system.command",),
+    "sshd": ("system.openssh", "system.sshd_files", "ssh.sshd_config", "ssh.sshd_match"),
+}
+# The rest of boot/: a module that is new there plays a role above, or stands here with a reason.
+OUTSIDE_THE_CORE = {
+    "boot": "the package itself",
+    "boot.difference": "what a dry run shows",
+    "boot.half_made": "accounts",
+    "boot.neighbours": "a warning",
+    "boot.repetition": "what is said twice",
+    "boot.report": "what is told of it",
+    "boot.sandbox": "a warning",
+    "boot.sudoers": "accounts",
+    "boot.supervisor": "when the job is run, not what it does",
+    "boot.users": "accounts",
+    "boot.words": "what a worker tells the supervisor",
+}
+
+MODULES = {
+    ".".join(path.relative_to(AGENT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((AGENT / "firstkey").rglob("*.py"))
+}
+
+
+def hold(**measured: int) -> None:
+    """Compare with FIGURES: no figure has risen, and none has fallen without being lowered there."""
+    wrong = []
+    for name, now in ((name.replace("_", " "), now) for name, now in measured.items()):
+        figure = FIGURES[name]
+        slack = int(figure.now * SLACK) if name.startswith(("lines", "functions")) else 0
+        told = f"{name}: {now}, held at {figure.now} (goal: {figure.goal})"
+        if now > figure.now + (slack if name.startswith("functions") else 0):
+            wrong.append(f"{told}. Make room first, or leave it out")
+        elif now < figure.now - slack:
+            wrong.append(f"{told}. Lower the figure in FIGURES, with the reason")
+    assert not wrong
+
+
+# --- what imports what ----------------------------------------------------------------------------
+
+
+@cache
+def imports(module: str, *, types: bool) -> frozenset[str]:
+    """The modules of firstkey that the module imports, in functions too, and those for types if asked for."""
+    return frozenset(
+        name
+        for node in nodes(ast.parse(MODULES[module].read_text(encoding="utf-8")), types=types)
+        for name in imported(node)
+        if name in MODULES and name != module
+    )
+
+
+def nodes(top: ast.AST, *, types: bool) -> Iterator[ast.AST]:
+    """All below `top`, but for what stands under TYPE_CHECKING where types are not asked for."""
+    for node in ast.iter_child_nodes(top):
+        if types or not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            yield node
+            yield from nodes(node, types=types)
+
+
+def imported(node: ast.AST) -> Iterator[str]:
+    """The names of modules that one statement or call imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        for alias in node.names:
+            full = f"{node.module}.{alias.name}"
+            yield full if full in MODULES else str(node.module)
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        yield from (str(name.value) for name in node.args if isinstance(name, ast.Constant))
+
+
+def full(names: Iterable[str]) -> set[str]:
+    """The names as Python knows them."""
+    return {f"firstkey.{name}" for name in names}
+
+
+def boot_reach() -> set[str]:
+    """Every module that a boot can load, packages on the way included."""
+    left_out = {(f"firstkey.{importer}", f"firstkey.{name}") for importer, name in NOT_AT_BOOT}
+    found: set[str] = set()
+    todo = full(STARTS)
+    while todo:
+        module = todo.pop()
+        found.add(module)
+        wanted = {name for name in imports(module, types=False) if (module, name) not in left_out}
+        wanted |= {module.rpartition(".")[0]} - {""}
+        todo |= wanted - found
+    return found
+
+
+def reachable(start: str) -> set[str]:
+    """Every module that `start` leads to, itself only where it stands in a circle."""
+    found: set[str] = set()
+    todo = set(imports(start, types=True))
+    while todo:
+        module = todo.pop()
+        found.add(module)
+        todo |= imports(module, types=True) - found
+    return found
+
+
+def lines(modules: Iterable[str]) -> int:
+    """How many lines they have, comments and empty ones included."""
+    return sum(len(MODULES[module].read_text(encoding="utf-8").splitlines()) for module in modules)
+
+
+def test_what_a_boot_can_reach_only_shrinks() -> None:
+    """Whoever judges what runs as root at a boot has this much to read."""
+    for importer, name in NOT_AT_BOOT:
+        assert f"firstkey.{name}" in imports(f"firstkey.{importer}", types=False), "not imported any more"
+    reach = boot_reach()
+    hold(modules_that_a_boot_can_reach=len(reach), lines_that_a_boot_can_reach=lines(reach))
+
+
+def test_the_trust_core_only_shrinks() -> None:
+    """What can let somebody in or lock somebody out is to be read in one evening."""
+    core = full(module for modules in TRUST_CORE.values() for module in modules)
+    boot = {name for name in MODULES if name.startswith("firstkey.boot")}
+    assert boot - core == full(OUTSIDE_THE_CORE), "give the module a role, or a reason to be outside"
+    assert core <= boot_reach()
+    hold(modules_of_the_trust_core=len(core), lines_of_the_trust_core=lines(core))
+
+
+def test_circles_of_imports_only_open() -> None:
+    """Imports in functions and for types count: a reader follows them all."""
+    circle = [module for module in MODULES if module in reachable(module)]
+    print(*circle)  # shown where this fails
+    hold(modules_in_circles_of_imports=len(circle))
+
+
+# --- what one key visits --------------------------------------------------------------------------
+
+# Told at once and over a pipe: a child that the job forks may end at any moment, and may write no file.
+TRACER = """
+import os, sys, threading
+
+top, seen = sys.argv.pop(1), set()
+
+def note(frame, event, argument):
+    code = frame.f_code
+    if event != "call" or code in seen:
+        return
+    seen.add(code)
+    of_ours = code.co_filename.startswith(top) and code.co_flags & 1  # CO_OPTIMIZED: a function
+    if of_ours and (code.co_name[0] != "<" or code.co_name == "<lambda>"):
+        os.write(2, f"called {code.co_filename} {code.co_firstlineno}\\n".encode())
+
+threading.setprofile(note)
+sys.setprofile(note)
+from firstkey.cli.main import main
+main()
+"""
+
+
+@pytest.mark.slow  # newer Pythons call other functions behind the same code: the distribution's counts
+def test_one_key_visits_ever_fewer_places(tmp_path: Path) -> None:
+    """A first run that installs one launch key and makes one host key, with all that it calls of firstkey."""
+    machine = Machine(tmp_path / "root")
+    machine.configure(f"[Keys]\nUsers={machine.user}\n[HostKeys]\nTypes=ed25519\n")
+    line = new_key(tmp_path, "launch")
+    with Emulator(Settings(instance_id="i-0000000000000001", keys=(("launch", line),))) as service:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                TRACER,
+                f"{AGENT}/",
+                "run",
+                "-q",
+                "--root",
+                machine.root,
+                "--imds",
+                service.url,
+            ],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)},
+        )
+    assert (done.returncode, machine.keys, len(machine.host_keys())) == (0, [line], 1), done.stderr
+
+    reach = {str(MODULES[module]) for module in boot_reach()}
+    called = {tuple(said.split()[1:]) for said in done.stderr.splitlines() if said.startswith("called ")}
+    functions = [(file, number) for file, number in called if file in reach]
+    files = {file for file, _ in functions}
+    hold(files_that_one_key_visits=len(files), functions_that_one_key_visits=len(functions))
