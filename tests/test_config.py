@@ -42,7 +42,7 @@ def test_every_setting_arrives_in_its_place() -> None:
         "[HostKeys]\nTypes=rsa ed25519\nRegenerate=never\nConsole=no\n"
         "[User deploy]\nCreate=yes\nGroups=wheel adm\nShell=/bin/sh\nSudo=ALL=(ALL) NOPASSWD: ALL\n"
         "AuthorizedKeysFile=/keys/%u\n"
-        "[Watch]\nIntervalSec=5min\n[Image]\nPublisher=P\nContact=C\nDescription=D\n"
+        "[Image]\nPublisher=P\nContact=C\nDescription=D\n"
     )
     assert config.warnings == ()
     assert config.imds == (("http://127.0.0.1:1", "http://[::1]:2"), "2", 3600, 0.5, 60.0)
@@ -50,7 +50,6 @@ def test_every_setting_arrives_in_its_place() -> None:
     assert config.host_keys == (("rsa", "ed25519"), "never", False)
     deploy = ("deploy", True, ("wheel", "adm"), "/bin/sh", "ALL=(ALL) NOPASSWD: ALL", "/keys/%u")
     assert config.users == {"deploy": deploy}
-    assert config.watch == (300.0,)
     assert config.image == ("P", "C", "D")
 
 
@@ -60,7 +59,7 @@ def test_without_files_the_defaults_hold() -> None:
     assert config.imds == (("http://169.254.169.254", "http://[fd00:ec2::254]"), "auto", 21600, 2.0, 30.0)
     assert config.keys == (("root",), "previous-instance", False)
     assert config.host_keys == (("auto",), "clones", True)
-    assert (config.watch, config.image) == ((0.0,), ("", "", ""))
+    assert config.image == ("", "", "")
     assert (config.users, config.warnings, config.origins) == ({}, (), {})
     assert config.user("anybody") == ("anybody", False, (), "/bin/bash", "", "")
 
@@ -402,7 +401,7 @@ def test_what_is_shown_can_be_read_again() -> None:
     """Written to a file, the rows of `describe` make the same configuration."""
     first = of(
         "[Keys]\nUsers=x\nRedirectRoot=t\n[User x]\nAuthorizedKeysFile=~/k\n",
-        "[HostKeys]\nTypes=rsa\n[Watch]\nIntervalSec=1h\n",
+        "[HostKeys]\nTypes=rsa\n[IMDS]\nTokenTTLSec=1h\n",
     )
     text = "".join(f"[{row.section}]\n{row.key}={row.value}\n" for row in describe(first))
     assert of(text)._replace(origins={}, sources=()) == first._replace(origins={}, sources=())

@@ -88,7 +88,7 @@ def test_empty_detail_leaves_no_gap() -> None:
 
 def test_more_fields_are_welcome() -> None:
     """Fields beyond the sentence are kept for the journal, numbers as text."""
-    assert events.CONFIG_RELOADED(files=3).fields == {"files": "3"}
+    assert events.STOPPING(detail="", files=3).fields == {"detail": "", "files": "3"}
 
 
 @pytest.mark.parametrize(

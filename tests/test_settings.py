@@ -36,7 +36,6 @@ User Groups=
 User Shell=/bin/bash
 User Sudo=
 User AuthorizedKeysFile=
-Watch IntervalSec=0
 Image Publisher=
 Image Contact=
 Image Description=
@@ -59,7 +58,6 @@ GOOD = {
     "Shell": ["/bin/sh", "/usr/bin/fish"],
     "Sudo": ["ALL=(ALL) NOPASSWD: ALL", "ALL=(ALL:ALL) /usr/bin/systemctl restart x, !/bin/sh"],
     "AuthorizedKeysFile": ["/etc/ssh/keys/%u", "~/.ssh/authorized_keys", "%h/k", "/a/%U/100%%"],
-    "IntervalSec": ["0", "60", "5min"],
     "Publisher": ["Müller & Söhne 100%"],
     "Contact": ["mailto:a@example.com # not a comment"],
     "Description": ["a = b; c"],
@@ -86,7 +84,6 @@ BAD = {
     "Shell": ["bash", "/bin/ba sh", "/bin/", "/", "/bin/sh:x", "~/sh"],
     "Sudo": ["ALL=(ALL)\tALL", "ALL=ALL \\", "ALL\u2028root ALL"],
     "AuthorizedKeysFile": ["none", ".ssh/authorized_keys", "~bob/keys", "/a b", "/%x", "/%", "/keys/", "/"],
-    "IntervalSec": ["-1", "often", "1y"],
     "Publisher": ["a\u202eb", "a\tb"],
     "Contact": ["\u0085"],
     "Description": ["a\u2029b"],

@@ -27,7 +27,6 @@ __all__ = [
     "Origin",
     "Source",
     "User",
-    "Watch",
     "describe",
     "load",
     "read",
@@ -80,12 +79,6 @@ class User(NamedTuple):
     authorized_keys_file: str
 
 
-class Watch(NamedTuple):
-    """How often the daemon looks for new keys, in seconds; 0: not at all."""
-
-    interval: float
-
-
 class Image(NamedTuple):
     """What the image says about itself; each may be empty."""
 
@@ -105,7 +98,6 @@ class Config(NamedTuple):
     keys: Keys
     host_keys: HostKeys
     users: Mapping[str, User]
-    watch: Watch
     image: Image
     warnings: tuple[ConfigWarning, ...]
     origins: Mapping[tuple[str, str], tuple[Origin, ...]]
@@ -181,7 +173,6 @@ def read(sources: Sequence[Source], *, warnings: Sequence[ConfigWarning] = ()) -
         keys=_built(Keys, "Keys", values),
         host_keys=_built(HostKeys, "HostKeys", values),
         users={name: _built(User, f"User {name}", values, name=name) for name in reader.users},
-        watch=_built(Watch, "Watch", values),
         image=_built(Image, "Image", values),
         warnings=tuple(reader.warnings),
         origins=reader.origins,
@@ -200,7 +191,6 @@ def describe(config: Config) -> list[Effective]:
         ("Keys", config.keys),
         ("HostKeys", config.host_keys),
         *((f"User {name}", config.user(name)) for name in users),
-        ("Watch", config.watch),
         ("Image", config.image),
     ]
     return [row for section, value in values for row in _rows(config, section, value)]

@@ -114,8 +114,6 @@ CLOUD_INIT_BESIDE = _info("cloud-init-beside", "24623fc3316b42328a14481813c16e1e
     "cloud-init is enabled here too ({detail}): it goes first, and firstkey adds what is missing then.")
 ALREADY_RUNNING = _warning("already-running", "c9c324d06f824ac9b533193e3b8e5ed0",
     "Another firstkey is at work on this system; this one waits for it.")
-CONFIG_RELOADED = _info("config-reloaded", "b2bed7627f4c4e1f9c35142f7ea88b9a",
-    "The configuration was read again.")
 CONFIG_WARNING = _warning("config-warning", "6abbe5aabed14f95b470d503b0596379",
     "{path}:{line}: {detail} ({reason}).")
 STOPPING = _info("stopping", "60f7cf3d6c6c4c8bbf14cbcab4ca8d89",
@@ -156,10 +154,6 @@ IMDS_LATE_ANSWER = _notice("imds-late-answer", "ea1b17993aef4649901a6536ae758067
     "The metadata service answered after {seconds} s, later than the boot could wait.")
 NEW_INSTANCE = _notice("new-instance", "9a40aee870e2485d9d7a57492df565d6",
     "This is another instance: {new} now, {old} before. Keys of the other one go, as far as configured.")
-WATCHING = _info("watching", "830b0f5f795448e68f45122883989a23",
-    "Watching for new launch keys every {seconds} s.")
-WATCH_NEW_KEY = _notice("watch-new-key", "3a0a968bd0d142a69d2ab9ecd98a22a9",
-    "The metadata service offers a new launch key, {fingerprint} ({key_name}).")
 
 # --- images -------------------------------------------------------------------------------------
 SEALED = _notice("sealed", "59d28d97996b49179f63ee1e2f3122b9",

@@ -236,11 +236,6 @@ SETTINGS = (
         description="Where the account's launch keys go.",
     ),
     Setting(
-        "Watch", "IntervalSec", "interval", default=0.0,
-        parse=_time(least=0), accepts=f"{_SPAN}, from 0 to 1 week",
-        description="How often the daemon looks for new launch keys after the first answer.",
-    ),
-    Setting(
         "Image", "Publisher", "publisher", default="",
         parse=_line, accepts="one line of text",
         description="Who publishes the image.",

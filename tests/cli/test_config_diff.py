@@ -13,7 +13,7 @@ from machine import Machine
 def machine(tmp_path: Path) -> Machine:
     """An image whose vendor and administrator both have files."""
     machine = Machine(tmp_path / "root")
-    machine.write("/usr/lib/firstkey/firstkey.conf", "[Keys]\nUsers=vendor\n[Watch]\nIntervalSec=60\n")
+    machine.write("/usr/lib/firstkey/firstkey.conf", "[Keys]\nUsers=vendor\n[IMDS]\nTokenTTLSec=60\n")
     machine.write("/usr/lib/firstkey/firstkey.conf.d/10-a.conf", "[IMDS]\nBootTimeoutSec=20\n")
     machine.path("/etc/firstkey/firstkey.conf").unlink()
     return machine
@@ -31,14 +31,14 @@ def test_each_change_has_both_values_and_its_line(machine: Machine) -> None:
     machine.write(
         "/etc/firstkey/firstkey.conf.d/50-own.conf", "[Keys]\nUsers=deploy\n[User deploy]\nCreate=yes\n"
     )
-    machine.write("/run/firstkey/firstkey.conf.d/60-same.conf", "[Watch]\nIntervalSec=60\n")
+    machine.write("/run/firstkey/firstkey.conf.d/60-same.conf", "[IMDS]\nTokenTTLSec=60\n")
     machine.write("/etc/firstkey/firstkey.conf.d/10-a.conf", "")
     out = machine.firstkey("config", "--diff").out
     lines = "/usr/lib/firstkey/firstkey.conf:2, /etc/firstkey/firstkey.conf.d/50-own.conf:2"
     assert f"[Keys]\n-Users=vendor\n+Users=vendor deploy\n  ({lines})\n" in out
     assert "[User deploy]\n-Create=no\n+Create=yes\n" in out
     assert "-BootTimeoutSec=20\n+BootTimeoutSec=30\n" in out
-    assert "IntervalSec" not in out
+    assert "TokenTTLSec" not in out
     rows = json.loads(machine.firstkey("config", "--diff", "--json").out)
     assert {row["key"] for row in rows} == {"Users", "Create", "BootTimeoutSec"}
     expected = {"section", "key", "shipped", "value", "origin", "origins", "replaced"}

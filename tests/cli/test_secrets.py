@@ -124,30 +124,37 @@ def launch_key(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def traces(tmp_path_factory: pytest.TempPathFactory, launch_key: str) -> Iterator[Traces]:
-    """A first boot's daemon that goes on watching, and then every command that an operator may try."""
+    """A first boot's daemon, and then every command that an operator may try."""
     pytest.importorskip("systemd", reason="needs systemd-python, which is not installed")
     if os.geteuid() != 0:
         pytest.skip("needs root for a system of its own")
     if missing := places.missing_for_strace():
         pytest.skip(missing)
     scratch = tmp_path_factory.mktemp("system")
-    with PrivateSystem(scratch) as system, RawServer({FIRST_KEY: ok(f"{launch_key}\n".encode())}) as service:
+    was_seen = threading.Event()
+
+    def key(_number: int) -> bytes:
+        """The launch key, once the daemon that asks for it was looked at."""
+        was_seen.wait(processes.PATIENCE)
+        return ok(f"{launch_key}\n".encode())
+
+    with PrivateSystem(scratch) as system, RawServer({FIRST_KEY: key}) as service:
         system.add_user("alice")
         system.configure(
-            "Types=\nTypes=ed25519 ecdsa\n[Keys]\nUsers=root alice\n[Watch]\nIntervalSec=0.2\n"
+            "Types=\nTypes=ed25519 ecdsa\n[Keys]\nUsers=root alice\n"
             "[User alice]\nSudo=ALL=(ALL) NOPASSWD: ALL\n"
         )
         system.set_sshd_config("")
         with Journald(system.path(JOURNAL)) as journald:
             found = Traces(system, scratch)
-            _daemon(found, service)
+            _daemon(found, service, was_seen)
             for command, options in COMMANDS.items():
                 found.run(service, command, *options)
         found.collect(journald)
         yield found
 
 
-def _daemon(traces: Traces, service: RawServer) -> None:
+def _daemon(traces: Traces, service: RawServer, was_seen: threading.Event) -> None:
     system = traces.system
     holder = system.path("/").parent.name
     inside = ["nsenter", f"--mount=/proc/{holder}/ns/mnt", "--wd=/"]
@@ -159,12 +166,10 @@ def _daemon(traces: Traces, service: RawServer) -> None:
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), "LC_ALL": "C.UTF-8"},
     )
     try:
-        processes.wait_for(lambda: system.keys_of("alice"), "the launch key")
-        asked = len(service.requests)
-        processes.wait_for(lambda: len(service.requests) > asked + 8, "rounds of watching")
+        processes.wait_for(lambda: service.headers(FIRST_KEY), "the question for the launch key")
         [supervisor] = processes.children(daemon.pid)
         traces.limits = Path(f"/proc/{supervisor}/limits").read_text()
-        os.kill(supervisor, 15)
+        was_seen.set()
         said, _ = daemon.communicate(timeout=processes.PATIENCE)
     finally:
         daemon.kill()

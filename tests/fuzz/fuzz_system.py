@@ -156,7 +156,7 @@ SSHD_WORDS = (
     b"/etc/ssh/ssh_host_rsa_key",
 )  # fmt: skip
 CONFIGURATION_WORDS = (
-    b"[IMDS]\n", b"[Keys]\n", b"[HostKeys]\n", b"[User deploy]\n", b"[User root]\n", b"[Watch]\n",
+    b"[IMDS]\n", b"[Keys]\n", b"[HostKeys]\n", b"[User deploy]\n", b"[User root]\n",
     b"[Image]\n",
     b"Users=", b"Endpoints=http://[fd00:ec2::254]:80\n", b"BootTimeoutSec=1h 30min\n", b"TokenTTLSec=1e9\n",
     b"Types=auto\n", b"Create=yes\n", b"Sudo=ALL=(ALL) NOPASSWD: ALL\n", b"AuthorizedKeysFile=~/x\n", b"\\\n",

@@ -124,7 +124,7 @@ def test_an_upgrade_keeps_configuration_and_ledger(
 
 
 def test_an_upgrade_restarts_only_a_daemon_that_is_at_work(image: Image, deb: Path, tmp_path: Path) -> None:
-    """One that still asks or watches would go on with modules of two versions."""
+    """One that still asks would go on with modules of two versions."""
     image.install(deb)
     image.pretend_to_run(main_pid=4711)
     image.install(changed(deb, tmp_path, "99.0"))

@@ -99,7 +99,7 @@ def test_an_upgrade_keeps_configuration_and_ledger(image: Image, rpm: Path, serv
 
 
 def test_an_upgrade_restarts_only_a_daemon_that_is_at_work(image: Image, rpm: Path) -> None:
-    """One that still asks or watches would go on with modules of two versions."""
+    """One that still asks would go on with modules of two versions."""
     rpm_in(image, "--install", str(rpm))
     image.pretend_to_run(main_pid=4711)
     rpm_in(image, "--upgrade", "--force", str(rpm))

@@ -44,13 +44,11 @@ class Job:
         connect: Callable[[], Client],
         deadline: float | None,
         answered: Callable[[], None] = lambda: None,
-        ask_anyway: bool = False,
     ) -> None:
         self._site = site
         self._connect = connect
         self._deadline = deadline
         self._answered = answered
-        self._ask_anyway = ask_anyway or site.force
         self._timeline = Timeline()
         if site.dry_run:
             site.say(events.DRY_RUN())
@@ -100,7 +98,7 @@ class Job:
 
     def _is_settled(self) -> bool:
         """The firmware says that this is the instance where everything is done: there is nothing to ask."""
-        if self._ask_anyway or self._instance is None:
+        if self._site.force or self._instance is None:
             return False
         return self._standing.is_everything_done(self._books.ledger, self._instance)
 

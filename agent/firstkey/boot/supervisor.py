@@ -1,4 +1,4 @@
-"""The daemon: readiness in time, retries until there is an answer, watching, and a clean end.
+"""The daemon: readiness in time, retries until there is an answer, and a clean end.
 
 It decides when a worker is started and what the service manager is told; the workers do the job, and read
 the configuration. From its start to its end the supervisor itself touches no disk, no network and no name
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import events, settings
 from firstkey.boot import words
-from firstkey.boot.words import Off, Order, Plan, Refused, Result
+from firstkey.boot.words import Off, Plan, Refused, Result
 from firstkey.errors import FirstkeyError
 from firstkey.system import notify, worker
 
@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from firstkey.boot.words import Word
     from firstkey.system.worker import Tell, Worker
 
-DEFAULT_PLAN = Plan(
-    settings.SECTIONS["IMDS"]["BootTimeoutSec"].default, settings.SECTIONS["Watch"]["IntervalSec"].default
-)
+DEFAULT_PLAN = Plan(settings.SECTIONS["IMDS"]["BootTimeoutSec"].default)
 """What holds until a worker has read the configuration, and where none can."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
@@ -37,12 +35,15 @@ MARGIN_SECONDS = 30.0
 
 
 class Supervisor:
-    """One daemon. `work` is done in a child; the deadline counts from `started`, on time.monotonic()."""
+    """One daemon. `work` is done in a child; the deadline counts from `started`, on time.monotonic().
+
+    `work` is told whether it reads the configuration for the first time, and how to tell a word.
+    """
 
     def __init__(
         self,
         *,
-        work: Callable[[Order, Tell], None],
+        work: Callable[[bool, Tell], None],
         say: Callable[[events.Entry], None],
         started: float,
     ) -> None:
@@ -51,10 +52,6 @@ class Supervisor:
         self._started = started
         self._plan = DEFAULT_PLAN
         self._is_ready = False
-        self._has_answer = False
-        self._is_watching = False
-        self._is_fresh = True
-        self._is_reloading = False
         self._pause = FIRST_PAUSE
         self._worker: Worker | None = None
         self._heard = b""
@@ -62,7 +59,6 @@ class Supervisor:
         self._signals: set[int] = set()
         self._refusal: FirstkeyError | None = None
         self._status = 0
-        self._said: tuple[str, ...] = ()
 
     def run(self) -> int:
         """Supervise until there is nothing more to do, or SIGTERM; returns the exit status.
@@ -99,9 +95,9 @@ class Supervisor:
     def _start_if_due(self) -> None:
         if self._worker or self._next_start is None or time.monotonic() < self._next_start:
             return
-        order = Order(watching=self._has_answer, fresh=self._is_fresh, known=self._said)
+        is_first = self._plan is DEFAULT_PLAN
         try:
-            self._worker = worker.start(lambda tell: self._work(order, tell))
+            self._worker = worker.start(lambda tell: self._work(is_first, tell))
         except FirstkeyError as error:
             self._failed(error.message)
             return
@@ -174,10 +170,6 @@ class Supervisor:
         self._plan = plan
         if is_longer and not self._is_ready:
             self._ask_for_time()
-        self._is_fresh = False
-        if self._is_reloading:
-            self._say(events.CONFIG_RELOADED())
-            self._end_reload("The configuration was read again")
 
     def _off(self, detail: str) -> None:
         self._next_start = None
@@ -191,24 +183,20 @@ class Supervisor:
             self._refusal = error
             self._next_start = None
             return
-        self._end_reload("The configuration could not be read again")
         self._say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         self._try_again()
 
     def _ended(self, result: Result) -> None:
-        """A run has ended: be ready, watch, try again, or be done."""
-        self._said = result.said
+        """A run has ended: be ready and done, or try again."""
         if not result.is_final:
             self._try_again()
             return
-        was_late = self._is_ready and not self._has_answer
-        self._has_answer = True
-        self._pause = FIRST_PAUSE
+        was_late = self._is_ready
+        self._next_start = None
         self._status = 0 if result.is_good else 1
         self._ready(f"Done: {result.outcome}")
         if was_late:
             self._say(events.IMDS_LATE_ANSWER(seconds=f"{time.monotonic() - self._started:.0f}"))
-        self._watch()
 
     def _failed(self, detail: str) -> None:
         self._say(events.INTERNAL_ERROR(detail=detail, reason="internal-error"))
@@ -219,13 +207,6 @@ class Supervisor:
         self._next_start = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
-    def _watch(self) -> None:
-        interval = self._plan.interval
-        self._next_start = time.monotonic() + interval if interval > 0 else None
-        if interval > 0 and not self._is_watching:
-            self._is_watching = True
-            self._say(events.WATCHING(seconds=f"{interval:g}"))
-
     # --- signals ------------------------------------------------------------------------------
 
     def _listen(self) -> tuple[int, Callable[[], None]]:
@@ -233,9 +214,7 @@ class Supervisor:
         reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         # The pipe first: a signal that came between a handler and its pipe would be lost.
         previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        before = {
-            number: signal.signal(number, _noted) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-        }
+        before = {number: signal.signal(number, _noted) for number in (signal.SIGTERM, signal.SIGINT)}
 
         def restore() -> None:
             for number, handler in before.items():
@@ -255,27 +234,7 @@ class Supervisor:
             self._refusal = None
             self._status = 0
             self._is_ready = True
-        elif signal.SIGHUP in self._signals:
-            self._reread()
         self._signals.clear()
-
-    def _reread(self) -> None:
-        """A worker that has read the old settings makes room for one that reads the new ones."""
-        if self._is_ready:
-            notify.reloading()
-        self._is_reloading = True
-        self._stop_worker()
-        self._is_fresh = True
-        self._said = ()
-        self._is_watching = False
-        self._pause = FIRST_PAUSE
-        self._next_start = time.monotonic()
-
-    def _end_reload(self, status: str) -> None:
-        if self._is_reloading:
-            self._is_reloading = False
-            if self._is_ready:
-                notify.ready(status)
 
     def _stop_worker(self) -> None:
         """End it politely, but not beyond the moment at which the boot has to go on."""

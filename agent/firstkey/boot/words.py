@@ -20,22 +20,10 @@ _TRIED_AGAIN = frozenset({
 """Not an answer of the metadata service, whoever gave it; so the daemon goes on asking."""
 
 
-class Order(NamedTuple):
-    """What the supervisor wants of a worker."""
-
-    watching: bool
-    """To ask the service even where everything is done: it may offer a new key."""
-    fresh: bool
-    """The configuration is read for the first time, or again on request: its mistakes are worth telling."""
-    known: tuple[str, ...] = ()
-    """What the round before said (`repetition`): not worth saying again."""
-
-
 class Plan(NamedTuple):
     """The settings of the daemon itself, in seconds: told first, as soon as the configuration is read."""
 
     boot_timeout: float
-    interval: float
 
 
 class Off(NamedTuple):
@@ -65,14 +53,10 @@ class Refused(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How a run ended: the outcome of its report, and the reason where there is one.
-
-    `said` is what it said (`repetition`), for the next run not to say again.
-    """
+    """How a run ended: the outcome of its report, and the reason where there is one."""
 
     outcome: str
     reason: str | None
-    said: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, report: Report) -> Result:
@@ -103,5 +87,4 @@ def line(word: Word) -> bytes:
 def word(said: bytes) -> Word:
     """The word that the line holds."""
     kind, *fields = json.loads(said)
-    found = _KINDS[kind](*fields)
-    return found._replace(said=tuple(found.said)) if isinstance(found, Result) else found
+    return _KINDS[kind](*fields)

@@ -261,7 +261,7 @@ SHOWN = "/run/firstkey/console-shown"
 def show_on_console(site: Site, done: Report) -> None:
     """Host keys to the console: once a boot, and whenever one of them changed.
 
-    A console that fails counts as well, or a daemon that watches would say so every time.
+    A console that fails counts as well, or a daemon that tries again would say so every time.
     """
     keys = [key for key in done.host_keys if key.public and key.fingerprint]
     if site.dry_run or not site.config.host_keys.console or not keys or not _is_due(site, done):

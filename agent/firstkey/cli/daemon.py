@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from firstkey import __version__, events, reasons
 from firstkey.boot import words
-from firstkey.boot.repetition import Ear
 from firstkey.boot.supervisor import Supervisor
 from firstkey.boot.words import Off, Plan, Refused, Result
 from firstkey.cli import common
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.boot.words import Order
     from firstkey.model import Report
     from firstkey.system.worker import Tell
 
@@ -34,9 +32,7 @@ examples:
   firstkey daemon              in the foreground, as the unit starts it
   firstkey daemon --detach     from an init script, on a host without systemd
 
-signals:
-  SIGTERM  end cleanly
-  SIGHUP   read the configuration again, and start over with it
+SIGTERM ends it cleanly. To have it read the configuration again, restart it.
 """
 
 
@@ -79,34 +75,34 @@ def _detached(args: argparse.Namespace) -> int:
 def _supervise(args: argparse.Namespace, say: Say) -> int:
     started = clock.process_started()
     say(events.STARTED(version=__version__, command="daemon"))
-    return Supervisor(work=lambda order, tell: _work(args, say, order, tell), say=say, started=started).run()
+    return Supervisor(
+        work=lambda is_first, tell: _work(args, say, tell, is_first=is_first), say=say, started=started
+    ).run()
 
 
-def _work(args: argparse.Namespace, say: Say, order: Order, tell: Tell) -> None:
+def _work(args: argparse.Namespace, say: Say, tell: Tell, *, is_first: bool) -> None:
     """One run, in the worker; it asks until there is an answer."""
-    ear = Ear(say, order.known, is_watching=order.watching)
     try:
-        with common.opened(args, ear.say, warn=order.fresh) as site:
+        with common.opened(args, say, warn=is_first) as site:
             common.require_root(args, "the daemon")
-            tell(words.line(Plan(site.config.imds.boot_timeout, site.config.watch.interval)))
-            outcome = _outcome(site, order)
-            tell(words.line(outcome._replace(said=ear.said) if isinstance(outcome, Result) else outcome))
+            tell(words.line(Plan(site.config.imds.boot_timeout)))
+            tell(words.line(_outcome(site, is_first=is_first)))
     except FirstkeyError as error:
         tell(words.line(Refused.by(error)))
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
-        ear.say(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
-        tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code, ear.said)))
+        say(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
+        tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
 
 
-def _outcome(site: Site, order: Order) -> Off | Result:
+def _outcome(site: Site, *, is_first: bool) -> Off | Result:
     try:
         off = common.switched_off(site)
         if off:
             return Off(off)
-        if order.fresh:
+        if is_first:
             common.tell_of_neighbours(site)
             _tell_who_is_kept_out(site)
-        return Result.of(_run(site, order))
+        return Result.of(_run(site))
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
@@ -122,11 +118,11 @@ def _tell_who_is_kept_out(site: Site) -> None:
         site.say(events.ENDPOINT_KEPT_OUT(endpoint=endpoint, reason=reasons.ENDPOINT_KEPT_OUT.code))
 
 
-def _run(site: Site, order: Order) -> Report:
+def _run(site: Site) -> Report:
     from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
 
     with common.alone(site, FOREVER):
-        job = Job(site, connect=lambda: common.client(site), deadline=None, ask_anyway=order.watching)
+        job = Job(site, connect=lambda: common.client(site), deadline=None)
         done = job.run()
         common.save_report(site, done)
         common.show_on_console(site, done)

@@ -7,7 +7,6 @@ works without systemd-python too.
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Callable
 
 from firstkey.text import visible
@@ -31,12 +30,6 @@ def is_heard() -> bool:
 def status(text: str) -> bool:
     """What `systemctl status` shows (STATUS=), on one line."""
     return _tell(*_status(text))
-
-
-def reloading() -> bool:
-    """The configuration is being read again; `ready` ends this (RELOADING=1)."""
-    # systemd 253 and newer compare the time to tell which reload this is.
-    return _tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
 
 def stopping(status: str = "") -> bool:
