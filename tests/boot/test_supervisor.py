@@ -132,7 +132,14 @@ DONE = "said(Plan(30)); said(Result('ok', None))"
 
 @pytest.mark.parametrize(
     "value",
-    [Plan(1.5), Off("it is"), Result(OK, None), Result(FAILED, "io-error"), Refused("m\n", "x", "h", 78)],
+    [
+        Plan(1.5),
+        Off("it is"),
+        Result(OK, None),
+        Result(PARTIAL, None, "a b"),
+        Result(FAILED, "io-error"),
+        Refused("m\n", "x", "h", 78),
+    ],
 )
 def test_a_word_arrives_as_it_was_said(value: Plan | Off | Result | Refused) -> None:
     """On one line, whatever is in it."""
@@ -225,6 +232,20 @@ def test_a_late_answer_is_told(start: Start) -> None:
     assert "imds-late-answer" in out
     assert daemon.manager.count("READY=1") == 1
     assert daemon.manager.was_told("STATUS=Done: ok")
+
+
+def test_what_time_can_heal_is_tried_again(start: Start) -> None:
+    """Sshd may start with the first answer; the home is looked for until it is there, and all is done."""
+    daemon = start(
+        "said(Plan(30)); said(Result('partial', None, 'ann') if number < 3 else Result('ok', None))"
+    )
+    ended, out = daemon.end()
+    assert (ended, out) == (0, "")
+    assert len(daemon.orders) == 3
+    assert time.monotonic() - daemon.started > 1.4, "the pauses grow"
+    assert daemon.manager.said[2:4] == ["READY=1", "STATUS=Done: partial; going on with the attempts for ann"]
+    assert daemon.manager.count("READY=1") == 1
+    assert daemon.manager.said[-1] == "STATUS=Done: ok"
 
 
 @pytest.mark.parametrize(

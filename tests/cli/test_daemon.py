@@ -127,6 +127,28 @@ def test_an_answer_that_cannot_be_used_up_fails_the_unit_and_not_the_boot(lab: L
     assert lab.machine.keys == [lab.key]
 
 
+@pytest.mark.parametrize("link", [False, True], ids=["missing", "link"])
+def test_a_home_that_comes_late_gets_its_key(lab: Lab, link: bool) -> None:
+    """A later unit makes it (systemd-tmpfiles, where /root is a link to /var/roothome): nobody else waits."""
+    lab.machine.add_user("second", home="/late/second", make_home=False)
+    lab.machine.configure("[Keys]\nUsers=admin second\n[HostKeys]\nTypes=ed25519\n")
+    home = lab.machine.path("/late/second")
+    if link:
+        home.parent.mkdir()
+        home.symlink_to("/var/second")
+        home = lab.machine.path("/var/second")
+    daemon = lab.daemon()
+    daemon.manager.wait("READY=1")
+    assert lab.machine.keys == [lab.key]
+    daemon.manager.wait("STATUS=Done: partial; going on with the attempts for second")
+    home.mkdir(parents=True)
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert (home / ".ssh/authorized_keys").read_text() == f"{lab.key}\n"
+    assert lab.manager.count("READY=1") == 1
+    assert lab.manager.said[-1] == "STATUS=Done: ok"
+
+
 def test_without_a_service_manager_it_does_the_same(lab: Lab) -> None:
     """No NOTIFY_SOCKET, or one that is gone, is no reason to fail."""
     for address in ("", "/nonexistent/notify"):

@@ -43,12 +43,10 @@ class Job:
         *,
         connect: Callable[[], Client],
         deadline: float | None,
-        answered: Callable[[], None] = lambda: None,
     ) -> None:
         self._site = site
         self._connect = connect
         self._deadline = deadline
-        self._answered = answered
         self._timeline = Timeline()
         if site.dry_run:
             site.say(events.DRY_RUN())
@@ -261,7 +259,6 @@ class Job:
         return results
 
     def _say_answer(self, answer: Answer) -> None:
-        self._answered()
         named = {"endpoint": answer.endpoint, "version": answer.version}
         self._site.say(events.IMDS_ANSWER(**named, instance_id=answer.instance_id))
         self._say_instance(answer.instance_id)
@@ -305,17 +302,13 @@ class Job:
         )
 
     def _without_answer(self, error: FirstkeyError, made: list[HostKeyResult]) -> Report:
-        unreachable = isinstance(error, Unreachable)
-        if not unreachable:
-            self._answered()
         self._site.say(events.IMDS_FAILED(reason=error.reason.code, detail=error.message))
-        outcome = UNREACHABLE if unreachable else FAILED
         # The firmware alone can tell that this is another instance: the other one's keys go in any case.
         if self._instance and not self._cleared:
             self._cleared = self._install(self._instance, [], [])
         who = self._service.identity
         return Report(
-            outcome,
+            UNREACHABLE if isinstance(error, Unreachable) else FAILED,
             instance_id=self._instance,
             imds=_spoken(who) if who else None,
             users=tuple(self._cleared),

@@ -1,4 +1,4 @@
-"""The daemon: readiness in time, retries until there is an answer, and a clean end.
+"""The daemon: readiness in time, retries until all is done that time can bring, and a clean end.
 
 It decides when a worker is started and what the service manager is told; the workers do the job, and read
 the configuration. From its start to its end the supervisor itself touches no disk, no network and no name
@@ -17,6 +17,7 @@ from firstkey import events, settings
 from firstkey.boot import words
 from firstkey.boot.words import Off, Plan, Refused, Result
 from firstkey.errors import FirstkeyError
+from firstkey.model import NO_KEY, OK
 from firstkey.system import notify, worker
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ DEFAULT_PLAN = Plan(settings.SECTIONS["IMDS"]["BootTimeoutSec"].default)
 """What holds until a worker has read the configuration, and where none can."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
+LONGEST_PAUSE_FOR_A_HOME = 3600.0
+"""sshd runs by then, and whoever is served can log in: a home is looked for ever less often."""
 MARGIN_SECONDS = 30.0
 """What systemd is asked to wait beyond the boot deadline before it believes that the daemon hangs."""
 
@@ -52,6 +55,7 @@ class Supervisor:
         self._started = started
         self._plan = DEFAULT_PLAN
         self._is_ready = False
+        self._has_answer = False
         self._pause = FIRST_PAUSE
         self._worker: Worker | None = None
         self._heard = b""
@@ -141,7 +145,6 @@ class Supervisor:
     def _hear(self, telling: Worker) -> None:
         part = telling.hear()
         if not part:
-            self._worker = None
             trouble = telling.finish() or "it said nothing"
             self._failed(f"the process that does the work ended before it was done: {trouble}")
             return
@@ -187,14 +190,18 @@ class Supervisor:
         self._try_again()
 
     def _ended(self, result: Result) -> None:
-        """A run has ended: be ready and done, or try again."""
+        """A run has ended: be ready, and done, or try again."""
         if not result.is_final:
             self._try_again()
             return
-        was_late = self._is_ready
+        was_late = self._is_ready and not self._has_answer
+        self._has_answer = True
         self._next_start = None
-        self._status = 0 if result.is_good else 1
-        self._ready(f"Done: {result.outcome}")
+        if result.late:
+            self._try_again(LONGEST_PAUSE_FOR_A_HOME)
+        self._status = 0 if result.outcome in (OK, NO_KEY) else 1
+        more = f"; going on with the attempts for {result.late}" if result.late else ""
+        self._ready(f"Done: {result.outcome}{more}")
         if was_late:
             self._say(events.IMDS_LATE_ANSWER(seconds=f"{time.monotonic() - self._started:.0f}"))
 
@@ -203,9 +210,9 @@ class Supervisor:
         self._forget_worker()
         self._try_again()
 
-    def _try_again(self) -> None:
+    def _try_again(self, longest: float = LONGEST_PAUSE) -> None:
         self._next_start = time.monotonic() + self._pause
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._pause = min(self._pause * 2, longest)
 
     # --- signals ------------------------------------------------------------------------------
 

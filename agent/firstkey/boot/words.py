@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Union
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.model import NO_KEY, OK, UNREACHABLE
+from firstkey.model import UNREACHABLE
 from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ _TRIED_AGAIN = frozenset({
     reasons.TOKEN_REJECTED.code, reasons.ALREADY_RUNNING.code, reasons.INTERNAL_ERROR.code,
 })  # fmt: skip
 """Not an answer of the metadata service, whoever gave it; so the daemon goes on asking."""
+_HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY)
+"""A home may be made or mounted later than this, a file system become writable."""
 
 
 class Plan(NamedTuple):
@@ -57,21 +59,19 @@ class Result(NamedTuple):
 
     outcome: str
     reason: str | None
+    late: str = ""
+    """The names of users whose home, or a file system that can be written, may come later."""
 
     @classmethod
     def of(cls, report: Report) -> Result:
         """The word for this report."""
-        return cls(report.outcome, report.refusal.reason.code if report.refusal else None)
+        late = (user.name for user in report.users if user.refusal and user.refusal.reason in _HEALED_BY_TIME)
+        return cls(report.outcome, report.refusal.reason.code if report.refusal else None, " ".join(late))
 
     @property
     def is_final(self) -> bool:
         """Whether there was an answer, so that there is nothing to try again."""
         return self.outcome != UNREACHABLE and self.reason not in _TRIED_AGAIN
-
-    @property
-    def is_good(self) -> bool:
-        """Whether everything is done, or there is nothing to do."""
-        return self.outcome in (OK, NO_KEY)
 
 
 Word = Union[Plan, Off, Refused, Result]
