@@ -31,14 +31,12 @@ class Figure(NamedTuple):
 
 FIGURES = {
     "modules that a boot can reach": Figure(97, 48, "the daemon watches no more"),
-    "lines that a boot can reach": Figure(
-        13_577, 9_000, "the daemon watches no more, and looks for late homes"
-    ),
+    "lines that a boot can reach": Figure(13_485, 9_000, "the first good answer wins"),
     "modules of the trust core": Figure(38, 15, "as first counted"),
-    "lines of the trust core": Figure(6_460, 3_800, "a callback that nobody used"),
+    "lines of the trust core": Figure(6_456, 3_800, "the first good answer wins"),
     "modules in circles of imports": Figure(4, 0, "image: subject, sshd, sshd_start and units, for types"),
     "files that one key visits": Figure(62, 30, "as first counted"),
-    "functions that one key visits": Figure(519, None, "as first counted"),
+    "functions that one key visits": Figure(518, None, "the first good answer wins"),
 }
 SLACK = 0.02
 """How far lines and functions may fall before they must be lowered here: a comment less is no reason to touch

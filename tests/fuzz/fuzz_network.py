@@ -19,7 +19,7 @@ from firstkey.metadata import answers, inquiry
 from firstkey.metadata.endpoint import ANSWER_LIMIT, BoundedSocket, Deadline, Endpoint
 from firstkey.metadata.inquiry import Inquiry, Token
 from firstkey.metadata.transport import Conversation, Reply
-from firstkey.metadata.values import Answer, Incomplete, Notice, Settings
+from firstkey.metadata.values import Answer, Notice, Settings
 from firstkey.text import visible
 
 ENDPOINT = Endpoint.parse("http://127.0.0.1:80")
@@ -46,7 +46,7 @@ def check_http(data: bytes) -> None:
 
 def _asked(connection: BoundedSocket) -> Reply:
     deadline = Deadline(time.monotonic() + 30, time.monotonic)
-    with Conversation(ENDPOINT, connection, give_way=lambda: None) as conversation:
+    with Conversation(ENDPOINT, connection) as conversation:
         return conversation.ask("GET", "/latest/meta-data/instance-id", headers={}, deadline=deadline)
 
 
@@ -81,8 +81,6 @@ def check_inquiry(data: bytes) -> None:
     asking = Inquiry(script, Settings(), tokens=tokens, tell=told.append, deadline=never)
     try:
         answer: Answer | None = asking.answer()
-    except Incomplete as partial:
-        answer = partial.answer
     except FirstkeyError as error:
         answer = None
         shown(error.message)

@@ -424,7 +424,7 @@ def test_trouble_that_passes_costs_nobody_a_login(fault: str, version: str) -> N
 
 @pytest.mark.parametrize("fault", ["status=404", "silence", "truncated", "reset", "status=500"])
 def test_a_key_that_cannot_be_had_does_not_cost_the_others(fault: str) -> None:
-    """It is asked for again for a while, then refused on its own."""
+    """It is refused on its own, and nobody waits for it."""
     keys = (("launch", KEY), ("missing", OTHER), ("other", OTHER))
     with service(f"{fault},path={INDEX}1/", keys=keys) as running:
         outcome = ask(running.url, wait=1, request_timeout=0.1)
@@ -432,21 +432,7 @@ def test_a_key_that_cannot_be_had_does_not_cost_the_others(fault: str) -> None:
     refusal = outcome.good.keys[1].refusal
     assert refusal
     assert refusal.reason.code in ("imds-error", "imds-unreachable")
-    assert outcome.of_kind("retry")
-
-
-def test_a_key_that_cannot_be_had_is_not_waited_for_until_the_deadline() -> None:
-    """The others are needed before."""
-    now = [0.0]
-
-    def sleep(seconds: float) -> None:
-        now[0] += seconds
-
-    with service(f"status=404,path={INDEX}1/", keys=(("launch", KEY), ("missing", OTHER))) as running:
-        client = Client(Settings(endpoints=(running.url,)), clock=lambda: now[0], sleep=sleep)
-        good = client.ask(deadline=30.0)
-    assert good.keys[0].text
-    assert 2 <= now[0] < 5
+    assert not outcome.of_kind("retry")
 
 
 def test_no_key_at_all_that_can_be_had_is_no_answer() -> None:
@@ -454,17 +440,6 @@ def test_no_key_at_all_that_can_be_had_is_no_answer() -> None:
     with service(f"status=404,path={INDEX}0/") as running:
         outcome = ask(running.url, wait=0.3)
     assert (outcome.code, type(outcome.error)) == ("imds-error", Unreachable)
-
-
-def test_an_answer_that_was_incomplete_once_is_kept_for_the_deadline() -> None:
-    """The service went away in between: the key that came is better than none."""
-    with service(f"status=404,path={INDEX}1/", keys=(("launch", KEY), ("missing", OTHER))) as running:
-        client = Client(
-            Settings(endpoints=(running.url,), request_timeout=0.2),
-            tell=lambda notice: running.inject(Fault("reset")) if notice.kind == "retry" else None,
-        )
-        good = client.ask(deadline=client._clock() + 0.5)
-    assert [bool(key.text) for key in good.keys] == [True, False]
 
 
 # --- two endpoints ----------------------------------------------------------------------------
@@ -479,15 +454,15 @@ def test_the_first_listed_is_preferred() -> None:
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
 def test_whatever_ails_one_endpoint_the_other_answers(fault: str) -> None:
-    """The first one is waited for no longer than a moment, and its verdict does not bind the other."""
-    of_one_key = {"bad-key", "bad-neighbour"}
+    """The first one is waited for as long as its requests may take; its verdict does not bind the other."""
+    no_matter = {"bad-key", "bad-neighbour", "token-silence"}  # of one key, or of version 2 alone
     with service(fault) as first, service() as second:
-        outcome = ask(first.url, second.url)
-    assert outcome.good.endpoint == (first.url if fault in of_one_key else second.url)
+        outcome = ask(first.url, second.url, request_timeout=1.0)
+    assert outcome.good.endpoint == (first.url if fault in no_matter else second.url)
     assert outcome.seconds < 4.0
 
 
-@pytest.mark.parametrize("wait, timeout", [(30.0, 8.0), (2.0, 2.0), (2.0, 30.0)])
+@pytest.mark.parametrize("wait, timeout", [(30.0, 1.0), (2.0, 2.0), (2.0, 30.0)])
 def test_one_endpoint_that_accepts_and_keeps_silent(wait: float, timeout: float) -> None:
     """It does not use up the time of the other, however the times are set."""
     with silent_server() as silent, service() as good:
@@ -528,15 +503,8 @@ def test_switched_off_at_one_endpoint_and_the_other_out_of_reach() -> None:
     assert outcome.seconds < 10.0
 
 
-def test_a_slow_service_is_not_given_up_for_a_lookalike() -> None:
-    """The other endpoint is asked first, but its nonsense is no verdict before the slow one was heard."""
-    with service("delay=0.5") as slow, service("html") as lookalike:
-        outcome = ask(slow.url, lookalike.url)
-    assert outcome.good.endpoint == slow.url
-
-
 def test_two_slow_endpoints() -> None:
-    """Each gives way to the other once, then one has all the time that a request may take."""
+    """The first has the time that a request may take."""
     with service("delay=0.5") as first, service("delay=0.5") as second:
         outcome = ask(first.url, second.url)
     assert outcome.good.version == 2

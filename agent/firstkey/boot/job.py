@@ -231,7 +231,8 @@ class Job:
                 why = {"reason": key.refusal.reason.code, "detail": key.refusal.detail}
                 self._site.say(events.KEY_REFUSED(index=key.number, **why))
         results = self._install(answer.instance_id, self._site.config.keys.users, offer.keys)
-        self._remember_service(answer, results if offer.is_whole else [])
+        # A key that could not be had may be had another time: nobody counts as served before.
+        self._remember_service(answer, [] if any(key.refusal for key in offer.results) else results)
         no_key = Refusal(reasons.NO_KEY_PAIR, "the instance was launched without a key pair")
         return Report(
             OK,

@@ -24,11 +24,6 @@ class Offer(NamedTuple):
     keys: tuple[PublicKey, ...]
     results: tuple[KeyResult, ...]
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether every key that is offered could be had and is one."""
-        return not any(result.refusal for result in self.results)
-
 
 def judge(offered: Sequence[OfferedKey]) -> Offer:
     """Take each offered key that OpenSSH would take; the others are results with their reason."""

@@ -19,7 +19,6 @@ from firstkey.metadata.values import (
     FAIR_TRIAL,
     Answer,
     Identity,
-    Incomplete,
     NoAnswer,
     Notice,
     OfferedKey,
@@ -58,9 +57,6 @@ GRACE = 0.1
 Later it gets as long as the pauses have become: one that is far off is reached in the end.
 """
 
-PATIENCE = 2.0
-"""Seconds for which launch keys that are listed and cannot be had are asked for again where others can."""
-
 
 class Client:
     """Asks the metadata service. Keeps tokens, but no connection, from one question to the next.
@@ -79,7 +75,7 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
-        self._endpoints = list(_endpoints(settings))
+        self._endpoints = _endpoints(settings)
         self._urls = " ".join(endpoint.url for endpoint in self._endpoints)
         self._tell = tell
         self._clock = clock
@@ -101,22 +97,17 @@ class Client:
         pauses = _pauses(lambda: self._clock() - started)
         pause = 0.0
         cause: Retriable | None = None
-        partial = _Partial(self._clock)
         while True:
             was_fair = limit.left > LEAST_FAIR
             try:
                 return self._attempt(limit, grace=max(GRACE, pause))
             except Retriable as fault:
-                partial.note(fault)
-                if known and self.identity and self.identity.instance_id != known and not partial.answer:
+                if known and self.identity and self.identity.instance_id != known:
                     raise
                 # An attempt that the deadline cut short tells less than the one before it.
                 if cause is None or (was_fair and limit.left > 0):
                     cause = fault
-            is_over = limit.left < LAST_ATTEMPT + SHORTEST_PAUSE
-            if partial.answer and (is_over or partial.age >= PATIENCE):
-                return partial.answer
-            if is_over:
+            if limit.left < LAST_ATTEMPT + SHORTEST_PAUSE:
                 raise _nothing(self._clock() - started, cause)
             pause = min(next(pauses), limit.left - LAST_ATTEMPT)
             self._tell(Notice("retry", cause.reason, cause.message, self._urls, pause))
@@ -134,30 +125,31 @@ class Client:
         self._tokens.clear()
 
     def _attempt(self, limit: Deadline, *, grace: float) -> Answer:
-        """One answer: of the endpoint that accepts first, or of another one if that one fails."""
+        """One answer: of the endpoint that accepts first, or of another one if that one fails.
+
+        Each is given its share of the time at most, so that one which accepts and keeps silent does not use
+        up all of it.
+        """
         # Before anything is connected: loading takes its time on a cold disk, and nobody should wait for it.
         _load_transport()
-        from firstkey.metadata.endpoint import Overtaken, Race
+        from firstkey.metadata.endpoint import Race
 
         faults: list[FirstkeyError] = []
         seconds = self._settings.request_timeout
-        with Race(tuple(self._endpoints), limit, seconds=seconds, grace=min(grace, seconds)) as race:
+        with Race(self._endpoints, limit, seconds=seconds, grace=min(grace, seconds)) as race:
             for endpoint, connection in race:
+                share = limit.within(limit.left / (1 + race.others))
                 try:
-                    return self._inquire(endpoint, connection, limit, race.give_way)
-                except Overtaken:  # noqa: PERF203 - endpoints are few
-                    faults.append(self._put_last(endpoint))
+                    return self._inquire(endpoint, connection, share)
                 except FirstkeyError as fault:  # the other endpoint may be a better one
                     faults.append(fault)
         raise _verdict(faults, race.faults)
 
-    def _inquire(
-        self, endpoint: Endpoint, connection: BoundedSocket, limit: Deadline, give_way: Callable[[], None]
-    ) -> Answer:
+    def _inquire(self, endpoint: Endpoint, connection: BoundedSocket, limit: Deadline) -> Answer:
         from firstkey.metadata.inquiry import Inquiry
         from firstkey.metadata.transport import Conversation
 
-        with Conversation(endpoint, connection, give_way=give_way) as conversation:
+        with Conversation(endpoint, connection) as conversation:
             asking = Inquiry(
                 conversation, self._settings, tokens=self._tokens, tell=self._tell_once, deadline=limit
             )
@@ -167,12 +159,6 @@ class Client:
                 self.identity = asking.identity or self.identity
         self._tell_once(Notice("endpoint", None, f"IMDSv{answer.version}", endpoint.url))
         return answer
-
-    def _put_last(self, endpoint: Endpoint) -> Retriable:
-        """Ask it after the others from now on: the last one is given all the time that a request may take."""
-        self._endpoints.remove(endpoint)
-        self._endpoints.append(endpoint)
-        return _Slow(f"{endpoint.url}: no answer in its turn", reason=reasons.IMDS_UNREACHABLE)
 
     def _tell_once(self, notice: Notice) -> None:
         """Tell what would be the same at each attempt; each request is one of its own."""
@@ -187,46 +173,16 @@ class Client:
         return Deadline(float("inf") if at is None else at, self._clock)
 
 
-class _Slow(Retriable):
-    """An endpoint had to give way to another one, so what it would have said is not known."""
-
-
-class _Partial:
-    """The best answer that lacks some of the launch keys, and how long ago the first such answer came."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self.answer: Answer | None = None
-        self._clock = clock
-        self._since = clock()
-
-    def note(self, fault: Retriable) -> None:
-        """Remember the answer that the fault has, if it has one with as many keys as any before."""
-        if not isinstance(fault, Incomplete):
-            return
-        if self.answer is None:
-            self._since = self._clock()
-        if self.answer is None or fault.answer.missing <= self.answer.missing:
-            self.answer = fault.answer
-
-    @property
-    def age(self) -> float:
-        """Seconds."""
-        return self._clock() - self._since
-
-
 def _nothing(seconds: float, cause: Retriable) -> Unreachable:
     text = f"no usable answer of the metadata service in {seconds:.1f} s; {cause.message}"
     return Unreachable(text, reason=cause.reason)
 
 
 def _verdict(faults: list[FirstkeyError], unasked: list[str]) -> FirstkeyError:
-    """What the faults of all endpoints come to: a part of the answer, something final, or all of them."""
-    telling: list[FirstkeyError] = [fault for fault in faults if isinstance(fault, Incomplete)]
-    # Nothing is final while an endpoint is left that was cut short.
-    if not any(isinstance(fault, _Slow) for fault in faults):
-        telling += [fault for fault in faults if not isinstance(fault, Retriable)]
-    if telling:
-        return telling[0]
+    """What the faults of all endpoints come to: the first that is final, or all of them."""
+    final = [fault for fault in faults if not isinstance(fault, Retriable)]
+    if final:
+        return final[0]
     # One that was asked and failed tells more than one that could not be asked.
     reason = faults[0].reason if faults else reasons.IMDS_UNREACHABLE
     return Retriable("; ".join([*(fault.message for fault in faults), *unasked]), reason=reason)

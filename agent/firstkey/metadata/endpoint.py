@@ -24,12 +24,6 @@ ANSWER_LIMIT = 65536
 HEAD_START = 0.01
 """Seconds that an endpoint listed earlier gets when one listed later accepts first."""
 
-TURN = 0.25
-"""Seconds that an answer may take before another endpoint, if one has accepted too, is asked instead.
-
-Genuine answers take a few milliseconds.
-"""
-
 
 class Deadline:
     """A moment on a clock, in the clock's seconds; infinity is never."""
@@ -80,7 +74,7 @@ class Endpoint(NamedTuple):
         return socket.AF_INET6 if ":" in self.address[0] else socket.AF_INET
 
 
-# These four are no OSErrors on purpose: the HTTP library translates those, and lets others pass.
+# These three are no OSErrors on purpose: the HTTP library translates those, and lets others pass.
 
 
 class OutOfTime(Exception):  # noqa: N818 - the name of what happened
@@ -95,10 +89,6 @@ class Lost(Exception):  # noqa: N818 - as above
     """There is no connection (any more); the text says why."""
 
 
-class Overtaken(Exception):  # noqa: N818 - as above
-    """The answer takes long, and another endpoint is there to be asked."""
-
-
 class BoundedSocket(socket.socket):
     """A connection on which one exchange may last until a deadline and bring ANSWER_LIMIT bytes.
 
@@ -108,27 +98,15 @@ class BoundedSocket(socket.socket):
     received = 0
     ended = False
     _deadline: Deadline
-    _turn: Deadline
-    _look_around: Callable[[], None]
 
-    def begin(self, deadline: Deadline, look_around: Callable[[], None]) -> None:
-        """The next exchange starts, and has time until the deadline.
-
-        `look_around` is called every TURN seconds that the answer takes; it may raise to give it up.
-        """
+    def begin(self, deadline: Deadline) -> None:
+        """The next exchange starts, and has time until the deadline."""
         self._deadline = deadline
-        self._turn = deadline.from_now(TURN)
-        self._look_around = look_around
         self.received = 0
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        """As recv(2); raises OutOfTime, TooMuch or Lost, and what `look_around` raises."""
-        count = None
-        while count is None:
-            if self._turn.left <= 0:
-                self._look_around()
-                self._turn = self._deadline.from_now(TURN)
-            count = self._within(self._turn.left, super().recv_into, buffer, nbytes, flags)
+        """As recv(2); raises OutOfTime, TooMuch or Lost."""
+        count = self._in_time(super().recv_into, buffer, nbytes, flags)
         self.received += count
         self.ended = count == 0
         if self.received > ANSWER_LIMIT:
@@ -139,7 +117,7 @@ class BoundedSocket(socket.socket):
         """As send(2) until all is sent; raises OutOfTime or Lost."""
         rest = memoryview(data)
         while rest:
-            rest = rest[self._within(self._deadline.left, super().send, rest, flags) or 0 :]
+            rest = rest[self._in_time(super().send, rest, flags) :]
 
     def hang_up(self) -> None:
         """Close the connection, whoever still has a file on it."""
@@ -147,19 +125,19 @@ class BoundedSocket(socket.socket):
         if number >= 0:
             os.close(number)
 
-    def _within(self, seconds: float, call: Callable[..., int], *arguments: object) -> int | None:
-        """What the call returns, or None if it did not in so many seconds. Raises OutOfTime or Lost."""
+    def _in_time(self, call: Callable[..., int], *arguments: object) -> int:
+        """What the call returns. Raises OutOfTime or Lost."""
         left = self._deadline.left
         if left <= 0:
             raise OutOfTime
         # A timeout of 0 would mean not to wait at all, which is another kind of socket.
-        self.settimeout(max(min(left, seconds), 0.001))
+        self.settimeout(max(left, 0.001))
         try:
             return call(*arguments)
         except OSError as error:
             # The kernel has a timeout of its own, which ends the connection and has a number.
             if isinstance(error, socket.timeout) and not error.errno:
-                return None
+                raise OutOfTime from None
             raise Lost(_words(error.errno)) from None
 
 
@@ -203,11 +181,10 @@ class Race:
             limit = self._deadline.within(self._grace)
         self.faults += [f"{endpoint.url}: no connection in time" for endpoint in self._pending()]
 
-    def give_way(self) -> None:
-        """Raises Overtaken if an endpoint has accepted that was not handed out yet."""
-        self._collect(0)
-        if self._accepted:
-            raise Overtaken
+    @property
+    def others(self) -> int:
+        """How many endpoints have accepted, or may yet, that were not handed out."""
+        return len(self._accepted) + len(self._pending())
 
     def _has_one(self, limit: Deadline) -> bool:
         self._collect(0)

@@ -19,7 +19,6 @@ from firstkey.metadata.values import (
     FAIR_TRIAL,
     Answer,
     Identity,
-    Incomplete,
     NoAnswer,
     Notice,
     OfferedKey,
@@ -87,20 +86,17 @@ class Inquiry:
     def answer(self) -> Answer:
         """Everything.
 
-        Raises Retriable for what is worth another attempt (Incomplete, if it is about some of the keys
-        alone), FirstkeyError for what is final, and Overtaken.
+        Raises Retriable for what is worth another attempt, and FirstkeyError for what is final. A key that
+        cannot be had is refused; where none can be had, the question is worth another attempt.
         """
         if not self._pass.token:
             self._pass = self._new_pass()
         instance_id = self._parsed(answers.instance_id, INSTANCE_ID, self._read(INSTANCE_ID))
         self.identity = self._identity(instance_id)
         keys = tuple(self._key(listed) for listed in self._index())
-        answer = Answer(*self._identity(instance_id), keys)
-        if not self._missed:
-            return answer
-        if answer.missing < len(keys):
-            raise Incomplete(answer, self._missed[0])
-        raise self._missed[0]
+        if self._missed and all(key.refusal for key in keys):
+            raise self._missed[0]
+        return Answer(*self._identity(instance_id), keys)
 
     def _identity(self, instance_id: str) -> Identity:
         token, fallback = self._pass

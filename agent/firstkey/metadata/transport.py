@@ -8,7 +8,7 @@ target of a redirect and inflates its body even where it must not follow it.
 from __future__ import annotations
 
 import http.client
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -50,16 +50,12 @@ class Conversation:
     """Requests to one endpoint, each on a connection of its own, as the genuine service wants it.
 
     So what a server sends too much is never taken for the next answer. The first connection, which the
-    endpoint has accepted, is taken over. `give_way` is called while an answer takes long; it may raise
-    Overtaken, which then comes out of `ask`.
+    endpoint has accepted, is taken over.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, connection: BoundedSocket, *, give_way: Callable[[], None]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, connection: BoundedSocket) -> None:
         self.endpoint = endpoint
         self._first: BoundedSocket | None = connection
-        self._give_way = give_way
 
     def __enter__(self) -> Conversation:  # noqa: PYI034 - Self came with Python 3.11
         return self
@@ -93,7 +89,7 @@ class Conversation:
     def _exchange(self, request: requests.PreparedRequest, deadline: Deadline) -> Reply:
         connection = self._first or connect(self.endpoint, deadline)
         self._first = None
-        connection.begin(deadline, self._give_way)
+        connection.begin(deadline)
         try:
             response = _Adapter(connection).send(request, stream=True)
             return Reply(response.status_code, _body(response) if response.status_code == 200 else b"")

@@ -59,11 +59,6 @@ class Answer(NamedTuple):
     fallback_reason: Optional[Reason]  # noqa: UP045 - as above
     keys: tuple[OfferedKey, ...]
 
-    @property
-    def missing(self) -> int:
-        """How many of the keys could not be had."""
-        return sum(1 for key in self.keys if key.refusal)
-
 
 class Notice(NamedTuple):
     """Something that happened on the way to an answer, for the journal.
@@ -88,14 +83,6 @@ class Retriable(Unreachable):
 
 class NoAnswer(Retriable):
     """The connection was accepted, and the request stayed unanswered until its time was over."""
-
-
-class Incomplete(Retriable):
-    """All but some of the launch keys came; `answer` has those that did, and why the others did not."""
-
-    def __init__(self, answer: Answer, cause: Retriable) -> None:
-        super().__init__(cause.message, reason=cause.reason)
-        self.answer = answer
 
 
 Tell = Callable[[Notice], None]
