@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
 LIMIT = 65536
+NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
 FILES = ("/usr/etc/login.defs", "/etc/login.defs", "/etc/default/useradd")
 """Each before the one that overrides it; no name of login.defs(5) is one of useradd's too."""
 

@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.boot.account_defaults import Defaults
+from firstkey.boot.account_defaults import NO_PASSWORD, Defaults
 from firstkey.errors import FirstkeyError
 from firstkey.system import erase
 from firstkey.system.files import Changed, Looks
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
 LIMIT = 16 * 1024 * 1024
-NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
 FILES = ("group", "gshadow", "shadow", "subuid", "subgid", "passwd")
 LOCK_SECONDS = 15.0
 """How long shadow's tools wait for each other."""

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.boot import account_entries, home_directory
-from firstkey.boot.account_defaults import Defaults
-from firstkey.boot.account_entries import NO_PASSWORD
+from firstkey.boot import home_directory
+from firstkey.boot.account_defaults import NO_PASSWORD, Defaults
 from firstkey.boot.sudoers import WriteSudoers
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
@@ -61,6 +60,8 @@ class Complete(NamedTuple):
             for argv in self._programs(with_home=False):
                 _run(argv, name)
         elif any(self.missing._replace(home=False)):
+            from firstkey.boot import account_entries  # the running system has useradd
+
             account_entries.ensure(site.tree, self.user, self.missing.groups, self.account.home)
         if self.missing.home:
             account = site.accounts.find(name)

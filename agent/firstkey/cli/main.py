@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
+import resource
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
@@ -13,7 +14,7 @@ from firstkey import __version__
 from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.errors import FirstkeyError
-from firstkey.system import privacy, worker
+from firstkey.system import worker
 from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
@@ -47,6 +48,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _main(argv)
 
 
+def keep_private() -> None:
+    """No core file, and nothing for others, from this process and all that it starts.
+
+    A core file would hold the session token, and ssh-keygen's a private key. The unit says the same; this is
+    for who starts firstkey by hand. (Where cores go to a program, systemd-coredump heeds the limit, core(5).)
+    """
+    os.umask(0o077)
+    with suppress(OSError, ValueError):  # a sandbox that forbids it has a limit of its own
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def _leave(status: int) -> NoReturn:
     """End the program here: to take Python down piece by piece would cost a boot more than the job does."""
     atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter itself would do first
@@ -60,7 +72,7 @@ def _leave(status: int) -> NoReturn:
 
 def _main(argv: Sequence[str]) -> int:
     given = list(argv)
-    privacy.keep()
+    keep_private()
     streams.make_ready()
     # A daemon that is asked to end has done what it should; any other command has not.
     worker.own_signals(0 if given[:1] == ["daemon"] else worker.TERMINATED)

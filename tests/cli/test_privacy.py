@@ -18,9 +18,9 @@ def test_umask_and_core_limit_of_what_is_started() -> None:
     """A program that is started has them too."""
     said = run("""
         import os, resource, subprocess
-        from firstkey.system import privacy
+        from firstkey.cli import main
         os.umask(0)
-        privacy.keep()
+        main.keep_private()
         subprocess.run(["sh", "-c", "umask; ulimit -c; ulimit -H -c"], check=True)
     """)
     assert said.split() == ["0077", "0", "0"]
