@@ -193,7 +193,7 @@ def expressions() -> list[Used]:
     for used in (*of_modules(), *inline, *made):
         method = "findall" if used.method in ALL_MATCHES else used.method
         found.setdefault((used.pattern.pattern, used.pattern.flags, method), used._replace(method=method))
-    return list(found.values())
+    return sorted(found.values(), key=lambda used: (used.where, used.method, str(used.pattern.pattern)))
 
 
 EXPRESSIONS = expressions()
