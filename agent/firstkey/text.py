@@ -45,6 +45,20 @@ def as_json(value: Any) -> str:  # noqa: ANN401 - whatever json.dumps takes
     )
 
 
+def diff(path: str, before: bytes | None, after: bytes | None) -> str:
+    """A unified diff of a file (None: there is none); nothing in it that a terminal would act on."""
+    import difflib
+
+    old, new = (_lines(content or b"") for content in (before, after))
+    source, target = (visible(path) if content is not None else "/dev/null" for content in (before, after))
+    return "".join(difflib.unified_diff(old, new, source, target))
+
+
+def _lines(content: bytes) -> list[str]:
+    text = content.decode("utf-8", "surrogateescape")
+    return [f"{visible(line)}\n" for line in text.removesuffix("\n").split("\n")] if content else []
+
+
 def width_of(fd: int) -> int:
     """The columns of the terminal behind a descriptor; 0 where it is none, or does not tell."""
     try:

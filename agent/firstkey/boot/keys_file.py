@@ -9,8 +9,8 @@ import os
 from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
-from firstkey.boot import difference, rights, strict_modes
+from firstkey import reasons, text
+from firstkey.boot import rights, strict_modes
 from firstkey.boot.strict_modes import Mended, Place
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
@@ -96,7 +96,7 @@ class Change(NamedTuple):
 
     def describe(self) -> str:
         """A unified diff; bytes that are no text are shown escaped."""
-        return difference.unified(self.path, self.old.content if self.old else None, self.merge.content)
+        return text.diff(self.path, self.old.content if self.old else None, self.merge.content)
 
     def apply(self, directory: Directory, place: Place, label: str | None) -> None:
         """Write it. Raises files.Changed where the file is not the one that was read any more."""

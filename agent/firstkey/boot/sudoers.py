@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
-from firstkey.boot import difference
+from firstkey import events, reasons, text
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.system import command, scratch
@@ -62,7 +61,7 @@ class WriteSudoers(NamedTuple):
         """What would change in the file. Raises FirstkeyError as `apply` does."""
         self._prove(site)
         there = self._there(site)
-        return difference.unified(f"{SUDOERS}/{self.name}", there.content if there else None, self.content)
+        return text.diff(f"{SUDOERS}/{self.name}", there.content if there else None, self.content)
 
     def apply(self, site: Site) -> None:
         """Have it checked, and only then write it. Raises FirstkeyError(sudoers-invalid, ...)."""

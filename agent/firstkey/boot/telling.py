@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
-from firstkey.boot import difference
+from firstkey import events, reasons, text
 from firstkey.boot.keys_file import Elsewhere
 from firstkey.boot.upkeep import Look
 from firstkey.model import CHANGED, UNCHANGED, UserResult
@@ -134,5 +133,5 @@ def planned(assignment: Assignment) -> UserResult:
         assignment.path,
         CHANGED,
         tuple(line.key.fingerprint for line in assignment.add),
-        diff=difference.unified(assignment.path, None, content),
+        diff=text.diff(assignment.path, None, content),
     )

@@ -18,7 +18,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.image import door, shadow
 from firstkey.named_tuple import NamedTuple
 from firstkey.system import command, erase
-from firstkey.text import visible
+from firstkey.text import diff, visible
 
 if TYPE_CHECKING:
     from firstkey.image.door import Context, Seen
@@ -309,20 +309,6 @@ class Update(NamedTuple):
         if outcome.status:
             raise FirstkeyError(f"{told} failed: {outcome.words}", reason=reasons.DEPENDENCY_MISSING)
         return "updated"
-
-
-def diff(path: str, before: bytes | None, after: bytes | None) -> str:
-    """A unified diff; nothing in it that a terminal would act on."""
-    import difflib
-
-    old, new = (_lines(content or b"") for content in (before, after))
-    source, target = (path if content is not None else "/dev/null" for content in (before, after))
-    return "".join(difflib.unified_diff(old, new, visible(source), visible(target)))
-
-
-def _lines(content: bytes) -> list[str]:
-    text = content.decode("utf-8", "surrogateescape")
-    return [f"{visible(line)}\n" for line in text.removesuffix("\n").split("\n")] if content else []
 
 
 def quoted(path: str) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey.image import shadow
-from firstkey.image.changes import Lock, diff
+from firstkey.image.changes import Lock
 from firstkey.image.verdict import Finding, Verdict, not_applicable
 from firstkey.named_tuple import NamedTuple
+from firstkey.text import diff
 
 if TYPE_CHECKING:
     from collections.abc import Callable
