@@ -13,9 +13,11 @@ import processes
 import pytest
 from manager import Manager
 
+from firstkey import reasons
 from firstkey.boot.words import Off, Plan, Refused, Result, line, word
 from firstkey.errors import ConfigError
-from firstkey.model import FAILED, NO_KEY, OK, PARTIAL, UNREACHABLE
+from firstkey.model import FAILED, NO_KEY, OK, PARTIAL, UNCHANGED, UNREACHABLE, Report, UserResult
+from firstkey.reasons import Reason, Refusal
 
 PROGRAM = """
     import os, signal, sys, time
@@ -364,6 +366,17 @@ def test_the_end_of_the_daemon_is_the_end_of_its_worker(start: Start) -> None:
     os.kill(daemon.process.pid, signal.SIGKILL)
     daemon.process.wait()
     assert is_clean(daemon)
+
+
+@pytest.mark.parametrize(
+    "reason, late",
+    [(reasons.HOME_MISSING, "ann"), (reasons.READ_ONLY, "ann"), (reasons.NO_SUCH_USER, ""), (None, "")],
+)
+def test_what_time_can_heal(reason: Reason | None, late: str) -> None:
+    """A home that is missing and a file system that is read-only; not what somebody has to put right."""
+    refusal = Refusal(reason, "so it is") if reason else None
+    users = (UserResult("bob", None, UNCHANGED), UserResult("ann", None, FAILED, refusal=refusal))
+    assert Result.of(Report(PARTIAL, users=users)).late == late
 
 
 def test_unreachable_is_no_final_word() -> None:
