@@ -187,12 +187,12 @@ class Supervisor:
             self._next_start = None
             return
         self._say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
-        self._try_again()
+        self._try_again(LONGEST_PAUSE)
 
     def _ended(self, result: Result) -> None:
         """A run has ended: be ready, and done, or try again."""
         if not result.is_final:
-            self._try_again()
+            self._try_again(LONGEST_PAUSE)
             return
         was_late = self._is_ready and not self._has_answer
         self._has_answer = True
@@ -208,9 +208,9 @@ class Supervisor:
     def _failed(self, detail: str) -> None:
         self._say(events.INTERNAL_ERROR(detail=detail, reason="internal-error"))
         self._forget_worker()
-        self._try_again()
+        self._try_again(LONGEST_PAUSE)
 
-    def _try_again(self, longest: float = LONGEST_PAUSE) -> None:
+    def _try_again(self, longest: float) -> None:
         self._next_start = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, longest)
 

@@ -36,7 +36,7 @@ CPU_SECONDS = 1800
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x00020000, 0x08000000, 0x40000000
-_MS_REC, _MS_PRIVATE, _MNT_DETACH = 0x4000, 0x40000, 2
+_MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_TO_EMPTY_PATH, _MOVE_MOUNT_FROM_EMPTY_PATH = 1, 0x40, 0x04
 _READ_ONLY, _NO_SET_ID, _NO_DEVICES, _NO_PROGRAMS, _NO_ACCESS_TIMES = 0x1, 0x2, 0x4, 0x8, 0x10
@@ -60,6 +60,7 @@ _VERSION = 1
 
 _SECCOMP_ALLOW, _SECCOMP_ERRNO, _SECCOMP_KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _PRIVSEP_DIRECTORY = "/run/sshd"
+_MOUNTS = "/proc/self/ns/mnt"
 _EACCES = 13  # what Python takes for "this file does not do that", and not for the end of the world
 _COMPARE_EQUAL, _COMPARE_MASKED = 4, 7
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | (os.O_TMPFILE & ~os.O_DIRECTORY)
@@ -166,33 +167,36 @@ class Kernel:
 
         Of the tree, only the root is resolved by name: in it there may be a mount whose server is gone.
         """
-        self._leave_the_host()
+        self._done(self._libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC))
         copy = self._copied(root)
         self._restrict(copy, _NO_DEVICES | _NO_PROGRAMS | _NO_LINKS)
-        self._put(copy, root)
         os.fchdir(copy)
-        self._done(self._libc.pivot_root(b".", b"."))
-        self._done(self._libc.umount2(b".", _MNT_DETACH))
-        os.chdir("/")
+        os.chroot(".")
         os.close(copy)
 
     def _enter_for_program(self, copies: str) -> None:
-        self._leave_the_host()
-        own = self._copied(copies)
-        flags, options = ctypes.c_ulong(0), b"mode=0755,size=64k"
-        self._done(self._libc.mount(b"tmpfs", b"/run", b"tmpfs", flags, options))
-        for path in (copies, _PRIVSEP_DIRECTORY):
-            os.makedirs(path, 0o755, exist_ok=True)
-        self._put(own, copies)
-        os.close(own)
-        root = os.open("/", os.O_PATH | os.O_CLOEXEC)
-        self._restrict(root, 0)
-        os.close(root)
-
-    def _leave_the_host(self) -> None:
-        """Namespaces of its own, in which nothing that is mounted or said is seen by others."""
+        """Let everything be read-only, with a /run of its own; also where the caller's root is a chroot."""
         self._done(self._libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC))
-        self._done(self._libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
+        own = self._copied(copies)
+        here, space = os.open("/", os.O_PATH | os.O_CLOEXEC), os.open(_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # Entering it again leads to its very root, where its mounts can be made private (setns(2)).
+            self._done(self._libc.setns(space, _CLONE_NEWNS))
+            self._done(self._libc.mount(None, b"/", None, ctypes.c_ulong(_MS_REC | _MS_PRIVATE), None))
+            top = os.open("/", os.O_PATH | os.O_CLOEXEC)
+            os.fchdir(here)
+            flags, options = ctypes.c_ulong(0), b"mode=0755,size=64k"
+            self._done(self._libc.mount(b"tmpfs", b"run", b"tmpfs", flags, options))
+            for path in (copies, _PRIVSEP_DIRECTORY):
+                os.makedirs(path.lstrip("/"), 0o755, exist_ok=True)
+            self._put(own, copies.lstrip("/"))
+            self._restrict(top, 0)
+            os.close(top)
+        finally:
+            os.fchdir(here)
+            os.chroot(".")
+            for fd in (here, space, own):
+                os.close(fd)
 
     def _copied(self, path: str) -> int:
         """A copy of what is mounted at and below the path, mounted nowhere yet (open_tree(2))."""

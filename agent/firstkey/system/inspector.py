@@ -18,7 +18,7 @@ from firstkey.system.files import Looks
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-PROGRAMS = ("sshd", "ssh-keygen", "visudo")
+PROGRAMS = ("sshd", "ssh-keygen", "visudo", "matchpathcon")
 """Those that may be asked from within a box."""
 HERE = "/@the-directory-of-the-copies@"
 """Stands for the directory of the copies, in arguments and in the copies. A tree that has the same words in a

@@ -11,7 +11,7 @@ import os
 
 from firstkey.errors import FirstkeyError
 from firstkey.system import command
-from firstkey.system.descriptors import translated
+from firstkey.system.descriptors import open_quietly, translated
 from firstkey.system.tree import Tree
 
 
@@ -36,13 +36,20 @@ def default_label(tree: Tree, path: str, kind: str) -> str | None:
 
 def label(tree: Tree, path: str) -> str | None:
     """The label that `path` has, links in the last place followed, or None where it has none."""
-    with translated(f"read the SELinux label of {path}"):
+    place = tree.locate(path)
+    if place is None:
+        return None
+    directory, name = place
+    with directory, translated(f"read the SELinux label of {path}"):
+        fd = open_quietly(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, directory.fd)
         try:
-            return os.getxattr(tree.on_host(path), "security.selinux").decode("ascii", "replace").rstrip("\0")
+            return os.getxattr(fd, "security.selinux").decode("ascii", "replace").rstrip("\0")
         except OSError as error:
             if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
                 return None
             raise
+        finally:
+            os.close(fd)
 
 
 def is_enforcing(tree: Tree) -> bool:
