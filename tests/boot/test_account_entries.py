@@ -83,6 +83,7 @@ CASES = {
     "the last number is taken": Case(login=f"UID_MIN 1000\nUID_MAX 1003\nGID_MIN 1000\n{OWN}"),
     "the group's number is taken": Case(files=more(group="another:x:1004:\n")),
     "its group is there": Case(files=more(group="deploy:x:77:\n", gshadow="deploy:!::\n")),
+    "a password of one that is gone": Case(files=more(shadow="deploy:$6$a$b:19000:0:9:7:::\n")),
     "one group for all": Case(login=ALL, useradd="SHELL=/bin/sh\nGROUP=100\n"),
     "one group for all, by name": Case(login=ALL, useradd="SHELL=/bin/sh\nGROUP=wheel\n", groups=("adm",)),
     "the mode of homes": Case(login=f"HOME_MODE 0711\nUMASK 077\n{OWN}"),
@@ -152,6 +153,14 @@ def test_the_entries_are_those_of_useradd(tmp_path: Path, case: Case) -> None:
     assert set_up(ours, case) == [("changed", None)]
     assert state(ours) == state(theirs)
     assert set_up(ours, case) == []
+
+
+def test_what_a_cut_off_useradd_left_out_is_made(tmp_path: Path) -> None:
+    """It writes passwd first: without a line in shadow, nobody could log in, with a key either."""
+    root = put(tmp_path / "tree", Case(files=more(passwd="deploy:x:1005:1005::/home/deploy:/bin/sh\n")))
+    set_up(root)
+    assert "\ndeploy:*:" in (root / "etc/shadow").read_text()
+    assert "\ndeploy:x:1005:" in (root / "etc/group").read_text()
 
 
 @pytest.mark.parametrize("case", ["plain", "no gshadow", "no last newline", "NIS"])

@@ -346,6 +346,13 @@ def test_one_rule_at_a_time(clean: Sapling) -> None:
     assert "firstkey audit --list" in wrong.err
 
 
+def test_no_rule_is_no_audit(sapling: Sapling) -> None:
+    """A choice that leaves none to be asked is a mistake, and never "fit to share"."""
+    done = audit(sapling, "--rule", "logs", "--skip", "logs")
+    assert (done.status, done.out) == (2, b"")
+    assert "no rule is left" in done.err
+
+
 def test_list_shows_every_rule(clean: Sapling) -> None:
     """--list is where the ids come from."""
     lines = audit(clean, "--list").out.decode().splitlines()

@@ -123,6 +123,46 @@ def test_what_a_user_writes_names_only_that_users_own(
     assert report["status"] == 0
 
 
+@pytest.mark.parametrize("line", ["/var/lib/$APP/$(whoami)", "/srv/$TEAM/$USER", "/srv/data/$X", "/$X/$USER"])
+def test_a_variable_stands_for_no_name_but_the_users(town: Sapling, line: str) -> None:
+    """It would fit a database just as well: what it may mean is unknown, and nothing goes."""
+    town.file("/etc/profile.d/b.sh", f"HISTFILE={line}\n")
+    town.file("/var/lib/mysql/ibdata1", "precious\n")
+    before = looks(town)
+    report = run(town, "--rule", "histories")
+    assert looks(town) == before
+    assert report["status"] == 1
+
+
+def test_a_name_is_taken_out_of_a_line_and_localhost_stays(town: Sapling) -> None:
+    """Many add the machine's name behind localhost, for sudo's sake."""
+    town.file("/etc/hostname", "ip-10-0-3-17\n")
+    lines = "127.0.0.1 localhost ip-10-0-3-17\n::1 localhost\n10.0.3.17 ip-10-0-3-17.x ip-10-0-3-17 db\n"
+    town.file("/etc/hosts", f"{lines}10.0.3.17 ip-10-0-3-17 # me\n# 10.0.3.17 ip-10-0-3-17\n")
+    run(town, "--rule", "builder-names")
+    left = "127.0.0.1 localhost\n::1 localhost\n10.0.3.17 db\n# 10.0.3.17 ip-10-0-3-17\n"
+    assert town.path("/etc/hosts").read_text() == left
+
+
+def test_a_machine_id_that_leads_to_something_else_is_left(town: Sapling) -> None:
+    """What it leads to would be lost, and no system boots without passwd."""
+    town.link("/etc/machine-id", "passwd")
+    before = town.path("/etc/passwd").read_text()
+    assert run(town, "--rule", "machine-id")["status"] == 1
+    assert town.path("/etc/passwd").read_text() == before
+
+
+def test_the_running_system_by_another_name_is_the_running_system(tmp_path: Path) -> None:
+    """Bound to another place, it is no image: seal asks, and here nobody can be asked."""
+    seal_it = [sys.executable, "-m", "firstkey", "seal", "--root", str(tmp_path)]
+    bind = f'mount --bind / {tmp_path} && exec "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", bind, "sh", *seal_it]
+    done = subprocess.run(
+        argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60
+    )
+    assert (done.returncode, "nobody is there to be asked" in done.stderr) == (2, True)
+
+
 def test_a_second_name_of_anothers_file_is_not_overwritten(town: Sapling) -> None:
     """Where hard links to anybody's files are allowed, they are taken away and not followed."""
     for name in (".bash_history", "typed"):

@@ -43,8 +43,14 @@ def ensure(tree: Tree, user: User, groups: Iterable[str], home: str) -> None:
         if not {"passwd", "group"} <= set(content):
             message = "there is no /etc/passwd or no /etc/group to add an account to"
             raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
+        is_new = _entry(content["passwd"], user.name) is None
         for name, line in _lines(content, user, home, Defaults(tree)).items():
-            if name in content and _entry(content[name], user.name) is None:
+            is_there = _entry(content.get(name, b""), user.name) is not None
+            if is_there and is_new and name in ("shadow", "gshadow"):
+                # Left by an account that is gone: nobody may log in to the new one by its password.
+                content[name] = without_line(content[name], user.name.encode())
+                is_there = False
+            if name in content and not is_there:
                 content[name] = with_line(content[name], line.encode())
         for name in {"group", "gshadow"} & set(content):
             for group in groups:
@@ -62,6 +68,11 @@ def with_line(content: bytes, line: bytes) -> bytes:
     return content[:end] + line + b"\n" + content[end:]
 
 
+def without_line(content: bytes, name: bytes) -> bytes:
+    """The file without the lines of that name."""
+    return b"\n".join(line for line in content.split(b"\n") if not line.startswith(name + b":"))
+
+
 def with_member(content: bytes, group: bytes, name: bytes) -> bytes:
     """The file with the name in the list of the group, if the group is in the file."""
     lines = content.split(b"\n")
@@ -75,10 +86,13 @@ def with_member(content: bytes, group: bytes, name: bytes) -> bytes:
 
 
 def _lines(content: dict[str, bytes], user: User, home: str, defaults: Defaults) -> dict[str, str]:
-    """A new account's line in each file, and nothing for one that is there."""
+    """A new account's line in each file; of one that is there, those that it cannot do without."""
     name, day = user.name, int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()) // 86400
-    if _entry(content["passwd"], name):
-        return {}
+    known = _entry(content["passwd"], name, 2, 3)
+    if known:
+        own = known[2] == known[3] and not any(each[2] == known[3] for each in _entries(content["group"], 2))
+        group = {"group": f"{name}:x:{known[3]}:", "gshadow": f"{name}:!::"} if own else {}
+        return {"shadow": f"{name}:{NO_PASSWORD}:{day}:::::", **group}
     uid, gid = _numbers(content, name, defaults)
     password = "x" if "shadow" in content else NO_PASSWORD
     shell = user.shell or defaults.text("SHELL", "/bin/bash")

@@ -164,8 +164,6 @@ def _missing(site: Site, account: Account) -> Missing:
     if account not in site.accounts.all():
         return Missing()  # a directory service's: what it lacks is for that to give
     home = home_directory.is_missing(site.tree, account)
-    if not site.tree.is_running_system:
-        return Missing(home=home)  # passwd comes last there
     groups = dict(site.accounts.groups())
     is_own = account.gid == account.uid and account.name not in groups
     shadow_lines = site.tree.read(shadow.PATH, limit=shadow.LIMIT)

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         streams.show(*render.listing())
         return 0
     wanted = audit.chosen(args.rule, args.skip)
-    common.tree_at(args.root).close()
+    common.tree_at(args.root).__exit__()
     common.require_root(args, "auditing")
     looker = Looker(args, common.voice(args))
     with Progress(wanted=not args.quiet) as progress:

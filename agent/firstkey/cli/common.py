@@ -17,7 +17,7 @@ from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
 from firstkey.reasons import Refusal
 from firstkey.system import journal, lock, outside
 from firstkey.system.accounts import Accounts
-from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree, resolved
 
 if TYPE_CHECKING:
     import argparse
@@ -153,8 +153,7 @@ def _names(given: list[str]) -> tuple[str, ...]:
 
 def require_root(args: argparse.Namespace, doing: str) -> None:
     """The running system is root's; a tree of one's own is one's own."""
-    is_running_system = os.path.realpath(args.root) == "/"
-    if is_running_system and os.geteuid() != 0 and not getattr(args, "dry_run", False):
+    if resolved(args.root) == "/" and os.geteuid() != 0 and not getattr(args, "dry_run", False):
         raise NeedsRoot(f"{doing} on the running system is for root")
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 from firstkey import events
 from firstkey.cli import common, render, streams, timeline  # noqa: F401 - commands import some of it late
 from firstkey.system import accounts, boxed, inspector, openssh
-from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree, resolved
 from firstkey.text import visible
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ class Looker:
     def __init__(self, args: argparse.Namespace, say: Say) -> None:
         self._args = args
         self._say = say
-        self.root = os.path.realpath(args.root)
+        self.root = resolved(args.root)
         self._said: set[str] = set()
         args.named = common.named_configuration(args)  # a file of the host's, not of the tree's
 
@@ -118,9 +117,9 @@ def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], 
     Returns its exit status. `main` opens the system by `common.opened` and prints, wherever it runs.
     """
     say = common.voice(args)
-    if os.path.realpath(args.root) == "/":
+    if resolved(args.root) == "/":
         return main(args, say)
-    common.tree_at(args.root).close()
+    common.tree_at(args.root).__exit__()
 
     def printed(kind: str, text: str) -> None:
         lines = str(text).removesuffix("\n").split("\n") if text else []

@@ -76,7 +76,10 @@ def chosen(only: Iterable[str] = (), skipped: Iterable[str] = ()) -> list[Rule]:
     for name in (*only, *skipped):
         if name not in known:
             raise UsageError(f"there is no rule {name!r}{_meant(name)}", hint="See: firstkey audit --list")
-    return [rule for rule in rules.ALL if (not only or rule.id in only) and rule.id not in skipped]
+    left = [rule for rule in rules.ALL if (not only or rule.id in only) and rule.id not in skipped]
+    if not left:
+        raise UsageError("no rule is left to be asked", hint="Name another --rule, or skip fewer")
+    return left
 
 
 def _meant(name: str) -> str:

@@ -29,12 +29,18 @@ class Found(NamedTuple):
     links: tuple[str, ...]
 
 
+def resolved(root: str) -> str:
+    """The root's path without links; `/` for the running system by another name (a bind mount, say)."""
+    path = os.path.realpath(root)
+    return "/" if os.path.exists(path) and os.path.samefile(path, "/") else path
+
+
 class Tree:
     """The tree under `root`: `/` is the running system, anything else an image or a scratch root."""
 
     def __init__(self, root: str = "/", *, at: str | None = None) -> None:
         """`at`: where this process has the tree that the host has at `root` (a resolved path)."""
-        self.root = root if at else os.path.realpath(root)
+        self.root = root if at else resolved(root)
         with translated(f"open the root {root}"):
             self._fd = os.open(at or self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
@@ -42,10 +48,6 @@ class Tree:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let go of the tree."""
         os.close(self._fd)
 
     @property

@@ -41,9 +41,18 @@ def remedy(image: Image) -> list[Change]:
         return []
     made: list[Change] = [Remove(HOSTNAME, "the builder's name")]
     before = image.read(HOSTS) or b""
-    named = re.compile(rb"(?<!\S)" + re.escape(given[1].partition(b".")[0]) + rb"(?![\w-])")
-    after = b"".join(line for line in before.splitlines(keepends=True) if not named.search(line))
+    name = given[1].partition(b".")[0]
+    after = b"".join(_without(line, name) for line in before.splitlines(keepends=True))
     return [*made, Write(HOSTS, "forget the builder's name", before, after)] if after != before else made
+
+
+def _without(line: bytes, name: bytes) -> bytes:
+    """The line of hosts(5) without that name; nothing where no other name is left."""
+    address, *names = line.partition(b"#")[0].split() or [b""]
+    kept = [each for each in names if each != name and not each.startswith(name + b".")]
+    if len(kept) == len(names):
+        return line
+    return b" ".join([address, *kept]) + b"\n" if kept else b""
 
 
 def _failing(tree: Builder) -> None:

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from firstkey import image_reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image import changes, leftovers, secrets, whose
 from firstkey.image.leftovers import Place
@@ -15,6 +16,7 @@ from firstkey.image.rule import HISTORIES, Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
 from firstkey.image.watches import Named
 from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Refusal
 from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ PATTERNS = (
 PLACES = tuple(Place(pattern, WHAT) for pattern in PATTERNS)
 
 
-# Where shells are told to keep it elsewhere; what a variable stands for there is not known, so anything fits.
+# Where shells are told to keep it elsewhere.
 PROFILES = (
     "/etc/profile", "/etc/profile.d/*.sh", "/etc/bash.bashrc", "/etc/bashrc", "/etc/environment",
     "/etc/zsh/*", "/etc/zshrc", "/etc/ksh.kshrc",
@@ -81,6 +83,8 @@ OWN_PROFILES = (".bashrc", ".bash_profile", ".bash_login", ".profile", ".zshrc",
 """In each home: these name files of its owner's in it, and nothing else (image/whose)."""
 HISTFILE = re.compile(rb"^[^#\n]*\bHISTFILE=([\"']?)([^\"'\s;&|]+)\1", re.MULTILINE)
 VARIABLE = re.compile(r"\$\(.*|\$\{[^}]*\}?|\$\w+|`.*")
+ACCOUNT = re.compile(r"\$\{?(?:USER|LOGNAME)\b\}?|\$\((?:whoami|id -un)\)|`(?:whoami|id -un)`")
+"""What stands for the name of whoever types. What any other variable stands for is not known."""
 HOME = re.compile(r"^(?:~|\$HOME|\$\{HOME\})/")
 
 
@@ -133,7 +137,7 @@ def _named_by_root(image: Image, doubts: list[Doubt]) -> Iterator[str]:
             file = image.file(profile, [])
             if file is None or not whose.is_roots(file.status.st_uid):
                 continue
-            for place in _places(image, file.path, doubts):
+            for place in _places(image, file.path, None, doubts):
                 for home in image.homes if place.startswith("~/") else ():
                     yield from _theirs(image, profile, home.join(place[2:]), home, doubts)
                 if place.startswith("/") and "*" not in place.split("/")[1]:
@@ -146,13 +150,13 @@ def _named_by_users(image: Image, doubts: list[Doubt]) -> Iterator[str]:
             file = image.file(home.join(name), [])
             uid = file.status.st_uid if file else -1
             if file and (whose.is_roots(uid) or whose.owns_home(image, uid, home)):
-                for place in _places(image, file.path, doubts):
+                for place in _places(image, file.path, home, doubts):
                     path = home.join(place[2:]) if place.startswith("~/") else place
                     yield from _theirs(image, file.path, path, home, doubts)
 
 
-def _places(image: Image, profile: str, doubts: list[Doubt]) -> list[str]:
-    """Where the shell's configuration keeps histories: absolute, or in the home."""
+def _places(image: Image, profile: str, home: Home | None, doubts: list[Doubt]) -> list[str]:
+    """Where the shell's configuration keeps histories: absolute, or in the home; `home`: whose it is."""
     found: dict[str, None] = {}
     try:
         content = image.read(profile) or b""
@@ -160,8 +164,15 @@ def _places(image: Image, profile: str, doubts: list[Doubt]) -> list[str]:
         doubts.append(Doubt(profile, error.refusal))
         return []
     for match in HISTFILE.finditer(content):
-        place = VARIABLE.sub("*", HOME.sub("~/", match[2].decode("utf-8", "surrogateescape")))
-        found[place] = None
+        place = HOME.sub("~/", match[2].decode("utf-8", "surrogateescape"))
+        names = (account.name for account in image.accounts.all()) if ACCOUNT.search(place) else ("",)
+        for name in names:
+            pattern = VARIABLE.sub("*", name.join(ACCOUNT.split(place)))
+            if "*" not in pattern or "hist" in posixpath.basename(pattern):
+                found[pattern] = None
+            elif home is None or pattern.startswith("~/"):  # it would fit whatever else is there
+                detail = f"{profile} keeps histories in {place}, and where that is cannot be known"
+                doubts.append(Doubt(profile, Refusal(image_reasons.NOT_LOOKED_AT, detail)))
     return [place for place in found if place.startswith(("/", "~/")) and len(place) > 2]
 
 
@@ -219,7 +230,10 @@ def remedy(image: Image) -> list[Change]:
 
 
 def _failing(tree: Builder) -> None:
-    tree.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\nsvc:x:990:990::/srv/svc:/bin/sh\n")
+    tree.file(
+        "/etc/passwd",
+        "root:x:0:0::/root:/bin/bash\nsvc:x:990:990::/srv/svc:/bin/sh\nann:x:1000:1000::/:/bin/sh\n",
+    )
     tree.file("/root/.bash_history", "export AWS_SECRET_ACCESS_KEY=...\n", mode=0o600)
     tree.file("/srv/svc/.local/share/fish/fish_history", "- cmd: ls\n", mode=0o600)
     tree.file("/home/gone/.some_new_shell_history", "ls\n", mode=0o600)

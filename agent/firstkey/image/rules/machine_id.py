@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ FILE = "/etc/machine-id"
 DBUS = "/var/lib/dbus/machine-id"
 UNSET = b"uninitialized\n"  # machine-id(5), FIRST BOOT SEMANTICS
 MODE = 0o444
+ID = re.compile(rb"(?:[0-9a-f]{32}|uninitialized)?\s*")
+"""What the file holds that a link may lead to: nothing else is written to."""
 
 
 def check(image: Image) -> Verdict:
@@ -84,7 +87,8 @@ def remedy(image: Image) -> list[Change]:
     """What machine-id(5) has for images: a first boot to come."""
     made: list[Change] = []
     content = _content(image)
-    if content is not None and content.strip() != UNSET.strip():
+    is_id = content is not None and (not _is_link(image) or ID.fullmatch(content))
+    if content is not None and is_id and content.strip() != UNSET.strip():
         what = f"unset the machine-id{_first_boot(image)}"
         link = image.status(FILE) if _leads_to_dbus(image) else None
         made.append(Write(FILE, what, content, UNSET, MODE, link=seen(link) if link else None))
