@@ -225,16 +225,37 @@ def test_a_program_that_looks_gets_copies_and_no_socket(place: Place) -> None:
     done = inspector.run([sh, "-c", f"cat {inspector.HERE}/a; echo {inspector.HERE}"], files={"a": b"1\n"})
     assert done.stdout.decode().split() == ["1", inspector.HERE]
     connect = f"import socket; socket.create_connection(('127.0.0.1', {place.port}))"
-    assert b"PermissionError" in inspector.run([sys.executable, "-c", connect]).stderr
+    assert b"PermissionError" in inspector.run(["/usr/bin/python3", "-c", connect]).stderr
     connect = f"import socket; socket.socket(socket.AF_UNIX).connect({str(place.unix)!r})"
-    assert b"PermissionError" in inspector.run([sys.executable, "-c", connect]).stderr
+    assert b"PermissionError" in inspector.run(["/usr/bin/python3", "-c", connect]).stderr
 
 
-@pytest.mark.parametrize("argv", [["/bin/sh", "-c", "id"], [], ["sshd"]])
-def test_a_boxed_process_can_have_few_programs_run(argv: list[str]) -> None:
+@pytest.mark.root
+@pytest.mark.parametrize(
+    "file", ["/etc/shadow", "/etc/hostname", "/root", "/var/lib/dpkg/status", "/proc/1/environ"]
+)
+def test_a_program_that_looks_sees_no_secret_of_the_machine(file: str) -> None:
+    """A configuration that includes one would have sshd print its lines."""
+    assert inspector.run([str(command.find("ls")), "-d", "/usr"]).status == 0
+    assert inspector.run([str(command.find("head")), "-c1", file]).status != 0
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["/bin/sh", "-c", "id"],
+        [],
+        ["sshd"],
+        [str(command.find("sshd")), "-T", "-f", "/etc/shadow"],
+        [str(command.find("ssh-keygen")), "-D", f"{inspector.HERE}/x.so"],
+        [str(command.find("ssh-keygen")), "-y", "-P", "", "-f", "/etc/ssh/ssh_host_ed25519_key"],
+        [str(command.find("sshd")), 5],
+    ],
+)
+def test_a_boxed_process_can_have_few_programs_run(argv: list[Any]) -> None:
     """Whoever took it over cannot name another one, nor a copy that is a path."""
     with pytest.raises(FirstkeyError, match="is not run"):
         inspector.answer_program(argv, {}, "")
     keygen = str(command.find("ssh-keygen"))
     with pytest.raises(FirstkeyError, match="is a path"):
-        inspector.answer_program([keygen], {"../x": ""}, "")
+        inspector.answer_program([keygen, "-y", "-P", "", "-f", "/dev/stdin"], {"../x": ""}, "")

@@ -64,7 +64,7 @@ class Looker:
                 inside.tell([OUTPUT, sys.stdout.getvalue()])
                 inside.tell([COMPLAINTS, sys.stderr.getvalue()])
 
-        return int(self._box(boxed_main, printed))
+        return int(self._box(boxed_main, printed)) & 0xFF
 
     def _box(self, work: Callable[[Inside, Say], Any], heard: Heard) -> Any:  # noqa: ANN401 - whatever JSON has
         def boxed_work(inside: Inside) -> Any:  # noqa: ANN401 - as above
@@ -95,8 +95,8 @@ class Looker:
             "find": inspector.answer_find,
             "program": inspector.answer_program,
             "stand-in-key": lambda: openssh.stand_in_key().decode("ascii"),
-            "nss": accounts.nss,
-            "imds": self._ask_service,
+            **({"nss": accounts.nss} if self.root == "/" else {}),
+            **({"imds": self._ask_service} if hasattr(self._args, "wait") else {}),
         }
 
     def _ask_service(self, settings: dict[str, Any], seconds: float) -> Any:  # noqa: ANN401 - as above

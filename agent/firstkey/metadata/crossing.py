@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from firstkey.metadata.values import Tell
 
 
+MOST_SECONDS = 600.0
+"""How long a boxed process may have the service asked."""
+
+
 class Client:
     """Asks as metadata.client.Client does, by a question to the outside."""
 
@@ -62,7 +66,7 @@ def answer(settings: dict[str, Any], seconds: float, tell: Tell) -> dict[str, An
     )
     client = RealClient(wanted, tell=tell)
     try:
-        said = client.ask(deadline=time.monotonic() + float(seconds))
+        said = client.ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
     finally:
         client.close()
     keys = [

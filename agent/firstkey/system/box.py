@@ -36,6 +36,7 @@ CPU_SECONDS = 1800
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x00020000, 0x08000000, 0x40000000
+_NEW_NAMESPACES = (0x02000000, 0x04000000, 0x10000000, 0x20000000, _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET)
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_TO_EMPTY_PATH, _MOVE_MOUNT_FROM_EMPTY_PATH = 1, 0x40, 0x04
@@ -62,7 +63,7 @@ _SECCOMP_ALLOW, _SECCOMP_ERRNO, _SECCOMP_KILL = 0x7FFF0000, 0x00050000, 0x800000
 _PRIVSEP_DIRECTORY = "/run/sshd"
 _MOUNTS = "/proc/self/ns/mnt"
 _EACCES = 13  # what Python takes for "this file does not do that", and not for the end of the world
-_COMPARE_EQUAL, _COMPARE_MASKED = 4, 7
+_COMPARE_OTHER, _COMPARE_EQUAL, _COMPARE_MASKED = 1, 4, 7
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | (os.O_TMPFILE & ~os.O_DIRECTORY)
 _FCNTL_COMMANDS = (
     0,
@@ -97,6 +98,15 @@ _NOT_FOR_PROGRAMS = (
     "userfaultfd", "perf_event_open", "unshare", "setns", "mount", "move_mount", "open_tree", "fsopen",
     "fsmount", "pivot_root", "chroot",
 )  # fmt: skip
+
+
+PROGRAM_PLACES = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/crypto-policies",
+    "/etc/group", "/etc/ld.so.cache", "/etc/login.defs", "/etc/nsswitch.conf", "/etc/passwd",
+    "/etc/pki", "/etc/selinux", "/etc/ssl/openssl.cnf", "/dev/random", "/dev/urandom", "/dev/zero",
+    "/nix/store", "/proc/sys",
+)  # fmt: skip
+"""What a program that looks may open besides its copies: no key, no password and no home of this machine."""
 
 
 class Walls(NamedTuple):
@@ -134,20 +144,21 @@ class Kernel:
         is_root = os.geteuid() == 0
         is_alone = is_root and self._try(missing, "a mount namespace", lambda: self._enter(root))
         self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
-        self._try(missing, "Landlock", lambda: self._landlock("/" if is_alone else root, programs=False))
+        self._try(missing, "Landlock", lambda: self._landlock("/" if is_alone else root))
         limit(fork=False)
         self._try(missing, "seccomp", self._only_looking)
         return Walls(is_alone, tuple(missing))
 
-    def shut_for_program(self, copies: str) -> None:
+    def shut_for_program(self, copies: str, program: str) -> None:
         """Leave the program that this process is about to become nothing but to read, and no socket.
 
         It sees no /run but the directory of its `copies`, and the one that Debian's sshd asks for.
         """
+        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         missing: list[str] = []
         self._try(missing, "a mount namespace", lambda: self._enter_for_program(copies))
         self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
-        self._try(missing, "Landlock", lambda: self._landlock("/", programs=True))
+        self._try(missing, "Landlock", lambda: self._landlock(copies, os.path.dirname(program)))
         limit(fork=True)
         self._try(missing, "seccomp", self._no_sockets)
 
@@ -189,6 +200,7 @@ class Kernel:
             self._done(self._libc.mount(b"tmpfs", b"run", b"tmpfs", flags, options))
             for path in (copies, _PRIVSEP_DIRECTORY):
                 os.makedirs(path.lstrip("/"), 0o755, exist_ok=True)
+            self._restrict(own, _NO_PROGRAMS)
             self._put(own, copies.lstrip("/"))
             self._restrict(top, 0)
             os.close(top)
@@ -221,8 +233,8 @@ class Kernel:
 
     # --- Landlock -----------------------------------------------------------------------------------
 
-    def _landlock(self, root: str, *, programs: bool) -> None:
-        """Only what is beneath `root` can be opened, and only to be read."""
+    def _landlock(self, root: str, programs: str | None = None) -> None:
+        """Only what is beneath `root` can be opened, and only to be read; and what a program is made of."""
         version = self._call(_CREATE_RULESET, None, 0, _VERSION)
         rights = (1 << _RIGHTS.get(version, _RIGHTS[5])) - 1
         wants = [rights]
@@ -230,12 +242,18 @@ class Kernel:
         wants += [_ABSTRACT_SOCKETS_AND_SIGNALS] if version >= 6 else []
         handled = (ctypes.c_uint64 * len(wants))(*wants)
         ruleset = self._call(_CREATE_RULESET, handled, ctypes.sizeof(handled), 0)
-        allowed = _READ_FILE | _READ_DIRECTORY | (_EXECUTE if programs else 0)
-        places = [(root, allowed)] + ([(os.devnull, _READ_FILE | _WRITE_FILE)] if programs else [])
+        reading = _READ_FILE | _READ_DIRECTORY
+        places = [(root, reading)]
+        if programs:
+            places = [(path, reading | _EXECUTE) for path in (programs, *PROGRAM_PLACES)]
+            places += [(root, reading), (os.devnull, _READ_FILE | _WRITE_FILE)]
         for path, given in places:
-            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            self._call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(_PathBeneath(given, fd)), 0)
-            os.close(fd)
+            if os.path.exists(path):
+                fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                # What is no directory has none of a directory's rights to give.
+                rule = _PathBeneath(given if os.path.isdir(path) else given & ~_READ_DIRECTORY, fd)
+                self._call(_ADD_RULE, ruleset, _RULE_PATH_BENEATH, ctypes.byref(rule), 0)
+                os.close(fd)
         self._done(self._libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         self._call(_RESTRICT_SELF, ruleset, 0)
         os.close(ruleset)
@@ -271,7 +289,9 @@ class Kernel:
         self._filter(_SECCOMP_ERRNO | _EACCES, _SECCOMP_ALLOW, _LOOKING, with_arguments)
 
     def _no_sockets(self) -> None:
-        self._filter(_SECCOMP_ALLOW, _SECCOMP_ERRNO | _EACCES, _NOT_FOR_PROGRAMS)
+        spaces = [("clone", _Comparison(0, _COMPARE_MASKED, flag, flag)) for flag in _NEW_NAMESPACES]
+        others = [("prlimit64", _Comparison(0, _COMPARE_OTHER, 0, 0)), *spaces]
+        self._filter(_SECCOMP_ALLOW, _SECCOMP_ERRNO | _EACCES, _NOT_FOR_PROGRAMS, others)
 
     def _filter(
         self,

@@ -8,6 +8,7 @@ name in a configuration asks nobody's DNS.
 from __future__ import annotations
 
 import base64
+import re
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
@@ -24,6 +25,15 @@ HERE = "/@the-directory-of-the-copies@"
 """Stands for the directory of the copies, in arguments and in the copies. A tree that has the same words in a
 file has its own copies named there.
 """
+_COPY = re.escape(HERE) + r"/[A-Za-z0-9_.]+"
+FORMS = (
+    ("sshd", "-T", "-h", _COPY, "-C", "user=.*", "-f", _COPY),
+    ("ssh-keygen", "-y", "-P", "", "-f", "/dev/stdin"),
+    ("ssh-keygen", "-Q", "-f", _COPY, "/dev/stdin"),
+    ("visudo", "-c", "-f", _COPY),
+    ("matchpathcon", "-n", "-m", "file|dir", "/.*"),
+)
+"""How they may be asked: each argument fits its pattern. None names a file of this machine."""
 SECONDS = 10.0
 
 
@@ -45,7 +55,7 @@ def run(
             directory.replace(name, own, Looks(0o600, durable=False))
         own_argv = [word.replace(HERE, where) for word in argv]
         done = command.run(
-            own_argv, stdin=stdin, seconds=SECONDS, before=lambda: kernel.shut_for_program(where)
+            own_argv, stdin=stdin, seconds=SECONDS, before=lambda: kernel.shut_for_program(where, own_argv[0])
         )
     return done._replace(
         argv=tuple(argv),
@@ -61,10 +71,19 @@ def answer_find(program: str) -> str | None:
 
 def answer_program(argv: list[str], files: dict[str, str], stdin: str) -> list[Any]:
     """The question `program` of a boxed process, whose every word may be the tree's author's."""
-    if not argv or argv[0] not in map(command.find, PROGRAMS):
-        raise FirstkeyError(f"{argv[:1]!a} is not run for a tree", reason=reasons.INTERNAL_ERROR)
+    if not any(_fits(argv, form) for form in FORMS):
+        raise FirstkeyError(f"{argv!a:.200} is not run for a tree", reason=reasons.INTERNAL_ERROR)
     if any("/" in name or name in ("", ".", "..") for name in files):
         raise FirstkeyError("a copy has a name that is a path", reason=reasons.INTERNAL_ERROR)
     copies = {name: base64.b64decode(content) for name, content in files.items()}
     done = run(argv, files=copies, stdin=base64.b64decode(stdin))
     return [done.status, outside.packed(done.stdout), outside.packed(done.stderr)]
+
+
+def _fits(argv: list[str], form: tuple[str, ...]) -> bool:
+    """Whether it is that program, with arguments of that form."""
+    return (
+        argv[:1] == [command.find(form[0])]
+        and len(argv) == len(form)
+        and all(re.fullmatch(pattern, word, re.DOTALL) for pattern, word in zip(form[1:], argv[1:]))
+    )
