@@ -79,7 +79,7 @@ def deeds(tree: str, port: int, unix: str) -> dict[str, Callable[[], object]]:
         "tcp": lambda: connect_tcp(port),
         "unix socket": lambda: connect_unix(unix),
         "unix socket in the tree": lambda: connect_unix(f"{tree}/socket"),
-        "unix socket without a file": lambda: connect_unix("\0firstkey-prober"),
+        "unix socket without a file": lambda: connect_unix(f"\0{unix}"),
         "name": lambda: socket.getaddrinfo("some.name.invalid", 22),
         "fork": fork_without_end,
         "program": lambda: os.execv("/bin/true", ["true"]),

@@ -63,7 +63,7 @@ def _filled(above: Path) -> Iterator[Place]:
             for listener, name in ((outer, f"{above}/s"), (inner, f"{tree}/socket")):
                 listener.bind(name)
                 os.chmod(name, 0o777)
-            nameless.bind("\0firstkey-prober")
+            nameless.bind(f"\0{above}/s")
             for listener in (outer, inner, nameless):
                 listener.listen()
             yield Place(above, tree, above / "s", tcp.getsockname()[1])

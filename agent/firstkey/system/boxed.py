@@ -46,7 +46,7 @@ _LOADED = (
     "encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_32", "encodings.utf_8",
     "encodings.utf_8_sig", "fnmatch", "getopt", "gzip", "hashlib", "hmac", "ipaddress", "lzma", "random",
     "re", "shlex", "socket", "sqlite3", "string", "struct", "tarfile", "textwrap", "time", "traceback",
-    "xml.etree.ElementTree", "zipfile", "zlib",
+    "urllib.parse", "xml.etree.ElementTree", "zipfile", "zlib",
 )  # fmt: skip
 """What work in a box may import: it is imported before. Of a tree's Python nothing is ever run."""
 
