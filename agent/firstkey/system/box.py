@@ -103,7 +103,8 @@ _NOT_FOR_PROGRAMS = (
 PROGRAM_PLACES = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/crypto-policies",
     "/etc/group", "/etc/ld.so.cache", "/etc/login.defs", "/etc/nsswitch.conf", "/etc/passwd",
-    "/etc/pki", "/etc/selinux", "/etc/sudo.conf", "/etc/ssl/openssl.cnf", "/dev/random", "/dev/urandom", "/dev/zero",
+    "/etc/pki", "/etc/selinux", "/etc/sudo.conf",
+    "/etc/ssl/openssl.cnf", "/dev/random", "/dev/urandom", "/dev/zero",
     "/nix/store", "/proc/sys",
 )  # fmt: skip
 """What a program that looks may open besides its copies: no key, no password and no home of this machine."""
