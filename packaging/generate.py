@@ -1,9 +1,9 @@
 """Write a manual page, a shell's completions, a page of reference or the bill of materials.
 
 python3 -BIS packaging/generate.py NAME, where NAME is firstkey.8, firstkey.conf.5, bash, zsh, fish,
-firstkey.spdx.json or reference-WHAT.md of docs/. All come from what the
-program itself knows (its option parsers, settings, reason codes and events), so they can neither lack an
-option nor tell of one that is gone.
+firstkey.spdx.json, or reference-WHAT.md or rooms.svg of docs/. All come from what the program itself knows
+(its option parsers, settings, reason codes, events and imports), so they can neither lack an option nor tell
+of one that is gone.
 The standard library is all that is needed: shtab would be one more thing to build with that RHEL and Amazon
 Linux do not have, and it does not know every shell.
 """
@@ -16,7 +16,7 @@ import sys
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(os.path.dirname(HERE), "agent")]
 
-from generator import bill, completions, manual, reference  # noqa: E402 - the path comes first
+from generator import bill, completions, manual, reference, rooms  # noqa: E402 - the path comes first
 
 DOCUMENTS = {
     "firstkey.8": manual.firstkey,
@@ -28,6 +28,7 @@ DOCUMENTS = {
     "reference-reasons.md": reference.reason_codes,
     "reference-events.md": reference.event_list,
     "reference-configuration.md": reference.configuration,
+    "rooms.svg": rooms.drawing,
 }
 
 

@@ -12,7 +12,7 @@ from installed import TOP
 from firstkey import events, image_reasons, login_reasons, reasons
 from firstkey.settings import SETTINGS
 
-PAGES = ["reference-reasons.md", "reference-events.md", "reference-configuration.md"]
+PAGES = ["reference-reasons.md", "reference-events.md", "reference-configuration.md", "rooms.svg"]
 CHAPTERS = (image_reasons, login_reasons)
 """Both put their codes on the list when they are read."""
 
