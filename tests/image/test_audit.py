@@ -108,6 +108,15 @@ def test_a_clean_image_is_fit_to_share(clean: Sapling) -> None:
     assert b"8 files were looked at" in done.out
 
 
+def test_some_rules_are_no_verdict_on_the_image(clean: Sapling) -> None:
+    """Who asks only some of them is not told that the image is fit to share."""
+    for choice in (("--rule", "mail"), ("--skip", "histories")):
+        done = audit(clean, *choice)
+        assert done.status == 0
+        assert b"\nThese rules pass: 0 errors" in done.out
+        assert b"Fit to share" not in done.out
+
+
 def test_audit_changes_nothing(clean: Sapling) -> None:
     """Byte for byte, and down to the times of access."""
     clean.age()

@@ -152,6 +152,21 @@ def test_a_machine_id_that_leads_to_something_else_is_left(town: Sapling) -> Non
     assert town.path("/etc/passwd").read_text() == before
 
 
+@pytest.mark.parametrize("target", ["home", "home/ann"])
+@pytest.mark.parametrize("place", ["tmp", "var/tmp", "var/log", "var/mail", "var/spool/mail", "var/crash"])
+def test_a_link_at_a_place_that_is_emptied_takes_no_home_along(
+    town: Sapling, place: str, target: str
+) -> None:
+    """Who keeps /tmp or the logs on the disk of the homes has not given the homes away."""
+    link = town.path(f"/{place}")
+    if link.is_dir():
+        link.rmdir()
+    town.link(f"/{place}", f"{'../' * place.count('/')}{target}")
+    before = treestate.take(town.path("/home"))
+    run(town, "--yes")
+    assert treestate.take(town.path("/home")) == before
+
+
 def test_the_running_system_by_another_name_is_the_running_system(tmp_path: Path) -> None:
     """Bound to another place, it is no image: seal asks, and here nobody can be asked."""
     seal_it = [sys.executable, "-m", "firstkey", "seal", "--root", str(tmp_path)]

@@ -76,7 +76,7 @@ def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterato
             yield from _meant(image, Spot(found.path, place, path), found, doubts)
     elif place.named or place.seen:
         return
-    elif found.links and not _is_known(path, found, place):
+    elif whose.is_aside(image, path, found.path) or (found.links and not _is_known(path, found, place)):
         doubts.append(whose.not_taken(path, found.path))
     elif place.whole:
         yield Spot(found.path, place, path)

@@ -31,6 +31,7 @@ _MARKS = {
 
 def lines(done: Audit, *, everything: bool = False, quiet: bool = False) -> Iterator[Line]:
     """The whole report; `quiet`: only what is worse than a note, or unknown, and nothing if there is none."""
+    whole = len(done.results) == len(rules.ALL)
     if quiet:
         loud = map(_without_notes, done.results)
         done = done._replace(results=tuple(each for each in loud if each.outcome in (FINDING, UNKNOWN)))
@@ -45,7 +46,7 @@ def lines(done: Audit, *, everything: bool = False, quiet: bool = False) -> Iter
         for result in results:
             yield from _result(result, everything=everything)
     yield ""
-    yield from _summary(done, quiet=quiet)
+    yield from _summary(done, whole=whole, quiet=quiet)
 
 
 def _without_notes(result: Result) -> Result:
@@ -85,18 +86,20 @@ def _finding(finding: Finding) -> Iterator[str]:
     yield f"            {REMEDY}{finding.remedy}"
 
 
-def _summary(done: Audit, *, quiet: bool) -> Iterator[Line]:
-    verdict, colour = ("Fit to share", GREEN) if done.is_fit else ("NOT fit to share", RED)
+def _summary(done: Audit, *, whole: bool, quiet: bool) -> Iterator[Line]:
+    """`whole`: all rules were asked, so that the verdict is on the image and not on these rules alone."""
+    good = "Fit to share" if whole else "These rules pass"
+    verdict, colour = (good, GREEN) if done.is_fit else ("NOT fit to share", RED)
     counts = [_counted(_findings(done, severity), severity) for severity in (ERROR, WARNING, NOTE)]
     counts.append(f"{done.count(UNKNOWN)} unknown")
     rest = f"{done.count(PASS)} rules pass, {done.count(NOT_APPLICABLE)} do not apply."
     files = f" {done.files:,} files were looked at." if done.files is not None else ""
     told = ", ".join(counts)
     yield Coloured(colour, verdict, after=f": {told}." if quiet else f": {told}. {rest}{files}")
-    if done.is_fit and not quiet:
+    if done.is_fit and whole and not quiet:
         yield "No list of guidelines is complete: think of what only you know is in the image."
     elif not done.is_fit:
-        yield f"To mend what can be mended: firstkey seal{_root(done.root)} --dry-run"
+        yield f"To repair what can be repaired: firstkey seal{_root(done.root)} --dry-run"
 
 
 def _root(root: str) -> str:

@@ -21,7 +21,9 @@ _COLOURS = {seal.DONE: GREEN, seal.FAILED: RED, seal.LEFT: YELLOW}
 
 def plan(planned: Plan, *, diffs: bool) -> Iterator[str]:
     """What is to be done, in order, and what is not; with `diffs`, what becomes of each file."""
-    yield f"Plan: {_steps(len(planned.steps))}" + (":" if planned.steps else "; there is nothing to mend.")
+    is_clean = not (planned.steps or planned.left or planned.stays)
+    nothing = "; there is nothing to do." if is_clean else "; what is left is for a person."
+    yield f"Plan: {_steps(len(planned.steps))}{':' if planned.steps else nothing}"
     rule = None
     for step in planned.steps:
         if step.rule is not rule:

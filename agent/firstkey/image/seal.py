@@ -146,8 +146,11 @@ def _to_be_destroyed(change: Remove | RemoveHostKey | Empty, image: Image) -> Ch
     status = image.status(path)
     if status is None:
         return None
-    if is_needed(path) or whose.is_aside(change.path, path):
+    if is_needed(path):
         raise FirstkeyError(f"{path} is the system's", reason=image_reasons.NEEDED)
+    if whose.is_aside(image, change.path, path):
+        message = f"{change.path} leads to {path}, which is the system's or a user's"
+        raise FirstkeyError(message, reason=image_reasons.NEEDED)
     if stat.S_ISDIR(status.st_mode) and in_use.is_used(path, image.used):
         raise FirstkeyError(f"{path} is used by a running program", reason=image_reasons.IN_USE)
     return change._replace(path=path, seen=seen(status))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -121,6 +122,17 @@ class Image:
             if status:
                 found.setdefault((status.st_dev, status.st_ino), Home(path, user))
         return tuple(found.values())
+
+    @cached_property
+    def home_places(self) -> tuple[tuple[str, str], ...]:
+        """Each home but /, by its path and by where that leads."""
+        places = []
+        for home in self.homes:
+            with suppress(FirstkeyError):
+                found = self.tree.follow(home.path)
+                if found and found.path != "/":
+                    places.append((home.path, found.path))
+        return tuple(places)
 
     def _possible_homes(self) -> Iterator[tuple[str, str | None]]:
         for account in self.accounts.all():

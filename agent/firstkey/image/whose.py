@@ -64,14 +64,22 @@ def owns_home(image: Image, uid: int, home: Home) -> bool:
     return place is not None and place.status.st_uid == uid
 
 
-def is_aside(path: str, real: str) -> bool:
-    """Whether links lead from a place of something else to where the system has its files."""
-    return is_systems(real) and not is_systems(path)
+def is_aside(image: Image, path: str, real: str) -> bool:
+    """Whether links lead from a place of something else to where the system or a user has files.
+
+    A link at /tmp or /var/log makes nothing a temporary file or a log that lies in somebody's home.
+    """
+    if is_systems(real):
+        return not is_systems(path)
+    return any(
+        is_at_or_below(real, place) and not is_at_or_below(path, home) and not is_at_or_below(path, place)
+        for home, place in image.home_places
+    )
 
 
 def is_meant(image: Image, found: Found, path: str) -> bool:
     """Whether what the links of a path lead to may be taken for what has that path."""
-    if is_aside(path, found.path):
+    if is_aside(image, path, found.path):
         return False
     writers = {status.st_uid for status in map(image.status, found.links) if status}
     users = {uid for uid in writers if not is_roots(uid)}
