@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from measure import Boot, Use
+from peers import BAKED, Peer
 from traces import Footprint
 
-FLOOR = "baked"
 
-
-class Peer(NamedTuple):
+class Taken(NamedTuple):
     """What was measured of one peer."""
 
-    title: str
     first: Sequence[Boot]
     later: Sequence[Boot]
     footprint: Footprint | None
@@ -25,20 +23,21 @@ class Peer(NamedTuple):
 class Figures(NamedTuple):
     """What was measured in one run."""
 
-    peers: dict[str, Peer]
+    peers: dict[Peer, Taken]
     by_hand: dict[str, Sequence[float]]
     """Seconds of runs with nothing to do, and of what they are held against, by name."""
-    keygen: dict[int, Sequence[float]]
-    """Seconds until the first of so many RSA keys that were begun at once is there."""
+    cloud_inits: dict[str, str]
+    """The version of each suite's cloud-init."""
     machine: str
 
-    def added(self, name: str, *, later: bool = False) -> float:
-        """Seconds that a peer adds to `port 22 answers`, by the medians."""
-        return self._port(name, later=later) - self._port(FLOOR, later=later)
+    def added(self, peer: Peer, *, later: bool = False) -> float:
+        """Seconds that a peer adds to `port 22 answers`, by the medians, to what its suite takes without."""
+        floor = peer._replace(way=BAKED, knows_instance=False)
+        return self._port(peer, later=later) - self._port(floor, later=later)
 
-    def _port(self, name: str, *, later: bool) -> float:
-        peer = self.peers[name]
-        return median([boot.port for boot in (peer.later if later else peer.first)])
+    def _port(self, peer: Peer, *, later: bool) -> float:
+        taken = self.peers[peer]
+        return median([boot.port for boot in (taken.later if later else taken.first)])
 
 
 def median(values: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tempfile
 import threading
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bootlab import Disk, Image, Machine
-from netlab import Cloud, end, wait_until
+from netlab import BOTH, Cloud, end, wait_until
 from traces import Footprint, read_traces
 
 INSTANCE = "i-0123456789abcdef0"
@@ -22,6 +23,16 @@ SAMPLING_SECONDS = 0.02
 TRACER = "/usr/bin/strace -f -y -qq -o /var/log/bench/{name} -e trace=%%file,%%desc,%%process"
 TIMER = "/usr/bin/time -f '%%U %%S' -o /var/log/bench/{name}"
 """With each %% for systemd, to which one % begins a specifier (systemd.unit(5))."""
+ON_THE_MACHINE = ("--capability=CAP_NET_ADMIN",)
+"""What a machine needs that brings up its network by itself."""
+
+
+class Setting(NamedTuple):
+    """What is there beside the image: `is_late`: the network is the machine's to bring up; `firmware`: its id."""
+
+    is_late: bool = False
+    has_rsa: bool = True
+    firmware: str = ""
 
 
 class Boot(NamedTuple):
@@ -31,6 +42,8 @@ class Boot(NamedTuple):
     """Until port 22 answers: an SSH server has said its banner."""
     login: float
     """Until a login with the launch key has succeeded."""
+    rsa: float | None = None
+    """Until sshd shows an RSA host key; None where it is to have none."""
 
 
 class Use(NamedTuple):
@@ -50,30 +63,39 @@ class Bench:
         self.line = key.with_suffix(".pub").read_text().strip()
 
     @contextmanager
-    def fresh(self, image: Image) -> Iterator[tuple[Disk, Cloud]]:
+    def fresh(self, image: Image, *, is_late: bool = False) -> Iterator[tuple[Disk, Cloud]]:
         """A new disk of the image, and a metadata service for it."""
         directory = Path(tempfile.mkdtemp(dir=self._directory))
         with Disk(image, directory / "disk") as disk, Cloud(directory) as cloud:
-            cloud.plug_in()
+            if is_late:
+                cloud.families = BOTH
+            else:
+                cloud.plug_in()
             cloud.offer(self.line, instance=INSTANCE)
             yield disk, cloud
 
-    def boots(self, image: Image) -> tuple[Boot, Boot]:
-        """The first boot of a new disk, and its second, with nothing left to do."""
-        with self.fresh(image) as (disk, cloud):
-            first = self._boot(disk, cloud, orderly=True)
-            return first, self._boot(disk, cloud, orderly=False)
+    def boots(self, image: Image, setting: Setting, *, later: bool) -> tuple[Boot, Boot | None]:
+        """The first boot of a new disk, and its second, with nothing left to do, where that is asked for."""
+        with self.fresh(image, is_late=setting.is_late) as (disk, cloud):
+            first = self._boot(disk, cloud, setting, orderly=later)
+            return first, self._boot(disk, cloud, setting, orderly=False) if later else None
 
-    def _boot(self, disk: Disk, cloud: Cloud, *, orderly: bool) -> Boot:
+    def _boot(self, disk: Disk, cloud: Cloud, setting: Setting, *, orderly: bool) -> Boot:
         probe = cloud.probe(seconds=LIMIT)
         time.sleep(0.3)  # so that the start of the probe itself takes nothing of the boot's time
+        options = ON_THE_MACHINE if setting.is_late else ()
         started = time.monotonic()
         try:
-            with Machine(disk, cloud) as machine:
+            with Machine(disk, cloud, firmware=setting.firmware, options=options) as machine:
                 said, _ = probe.communicate(timeout=LIMIT + 10)
                 port = float(said) - started
                 wait_until(lambda: cloud.ssh(self._key).status == 0, seconds=LIMIT, what="the login")
-                boot = Boot(port, time.monotonic() - started)
+                login = time.monotonic() - started
+                rsa = None
+                if setting.has_rsa:
+                    wait_until(lambda: _shows_rsa(cloud), seconds=LIMIT, what="the RSA host key")
+                    rsa = time.monotonic() - started
+                boot = Boot(port, login, rsa)
                 machine.wait_until_booted()
                 if orderly:
                     machine.shut_down()
@@ -113,6 +135,12 @@ class Bench:
                 machine.shut_down()
             said = [file.read_text().split() for file in disk.path("/var/log/bench").iterdir()]
         return Use(sum(float(word) for words in said for word in words[-2:]), memory.peak)
+
+
+def _shows_rsa(cloud: Cloud) -> bool:
+    argv = ["ssh-keyscan", "-T", "5", "-t", "rsa", cloud.machine_address]
+    said, _ = cloud.start(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).communicate(timeout=30)
+    return b"ssh-rsa" in said
 
 
 def _wrap(disk: Disk, unit: str, wrapper: str) -> None:

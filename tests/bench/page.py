@@ -4,38 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from figures import Figures, Peer, median, quartiles
+from figures import Figures, Taken, median, quartiles
+from peers import BAKED, CLOUD_INIT, DEFAULT_TYPES, FIRSTKEY, NEW, NO_RSA, OLD, SCRIPT, Peer
 
 INTRODUCTION = """\
 # How fast a first boot is
 
 Written by `sudo ./dev bench --boots {boots}`, which makes all of it again: real first boots of Debian
 under systemd in a container, the metadata service at 169.254.169.254, and from outside a look at when
-SSH answers and when the launch key lets in. All take turns in one run, {boots} first boots each, and a
-second boot of the same disk after each. Nothing is left out, nothing is averaged away: the plot shows
-every boot.
+SSH answers and when the launch key lets in. All take turns in one run, {boots} first boots each. Nothing is
+left out, nothing is averaged away: the plot shows every boot.
 
 - *keys baked in*: host keys and the launch key are in the image, nothing runs at boot. Nobody can be faster.
-- *the RSA key made*: all that is in the image but this host key, which `ssh-keygen` alone makes as early as
-  there are units. Nobody who makes host keys one by one can be faster.
-- *the guide's script*: `ssh-keygen -A`, then the EC2 guide's own commands with IMDSv2, as a unit before sshd.
+  Each suite of Debian has a floor of its own, and what a peer adds is added to that of its suite.
+- *the guide's script*: `ssh-keygen`, then the EC2 guide's own commands with IMDSv2, as a unit before sshd and
+  after network-online.target.
 - *cloud-init*: the distribution's, at its best: only its Ec2 data source, by IP literal, no name look-ups.
 
 Measured on {machine}.
 
 ![First boots: seconds until port 22 answers, and until the launch key lets in](speed.svg)
 """
+SETTINGS = {
+    (DEFAULT_TYPES, False): "First boots",
+    (NO_RSA, False): "First boots without an RSA key, as Amazon Linux 2023 has it",
+    (NO_RSA, True): "First boots without an RSA key, with a network that takes 0.7 s to come up",
+}
+HEAD = ["seconds", "port 22 answers", "the launch key lets in", "added to port 22"]
 NOTES = """\
-## Where the time goes
-
-The floor of a first boot is an RSA key: its primes are looked for at random, so it takes {one} ms
-in the median here, and anything from {low} to {high} ms. Where there are several processors,
-firstkey begins several RSA keys at once and takes the one that is there first: {two} ms in the
-median of two at once, if nothing else is to be done. The first has precedence over the rest of the
-boot, the others take only idle time. All else (Python's start, the metadata service's answers, the
-other host keys) is done meanwhile. Host keys of all types that sshd is configured for are in place when sshd
-starts.
-
 ## What is counted
 
 Files and bytes are counted by strace on a boot of their own, over all processes of the agent: every
@@ -49,19 +45,16 @@ once, shared pages counted in part (PSS), seen every 20 ms.
 def page(figures: Figures) -> str:
     """The whole page."""
     boots = len(next(iter(figures.peers.values())).first)
-    parts = [
-        INTRODUCTION.format(boots=boots, machine=figures.machine),
-        "## First boots\n",
-        _table(
-            ["seconds", "port 22 answers", "the launch key lets in", "added to port 22"],
-            _boots(figures, later=False),
-        ),
-        _ratios(figures),
+    parts = [INTRODUCTION.format(boots=boots, machine=figures.machine)]
+    for setting, title in SETTINGS.items():
+        there = [peer for peer in figures.peers if peer.setting == setting and not peer.knows_instance]
+        with_rsa = "rsa" in setting[0]
+        head = [*HEAD, "sshd has its RSA key"] if with_rsa else HEAD
+        parts += [f"## {title}\n", _table(head, _boots(figures, there)), _ratios(figures, setting)]
+    later = [peer for peer in figures.peers if peer.has_later_boots]
+    parts += [
         "## Later boots, with nothing to do\n",
-        _table(
-            ["seconds", "port 22 answers", "the launch key lets in", "added to port 22"],
-            _boots(figures, later=True),
-        ),
+        _table(HEAD, _boots(figures, later, later=True)),
         "## What each does on a first boot\n",
         _table(
             ["", "files opened", "different ones", "read", "mapped", "programs", "processor", "memory"],
@@ -69,9 +62,18 @@ def page(figures: Figures) -> str:
         ),
         "## A run with nothing to do\n",
         _table(["milliseconds", "median", "quartiles", "compared"], _by_hand(figures)),
-        _notes(figures),
+        NOTES,
     ]
     return "\n".join(parts)
+
+
+def title_of(peer: Peer, figures: Figures) -> str:
+    """The peer in words, without its setting."""
+    titles = {BAKED: "keys baked in (the floor)", SCRIPT: "the guide's script", FIRSTKEY: "firstkey"}
+    if peer.way == CLOUD_INIT:
+        return f"cloud-init {figures.cloud_inits[peer.suite]}"
+    told = ", the firmware tells the instance" if peer.knows_instance else ""
+    return titles[peer.way] + told + (f", Debian {peer.suite}" if peer.suite != OLD else "")
 
 
 def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
@@ -79,15 +81,17 @@ def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _boots(figures: Figures, *, later: bool) -> Iterator[Sequence[str]]:
-    for name, peer in figures.peers.items():
-        boots = peer.later if later else peer.first
-        added = figures.added(name, later=later)
+def _boots(figures: Figures, peers: Sequence[Peer], *, later: bool = False) -> Iterator[Sequence[str]]:
+    for peer in peers:
+        taken = figures.peers[peer]
+        boots = taken.later if later else taken.first
+        rsa = [boot.rsa for boot in boots if boot.rsa is not None and not later]
         yield [
-            peer.title,
+            title_of(peer, figures),
             _spread([boot.port for boot in boots]),
             _spread([boot.login for boot in boots]),
-            f"{added:.2f}" if added else "",
+            f"{figures.added(peer, later=later):.2f}" if peer.way != BAKED else "",
+            *([_spread(rsa)] if rsa else []),
         ]
 
 
@@ -96,23 +100,23 @@ def _spread(values: Sequence[float]) -> str:
     return f"**{median(values):.2f}** ({low:.2f} to {high:.2f})"
 
 
-def _ratios(figures: Figures) -> str:
-    script, cloud = figures.added("script"), figures.added("cloud-init")
-    own, key = figures.added("firstkey"), figures.added("rsa")
-    return (
-        f"What firstkey adds is {own / script:.2f} times what the script adds, and {own / cloud:.2f} times "
-        f"what cloud-init adds. The RSA key alone adds {key / script:.2f} and {key / cloud:.2f} times as "
-        "much. Behind each median, in brackets, are the quartiles.\n"
-    )
+def _ratios(figures: Figures, setting: tuple[tuple[str, ...], bool]) -> str:
+    own = Peer(FIRSTKEY, OLD, *setting)
+    others = (own._replace(way=SCRIPT), own._replace(way=CLOUD_INIT), own._replace(way=CLOUD_INIT, suite=NEW))
+    said = [
+        f"{figures.added(own) / figures.added(other):.2f} times what {title_of(other, figures)} adds"
+        for other in others
+    ]
+    return f"What firstkey adds is {', '.join(said)}. Behind each median, in brackets, are the quartiles.\n"
 
 
 def _footprints(figures: Figures) -> Iterator[Sequence[str]]:
-    for peer in figures.peers.values():
-        if peer.footprint and peer.use:
-            yield [peer.title, *_footprint(peer)]
+    for peer, taken in figures.peers.items():
+        if taken.footprint and taken.use:
+            yield [title_of(peer, figures), *_footprint(taken)]
 
 
-def _footprint(peer: Peer) -> Iterator[str]:
+def _footprint(peer: Taken) -> Iterator[str]:
     if peer.footprint and peer.use:
         counts = (peer.footprint.opens, peer.footprint.files)
         yield from (str(count) for count in counts)
@@ -141,9 +145,3 @@ def _by_hand(figures: Figures) -> Iterator[Sequence[str]]:
             f"{low} to {high}",
             f"{ratio:.1f} times `{other}`" if other else "",
         ]
-
-
-def _notes(figures: Figures) -> str:
-    one, two = figures.keygen[1], figures.keygen[2]
-    milliseconds = {"one": median(one), "low": min(one), "high": max(one), "two": median(two)}
-    return NOTES.format(**{name: f"{1000 * value:.0f}" for name, value in milliseconds.items()})

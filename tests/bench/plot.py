@@ -1,21 +1,24 @@
-"""docs/speed.svg: every first boot as a dot, one row a peer."""
+"""docs/speed.svg: every first boot as a dot, one row a peer, the settings one below the other."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
 
-from figures import Figures, median
+from figures import Figures, Taken, median
+from page import SETTINGS, title_of
+from peers import Peer
 
-WIDTH, LEFT, RIGHT = 860, 230, 30
-TOP, ROW, BOTTOM = 56, 74, 54
+WIDTH, LEFT, RIGHT = 860, 250, 30
+TOP, HEAD, ROW, BOTTOM = 56, 34, 54, 54
 PORT, LOGIN, INK, GRID = "#0b6e4f", "#c05299", "#222222", "#d8d8d8"
 
 
 def plot(figures: Figures) -> str:
     """The picture, as SVG."""
     limit = _limit(figures)
-    height = TOP + ROW * len(figures.peers) + BOTTOM
+    groups = {title: _peers(figures, setting) for setting, title in SETTINGS.items()}
+    height = TOP + sum(HEAD + ROW * len(peers) for peers in groups.values()) + BOTTOM
     lines = [
         (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
@@ -26,16 +29,29 @@ def plot(figures: Figures) -> str:
         *_axis(limit, height),
         *_legend(),
     ]
-    for number, peer in enumerate(figures.peers.values()):
-        middle = TOP + ROW * number + ROW / 2
-        lines.append(_text(LEFT - 12, middle + 5, peer.title, anchor="end"))
-        lines += _dots([boot.port for boot in peer.first], middle - 13, limit, PORT)
-        lines += _dots([boot.login for boot in peer.first], middle + 13, limit, LOGIN)
+    y = TOP
+    for title, peers in groups.items():
+        lines.append(_text(LEFT, y + 20, title, anchor="start", weight="bold"))
+        y += HEAD
+        for peer, taken in peers.items():
+            middle = y + ROW / 2
+            lines.append(_text(LEFT - 12, middle + 5, title_of(peer, figures), anchor="end"))
+            lines += _dots([boot.port for boot in taken.first], middle - 10, limit, PORT)
+            lines += _dots([boot.login for boot in taken.first], middle + 10, limit, LOGIN)
+            y += ROW
     return "\n".join([*lines, "</svg>", ""])
 
 
+def _peers(figures: Figures, setting: tuple[tuple[str, ...], bool]) -> dict[Peer, Taken]:
+    return {
+        peer: taken
+        for peer, taken in figures.peers.items()
+        if peer.setting == setting and not peer.knows_instance
+    }
+
+
 def _limit(figures: Figures) -> int:
-    return math.ceil(max(boot.login for peer in figures.peers.values() for boot in peer.first))
+    return math.ceil(max(boot.login for taken in figures.peers.values() for boot in taken.first))
 
 
 def _across(seconds: float, limit: int) -> float:
@@ -65,5 +81,8 @@ def _dots(values: Sequence[float], y: float, limit: int, colour: str) -> Iterato
     yield f'<path d="M{x:.1f} {y - 10} v20" stroke="{colour}" stroke-width="3"/>'
 
 
-def _text(x: float, y: float, words: str, *, anchor: str = "middle") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{INK}">{words}</text>'
+def _text(x: float, y: float, words: str, *, anchor: str = "middle", weight: str = "normal") -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-weight="{weight}" fill="{INK}">'
+        f"{words}</text>"
+    )

@@ -5,28 +5,27 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import bootlab
 import netlab
 import peers as lineup
 from bootlab import Image
-from figures import Figures, Peer
+from figures import Figures, Taken
 from machine import new_key
-from measure import INSTANCE, Bench, Boot, Use, repeat
+from measure import INSTANCE, Bench, Boot, Setting, Use, repeat
 from packages import build
 from page import page
+from peers import Peer
 from plot import plot
+from rootfs import inside
+from traces import Footprint
 
 TOP = Path(__file__).resolve().parents[2]
-KEYS = 30
-"""RSA keys that are made to know how long that takes."""
 ROUNDS = 30
 """Runs by hand of each command."""
 IMPORT = ["/usr/bin/python3", "-I", "-c", "import requests"]
@@ -65,33 +64,54 @@ def measured(scratch: Path, *, boots: int) -> Figures:
     netlab.sweep()
     new_key(scratch, "launch")
     bench = Bench(scratch, scratch / "launch")
-    everybody = lineup.peers(build("deb", scratch / "deb"))
-    distribution = bootlab.distribution(scratch, *lineup.PACKAGES)
+    deb = build("deb", scratch / "deb")
+    distributions = {
+        suite: bootlab.distribution(scratch / suite, *lineup.PACKAGES, suite=suite)
+        for suite in (lineup.OLD, lineup.NEW)
+    }
     images = {
-        peer.name: lineup.image_of(peer, distribution, scratch / "images", bench.line) for peer in everybody
+        peer: lineup.image_of(
+            peer, distributions[peer.suite], scratch / f"image-{number}", line=bench.line, deb=deb
+        )
+        for number, peer in enumerate(lineup.peers())
     }
     taken = _boots(bench, images, boots)
-    found = {}
-    for peer in everybody:
-        footprint = bench.footprint(images[peer.name], peer.units) if peer.units else None
-        use = _middle([bench.use(images[peer.name], peer.units) for _ in range(3)]) if peer.units else None
-        first, later = zip(*taken[peer.name])
-        found[peer.name] = Peer(peer.title, first, later, footprint, use)
-    return Figures(found, _by_hand(bench, images["firstkey"]), _keygen(scratch), _machine())
+    found = {
+        peer: Taken(
+            [first for first, _ in taken[peer]],
+            [later for _, later in taken[peer] if later],
+            *_agents_share(bench, peer, images[peer]),
+        )
+        for peer in images
+    }
+    versions = {suite: _version(image, "cloud-init") for suite, image in distributions.items()}
+    return Figures(found, _by_hand(bench, images[lineup.Peer(lineup.FIRSTKEY)]), versions, _machine())
 
 
-def _boots(bench: Bench, images: dict[str, Image], boots: int) -> dict[str, list[tuple[Boot, Boot]]]:
+def _boots(bench: Bench, images: dict[Peer, Image], boots: int) -> dict[Peer, list[tuple[Boot, Boot | None]]]:
     """First and second boots, one of each peer in turn, so that a busy moment hits all alike."""
-    taken: dict[str, list[tuple[Boot, Boot]]] = {name: [] for name in images}
+    taken: dict[Peer, list[tuple[Boot, Boot | None]]] = {peer: [] for peer in images}
     for turn in range(boots):
-        for name, image in images.items():
-            first, later = bench.boots(image)
-            taken[name].append((first, later))
-            _say(
-                f"{turn + 1:3} {name:12} {first.port:.2f} {first.login:.2f}, "
-                f"later {later.port:.2f} {later.login:.2f}"
-            )
+        for peer, image in images.items():
+            setting = Setting(peer.is_late, "rsa" in peer.types, INSTANCE if peer.knows_instance else "")
+            first, later = bench.boots(image, setting, later=peer.has_later_boots)
+            taken[peer].append((first, later))
+            _say(f"{turn + 1:3} {peer.way:10} {peer.suite:8} {len(peer.types)} {first} {later}")
     return taken
+
+
+def _agents_share(bench: Bench, peer: Peer, image: Image) -> tuple[Footprint | None, Use | None]:
+    """What the agent itself opens, reads and takes, where that is measured: once for each way."""
+    units = lineup.UNITS[peer.way]
+    if not units or peer.suite != lineup.OLD or not peer.has_later_boots or peer.knows_instance:
+        return None, None
+    return bench.footprint(image, units), _middle([bench.use(image, units) for _ in range(3)])
+
+
+def _version(image: Image, package: str) -> str:
+    done = inside(image.layers[-1], "dpkg-query", "-W", "-f", "${source:Upstream-Version}", package)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def _middle(uses: Sequence[Use]) -> Use:
@@ -110,35 +130,6 @@ def _by_hand(bench: Bench, image: Image) -> dict[str, Sequence[float]]:
             repeat(machine, {"python3 -I -c pass": PASS, "firstkey run, firmware": RUN}, rounds=ROUNDS)
         )
     return found
-
-
-def _keygen(scratch: Path) -> dict[int, Sequence[float]]:
-    """How long an RSA key takes, and the first of two that are begun at once."""
-    found: dict[int, list[float]] = {1: [], 2: []}
-    for turn in range(KEYS):
-        for count, seconds in found.items():
-            seconds.append(_first_key([scratch / f"rsa-{count}-{turn}-{number}" for number in range(count)]))
-    return dict(found)
-
-
-def _first_key(paths: Sequence[Path]) -> float:
-    started = time.perf_counter()
-    with _generating(paths) as racers:
-        while all(racer.poll() is None for racer in racers):
-            time.sleep(0.001)
-        return time.perf_counter() - started
-
-
-@contextmanager
-def _generating(paths: Sequence[Path]) -> Iterator[list[subprocess.Popen[bytes]]]:
-    racers = [
-        subprocess.Popen(["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-f", str(path)]) for path in paths
-    ]
-    try:
-        yield racers
-    finally:
-        for racer in racers:
-            netlab.end(racer)
 
 
 def _machine() -> str:

@@ -29,30 +29,36 @@ PACKAGES = (
 )  # fmt: skip
 """What the image has: a minimal system with SSH, and what firstkey needs."""
 SHUTDOWN_SECONDS = 30
+OLD_CONTROL_GROUPS = ("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1", "systemd.unified_cgroup_hierarchy=0")
+BOOT_WORDS = {"trixie": OLD_CONTROL_GROUPS}
+"""What a suite's systemd wants to hear where this kernel's control groups are those of old."""
+BOOT_ENVIRONMENT = {"sid": {"UNIFIED_CGROUP_HIERARCHY": "1"}}
+"""What systemd-nspawn wants to hear of a suite whose systemd knows the unified ones alone."""
 
 
 class Image(NamedTuple):
     """A system that disks are made of: directories, the uppermost first, which nobody writes to."""
 
     layers: tuple[Path, ...]
+    suite: str = SUITE
 
     def changed(self, directory: Path, change: Callable[[Path], None]) -> Image:
         """This image with a change made to its tree; what changed is kept in the directory."""
         with Disk(self, directory) as disk:
             change(disk.root)
-        return Image((disk.written, *self.layers))
+        return self._replace(layers=(disk.written, *self.layers))
 
 
-def distribution(directory: Path, *more: str) -> Image:
+def distribution(directory: Path, *more: str, suite: str = SUITE) -> Image:
     """A distribution's system with these packages more, fresh, unpacked into the directory."""
     tree = directory / "distribution"
-    unpack(debian_root(SUITE, (*PACKAGES, *more)), tree)
+    unpack(debian_root(suite, (*PACKAGES, *more)), tree)
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     (tree / "etc/hostname").write_text("ip-10-97-0-2\n")
     (tree / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n127.0.1.1 ip-10-97-0-2\n")
     (tree / "etc/resolv.conf").write_text("# no name server\n")
-    return Image((tree,))
+    return Image((tree,), suite)
 
 
 def install_deb(root: Path, deb: Path) -> None:
@@ -74,7 +80,7 @@ class Disk:
     """An image that can be written to. Mounted (at `root`) until the `with` block ends."""
 
     def __init__(self, image: Image, directory: Path) -> None:
-        self._image = image
+        self.image = image
         self.directory = directory
         self.root = directory / "root"
         self.written = directory / "written"
@@ -84,7 +90,7 @@ class Disk:
         work = self.directory / "work"
         for place in (self.root, self.written, work):
             place.mkdir(parents=True)
-        lower = ":".join(str(layer) for layer in self._image.layers)
+        lower = ":".join(str(layer) for layer in self.image.layers)
         options = f"lowerdir={lower},upperdir={self.written},workdir={work}"
         run("mount", "-t", "overlay", "-o", options, "overlay", self.root)
         return self
@@ -147,6 +153,7 @@ class Machine:
                 stdin=subprocess.DEVNULL if terminal is None else console,
                 stdout=console,
                 stderr=subprocess.STDOUT,
+                env={**os.environ, **BOOT_ENVIRONMENT.get(self.disk.image.suite, {})},
             )
         return self
 
@@ -169,7 +176,7 @@ class Machine:
         ]  # fmt: skip
         if self._firmware:
             argv.append(f"--bind-ro={self._fake_firmware()}:/sys/class")
-        return [*argv, *self._words]
+        return [*argv, *BOOT_WORDS.get(self.disk.image.suite, ()), *self._words]
 
     def _fake_firmware(self) -> Path:
         """What a Nitro instance's firmware tells about itself (/sys/class/dmi/id)."""
