@@ -28,7 +28,7 @@ ON_THE_MACHINE = ("--capability=CAP_NET_ADMIN",)
 
 
 class Setting(NamedTuple):
-    """What is there beside the image: `is_late`: the network is the machine's to bring up; `firmware`: its id."""
+    """What is there beside the image. `is_late`: the machine brings its network up by itself."""
 
     is_late: bool = False
     has_rsa: bool = True
