@@ -50,6 +50,14 @@ def test_a_call_is_as_a_fresh_start(machine: Machine, argv: str, environ: dict[s
     assert forked == (fresh.returncode, fresh.stdout, fresh.stderr)
 
 
+def test_a_call_has_as_much_memory_as_it_is_given(machine: Machine) -> None:
+    """As prlimit does it: what comes on top of that is refused."""
+    words = ("audit", "--root", str(machine.root))
+    assert fork_server.firstkey(*words, environ=ENVIRON, memory=1 << 30).out
+    limited = fork_server.firstkey(*words, environ=ENVIRON, memory=1 << 20)
+    assert (limited.status, limited.out) == (1, b""), limited
+
+
 def test_a_call_that_takes_too_long_is_ended() -> None:
     """As subprocess.run does it: killed, and an exception."""
     started = time.monotonic()

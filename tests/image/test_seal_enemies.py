@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 import treestate
 from machine import AGENT, new_key
@@ -65,17 +66,11 @@ def give(sapling: Sapling, path: str, content: str, uid: int = ANN) -> None:
 
 def run(sapling: Sapling, *options: str) -> dict[str, Any]:
     """Seal the tree as people do."""
-    done = subprocess.run(
-        [sys.executable, "-m", "firstkey", "seal", "--root", str(sapling.root), "--json", *options],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=100,
-        stdin=subprocess.DEVNULL,
-    )
-    assert "Traceback" not in done.stderr
-    report: dict[str, Any] = json.loads(done.stdout)
-    return {**report, "status": done.returncode}
+    argv = ("seal", "--root", str(sapling.root), "--json", *options)
+    done = fork_server.firstkey(*argv, environ=os.environ, timeout=100)
+    assert b"Traceback" not in done.err
+    report: dict[str, Any] = json.loads(done.out)
+    return {**report, "status": done.status}
 
 
 def looks(sapling: Sapling) -> dict[str, tuple[object, ...]]:

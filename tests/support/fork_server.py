@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import pkgutil
+import resource
 import runpy
 import signal
 import socket
@@ -44,14 +45,18 @@ class Done(NamedTuple):
     err: bytes
 
 
-def firstkey(*argv: str, environ: Mapping[str, str], timeout: float = 60) -> Done:
-    """Run the command without any input; raises subprocess.TimeoutExpired after `timeout` seconds."""
+def firstkey(*argv: str, environ: Mapping[str, str], timeout: float = 60, memory: int | None = None) -> Done:
+    """Run the command without any input, with so many bytes of address space at most.
+
+    Raises subprocess.TimeoutExpired after `timeout` seconds.
+    """
     with TemporaryFile() as out, TemporaryFile() as err:
         if ENABLED and not _matter_at_the_start(environ):
-            status = _forked(argv, environ, out, err, timeout)
+            status = _forked(argv, environ, out, err, timeout, memory)
         else:
+            limited = [] if memory is None else ["prlimit", f"--as={memory}"]
             status = subprocess.run(
-                [sys.executable, "-m", "firstkey", *argv],
+                [*limited, sys.executable, "-m", "firstkey", *argv],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False, timeout=timeout, env=environ,
             ).returncode  # fmt: skip
         return Done(status, _content(out), _content(err))
@@ -92,9 +97,14 @@ def _server() -> socket.socket:
 
 
 def _forked(
-    argv: Sequence[str], environ: Mapping[str, str], out: BinaryIO, err: BinaryIO, timeout: float
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    out: BinaryIO,
+    err: BinaryIO,
+    timeout: float,
+    memory: int | None,
 ) -> int:
-    call = json.dumps({"argv": [*argv], "environ": dict(environ), "directory": os.getcwd()})
+    call = json.dumps({"argv": [*argv], "environ": dict(environ), "directory": os.getcwd(), "memory": memory})
     ours, theirs = socket.socketpair()
     with ours, theirs, open(os.devnull, "rb") as nothing:
         descriptors = [file.fileno() for file in (theirs, nothing, out, err)]
@@ -176,6 +186,9 @@ def _become(call: dict[str, object], standard: list[int]) -> None:
     directory, argv = str(call["directory"]), call["argv"]
     assert isinstance(argv, list)
     os.chdir(directory)
+    if memory := call["memory"]:
+        assert isinstance(memory, int)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     sys.path[0] = directory
     sys.argv = ["firstkey", *argv]
 
