@@ -124,8 +124,9 @@ def _forked(
 
 
 def _load() -> None:
-    """Load everything that a call may use."""
+    """Load everything that a call may use, in a box too."""
     import firstkey
+    from firstkey.system import boxed
 
     for name in (
         "requests",
@@ -133,6 +134,7 @@ def _load() -> None:
     ):
         if not name.endswith("__main__"):
             importlib.import_module(name)
+    boxed._load()
     gc.collect()
     gc.freeze()
 
