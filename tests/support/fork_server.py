@@ -135,6 +135,7 @@ def _load() -> None:
         if not name.endswith("__main__"):
             importlib.import_module(name)
     boxed._load()
+    boxed._load = lambda: None  # each call would look for all of it again, which takes half of its time
     gc.collect()
     gc.freeze()
 
