@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fork_server
 import pytest
 from machine import AGENT, Machine, new_key
 
@@ -95,14 +96,9 @@ def firstkey(machine: Machine, service: Emulator, *argv: str) -> subprocess.Comp
     """Run the command on the machine."""
     command, *options = argv
     where = ["--root", str(machine.root), "--imds", service.url]
-    return subprocess.run(
-        [sys.executable, "-m", "firstkey", command, *where, *options],
-        stdin=subprocess.DEVNULL,
-        timeout=100,
-        check=False,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), "LC_ALL": "C.UTF-8", "TERM": "xterm"},
-        capture_output=True,
-    )
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), "LC_ALL": "C.UTF-8", "TERM": "xterm"}
+    done = fork_server.firstkey(command, *where, *options, environ=environ, timeout=100)
+    return subprocess.CompletedProcess(command, done.status, done.out, done.err)
 
 
 def harmless(output: bytes) -> str:
