@@ -8,6 +8,7 @@ import pwd
 import shutil
 import signal
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,18 @@ NEEDS = {
     "systemd": missing_for_systemd,
     "boot": missing_for_boot,
 }
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a table that is marked sample(N), all but each Nth case are slow."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if sample := item.get_closest_marker("sample"):
+            table = item.nodeid.partition("[")[0]
+            if seen[table] % sample.args[0]:
+                item.add_marker(pytest.mark.slow)
+            seen[table] += 1
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -157,6 +157,7 @@ def test_messages_spell_out_what_a_terminal_would_act_on() -> None:
 
 
 @pytest.mark.parametrize("unit", [b"[", b"\\\n", b"x ", b" ", b"[ ", b"=", b"x=\n", b"x \\\n", b"]"])
+@pytest.mark.sample(3)
 def test_no_text_takes_long(unit: bytes) -> None:
     """No pattern runs away on a file of the largest size that is read."""
     text = (unit * 65536)[:65536]

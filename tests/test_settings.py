@@ -139,6 +139,7 @@ def test_no_text_raises_anything_else(setting: Setting, text: str) -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
+@pytest.mark.sample(3)
 def test_no_value_takes_long(setting: Setting) -> None:
     """No pattern runs away on a long value."""
     start = time.monotonic()

@@ -89,6 +89,7 @@ def test_another_instance_gets_keys_of_its_own(world: World, boot: Boot) -> None
 
 
 @pytest.mark.sshd
+@pytest.mark.sample(2)
 def test_sshd_shows_what_the_report_says(world: World, boot: Boot) -> None:
     """A client that knows nothing gets exactly the reported keys, on either instance."""
     files = [f"/etc/ssh/ssh_host_{kind}_key" for kind in QUICK]
@@ -103,6 +104,7 @@ def test_sshd_shows_what_the_report_says(world: World, boot: Boot) -> None:
 @pytest.mark.parametrize("setting,replaced", [
     ("clones", True), ("new-instance", True), ("missing", False), ("never", False),
 ])  # fmt: skip
+@pytest.mark.sample(3)
 def test_settings_decide_what_becomes_of_a_clone(
     world: World, boot: Boot, setting: str, replaced: bool
 ) -> None:
@@ -117,6 +119,7 @@ def test_settings_decide_what_becomes_of_a_clone(
     assert not set(old.values()) & set(keys(world.machine).values())
 
 
+@pytest.mark.sample(2)
 def test_a_type_that_is_no_longer_wanted_is_replaced_too(world: World, boot: Boot) -> None:
     """Types= says what is made, but sshd would show this key all the same. In between it is not mentioned."""
     boot(FIRST)
@@ -128,6 +131,7 @@ def test_a_type_that_is_no_longer_wanted_is_replaced_too(world: World, boot: Boo
     assert not set(old.values()) & set(keys(world.machine).values())
 
 
+@pytest.mark.sample(2)
 def test_an_old_key_that_comes_back_is_known(world: World, boot: Boot, tmp_path: Path) -> None:
     """Out of a backup or an older image, or under another name: the ledger knows more than the last key."""
     boot(FIRST)
@@ -211,6 +215,7 @@ def test_keys_made_in_an_image_do_not_outlive_its_first_boot(world: World) -> No
 # --- what others made -----------------------------------------------------------------------------
 
 
+@pytest.mark.sample(2)
 def test_an_image_s_own_keys_stay_with_one_warning_an_instance(world: World, boot: Boot) -> None:
     """Promise 3: not replaced by default; a warning on the first boot, none on the second, one on a clone."""
     old = put_own_keys(world.machine)
@@ -240,6 +245,7 @@ def test_the_warning_comes_once_though_only_the_firmware_answers(world: World) -
     assert ["came with the image" in text for text in said] == [True, False]
 
 
+@pytest.mark.sample(2)
 def test_new_instance_replaces_an_image_s_own_keys(world: World, boot: Boot) -> None:
     """Regenerate=new-instance: all of them, whoever made them; once, and again on the next instance."""
     old = put_own_keys(world.machine)
@@ -253,6 +259,7 @@ def test_new_instance_replaces_an_image_s_own_keys(world: World, boot: Boot) -> 
 
 
 @pytest.mark.parametrize("setting", ["clones", "new-instance", "missing", "never"])
+@pytest.mark.sample(3)
 def test_a_key_that_a_person_puts_in_stays_on_this_instance(world: World, boot: Boot, setting: str) -> None:
     """It did not come with the image, and this is no new instance: no replacement, no warning."""
     boot(FIRST)
@@ -266,6 +273,7 @@ def test_a_key_that_a_person_puts_in_stays_on_this_instance(world: World, boot: 
     assert ("came with the image" in done.err) is (setting != "new-instance")
 
 
+@pytest.mark.sample(2)
 def test_a_key_that_a_person_puts_into_an_image_is_news_on_its_instance(world: World, boot: Boot) -> None:
     """Never seen where it was put in: the warning comes as soon as this is known to be another instance."""
     boot(FIRST)

@@ -110,6 +110,7 @@ def test_a_dry_run_makes_none(machine: Machine) -> None:
         (["key"], "a new key"),
     ],
 )
+@pytest.mark.sample(2)
 def test_a_dry_run_tells_what_would_change_of_a_key(machine: Machine, changes: list[str], words: str) -> None:
     """Also of one from before firstkey, whose remedy is about another key; and the run says what did."""
     made(machine)
@@ -142,6 +143,7 @@ def test_a_dry_run_tells_what_would_change_of_a_key(machine: Machine, changes: l
     [b"", b"\0" * 411, b"\n", b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn", b"junk", "half", "public half"],
     ids=["empty", "nul", "newline", "begin", "junk", "half", "public-half"],
 )
+@pytest.mark.sample(3)
 def test_a_broken_key_is_set_aside_and_made_anew(machine: Machine, damage: bytes | str) -> None:
     """A power cut after key generation leaves such files; the good ones are not touched."""
     before = made(machine)
@@ -189,6 +191,7 @@ def test_mismatched_halves_are_made_anew(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"\0" * 100, b"ssh-ed25519 AAAA", b"# a comment\n"])
+@pytest.mark.sample(3)
 def test_a_lost_public_half_is_derived(machine: Machine, tmp_path: Path, damage: bytes | None) -> None:
     """The private half is good, so the host stays who it was; and the next run knows the pair again."""
     before = made(machine)
@@ -267,6 +270,7 @@ def test_a_key_that_does_not_get_its_place_is_not_shown(machine: Machine) -> Non
 
 
 @pytest.mark.parametrize("loose", [0o644, 0o640, 0o604, 0o666, 0o601])
+@pytest.mark.sample(3)
 def test_a_key_that_others_can_read_is_mended(machine: Machine, tmp_path: Path, loose: int) -> None:
     """OpenSSH ignores such a key; it is the same key afterwards, and the next run knows it again."""
     before = made(machine)
@@ -598,6 +602,7 @@ def test_a_good_key_of_a_refused_type_stays(machine: Machine, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("how", ["exit 1", "exit 255", "kill -9 $$", "exit 0"])
+@pytest.mark.sample(2)
 def test_a_ssh_keygen_that_always_fails_costs_no_key(machine: Machine, tmp_path: Path, how: str) -> None:
     """No good key is set aside for it; with no key at all that is a failure, and says so."""
     be_quick(machine)

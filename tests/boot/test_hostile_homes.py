@@ -127,6 +127,7 @@ STORAGE = {
 
 
 @pytest.mark.parametrize("kind", STORAGE)
+@pytest.mark.sample(3)
 def test_storage_that_refuses_keeps_what_was_there(
     system: PrivateSystem, service: Emulator, kind: str
 ) -> None:
@@ -341,6 +342,7 @@ def exchanged(system: PrivateSystem) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.parametrize("runs", [2, pytest.param(12, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_whatever_is_exchanged_while_it_runs(system: PrivateSystem, service: Emulator, runs: int) -> None:
     """Homes, `.ssh`, files and temporary files, exchanged thousands of times by their user meanwhile."""
     names, pairs = exchanged(system)

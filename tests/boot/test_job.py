@@ -120,6 +120,7 @@ def test_a_line_that_a_person_restricted_since_stays_with_a_warning(world: World
     "before",
     [b"# no newline at the end", b"garbage \xff\xfe\x00 line\r\n", b"\r\n\r\n", b"\xef\xbb\xbf# bom\n"],
 )
+@pytest.mark.sample(2)
 def test_other_lines_survive_byte_for_byte(world: World, before: bytes) -> None:
     """Promise 3: whatever stood there stands there still, before the new line."""
     world.machine.write_keys(before)
@@ -232,6 +233,7 @@ UNANSWERED = {
 
 
 @pytest.mark.parametrize("what", UNANSWERED)
+@pytest.mark.sample(3)
 def test_the_service_tells_the_instance_and_not_the_keys(world: World, what: str) -> None:
     """It is a positively different one: what is another one's goes, as soon as that is known (promise 6)."""
     world.machine.run(world.service)
@@ -303,6 +305,7 @@ def test_a_user_added_later_is_asked_for(world: World) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 500, b'{"version":1}', b"[" * 100000])
+@pytest.mark.sample(3)
 def test_a_damaged_ledger_is_set_aside_and_revokes_nothing(world: World, damage: bytes) -> None:
     """Nothing is lost: not the ledger, not a line, not the login."""
     world.machine.run(world.service)

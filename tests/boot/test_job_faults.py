@@ -18,6 +18,7 @@ CONFIGURATION = f"{QUICK}\n[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
 
 
 @pytest.mark.parametrize("fault", PROMISED)
+@pytest.mark.sample(3)
 def test_the_job_ends_as_promised(world: World, fault: str) -> None:
     """Exit status, outcome and reason; host keys in any case, the launch key if any answer has it."""
     status, outcome, code = PROMISED[fault]
@@ -41,6 +42,7 @@ def test_the_job_ends_as_promised(world: World, fault: str) -> None:
 
 
 @pytest.mark.parametrize("fault", {outcome: fault for fault, outcome in PROMISED.items()}.values())
+@pytest.mark.sample(3)
 def test_nothing_is_lost_on_a_later_run(world: World, fault: str) -> None:
     """What was installed while the service was well stays, byte for byte, and no host key is made anew.
 

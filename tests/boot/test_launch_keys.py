@@ -296,6 +296,7 @@ def test_revoking_can_be_switched_off_and_on(world: World) -> None:
 # --- the ledger -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_ledger_does_not_grow(world: World) -> None:
     """Instance after instance, it remembers what there is, not all that ever was."""
     world.machine.write_keys(f"{world.another_key('mine')}\n")

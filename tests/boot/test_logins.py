@@ -99,6 +99,7 @@ def test_root_is_not_sent_to_a_user_without_keys(
     assert system.lets_in("root", keys / "launch")
 
 
+@pytest.mark.slow
 def test_a_user_cannot_undo_the_redirection_of_root(
     system: PrivateSystem, service: Emulator, keys: Path, launch: str
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_user_cannot_undo_the_redirection_of_root(
     assert all('user \\"deploy\\"' in line for line in system.keys_of("root"))
 
 
+@pytest.mark.slow
 def test_redirection_follows_the_configuration(system: PrivateSystem, service: Emulator, keys: Path) -> None:
     """Switched on later, root's line becomes one that redirects; switched off, it is plain again."""
     system.configure("[Keys]\nUsers=root deploy\n")
@@ -148,6 +150,7 @@ def test_keys_in_a_directory_of_all_users_are_roots(
     assert launch in system.path(file).read_text()
 
 
+@pytest.mark.slow
 def test_a_file_outside_the_home_stays_whose_it_is(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
@@ -171,6 +174,7 @@ def test_a_file_outside_the_home_stays_whose_it_is(
         assert system.lets_in("backup", keys / key)
 
 
+@pytest.mark.slow
 def test_a_directory_of_the_users_outside_of_homes_is_served_with_the_users_rights(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
@@ -190,6 +194,7 @@ def test_a_directory_of_the_users_outside_of_homes_is_served_with_the_users_righ
 
 
 @pytest.mark.parametrize("mode, owner", [(0o1777, "root"), (0o775, "root"), (0o755, "backup")])
+@pytest.mark.sample(3)
 def test_a_directory_that_strangers_can_change_is_refused(
     system: PrivateSystem, service: Emulator, mode: int, owner: str
 ) -> None:
@@ -203,6 +208,7 @@ def test_a_directory_that_strangers_can_change_is_refused(
     assert not list(system.path("/etc/open").iterdir())
 
 
+@pytest.mark.slow
 def test_match_blocks_and_quotes_decide_where_keys_go(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
@@ -240,6 +246,7 @@ def test_a_file_that_several_users_share_is_refused(system: PrivateSystem, servi
     assert not system.path("/etc/ssh/all_keys").exists()
 
 
+@pytest.mark.slow
 def test_the_first_file_that_is_not_shared_is_taken(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
@@ -252,6 +259,7 @@ def test_the_first_file_that_is_not_shared_is_taken(
     assert not system.lets_in("backup", keys / "launch")
 
 
+@pytest.mark.slow
 def test_a_home_that_only_root_can_write_is_served(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
@@ -266,6 +274,7 @@ def test_a_home_that_only_root_can_write_is_served(
     assert system.lets_in("deploy", keys / "launch")
 
 
+@pytest.mark.slow
 def test_homes_behind_roots_links_are_served(system: PrivateSystem, service: Emulator, keys: Path) -> None:
     """Root may have moved all homes, or one; a trailing slash is no other home."""
     system.path(f"{system.homes}/link").symlink_to(system.homes)
@@ -282,6 +291,7 @@ def test_homes_behind_roots_links_are_served(system: PrivateSystem, service: Emu
     assert system.lets_in("one", keys / "launch")
 
 
+@pytest.mark.slow
 def test_two_names_of_one_user_are_both_served(system: PrivateSystem, service: Emulator, keys: Path) -> None:
     """They are one and the same to the kernel; the key is there once."""
     uid = system.ids("deploy")[0]
@@ -299,6 +309,7 @@ def test_two_users_with_one_home_are_not(system: PrivateSystem, service: Emulato
     assert (done.user("deploy")["result"], done.user("guest")["reason"]) == ("changed", "shared-file")
 
 
+@pytest.mark.slow
 def test_a_restricted_line_stays_the_only_one(
     system: PrivateSystem, service: Emulator, keys: Path, launch: str
 ) -> None:
@@ -326,6 +337,7 @@ def test_a_restricted_line_stays_the_only_one(
         ((0o600, "frob OTHER\n"), ("changed", None, "authorized_keys")),
     ],
 )
+@pytest.mark.sample(3)
 def test_what_another_file_is_worth_to_sshd(
     system: PrivateSystem,
     service: Emulator,
@@ -352,6 +364,7 @@ def test_what_another_file_is_worth_to_sshd(
     assert (again["file"], again["added"]) == (user["file"], [])
 
 
+@pytest.mark.slow
 def test_a_key_that_only_signs_certificates_is_added(
     system: PrivateSystem, service: Emulator, keys: Path, launch: str
 ) -> None:
@@ -368,6 +381,7 @@ def test_a_key_that_only_signs_certificates_is_added(
     assert system.lets_in("deploy", keys / "launch")
 
 
+@pytest.mark.slow
 def test_modes_of_what_firstkey_made_are_mended(system: PrivateSystem, service: Emulator, keys: Path) -> None:
     """On a run with nothing else to do, too: sshd would ignore the keys."""
     system.firstkey("run", service=service)
@@ -381,6 +395,7 @@ def test_modes_of_what_firstkey_made_are_mended(system: PrivateSystem, service: 
     assert system.lets_in("deploy", keys / "launch")
 
 
+@pytest.mark.slow
 def test_modes_of_what_a_person_made_are_reported(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
@@ -409,6 +424,7 @@ def test_a_home_that_its_own_group_can_write(system: PrivateSystem, service: Emu
     assert done.status == (0 if lets_in else 1)
 
 
+@pytest.mark.slow
 def test_a_key_moves_with_the_configuration(system: PrivateSystem, service: Emulator, keys: Path) -> None:
     """Sshd reads another file by now: port 22 open means that the key works."""
     system.firstkey("run", service=service)
@@ -419,6 +435,7 @@ def test_a_key_moves_with_the_configuration(system: PrivateSystem, service: Emul
     assert system.lets_in("deploy", keys / "launch")
 
 
+@pytest.mark.slow
 def test_a_key_that_was_taken_out_does_not_move(system: PrivateSystem, service: Emulator, keys: Path) -> None:
     """Promise 5: what a person took out stays out, also where sshd reads another file by now."""
     system.firstkey("run", service=service)
@@ -452,6 +469,7 @@ def looks(file: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("attack", HOSTILE.values(), ids=HOSTILE)
+@pytest.mark.sample(3)
 def test_a_hostile_home_gains_nothing(
     system: PrivateSystem, service: Emulator, keys: Path, attack: str
 ) -> None:
@@ -504,6 +522,7 @@ def test_a_created_user_gets_in_with_groups_and_sudo(
     assert (rule.stat(), system.path("/etc/passwd").stat()) == before
 
 
+@pytest.mark.slow
 def test_a_user_with_the_name_of_a_group_is_created(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:

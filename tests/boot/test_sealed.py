@@ -89,6 +89,7 @@ def test_regenerate_never_is_obeyed(world: World, old: str) -> None:
         b"\0" * 99,
     ],
 )
+@pytest.mark.sample(3)
 def test_a_damaged_list_replaces_nothing(world: World, old: str, content: bytes) -> None:
     """A list that seal did not write so is not believed, and does not stop the boot."""
     world.machine.path(sealed.PATH).write_bytes(content)

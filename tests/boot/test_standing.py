@@ -72,6 +72,7 @@ def test_a_dead_service_costs_a_later_boot_nothing(world: World) -> None:
     ],
     ids=["file", "include", "section", "nobody", "user", "redirect", "firmware", "ledger"],
 )
+@pytest.mark.sample(2)
 def test_a_change_of_the_conditions_is_asked_about(world: World, change: Any, request: Any) -> None:
     """Whatever decides where keys go and who gets them; an account of nobody's concern does not."""
     served(world)
@@ -205,6 +206,7 @@ def test_another_firmware_is_another_instance_for_such_a_machine_too(world: Worl
 
 
 @pytest.mark.parametrize("tag", ["Not Specified", "", "i-", "i-../../etc", "i-" + "0" * 500, "i-0\x1b[2J"])
+@pytest.mark.sample(3)
 def test_a_tag_that_is_no_instance_id_says_nothing(world: World, tag: str) -> None:
     """Other platforms write other things there."""
     world.machine.write("/sys/class/dmi/id/board_asset_tag", f"{tag}\n")

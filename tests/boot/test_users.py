@@ -223,6 +223,7 @@ exec "$VISUDO" "$@"
     ],
     ids=["sudo-rs", "sudo-rs and a wrong rule", "broken", "killed"],
 )
+@pytest.mark.sample(2)
 def test_a_checker_that_cannot_look_is_told_from_a_wrong_rule(
     image: World, tmp_path: Path, script: str, rule: str, expected: tuple[str, str | None]
 ) -> None:
@@ -278,6 +279,7 @@ def test_a_dry_run_knows_where_homes_are_made(image: World) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("name", ["passwd-", "group-", "shadow-", "gshadow-", "passwd+", "subuid"])
+@pytest.mark.sample(3)
 def test_no_link_leads_out_of_the_tree(image: World, tmp_path: Path, name: str) -> None:
     """Useradd --prefix writes through these: the host's file is untouched, and so is the link's target."""
     outside = tmp_path / "outside"

@@ -55,6 +55,7 @@ def test_a_second_boot_changes_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault("reset"), Fault("status", 503), Fault("html"), Fault("delay", 30)])
+@pytest.mark.sample(2)
 def test_the_boot_goes_on_at_the_deadline_and_the_work_after_it(lab: Lab, fault: Fault) -> None:
     """Without an answer, READY at BootTimeoutSec=, host keys made; with one, the launch key comes at last."""
     lab.configure("[IMDS]\nBootTimeoutSec=2\nRequestTimeoutSec=0.5\n")
@@ -128,6 +129,7 @@ def test_an_answer_that_cannot_be_used_up_fails_the_unit_and_not_the_boot(lab: L
 
 
 @pytest.mark.parametrize("link", [False, True], ids=["missing", "link"])
+@pytest.mark.sample(2)
 def test_a_home_that_comes_late_gets_its_key(lab: Lab, link: bool) -> None:
     """A later unit makes it (systemd-tmpfiles, where /root is a link to /var/roothome): nobody else waits."""
     lab.machine.add_user("second", home="/late/second", make_home=False)
@@ -233,6 +235,7 @@ def test_a_broken_configuration_locks_nobody_out(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "fifo", "directory", "link"])
+@pytest.mark.sample(2)
 def test_odd_things_in_place_of_the_configuration_lock_nobody_out(lab: Lab, kind: str) -> None:
     """Whatever stands where /etc/firstkey or its file belongs, the defaults serve root."""
     lab.machine.add_user("root", home="/root")
@@ -259,6 +262,7 @@ def test_odd_things_in_place_of_the_configuration_lock_nobody_out(lab: Lab, kind
     "round_",
     [pytest.param(number, marks=[] if number % 4 == 0 else pytest.mark.slow) for number in range(ROUNDS)],
 )
+@pytest.mark.sample(8)
 def test_sigterm_at_any_moment(lab: Lab, round_: int) -> None:
     """Status 0, no process and no temporary file left; and the next run completes the job.
 

@@ -75,6 +75,7 @@ def test_a_real_login_is_shown(shown: str) -> None:
     assert "ssh with first-key: refused." in shown
 
 
+@pytest.mark.slow
 def test_lines_fit_a_terminal_and_have_no_colours(shown: str) -> None:
     """Standard output is no terminal here."""
     assert max(map(len, shown.splitlines())) <= LONGEST + 30  # the command lines are not broken

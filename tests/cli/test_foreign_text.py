@@ -208,6 +208,7 @@ def test_the_exclude_list_acts_on_nothing(machine: Machine, service: Emulator) -
 @pytest.mark.parametrize(
     "command", ["audit -v", "audit --exclude-list", "seal --dry-run", "status", "config"]
 )
+@pytest.mark.sample(2)
 def test_a_terminal_gets_no_colours_but_ours(machine: Machine, service: Emulator, command: str) -> None:
     """There too, where lines are broken and marks have colours."""
     ours, theirs = pty.openpty()

@@ -224,6 +224,7 @@ def test_nobody_reads_what_it_tells() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.sample(3)
 def test_every_fault_by_its_name(keys: dict[str, str], fault: str) -> None:
     """What is ordered strikes: the first answer is not the good one that comes without it."""
     with imds("--fault", fault, "--key", keys["ed25519"]) as running:
@@ -266,6 +267,7 @@ def test_refused_for_a_while(keys: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("options", [(), ("--fault", "refuse"), ("--fault", "silence")])
+@pytest.mark.sample(3)
 def test_a_signal_ends_it_quietly(number: signal.Signals, options: tuple[str, ...]) -> None:
     """Exit status 0 and not a word: it did what it was told to."""
     with imds(*options) as running, socket.socket() as client:
@@ -315,6 +317,7 @@ def is_one_sentence_and_a_remedy(err: str) -> bool:
         (b"<html>", "holds no public key"),
     ],
 )
+@pytest.mark.sample(3)
 def test_a_bad_file_of_keys(tmp_path: Path, content: bytes | None, complaint: str) -> None:
     """It is named, with what is wrong and what to do."""
     file = tmp_path / "keys.pub"
@@ -371,6 +374,7 @@ def test_a_port_in_use() -> None:
         (("--host", ""), "no IP address"),
     ],
 )
+@pytest.mark.sample(3)
 def test_options_that_cannot_be(options: tuple[str, str], complaint: str) -> None:
     """One sentence with the remedy, exit status 2."""
     status, out, err = refused(*options)

@@ -61,6 +61,7 @@ def service() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.sample(3)
 def test_looking_changes_nothing_and_lacks_nothing(command: str, tree: Path, service: str) -> None:
     """No module, codec or program is missed in the box: that would be an error of firstkey's own."""
     before = treestate.take(tree)

@@ -110,6 +110,7 @@ def test_a_key_in_two_files_is_shown_in_each(served: Machine, tmp_path: Path) ->
         b"\xff",
     ],
 )
+@pytest.mark.sample(4)
 def test_a_damaged_report_is_no_riddle(served: Machine, content: bytes) -> None:
     """Whatever stands in it; that it is there and cannot be read is said, with what to do."""
     served.write("/run/firstkey/report.json", content)

@@ -238,6 +238,7 @@ def test_code_stands_in_blocks_that_say_what_it_is(page: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["--help", *COMMANDS])
+@pytest.mark.sample(4)
 def test_help_fits_into_a_terminal(command: str) -> None:
     """Nothing of it is longer than the 80 columns of a serial console."""
     argv = [sys.executable, "-m", "firstkey", command, *(["--help"] if command in COMMANDS else [])]
@@ -247,6 +248,7 @@ def test_help_fits_into_a_terminal(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.sample(4)
 def test_examples_in_help_are_commands(command: str) -> None:
     """What is shown to be copied is taken by the parser."""
     argv = [sys.executable, "-m", "firstkey", command, "--help"]

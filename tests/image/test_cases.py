@@ -454,6 +454,7 @@ def test_one_user_who_can_log_in_is_enough(sapling: Sapling) -> None:
         ({SSHD: "".join(f"Match Address 10.0.{n}.0/24\nX11Forwarding no\n" for n in range(64))}, "1 more"),
     ],
 )  # fmt: skip
+@pytest.mark.sample(4)
 def test_what_sshd_was_not_asked_is_unknown(sapling: Sapling, files: dict[str, str], said: str) -> None:
     """Another file, options that cannot be read, another program, too many clients: no green answer."""
     grow(sapling, {SSHD: "PermitRootLogin no\n", **files})
@@ -465,6 +466,7 @@ def test_what_sshd_was_not_asked_is_unknown(sapling: Sapling, files: dict[str, s
 
 
 @pytest.mark.sshd
+@pytest.mark.slow
 def test_a_finding_outweighs_the_clients_that_were_not_asked(sapling: Sapling) -> None:
     """One client whom root's password lets in is enough."""
     blocks = "".join(f"Match Address 10.0.{number}.0/24\n  PermitRootLogin yes\n" for number in range(70))

@@ -63,12 +63,14 @@ SSH = {
 
 
 @pytest.mark.parametrize("options", SSH.values(), ids=SSH)
+@pytest.mark.sample(3)
 def test_what_ssh_keygen_writes(sapling: Sapling, tmp_path: Path, options: list[str]) -> None:
     """Every format that ssh-keygen writes a private key in."""
     assert "PEM" in str(found(sapling, ssh_key(tmp_path, *options)))
 
 
 @needs_openssl
+@pytest.mark.slow
 def test_what_openssl_writes(sapling: Sapling, tmp_path: Path) -> None:
     """DER in all its forms, and PKCS#12 with a key; certificates and public keys are no secrets."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"

@@ -122,6 +122,7 @@ def test_credentials_stay_unless_asked(dirty: Sapling) -> None:
 @pytest.mark.parametrize(
     "options", [["--dry-run"], [], ["--remove-credentials"]], ids=["dry", "plain", "all"]
 )
+@pytest.mark.sample(3)
 def test_json_is_as_published(dirty: Sapling, options: list[str]) -> None:
     """What --json prints is what docs/seal.schema.json says, and the audit in it what audit's own says."""
     schemas = {name: json.loads((DOCS / f"{name}.schema.json").read_text()) for name in ("seal", "audit")}
@@ -173,6 +174,7 @@ def test_one_failing_step_does_not_stop_the_others(dirty: Sapling) -> None:
     assert dirty.path("/etc/machine-id").read_text() == "uninitialized\n"
 
 
+@pytest.mark.slow
 def test_rule_and_skip_choose(dirty: Sapling) -> None:
     """--rule mends that alone, --skip everything else."""
     assert seal(dirty, "--rule", "machine-id").status == 0
@@ -183,6 +185,7 @@ def test_rule_and_skip_choose(dirty: Sapling) -> None:
     assert dirty.path("/root/.bash_history").exists()
 
 
+@pytest.mark.slow
 def test_ledger_stays_while_it_is_needed(dirty: Sapling) -> None:
     """The ledger revokes launch keys at boot: while authorized keys stay in the image, it stays too."""
     done = seal(dirty, "--skip", "authorized-keys", "--remove-credentials", "--json")

@@ -102,6 +102,7 @@ def test_a_file_that_takes_too_long_is_unknown_and_the_others_are_looked_at(
     assert not done.is_fit
 
 
+@pytest.mark.slow
 def test_too_many_overruns_end_it(sapling: Sapling, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tree that is made to be slow does not hold anybody up for ever; nothing in it is called fit."""
     monkeypatch.setattr(boxed, "CPU_SECONDS", 0.1)
@@ -118,6 +119,7 @@ def test_an_answer_that_nobody_gave_is_unknown() -> None:
 
 
 @pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.sample(2)
 def test_an_order_to_end_is_kept_at_once(sapling: Sapling, order: signal.Signals) -> None:
     """Whatever the box is at: here, a file that is a gigabyte of zeros and no hole."""
     for number in range(40):

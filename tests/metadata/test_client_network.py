@@ -88,6 +88,7 @@ def test_a_network_that_comes_up_while_it_is_asked(network: Network, address: st
 
 @pytest.mark.parametrize("kind", ["unreachable", "prohibit", "blackhole", "throw"])
 @pytest.mark.parametrize("dead, address, command", [(V4, V6, "v6"), (V6, V4, "v4")])
+@pytest.mark.sample(3)
 def test_a_route_that_refuses_one_family(
     network: Network, kind: str, dead: str, address: str, command: str
 ) -> None:

@@ -41,6 +41,7 @@ def test_spdx_finds_it_valid(installed: Installed) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_mistake_would_be_found(document: dict[str, Any], tmp_path: Path) -> None:
     """The test above sees mistakes: a licence that is none, and a relationship to nothing."""
     pytest.importorskip("spdx_tools", reason="needs spdx-tools, which is not installed")

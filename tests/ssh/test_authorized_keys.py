@@ -85,6 +85,7 @@ PIECES = [
     ),
     last=st.booleans(),
 )
+@pytest.mark.slow
 def test_the_keys_of_a_file_are_those_that_ssh_keygen_finds(
     pieces: list[tuple[bytes, str]],
     last: bool,
@@ -99,6 +100,7 @@ def test_the_keys_of_a_file_are_those_that_ssh_keygen_finds(
 
 
 @pytest.mark.parametrize("piece", [piece for piece in PIECES if b"KEY" in piece])
+@pytest.mark.sample(3)
 def test_sshd_reads_the_same_key_in_a_line(
     piece: bytes, lines: dict[str, bytes], key_files: dict[str, Any], sshd: Any
 ) -> None:
@@ -453,6 +455,7 @@ def written_as(raw: bytes) -> Written | None:
 
 
 @pytest.mark.parametrize("piece", ["key\n", "\n", "x y\n", '"\\" ', "#", '"' * 99 + " ", '"a" ' * 30 + "\n"])
+@pytest.mark.sample(3)
 def test_large_files_take_little_time(piece: str, keys: Keys) -> None:
     """Linear in the size, whatever a user filled the file with: this one's limit is generous."""
     unit = text(keys["ecdsa256"]) if piece == "key\n" else piece.encode()

@@ -236,6 +236,7 @@ def test_the_same_key_twice_is_one() -> None:
     assert blobs(read(block(ED25519, ED25519))) == [ED25519.blob]
 
 
+@pytest.mark.slow
 def test_many_blocks_take_no_time() -> None:
     """A text of nothing but blocks is read once."""
     assert blobs(read(block(ED25519, ECDSA) * 2000)) == [ED25519.blob, ECDSA.blob]

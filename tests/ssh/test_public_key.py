@@ -91,6 +91,7 @@ def test_every_type_is_the_key_that_ssh_keygen_prints(
 
 @EXAMPLES
 @given(data=st.data())
+@pytest.mark.slow
 def test_damaged_data_is_judged_as_ssh_keygen_does(
     data: st.DataObject, lines: dict[str, bytes], ssh_keygen: Ask
 ) -> None:
@@ -166,6 +167,7 @@ def number(value: int, zeros: int = 0) -> bytes:
 @example(bits=16384, seed=0, exponent=65537, zeros=(0, 1))
 @example(bits=16384, seed=0, exponent=65537, zeros=(0, 0))
 @example(bits=1024, seed=0, exponent=3, zeros=(1, 1))
+@pytest.mark.slow
 def test_rsa_numbers_are_judged_as_ssh_keygen_does(
     bits: int, seed: int, exponent: int, zeros: tuple[int, int], make_line: Make, ssh_keygen: Ask
 ) -> None:
@@ -176,6 +178,7 @@ def test_rsa_numbers_are_judged_as_ssh_keygen_does(
 
 @EXAMPLES
 @given(name=st.sampled_from(sorted(CURVES)), data=st.data())
+@pytest.mark.slow
 def test_points_are_judged_as_ssh_keygen_does(
     name: bytes, data: st.DataObject, make_line: Make, ssh_keygen: Ask
 ) -> None:

@@ -472,6 +472,7 @@ def stop() -> None:
     "act", [stop, lambda: os.kill(os.getpid(), signal.SIGKILL)], ids=["stopped", "killed"]
 )
 @pytest.mark.parametrize("before", [b"old", None], ids=["replaced", "new"])
+@pytest.mark.sample(3)
 def test_stopped_at_any_line_the_file_is_the_old_or_the_new_one(
     directory: Directory, place: Path, before: bytes | None, act: Callable[[], None]
 ) -> None:
@@ -501,6 +502,7 @@ def test_stopped_at_any_line_the_file_is_the_old_or_the_new_one(
     assert line > 30
 
 
+@pytest.mark.slow
 def test_a_directory_has_its_mode_at_any_line(directory: Directory, place: Path) -> None:
     """Killed while it is made, it is not there or as it should be: nobody comes back to mend it."""
     line, seen, umask = 0, set(), os.umask(0o077)
@@ -547,6 +549,7 @@ def rounds(least: int, outcomes: Collection[object], good: object) -> Iterator[i
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+@pytest.mark.sample(3)
 def test_a_file_exchanged_all_the_time_is_itself_or_refused(
     directory: Directory, place: Path, kind: str
 ) -> None:

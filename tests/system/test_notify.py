@@ -76,6 +76,7 @@ def test_nobody_listens(address: str, blocked: bool) -> None:
     assert done.stdout == "False\n"
 
 
+@pytest.mark.slow
 def test_own_sender_does_not_wait_for_ever(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A manager that reads nothing costs a moment."""
     monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
