@@ -315,10 +315,13 @@ def tar_with(size: int, *, said: int | None = None) -> bytes:
 
 
 NOISE = os.urandom(300_000)
-FILLED = KEY + bytes(packed.PLENTY + MIB)
-"""More than is unpacked of a file."""
-SPACES = b" " * (100 * MIB)
 PAIR = (("key", KEY), ("other", NOISE))
+
+
+def filled() -> bytes:
+    """More than is unpacked of a file. As a constant, each fork of any test would have it too."""
+    return KEY + bytes(packed.PLENTY + MIB)
+
 
 # What is in the file, whether the key that is in it is seen, and why the rest is not known.
 FILES: dict[str, tuple[Callable[[], bytes], bool, str | None]] = {
@@ -329,12 +332,12 @@ FILES: dict[str, tuple[Callable[[], bytes], bool, str | None]] = {
     "zip of bzip2": (lambda: bytes(zipped(*PAIR, method=zipfile.ZIP_BZIP2)), True, None),
     "several": (lambda: gzip.compress(NOISE) + gzip.compress(KEY) + bytes(100_000), True, None),
     "no bzip2": (lambda: b"BZhell no, this is a text\n" + KEY, True, None),
-    "gzip bomb": (lambda: gzip.compress(FILLED), True, "not-looked-at"),
-    "bzip2 bomb": (lambda: bz2.compress(FILLED), True, "not-looked-at"),
-    "xz bomb": (lambda: lzma.compress(FILLED, preset=0), True, "not-looked-at"),
-    "zip bomb": (lambda: bytes(zipped(("a", FILLED))), True, "not-looked-at"),
+    "gzip bomb": (lambda: gzip.compress(filled()), True, "not-looked-at"),
+    "bzip2 bomb": (lambda: bz2.compress(filled()), True, "not-looked-at"),
+    "xz bomb": (lambda: lzma.compress(filled(), preset=0), True, "not-looked-at"),
+    "zip bomb": (lambda: bytes(zipped(("a", filled()))), True, "not-looked-at"),
     "zip of bzip2 bombs": (
-        lambda: bytes(zipped(("a", FILLED), method=zipfile.ZIP_BZIP2)), True, "not-looked-at"
+        lambda: bytes(zipped(("a", filled()), method=zipfile.ZIP_BZIP2)), True, "not-looked-at"
     ),
     "greedy xz": (greedy_xz, False, "over-budget"),
     "zip of lzma": (lambda: bytes(zipped(*PAIR, method=zipfile.ZIP_LZMA)), False, "not-intact"),
