@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 import re
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from types import FunctionType, ModuleType, SimpleNamespace
@@ -75,6 +75,7 @@ class Used(NamedTuple):
 # --- finding the expressions ----------------------------------------------------------------------
 
 
+@cache
 def modules() -> dict[str, ModuleType]:
     """Every module of firstkey."""
     names = [found.name for found in pkgutil.walk_packages([str(TOP)], "firstkey.")]
@@ -102,6 +103,7 @@ def compiled(value: Any, seen: set[int]) -> Iterator[re.Pattern]:
         yield from compiled([cell.cell_contents for cell in value.__closure__ or ()], seen)
 
 
+@cache
 def methods(module: ModuleType) -> dict[str, set[str]]:
     """With which methods something of that name is used in the module."""
     found: dict[str, set[str]] = {}
@@ -175,6 +177,7 @@ class Calls(ast.NodeVisitor):
         return flags
 
 
+@cache
 def calls() -> list[Calls]:
     """Of every module."""
     found = []
