@@ -70,7 +70,7 @@ def is_whole(system: PrivateSystem, uid: int) -> bool:
 
 # useradd writes passwd, shadow, group, gshadow, subuid and subgid in this order.
 @pytest.mark.parametrize("number", range(1, 7))
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_a_useradd_that_was_killed_is_completed(
     system: PrivateSystem, service: Emulator, number: int
 ) -> None:

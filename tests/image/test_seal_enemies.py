@@ -104,6 +104,7 @@ LINES: list[tuple[str, dict[str, str], set[str]]] = [
 
 
 @pytest.mark.parametrize("files,gone", [case[1:] for case in LINES], ids=[case[0] for case in LINES])
+@pytest.mark.sample(3)
 def test_what_a_user_writes_names_only_that_users_own(
     town: Sapling, files: dict[str, str], gone: set[str]
 ) -> None:
@@ -246,6 +247,7 @@ SETTINGS: list[tuple[str, dict[str, str], set[str]]] = [
 
 
 @pytest.mark.parametrize("rule,files,gone", SETTINGS, ids=[f"{case[0]}-{max(case[1])}" for case in SETTINGS])
+@pytest.mark.sample(3)
 def test_a_setting_or_a_link_of_roots_is_no_proof(
     town: Sapling, rule: str, files: dict[str, str], gone: set[str]
 ) -> None:
@@ -287,6 +289,7 @@ ID = "0123456789abcdef0123456789abcdef\n"
         ("->/var/lib/dbus/machine-id", "->/etc/machine-id"),
     ],
 )
+@pytest.mark.sample(3)
 def test_machine_id_and_dbus_agree_whichever_is_the_link(town: Sapling, etc: str, dbus: str) -> None:
     """Both say uninitialized through whatever links there are, and sealing again has nothing to do."""
     town.link("/etc/hop", "/var/lib/dbus/machine-id")
@@ -310,6 +313,7 @@ def test_machine_id_where_dbus_has_its_files_in_etc(town: Sapling) -> None:
     assert town.path("/etc/machine-id").read_text() == "uninitialized\n"
 
 
+@pytest.mark.slow
 def test_one_user_cannot_keep_the_histories_of_the_others(town: Sapling) -> None:
     """A start-up file that is too large to be read is told; all else goes."""
     give(town, "/home/ann/.bashrc", "#" * (17 * 1024 * 1024))
@@ -367,6 +371,7 @@ STEPS = [
         if step[0] not in REWRITTEN or exchange not in HARMLESS_THERE
     ],
 )
+@pytest.mark.sample(3)
 def test_what_was_exchanged_since_it_was_looked_at_is_left(
     town: Sapling, exchange: str, rule: str, path: str, content: str
 ) -> None:
