@@ -236,7 +236,7 @@ class Lab:
     def login(self, *, user: str | None = None, key: str = "launch", host: str = "127.0.0.1") -> bool:
         """Whether a login with the key runs a command in a shell."""
         options = (
-            "BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none", "ConnectTimeout=10",
+            "BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none", "ConnectTimeout=50",
             "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null",
             "PreferredAuthentications=publickey", "LogLevel=ERROR",
         )  # fmt: skip

@@ -221,7 +221,7 @@ class Cloud:
 
     def has_ssh(self) -> bool:
         """Whether an SSH server answers on the machine right now."""
-        said, _ = self.probe(seconds=0.3).communicate(timeout=10)
+        said, _ = self.probe(seconds=0.3).communicate(timeout=60)
         return bool(said)
 
     def ssh(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 
-def typed(argv: list[str], lines: Sequence[str], *, until: str, seconds: float = 20) -> str:
+def typed(argv: list[str], lines: Sequence[str], *, until: str, seconds: float = 60) -> str:
     """Start the program on a terminal, type the lines, and return what it shows once it shows `until`.
 
     Each line is typed when the one before has been echoed to its end; none gets a newline that it does not

@@ -197,13 +197,17 @@ ASKING = """
     import time
     from firstkey.system import accounts
     from firstkey.system.tree import Tree
-    accounts.NSS_SECONDS = 1.0
+    HANGS, ANSWERS = 1.0, 50.0  # a good answer may take its time on a busy machine
     with Tree("/") as host:
         known = accounts.Accounts(host)
+        accounts.NSS_SECONDS = HANGS
         begin = time.monotonic()
         print(known.find("hanging"), known.find("hanging"), known.unknown("hanging").reason.code)
+        accounts.NSS_SECONDS = ANSWERS
         print(known.find("faraway"))
-        print(known.group_ids(known.find("faraway")), time.monotonic() - begin < 20)
+        accounts.NSS_SECONDS = HANGS
+        print(known.group_ids(known.find("faraway")), time.monotonic() - begin < 50)
+        accounts.NSS_SECONDS = ANSWERS
         print(known.find("root").uid, known.find("nobody-at-all"), known.unknown("nobody-at-all").reason.code)
 """
 

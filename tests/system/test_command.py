@@ -87,9 +87,12 @@ def test_one_that_takes_too_long_is_ended_with_all_it_started(tmp_path: Path, sc
     """It is killed, and so is what it started in the background; the reason says so."""
     pids = tmp_path / "pids"
     begin = time.monotonic()
-    with pytest.raises(FirstkeyError, match="did not end within") as caught:
-        command.run(shell(f"ps -o pid= --ppid $$ >/dev/null; echo $$ >{pids}; {script}"), seconds=0.3)
-    assert time.monotonic() - begin < 20
+    for seconds in (0.3, 3, 30):  # on a busy machine it may not have come to its work in the shortest of them
+        with pytest.raises(FirstkeyError, match="did not end within") as caught:
+            command.run(shell(f"ps -o pid= --ppid $$ >/dev/null; echo $$ >{pids}; {script}"), seconds=seconds)
+        if pids.exists():
+            break
+    assert time.monotonic() - begin < 55
     assert caught.value.reason is reasons.TIMED_OUT
     assert group_is_gone(int(pids.read_text()))
 

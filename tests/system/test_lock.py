@@ -106,7 +106,7 @@ def test_a_child_of_the_holder_does_not_keep_it(
     try:
         # The kernel may wake what was stopped when nobody is left to do so (setpgid(2)); it is there still.
         assert processes.state(child) in {"T", "R", "S"}
-        with lock.held(tree, seconds=5):
+        with lock.held(tree, seconds=processes.PATIENCE):
             pass
     finally:
         os.kill(child, signal.SIGKILL)

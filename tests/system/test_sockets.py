@@ -79,7 +79,7 @@ def test_the_first_words(parts: list[bytes], heard: bytes) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert sockets.first_words("127.0.0.1", server.getsockname()[1], seconds=5) == heard
+        assert sockets.first_words("127.0.0.1", server.getsockname()[1], seconds=60) == heard
         thread.join()
 
 
@@ -94,5 +94,5 @@ def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(FirstkeyError) as caught:
-        sockets.first_words("127.0.0.1", port, seconds=1)
+        sockets.first_words("127.0.0.1", port, seconds=60)
     assert caught.value.reason.code == "sshd-not-running"
