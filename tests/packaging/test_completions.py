@@ -80,8 +80,8 @@ def in_fish(installed: Installed, *words: str, cwd: str = "/") -> set[str]:
 Offer = Callable[..., "set[str]"]
 SHELLS = [
     pytest.param(in_bash, marks=needs("bash"), id="bash"),
-    pytest.param(in_zsh, marks=needs("zsh"), id="zsh"),
-    pytest.param(in_fish, marks=needs("fish"), id="fish"),
+    pytest.param(in_zsh, marks=[needs("zsh"), pytest.mark.slow], id="zsh"),
+    pytest.param(in_fish, marks=[needs("fish"), pytest.mark.slow], id="fish"),
 ]
 
 
@@ -105,7 +105,7 @@ def test_the_options_of_each_command_are_offered(installed: Installed, offered: 
 
 VALUES = [
     pytest.param(in_bash, marks=needs("bash"), id="bash"),
-    pytest.param(in_fish, marks=needs("fish"), id="fish"),
+    pytest.param(in_fish, marks=[needs("fish"), pytest.mark.slow], id="fish"),
 ]
 
 
@@ -139,6 +139,7 @@ def test_bash_completes_what_is_typed(installed: Installed) -> None:
 
 
 @needs("zsh")
+@pytest.mark.slow
 def test_zsh_completes_what_is_typed(installed: Installed) -> None:
     """On a terminal, with the real key: commands, options, and values behind an equals sign."""
     directory = installed.path(ZSH).parent
