@@ -232,7 +232,7 @@ TRAPS: dict[str, Trap] = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("trap", TRAPS.values(), ids=TRAPS)
-@pytest.mark.sample(5)
+@pytest.mark.sample(10)
 def test_nothing_outside_the_tree_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, trap: Trap
 ) -> None:

@@ -71,6 +71,7 @@ def test_whatever_stands_in_place_of_a_component(system: PrivateSystem, service:
     assert len(homes) == 4 * 9
 
 
+@pytest.mark.slow
 def test_other_names_of_others_files(system: PrivateSystem, service: Emulator) -> None:
     """A hard link that a kernel without fs.protected_hardlinks lets a user make: cut, or refused."""
     names = {}
@@ -92,6 +93,7 @@ def test_other_names_of_others_files(system: PrivateSystem, service: Emulator) -
         assert done.user(name)["result"] == ("failed" if whose == "root" else "changed"), whose
 
 
+@pytest.mark.slow
 def test_homes_that_belong_to_others(system: PrivateSystem, service: Emulator) -> None:
     """Refused, unless everybody may write there; and then the report says that sshd will not heed it."""
     system.add_account("closed", f"{OUTSIDE}/victim/home", MALLORY)

@@ -264,6 +264,7 @@ def leaping_clock(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", [None, "slow headers"])
+@pytest.mark.sample(2)
 def test_a_clock_that_leaps(machine: Machine, leaping_clock: str, name: str | None) -> None:
     """The time of day decides nothing: neither how long it asks, nor whether a token is still good."""
     machine.configure(CONFIGURATION)

@@ -450,6 +450,7 @@ def test_the_redirection_is_one_that_sshd_understands(tmp_path: Path, user: str)
     assert line.text.decode() == f"{options.decode()} {key.line}\n"
 
 
+@pytest.mark.slow
 def test_modes_of_new_files_do_not_depend_on_the_caller(world: World) -> None:
     """Whatever its umask, the result is the same."""
     environ = {"PATH": "/usr/bin:/bin:/usr/sbin", "PYTHONPATH": str(AGENT)}

@@ -337,7 +337,7 @@ def test_a_restricted_line_stays_the_only_one(
         ((0o600, "frob OTHER\n"), ("changed", None, "authorized_keys")),
     ],
 )
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_what_another_file_is_worth_to_sshd(
     system: PrivateSystem,
     service: Emulator,
@@ -414,6 +414,7 @@ def test_modes_of_what_a_person_made_are_reported(
     assert system.lets_in("deploy", keys / "launch")
 
 
+@pytest.mark.slow
 def test_a_home_that_its_own_group_can_write(system: PrivateSystem, service: Emulator, keys: Path) -> None:
     """Debian's sshd lets a group write in which there is only the user; others do not. The report knows."""
     system.path(f"{system.homes}/deploy").chmod(0o775)

@@ -83,6 +83,7 @@ def test_a_change_of_the_conditions_is_asked_about(world: World, change: Any, re
 @pytest.mark.parametrize(
     "options", [("--force",), ("--user", "second"), ("--user", "admin", "--user", "second")]
 )
+@pytest.mark.sample(3)
 def test_who_asks_for_more_is_served(world: World, options: tuple[str, ...]) -> None:
     """Force, and users who were not served yet."""
     world.machine.add_user("second")

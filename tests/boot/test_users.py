@@ -86,6 +86,7 @@ def test_a_home_that_is_there_is_not_walked_through(image: World) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_host_keys_do_not_wait_for_accounts(image: World) -> None:
     """A lock that is stuck costs 15 s for each account, and sshd starts at the boot deadline."""
     image.machine.ask_for_all_host_keys()

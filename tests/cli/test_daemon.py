@@ -26,6 +26,7 @@ MEMORY_LIMIT = 40 * 1024  # KiB (DESIGN: Speed)
 # --- readiness ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_sshd_may_start_once_the_keys_are_in_place(lab: Lab) -> None:
     """READY comes after the launch key and the host keys are there; then the daemon ends, and all is tidy."""
     lab.machine.ask_for_all_host_keys()
@@ -45,6 +46,7 @@ def test_sshd_may_start_once_the_keys_are_in_place(lab: Lab) -> None:
     assert lab.left_over == []
 
 
+@pytest.mark.slow
 def test_a_second_boot_changes_nothing(lab: Lab) -> None:
     """Everything is there already: ready, done, and not a file touched."""
     lab.daemon().end()
@@ -151,6 +153,7 @@ def test_a_home_that_comes_late_gets_its_key(lab: Lab, link: bool) -> None:
     assert lab.manager.said[-1] == "STATUS=Done: ok"
 
 
+@pytest.mark.slow
 def test_without_a_service_manager_it_does_the_same(lab: Lab) -> None:
     """No NOTIFY_SOCKET, or one that is gone, is no reason to fail."""
     for address in ("", "/nonexistent/notify"):
@@ -299,6 +302,7 @@ def test_two_daemons_at_once(lab: Lab) -> None:
     assert lab.left_over == []
 
 
+@pytest.mark.slow
 def test_the_second_is_not_held_by_the_first_beyond_its_deadline(lab: Lab) -> None:
     """While the first asks without end, the second waits for it, says so, and is ready in time."""
     lab.configure("[IMDS]\nBootTimeoutSec=1\n")

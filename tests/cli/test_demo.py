@@ -58,6 +58,7 @@ def shown() -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_every_step_comes_out_as_it_should(shown: str) -> None:
     """Each step was really done and checked."""
     assert "[FAIL]" not in shown
@@ -68,6 +69,7 @@ def test_every_step_comes_out_as_it_should(shown: str) -> None:
 
 
 @pytest.mark.sshd
+@pytest.mark.slow
 def test_a_real_login_is_shown(shown: str) -> None:
     """With the launch key it works, with the one of another instance it does not."""
     assert "ssh with first-key: logged in." in shown
@@ -230,6 +232,7 @@ def test_somebody_without_rights_or_home_sees_it_too(tmp_path: Path) -> None:
         shutil.rmtree(place)
 
 
+@pytest.mark.slow
 def test_the_readme_shows_what_the_demo_prints(shown: str) -> None:
     """Passages that are left out are marked; the others stand in this order in what is printed now."""
     block = README.read_text(encoding="utf-8").split("```console\n$ ./dev demo\n")[1].split("```")[0]

@@ -149,6 +149,7 @@ FOR_PEOPLE = [
 
 
 @pytest.mark.parametrize("command", FOR_PEOPLE)
+@pytest.mark.sample(2)
 def test_text_and_stderr(machine: Machine, service: Emulator, command: str) -> None:
     """Whatever is told, it is told in lines that print; and those texts do come along on the way."""
     done = firstkey(machine, service, *command.split())

@@ -126,6 +126,7 @@ def test_the_running_system_is_root_s(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", QUIET_COMMANDS)
+@pytest.mark.sample(3)
 def test_a_full_disk_is_no_riddle(machine: Machine, command: str) -> None:
     """What could not be printed is said, in a sentence."""
     root = () if "--help" in command else ("--root", str(machine.root))
@@ -136,6 +137,7 @@ def test_a_full_disk_is_no_riddle(machine: Machine, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", [command for command in QUIET_COMMANDS if "dry-run" not in command])
+@pytest.mark.sample(3)
 def test_a_reader_that_stops_reading_ends_it_quietly(machine: Machine, command: str) -> None:
     """As `| head` does."""
     root = () if "--help" in command else ("--root", str(machine.root))
@@ -246,6 +248,7 @@ def test_one_form_of_output(machine: Machine, argv: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "host-keys", "keys", "status", "config", "config --diff"])
+@pytest.mark.sample(3)
 def test_quiet_is_silent_where_all_is_well(machine: Machine, keys: dict[str, str], command: str) -> None:
     """-q leaves warnings and errors, with every command."""
     machine.configure("[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n[Image]\nPublisher=x\n")

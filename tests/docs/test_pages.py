@@ -105,6 +105,7 @@ def test_a_command_that_is_none_is_found() -> None:
 
 
 @pytest.mark.parametrize("manual", MANUALS)
+@pytest.mark.slow
 def test_every_command_in_the_manual_is_one(manuals: Installed, manual: str) -> None:
     """The same for the manual pages, in whatever macro a command stands."""
     source = manuals.path(f"/usr/share/man/man{manual[-1]}/{manual}").read_text()

@@ -70,7 +70,7 @@ def is_whole(system: PrivateSystem, uid: int) -> bool:
 
 # useradd writes passwd, shadow, group, gshadow, subuid and subgid in this order.
 @pytest.mark.parametrize("number", range(1, 7))
-@pytest.mark.sample(6)
+@pytest.mark.slow
 def test_a_useradd_that_was_killed_is_completed(
     system: PrivateSystem, service: Emulator, number: int
 ) -> None:
@@ -147,6 +147,7 @@ def test_an_account_that_is_whole_stays_as_it_is(
     assert not os.path.lexists("/nonexistent")
 
 
+@pytest.mark.slow
 def test_no_home_is_made_below_a_mount_that_comes_later(system: PrivateSystem, service: Emulator) -> None:
     """It would disappear then, with the keys in it; so it waits for that."""
     place = "/var/lib/disk"
@@ -163,6 +164,7 @@ def test_no_home_is_made_below_a_mount_that_comes_later(system: PrivateSystem, s
     assert system.run("test", "-f", f"{place}/deploy/.ssh/authorized_keys").returncode == 0
 
 
+@pytest.mark.slow
 def test_a_lock_that_somebody_holds_is_told(system: PrivateSystem, service: Emulator) -> None:
     """Useradd waits for it, and names it; nothing is taken over from a process that lives."""
     with subprocess.Popen(["sleep", "60"]) as holder:

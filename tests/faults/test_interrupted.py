@@ -46,7 +46,7 @@ def sweep(scene: Scene, way: str, many: int) -> None:
 
 
 @pytest.mark.parametrize("way", ["everything dies", pytest.param("EIO", marks=pytest.mark.slow)])
-@pytest.mark.sample(3)
+@pytest.mark.sample(8)
 def test_an_interrupted_job_leaves_the_old_or_the_new_and_is_completed(scene: Scene, way: str) -> None:
     """Every file is old or new, what failed is told, the next run completes the job and leaves no litter."""
     sweep(scene, way, FEW)

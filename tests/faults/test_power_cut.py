@@ -38,7 +38,7 @@ def sweep(scene: Scene, many: int) -> None:
     assert wrong == []
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 def test_a_power_cut_leaves_the_old_or_the_new(scene: Scene) -> None:
     """No host key is empty or half of another, no file of keys is cut off; the next boot mends the rest."""
     sweep(scene, FEW)

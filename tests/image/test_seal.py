@@ -255,6 +255,7 @@ def test_keys_behind_a_link_go_and_the_link_with_them(dirty: Sapling, tmp_path: 
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_nothing_of_the_host_is_touched_through_mounts(dirty: Sapling, tmp_path: Path) -> None:
     """Directories and files of the host's that are bound into the tree stay, and are named."""
     host, again = tmp_path / "host", tmp_path / "again"

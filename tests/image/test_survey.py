@@ -81,6 +81,7 @@ def test_a_rule_that_never_ends_is_unknown_and_the_others_go_on(
     assert not done.is_fit
 
 
+@pytest.mark.slow
 def test_a_file_that_takes_too_long_is_unknown_and_the_others_are_looked_at(
     sapling: Sapling, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def test_a_mistake_would_be_found(document: dict[str, Any], tmp_path: Path) -> N
     assert "SPDXRef-nothing" in said.stdout + said.stderr
 
 
+@pytest.mark.slow
 def test_it_describes_this_version(document: dict[str, Any]) -> None:
     """By its number, with everything else related to it."""
     [itself] = [package for package in document["packages"] if package["name"] == "firstkey"]

@@ -455,7 +455,7 @@ def written_as(raw: bytes) -> Written | None:
 
 
 @pytest.mark.parametrize("piece", ["key\n", "\n", "x y\n", '"\\" ', "#", '"' * 99 + " ", '"a" ' * 30 + "\n"])
-@pytest.mark.sample(3)
+@pytest.mark.slow
 def test_large_files_take_little_time(piece: str, keys: Keys) -> None:
     """Linear in the size, whatever a user filled the file with: this one's limit is generous."""
     unit = text(keys["ecdsa256"]) if piece == "key\n" else piece.encode()

@@ -49,7 +49,7 @@ def test_ssh_keygen_finds_hashed_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.sshd
-@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519"])
+@pytest.mark.parametrize("kind", [pytest.param("rsa", marks=pytest.mark.slow), "ecdsa", "ed25519"])
 def test_records_are_those_of_ssh_keygen(tmp_path: Path, kind: str) -> None:
     """Numbers and digests, line for line."""
     key = tmp_path / "key"

@@ -109,6 +109,7 @@ def test_damaged_data_is_judged_as_ssh_keygen_does(
 
 @EXAMPLES
 @given(data=st.data())
+@pytest.mark.slow
 def test_damaged_text_is_judged_as_ssh_keygen_does(
     data: st.DataObject, lines: dict[str, bytes], ssh_keygen: Ask
 ) -> None:

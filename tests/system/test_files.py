@@ -302,6 +302,7 @@ def test_owner_and_mode_come_first_and_the_name_last(
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_new_file_is_private_before_it_has_content(directory: Directory, place: Path) -> None:
     """Whatever mode it is to have, its first mode is 0600: nobody opens it early and reads it late."""
     seen: list[int] = []

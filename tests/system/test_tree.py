@@ -75,6 +75,7 @@ TARGETS = st.tuples(st.sampled_from(("", "/")), PATHS).map("".join).filter(bool)
 
 @pytest.mark.root
 @given(st.dictionaries(PLACES, st.one_of(st.none(), TARGETS), max_size=6), PATHS)
+@pytest.mark.slow
 def test_it_resolves_as_the_kernel_does_for_a_chrooted_process(
     tmp_path_factory: pytest.TempPathFactory, made: dict[str, str | None], path: str
 ) -> None:
