@@ -123,6 +123,7 @@ def test_bytecode_is_what_runs(tmp_path: Path) -> None:
     assert found.firstkey("--version").stdout == f"firstkey {firstkey.__version__}\n"
 
 
+@pytest.mark.slow
 def test_a_run_writes_nothing_to_usr(tmp_path: Path) -> None:
     """Without bytecode the command is slower, and leaves none behind that no package owns."""
     found = install(tmp_path)
