@@ -26,11 +26,11 @@ from places import missing_for_strace
 from raw_server import FIRST_KEY, INDEX, INSTANCE_ID, KEY, TOKEN, Pieces, RawServer, answer, ok, slowly
 
 WAIT = 1.0
-HANG = 30.0
+HANG = 90.0
 """Seconds: only a hang takes as long."""
 MEMORY_MORE = 12 * 1024
 """KiB that an answer may cost beyond what a good one does; its own limit is 64."""
-CONFIGURATION = "[IMDS]\nRequestTimeoutSec=0.5\n[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
+CONFIGURATION = "[IMDS]\nRequestTimeoutSec=5\n[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202e\u2028\x85\x7f\b\r"
 EVIL = ESCAPES.encode()
@@ -112,7 +112,7 @@ def measured(machine: Machine, url: str, *options: str, **environ: str) -> tuple
     """`firstkey run` as a person sees it, and the peak of its memory in KiB."""
     argv = [sys.executable, "-m", "firstkey", "run", "--root", str(machine.root), "--imds", url, *options]
     done = subprocess.run(
-        processes.program(MEASURING, *argv), capture_output=True, text=True, timeout=HANG * 2, check=False,
+        processes.program(MEASURING, *argv), capture_output=True, text=True, timeout=HANG, check=False,
         env=processes.environment(**environ), errors="surrogateescape",
     )  # fmt: skip
     out, _, told = done.stdout.rpartition("peak ")

@@ -244,7 +244,7 @@ def test_the_service_tells_the_instance_and_not_the_keys(world: World, what: str
     fault, status, reason = UNANSWERED[what]
     world.service.inject(fault)
 
-    done = world.machine.run(world.service, "--wait", "5")
+    done = world.machine.run(world.service, "--wait", "10")
 
     assert done.status == status
     assert done.report["instance_id"] == "i-0000000000000002"
@@ -265,7 +265,7 @@ def test_the_service_tells_the_instance_and_not_the_keys(world: World, what: str
 def test_what_the_service_answered_is_told_although_the_instance_was_news(world: World) -> None:
     """On a first boot nothing is left behind, and what was wrong for all the time is the reason."""
     world.service.inject(Fault("status", 500, path=LIST))
-    done = world.machine.run(world.service, "--wait", "3")
+    done = world.machine.run(world.service, "--wait", "10")
     assert (done.status, done.report["instance_id"]) == (75, "i-0000000000000001")
     assert "answered with 500" in done.err
 

@@ -8,13 +8,13 @@ import time
 
 import pytest
 from machine import Machine, World
-from promises import PROMISED, QUICK, patience
+from promises import PROMISED, patience, quick
 from raw_server import silent_server
 
 from firstkey.metadata.emulator import Emulator, Fault
 
-GENEROUS = 30.0  # seconds: only a hang takes as long
-CONFIGURATION = f"{QUICK}\n[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
+GENEROUS = 100.0  # seconds: only a hang takes as long
+CONFIGURATION = "[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
 
 
 @pytest.mark.parametrize("fault", PROMISED)
@@ -22,7 +22,7 @@ CONFIGURATION = f"{QUICK}\n[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
 def test_the_job_ends_as_promised(world: World, fault: str) -> None:
     """Exit status, outcome and reason; host keys in any case, the launch key if any answer has it."""
     status, outcome, code = PROMISED[fault]
-    world.machine.configure(CONFIGURATION)
+    world.machine.configure(quick(fault) + CONFIGURATION)
     own = world.another_key("own")
     world.machine.write_keys(f"{own}\n")
     started = time.monotonic()
@@ -48,7 +48,7 @@ def test_nothing_is_lost_on_a_later_run(world: World, fault: str) -> None:
 
     With one fault of each outcome: what the service did to earn it makes no difference any more.
     """
-    world.machine.configure(CONFIGURATION)
+    world.machine.configure(quick(fault) + CONFIGURATION)
     world.machine.run(world.service)
     before = world.machine.keys_file.read_bytes(), world.machine.host_keys()
     with Emulator(world.service.settings, faults=[Fault.parse(fault)]) as service:

@@ -48,7 +48,7 @@ def test_an_answer_that_is_of_no_use_is_not_called_none(world: World, status: in
     """The service answers each time; the remedy promises nothing that a run by hand does not do."""
     world.machine.firstkey("host-keys")
     world.service.inject(Fault("status", status))
-    done = world.machine.firstkey("run", "--wait", "4", service=world.service)
+    done = world.machine.firstkey("run", "--wait", "10", service=world.service)
 
     assert done.status == 75
     for said in (done.out, done.err):

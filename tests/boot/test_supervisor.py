@@ -228,7 +228,7 @@ def test_the_time_before_the_daemon_counts(start: Start) -> None:
 
 def test_a_late_answer_is_told(start: Start) -> None:
     """After the deadline the work goes on until there is an answer; then the daemon ends."""
-    daemon = start("said(Plan(0.3)); time.sleep(1); said(Result('ok', None))")
+    daemon = start("said(Plan(0.3)); time.sleep(4); said(Result('ok', None))")
     ended, out = daemon.end()
     assert ended == 0
     assert "imds-late-answer" in out

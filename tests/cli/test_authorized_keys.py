@@ -101,7 +101,7 @@ def test_an_outage_takes_nobodys_key_away(world: World) -> None:
 def test_a_service_that_never_answers_is_given_up(world: World) -> None:
     """Sshd waits for it, so it does not wait long."""
     world.service.inject(Fault("delay", 30))
-    done = world.machine.firstkey("authorized-keys", "admin", service=world.service, timeout=20)
+    done = world.machine.firstkey("authorized-keys", "admin", service=world.service, timeout=60)
     assert done.status == 75
 
 

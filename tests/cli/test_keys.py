@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from machine import Machine, Run, fingerprint
-from promises import PROMISED, QUICK, patience
+from promises import PROMISED, patience
 from raw_server import black_hole, silent_server
 
 from firstkey import reasons
@@ -140,7 +140,6 @@ def test_every_failure_is_one_sentence_and_a_remedy(
 ) -> None:
     """For people: on stderr, with the reason code; nothing on stdout that could be taken for a result."""
     status, _, code = PROMISED[fault]
-    machine.configure(QUICK)
     with service({"launch": keys["ed25519"]}, fault) as running:
         done = machine.firstkey("keys", "--wait", patience(fault), "-q", service=running)
     message, remedy = [line for line in done.err.splitlines() if "warning: " not in line]
@@ -154,7 +153,6 @@ def test_every_failure_is_one_sentence_and_a_remedy(
 def test_a_failure_is_json_too(machine: Machine, keys: dict[str, str], fault: str) -> None:
     """For programs: the outcome and the reason code on stdout."""
     status, outcome, code = PROMISED[fault]
-    machine.configure(QUICK)
     with service({"launch": keys["ed25519"]}, fault) as running:
         done = machine.firstkey("keys", "--json", "--wait", patience(fault), service=running)
     assert (done.status, report(done)["outcome"], report(done)["reason"]) == (status, outcome, code)

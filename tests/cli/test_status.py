@@ -162,7 +162,7 @@ def test_a_service_that_fails_was_asked(machine: Machine) -> None:
     """What it answered is told, and nothing else is claimed; where nobody asked it, that is said."""
     be_quick(machine)
     with Emulator(Settings(instance_id=INSTANCE), faults=[Fault.parse("status=500")]) as service:
-        assert machine.run(service, "--wait", "4").status == 75
+        assert machine.run(service, "--wait", "10").status == 75
     out = status(machine).out
     assert "Last run:  unreachable (/run/firstkey/report.json)\n" in out
     assert "answered with 500 (imds-error)\n    What to do: " in out

@@ -43,8 +43,8 @@ class Mock(NamedTuple):
             if path != but:
                 self.says(path, body)
 
-    def ask(self, *, wait: float = 20.0) -> Outcome:
-        return ask(self.url, wait=wait)
+    def ask(self, *, attempts: int = 1000) -> Outcome:
+        return ask(self.url, attempts=attempts)
 
     @property
     def asked(self) -> list[str]:
@@ -98,7 +98,7 @@ def test_what_a_status_means_for_the_token(mock: Mock, status: int, code: str) -
     """Only 403, 404 and 405 lead to version 1."""
     mock.says(TOKEN, status)
     mock.is_good(but=TOKEN)
-    outcome = mock.ask(wait=0.3 if code == "imds-error" else 20)
+    outcome = mock.ask(attempts=2)
     assert outcome.code == code
     if outcome.answer:
         assert outcome.answer.version == 1
@@ -130,7 +130,7 @@ def test_what_a_status_means_for_a_value(mock: Mock, path: str, status: int, cod
     if (path, status) == (INDEX, 404):  # launched without a key pair
         code = "ok"
     tried_again = code in ("imds-error", "token-rejected")
-    outcome = mock.ask(wait=0.3 if tried_again else 20)
+    outcome = mock.ask(attempts=2)
     assert outcome.code == code
     assert bool(outcome.of_kind("retry")) == tried_again
 
@@ -160,7 +160,7 @@ def test_the_librarys_exceptions_stay_inside(mock: Mock, path: str, error: Excep
     """Each is translated at the door (STYLE)."""
     mock.says(path, error)
     mock.is_good(but=path)
-    assert mock.ask(wait=0.4).code == "imds-unreachable"
+    assert mock.ask(attempts=2).code == "imds-unreachable"
 
 
 def test_switched_off(mock: Mock) -> None:

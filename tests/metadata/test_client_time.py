@@ -104,31 +104,31 @@ def test_without_a_deadline_it_goes_on_for_ever() -> None:
 
 
 @pytest.mark.parametrize("version", ["auto", "2", "1"])
-@pytest.mark.parametrize("wait, timeout", [(0.4, 30.0), (0.4, 0.1), (0.05, 30.0)])
+@pytest.mark.parametrize("wait, timeout", [(0.4, 2 * HANG), (0.4, 0.1), (0.05, 2 * HANG)])
 def test_silence_is_left_at_the_deadline(version: str, wait: float, timeout: float) -> None:
     """A request that is under way then does not prolong it."""
     with silent_server() as url:
         outcome = ask(url, wait=wait, request_timeout=timeout, version=version)
     assert isinstance(outcome.error, Unreachable)
-    assert wait - 0.11 <= outcome.seconds < wait + 3
+    assert wait - 0.11 <= outcome.seconds < HANG
 
 
-@pytest.mark.parametrize("wait, timeout", [(0.4, 30.0), (0.4, 0.1)])
+@pytest.mark.parametrize("wait, timeout", [(0.4, 2 * HANG), (0.4, 0.1)])
 def test_a_connection_that_is_never_made_is_left_at_the_deadline(wait: float, timeout: float) -> None:
     """Nor does one that is under way."""
     with black_hole() as url:
         outcome = ask(url, wait=wait, request_timeout=timeout)
     assert outcome.code == "imds-unreachable"
     assert "no connection in time" in str(outcome.error)
-    assert wait - 0.11 <= outcome.seconds < wait + 3
+    assert wait - 0.11 <= outcome.seconds < HANG
 
 
 def test_both_endpoints_silent_are_left_at_the_deadline() -> None:
     """Taking turns does not add up."""
     with silent_server() as first, silent_server() as second:
-        outcome = ask(first, second, wait=1.0, request_timeout=30.0)
+        outcome = ask(first, second, wait=1.0, request_timeout=2 * HANG)
     assert outcome.code == "imds-unreachable"
-    assert 0.89 <= outcome.seconds < 4
+    assert 0.89 <= outcome.seconds < HANG
 
 
 def test_time_that_passes_while_an_answer_comes_counts() -> None:
@@ -148,7 +148,7 @@ def test_time_that_passes_while_an_answer_comes_counts() -> None:
 def test_a_token_request_leaves_time_for_one_without() -> None:
     """Where all the time that is left is a moment, it is not spent on the token alone."""
     with Emulator(Settings(), faults=[Fault("token-silence")]) as service:
-        assert ask(service.url, wait=3.0, request_timeout=60.0).good.version == 1
+        assert ask(service.url, wait=8.0, request_timeout=2 * HANG).good.version == 1
 
 
 def test_ask_once_is_one_attempt() -> None:

@@ -21,8 +21,8 @@ from firstkey.metadata import emulator
 from firstkey.metadata.emulator import FAULTS, Asked, Emulator, Fault, Settings, usage
 from firstkey.metadata.emulator.rules import Tokens
 
-GENEROUS = 10.0  # seconds: how long a client here waits for what must come
-PROMPT = 2.0  # seconds: close promises one, and a busy machine gets another
+GENEROUS = 60.0  # seconds: how long a client here waits for what must come
+PROMPT = 20.0  # seconds: close promises one, and a busy machine gets the others
 SHORT = 0.3  # seconds: how long it waits for what must not come
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0bDCPBe8Z1tF8NYvZ7yDyM0Zr8TYBDx4TtMk0T0X1m launch"

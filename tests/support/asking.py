@@ -1,7 +1,7 @@
 """The metadata client as tests use it, with everything that it told.
 
-It is patient, so that a busy machine is no failure; a test of something that never comes says how soon it
-gives up.
+It is patient, so that a busy machine is no failure: what is to be answered has a minute. A test of
+something that is never answered says after how many attempts it gives up, not after how many seconds.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ import pytest
 from firstkey.errors import FirstkeyError
 from firstkey.metadata.client import Answer, Client, Notice, Settings
 
-HANG = 60.0
+HANG = 100.0
 """Seconds that nothing here may take. Only a hang takes as long, however busy the machine is."""
+
+PATIENCE = 60.0
+"""Seconds that one request may take, unless a test says otherwise: an answer that comes is never too late."""
+
+SILENCE = 3.0
+"""The same where a test must sit out a silence, and needs an answer to another request all the same."""
 
 
 def _has_ipv6() -> bool:
@@ -60,11 +66,32 @@ class Outcome(NamedTuple):
         return [notice for notice in self.told if notice.kind == kind]
 
 
-def ask(*urls: str, wait: float = 20.0, **settings: Any) -> Outcome:
-    """Ask the endpoints until there is an answer, or for `wait` seconds."""
-    told: list[Notice] = []
-    chosen = Settings(endpoints=urls, request_timeout=8.0)._replace(**settings)
-    client = Client(chosen, tell=told.append)
+class Attempts:
+    """A clock on which the deadline comes right after so many attempts that failed, however long they took.
+
+    To be given to a client as its `clock` and `tell`. `told` has its notices.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.told: list[Notice] = []
+        self._left = most
+
+    def clock(self) -> float:
+        """Seconds, which leap far ahead once the attempts are used up."""
+        return time.monotonic() + (0.0 if self._left else 1e6)
+
+    def tell(self, notice: Notice) -> None:
+        """Count the attempts: each that failed is told when the next one is announced."""
+        self.told.append(notice)
+        if notice.kind == "retry" and self._left:
+            self._left -= 1
+
+
+def ask(*urls: str, wait: float = PATIENCE, attempts: int = 1000, **settings: Any) -> Outcome:
+    """Ask the endpoints until there is an answer, for `wait` seconds, or until so many attempts failed."""
+    chosen = Settings(endpoints=urls, request_timeout=PATIENCE)._replace(**settings)
+    counted = Attempts(attempts)
+    client = Client(chosen, tell=counted.tell, clock=counted.clock)
     started = time.monotonic()
     try:
         answer, error = client.ask(deadline=started + wait), None
@@ -72,4 +99,4 @@ def ask(*urls: str, wait: float = 20.0, **settings: Any) -> Outcome:
         answer, error = None, fault
     seconds = time.monotonic() - started
     assert seconds < HANG
-    return Outcome(answer, error, told, seconds)
+    return Outcome(answer, error, counted.told, seconds)

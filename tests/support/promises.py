@@ -33,13 +33,23 @@ PROMISED: dict[str, tuple[int, str, str | None]] = {
     "long-header": (1, "failed", "answer-too-large"),
     "many-headers": (1, "failed", "answer-too-large"),
 }
-QUICK = "[IMDS]\nRequestTimeoutSec=1\n"
-"""A configuration that does not wait long for an answer."""
+SILENT = ("silence", "token-silence", "drip=0.05", "drip-body=1")
+"""Faults whose requests end with their timeout. Only there is it short."""
+
+
+def timeout(fault: str) -> float:
+    """Seconds that a request may take: with token-silence, the next ones are to be answered in time."""
+    return 3.0 if fault in SILENT else 20.0
+
+
+def quick(fault: str) -> str:
+    """The configuration for that."""
+    return f"[IMDS]\nRequestTimeoutSec={timeout(fault):g}\n"
 
 
 def patience(fault: str) -> str:
     """How long to wait: an answer that is final comes at once, but a busy machine may be slow to start."""
     status, _, code = PROMISED[fault]
     if status != 75:
-        return "20"
-    return "1" if code == "imds-unreachable" else "4"  # the others have at least to be asked
+        return "60"
+    return "1" if code == "imds-unreachable" else "10"  # the others have at least to be asked
