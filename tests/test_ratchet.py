@@ -84,7 +84,6 @@ OUTSIDE_THE_CORE = {
     "boot.home_directory": "accounts",
     "boot.neighbours": "a warning",
     "boot.report": "what is told of it",
-    "boot.sandbox": "a warning",
     "boot.sudoers": "accounts",
     "boot.supervisor": "when the job is run, not what it does",
     "boot.users": "accounts",

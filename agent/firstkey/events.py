@@ -136,8 +136,6 @@ FIRMWARE_SKIP = _info("firmware-skip", "832c5d208c3849f6ac1f761093c8ee07",
     "The firmware says that this is still {instance_id}, where everything is done: nothing was asked.")
 FIRMWARE_DISAGREES = _warning("firmware-disagrees", "c124472151894611b01436ecc554868b",
     "The metadata service says that this is {service}, the firmware says {firmware} ({reason}).")
-ENDPOINT_KEPT_OUT = _warning("endpoint-kept-out", "bbe82b8152a84c15808cff2df4543de0",
-    "Endpoints= names {endpoint}, to which firstkey.service may not speak ({reason}).")
 IMDS_ANSWER = _info("imds-answer", "771b734448964eb98ce570c86d8e9eaa",
     "{endpoint} answered with IMDSv{version}: this is {instance_id}.")
 IMDS_REQUEST = _debug("imds-request", "e115de09f7554a4eb401ced9118f2804",

@@ -28,10 +28,21 @@ IMDS_DISABLED = _reason(
     "The metadata service is switched off for this instance.",
     "Switch it on: aws ec2 modify-instance-metadata-options --instance-id ID --http-endpoint enabled",
 )
+IMDS_LOCKED = _reason(
+    "imds-locked",
+    "systemd's own metadata service (systemd-imdsd) keeps this address for itself.",
+    "Unlock it: systemd.imds.network=unlocked on the kernel command line; or leave the key to systemd-imds.",
+)
+CATEGORY_MISSING = _reason(
+    "category-missing",
+    "The metadata service does not know launch keys at all, so nobody can tell whether there is one.",
+    "Use a service that has /latest/meta-data/public-keys/, or put a key into the image.",
+)
 IMDS_UNREACHABLE = _reason(
     "imds-unreachable",
     "The metadata service gave no answer in time.",
-    "Check the network: ip route get 169.254.169.254; then run: firstkey keys -v",
+    "Check the network: ip route get 169.254.169.254; then run: firstkey keys -v. Another address in "
+    "Endpoints= has to be let through: systemctl edit firstkey.service, with IPAddressAllow= under [Service].",
 )
 IMDS_ERROR = _reason(
     "imds-error",
@@ -78,11 +89,6 @@ FIRMWARE_DISAGREES = _reason(
     "firmware-disagrees",
     "The metadata service and the firmware name different instances; the service was believed.",
     "Check that Endpoints= names the genuine service. In a container this is no surprise.",
-)
-ENDPOINT_KEPT_OUT = _reason(
-    "endpoint-kept-out",
-    "The sandbox of firstkey.service (IPAddressAllow=) lets nothing through to this endpoint.",
-    "Let it through: systemctl edit firstkey.service, with IPAddressAllow=ADDRESS under [Service].",
 )
 V1_DISABLED = _reason(
     "v1-disabled",

@@ -16,14 +16,13 @@ from firstkey.cli import render
 from firstkey.errors import FirstkeyError
 from firstkey.events import KEY_ADDED
 from firstkey.metadata import answers, inquiry
-from firstkey.metadata.endpoint import ANSWER_LIMIT, BoundedSocket, Deadline, Endpoint
+from firstkey.metadata.answers import Answer, Notice, Settings
 from firstkey.metadata.inquiry import Inquiry, Token
-from firstkey.metadata.transport import Conversation, Reply
-from firstkey.metadata.values import Answer, Notice, Settings
+from firstkey.metadata.transport import ANSWER_LIMIT, BoundedSocket, Conversation, Deadline, Endpoint, Reply
 from firstkey.text import visible
 
 ENDPOINT = Endpoint.parse("http://127.0.0.1:80")
-MOST_REQUESTS = 3 * (answers.MOST_KEYS + 3)
+MOST_REQUESTS = 3 * (answers.MOST_KEYS + 6)
 """A request, a new token and the request again for each thing there is to ask."""
 
 
@@ -46,8 +45,9 @@ def check_http(data: bytes) -> None:
 
 def _asked(connection: BoundedSocket) -> Reply:
     deadline = Deadline(time.monotonic() + 30, time.monotonic)
-    with Conversation(ENDPOINT, connection) as conversation:
-        return conversation.ask("GET", "/latest/meta-data/instance-id", headers={}, deadline=deadline)
+    conversation = Conversation(ENDPOINT)
+    conversation._connection = connection
+    return conversation.ask("GET", "/latest/meta-data/instance-id", headers={}, deadline=deadline)
 
 
 class _Script:
@@ -59,10 +59,13 @@ class _Script:
         self._answers = data.split(SEPARATOR)
         self.asked: list[tuple[str, dict[str, str]]] = []
 
+    def connect(self, deadline: Deadline) -> None:
+        """There is one already."""
+
     def ask(self, method: str, path: str, *, headers: dict[str, str], deadline: Deadline) -> Reply:
         assert len(self.asked) < MOST_REQUESTS, "the service is asked without end"
         assert re.fullmatch(
-            r"/latest/(api/token|meta-data/(instance-id|public-keys/([0-9]+/openssh-key)?))", path
+            r"/latest/(api/token|meta-data/(instance-id|public-keys(/([0-9]+/openssh-key)?)?)?)", path
         )
         assert all(re.fullmatch(r"[!-~]+", value) for value in headers.values()), headers
         number = len(self.asked) % len(self._answers)

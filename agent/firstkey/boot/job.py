@@ -127,7 +127,7 @@ class Job:
 
     def _ask_on(self, made: list[HostKeyResult]) -> tuple[list[HostKeyResult], Answer | FirstkeyError]:
         """Go on asking until there is an answer, or no time is left."""
-        from firstkey.metadata.values import Retriable
+        from firstkey.metadata.answers import Retriable
 
         answer = self._service.ask(known=self._instance or self._books.ledger.instance)
         if isinstance(answer, Retriable):

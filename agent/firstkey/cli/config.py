@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firstkey import config, reasons
-from firstkey.boot import sandbox
+from firstkey import config
 from firstkey.cli import common, looking, streams
 from firstkey.errors import ConfigError
 from firstkey.named_tuple import NamedTuple
@@ -35,8 +34,6 @@ def main(argv: Sequence[str]) -> int:
 def _show(args: argparse.Namespace, _say: looking.Say) -> int:
     with common.tree_at(args.root) as tree:
         settled = common.configuration(tree, args)
-        if tree.is_running_system and not args.imds:
-            settled = settled._replace(warnings=(*settled.warnings, *_kept_out(settled)))
         shipped = config.load(_Vendors(tree)) if args.diff else settled
     for warning in settled.warnings:
         streams.complain(f"firstkey: {warning}")
@@ -56,15 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     forms.add_argument("--check", action="store_true", help="only validate: exit 78 if anything is wrong")
     made.add_argument("--diff", action="store_true", help="only what differs from what was shipped")
     return made
-
-
-def _kept_out(settled: config.Config) -> Iterator[config.ConfigWarning]:
-    """Endpoints that work by hand, and not at boot; only the running system's systemd can tell."""
-    where = settled.origins.get(("IMDS", "Endpoints"), (config.Origin("default", 0),))[-1]
-    reason = reasons.ENDPOINT_KEPT_OUT
-    for endpoint in sandbox.kept_out(settled.imds.endpoints):
-        detail = f"Endpoints={endpoint} is out of reach for firstkey.service ({reason.code}). {reason.remedy}"
-        yield config.ConfigWarning(*where, detail)
 
 
 class _Vendors:

@@ -12,7 +12,7 @@ from firstkey.boot.words import Off, Plan, Refused, Result
 from firstkey.cli import common
 from firstkey.errors import FirstkeyError
 from firstkey.model import FAILED
-from firstkey.system import clock, notify
+from firstkey.system import clock
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -101,21 +101,10 @@ def _outcome(site: Site, *, is_first: bool) -> Off | Result:
             return Off(off)
         if is_first:
             common.tell_of_neighbours(site)
-            _tell_who_is_kept_out(site)
         return Result.of(_run(site))
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
-
-
-def _tell_who_is_kept_out(site: Site) -> None:
-    """The unit's sandbox counts for what systemd started, not for a daemon that somebody started by hand."""
-    from firstkey.boot import sandbox  # the supervisor does without
-
-    if not notify.is_heard():
-        return
-    for endpoint in sandbox.kept_out(site.config.imds.endpoints):
-        site.say(events.ENDPOINT_KEPT_OUT(endpoint=endpoint, reason=reasons.ENDPOINT_KEPT_OUT.code))
 
 
 def _run(site: Site) -> Report:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firstkey.boot.site import Site
-    from firstkey.metadata.values import Notice
+    from firstkey.metadata.answers import Notice
     from firstkey.system.boxed import Inside
 
     Say = Callable[[events.Entry], None]

@@ -1,4 +1,4 @@
-"""What the metadata service may answer, as functions from bytes to values: nothing in it is trusted.
+"""What the metadata service is asked and may answer, as values; nothing in an answer is trusted.
 
 Sources: AWS EC2 User Guide, "Use the Instance Metadata Service to access instance metadata" and
 "Instance metadata categories".
@@ -7,27 +7,107 @@ Sources: AWS EC2 User Guide, "Use the Instance Metadata Service to access instan
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from typing import Optional
 
+from firstkey.errors import Unreachable
 from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Reason, Refusal
 
 TOKEN_LIMIT = 1024
 """Bytes of a token. AWS gives no limit; genuine ones have 56."""
 
 MOST_KEYS = 64
-"""Lines of the index. EC2 itself lists one; more come from services that imitate it."""
+"""Lines of the list of keys. EC2 itself lists one; more come from services that imitate it."""
 
 NAME_LIMIT = 255
 """Characters of a key pair's name (AWS EC2 API, CreateKeyPair)."""
 
 _INDEX_LINE = re.compile(r"([0-9]{1,9})=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)")
+_KEY_LINE = re.compile(r"[a-z][a-z0-9@.-]{1,63} AAAA[A-Za-z0-9+/]{16,}={0,2}(?: .*)?")
 
 
-class Listed(NamedTuple):
-    """One line of the index of keys. `flaw` says what is wrong with lines that no key is asked for."""
+class Settings(NamedTuple):
+    """How the metadata service is asked. Times in seconds.
+
+    `endpoints` are `http://IP[:PORT]`, the preferred one first. `version` is "auto", "2" or "1".
+    `request_timeout` limits one request, its answer included.
+    """
+
+    endpoints: tuple[str, ...] = ("http://169.254.169.254", "http://[fd00:ec2::254]")
+    version: str = "auto"
+    token_ttl: int = 21600
+    request_timeout: float = 2.0
+
+
+class OfferedKey(NamedTuple):
+    """One launch key as it came: bytes that nobody has looked at yet.
+
+    `refusal` says why this one could not be had; then `text` is empty.
+    """
 
     number: str
     name: str
-    flaw: str = ""
+    text: bytes
+    refusal: Optional[Refusal] = None  # noqa: UP045 - evaluated on Python 3.9 by get_type_hints
+
+
+class Identity(NamedTuple):
+    """Which instance the metadata service says this is, and who said so.
+
+    `version` is the one that was spoken, 1 or 2; `fallback_reason` says why it is 1 where "auto" was asked.
+    """
+
+    instance_id: str
+    endpoint: str
+    version: int
+    fallback_reason: Optional[Reason]  # noqa: UP045 - as above
+
+
+class Answer(NamedTuple):
+    """All that the metadata service says. No keys: the instance was launched without a key pair."""
+
+    instance_id: str
+    endpoint: str
+    version: int
+    fallback_reason: Optional[Reason]  # noqa: UP045 - as above
+    keys: tuple[OfferedKey, ...]
+
+
+class Notice(NamedTuple):
+    """Something that happened on the way to an answer, for the journal.
+
+    `kind` is "request" (the one that `detail` names was answered with `status` after `seconds`), "fallback"
+    (no token could be had, so requests go without), "retry" (all is tried again in `pause` seconds) or
+    "endpoint" (this one answered).
+    """
+
+    kind: str
+    reason: Optional[Reason]  # noqa: UP045 - as above
+    detail: str
+    endpoint: str
+    pause: float = 0.0
+    status: int = 0
+    seconds: float = 0.0
+
+
+class Retriable(Unreachable):
+    """No answer this time; one may come if the same is asked again."""
+
+
+class NoAnswer(Retriable):
+    """The connection was accepted, and the request stayed unanswered until its time was over."""
+
+
+Tell = Callable[[Notice], None]
+
+
+class Listed(NamedTuple):
+    """One line of the list of keys: `line` is the key itself where a service lists those."""
+
+    number: str
+    name: str
+    line: str = ""
 
 
 def token(body: bytes) -> str:
@@ -47,40 +127,24 @@ def instance_id(body: bytes) -> str:
 
 
 def index(body: bytes) -> tuple[Listed, ...]:
-    """The lines `INDEX=NAME` of public-keys/ in the order of their numbers, then what is wrong with others.
+    """The lines `INDEX=NAME` of public-keys/ in the order of their numbers, then lines that are none (`?`).
 
-    Raises ValueError where no line is one, or there are too many: then this is no list at all.
+    CloudStack and Exoscale answer with the key lines themselves, which are numbered here. Raises ValueError
+    where no line is either, or there are too many: then this is no list at all.
     """
-    lines = [line.rstrip("\r") for line in body.decode("utf-8", errors="replace").rstrip("\r\n").split("\n")]
+    lines = [line.rstrip("\r") for line in body.decode("utf-8", errors="replace").split("\n")]
+    lines = [line for line in lines if line]
     if len(lines) > MOST_KEYS:
         raise ValueError(f"the list of keys has more than {MOST_KEYS} lines")
-    bad: list[str] = []
-    twice: list[str] = []
-    listed: dict[str, Listed] = {}
-    for line in filter(None, lines):
-        parts = _INDEX_LINE.fullmatch(line)
-        if not parts:
-            bad.append(line)
-        elif parts[1] in listed:
-            twice.append(line)
-        else:
-            listed[parts[1]] = Listed(parts[1], parts[2][:NAME_LIMIT])
+    matched = {line: _INDEX_LINE.fullmatch(line) for line in lines}
+    listed = {parts[1]: Listed(parts[1], parts[2][:NAME_LIMIT]) for parts in matched.values() if parts}
+    if not listed and any(map(_KEY_LINE.fullmatch, lines)):
+        return tuple(Listed(str(number), "", line) for number, line in enumerate(lines))
+    bad = [line for line, parts in matched.items() if not parts]
     if bad and not listed:
-        raise ValueError(_flaw(bad, "is no line INDEX=NAME of a list of keys"))
+        raise ValueError(f"{quoted(bad[0].encode())} is no line INDEX=NAME of a list of keys")
     ordered = sorted(listed.values(), key=lambda key: int(key.number))
-    flaws = (
-        _flaw(bad, "is no line INDEX=NAME of a list of keys"),
-        _flaw(twice, "has an index that the list of keys has already"),
-    )
-    return (*ordered, *(Listed("?", "", flaw) for flaw in flaws if flaw))
-
-
-def _flaw(lines: list[str], what: str) -> str:
-    """One sentence for all of them: there may be thousands."""
-    if not lines:
-        return ""
-    others = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-    return f"{quoted(lines[0].encode())}{others} {what}"
+    return (*ordered, *(Listed("?", "", line) for line in bad))
 
 
 def quoted(body: bytes) -> str:

@@ -1,7 +1,7 @@
 """The client of the metadata service: it asks which instance this is, and which launch keys it has.
 
 Here: the endpoints, and for how long and how often they are asked. `inquiry` has what is asked of one
-of them, `transport` the HTTP, `endpoint` the connections, `answers` what may come back.
+of them, `transport` connections and HTTP, `answers` what may come back.
 
 Importing this module costs next to nothing. `requests`, which takes longer to load than the rest of a
 run that finds nothing to do, comes with the first question.
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.metadata.values import (
-    FAIR_TRIAL,
+from firstkey.metadata.answers import (
     Answer,
     Identity,
     NoAnswer,
@@ -25,16 +24,19 @@ from firstkey.metadata.values import (
     Retriable,
     Settings,
     Tell,
-    ignore,
 )
 
 if TYPE_CHECKING:
-    from firstkey.metadata.endpoint import BoundedSocket, Deadline, Endpoint
-    from firstkey.metadata.inquiry import Token
+    from queue import SimpleQueue
+    from threading import Thread
+    from typing import Union
 
-__all__ = [
-    "Answer", "Client", "Identity", "NoAnswer", "Notice", "OfferedKey", "Retriable", "Settings", "ignore",
-]  # fmt: skip
+    from firstkey.metadata.inquiry import Token
+    from firstkey.metadata.transport import Conversation, Deadline, Endpoint
+
+    Ended = tuple[Endpoint, Union[Answer, BaseException], Union[Identity, None]]
+
+__all__ = ["Answer", "Client", "Identity", "NoAnswer", "Notice", "OfferedKey", "Retriable", "Settings"]
 
 # Seconds between attempts. At boot the network appears at any moment; what is not there after a
 # minute is not expected at any moment any more.
@@ -45,37 +47,47 @@ LONGEST_PAUSE = 2.0
 LONGEST_LATE_PAUSE = 30.0
 LATE = 60.0
 
-LEAST_FAIR = 2.5 * FAIR_TRIAL
+LEAST_FAIR = 0.25
 """Seconds that an attempt must have had to be believed; the token request takes up to half of them."""
 
 LAST_ATTEMPT = 0.1
 """Seconds before the deadline at which a last attempt starts: ample for a service that is there."""
 
-GRACE = 0.1
-"""Seconds that an endpoint which has not accepted gets once another one was asked and failed.
+HEAD_START = 0.1
+"""Seconds that an endpoint has to answer before the next one on the list is asked as well."""
 
-Later it gets as long as the pauses have become: one that is far off is reached in the end.
-"""
+GRACE = 0.1
+"""Seconds, at least, that an endpoint still has once another one has failed, before that is asked again."""
 
 
 class Client:
     """Asks the metadata service. Keeps tokens, but no connection, from one question to the next.
 
     `tell` gets a Notice of each thing that happens on the way. Raises FirstkeyError (config-invalid) for
-    settings that cannot be. Uses no threads, so the process may fork between two questions. `identity` is
-    what the service said last of the instance, also where it did not tell the keys.
+    settings that cannot be. Each endpoint is asked in a thread of its own, which ends with the question, so
+    the process may fork between two of them. `identity` is what the service said last of the instance, also
+    where it did not tell the keys.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        tell: Tell = ignore,
+        tell: Tell = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        _load_transport()
+        from firstkey.metadata.transport import Endpoint
+
+        if settings.version not in ("auto", "2", "1"):
+            text = f"Version={settings.version} is no version of the metadata service: auto, 2 or 1"
+            raise FirstkeyError(text, reason=reasons.CONFIG_INVALID)
+        if not settings.endpoints:
+            text = "no endpoint of the metadata service is given"
+            raise FirstkeyError(text, reason=reasons.CONFIG_INVALID)
         self._settings = settings
-        self._endpoints = _endpoints(settings)
+        self._endpoints = [Endpoint.parse(url) for url in dict.fromkeys(settings.endpoints)]
         self._urls = " ".join(endpoint.url for endpoint in self._endpoints)
         self._tell = tell
         self._clock = clock
@@ -83,6 +95,8 @@ class Client:
         self.identity: Identity | None = None
         self._tokens: dict[str, Token] = {}
         self._told: set[tuple[object, ...]] = set()
+        self._running: dict[Endpoint, tuple[Conversation, Thread]] = {}
+        self._heard: SimpleQueue[Notice | Ended]
 
     def ask(self, *, deadline: float | None, known: str | None = None) -> Answer:
         """Ask until there is an answer or the deadline (on the clock; None: never) has passed.
@@ -92,73 +106,123 @@ class Client:
         says that this is another instance than `known`, and no more than that, Retriable at once: that is
         worth knowing before the keys can be had.
         """
-        limit = self._deadline(deadline)
         started = self._clock()
+        limit = self._begin(deadline)
         pauses = _pauses(lambda: self._clock() - started)
-        pause = 0.0
         cause: Retriable | None = None
-        while True:
-            was_fair = limit.left > LEAST_FAIR
-            try:
-                return self._attempt(limit, grace=max(GRACE, pause))
-            except Retriable as fault:
-                if known and self.identity and self.identity.instance_id != known:
-                    raise
-                # An attempt that the deadline cut short tells less than the one before it.
-                if cause is None or (was_fair and limit.left > 0):
-                    cause = fault
-            if limit.left < LAST_ATTEMPT + SHORTEST_PAUSE:
-                raise _nothing(self._clock() - started, cause)
-            pause = min(next(pauses), limit.left - LAST_ATTEMPT)
-            self._tell(Notice("retry", cause.reason, cause.message, self._urls, pause))
-            self._sleep(pause)
+        try:
+            while True:
+                was_fair = limit.left > LEAST_FAIR
+                pause = next(pauses)
+                try:
+                    return self._attempt(limit, grace=max(GRACE, pause))
+                except Retriable as fault:
+                    if known and self.identity and self.identity.instance_id != known:
+                        raise
+                    # An attempt that the deadline cut short tells less than the one before it.
+                    if cause is None or (was_fair and limit.left > 0):
+                        cause = fault
+                if limit.left < LAST_ATTEMPT + SHORTEST_PAUSE:
+                    seconds = self._clock() - started
+                    text = f"no usable answer of the metadata service in {seconds:.1f} s; {cause.message}"
+                    raise Unreachable(text, reason=cause.reason)
+                # Where an endpoint has not answered yet, the pause was the wait for it.
+                pause = 0.0 if self._running else min(pause, limit.left - LAST_ATTEMPT)
+                self._tell(Notice("retry", cause.reason, cause.message, self._urls, pause))
+                if pause:
+                    self._sleep(pause)
+        finally:
+            self._stop()
 
     def ask_once(self, *, deadline: float) -> Answer:
         """Ask all endpoints once.
 
         Raises Retriable for what `ask` would try again, and otherwise what `ask` raises.
         """
-        return self._attempt(self._deadline(deadline), grace=GRACE)
+        limit = self._begin(deadline)
+        try:
+            return self._attempt(limit, grace=GRACE)
+        finally:
+            self._stop()
 
     def close(self) -> None:
         """Forget the tokens. The client may be used again."""
         self._tokens.clear()
 
+    def _begin(self, deadline: float | None) -> Deadline:
+        from queue import SimpleQueue
+
+        from firstkey.metadata.transport import Deadline
+
+        self._heard = SimpleQueue()
+        return Deadline(float("inf") if deadline is None else deadline, self._clock)
+
     def _attempt(self, limit: Deadline, *, grace: float) -> Answer:
-        """One answer: of the endpoint that accepts first, or of another one if that one fails.
+        """The first good answer of any endpoint.
 
-        Each is given its share of the time at most, so that one which accepts and keeps silent does not use
-        up all of it.
+        The first on the list has a head start; the others are asked as soon as it fails, or is slow. Once
+        one has failed, the others have the grace; those that have not ended then go on meanwhile.
         """
-        # Before anything is connected: loading takes its time on a cold disk, and nobody should wait for it.
-        _load_transport()
-        from firstkey.metadata.endpoint import Race
+        from queue import Empty
 
-        faults: list[FirstkeyError] = []
-        seconds = self._settings.request_timeout
-        with Race(self._endpoints, limit, seconds=seconds, grace=min(grace, seconds)) as race:
-            for endpoint, connection in race:
-                share = limit.within(limit.left / (1 + race.others))
-                try:
-                    return self._inquire(endpoint, connection, share)
-                except FirstkeyError as fault:  # the other endpoint may be a better one
-                    faults.append(fault)
-        raise _verdict(faults, race.faults)
+        faults: dict[Endpoint, FirstkeyError] = {}
+        waiting = [endpoint for endpoint in self._endpoints if endpoint not in self._running]
+        while waiting or self._running:
+            if waiting and (faults or not self._running):
+                self._start(waiting.pop(0), limit)
+                continue
+            try:
+                heard = self._heard.get(timeout=HEAD_START if waiting else grace if faults else None)
+            except Empty:
+                if not waiting:
+                    break
+                self._start(waiting.pop(0), limit)
+                continue
+            if isinstance(heard, Notice):
+                self._tell_once(heard)
+                continue
+            endpoint, result, identity = heard
+            self._running.pop(endpoint)[1].join()
+            self.identity = identity or self.identity
+            if isinstance(result, Answer):
+                self._tell_once(Notice("endpoint", None, f"IMDSv{result.version}", endpoint.url))
+                return result
+            if not isinstance(result, FirstkeyError):
+                raise result
+            faults[endpoint] = result
+        raise _verdict(faults, [endpoint.url for endpoint in self._running])
 
-    def _inquire(self, endpoint: Endpoint, connection: BoundedSocket, limit: Deadline) -> Answer:
-        from firstkey.metadata.inquiry import Inquiry
+    def _start(self, endpoint: Endpoint, limit: Deadline) -> None:
+        from threading import Thread
+
         from firstkey.metadata.transport import Conversation
 
-        with Conversation(endpoint, connection) as conversation:
-            asking = Inquiry(
-                conversation, self._settings, tokens=self._tokens, tell=self._tell_once, deadline=limit
-            )
-            try:
-                answer = asking.answer()
-            finally:
-                self.identity = asking.identity or self.identity
-        self._tell_once(Notice("endpoint", None, f"IMDSv{answer.version}", endpoint.url))
-        return answer
+        conversation = Conversation(endpoint)
+        thread = Thread(target=self._inquire, args=(conversation, limit), daemon=True)
+        self._running[endpoint] = (conversation, thread)
+        thread.start()
+
+    def _inquire(self, conversation: Conversation, limit: Deadline) -> None:
+        """What the thread does; all that it tells, and how it ends, is heard by the one that asks."""
+        from firstkey.metadata.inquiry import Inquiry
+
+        hear = self._heard.put
+        inquiry = Inquiry(conversation, self._settings, tokens=self._tokens, tell=hear, deadline=limit)
+        result: Answer | BaseException
+        try:
+            result = inquiry.answer()
+        except BaseException as error:  # noqa: BLE001 - raised again where it is heard
+            result = error
+        conversation.close()
+        hear((conversation.endpoint, result, inquiry.identity))
+
+    def _stop(self) -> None:
+        """End the threads: nobody waits for their answers any more."""
+        for conversation, _ in self._running.values():
+            conversation.stop()
+        for _, thread in self._running.values():
+            thread.join()
+        self._running.clear()
 
     def _tell_once(self, notice: Notice) -> None:
         """Tell what would be the same at each attempt; each request is one of its own."""
@@ -167,36 +231,18 @@ class Client:
             self._told.add(same)
             self._tell(notice)
 
-    def _deadline(self, at: float | None) -> Deadline:
-        from firstkey.metadata.endpoint import Deadline
 
-        return Deadline(float("inf") if at is None else at, self._clock)
-
-
-def _nothing(seconds: float, cause: Retriable) -> Unreachable:
-    text = f"no usable answer of the metadata service in {seconds:.1f} s; {cause.message}"
-    return Unreachable(text, reason=cause.reason)
-
-
-def _verdict(faults: list[FirstkeyError], unasked: list[str]) -> FirstkeyError:
+def _verdict(faults: dict[Endpoint, FirstkeyError], silent: list[str]) -> FirstkeyError:
     """What the faults of all endpoints come to: the first that is final, or all of them."""
-    final = [fault for fault in faults if not isinstance(fault, Retriable)]
+    final = [fault for fault in faults.values() if not isinstance(fault, Retriable)]
     if final:
         return final[0]
     # One that was asked and failed tells more than one that could not be asked.
-    reason = faults[0].reason if faults else reasons.IMDS_UNREACHABLE
-    return Retriable("; ".join([*(fault.message for fault in faults), *unasked]), reason=reason)
-
-
-def _endpoints(settings: Settings) -> tuple[Endpoint, ...]:
-    from firstkey.metadata.endpoint import Endpoint
-
-    if settings.version not in ("auto", "2", "1"):
-        text = f"Version={settings.version} is no version of the metadata service: auto, 2 or 1"
-        raise FirstkeyError(text, reason=reasons.CONFIG_INVALID)
-    if not settings.endpoints:
-        raise FirstkeyError("no endpoint of the metadata service is given", reason=reasons.CONFIG_INVALID)
-    return tuple(Endpoint.parse(url) for url in dict.fromkeys(settings.endpoints))
+    known = [fault.reason for fault in faults.values() if fault.reason != reasons.IMDS_UNREACHABLE]
+    text = "; ".join(
+        [fault.message for fault in faults.values()] + [f"{url}: no answer yet" for url in silent]
+    )
+    return Retriable(text, reason=known[0] if known else reasons.IMDS_UNREACHABLE)
 
 
 def _load_transport() -> None:

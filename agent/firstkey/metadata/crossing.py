@@ -10,14 +10,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
+from firstkey.metadata.answers import Answer, Identity, OfferedKey, Settings
 from firstkey.metadata.client import Client as RealClient
-from firstkey.metadata.values import Answer, Identity, OfferedKey, Settings
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from firstkey.metadata.values import Tell
+    from firstkey.metadata.answers import Tell
 
 
 MOST_SECONDS = 600.0

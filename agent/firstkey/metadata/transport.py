@@ -3,12 +3,19 @@
 Requests go through an adapter without a `requests.Session`: nothing of the environment (proxies, .netrc,
 trust_env), no cookie jar and no redirect handling is there to be switched off. A Session reads the
 target of a redirect and inflates its body even where it must not follow it.
+
+A connection has a deadline, not a timeout: a timeout starts anew with each byte of a dripping server.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import http.client
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -16,20 +23,16 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 
-from firstkey import __version__, reasons
+from firstkey import __version__, reasons, settings
 from firstkey.errors import FirstkeyError
-from firstkey.metadata.endpoint import (
-    ANSWER_LIMIT,
-    BoundedSocket,
-    Deadline,
-    Endpoint,
-    Lost,
-    OutOfTime,
-    TooMuch,
-    connect,
-)
-from firstkey.metadata.values import NoAnswer, Retriable
+from firstkey.metadata.answers import NoAnswer, Retriable
 from firstkey.named_tuple import NamedTuple
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+ANSWER_LIMIT = 65536
+"""Bytes of one answer, status line and headers included. The largest genuine one is an RSA key, 3 KiB."""
 
 HEADERS = {
     "User-Agent": f"firstkey/{__version__}",
@@ -38,31 +41,195 @@ HEADERS = {
     "Connection": "close",
 }
 
+SYSTEMD_SOCKET = "/run/systemd/io.systemd.InstanceMetadata"
+"""Where systemd-imdsd(8) offers what it keeps for itself, by a `prohibit` route to the address."""
+
+
+class Deadline:
+    """A moment on a clock, in the clock's seconds; infinity is never."""
+
+    def __init__(self, at: float, clock: Callable[[], float]) -> None:
+        self.at = at
+        self._clock = clock
+
+    @property
+    def left(self) -> float:
+        """Seconds until then; negative afterwards."""
+        return self.at - self._clock()
+
+    def within(self, seconds: float) -> Deadline:
+        """The sooner of this deadline and so many seconds from now."""
+        return Deadline(min(self.at, self._clock() + seconds), self._clock)
+
+    def from_now(self, seconds: float) -> Deadline:
+        """So many seconds from now on the same clock."""
+        return Deadline(self._clock() + seconds, self._clock)
+
+
+class Endpoint(NamedTuple):
+    """One address of the metadata service; `zone` is the interface of a link-local one."""
+
+    url: str
+    host: str
+    port: int
+    zone: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """`http://IP[:PORT]`; raises FirstkeyError for all else, a name above all: none is ever looked up."""
+        try:
+            url = settings.endpoint(text)
+        except ValueError:
+            raise FirstkeyError(
+                f"{ascii(text)[:100]} is no endpoint of the metadata service: "
+                "that is http://ADDRESS or http://ADDRESS:PORT, with a literal IP address",
+                reason=reasons.CONFIG_INVALID,
+            ) from None
+        host, bracket, port = url[len("http://") :].rpartition("]")
+        if not bracket:
+            host, _, port = port.partition(":")
+        host, _, zone = host.lstrip("[").partition("%")
+        return cls(url, host, int(port.lstrip(":") or 80), zone)
+
+    def connect(self, connection: socket.socket) -> None:
+        """Connect the socket. Raises OSError, for an interface that is not there too."""
+        index = (0, socket.if_nametoindex(self.zone)) if self.zone else ()
+        connection.connect((self.host, self.port, *index))
+
+    @property
+    def family(self) -> socket.AddressFamily:
+        """IPv4 or IPv6."""
+        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
+
+
+class BoundedSocket(socket.socket):
+    """A connection on which one exchange may last until a deadline and bring ANSWER_LIMIT bytes.
+
+    `what` is the exchange in words, `allowed` the seconds that it had. `received` counts its bytes; `ended`
+    tells that the other side closed. What is raised is no OSError: the HTTP library lets it pass.
+    """
+
+    what = ""
+    allowed = 0.0
+    received = 0
+    ended = False
+    deadline: Deadline
+
+    def begin(self, what: str, deadline: Deadline) -> None:
+        """The exchange starts, and has time until the deadline."""
+        self.what, self.deadline, self.allowed = what, deadline, max(deadline.left, 0)
+
+    def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
+        """As recv(2); raises NoAnswer, Retriable or FirstkeyError (answer-too-large)."""
+        count: int = self.in_time(super().recv_into, buffer, nbytes, flags)
+        self.received += count
+        self.ended = count == 0
+        if self.received > ANSWER_LIMIT:
+            raise self.too_large()
+        return count
+
+    def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
+        """As send(2) until all is sent; raises NoAnswer or Retriable."""
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self.in_time(super().send, rest, flags) :]
+
+    def hang_up(self) -> None:
+        """Close the connection, whoever still has a file on it."""
+        number = self.detach()
+        if number >= 0:
+            os.close(number)
+
+    def in_time(self, call: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as the call has it
+        """What the call returns. Raises NoAnswer at the deadline, else Retriable."""
+        left = self.deadline.left
+        try:
+            if left <= 0:
+                raise socket.timeout
+            # A timeout of 0 would mean not to wait at all, which is another kind of socket.
+            self.settimeout(max(left, 0.001))
+            return call(*arguments)
+        except OSError as error:
+            # The kernel has a timeout of its own, which ends the connection and has a number.
+            if isinstance(error, socket.timeout) and not error.errno:
+                text = f"{self.what}: no complete answer within {self.allowed:.1f} s"
+                raise NoAnswer(text, reason=reasons.IMDS_UNREACHABLE) from None
+            raise self.lost(
+                os.strerror(error.errno).lower() if error.errno else "connection failed"
+            ) from error
+
+    def lost(self, text: str) -> Retriable:
+        """The error for a connection that is not there (any more)."""
+        return Retriable(f"{self.what}: {text}", reason=reasons.IMDS_UNREACHABLE)
+
+    def too_large(self) -> FirstkeyError:
+        """The error for an answer that is too large."""
+        text = f"{self.what}: the answer is larger than {ANSWER_LIMIT // 1024} KiB or has too many headers"
+        return FirstkeyError(text, reason=reasons.ANSWER_TOO_LARGE)
+
+    def garbled(self, text: str) -> FirstkeyError:
+        """The error for what came and is not an answer."""
+        return FirstkeyError(f"{self.what}: {text}", reason=reasons.BAD_ANSWER)
+
 
 class Reply(NamedTuple):
-    """What the service answered; the body only where the status is 200, for an error's is for people."""
+    """What the service answered; the body only where the status is 200, for an error's is for people.
+
+    `server` is the header of that name: EC2 calls itself EC2ws.
+    """
 
     status: int
     body: bytes
+    server: str = ""
 
 
 class Conversation:
     """Requests to one endpoint, each on a connection of its own, as the genuine service wants it.
 
-    So what a server sends too much is never taken for the next answer. The first connection, which the
-    endpoint has accepted, is taken over.
+    So what a server sends too much is never taken for the next answer. Another thread may `stop` it.
     """
 
-    def __init__(self, endpoint: Endpoint, connection: BoundedSocket) -> None:
+    def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._first: BoundedSocket | None = connection
+        self._connection: BoundedSocket | None = None
+        self._is_over = False
 
-    def __enter__(self) -> Conversation:  # noqa: PYI034 - Self came with Python 3.11
-        return self
+    def stop(self) -> None:
+        """End what is under way, and whatever would come after it."""
+        self._is_over = True
+        connection = self._connection
+        if connection:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
-    def __exit__(self, *_: object) -> None:
-        if self._first:
-            self._first.hang_up()
+    def close(self) -> None:
+        """Close the connection, if one is open."""
+        if self._connection:
+            self._connection.hang_up()
+            self._connection = None
+
+    def connect(self, deadline: Deadline) -> BoundedSocket:
+        """The connection for the next request. Raises Retriable, which is no NoAnswer."""
+        if self._connection:
+            return self._connection
+        reason, text = reasons.IMDS_UNREACHABLE, "no answer yet"
+        try:
+            self._connection = connection = BoundedSocket(self.endpoint.family, socket.SOCK_STREAM)
+            connection.begin(self.endpoint.url, deadline)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.in_time(self.endpoint.connect, connection)
+            if not self._is_over:
+                return connection
+        except NoAnswer:
+            text = "no connection in time"
+        except (OSError, Retriable) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            number = cause.errno if isinstance(cause, OSError) else None
+            text = os.strerror(number).lower() if number else "connection failed"
+            if number == errno.EACCES and os.path.exists(SYSTEMD_SOCKET):
+                reason = reasons.IMDS_LOCKED
+        self.close()
+        raise Retriable(f"{self.endpoint.url}: {text}", reason=reason)
 
     def ask(self, method: str, path: str, *, headers: dict[str, str], deadline: Deadline) -> Reply:
         """One request and its answer, whatever its status.
@@ -70,42 +237,23 @@ class Conversation:
         Raises NoAnswer or Retriable where it may help to ask again; FirstkeyError for an answer that is
         too large or not HTTP.
         """
-        what = f"{method} {self.endpoint.url}{path}"
-        allowed = deadline.left
+        connection = self.connect(deadline)
+        connection.begin(f"{method} {self.endpoint.url}{path}", deadline)
+        url = self.endpoint.url.replace(f"%{self.endpoint.zone}]", "]") + path
         try:
-            request = requests.Request(method, self.endpoint.url + path, headers={**HEADERS, **headers})
-            return self._exchange(request.prepare(), deadline)
-        except OutOfTime:
-            text = f"{what}: no complete answer within {max(allowed, 0):.1f} s"
-            raise NoAnswer(text, reason=reasons.IMDS_UNREACHABLE) from None
-        except Lost as fault:
-            raise Retriable(f"{what}: {fault}", reason=reasons.IMDS_UNREACHABLE) from None
-        except TooMuch:
-            text = f"{what}: the answer is larger than {ANSWER_LIMIT // 1024} KiB or has too many headers"
-            raise FirstkeyError(text, reason=reasons.ANSWER_TOO_LARGE) from None
-        except _Garbled as fault:
-            raise FirstkeyError(f"{what}: {fault}", reason=reasons.BAD_ANSWER) from None
-
-    def _exchange(self, request: requests.PreparedRequest, deadline: Deadline) -> Reply:
-        connection = self._first or connect(self.endpoint, deadline)
-        self._first = None
-        connection.begin(deadline)
-        try:
-            response = _Adapter(connection).send(request, stream=True)
-            return Reply(response.status_code, _body(response) if response.status_code == 200 else b"")
+            request = requests.Request(method, url, headers={**HEADERS, **headers})
+            response = _Adapter(connection).send(request.prepare(), stream=True)
+            body = _body(response, connection) if response.status_code == 200 else b""
+            return Reply(response.status_code, body, response.headers.get("Server", ""))
         except (requests.RequestException, HTTPError, *_PASSED_ON) as error:
             raise _meaning(error, connection) from None
         finally:
             # The library leaves it to the garbage collector where it cannot make sense of the headers.
-            connection.hang_up()
+            self.close()
 
 
 _PASSED_ON = (http.client.HTTPException, ValueError, OverflowError)
 """What comes out as it is: http.client takes a chunk's length as it stands there, be it below zero."""
-
-
-class _Garbled(Exception):  # noqa: N818 - the name of what happened
-    """What came is not an answer; the text says in which way."""
 
 
 class _Adapter(HTTPAdapter):
@@ -123,25 +271,27 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": Pool}
 
 
-def _meaning(error: Exception, connection: BoundedSocket) -> Exception:
+def _meaning(error: Exception, connection: BoundedSocket) -> FirstkeyError:
     """What an error of the library says of the answer. Those of the connection itself do not come here."""
     if not connection.received:
-        return Lost("the connection was closed without an answer")
+        return connection.lost("the connection was closed without an answer")
     if connection.ended:
-        return Lost("the connection was closed in the middle of the answer")
+        return connection.lost("the connection was closed in the middle of the answer")
     # http.client limits the length of a header and their number; for the latter it has no class.
     too_large = {http.client.LineTooLong, http.client.HTTPException} & set(map(type, _causes(error)))
-    return TooMuch() if too_large else _Garbled("the answer is not HTTP")
+    return connection.too_large() if too_large else connection.garbled("the answer is not HTTP")
 
 
-def _body(response: requests.Response) -> bytes:
+def _body(response: requests.Response, connection: BoundedSocket) -> bytes:
     headers = response.headers
     encoding = headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":
-        raise _Garbled(f"the answer is encoded ({ascii(encoding)[:40]}), which was not asked for")
-    length = _length(headers.get("Content-Length", ""))
+        text = f"the answer is encoded ({ascii(encoding)[:40]}), which was not asked for"
+        raise connection.garbled(text)
+    text = headers.get("Content-Length", "")
+    length = int(text[:18]) if text.isascii() and text.isdecimal() else None
     if length is not None and length > ANSWER_LIMIT:
-        raise TooMuch
+        raise connection.too_large()
     # Never without a limit: Python would set as much memory aside as a length or a chunk claims to need.
     body: bytes = response.raw.read(ANSWER_LIMIT + 1, decode_content=False)
     if "Transfer-Encoding" in headers:
@@ -149,12 +299,8 @@ def _body(response: requests.Response) -> bytes:
     # Older versions of urllib3 take a body that ends too early for a whole one. And where no length was
     # said, nothing at all is no empty answer, but more likely one that was cut off.
     if len(body) < (1 if length is None else length):
-        raise Lost("the connection was closed in the middle of the answer")
+        raise connection.lost("the connection was closed in the middle of the answer")
     return body
-
-
-def _length(text: str) -> int | None:
-    return int(text[:18]) if text.isascii() and text.isdecimal() else None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
