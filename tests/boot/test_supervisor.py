@@ -136,6 +136,7 @@ DONE = "said(Plan(30)); said(Result('ok', None))"
     "value",
     [
         Plan(1.5),
+        Plan(1.5, is_held=False),
         Off("it is"),
         Result(OK, None),
         Result(PARTIAL, None, "a b"),
@@ -224,6 +225,16 @@ def test_the_time_before_the_daemon_counts(start: Start) -> None:
     assert daemon.manager.wait("READY=1") - daemon.started < 20
     daemon.signal(signal.SIGTERM)
     assert daemon.end()[0] == 0
+
+
+def test_what_no_answer_is_expected_for_is_not_held(start: Start) -> None:
+    """READY as soon as the worker says so, without a word on the deadline; the work goes on."""
+    daemon = start("said(Plan(60)); said(Plan(60, is_held=False)); hang()")
+    assert daemon.manager.wait("READY=1") - daemon.started < 40
+    assert not processes.is_gone(int(daemon.orders[0][1]))
+    daemon.signal(signal.SIGTERM)
+    ended, out = daemon.end()
+    assert (ended, "imds-unreachable-at-deadline" in out) == (0, False), out
 
 
 def test_a_late_answer_is_told(start: Start) -> None:

@@ -127,9 +127,11 @@ class Supervisor:
 
     def _ready_if_due(self) -> None:
         """The boot is not held longer than the deadline, whatever the worker is waiting for."""
-        if self._is_ready or self._is_over() or time.monotonic() < self._deadline:
+        if self._is_ready or self._is_over() or (self._plan.is_held and time.monotonic() < self._deadline):
             return
         self._ready("No answer from the metadata service yet; going on with the attempts")
+        if not self._plan.is_held:
+            return
         detail = "" if self._worker else "The last answer was not usable."
         self._say(events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=f"{self._plan.boot_timeout:g}", detail=detail))
 

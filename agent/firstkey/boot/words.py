@@ -23,9 +23,13 @@ _HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY)
 
 
 class Plan(NamedTuple):
-    """The settings of the daemon itself, in seconds: told first, as soon as the configuration is read."""
+    """The settings of the daemon itself, in seconds: told first, as soon as the configuration is read.
+
+    `is_held` is told again where the boot has nothing to wait for: no metadata service is expected here.
+    """
 
     boot_timeout: float
+    is_held: bool = True
 
 
 class Off(NamedTuple):
