@@ -60,7 +60,7 @@ NOT_AT_BOOT = {
 }
 # What can let somebody in or lock somebody out, by its role: the modules that play it today.
 TRUST_CORE = {
-    "job": ("boot.job", "boot.service", "boot.site"),
+    "job": ("boot.job", "boot.site"),
     "launch keys": ("boot.launch_keys", "boot.tasks", "boot.installation", "boot.telling"),
     "key file": ("boot.keys_file", "boot.rights"),
     "its place": ("boot.placement",),

@@ -136,6 +136,9 @@ FIRMWARE_SKIP = _info("firmware-skip", "832c5d208c3849f6ac1f761093c8ee07",
     "The firmware says that this is still {instance_id}, where everything is done: nothing was asked.")
 FIRMWARE_DISAGREES = _warning("firmware-disagrees", "c124472151894611b01436ecc554868b",
     "The metadata service says that this is {service}, the firmware says {firmware} ({reason}).")
+OTHER_PLATFORM = _notice("other-platform", "10314b66e3da41d88423cd050fe1d72f",
+    "The firmware says that this is {claim}, not EC2: sshd waits for no metadata service, unless "
+    "Endpoints= names one ({reason}).")
 IMDS_ANSWER = _info("imds-answer", "771b734448964eb98ce570c86d8e9eaa",
     "{endpoint} answered with IMDSv{version}: this is {instance_id}.")
 IMDS_REQUEST = _debug("imds-request", "e115de09f7554a4eb401ced9118f2804",

@@ -31,7 +31,7 @@ IMDS_DISABLED = _reason(
 IMDS_LOCKED = _reason(
     "imds-locked",
     "systemd's own metadata service (systemd-imdsd) keeps this address for itself.",
-    "Unlock it: systemd.imds.network=unlocked on the kernel command line; or leave the key to systemd-imds.",
+    "Kernel command line: systemd.imds.network=unlocked; or leave launch keys to systemd-imds.",
 )
 CATEGORY_MISSING = _reason(
     "category-missing",
@@ -42,7 +42,7 @@ IMDS_UNREACHABLE = _reason(
     "imds-unreachable",
     "The metadata service gave no answer in time.",
     "Check the network: ip route get 169.254.169.254; then run: firstkey keys -v. Another address in "
-    "Endpoints= has to be let through: systemctl edit firstkey.service, with IPAddressAllow= under [Service].",
+    "Endpoints= has to be let through: systemctl edit firstkey.service, IPAddressAllow=ADDRESS in [Service].",
 )
 IMDS_ERROR = _reason(
     "imds-error",
@@ -89,6 +89,11 @@ FIRMWARE_DISAGREES = _reason(
     "firmware-disagrees",
     "The metadata service and the firmware name different instances; the service was believed.",
     "Check that Endpoints= names the genuine service. In a container this is no surprise.",
+)
+OTHER_PLATFORM = _reason(
+    "other-platform",
+    "The firmware says plainly that this is another platform than EC2.",
+    "If it has a service like EC2's, name it: Endpoints= under [IMDS]. Then sshd waits for the answer.",
 )
 V1_DISABLED = _reason(
     "v1-disabled",

@@ -5,8 +5,8 @@ Host keys need no network, so they are made first, and while ssh-keygen works th
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
@@ -26,16 +26,22 @@ if TYPE_CHECKING:
 
     from firstkey.boot.host_keys import Action
     from firstkey.boot.ledger import Ledger
-    from firstkey.boot.service import Service
     from firstkey.boot.site import Site
     from firstkey.boot.users import Setup
     from firstkey.metadata.client import Answer, Client, Identity
     from firstkey.model import UserResult
     from firstkey.ssh.public_key import PublicKey
 
+FIRST_ATTEMPT_SECONDS = 10.0
+"""How long the attempt may take at most that is made while host keys wait to be put in place."""
+
 
 class Job:
-    """One run on one system. `deadline` is on time.monotonic; None: until there is an answer."""
+    """One run on one system. `deadline` is on time.monotonic; None: until there is an answer.
+
+    `unheld` is for a platform that has no metadata service: called once host keys are in place and accounts
+    made, before the service is asked at all.
+    """
 
     def __init__(
         self,
@@ -43,10 +49,13 @@ class Job:
         *,
         connect: Callable[[], Client],
         deadline: float | None,
+        unheld: Callable[[], None] | None = None,
     ) -> None:
         self._site = site
         self._connect = connect
         self._deadline = deadline
+        self._unheld = unheld
+        self._client: Client | None = None
         self._timeline = Timeline()
         if site.dry_run:
             site.say(events.DRY_RUN())
@@ -78,12 +87,32 @@ class Job:
             made = self._publish(making)
         return self._finished(Report(OK, instance_id=self._instance, host_keys=tuple(made)))
 
-    @cached_property
-    def _service(self) -> Service:
-        from firstkey.boot.service import Service  # nothing of it is loaded where nothing is to be asked
+    def _ask(self, question: Callable[[Client], Answer]) -> Answer | FirstkeyError:
+        """What the metadata service says. Failures are answers too, those that nobody foresaw included."""
+        with self._timeline.phase("metadata"):
+            try:
+                self._client = self._client or self._connect()
+                return question(self._client)
+            except FirstkeyError as error:
+                return error
+            except Exception as error:  # noqa: BLE001 - whatever an answer does to us, it costs no host key
+                return FirstkeyError(f"asking failed: {error!r}", reason=reasons.INTERNAL_ERROR)
 
-        timeout = self._site.config.imds.boot_timeout
-        return Service(self._connect, self._deadline, boot_timeout=timeout, timeline=self._timeline)
+    def _ask_once(self) -> Answer | FirstkeyError:
+        """One attempt, which ends long before the boot deadline: sshd fails where there is no host key yet.
+
+        On a platform that has no such service none is made before the host keys are in place.
+        """
+        if self._unheld:
+            return Unreachable("the metadata service was not asked yet", reason=reasons.IMDS_UNREACHABLE)
+        seconds = min(FIRST_ATTEMPT_SECONDS, self._site.config.imds.boot_timeout / 2)
+        soon = min(time.monotonic() + seconds, float("inf") if self._deadline is None else self._deadline)
+        return self._ask(lambda client: client.ask_once(deadline=soon))
+
+    @property
+    def _identity(self) -> Identity | None:
+        """What the service said last of the instance, keys or no keys; None: nothing yet."""
+        return self._client.identity if self._client else None
 
     # --- which instance this is -----------------------------------------------------------------
 
@@ -113,7 +142,7 @@ class Job:
     def _host_keys_and_answer(self) -> tuple[list[HostKeyResult], Answer | FirstkeyError | None]:
         """Ask once while the host keys are being made; put them in place; then go on asking."""
         with self._making() as making:
-            answer = None if self._is_settled() else self._service.ask_once()
+            answer = None if self._is_settled() else self._ask_once()
             if making.began:
                 _load_ahead()
             made = self._publish(making)
@@ -129,16 +158,19 @@ class Job:
         """Go on asking until there is an answer, or no time is left."""
         from firstkey.metadata.answers import Retriable
 
-        answer = self._service.ask(known=self._instance or self._books.ledger.instance)
+        if self._unheld:
+            self._unheld()
+        known = self._instance or self._books.ledger.instance
+        answer = self._ask(lambda client: client.ask(deadline=self._deadline, known=known))
         if isinstance(answer, Retriable):
             # Once in a run: a service that calls the instance by two names in turn is not followed for ever.
             made = self._leave_other_instance(made)
-            answer = self._service.ask(known=None)
+            answer = self._ask(lambda client: client.ask(deadline=self._deadline))
         return made, answer
 
     def _leave_other_instance(self, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Where the service told the instance and no keys: another one's go without waiting for its own."""
-        who = self._service.identity
+        who = self._identity
         if who is None or who.instance_id == self._instance:
             return made
         self._say_instance(who.instance_id)
@@ -307,7 +339,7 @@ class Job:
         # The firmware alone can tell that this is another instance: the other one's keys go in any case.
         if self._instance and not self._cleared:
             self._cleared = self._install(self._instance, [], [])
-        who = self._service.identity
+        who = self._identity
         return Report(
             UNREACHABLE if isinstance(error, Unreachable) else FAILED,
             instance_id=self._instance,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from firstkey import settings
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from firstkey.config import Config
     from firstkey.events import Entry
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 
 ASSET_TAG = "/sys/class/dmi/id/board_asset_tag"
 LONGEST_TAG = 64
+NAMES = (
+    "sys_vendor", "product_name", "product_serial", "board_vendor", "bios_vendor", "bios_version",
+    "chassis_asset_tag",
+)  # fmt: skip
+CONTAINERS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
+"""One of these is in a container (systemd's "Container Interface", podman, Docker)."""
+AZURE = "7783-7084-3265-9085-8269-3286-77"
+"""The chassis asset tag of every machine on Azure; Hyper-V elsewhere may run OpenStack."""
+HYPERVISORS = {"qemu": "standard pc", "vmware, inc.": "vmware", "innotek gmbh": "virtualbox"}
+"""By vendor, how the product's name begins that is nobody's but the hypervisor's own."""
+NOTHING = ("", "not specified", "no asset tag", "none", "0")
+MAKERS = (
+    "acer", "apple inc.", "asustek computer inc.", "dell inc.", "framework", "hp", "lenovo", "system76",
+)  # fmt: skip
+"""Makers of laptops and desktops, and of servers, on which OpenStack Ironic may run."""
+SERVERS = ("poweredge", "proliant", "synergy", "thinksystem", "thinkserver", "system x", "flex system")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -45,9 +62,42 @@ class Site(NamedTuple):
 
     def firmware_claim(self) -> str:
         """Which platform the firmware says this is: vendor and product, for the journal."""
-        names = ("sys_vendor", "product_name")
-        claims = [_first_line(self.tree, f"/sys/class/dmi/id/{name}") for name in names]
-        return " ".join(claim for claim in claims if claim) or "unknown"
+        firmware = self._firmware("sys_vendor", "product_name")
+        return " ".join(claim for claim in firmware.values() if claim) or "unknown"
+
+    def is_elsewhere(self) -> bool:
+        """Whether this is plainly not EC2, and no other service was named to be asked.
+
+        A container shows its host's firmware, which says nothing of the container.
+        """
+        if self.config.imds.endpoints != settings.SECTIONS["IMDS"]["Endpoints"].default:
+            return False
+        if any(self.tree.exists(path) for path in CONTAINERS):
+            return False
+        hypervisor = _first_line(self.tree, "/sys/hypervisor/uuid") or ""
+        return is_another_platform({**self._firmware(*NAMES), "hypervisor": hypervisor})
+
+    def _firmware(self, *names: str) -> dict[str, str]:
+        return {name: _first_line(self.tree, f"/sys/class/dmi/id/{name}") or "" for name in names}
+
+
+def is_another_platform(firmware: Mapping[str, str]) -> bool:
+    """Whether the firmware's words are plainly those of a platform without EC2's metadata service.
+
+    What is not known for that may be EC2 (`Amazon EC2`, Xen) or speak as EC2 does (OpenStack, CloudStack,
+    Eucalyptus, Exoscale and others, of which some only add a tag to the words of QEMU or VMware).
+    """
+    said = {name: text.strip().lower() for name, text in firmware.items()}
+    vendor, tag = said.get("sys_vendor", ""), said.get("chassis_asset_tag", "")
+    if any("amazon" in text or text.startswith("ec2") for text in said.values()):
+        return False
+    if vendor == "microsoft corporation":
+        return tag == AZURE
+    if vendor in HYPERVISORS:
+        serial = said.get("product_serial", "") if vendor == "qemu" else ""
+        product = said.get("product_name", "").startswith(HYPERVISORS[vendor])
+        return product and tag in NOTHING and serial in NOTHING
+    return vendor == "google" or (vendor in MAKERS and not said.get("product_name", "").startswith(SERVERS))
 
 
 def _first_line(tree: Tree, path: str) -> str | None:

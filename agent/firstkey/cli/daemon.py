@@ -86,7 +86,7 @@ def _work(args: argparse.Namespace, say: Say, tell: Tell, *, is_first: bool) -> 
         with common.opened(args, say, warn=is_first) as site:
             common.require_root(args, "the daemon")
             tell(words.line(Plan(site.config.imds.boot_timeout)))
-            tell(words.line(_outcome(site, is_first=is_first)))
+            tell(words.line(_outcome(site, tell, is_first=is_first)))
     except FirstkeyError as error:
         tell(words.line(Refused.by(error)))
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
@@ -94,24 +94,33 @@ def _work(args: argparse.Namespace, say: Say, tell: Tell, *, is_first: bool) -> 
         tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
 
 
-def _outcome(site: Site, *, is_first: bool) -> Off | Result:
+def _outcome(site: Site, tell: Tell, *, is_first: bool) -> Off | Result:
     try:
         off = common.switched_off(site)
         if off:
             return Off(off)
         if is_first:
             common.tell_of_neighbours(site)
-        return Result.of(_run(site))
+        return Result.of(_run(site, tell, is_first=is_first))
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
 
 
-def _run(site: Site) -> Report:
+def _run(site: Site, tell: Tell, *, is_first: bool) -> Report:
     from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
 
+    def unheld() -> None:
+        """The boot has nothing to wait for."""
+        tell(words.line(Plan(site.config.imds.boot_timeout, is_held=False)))
+
+    is_elsewhere = site.is_elsewhere()
+    if is_elsewhere and is_first:
+        site.say(events.OTHER_PLATFORM(claim=site.firmware_claim(), reason=reasons.OTHER_PLATFORM.code))
     with common.alone(site, FOREVER):
-        job = Job(site, connect=lambda: common.client(site), deadline=None)
+        job = Job(
+            site, connect=lambda: common.client(site), deadline=None, unheld=unheld if is_elsewhere else None
+        )
         done = job.run()
         common.save_report(site, done)
         common.show_on_console(site, done)
