@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstkey.config import Config, ConfigWarning, Origin, Source, describe, load, read, select
+from firstkey.config import Config, ConfigWarning, Origin, Source, describe, load, read
 from firstkey.errors import ConfigError
 from firstkey.settings import SETTINGS
 from firstkey.system.tree import Tree
@@ -265,16 +265,31 @@ def test_a_bad_line_never_changes_what_a_good_one_says(
 # --- which files ----------------------------------------------------------------------------------
 
 
+def drop_ins(listing: dict[str, list[str]]) -> list[str]:
+    """The drop-ins that are read, in that order, out of such directories."""
+
+    class Listing:
+        def read(self, path: str, *, limit: int) -> bytes | None:
+            assert limit
+            return None if path.endswith("/firstkey.conf") else b""
+
+        def names(self, path: str) -> list[str]:
+            return listing.get(path, [])
+
+    return list(load(Listing()).sources)
+
+
 def test_drop_ins_are_sorted_by_name_and_earlier_directories_mask_later_ones() -> None:
     """As systemd has it, whatever the order in which a directory lists its names."""
-    listing = {"/a": ["20.conf", "10.conf"], "/b": ["15.conf", "20.conf"], "/c": ["99.conf", "10.conf"]}
-    assert select(listing) == ["/a/10.conf", "/b/15.conf", "/a/20.conf", "/c/99.conf"]
+    etc, run, lib = (f"/{where}/firstkey/firstkey.conf.d" for where in ("etc", "run", "usr/lib"))
+    listing = {etc: ["20.conf", "10.conf"], run: ["15.conf", "20.conf"], lib: ["99.conf", "10.conf"]}
+    assert drop_ins(listing) == [f"{etc}/10.conf", f"{run}/15.conf", f"{etc}/20.conf", f"{lib}/99.conf"]
 
 
 def test_only_names_that_end_in_conf_are_drop_ins() -> None:
     """Editors' backups, package managers' leftovers and hidden files are none."""
     names = ["a.conf~", "a.conf.rpmnew", "a.conf.dpkg-old", ".a.conf", "a", ".conf", "a.conf", "README"]
-    assert select({"/d": names}) == ["/d/a.conf"]
+    assert drop_ins({"/etc/firstkey/firstkey.conf.d": names}) == ["/etc/firstkey/firstkey.conf.d/a.conf"]
 
 
 def loaded(root: Path, files: dict[str, str | None]) -> Config:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from firstkey.config_format import Origin, Source, sections
+from firstkey.config import Origin, Source, sections
 
 
 def read(text: bytes) -> tuple[list[tuple[str, int, list[tuple[str, str, int]]]], dict[int, str]]:
@@ -20,7 +20,7 @@ def read(text: bytes) -> tuple[list[tuple[str, int, list[tuple[str, str, int]]]]
 
     found = sections(Source("/f", text), warn)
     return [
-        (s.name, s.origin.line, [(a.key, a.value, a.origin.line) for a in s.assignments]) for s in found
+        (name, at.line, [(key, value, where.line) for where, key, value in body]) for at, name, body in found
     ], warnings
 
 

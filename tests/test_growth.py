@@ -21,7 +21,7 @@ import pytest
 import slow_texts
 
 import firstkey
-from firstkey import config_format, settings, text
+from firstkey import config, settings, text
 from firstkey.boot import ledger
 from firstkey.errors import FirstkeyError
 from firstkey.image import key_formats, packages, rpm, shadow, sshd_start, units, x509
@@ -342,10 +342,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "shadow.broken": as_bytes(lambda content: list(shadow.broken(shadow.PASSWD, content))),
     "shadow.masked": as_bytes(shadow.masked),
     "shadow.locked": as_bytes(lambda content: shadow.locked(content, "nobody", "!")),
-    "config_format.sections": as_bytes(
-        lambda content: config_format.sections(
-            config_format.Source("a", b"[Keys]\n" + content), lambda *_: None
-        )
+    "config.sections": as_bytes(
+        lambda content: config.sections(config.Source("a", b"[Keys]\n" + content), lambda *_: None)
     ),
     "settings.seconds": settings.seconds,
     "text.folded": lambda line: text.folded(line, 80),

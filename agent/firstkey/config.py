@@ -1,43 +1,32 @@
 """The configuration: from the files to checked values.
 
+The format is that of systemd's own files (systemd.syntax(7)): comments have lines of their own, a
+backslash at the end of a line continues it, sections and keys may repeat.
+
 Nothing in a file is an error here. What is unknown or bad becomes a warning with its file and line, and
 the earlier value or the default stands: a typo in an image must not lock its owner out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from firstkey import settings
-from firstkey.config_format import Origin, Source, sections
-from firstkey.config_reader import ConfigWarning, Reader
+from firstkey import reasons, settings
 from firstkey.errors import ConfigError, FirstkeyError
 from firstkey.named_tuple import NamedTuple
-
-__all__ = [
-    "Config",
-    "ConfigWarning",
-    "Effective",
-    "Files",
-    "HostKeys",
-    "Image",
-    "Imds",
-    "Keys",
-    "Origin",
-    "Source",
-    "User",
-    "describe",
-    "load",
-    "read",
-    "select",
-]
+from firstkey.reasons import Refusal
+from firstkey.settings import SECTIONS, Setting
 
 # In order of precedence, as systemd's own tools have it (systemd-system.conf(5), the paths in the synopsis).
 DIRECTORIES = ("/etc/firstkey", "/run/firstkey", "/usr/local/lib/firstkey", "/usr/lib/firstkey")
 NAME = "firstkey.conf"
 
 _LIMIT = 64 * 1024  # bytes a file; the vendor's, all comments, has a tenth of that
+_MAXIMUM_WARNINGS = 100  # a file that is something else altogether must not flood the journal
+_BLANKS = b" \t"
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 _Value = TypeVar("_Value")
 
@@ -87,6 +76,43 @@ class Image(NamedTuple):
     description: str
 
 
+class Source(NamedTuple):
+    """One configuration file: its path, for messages, and what is in it."""
+
+    path: str
+    text: bytes
+
+
+class Origin(NamedTuple):
+    """Where something was said: the file and the line, counted from 1 (0: the file as a whole)."""
+
+    path: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}" if self.line else self.path
+
+
+Section = tuple[Origin, str, list[tuple[Origin, str, str]]]
+"""Where a section stands, its name, and what is assigned under it: where, key and value, not yet judged."""
+
+
+class ConfigWarning(NamedTuple):
+    """Something in a file that does not count, and what stands instead. Line 0: the file as a whole."""
+
+    path: str
+    line: int
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{Origin(self.path, self.line)}: {self.detail}"
+
+    @property
+    def refusal(self) -> Refusal:
+        """The same for the report."""
+        return Refusal(reasons.CONFIG_INVALID, str(self))
+
+
 class Config(NamedTuple):
     """All settings.
 
@@ -131,30 +157,44 @@ class Files(Protocol):
 def load(files: Files, *, explicit: str | None = None) -> Config:
     """The configuration of this system, or of the one file that `explicit` names, drop-ins left out.
 
-    Raises ConfigError where `explicit` cannot be read. Any other file that cannot be read is a warning.
+    As systemd has it, drop-ins are read in the order of their names, whatever their directory, and a name in
+    an earlier directory masks the same name in a later one (an empty file or a link to /dev/null does nothing
+    but that). Raises ConfigError where `explicit` cannot be read. Any other file that cannot be read is a
+    warning.
     """
     if explicit is not None:
-        return read([_named(files, explicit)])
+        hint = "Give --config the path of a file that you can read."
+        try:
+            text = files.read(explicit, limit=_LIMIT)
+        except FirstkeyError as error:
+            raise ConfigError(error.message, hint=hint) from error
+        if text is None:
+            raise ConfigError(f"{explicit} does not exist", hint=hint)
+        return read([Source(explicit, text)])
     warnings: list[ConfigWarning] = []
     mains = (_found(files, f"{directory}/{NAME}", warnings) for directory in DIRECTORIES)
-    main = next((source for source in mains if source), None)
-    drop_ins = [_found(files, path, warnings) for path in select(_listing(files, warnings))]
-    return read([source for source in (main, *drop_ins) if source], warnings=warnings)
-
-
-def select(listing: Mapping[str, Sequence[str]]) -> list[str]:
-    """The drop-ins that count, in the order in which they are read, given the names in each directory.
-
-    The directories come in order of precedence. As systemd has it, files are sorted by name whatever their
-    directory, and a name in an earlier directory masks the same name in a later one (an empty file or a link
-    to /dev/null does nothing but that).
-    """
+    sources = [next((source for source in mains if source), None)]
     chosen: dict[str, str] = {}
-    for directory, names in listing.items():
+    for directory in (f"{above}/{NAME}.d" for above in DIRECTORIES):
+        try:
+            names = files.names(directory)
+        except FirstkeyError as error:
+            warnings.append(ConfigWarning(directory, 0, f"its files are ignored: {error.message}"))
+            continue
         for name in names:
             if name.endswith(".conf") and not name.startswith("."):
                 chosen.setdefault(name, f"{directory}/{name}")
-    return [chosen[name] for name in sorted(chosen)]
+    sources += [_found(files, chosen[name], warnings) for name in sorted(chosen)]
+    return read([source for source in sources if source], warnings=warnings)
+
+
+def _found(files: Files, path: str, warnings: list[ConfigWarning]) -> Source | None:
+    try:
+        text = files.read(path, limit=_LIMIT)
+    except FirstkeyError as error:
+        warnings.append(ConfigWarning(path, 0, f"the file is ignored: {error.message}"))
+        return Source(path, b"")  # It is there, so it masks its namesakes all the same.
+    return None if text is None else Source(path, text)
 
 
 def read(sources: Sequence[Source], *, warnings: Sequence[ConfigWarning] = ()) -> Config:
@@ -162,10 +202,9 @@ def read(sources: Sequence[Source], *, warnings: Sequence[ConfigWarning] = ()) -
 
     `warnings` are those of finding the files: they come first among the result's.
     """
-    reader = Reader(warnings)
+    reader = _Reader(warnings)
     for source in sources:
-        for section in sections(source, reader.warn):
-            reader.take(section)
+        reader.read(source)
     reader.check_users()
     values = reader.values
     return Config(
@@ -178,6 +217,15 @@ def read(sources: Sequence[Source], *, warnings: Sequence[ConfigWarning] = ()) -
         origins=reader.origins,
         sources=tuple(source.path for source in sources),
     )
+
+
+def _built(
+    kind: Callable[..., _Value], section: str, values: Mapping[tuple[str, str], Any], **given: str
+) -> _Value:
+    """The section's value, each of its fields as set or else as the table's default has it."""
+    table = SECTIONS[section.partition(" ")[0]].values()
+    fields = {setting.field: values.get((section, setting.key), setting.default) for setting in table}
+    return kind(**given, **fields)
 
 
 def describe(config: Config) -> list[Effective]:
@@ -193,53 +241,199 @@ def describe(config: Config) -> list[Effective]:
         *((f"User {name}", config.user(name)) for name in users),
         ("Image", config.image),
     ]
-    return [row for section, value in values for row in _rows(config, section, value)]
+    return [
+        Effective(
+            section, key, settings.text_of(getattr(value, setting.field)),
+            settings.text_of(setting.default), config.origins.get((section, key), ()),
+        )
+        for section, value in values
+        for key, setting in SECTIONS[section.partition(" ")[0]].items()
+    ]  # fmt: skip
 
 
-def _rows(config: Config, section: str, value: tuple[Any, ...]) -> Iterator[Effective]:
-    for key, setting in settings.SECTIONS[section.partition(" ")[0]].items():
-        text = settings.text_of(getattr(value, setting.field))
-        origins = config.origins.get((section, key), ())
-        yield Effective(section, key, text, settings.text_of(setting.default), origins)
+class _Reader:
+    """Takes one file after the other, later ones over earlier ones.
+
+    `values` and `origins` hold what was set and by which lines, by section (`Keys`, `User deploy`) and key;
+    `users` tells of each user with a section of their own where the first one stands.
+    """
+
+    def __init__(self, warnings: Iterable[ConfigWarning] = ()) -> None:
+        self.warnings = list(warnings)
+        self.values: dict[tuple[str, str], Any] = {}
+        self.origins: dict[tuple[str, str], tuple[Origin, ...]] = {}
+        self.users: dict[str, Origin] = {}
+
+    def _warn(self, origin: Origin, detail: str) -> None:
+        if len(self.warnings) == _MAXIMUM_WARNINGS:
+            detail = "there are more mistakes from here on than are listed"
+        if len(self.warnings) <= _MAXIMUM_WARNINGS:
+            self.warnings.append(ConfigWarning(*origin, detail))
+
+    def read(self, source: Source) -> None:
+        """Put what the file says over what stands so far."""
+        for origin, name, assignments in sections(source, self._warn):
+            section = self._section(name, origin)
+            for where, key, text in assignments if section else ():
+                self._assign(str(section), key, text, where)
+
+    def check_users(self) -> None:
+        """Tell of users' sections that do nothing: to be called after the last file."""
+        users = self.values.get(("Keys", "Users"), SECTIONS["Keys"]["Users"].default)
+        for name, origin in self.users.items():
+            if name not in users:
+                self._warn(origin, f"[User {name}] has no effect: Users= in [Keys] does not name {name}")
+        if self.values.pop(("User root", "Create"), False):
+            (origin,) = self.origins.pop(("User root", "Create"))
+            self._warn(origin, "Create=yes is ignored in [User root]: root exists already; Create=no stands")
+
+    def _section(self, name: str, origin: Origin) -> str | None:
+        """The section's name with single blanks, or None, and a warning, where there is no such section."""
+        kind, *names = name.split()
+        if kind not in SECTIONS or (names and kind != "User"):
+            meant = _meant(kind, SECTIONS)
+            hint = f" (did you mean [{'User NAME' if meant == 'User' else meant}]?)" if meant else ""
+            self._warn(origin, f"there is no section {_quoted(name)}{hint}; it is ignored")
+            return None
+        if kind != "User":
+            return kind
+        try:
+            user = settings.account_name(" ".join(names))
+        except ValueError:
+            detail = f"[User NAME] needs the name of one account, not {_quoted(' '.join(names))}"
+            self._warn(origin, f"{detail}; the section is ignored")
+            return None
+        self.users.setdefault(user, origin)
+        return f"User {user}"
+
+    def _assign(self, section: str, key: str, text: str, origin: Origin) -> None:
+        """Put one value over what stands; a list grows, and has each line that it came of."""
+        kind = section.partition(" ")[0]
+        setting = SECTIONS[kind].get(key)
+        if not setting:
+            homes = [name for name, known in SECTIONS.items() if key in known]
+            meant = _meant(key, SECTIONS[kind])
+            hint = (
+                f" (it belongs in [{homes[0]}])" if homes else f" (did you mean {meant}=?)" if meant else ""
+            )
+            self._warn(origin, f"[{section}] has no setting {_quoted(key)}{hint}; the line is ignored")
+            return
+        place = (section, key)
+        if text in setting.resets:
+            self.values.pop(place, None)
+            self.origins[place] = (origin,)
+            return
+        good, bad = _parsed(setting, text)
+        if good and setting.is_list:
+            earlier = self.values.get(place, ())
+            self.values[place] = tuple(dict.fromkeys((*earlier, *good)))
+            self.origins[place] = (*(self.origins[place] if earlier else ()), origin)
+        elif good:
+            self.values[place], self.origins[place] = good[0], (origin,)
+        if bad:
+            words = " ".join(bad)
+            comment = " (a comment needs a line of its own)" if re.search(r"(?<!\S)[#;]", words) else ""
+            stands = _shortened(settings.text_of(self.values.get(place, setting.default)))
+            takes = f"{key}= takes {setting.accepts}, not {_quoted(words)}{comment}"
+            self._warn(origin, f"{takes}; {key}={stands} stands")
 
 
-def _built(
-    kind: Callable[..., _Value], section: str, values: Mapping[tuple[str, str], Any], **given: str
-) -> _Value:
-    """The section's value, each of its fields as set or else as the table's default has it."""
-    table = settings.SECTIONS[section.partition(" ")[0]].values()
-    fields = {setting.field: values.get((section, setting.key), setting.default) for setting in table}
-    return kind(**given, **fields)
+def _parsed(setting: Setting, text: str) -> tuple[list[Any], list[str]]:
+    """The good values in the text and the words that are none; only a list has more than one word."""
+    words = [text]
+    if setting.is_list:
+        # What looks like a comment behind the words is one word, lest it name users.
+        first, *comment = re.split(r"(?<!\S)(?=[#;])", text, maxsplit=1)
+        words = [*first.split(), *comment]
+    good, bad = [], []
+    for word in words:
+        try:
+            good.append(setting.parse(word))
+        except ValueError:  # noqa: PERF203 - one bad word must not spoil the good ones beside it
+            bad.append(word)
+    return good, bad
 
 
-def _named(files: Files, path: str) -> Source:
-    hint = "Give --config the path of a file that you can read."
+def _meant(word: str, known: Iterable[str]) -> str | None:
+    """Which of the known words this one resembles most, if any."""
+    from difflib import get_close_matches
+
+    proper = {name.lower(): name for name in known}
+    close = get_close_matches(word[:40].lower(), proper, n=1)
+    return proper[close[0]] if close else None
+
+
+def sections(source: Source, warn: Callable[[Origin, str], None]) -> list[Section]:
+    """The sections of one file in their order; `warn` is told of every line that cannot be read."""
+    found: list[Section] = []
+    # Whose settings follow a broken header is not known: they must not go to the section above.
+    is_readable = False
+    for number, raw in _logical_lines(source.text.removeprefix(b"\xef\xbb\xbf")):
+        origin = Origin(source.path, number)
+        line, fault = _checked(raw)
+        if raw.startswith(b"["):
+            is_readable = not fault
+        elif not is_readable:
+            fault = fault or f"{_quoted(line)} is in no section that can be read"
+        if fault:
+            warn(origin, f"{fault}; the line is ignored")
+        elif raw.startswith(b"["):
+            found.append((origin, line[1:-1].strip(), []))
+        else:
+            key, _, value = line.partition("=")
+            found[-1][2].append((origin, key.rstrip(), value.strip()))
+    return found
+
+
+def _logical_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines that say something, continued ones joined, each with the number of its first line.
+
+    As in systemd, comments between the parts of a continued line are left out. Unlike there, a line that
+    starts with `[` is always a header: a backslash too many must not swallow it and so hand the settings
+    of one user to another.
+    """
+    start = 0
+    held: list[bytes] = []
+    for number, raw in enumerate(text.split(b"\n"), start=1):
+        piece = raw.rstrip(b"\r").lstrip(_BLANKS)
+        if piece.startswith((b"#", b";")):
+            continue
+        if held and piece.startswith(b"["):
+            yield start, b"".join(held).rstrip(_BLANKS)
+            held = []
+        start = start if held else number
+        # A backslash that is not itself escaped by another.
+        is_continued = (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
+        piece = piece[:-1] + b" " if is_continued else piece
+        if held or piece.strip(_BLANKS):
+            held.append(piece)
+        if held and not is_continued:
+            yield start, b"".join(held).rstrip(_BLANKS)
+            held = []
+    if held:
+        yield start, b"".join(held).rstrip(_BLANKS)
+
+
+def _checked(raw: bytes) -> tuple[str, str]:
+    """The line as text, and what keeps it from being `[SECTION]` or `KEY=VALUE`, if anything."""
     try:
-        text = files.read(path, limit=_LIMIT)
-    except FirstkeyError as error:
-        raise ConfigError(error.message, hint=hint) from error
-    if text is None:
-        raise ConfigError(f"{path} does not exist", hint=hint)
-    return Source(path, text)
+        line = raw.decode()
+    except UnicodeDecodeError:
+        return "", "the line is not UTF-8"
+    if _CONTROLS.search(line):
+        return line, "the line has control characters in it"
+    if line.startswith("["):
+        is_header = re.fullmatch(r"\[[^\[\]]+\]", line) and line[1:-1].strip()
+        return line, "" if is_header else f"{_quoted(line)} is not a section's header: expected [NAME]"
+    is_setting = re.match(r"[^\s=]+\s*=", line)
+    return line, "" if is_setting else f"{_quoted(line)} is not a setting: expected KEY=VALUE"
 
 
-def _found(files: Files, path: str, warnings: list[ConfigWarning]) -> Source | None:
-    try:
-        text = files.read(path, limit=_LIMIT)
-    except FirstkeyError as error:
-        warnings.append(ConfigWarning(path, 0, f"the file is ignored: {error.message}"))
-        return Source(path, b"")  # It is there, so it masks its namesakes all the same.
-    return None if text is None else Source(path, text)
+def _shortened(text: str) -> str:
+    """The text, cut to a length that can be read in a message."""
+    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _listing(files: Files, warnings: list[ConfigWarning]) -> dict[str, list[str]]:
-    directories = [f"{above}/{NAME}.d" for above in DIRECTORIES]
-    return {directory: _names(files, directory, warnings) for directory in directories}
-
-
-def _names(files: Files, directory: str, warnings: list[ConfigWarning]) -> list[str]:
-    try:
-        return files.names(directory)
-    except FirstkeyError as error:
-        warnings.append(ConfigWarning(directory, 0, f"its files are ignored: {error.message}"))
-        return []
+def _quoted(text: str) -> str:
+    """The text for a message: shortened, in quotes, anything unprintable spelled out."""
+    return repr(_shortened(text))
