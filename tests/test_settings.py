@@ -66,7 +66,14 @@ GOOD = {
 BAD = {
     "Endpoints": [
         *("https://127.0.0.1", "http://metadata", "http://127.1", "http://1.2.3.4:0", "http://1.2.3.4:65536"),
-        *("http://1.2.3.4/latest", "http://u@1.2.3.4", "http://fd00::1", "http://[fe80::1%eth0]", "1.2.3.4"),
+        *(
+            "http://1.2.3.4/latest",
+            "http://u@1.2.3.4",
+            "http://fd00::1",
+            "http://[fd00::1%eth0]",
+            "http://[fe80::1%]",
+            "1.2.3.4",
+        ),
         *("http://1.2.3.4:8\u0660", "http://[1.2.3.4]", "http://999.1.1.1", "http://"),
     ],
     "Version": ["3", "v2", "Auto", "1 2"],
@@ -191,6 +198,7 @@ def test_booleans_are_systemds(text: str) -> None:
 def test_values_are_what_the_rest_relies_on() -> None:
     """Endpoints have no slash at the end, a home is sshd's %h, names are never turned into others."""
     assert endpoint("http://[::1]:8080/") == "http://[::1]:8080"
+    assert endpoint("http://[fe80::a9fe:a9fe%eth0]") == "http://[fe80::a9fe:a9fe%eth0]"
     assert SECTIONS["User"]["AuthorizedKeysFile"].parse("~/x") == "%h/x"
     assert account_name("Deploy") == "Deploy"
 

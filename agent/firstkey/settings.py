@@ -115,13 +115,18 @@ def account_name(text: str) -> str:
 
 
 def endpoint(text: str) -> str:
-    """An address of the metadata service, `http://IP[:PORT]`: never a name that must be looked up."""
+    """An address of the metadata service, `http://IP[:PORT]`: never a name that must be looked up.
+
+    A link-local one may name its interface: `http://[fe80::a9fe:a9fe%eth0]` (RFC 4007, section 11).
+    """
     import socket
 
-    parts = re.fullmatch(r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)\])(?::([0-9]{1,5}))?/?", text)
+    address = r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])"
+    parts = re.fullmatch(rf"http://{address}(?::([0-9]{{1,5}}))?/?", text)
     if not parts:
         raise ValueError
-    v4, v6, port = parts.groups()
+    v4, v6, zone, port = parts.groups()
+    _checked(not zone or re.match("(?i)fe[89ab][0-9a-f]:", v6), text)
     try:
         socket.inet_pton(socket.AF_INET if v4 else socket.AF_INET6, v4 or v6)
     except OSError as error:

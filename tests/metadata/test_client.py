@@ -647,7 +647,8 @@ def test_no_name_is_ever_looked_up(host: str) -> None:
         "http://user@127.0.0.1",
         "http://127.0.0.1/path",
         "http://[::1",
-        "http://[fe80::1%lo]",
+        "http://[fd00::1%lo]",
+        "http://[fe80::1%]",
         "",
     ],
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from firstkey.cli import streams
 from firstkey.cli.parsers import Parser
 from firstkey.errors import FirstkeyError, UsageError
-from firstkey.metadata.emulator import FAULTS, Asked, Emulator, Fault, Kind, Settings, usage
+from firstkey.metadata.emulator import FAULTS, IMITATIONS, Asked, Emulator, Fault, Kind, Settings, usage
 from firstkey.settings import endpoint
 from firstkey.ssh import public_key
 
@@ -87,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     instance_id = Settings().instance_id
     made.add_argument("--instance-id", metavar="ID", default=instance_id, help=f"({instance_id})")
     made.add_argument("--tokens", choices=sorted(TOKENS), default="both", help="which versions answer (both)")
+    made.add_argument("--like", choices=IMITATIONS, default="ec2", help="which service to imitate (ec2)")
     made.add_argument("--off", action="store_true", help="as if switched off: 403 to everything")
     made.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="::1 for IPv6 (127.0.0.1)")
     made.add_argument("--port", type=int, default=0, help="0 takes a free one (0)")
@@ -143,6 +144,7 @@ def _settings(args: argparse.Namespace) -> Settings:
         keys=tuple((_key_name(line, index), line) for index, line in enumerate(lines)),
         tokens=TOKENS[args.tokens],
         enabled=not args.off,
+        like=args.like,
     )
 
 

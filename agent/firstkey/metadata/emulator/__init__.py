@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from firstkey.metadata.emulator.faults import Fault, usage
 from firstkey.metadata.emulator.kinds import FAULTS, Kind
-from firstkey.metadata.emulator.rules import Settings
+from firstkey.metadata.emulator.rules import IMITATIONS, Settings
 from firstkey.metadata.emulator.server import Asked, Emulator
 
-__all__ = ["FAULTS", "Asked", "Emulator", "Fault", "Kind", "Settings", "usage"]
+__all__ = ["FAULTS", "IMITATIONS", "Asked", "Emulator", "Fault", "Kind", "Settings", "usage"]

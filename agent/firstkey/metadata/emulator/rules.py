@@ -22,6 +22,13 @@ TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - a name, not a secret
 LONGEST_TTL = 21600  # seconds; AWS EC2 User Guide: a token lives six hours at most
 
 TOKEN_MODES = ("both", "required", "absent")
+SERVER = "EC2ws"
+IMITATIONS = {
+    "ec2": "the genuine service",
+    "cloudstack": "CloudStack and Exoscale: public-keys is the key lines themselves",
+    "localstack": "LocalStack: no public-keys, and no list of what there is",
+    "metadata-mock": "amazon-ec2-metadata-mock: a key, and no list of keys",
+}
 VERSION = re.compile(r"latest|1\.0|\d{4}-\d{2}-\d{2}")
 
 
@@ -33,7 +40,7 @@ class Settings:
     (with and without), "required" (IMDSv2 only) or "absent" (IMDSv1 only: a token request is
     answered with the status `token_refusal`). `enabled=False` answers 403 to everything.
     `token_uses` limits how often a token is good. `keep_alive=True` keeps connections open, as
-    the real service does not. Raises ValueError for what cannot be.
+    the real service does not. `like` is one of IMITATIONS. Raises ValueError for what cannot be.
     """
 
     instance_id: str = "i-0123456789abcdef0"
@@ -46,10 +53,13 @@ class Settings:
     ami_id: str = "ami-0123456789abcdef0"
     hostname: str = "ip-192-0-2-10.ec2.internal"
     local_ipv4: str = "192.0.2.10"
+    like: str = "ec2"
 
     def __post_init__(self) -> None:
         if self.tokens not in TOKEN_MODES:
             raise ValueError(f"tokens is {self.tokens!r}; it can be {', '.join(TOKEN_MODES)}")
+        if self.like not in IMITATIONS:
+            raise ValueError(f"like is {self.like!r}; it can be {', '.join(IMITATIONS)}")
         if not 400 <= self.token_refusal <= 599:
             raise ValueError(f"token_refusal is {self.token_refusal}; a refusal is 400 to 599")
 
@@ -79,6 +89,7 @@ class Reply(NamedTuple):
     body: bytes = b""
     content_type: str = "text/plain"
     headers: tuple[tuple[str, str], ...] = ()
+    server: str = SERVER
 
 
 class Token(NamedTuple):
@@ -114,7 +125,12 @@ class Tokens:
 
 
 def reply(request: Request, *, settings: Settings, tokens: Tokens) -> Reply:
-    """The answer to one request, by the rules of the real service."""
+    """The answer to one request, by the rules of the real service, or of one that is like it."""
+    answered = _reply(request, settings=settings, tokens=tokens)
+    return answered if settings.like == "ec2" else answered._replace(server=settings.like)
+
+
+def _reply(request: Request, *, settings: Settings, tokens: Tokens) -> Reply:
     if not settings.enabled:
         return error(403)
     if request.method == "PUT":
@@ -192,6 +208,13 @@ def _text(text: str) -> Reply:
 def _document(name: str, settings: Settings) -> str | None:
     """What stands under `name`, relative to meta-data/: a value, a listing, or nothing."""
     documents = _documents(settings)
+    is_list = name.rstrip("/") == "public-keys"
+    if settings.like == "cloudstack" and name.startswith("public-keys"):
+        return "\n".join(line for _, line in settings.keys) or None if name == "public-keys" else None
+    if settings.like == "localstack" and (not name or name.startswith("public-keys")):
+        return None
+    if settings.like == "metadata-mock" and is_list:
+        return None
     if name in documents:
         return documents[name]
     # A folder is listed with and without its last slash.

@@ -255,7 +255,9 @@ def _bound(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
+        # By a look at the text alone: the zone of a link-local address becomes a number.
+        ((*_, where),) = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        listener.bind(where)
     except OSError:
         listener.close()
         raise

@@ -45,7 +45,7 @@ def head(delivery: Delivery, *, keep: bool) -> bytes:
         *(f"{name}: {value}" for name, value in reply.headers),
         *_length(delivery),
         f"Date: {formatdate(usegmt=True)}",
-        "Server: EC2ws",
+        f"Server: {reply.server}",
         *([] if keep else ["Connection: close"]),
     ]
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
