@@ -212,13 +212,19 @@ SUDOERS_INVALID = _reason(
 )
 SUDO_MISSING = _reason(
     "sudo-missing",
-    "sudo is not installed, so the rule could not be checked and was not put in place.",
+    "sudo is not installed, so its rule could not be checked, and lets nobody do anything.",
     "Install sudo in the image, or drop Sudo= from the [User NAME] section.",
 )
 SUDO_UNCHECKED = _reason(
     "sudo-unchecked",
     "visudo could not look at the rule, so it was not put in place.",
     "See what it says of a rule of its own: visudo -c",
+)
+SUDO_NOT_EFFECTIVE = _reason(
+    "sudo-not-effective",
+    "The rule is in place, and sudo does not let the user do what it says.",
+    "See what sudo reads: sudo -l -U NAME. Where it passes over /etc/sudoers.d, put this line at the end of "
+    "/etc/sudoers: @includedir /etc/sudoers.d",
 )
 REDIRECT_WITHOUT_USER = _reason(
     "redirect-without-user",

@@ -17,7 +17,8 @@ import pytest
 import treestate
 
 from firstkey import config
-from firstkey.boot import account_entries, users
+from firstkey.boot import account_entries
+from firstkey.boot import accounts as users
 from firstkey.boot.site import Site
 from firstkey.config import User
 from firstkey.system.accounts import Accounts

@@ -24,11 +24,11 @@ from firstkey.system.openssh import Sshd
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from firstkey.boot.accounts import Setup
     from firstkey.boot.host_keys import Action
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.service import Service
     from firstkey.boot.site import Site
-    from firstkey.boot.users import Setup
     from firstkey.metadata.client import Answer, Client, Identity
     from firstkey.model import UserResult
     from firstkey.ssh.public_key import PublicKey
@@ -152,10 +152,10 @@ class Job:
         described = [sections[name] for name in names if name in sections]
         if not described or self._setups:
             return
-        from firstkey.boot import users
+        from firstkey.boot import accounts
 
         with self._timeline.phase("users"):
-            self._setups = {user.name: users.set_up(self._site, user) for user in described}
+            self._setups = {user.name: accounts.set_up(self._site, user) for user in described}
 
     def _making(self) -> Making:
         return Making(self._site, self._survey())

@@ -1,4 +1,5 @@
-"""Who has an account on the tree: its own /etc/passwd and /etc/group, then (on the running system) NSS.
+"""Who has an account on the tree: its own /etc/passwd and /etc/group, then (on the running system) NSS; and
+what new accounts are like.
 
 The files come first because a directory service may be slow or dead while a machine boots, and NSS is asked
 in a child process with a time limit for the same reason.
@@ -27,6 +28,10 @@ NSS_SECONDS = 5.0
 """How long NSS may take to tell of one account; sssd answers out of its cache or in a second or two."""
 NAME = re.compile(r"(?!ALL$)[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
 """What useradd(8) of the distributions accepts; `ALL` means everybody to sudoers(5)."""
+
+DEFAULTS = ("/usr/etc/login.defs", "/etc/login.defs", "/etc/default/useradd")
+"""Each before the one that overrides it; no name of login.defs(5) is one of useradd's too."""
+NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _NOBODY_AT_ALL = 2**32 - 1
@@ -126,6 +131,33 @@ class Accounts:
                 self._silent.add(name)
             self._told[name] = Account(*said) if said else None
         return self._told[name]
+
+
+class Defaults:
+    """What new accounts of a tree are like, by the names in login.defs(5) and useradd(8)."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._settings: dict[str, str] = {}
+        for path in DEFAULTS:
+            for line in (tree.read(path, limit=LIMIT) or b"").decode("utf-8", "replace").split("\n"):
+                name, *value = line.replace("=", " ", 1).split(None, 1) or [""]
+                self._settings[name] = "".join(value).strip().strip('"')
+
+    def text(self, name: str, otherwise: str) -> str:
+        """The setting; one that is empty is none."""
+        return self._settings.get(name) or otherwise
+
+    def path(self, name: str, otherwise: str) -> str:
+        """A directory."""
+        value = self.text(name, "").rstrip("/")
+        return value if value.startswith("/") else otherwise
+
+    def number(self, name: str, otherwise: int) -> int:
+        """A number that is not negative, octal where it begins with a zero."""
+        text = self.text(name, "")
+        if not _NUMBER.fullmatch(text):
+            return otherwise
+        return int(text, 8) if re.fullmatch("0[0-7]+", text) else int(text)
 
 
 def nss(question: str, *values: Any) -> Any:  # noqa: ANN401 - each question has its own
