@@ -66,7 +66,7 @@ TRUST_CORE = {
     "its place": ("boot.placement",),
     "host keys": ("boot.host_keys", "boot.host_key_survey", "boot.host_key_records", "boot.sealed"),
     "their files": ("boot.host_key_files", "boot.host_key_making"),
-    "ledger": ("boot.ledger", "boot.books", "boot.standing"),
+    "ledger": ("boot.ledger",),
     "authorized_keys": ("ssh.authorized_keys", "ssh.key_options", "ssh.option_values", "ssh.patterns"),
     "public keys": ("ssh.public_key", "ssh.elliptic_curve", "ssh.digest"),
     "StrictModes": ("boot.strict_modes", "boot.upkeep"),
