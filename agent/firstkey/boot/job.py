@@ -102,7 +102,7 @@ class Job:
         from firstkey.boot import upkeep
 
         with self._timeline.phase("launch keys: look"):
-            users = upkeep.settled(self._site, self._store, self._store.ledger)
+            users = upkeep.settled(self._site, self._store.ledger)
         return Report(OK, instance_id=self._instance, users=tuple(users), host_keys=tuple(made))
 
     # --- host keys, accounts, and the question --------------------------------------------------

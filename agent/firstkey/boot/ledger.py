@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.model import Account
     from firstkey.ssh.authorized_keys import Written
     from firstkey.system.tree import Tree
 
@@ -208,7 +207,7 @@ class LedgerStore:
         return (
             all(self.serving(name, self.ledger, instance) for name in names)
             and not any(key.state == PENDING for key in self.ledger.keys if key.user in names)
-            and not any(self.account(key.user) for key in stale)
+            and not any(self._site.accounts.listed(key.user) for key in stale)
         )
 
     def serving(self, name: str, ledger: Ledger, instance: str) -> Served | None:
@@ -224,16 +223,12 @@ class LedgerStore:
         """
         if self.sshd_digest is None:
             return None
-        account = self.account(name)
+        account = self._site.accounts.listed(name)
         keys = self._site.config.keys
         groups = self._site.accounts.group_ids(account) if account else []
         redirected = (keys.redirect_root, keys.users) if name == "root" else None
         own = self._site.config.user(name).authorized_keys_file
         return repr((self.sshd_digest, own, account and account[:-1], groups, redirected))
-
-    def account(self, name: str) -> Account | None:
-        """The user's line in passwd(5), if there is one."""
-        return next((account for account in self._site.accounts.all() if account.name == name), None)
 
 
 # --- the file ---------------------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def _failures(report: Report) -> Sequence[tuple[int, str, str]]:
     """What makes the outcome another one than `ok`, so that the summary never lacks its cause."""
     unserved = [user for user in report.users if user.result in _FAILURES]
     kept_out = [user for user in report.users if user.refusal and user not in unserved]
-    # At least one host key must be there, unless somebody else is to have it in hand.
+    # At least one host key must be there, unless the settings leave it to another program.
     needed = [key for key in report.host_keys if not (key.refusal and key.refusal.reason in _MEANT)]
     if any(key.result != SKIPPED for key in needed):
         needed = [key for key in report.host_keys if key.result == FAILED]

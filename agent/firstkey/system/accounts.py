@@ -43,15 +43,17 @@ class Accounts:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._told: dict[str, Account | None] = {}
+        self._answers: dict[str, Account | None] = {}
         self._silent: set[str] = set()
 
     def find(self, name: str) -> Account | None:
         """The account of that name, or None; then `unknown` tells why."""
-        for account in self._listed():
-            if account.name == name:
-                return account
-        return self._from_nss(name) if self._tree.is_running_system else None
+        found = self.listed(name)
+        return self._from_nss(name) if found is None and self._tree.is_running_system else found
+
+    def listed(self, name: str) -> Account | None:
+        """The account of that name in passwd(5), or None. No directory service is waited for."""
+        return next((account for account in self._listed() if account.name == name), None)
 
     def unknown(self, name: str) -> FirstkeyError:
         """Why there is no such account, as far as anybody knows."""
@@ -125,12 +127,12 @@ class Accounts:
                 yield [*fields, ""][:width]
 
     def _from_nss(self, name: str) -> Account | None:
-        if name not in self._told:
+        if name not in self._answers:
             said = nss("account", name)
             if said is False:
                 self._silent.add(name)
-            self._told[name] = Account(*said) if said else None
-        return self._told[name]
+            self._answers[name] = Account(*said) if said else None
+        return self._answers[name]
 
 
 class Defaults:
