@@ -36,7 +36,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 )
 # What was split off a room and stands beside it.
 ROOM_OF = {"settings": "config", "__main__": "cli"}
-ROOM_OF |= {"reason": "reasons", "image_reasons": "reasons", "login_reasons": "reasons"}
+ROOM_OF |= {"image_reasons": "reasons", "login_reasons": "reasons"}
 
 # Packages with one door each: nobody else imports them.
 DOORS = {

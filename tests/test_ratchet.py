@@ -52,8 +52,8 @@ NOT_AT_BOOT = {
         "system.inspector",
     ): "a tree's sshd_config is asked about in a box, the system's is not",
     ("system.openssh", "ssh.sshd_match"): "users of a tree whom no Match block tells apart",
-    ("boot.sudoers", "system.inspector"): "a tree's rule is looked at in a box, the system's is not",
-    ("boot.users", "boot.account_entries"): "entries of our own in a tree; the system has useradd",
+    ("boot.accounts", "system.inspector"): "a tree's rule is looked at in a box, the system's is not",
+    ("boot.accounts", "boot.account_entries"): "entries of our own in a tree; the system has useradd",
     ("cli.run", "cli.looking"): "a dry run on a tree looks from within a box",
     ("cli.host_keys", "cli.looking"): "as above",
     ("cli.common", "metadata.crossing"): "how a boxed process asks the metadata service",
@@ -66,7 +66,7 @@ TRUST_CORE = {
     "its place": ("boot.placement",),
     "host keys": ("boot.host_keys", "boot.host_key_survey", "boot.host_key_records", "boot.sealed"),
     "their files": ("boot.host_key_files", "boot.host_key_making"),
-    "ledger": ("boot.ledger", "boot.books", "boot.standing"),
+    "ledger": ("boot.ledger",),
     "authorized_keys": ("ssh.authorized_keys", "ssh.key_options", "ssh.option_values", "ssh.patterns"),
     "public keys": ("ssh.public_key", "ssh.elliptic_curve", "ssh.digest"),
     "StrictModes": ("boot.strict_modes", "boot.upkeep"),
@@ -79,14 +79,11 @@ TRUST_CORE = {
 # The rest of boot/: a module that is new there plays a role above, or stands here with a reason.
 OUTSIDE_THE_CORE = {
     "boot": "the package itself",
-    "boot.account_defaults": "accounts",
     "boot.account_entries": "accounts of a tree",
-    "boot.home_directory": "accounts",
+    "boot.accounts": "accounts",
     "boot.neighbours": "a warning",
     "boot.report": "what is told of it",
-    "boot.sudoers": "accounts",
     "boot.supervisor": "when the job is run, not what it does",
-    "boot.users": "accounts",
     "boot.words": "what a worker tells the supervisor",
 }
 

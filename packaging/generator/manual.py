@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import NamedTuple
 
-from firstkey import reasons
+from firstkey import image_reasons, login_reasons, reasons  # noqa: F401 - for ALL to have them too
 from firstkey.settings import SETTINGS, Setting, text_of
 from generator import commands
 from generator.commands import Command, Option

@@ -17,7 +17,7 @@ import pytest
 import treestate
 
 from firstkey import config
-from firstkey.boot import account_entries, users
+from firstkey.boot import account_entries, accounts
 from firstkey.boot.site import Site
 from firstkey.config import User
 from firstkey.system.accounts import Accounts
@@ -122,7 +122,7 @@ def set_up(root: Path, case: Case = CASES["plain"], *, rule: str = "") -> list[t
     """Have firstkey make the account; what became of each change."""
     user = User("deploy", True, case.groups, case.shell, rule, "")
     with Tree(str(root)) as tree:
-        setup = users.set_up(Site(tree, Accounts(tree), config.read(()), lambda _entry: None), user)
+        setup = accounts.set_up(Site(tree, Accounts(tree), config.read(()), lambda _entry: None), user)
     return [(each.result, each.refusal and each.refusal.reason.code) for each in setup.results]
 
 
@@ -173,7 +173,7 @@ def test_the_groups_are_those_of_usermod(tmp_path: Path, case: str) -> None:
     subprocess.run(argv, check=True, capture_output=True, timeout=60)
     with Tree(str(ours)) as tree:
         user = User("older", True, ("wheel", "users", "adm"), "", "", "")
-        setup = users.set_up(Site(tree, Accounts(tree), config.read(()), lambda _entry: None), user)
+        setup = accounts.set_up(Site(tree, Accounts(tree), config.read(()), lambda _entry: None), user)
     assert [each.result for each in setup.results] == ["changed"]
     group, their_group = ((root / "etc/group").read_bytes() for root in (ours, theirs))
     assert group.rstrip(b"\n") == their_group.rstrip(b"\n")

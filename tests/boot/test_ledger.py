@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from firstkey import reasons
+from firstkey import config, reasons
 from firstkey.boot import ledger
 from firstkey.boot.ledger import (
     INSTALLED,
@@ -21,9 +21,12 @@ from firstkey.boot.ledger import (
     TAKEN_OUT,
     InstalledKey,
     Ledger,
+    LedgerStore,
     MadeHostKey,
     Served,
 )
+from firstkey.boot.site import Site
+from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
 TEXT = st.text(max_size=20)  # lone surrogates among it: comments may be any bytes
@@ -67,6 +70,11 @@ def tree(tmp_path: Path) -> Iterator[Tree]:
 def file(tmp_path: Path) -> Path:
     """Where the ledger is."""
     return tmp_path / "var/lib/firstkey/ledger.json"
+
+
+def opened(tree: Tree) -> LedgerStore:
+    """As a run has it."""
+    return LedgerStore(Site(tree, Accounts(tree), config.read(()), lambda _entry: None), None)
 
 
 @AGAIN
@@ -167,22 +175,57 @@ def test_what_is_no_file_is_not_believed(tree: Tree, file: Path, kind: str) -> N
     else:
         os.mkfifo(file)
     assert ledger.load(tree).refusal
-    aside = ledger.set_aside(tree)
-    assert aside
-    assert not os.path.lexists(file)
-    ledger.save(tree, Ledger(keys=(A_KEY,)))
+    store = opened(tree)
+    assert [path.name.partition(".2")[0] for path in file.parent.iterdir()] == ["ledger.json.damaged"]
+    store.save(Ledger(keys=(A_KEY,)))
     assert ledger.load(tree) == (Ledger(keys=(A_KEY,)), None)
 
 
 def test_one_that_is_set_aside_is_kept(tree: Tree, file: Path) -> None:
     """Also the second one in the same second."""
     file.parent.mkdir(parents=True, mode=0o700)
-    asides = []
     for content in ("first", "second"):
         file.write_text(content)
-        asides.append(ledger.set_aside(tree))
-    assert [(file.parent / str(path).rsplit("/", 1)[1]).read_text() for path in asides] == ["first", "second"]
-    assert ledger.set_aside(tree) is None
+        assert opened(tree).ledger == Ledger()
+    assert sorted(path.read_text() for path in file.parent.iterdir()) == ["first", "second"]
+    assert opened(tree).warnings == []
+
+
+OLD = (
+    '{"version":1,"check":CHECK,"ledger":{"firmware":null,"host_keys":[{"boot":null,"digest":"d","file":'
+    '"/etc/ssh/ssh_host_rsa_key","fingerprint":"SHA256:h","instance":"i-1","made":true}],"instance":"i-1",'
+    '"keys":[{"comment":"launch","file":"/home/ann/.ssh/authorized_keys","fingerprint":"SHA256:x","instance":'
+    '"i-1","options":"","state":"installed","user":"ann"}],"made_files":["/home/ann/.ssh"],"served":[{'
+    '"conditions":"c","file":null,"name":"ann"}],"sshd_digest":"s"MORE,"sshd_host_keys":["/k"]}}\n'
+)
+
+
+@pytest.mark.parametrize(
+    "more, check",
+    [
+        ("", 40482752),
+        (',"sshd_has_key_agent":false', 889664447),
+        (',"sshd_has_key_agent":false,"soon":[1]', 1034206637),
+    ],
+    ids=["before the key agent", "today's", "a later one"],
+)
+def test_a_ledger_of_another_version_is_read(tree: Tree, file: Path, more: str, check: int) -> None:
+    """What it does not know of has its default, and what it knows besides is passed over."""
+    file.parent.mkdir(parents=True, mode=0o700)
+    file.write_text(OLD.replace("MORE", more).replace("CHECK", str(check)))
+    file.chmod(0o600)
+    assert ledger.load(tree) == (
+        Ledger(
+            instance="i-1",
+            served=(Served("ann", None, "c"),),
+            keys=(A_KEY,),
+            host_keys=(MadeHostKey("/etc/ssh/ssh_host_rsa_key", "SHA256:h", "d", "i-1", None, made=True),),
+            made_files=("/home/ann/.ssh",),
+            sshd_digest="s",
+            sshd_host_keys=("/k",),
+        ),
+        None,
+    )
 
 
 def test_a_key_is_remembered_once_for_each_place() -> None:

@@ -10,14 +10,14 @@ from firstkey.metadata.emulator import Fault
 from firstkey.model import UserResult
 
 
-def test_modes_that_were_mended_are_no_nothing(world: World) -> None:
+def test_modes_that_were_repaired_are_no_nothing(world: World) -> None:
     """The summary tells of what the report calls changed."""
     world.machine.run(world.service)
     world.machine.keys_file.chmod(0o666)
     done = world.machine.run(world.service)
 
     assert (done.status, done.user("admin")["result"]) == (0, "changed")
-    assert "Finished with outcome ok: 1 key file mended." in done.err
+    assert "Finished with outcome ok: 1 key file repaired." in done.err
 
 
 def test_a_user_whom_sshd_keeps_out_is_in_the_summary(world: World) -> None:
@@ -26,7 +26,7 @@ def test_a_user_whom_sshd_keeps_out_is_in_the_summary(world: World) -> None:
     world.machine.path("/home/admin").chmod(0o777)
     done = world.machine.run(world.service)
     assert (done.report["outcome"], done.user("admin")["reason"]) == ("partial", "bad-modes")
-    assert "outcome partial: 1 launch key added, 3 host keys made or mended, 1 user kept out" in done.err
+    assert "outcome partial: 1 launch key added, 3 host keys made or repaired, 1 user kept out" in done.err
     assert "was added to /home/admin/.ssh/authorized_keys of admin." in done.err
     assert "sshd ignores the keys of admin" in done.err
     assert "now lets" not in done.err
@@ -81,12 +81,12 @@ def test_a_dry_run_says_what_would_be_done(world: World) -> None:
     """Nothing in it reads as if it had been done."""
     world.machine.ask_for_all_host_keys()
     done = world.machine.firstkey("run", "--dry-run", service=world.service)
-    assert "outcome ok: 1 launch key would be added, 3 host keys would be made or mended." in done.err
+    assert "outcome ok: 1 launch key would be added, 3 host keys would be made or repaired." in done.err
     assert done.out.splitlines()[-1] == "Outcome: ok (a dry run: nothing was changed)"
 
     world.machine.configure("[Keys]\nUsers=nobody-here\n")
     done = world.machine.firstkey("run", "--dry-run", service=world.service)
-    assert "3 host keys would be made or mended, 1 user would not be served." in done.err
+    assert "3 host keys would be made or repaired, 1 user would not be served." in done.err
 
 
 def test_two_visits_to_a_file_are_one_entry() -> None:

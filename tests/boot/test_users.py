@@ -15,7 +15,7 @@ from machine import Run, World
 from private_system import PrivateSystem
 
 from firstkey import config
-from firstkey.boot import users
+from firstkey.boot import accounts as users
 from firstkey.boot.site import Site
 from firstkey.config import User
 from firstkey.metadata.emulator import Fault

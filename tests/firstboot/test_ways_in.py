@@ -63,6 +63,8 @@ def test_a_created_user_with_sudo(scene: Scene) -> None:
         machine.wait_for_ssh()
         assert scene.login("sudo", "-n", "id", "-un", user="deploy", on=machine).out == "root\n"
         assert "adm" in scene.login("id", "-Gn", user="deploy").out.split()
+        # From within the unit's sandbox, sudo could be asked.
+        assert [entry for entry in machine.journal if "now lets deploy use sudo" in str(entry["MESSAGE"])]
         assert scene.login(user="root").is_refused
         assert machine.wait_until_booted() == "running"
 

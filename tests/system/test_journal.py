@@ -19,7 +19,7 @@ import firstkey
 from firstkey import events
 from firstkey.events import Entry
 from firstkey.system import journal
-from firstkey.system.journal import JournalSink, StderrSink, Voice
+from firstkey.system.journal import JournalSink, Log, StderrSink
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(firstkey.__file__).parents[1])}
 
@@ -116,14 +116,14 @@ def test_verbosity(
     Levels stand before the lines where the journal reads them, and nowhere else.
     """
     status = os.fstat(pipe.writer)
-    voice = journal.choose(
+    log = journal.choose(
         verbosity=verbosity,
         socket_path=str(tmp_path / "none"),
         stderr=pipe.writer,
         environ={"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + (not is_stream)}"},
     )
     for entry in (WARNED, ROUTINE, RETRIED):
-        voice.say(entry)
+        log.say(entry)
     lines = pipe.text().splitlines()
     assert [line.endswith(entry.message) for line, entry in zip(lines, expected)] == [True] * len(expected)
     assert len(lines) == len(expected)
@@ -152,9 +152,9 @@ class Broken:
 def test_journal_gets_all_and_stderr_the_warnings() -> None:
     """With a journal, a person at hand still sees warnings; everything is recorded."""
     recorded, seen = Recorder(), Recorder()
-    voice = Voice(journal=recorded, stderr=seen)
+    log = Log(journal=recorded, stderr=seen)
     for entry in (WARNED, ROUTINE, RETRIED):
-        voice.say(entry)
+        log.say(entry)
     assert recorded.entries == [WARNED, ROUTINE, RETRIED]
     assert seen.entries == [WARNED]
 
@@ -162,20 +162,20 @@ def test_journal_gets_all_and_stderr_the_warnings() -> None:
 def test_broken_journal_falls_back() -> None:
     """What the journal does not take is said on standard error, routine as well, once each."""
     seen = Recorder()
-    voice = Voice(journal=Broken(), stderr=seen)
+    log = Log(journal=Broken(), stderr=seen)
     for entry in (WARNED, ROUTINE):
-        voice.say(entry)
+        log.say(entry)
     assert seen.entries == [WARNED, ROUTINE]
 
 
 def test_nothing_raises(pipe: Pipe) -> None:
     """A closed pipe, a closed descriptor and a full disk are no reason to stop the work."""
     os.close(pipe.reader)
-    Voice(journal=Broken(), stderr=StderrSink(pipe.writer)).say(WARNED)
+    Log(journal=Broken(), stderr=StderrSink(pipe.writer)).say(WARNED)
     os.close(pipe.writer)
-    Voice(journal=None, stderr=StderrSink(pipe.writer)).say(WARNED)
+    Log(journal=None, stderr=StderrSink(pipe.writer)).say(WARNED)
     full = os.open("/dev/full", os.O_WRONLY)
-    Voice(journal=None, stderr=StderrSink(full)).say(WARNED)
+    Log(journal=None, stderr=StderrSink(full)).say(WARNED)
     os.close(full)
 
 
@@ -187,7 +187,7 @@ def test_stopped_reader_does_not_hold(pipe: Pipe) -> None:
             os.write(pipe.writer, b"x" * 4096)
     os.set_blocking(pipe.writer, True)
     begin = time.monotonic()
-    Voice(journal=None, stderr=StderrSink(pipe.writer)).say(WARNED)
+    Log(journal=None, stderr=StderrSink(pipe.writer)).say(WARNED)
     assert time.monotonic() - begin < 10
 
 
@@ -196,10 +196,10 @@ def test_full_journal_does_not_hold(journald: socket.socket, pipe: Pipe) -> None
     fill(journald.getsockname())
     sent: list[str] = []
     sink = JournalSink(lambda *fields: sent.extend(fields), socket_path=journald.getsockname())
-    voice = Voice(journal=sink, stderr=StderrSink(pipe.writer))
+    log = Log(journal=sink, stderr=StderrSink(pipe.writer))
     begin = time.monotonic()
     for _ in range(100):
-        voice.say(ROUTINE)
+        log.say(ROUTINE)
     assert time.monotonic() - begin < 20
     assert sent == []
     assert pipe.text().count(ROUTINE.message) == 100
@@ -210,13 +210,13 @@ def test_journal_is_used_again_once_it_reads(journald: socket.socket, pipe: Pipe
     fill(journald.getsockname())
     sent: list[str] = []
     sink = JournalSink(lambda *fields: sent.extend(fields), socket_path=journald.getsockname())
-    voice = Voice(journal=sink, stderr=StderrSink(pipe.writer))
-    voice.say(ROUTINE)
+    log = Log(journal=sink, stderr=StderrSink(pipe.writer))
+    log.say(ROUTINE)
     journald.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
             journald.recv(100)
-    voice.say(ADDED)
+    log.say(ADDED)
     assert f"MESSAGE={ADDED.message}" in sent
 
 
@@ -226,7 +226,7 @@ def test_dead_journal_socket(tmp_path: Path, pipe: Pipe) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(path))
     sink = JournalSink(lambda *_: None, socket_path=str(path))
-    Voice(journal=sink, stderr=StderrSink(pipe.writer)).say(ROUTINE)
+    Log(journal=sink, stderr=StderrSink(pipe.writer)).say(ROUTINE)
     assert ROUTINE.message in pipe.text()
 
 
@@ -255,13 +255,13 @@ def test_own_stream_is_recognised(journald: socket.socket, tmp_path: Path) -> No
         ({}, True),
     ):
         os.ftruncate(stream, 0)
-        voice = journal.choose(
+        log = journal.choose(
             verbosity=0,
             socket_path=journald.getsockname(),
             stderr=stream,
             environ=environ,
         )
-        voice.say(WARNED)
+        log.say(WARNED)
         assert (os.fstat(stream).st_size > 0) is echoed
     os.close(stream)
 
@@ -282,8 +282,8 @@ CATCH = """
     os.makedirs(os.path.dirname(journal.JOURNAL_SOCKET))
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(journal.JOURNAL_SOCKET)
-    voice = journal.choose(verbosity=0)
-    voice.say(events.USER_CREATED(user="gr\\u00fc\\u00dfe"))
+    log = journal.choose(verbosity=0)
+    log.say(events.USER_CREATED(user="gr\\u00fc\\u00dfe"))
     print(json.dumps(server.recv(1 << 16).decode().splitlines()))
 """
 

@@ -16,9 +16,9 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.boot.account_defaults import NO_PASSWORD, Defaults
 from firstkey.errors import FirstkeyError
 from firstkey.system import erase
+from firstkey.system.accounts import NO_PASSWORD, Defaults
 from firstkey.system.files import Changed, Looks
 
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from firstkey.reasons import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from firstkey.boot.accounts import Setup
     from firstkey.boot.keys_file import Assignment
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
     from firstkey.boot.tasks import Planner
-    from firstkey.boot.users import Setup
     from firstkey.model import Account
     from firstkey.ssh.authorized_keys import Line
     from firstkey.ssh.public_key import PublicKey

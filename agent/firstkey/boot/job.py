@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.boot import host_key_records, host_key_survey, host_keys, report
-from firstkey.boot.books import Books
 from firstkey.boot.host_key_making import Making
-from firstkey.boot.ledger import Served
+from firstkey.boot.ledger import LedgerStore, Served
 from firstkey.boot.report import Timeline
-from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
@@ -24,10 +22,10 @@ from firstkey.system.openssh import Sshd
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from firstkey.boot.accounts import Setup
     from firstkey.boot.host_keys import Action
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
-    from firstkey.boot.users import Setup
     from firstkey.metadata.client import Answer, Client, Identity
     from firstkey.model import UserResult
     from firstkey.ssh.public_key import PublicKey
@@ -60,11 +58,10 @@ class Job:
         if site.dry_run:
             site.say(events.DRY_RUN())
         self._sshd = Sshd(site.tree)
-        self._books = Books(site)
+        self._store = LedgerStore(site, self._sshd.digest())
         self._warnings = [warning.refusal for warning in site.config.warnings]
         self._firmware = site.firmware_instance()
         self._instance = self._instance_by_firmware()
-        self._standing = Standing(site, self._sshd.digest())
         self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
         self._unread: frozenset[str] = frozenset()
@@ -76,7 +73,7 @@ class Job:
         if isinstance(answer, FirstkeyError):
             return self._finished(self._without_answer(answer, self._leave_other_instance(made)))
         if answer is None:
-            return self._finished(self._settled(made))
+            return self._finished(self._up_to_date(made))
         made = self._replace_clones(answer.instance_id, made)
         self._set_up_users()
         return self._finished(self._with_answer(answer, made))
@@ -118,23 +115,23 @@ class Job:
 
     def _instance_by_firmware(self) -> str | None:
         """What the firmware calls this instance, or what the service called it when the firmware said so."""
-        known = self._books.ledger
+        known = self._store.ledger
         if self._firmware and self._firmware == known.firmware:
             return known.instance
         return self._firmware
 
-    def _is_settled(self) -> bool:
+    def _is_current(self) -> bool:
         """The firmware says that this is the instance where everything is done: there is nothing to ask."""
         if self._site.force or self._instance is None:
             return False
-        return self._standing.is_everything_done(self._books.ledger, self._instance)
+        return self._store.is_current(self._instance)
 
-    def _settled(self, made: list[HostKeyResult]) -> Report:
+    def _up_to_date(self, made: list[HostKeyResult]) -> Report:
         self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
         from firstkey.boot import upkeep
 
         with self._timeline.phase("launch keys: look"):
-            users = upkeep.settled(self._site, self._standing, self._books.ledger)
+            users = upkeep.settled(self._site, self._store.ledger)
         return Report(OK, instance_id=self._instance, users=tuple(users), host_keys=tuple(made))
 
     # --- host keys, accounts, and the question --------------------------------------------------
@@ -142,7 +139,7 @@ class Job:
     def _host_keys_and_answer(self) -> tuple[list[HostKeyResult], Answer | FirstkeyError | None]:
         """Ask once while the host keys are being made; put them in place; then go on asking."""
         with self._making() as making:
-            answer = None if self._is_settled() else self._ask_once()
+            answer = None if self._is_current() else self._ask_once()
             if making.began:
                 _load_ahead()
             made = self._publish(making)
@@ -150,7 +147,7 @@ class Job:
             made = self._leave_other_instance(made)
         if answer is None or isinstance(answer, FirstkeyError):
             self._set_up_users()  # else once the host keys are known to be this instance's
-        if isinstance(answer, Unreachable) or (answer is None and not self._is_settled()):
+        if isinstance(answer, Unreachable) or (answer is None and not self._is_current()):
             return self._ask_on(made)
         return made, answer
 
@@ -160,7 +157,7 @@ class Job:
 
         if self._unheld:
             self._unheld()
-        known = self._instance or self._books.ledger.instance
+        known = self._instance or self._store.ledger.instance
         answer = self._ask(lambda client: client.ask(deadline=self._deadline, known=known))
         if isinstance(answer, Retriable):
             # Once in a run: a service that calls the instance by two names in turn is not followed for ever.
@@ -184,10 +181,10 @@ class Job:
         described = [sections[name] for name in names if name in sections]
         if not described or self._setups:
             return
-        from firstkey.boot import users
+        from firstkey.boot import accounts
 
         with self._timeline.phase("users"):
-            self._setups = {user.name: users.set_up(self._site, user) for user in described}
+            self._setups = {user.name: accounts.set_up(self._site, user) for user in described}
 
     def _making(self) -> Making:
         return Making(self._site, self._survey())
@@ -195,16 +192,16 @@ class Job:
     def _survey(self) -> list[Action]:
         with self._timeline.phase("host keys: look"):
             files = self._sshd_host_keys()
-            return host_key_survey.survey(self._site, files, self._books.ledger, self._instance)
+            return host_key_survey.survey(self._site, files, self._store.ledger, self._instance)
 
     def _sshd_host_keys(self) -> Sequence[str]:
         """Sshd's HostKey files; remembered for as long as its configuration is the same, byte for byte."""
-        digest, known = self._standing.sshd_digest, self._books.ledger
+        digest, known = self._store.sshd_digest, self._store.ledger
         if digest and known.sshd_digest == digest:
             return known.sshd_host_keys
         meaning = self._sshd.meaning("root")
         if meaning.refusal is None:
-            self._books.ledger = known._replace(
+            self._store.ledger = known._replace(
                 sshd_digest=digest,
                 sshd_host_keys=meaning.effective.host_keys,
                 sshd_has_key_agent=meaning.effective.has_host_key_agent,
@@ -219,10 +216,10 @@ class Job:
         with self._timeline.phase("host keys: make", since=making.began):
             pairs = making.finish()
             mark = (self._instance, self._site.boot_id())
-            ledger = host_key_records.remembered(self._books.ledger, making.actions, pairs, mark)
+            ledger = host_key_records.remembered(self._store.ledger, making.actions, pairs, mark)
             if pairs:
-                self._books.save(ledger)
-            self._books.ledger = ledger
+                self._store.save(ledger)
+            self._store.ledger = ledger
             if not self._site.dry_run:
                 making.publish(pairs)
             results = making.results(pairs)
@@ -234,10 +231,10 @@ class Job:
         """Now that the instance is known: keys that came along from another one go, before sshd starts."""
         if instance == self._instance:
             return made
-        known = self._books.ledger
+        known = self._store.ledger
         if self._instance and self._instance == self._firmware:
             known = self._made_here(known, instance)
-        self._books.ledger = host_key_records.bound(known, instance, self._site.boot_id())
+        self._store.ledger = host_key_records.bound(known, instance, self._site.boot_id())
         self._instance = instance
         with Making(self._site, host_keys.second_look(self._survey())) as making:
             news = [new for new in self._publish(making) if new.result != UNCHANGED or new.refusal]
@@ -280,13 +277,13 @@ class Job:
         from firstkey.boot.installation import Installation
         from firstkey.boot.tasks import Planner
 
-        planner = Planner(self._site, self._sshd, instance, self._standing)
+        planner = Planner(self._site, self._sshd, instance, self._store)
         installation = Installation(
-            self._site, planner, self._books.ledger, setups=self._setups, save=self._books.save
+            self._site, planner, self._store.ledger, setups=self._setups, save=self._store.save
         )
         with self._timeline.phase("launch keys"):
             results = installation.install(names, keys)
-        self._books.ledger = installation.ledger
+        self._store.ledger = installation.ledger
         self._warnings += installation.warnings
         self._unread = frozenset(installation.unread)
         return results
@@ -300,7 +297,7 @@ class Job:
 
     def _say_instance(self, instance: str) -> None:
         """Once in a run, where it is another one than before."""
-        known = self._books.ledger.instance
+        known = self._store.ledger.instance
         if instance in (known, self._said):
             return
         self._said = instance
@@ -321,14 +318,14 @@ class Job:
 
     def _remember_service(self, answer: Answer, results: Sequence[UserResult]) -> None:
         """Who has been served needs no asking on the next boot, if the firmware knows the instance."""
-        known = self._books.ledger
+        known = self._store.ledger
         served = {each.name: each for each in known.served if known.instance == answer.instance_id}
         for user in results:
             served.pop(user.name, None)
-            conditions = self._standing.conditions(user.name)
+            conditions = self._store.conditions(user.name)
             if user.is_well and conditions and user.name not in self._unread:
                 served[user.name] = Served(user.name, user.file, conditions)
-        self._books.save(
+        self._store.save(
             known._replace(
                 instance=answer.instance_id, firmware=self._firmware, served=tuple(served.values())
             )
@@ -350,11 +347,11 @@ class Job:
         )
 
     def _finished(self, draft: Report) -> Report:
-        self._books.save()
+        self._store.save()
         accounts = [result for setup in self._setups.values() for result in setup.results]
         draft = draft._replace(
             accounts=tuple(accounts),
-            warnings=(*self._books.warnings, *self._warnings),
+            warnings=(*self._store.warnings, *self._warnings),
             timeline=self._timeline.phases,
             dry_run=self._site.dry_run,
         )

@@ -11,23 +11,23 @@ for firstkey's.
 from __future__ import annotations
 
 import json
-import stat
+import os
 import time
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
+from firstkey import events, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from firstkey.boot.site import Site
     from firstkey.ssh.authorized_keys import Written
-    from firstkey.system.files import Directory
     from firstkey.system.tree import Tree
 
 DIRECTORY = "/var/lib/firstkey"
@@ -141,7 +141,8 @@ class Ledger(NamedTuple):
 
     def with_key(self, key: InstalledKey) -> Ledger:
         """The same, with this said of that key in that file on that instance."""
-        others = tuple(other for other in self.keys if _place(other) != _place(key))
+        place = (*key[:3], key.instance)
+        others = [other for other in self.keys if (*other[:3], other.instance) != place]
         return self._replace(keys=(*others, key))
 
     def without(self, gone: Sequence[InstalledKey]) -> Ledger:
@@ -152,13 +153,85 @@ class Ledger(NamedTuple):
         """Lines that firstkey wrote for instances that are positively not this one."""
         return [key for key in self.keys if key.instance != instance and key.is_own]
 
-    def serving(self, user: str) -> Served | None:
-        """What is remembered of the user as served on the ledger's instance."""
-        return next((served for served in self.served if served.name == user), None)
+
+class LedgerStore:
+    """The ledger in the hands of one run: read once, changed as a value, saved where it says anything new.
+
+    `warnings` is what went wrong with it, which costs nobody the login. `sshd_digest` is of sshd's whole
+    configuration; None: it is unknown.
+    """
+
+    def __init__(self, site: Site, sshd_digest: str | None) -> None:
+        self.warnings: list[Refusal] = []
+        self.sshd_digest = sshd_digest
+        self._site = site
+        loaded = load(site.tree)
+        self._saved = self.ledger = loaded.ledger
+        if loaded.refusal:
+            self.warnings.append(loaded.refusal)
+        if loaded.refusal and loaded.refusal.reason is reasons.LEDGER_DAMAGED:
+            site.say(events.LEDGER_DAMAGED(file=PATH, detail=loaded.refusal.detail))
+            if not site.dry_run:
+                with self._reported(), site.tree.opened(DIRECTORY) as directory:
+                    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+                    directory.rename(NAME, directory.free_name(f"{NAME}.damaged.{stamp}"))
+
+    def save(self, new: Ledger | None = None) -> None:
+        """Put the ledger (or a newer one) on the disk, if it says anything new. Nothing else saves it.
+
+        What failed once may succeed at the end of the run, and it is worth much to know one's own keys.
+        """
+        self.ledger = new or self.ledger
+        if not self._site.dry_run and self.ledger != self._saved:
+            with self._reported():
+                save(self._site.tree, self.ledger)
+                self._saved = self.ledger
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except FirstkeyError as error:
+            if error.refusal not in self.warnings:
+                self.warnings.append(error.refusal)
+                why = {"detail": error.message, "reason": error.reason.code}
+                self._site.say(events.STATE_NOT_SAVED(file=PATH, **why))
+
+    # --- what is up to date: nothing of it need be looked at again, and nobody asked -----------------
+
+    def is_current(self, instance: str) -> bool:
+        """Whether everything is done for everybody on this instance."""
+        keys = self._site.config.keys
+        names = [*keys.users, *(["root"] if keys.redirect_root else [])]
+        stale = [] if keys.revoke == "never" else self.ledger.of_other_instances(instance)
+        return (
+            all(self.serving(name, self.ledger, instance) for name in names)
+            and not any(key.state == PENDING for key in self.ledger.keys if key.user in names)
+            and not any(self._site.accounts.listed(key.user) for key in stale)
+        )
+
+    def serving(self, name: str, ledger: Ledger, instance: str) -> Served | None:
+        """How the user is served on this instance, if nothing about that has changed since."""
+        found = next((each for each in ledger.served if each.name == name), None)
+        is_current = ledger.instance == instance and found and found.conditions == self.conditions(name)
+        return found if is_current else None
+
+    def conditions(self, name: str) -> str | None:
+        """All that decides where and how this user is served, in one line; None where it cannot be known.
+
+        Only the files are asked, not a directory service: the network may be far from being there.
+        """
+        if self.sshd_digest is None:
+            return None
+        account = self._site.accounts.listed(name)
+        keys = self._site.config.keys
+        groups = self._site.accounts.group_ids(account) if account else []
+        redirected = (keys.redirect_root, keys.users) if name == "root" else None
+        own = self._site.config.user(name).authorized_keys_file
+        return repr((self.sshd_digest, own, account and account[:-1], groups, redirected))
 
 
-def _place(key: InstalledKey) -> tuple[str, str, str, str]:
-    return (key.user, key.file, key.fingerprint, key.instance)
+# --- the file ---------------------------------------------------------------------------------------
 
 
 class Loaded(NamedTuple):
@@ -171,42 +244,26 @@ class Loaded(NamedTuple):
 def load(tree: Tree) -> Loaded:
     """Read the ledger: an empty one where there is none, one with a refusal where it cannot be trusted."""
     try:
-        return _load(tree)
+        directory = tree.open(DIRECTORY)
+        if directory is None:
+            return Loaded(Ledger(), None)
+        with directory:
+            file, above = directory.read(NAME, limit=LIMIT), os.fstat(directory.fd)
     except FirstkeyError as error:
         # Who may not read it (a dry run of somebody's) can say nothing about it.
         hidden = error.reason is reasons.PERMISSION_DENIED
         return Loaded(Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message))
-
-
-def _load(tree: Tree) -> Loaded:
-    directory = tree.open(DIRECTORY)
-    if directory is None:
+    if file is None:
         return Loaded(Ledger(), None)
-    with directory:
-        found = directory.status(NAME)
-        if found is None:
-            return Loaded(Ledger(), None)
-        distrust = _distrust(found, directory, privileged=tree.is_running_system)
-        file = None if distrust else directory.read(NAME, limit=LIMIT)
-        ledger = parsed(file.content) if file else None
-        if ledger is None:
-            detail = distrust or f"{PATH} does not hold what firstkey wrote there"
-            return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
-        return Loaded(ledger, None)
-
-
-def set_aside(tree: Tree) -> str | None:
-    """Move a ledger that is not believed out of the way, so that nothing is lost; returns its new path."""
-    directory = tree.open(DIRECTORY)
-    if directory is None:
-        return None
-    with directory:
-        if directory.status(NAME) is None:
-            return None
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        new = directory.free_name(f"{NAME}.damaged.{stamp}")
-        directory.rename(NAME, new)
-        return directory.join(new)
+    found = ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid))
+    flaws = [f"{path} can be written by others than root" for path, mode, _ in found if mode & 0o022]
+    if tree.is_running_system:
+        flaws += [f"{path} belongs to user {uid}, not to root" for path, _, uid in found if uid]
+    ledger = None if flaws else parsed(file.content)
+    if ledger is None:
+        detail = [*flaws, f"{PATH} does not hold what firstkey wrote there"][0]
+        return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
+    return Loaded(ledger, None)
 
 
 def save(tree: Tree, ledger: Ledger) -> None:
@@ -216,23 +273,19 @@ def save(tree: Tree, ledger: Ledger) -> None:
         directory.replace(NAME, rendered(ledger), Looks(0o600))
 
 
+_PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": MadeHostKey}
+_LISTS = ("made_files", "sshd_host_keys")
+_FLAGS = ("host_keys.made", "sshd_has_key_agent")
+_OPTIONAL = ("instance", "firmware", "sshd_digest", "served.file", "host_keys.instance", "host_keys.boot")
+
+
 def rendered(ledger: Ledger) -> bytes:
     """The file's content, which `parsed` reads as the very same ledger."""
-    body = json.dumps(_as_json(ledger), sort_keys=True, separators=(",", ":"))
+    plain: dict[str, Any] = ledger._asdict()
+    for name in _PARTS:
+        plain[name] = [part._asdict() for part in plain[name]]
+    body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return f'{{"version":{VERSION},"check":{_check(body)},"ledger":{body}}}\n'.encode()
-
-
-def _distrust(found: os.stat_result, directory: Directory, *, privileged: bool) -> str | None:
-    """Why the file's own looks forbid believing it: others could have written it."""
-    if not stat.S_ISREG(found.st_mode):
-        return f"{PATH} is not a regular file"
-    above = directory.status()
-    for path, status in ((PATH, found), (DIRECTORY, above)):
-        if status is None or status.st_mode & 0o022:
-            return f"{path} can be written by others than root"
-        if privileged and status.st_uid != 0:
-            return f"{path} belongs to user {status.st_uid}, not to root"
-    return None
 
 
 def _check(body: str) -> int:
@@ -240,47 +293,34 @@ def _check(body: str) -> int:
     return zlib.crc32(body.encode())
 
 
-def _as_json(ledger: Ledger) -> dict[str, Any]:
-    plain: dict[str, Any] = ledger._asdict()
-    for name in _PARTS:
-        plain[name] = [part._asdict() for part in plain[name]]
-    return plain
-
-
-_PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": MadeHostKey}
-_OPTIONAL = {"instance", "firmware", "sshd_digest", "served.file", "host_keys.instance", "host_keys.boot"}
-
-
 def parsed(content: bytes) -> Ledger | None:
-    """The ledger in `content`, or None where a byte of it is not as it was written."""
+    """The ledger in `content`, or None where a byte of it is not as it was written.
+
+    What a version before or after this one did not know of has its default, or is passed over.
+    """
     try:
         whole = json.loads(content)
         plain = whole["ledger"]
         body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         if whole["version"] != VERSION or whole["check"] != _check(body):
             return None
-        return Ledger(**{name: _value(name, plain[name]) for name in Ledger._fields})
+        return Ledger(**{name: _value(name, plain[name]) for name in Ledger._fields if name in plain})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _value(name: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
     """One field, of the type that it must have; anything else is a TypeError or ValueError."""
-    if name in _PARTS:
-        return tuple(_part(name, each) for each in found)
-    if name in ("made_files", "sshd_host_keys"):
-        return tuple(_text(each) for each in found)
-    if name in ("host_keys.made", "sshd_has_key_agent"):
+    kind = _PARTS.get(name)
+    if kind:
+        return tuple(
+            kind(**{field: _value(f"{name}.{field}", each[field]) for field in kind._fields})
+            for each in found
+        )
+    if name in _LISTS:
+        return tuple(_value("", each) for each in found)
+    if name in _FLAGS:
         return bool(found)
-    return None if found is None and name in _OPTIONAL else _text(found)
-
-
-def _part(name: str, found: Any) -> Any:  # noqa: ANN401 - as above
-    kind = _PARTS[name]
-    return kind(**{field: _value(f"{name}.{field}", found[field]) for field in kind._fields})
-
-
-def _text(found: object) -> str:
-    if not isinstance(found, str):
-        raise ValueError("not a text")  # noqa: TRY004 - what is wrong is the file, not the program
+    if not (isinstance(found, str) or (found is None and name in _OPTIONAL)):
+        raise ValueError("not a text")
     return found

@@ -24,9 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from firstkey.boot.keys_file import Elsewhere
-    from firstkey.boot.ledger import InstalledKey, Ledger
+    from firstkey.boot.ledger import InstalledKey, Ledger, LedgerStore
     from firstkey.boot.site import Site
-    from firstkey.boot.standing import Standing
     from firstkey.model import Account
     from firstkey.ssh.authorized_keys import Line, Written
     from firstkey.system.openssh import Sshd
@@ -53,7 +52,7 @@ class Task(NamedTuple):
 class Planner:
     """Makes the tasks of one run on one instance."""
 
-    def __init__(self, site: Site, sshd: Sshd, instance: str, standing: Standing) -> None:
+    def __init__(self, site: Site, sshd: Sshd, instance: str, standing: LedgerStore) -> None:
         self._site = site
         self._placer = Placer(site, sshd)
         self.instance = instance

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from firstkey.boot.ledger import Ledger, Served
     from firstkey.boot.site import Site
-    from firstkey.boot.standing import Standing
     from firstkey.model import Account
 
 SECONDS = 2.0
@@ -46,14 +45,14 @@ class Look(NamedTuple):
             yield events.MODES_REPORTED(user=user, detail=flaw, reason=reasons.BAD_MODES.code)
 
 
-def settled(site: Site, standing: Standing, ledger: Ledger) -> list[UserResult]:
+def settled(site: Site, ledger: Ledger) -> list[UserResult]:
     """The users of an instance where everything is done."""
     names = {*site.config.keys.users, "root"} if site.config.keys.redirect_root else site.config.keys.users
-    return [_settled(site, standing, served, ledger) for served in ledger.served if served.name in names]
+    return [_settled(site, served, ledger) for served in ledger.served if served.name in names]
 
 
-def _settled(site: Site, standing: Standing, served: Served, ledger: Ledger) -> UserResult:
-    account = standing.account(served.name)
+def _settled(site: Site, served: Served, ledger: Ledger) -> UserResult:
+    account = site.accounts.listed(served.name)
     if account is None or served.file is None:
         return UserResult(served.name, served.file, UNCHANGED)
     return look_after(site, account, served.file, ledger.made_files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 from firstkey import __version__, events, reasons
@@ -12,7 +13,6 @@ from firstkey.boot.words import Off, Plan, Refused, Result
 from firstkey.cli import common
 from firstkey.errors import FirstkeyError
 from firstkey.model import FAILED
-from firstkey.system import clock
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 PID_FILE = "/run/firstkey/firstkey.pid"
 FOREVER = float("inf")
+_START_TIME = 19
+"""proc(5), /proc/PID/stat: starttime is field 22, in clock ticks since boot; field 3 follows the name."""
 EPILOG = """\
 examples:
   firstkey daemon              in the foreground, as the unit starts it
@@ -73,11 +75,26 @@ def _detached(args: argparse.Namespace) -> int:
 
 
 def _supervise(args: argparse.Namespace, say: Say) -> int:
-    started = clock.process_started()
+    started = process_started()
     say(events.STARTED(version=__version__, command="daemon"))
     return Supervisor(
         work=lambda is_first, tell: _work(args, say, tell, is_first=is_first), say=say, started=started
     ).run()
+
+
+def process_started() -> float:
+    """The moment on time.monotonic() at which this process began, as well as anybody can tell.
+
+    A promise that counts from a start counts the time that Python took to load.
+    """
+    now = time.monotonic()
+    try:
+        with open("/proc/self/stat", "rb") as stat:
+            ticks = int(stat.read().rsplit(b")", 1)[1].split()[_START_TIME])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return now
+    return now - max(0.0, age)
 
 
 def _work(args: argparse.Namespace, say: Say, tell: Tell, *, is_first: bool) -> None:

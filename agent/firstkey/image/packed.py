@@ -16,7 +16,7 @@ from firstkey.named_tuple import NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from firstkey.reason import Reason
+    from firstkey.reasons import Reason
 
 CHUNK = 64 * 1024
 PLENTY = 64 * 1024 * 1024

@@ -1,4 +1,5 @@
-"""Who has an account on the tree: its own /etc/passwd and /etc/group, then (on the running system) NSS.
+"""Who has an account on the tree: its own /etc/passwd and /etc/group, then (on the running system) NSS; and
+what new accounts are like.
 
 The files come first because a directory service may be slow or dead while a machine boots, and NSS is asked
 in a child process with a time limit for the same reason.
@@ -28,6 +29,10 @@ NSS_SECONDS = 5.0
 NAME = re.compile(r"(?!ALL$)[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
 """What useradd(8) of the distributions accepts; `ALL` means everybody to sudoers(5)."""
 
+DEFAULTS = ("/usr/etc/login.defs", "/etc/login.defs", "/etc/default/useradd")
+"""Each before the one that overrides it; no name of login.defs(5) is one of useradd's too."""
+NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
+
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _NOBODY_AT_ALL = 2**32 - 1
 """To the kernel, -1: "leave it as it is" (chown(2), setresuid(2)). No account has it."""
@@ -38,15 +43,17 @@ class Accounts:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._told: dict[str, Account | None] = {}
+        self._answers: dict[str, Account | None] = {}
         self._silent: set[str] = set()
 
     def find(self, name: str) -> Account | None:
         """The account of that name, or None; then `unknown` tells why."""
-        for account in self._listed():
-            if account.name == name:
-                return account
-        return self._from_nss(name) if self._tree.is_running_system else None
+        found = self.listed(name)
+        return self._from_nss(name) if found is None and self._tree.is_running_system else found
+
+    def listed(self, name: str) -> Account | None:
+        """The account of that name in passwd(5), or None. No directory service is waited for."""
+        return next((account for account in self._listed() if account.name == name), None)
 
     def unknown(self, name: str) -> FirstkeyError:
         """Why there is no such account, as far as anybody knows."""
@@ -120,12 +127,39 @@ class Accounts:
                 yield [*fields, ""][:width]
 
     def _from_nss(self, name: str) -> Account | None:
-        if name not in self._told:
+        if name not in self._answers:
             said = nss("account", name)
             if said is False:
                 self._silent.add(name)
-            self._told[name] = Account(*said) if said else None
-        return self._told[name]
+            self._answers[name] = Account(*said) if said else None
+        return self._answers[name]
+
+
+class Defaults:
+    """What new accounts of a tree are like, by the names in login.defs(5) and useradd(8)."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._settings: dict[str, str] = {}
+        for path in DEFAULTS:
+            for line in (tree.read(path, limit=LIMIT) or b"").decode("utf-8", "replace").split("\n"):
+                name, *value = line.replace("=", " ", 1).split(None, 1) or [""]
+                self._settings[name] = "".join(value).strip().strip('"')
+
+    def text(self, name: str, otherwise: str) -> str:
+        """The setting; one that is empty is none."""
+        return self._settings.get(name) or otherwise
+
+    def path(self, name: str, otherwise: str) -> str:
+        """A directory."""
+        value = self.text(name, "").rstrip("/")
+        return value if value.startswith("/") else otherwise
+
+    def number(self, name: str, otherwise: int) -> int:
+        """A number that is not negative, octal where it begins with a zero."""
+        text = self.text(name, "")
+        if not _NUMBER.fullmatch(text):
+            return otherwise
+        return int(text, 8) if re.fullmatch("0[0-7]+", text) else int(text)
 
 
 def nss(question: str, *values: Any) -> Any:  # noqa: ANN401 - each question has its own

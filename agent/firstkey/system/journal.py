@@ -25,13 +25,13 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 
 PATIENCE_SEC = 1.0
 """How long one line waits for a log that takes nothing at the moment."""
-SULK_SEC = 60.0
+NO_WAIT_SEC = 60.0
 """How long the journal is not waited for again after that; entries go to standard error meanwhile."""
 
 WRITE_LIMIT = 4096
 """PIPE_BUF of Linux (pipe(7)): a pipe that is ready takes this much at once and does not block."""
 
-# What an entry weighs at least (the higher the number the less) to be said, by -q, nothing and -v.
+# What an entry weighs at least (the higher the number the less) to be written, by -q, nothing and -v.
 _LEVELS = {-1: WARNING, 0: INFO, 1: DEBUG}
 _NO_ECHO = -1
 
@@ -43,8 +43,8 @@ class Sink(Protocol):
         """Pass the entry on."""
 
 
-class Voice:
-    """Says each entry in the journal, or on standard error where the journal does not take it.
+class Log:
+    """Writes each entry to the journal, or on standard error where the journal does not take it.
 
     `level` is the highest number (syslog(3): the least important) that standard error gets for want
     of a journal; `echo_level` the same for entries that the journal has taken.
@@ -66,15 +66,28 @@ class Voice:
 
 
 class JournalSink:
-    """Entries with their fields, through systemd-python."""
+    """Entries with their fields, through systemd-python.
+
+    libsystemd would wait without end for room in journald's queue. poll(2) tells whether there is some, for a
+    datagram socket only while it is connected: so one is, and sends nothing itself.
+    """
 
     def __init__(self, sendv: Sendv, *, socket_path: str = JOURNAL_SOCKET) -> None:
         self._sendv = sendv
-        self._gauge = _Gauge(socket_path)
+        self._path = socket_path
+        self._fd = -1
+        self._waits_again = 0.0
 
     def write(self, entry: Entry) -> None:
         """Send it; raises OSError where journald is gone or takes nothing."""
-        self._gauge.wait_for_room()
+        if self._fd < 0:
+            self._fd = _connected(self._path)
+        # After one wait in vain the entries of the next minute do not wait again.
+        try:
+            _wait_until_writable(self._fd, PATIENCE_SEC if time.monotonic() >= self._waits_again else 0.0)
+        except TimeoutError:
+            self._waits_again = time.monotonic() + NO_WAIT_SEC
+            raise
         self._sendv(*journal_fields(entry))
 
 
@@ -101,8 +114,8 @@ def choose(
     socket_path: str = JOURNAL_SOCKET,
     stderr: int = 2,
     environ: Mapping[str, str] = os.environ,
-) -> Voice:
-    """The voice for this place: the journal where there is one, else standard error.
+) -> Log:
+    """The log of this place: the journal where there is one, else standard error.
 
     With the journal, which gets everything, warnings go to standard error as well (with verbosity 1,
     everything), unless that is the journal's own stream already. `verbosity` is -1, 0 or 1.
@@ -112,10 +125,10 @@ def choose(
     is_stream = _is_journal_stream(stderr, environ)
     plain = StderrSink(stderr, is_stream=is_stream)
     if sendv is None:
-        return Voice(journal=None, stderr=plain, level=level)
+        return Log(journal=None, stderr=plain, level=level)
     echo_level = _NO_ECHO if is_stream else DEBUG if verbosity > 0 else WARNING
     journal = JournalSink(sendv, socket_path=socket_path)
-    return Voice(journal=journal, stderr=plain, level=level, echo_level=echo_level)
+    return Log(journal=journal, stderr=plain, level=level, echo_level=echo_level)
 
 
 def journal_fields(entry: Entry) -> list[str]:
@@ -129,31 +142,6 @@ def journal_fields(entry: Entry) -> list[str]:
         f"FIRSTKEY_EVENT={entry.event.name}",
         *own,
     ]
-
-
-class _Gauge:
-    """Tells whether journald's queue has room: libsystemd would wait for it without end.
-
-    poll(2) answers that for a datagram socket only while it is connected, so this one is, and
-    sends nothing itself.
-    """
-
-    def __init__(self, socket_path: str) -> None:
-        self._path = socket_path
-        self._fd = -1
-        self._patient_again = 0.0
-
-    def wait_for_room(self) -> None:
-        """Return once there is room; raises OSError when journald is gone or takes nothing."""
-        if self._fd < 0:
-            self._fd = _connected(self._path)
-        # After one wait in vain the entries of the next minute do not wait again.
-        patience = PATIENCE_SEC if time.monotonic() >= self._patient_again else 0.0
-        try:
-            _wait_until_writable(self._fd, patience)
-        except TimeoutError:
-            self._patient_again = time.monotonic() + SULK_SEC
-            raise
 
 
 def _connected(path: str) -> int:

@@ -9,8 +9,8 @@ import processes
 CODE = """
     import time
     time.sleep(0.5)
-    from firstkey.system import clock
-    print(clock.process_started(), time.monotonic())
+    from firstkey.cli.daemon import process_started
+    print(process_started(), time.monotonic())
 """
 
 
