@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Optional
 
+from firstkey import model
 from firstkey.errors import Unreachable
 from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Reason, Refusal
+from firstkey.reasons import Reason
 
 FAIR_TRIAL = 0.1
 """Seconds that a token request must have had before silence is taken for a hop limit."""
@@ -26,16 +27,7 @@ class Settings(NamedTuple):
     request_timeout: float = 2.0
 
 
-class OfferedKey(NamedTuple):
-    """One launch key as it came: bytes that nobody has looked at yet.
-
-    `refusal` says why this one could not be had; then `text` is empty.
-    """
-
-    number: str
-    name: str
-    text: bytes
-    refusal: Optional[Refusal] = None  # noqa: UP045 - evaluated on Python 3.9 by get_type_hints
+OfferedKey = model.OfferedKey
 
 
 class Identity(NamedTuple):
