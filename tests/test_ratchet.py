@@ -61,15 +61,14 @@ NOT_AT_BOOT = {
 # What can let somebody in or lock somebody out, by its role: the modules that play it today.
 TRUST_CORE = {
     "job": ("boot.job", "boot.site"),
-    "launch keys": ("boot.launch_keys", "boot.tasks", "boot.installation", "boot.telling"),
-    "key file": ("boot.keys_file", "boot.rights"),
+    "launch keys": ("boot.launch_keys",),
+    "key file": ("boot.key_file",),
     "its place": ("boot.placement",),
     "host keys": ("boot.host_keys", "boot.host_key_survey", "boot.host_key_records", "boot.sealed"),
     "their files": ("boot.host_key_files", "boot.host_key_making"),
     "ledger": ("boot.ledger",),
     "authorized_keys": ("ssh.authorized_keys", "ssh.key_options", "ssh.option_values", "ssh.patterns"),
     "public keys": ("ssh.public_key", "ssh.elliptic_curve", "ssh.digest"),
-    "StrictModes": ("boot.strict_modes", "boot.upkeep"),
     "tree": ("system.tree",),
     "files": ("system.files", "system.descriptors"),
     "child": ("system.worker", "system.identity"),
@@ -206,7 +205,7 @@ def test_circles_of_imports_only_open() -> None:
 TRACER = """
 import os, sys, threading
 
-top, seen = sys.argv.pop(1), set()
+top, seen, out = sys.argv.pop(1), set(), os.dup(2)  # a child that may get stuck has no stderr
 
 def note(frame, event, argument):
     code = frame.f_code
@@ -215,7 +214,7 @@ def note(frame, event, argument):
     seen.add(code)
     of_ours = code.co_filename.startswith(top) and code.co_flags & 1  # CO_OPTIMIZED: a function
     if of_ours and (code.co_name[0] != "<" or code.co_name == "<lambda>"):
-        os.write(2, f"called {code.co_filename} {code.co_firstlineno}\\n".encode())
+        os.write(out, f"called {code.co_filename} {code.co_firstlineno}\\n".encode())
 
 threading.setprofile(note)
 sys.setprofile(note)

@@ -205,7 +205,7 @@ USER_CHANGED = _notice("user-changed", "b1ef203c1268436080c75f4f435ecf2b",
     "The user {user} was added to the groups {groups}.")
 SUDOERS_WRITTEN = _notice("sudoers-written", "8450c8a9f3894816ad67511a6d957d5e",
     "{file} now lets {user} use sudo.")
-MODES_MENDED = _notice("modes-mended", "6d7d2420b2c04833bd33761612ea98e3",
+MODES_REPAIRED = _notice("modes-repaired", "6d7d2420b2c04833bd33761612ea98e3",
     "{path} had a mode or owner that makes sshd ignore the keys: {old} became {new}.")
 MODES_REPORTED = _warning("modes-reported", "891c15f1e233467da61090bc610567a1",
     "sshd ignores the keys of {user} for the mode or owner of {detail} ({reason}).")

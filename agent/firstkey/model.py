@@ -44,15 +44,19 @@ class AccountResult(NamedTuple):
     diff: str = ""
 
 
-class KeyResult(NamedTuple):
-    """What became of one key that the metadata service offers."""
+class OfferedKey(NamedTuple):
+    """One launch key that the metadata service offers: its bytes as they came, and what they are found to be.
+
+    `refusal` says why it could not be had (then `text` is empty), or why it is none; then there is no type.
+    """
 
     number: str
     """The key's index in `public-keys/`."""
     name: str
-    type: str | None
-    fingerprint: str | None
-    refusal: Refusal | None
+    text: bytes
+    refusal: Refusal | None = None
+    type: str | None = None
+    fingerprint: str | None = None
 
 
 class UserResult(NamedTuple):
@@ -116,7 +120,7 @@ class Report(NamedTuple):
     outcome: str
     instance_id: str | None = None
     imds: Imds | None = None
-    keys: tuple[KeyResult, ...] = ()
+    keys: tuple[OfferedKey, ...] = ()
     users: tuple[UserResult, ...] = ()
     host_keys: tuple[HostKeyResult, ...] = ()
     accounts: tuple[AccountResult, ...] = ()
@@ -166,7 +170,7 @@ def _imds_json(imds: Imds | None) -> dict[str, Any]:
     }
 
 
-def _key_json(key: KeyResult) -> dict[str, Any]:
+def _key_json(key: OfferedKey) -> dict[str, Any]:
     return {
         "index": key.number,
         "name": key.name,

@@ -15,7 +15,7 @@ import pytest
 from machine import AGENT, Run, World, fingerprint, new_key
 
 from firstkey.boot import launch_keys
-from firstkey.metadata.client import OfferedKey
+from firstkey.model import OfferedKey
 from firstkey.ssh import key_options
 from firstkey.ssh.public_key import parse_launch_key
 
@@ -428,11 +428,11 @@ def test_a_line_that_somebody_appends_meanwhile_is_kept(world: World, is_new: bo
 def test_a_good_key_beside_bad_ones_is_taken(tmp_path: Path) -> None:
     """Each offered key has its result."""
     line = new_key(tmp_path, "launch")
-    offer = launch_keys.judge(
+    keys, judged = launch_keys.judge(
         [OfferedKey("0", "bad", b"<html>"), OfferedKey("1", "good", line.encode()), OfferedKey("2", "", b"")]
     )
-    assert [key.line for key in offer.keys] == [line]
-    assert [bool(result.refusal) for result in offer.results] == [True, False, True]
+    assert [key.line for key in keys] == [line]
+    assert [bool(result.refusal) for result in judged] == [True, False, True]
 
 
 @pytest.mark.parametrize("user", ["admin", "ec2-user", "a.b_c$", "x" * 31])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from firstkey.boot.strict_modes import is_lenient
+from firstkey.boot.key_file import is_lenient
 from firstkey.system.tree import Tree
 
 

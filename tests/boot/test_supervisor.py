@@ -381,10 +381,16 @@ def test_the_end_of_the_daemon_is_the_end_of_its_worker(start: Start) -> None:
 
 @pytest.mark.parametrize(
     "reason, late",
-    [(reasons.HOME_MISSING, "ann"), (reasons.READ_ONLY, "ann"), (reasons.NO_SUCH_USER, ""), (None, "")],
+    [
+        (reasons.HOME_MISSING, "ann"),
+        (reasons.READ_ONLY, "ann"),
+        (reasons.NO_SUCH_USER, "ann"),
+        (reasons.SYMLINK_REFUSED, ""),
+        (None, ""),
+    ],
 )
 def test_what_time_can_heal(reason: Reason | None, late: str) -> None:
-    """A home that is missing and a file system that is read-only; not what somebody has to put right."""
+    """A home or account that is missing, a file system that is read-only; not what somebody has to repair."""
     refusal = Refusal(reason, "so it is") if reason else None
     users = (UserResult("bob", None, UNCHANGED), UserResult("ann", None, FAILED, refusal=refusal))
     assert Result.of(Report(PARTIAL, users=users)).late == late

@@ -114,6 +114,19 @@ def test_a_program_that_hangs_does_not_hold_the_boot(lab: Lab, tmp_path: Path) -
         processes.wait_for(lambda pid=pid: processes.is_gone(pid))  # type: ignore[misc]
 
 
+def test_an_account_that_comes_late_gets_its_key(lab: Lab) -> None:
+    """Of a directory service, say, that the network brings: the others have theirs, and it is tried again."""
+    lab.machine.configure("[Keys]\nUsers=admin second\n[HostKeys]\nTypes=ed25519\n")
+    daemon = lab.daemon()
+    daemon.manager.wait("READY=1")
+    assert lab.machine.keys == [lab.key]
+    daemon.manager.wait("STATUS=Done: partial; going on with the attempts for second")
+    lab.machine.add_user("second")
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert lab.machine.path("/home/second/.ssh/authorized_keys").read_text() == f"{lab.key}\n"
+
+
 def test_no_key_pair_is_nothing_to_wait_for(lab: Lab) -> None:
     """Ready at once, status 0."""
     lab.service.change(keys=())
@@ -123,8 +136,10 @@ def test_no_key_pair_is_nothing_to_wait_for(lab: Lab) -> None:
 
 
 def test_an_answer_that_cannot_be_used_up_fails_the_unit_and_not_the_boot(lab: Lab) -> None:
-    """A user who is not there: READY all the same, the others served, and the status tells."""
-    lab.machine.configure("[Keys]\nUsers=nobodyhere admin\n")
+    """A user who cannot be served: READY all the same, the others served, and the status tells."""
+    lab.machine.add_user("linked")
+    lab.machine.path("/home/linked/.ssh").symlink_to("/home/admin")
+    lab.machine.configure("[Keys]\nUsers=linked admin\n")
     assert lab.daemon().end().status == 1
     assert lab.manager.was_told("READY=1")
     assert lab.machine.keys == [lab.key]

@@ -99,8 +99,7 @@ def check_inquiry(data: bytes) -> None:
 def _check_answer(answer: Answer, tokens: list[str]) -> None:
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", answer.instance_id)
     assert len(answer.keys) <= answers.MOST_KEYS
-    judged = launch_keys.judge(answer.keys)
-    for key in judged.results:
+    for key in launch_keys.judge(answer.keys)[1]:
         for line in render.offered_key(key):
             shown(visible(line))
         shown(KEY_ADDED(fingerprint=key.fingerprint, key_name=key.name, user="root", file="/f").message)

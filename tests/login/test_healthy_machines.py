@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 from lab import ALICE, PAM, Lab
 
-from firstkey.boot.strict_modes import is_lenient
+from firstkey.boot.key_file import is_lenient
 from firstkey.system.tree import Tree
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]

@@ -83,9 +83,41 @@ def test_a_home_that_hangs_is_given_up() -> None:
     assert processes.children(os.getpid()) == before
 
 
-def test_two_homes_that_hang_do_not_use_up_the_boot() -> None:
-    """A good user beside bad ones is still served within BootTimeoutSec= (30 s)."""
-    assert 3 * identity.SECONDS < 30
+def test_a_visit_notes_what_it_does_and_waits_until_that_is_heeded() -> None:
+    """In its own child, which may take one user's rights after the other's; the caller goes on meanwhile."""
+    heeded: list[Any] = []
+
+    def work(note: Any) -> list[int]:
+        time.sleep(0.3)
+        note("first")
+        note(["second"])
+        ids = []
+        for account in (ALICE, ME._replace(uid=0, gid=0), MALLORY):
+            identity.become(account, [])
+            ids.append(os.geteuid())
+        return ids
+
+    visit = identity.Visit(ME, work, seconds=60)
+    assert visit.answer(time.monotonic(), heeded.append) is None
+    assert heeded == []
+    answer = visit.answer(time.monotonic() + 60, heeded.append)
+    assert heeded == ["first", ["second"]]
+    assert answer == ([ALICE.uid, 0, MALLORY.uid] if os.geteuid() == 0 else [os.geteuid()] * 3)
+    visit.stop()
+
+
+def test_a_visit_that_dies_while_it_is_heeded_is_an_error() -> None:
+    """Nothing passes for an answer."""
+
+    def work(note: Any) -> str:
+        note("about to write")
+        return "written"
+
+    before = set(processes.children(os.getpid()))
+    visit = identity.Visit(ME, work, seconds=60)
+    (pid,) = set(processes.children(os.getpid())) - before
+    with pytest.raises(FirstkeyError, match="me died"):
+        visit.answer(time.monotonic() + 60, lambda _: os.kill(pid, signal.SIGKILL))
 
 
 def test_its_files_are_its_own_whatever_the_umask() -> None:
@@ -117,8 +149,9 @@ def working_as(account: Account) -> Iterator[int]:
         import os, sys, time
         from firstkey.model import Account
         from firstkey.system import identity
+        out = os.dup(1)  # the child has not this process's own
         def work():
-            print(os.getpid(), flush=True)
+            os.write(out, str(os.getpid()).encode() + bytes([10]))
             time.sleep(60)
         identity.run_as(Account("x", int(sys.argv[1]), int(sys.argv[2]), "/", "/"), [], work, seconds=60)
     """
@@ -271,11 +304,12 @@ INTERRUPTED = """
     from firstkey.model import Account
     from firstkey.system import identity, worker
     worker.own_signals(0)
+    out = os.dup(1)
     def work():
         path = os.path.join(sys.argv[1], "temporary")
         try:
             open(path, "w").close()
-            print("at work", flush=True)
+            os.write(out, b"at work" + bytes([10]))
             while True:
                 time.sleep(0.01)
         finally:

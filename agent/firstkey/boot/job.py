@@ -128,10 +128,10 @@ class Job:
 
     def _up_to_date(self, made: list[HostKeyResult]) -> Report:
         self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
-        from firstkey.boot import upkeep
+        from firstkey.boot import key_file  # no line of a file is looked at
 
         with self._timeline.phase("launch keys: look"):
-            users = upkeep.settled(self._site, self._store.ledger)
+            users = key_file.check(self._site, self._store.ledger)
         return Report(OK, instance_id=self._instance, users=tuple(users), host_keys=tuple(made))
 
     # --- host keys, accounts, and the question --------------------------------------------------
@@ -254,38 +254,33 @@ class Job:
         from firstkey.boot import launch_keys
 
         self._say_answer(answer)
-        offer = launch_keys.judge(answer.keys)
-        for key in offer.results:
+        good, judged = launch_keys.judge(answer.keys)
+        for key in judged:
             if key.refusal:
                 why = {"reason": key.refusal.reason.code, "detail": key.refusal.detail}
                 self._site.say(events.KEY_REFUSED(index=key.number, **why))
-        results = self._install(answer.instance_id, self._site.config.keys.users, offer.keys)
+        results = self._install(answer.instance_id, self._site.config.keys.users, good)
         # A key that could not be had may be had another time: nobody counts as served before.
-        self._remember_service(answer, [] if any(key.refusal for key in offer.results) else results)
+        self._remember_service(answer, [] if any(key.refusal for key in judged) else results)
         no_key = Refusal(reasons.NO_KEY_PAIR, "the instance was launched without a key pair")
         return Report(
             OK,
             instance_id=answer.instance_id,
             imds=_spoken(answer),
-            keys=offer.results,
+            keys=judged,
             users=report.joined(self._cleared, results),
             host_keys=tuple(made),
             refusal=None if answer.keys else no_key,
         )
 
     def _install(self, instance: str, names: Sequence[str], keys: Sequence[PublicKey]) -> list[UserResult]:
-        from firstkey.boot.installation import Installation
-        from firstkey.boot.tasks import Planner
+        from firstkey.boot.launch_keys import Installer
 
-        planner = Planner(self._site, self._sshd, instance, self._store)
-        installation = Installation(
-            self._site, planner, self._store.ledger, setups=self._setups, save=self._store.save
-        )
+        installer = Installer(self._site, self._sshd, self._store, instance, self._setups)
         with self._timeline.phase("launch keys"):
-            results = installation.install(names, keys)
-        self._store.ledger = installation.ledger
-        self._warnings += installation.warnings
-        self._unread = frozenset(installation.unread)
+            results = installer.install(names, keys)
+        self._warnings += installer.warnings
+        self._unread = frozenset(installer.unread)
         return results
 
     def _say_answer(self, answer: Answer) -> None:
@@ -363,7 +358,7 @@ class Job:
 def _load_ahead() -> None:
     """Load what installing keys takes while ssh-keygen is still at work: the boot waits for it afterwards."""
     with suppress(Exception):  # it goes wrong again where that is reported, and costs no host key there
-        from firstkey.boot import installation, launch_keys, tasks  # noqa: F401
+        from firstkey.boot import launch_keys  # noqa: F401
 
 
 def _spoken(who: Answer | Identity) -> Imds:

@@ -31,8 +31,8 @@ DEFAULT_PLAN = Plan(settings.SECTIONS["IMDS"]["BootTimeoutSec"].default)
 """What holds until a worker has read the configuration, and where none can."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
-LONGEST_PAUSE_FOR_A_HOME = 3600.0
-"""sshd runs by then, and whoever is served can log in: a home is looked for ever less often."""
+LONGEST_PAUSE_FOR_A_HOME = 60.0
+"""sshd runs by then; who waits for a home to come does not wait long for its key."""
 MARGIN_SECONDS = 30.0
 """What systemd is asked to wait beyond the boot deadline before it believes that the daemon hangs."""
 

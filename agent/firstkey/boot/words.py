@@ -18,8 +18,8 @@ _TRIED_AGAIN = frozenset({
     reasons.TOKEN_REJECTED.code, reasons.ALREADY_RUNNING.code, reasons.INTERNAL_ERROR.code,
 })  # fmt: skip
 """Not an answer of the metadata service, whoever gave it; so the daemon goes on asking."""
-_HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY)
-"""A home may be made or mounted later than this, a file system become writable."""
+_HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY, reasons.NO_SUCH_USER)
+"""A home may be made or mounted later than this, a file system become writable, a service know an account."""
 
 
 class Plan(NamedTuple):
@@ -64,7 +64,7 @@ class Result(NamedTuple):
     outcome: str
     reason: str | None
     late: str = ""
-    """The names of users whose home, or a file system that can be written, may come later."""
+    """The names of users whose home, account, or a file system that can be written, may come later."""
 
     @classmethod
     def of(cls, report: Report) -> Result:

@@ -79,7 +79,7 @@ def _report(answer: Answer) -> Report:
         OK,
         instance_id=answer.instance_id,
         imds=Imds(answer.endpoint, answer.version, why),
-        keys=launch_keys.judge(answer.keys).results,
+        keys=launch_keys.judge(answer.keys)[1],
         refusal=None if answer.keys else none,
     )
     return draft._replace(outcome=report.outcome(draft))

@@ -9,7 +9,7 @@ from firstkey import reasons
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from firstkey.model import AccountResult, HostKeyResult, KeyResult, Report, UserResult
+    from firstkey.model import AccountResult, HostKeyResult, OfferedKey, Report, UserResult
     from firstkey.reasons import Refusal
 
 OUTCOMES = {
@@ -65,7 +65,7 @@ def _offer(done: Report) -> Iterator[str]:
         yield from refusal(done.refusal)
 
 
-def offered_key(key: KeyResult) -> Iterator[str]:
+def offered_key(key: OfferedKey) -> Iterator[str]:
     """One key that the metadata service offers."""
     if key.refusal:
         yield f"! {key.number} {key.name}: refused"

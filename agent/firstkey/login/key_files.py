@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.boot.strict_modes import is_lenient
+from firstkey.boot.key_file import is_lenient
 from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, keys_command, strict_modes, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown

@@ -75,17 +75,17 @@ def named(content: bytes, path: str) -> LaunchKey:
 
 
 def _offered(answer: Answer) -> Sought:
-    offer = launch_keys.judge(answer.keys)
+    good, judged = launch_keys.judge(answer.keys)
     source = f"the metadata service at {answer.endpoint}"
-    refused = [result.refusal for result in offer.results if result.refusal]
+    refused = [key.refusal for key in judged if key.refusal]
     notes = [note(CHECK, refusal.reason, refusal.detail) for refusal in refused]
     if not answer.keys:
         detail = f"{answer.instance_id} was launched without a key pair: no key can let anybody in"
         return Sought((), (obstacle(CHECK, reasons.NO_KEY_PAIR, detail),))
-    if not offer.keys:
+    if not good:
         found = obstacle(CHECK, reasons.NOT_A_PUBLIC_KEY, "; ".join(refusal.detail for refusal in refused))
         return Sought((), (found,))
-    keys = tuple(LaunchKey(key.fingerprint, source, key, key.type) for key in offer.keys)
+    keys = tuple(LaunchKey(key.fingerprint, source, key, key.type) for key in good)
     return Sought(keys, (*notes, *(passed(CHECK, str(key)) for key in keys)))
 
 

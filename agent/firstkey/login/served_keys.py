@@ -96,7 +96,7 @@ def keys(cache: Cache, *, ask: Callable[[], Answer], ttl: float) -> tuple[Public
     if kept and kept.age <= ttl:
         return kept.keys
     try:
-        fresh = launch_keys.judge(ask().keys).keys
+        fresh = launch_keys.judge(ask().keys)[0]
     except FirstkeyError:
         if kept is None:
             raise

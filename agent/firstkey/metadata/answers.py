@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Optional
 
 from firstkey.errors import Unreachable
+from firstkey.model import OfferedKey
 from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Reason, Refusal
+from firstkey.reasons import Reason
 
 TOKEN_LIMIT = 1024
 """Bytes of a token. AWS gives no limit; genuine ones have 56."""
@@ -38,18 +39,6 @@ class Settings(NamedTuple):
     version: str = "auto"
     token_ttl: int = 21600
     request_timeout: float = 2.0
-
-
-class OfferedKey(NamedTuple):
-    """One launch key as it came: bytes that nobody has looked at yet.
-
-    `refusal` says why this one could not be had; then `text` is empty.
-    """
-
-    number: str
-    name: str
-    text: bytes
-    refusal: Optional[Refusal] = None  # noqa: UP045 - evaluated on Python 3.9 by get_type_hints
 
 
 class Identity(NamedTuple):

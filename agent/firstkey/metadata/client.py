@@ -20,7 +20,6 @@ from firstkey.metadata.answers import (
     Identity,
     NoAnswer,
     Notice,
-    OfferedKey,
     Retriable,
     Settings,
     Tell,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
     Ended = tuple[Endpoint, Union[Answer, BaseException], Union[Identity, None]]
 
-__all__ = ["Answer", "Client", "Identity", "NoAnswer", "Notice", "OfferedKey", "Retriable", "Settings"]
+__all__ = ["Answer", "Client", "Identity", "NoAnswer", "Notice", "Retriable", "Settings"]
 
 # Seconds between attempts. At boot the network appears at any moment; what is not there after a
 # minute is not expected at any moment any more.

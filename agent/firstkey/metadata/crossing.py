@@ -10,8 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.metadata.answers import Answer, Identity, OfferedKey, Settings
+from firstkey.metadata.answers import Answer, Identity, Settings
 from firstkey.metadata.client import Client as RealClient
+from firstkey.model import OfferedKey
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from firstkey.metadata.answers import (
     Listed,
     NoAnswer,
     Notice,
-    OfferedKey,
     Retriable,
     Settings,
     Tell,
 )
 from firstkey.metadata.transport import Conversation, Deadline, Reply
+from firstkey.model import OfferedKey
 from firstkey.reasons import Reason, Refusal
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
+from firstkey.system import descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,6 +69,17 @@ class Worker:
         """What it has said since, or nothing at its end. Waits for a word: ask select(2) first."""
         return os.read(self.pipe, _PART)
 
+    def hear_by(self, deadline: float) -> bytes | None:
+        """The same by that moment (time.monotonic) at the latest; None where nothing was said by then."""
+        poll = select.poll()
+        poll.register(self.pipe, select.POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            if poll.poll(max(0.0, min(left, LOOK_SECONDS)) * 1000):
+                return self.hear()
+            if left <= LOOK_SECONDS:
+                return None
+
     def finish(self) -> str | None:
         """Collect a child whose end of file was heard; returns what went wrong with it, if anything did."""
         if not self._collected(KILL_SECONDS):
@@ -112,9 +124,10 @@ class Worker:
         return True
 
 
-def start(work: Callable[[Tell], None]) -> Worker:
+def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Worker:
     """Start a child that does `work`, which is given a way to tell the parent something.
 
+    A `quiet` one has none of the caller's standard streams: should it get stuck, no pipe waits for it.
     Raises FirstkeyError where the system has no room for another process.
     """
     _collect_the_left_behind()
@@ -124,7 +137,7 @@ def start(work: Callable[[Tell], None]) -> Worker:
         pid = os.fork()
         if pid == 0:
             _close_all(ours)
-            _child(*theirs, work)
+            _child(*theirs, work, quiet=quiet)
         return Worker(pid, *ours)
     except OSError as error:
         _close_all(ours)
@@ -141,16 +154,19 @@ def ask(work: Callable[[], bytes], *, seconds: float, patience: float = 0.0) -> 
     A child that dies on the way has said nothing. One that is given up, or that has to end because this
     process has to, may tidy up for `patience` seconds.
     """
-    worker = start(lambda tell: tell(work()))
+    worker = start(lambda tell: tell(work()), quiet=True)
+    deadline = time.monotonic() + seconds
+    parts = []
     try:
-        said = _everything(worker, time.monotonic() + seconds)
+        while part := worker.hear_by(deadline):
+            parts.append(part)
     except BaseException:
         worker.stop(patience)
         raise
-    if said is None:
+    if part is None:
         worker.stop(patience)
         return None
-    return b"" if worker.finish() else said
+    return b"" if worker.finish() else b"".join(parts)
 
 
 def own_signals(status: int = TERMINATED) -> None:
@@ -178,7 +194,7 @@ def _once_more(lost: sys.UnraisableHookArgs, status: int) -> None:
     signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
 
 
-def _child(writer: int, lifeline: int, work: Callable[[Tell], None]) -> None:
+def _child(writer: int, lifeline: int, work: Callable[[Tell], None], *, quiet: bool) -> None:
     """Never returns: whatever happens here must not run on in the parent's code."""
     status = 1
     try:
@@ -188,6 +204,9 @@ def _child(writer: int, lifeline: int, work: Callable[[Tell], None]) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         own_signals()
         _hang_on(lifeline)
+        for number in range(3) if quiet else ():
+            with suppress(OSError):
+                descriptors.send_nowhere(number)
         work(lambda said: _write(writer, said))
         status = 0
     finally:
@@ -208,22 +227,6 @@ def _hang_on(lifeline: int) -> None:
 def _write(writer: int, said: bytes) -> None:
     while said:
         said = said[os.write(writer, said) :]
-
-
-def _everything(worker: Worker, deadline: float) -> bytes | None:
-    parts: list[bytes] = []
-    poll = select.poll()
-    poll.register(worker.pipe, select.POLLIN)
-    while True:
-        left = deadline - time.monotonic()
-        if not poll.poll(max(0.0, min(left, LOOK_SECONDS)) * 1000):
-            if left <= LOOK_SECONDS:
-                return None
-            continue
-        part = worker.hear()
-        if not part:
-            return b"".join(parts)
-        parts.append(part)
 
 
 def _trouble(status: int | None) -> str | None:

@@ -14,8 +14,8 @@ from machine import Machine, new_key
 from pipe_sshd import Sshd, separation_directory
 
 from firstkey import config, events, reasons
-from firstkey.boot import keys_file
-from firstkey.boot.keys_file import Assignment
+from firstkey.boot import key_file
+from firstkey.boot.key_file import Change, Existing, Visits
 from firstkey.boot.site import Site
 from firstkey.errors import FirstkeyError
 from firstkey.ssh.authorized_keys import Line, Written
@@ -131,10 +131,27 @@ class Bench(NamedTuple):
     def file(self) -> Path:
         return self.machine.keys_file
 
-    def assignment(self, *, add: tuple[Line, ...] = (), revoke: tuple[Written, ...] = ()) -> Assignment:
+    def change(self, *, add: tuple[Line, ...] = (), revoke: tuple[Written, ...] = ()) -> Change:
         account = self.site.accounts.find(self.machine.user)
         assert account
-        return Assignment(account, f"{account.home}/.ssh/authorized_keys", add, revoke)
+        return Change(account, f"{account.home}/.ssh/authorized_keys", add, revoke=revoke)
+
+    def make(self, change: Change, *, dry_run: bool = False) -> Change:
+        """Make the change; raises what the visit comes to where it fails."""
+        made: list[key_file.Answer] = []
+        with Visits(
+            self.site._replace(dry_run=dry_run), done=lambda _, answer: made.append(answer)
+        ) as visits:
+            visits.make(change)
+            visits.wait()
+        (answer,) = made
+        if isinstance(answer, FirstkeyError):
+            raise answer
+        return answer
+
+    def add(self, *, dry_run: bool = False) -> Change:
+        """Add the launch key."""
+        return self.make(self.change(add=(Line(self.key),)), dry_run=dry_run)
 
     def put(self, content: bytes | None) -> bytes:
         """Write the shape's content; returns what is there now."""
@@ -180,18 +197,18 @@ def test_a_file_of_any_shape(bench: Bench, sshd: Sshd, shape: Shape) -> None:
     before = bench.put(shape.content)
     line = Line(bench.key)
 
-    outcome = keys_file.carry_out(bench.site, bench.assignment(add=(line,)))
+    outcome = bench.add()
 
     gap = b"\n" if before and not before.endswith(b"\n") else b""
     after = before + gap + line.text if shape.added else before
     assert bench.file.read_bytes() == after
     assert bool(outcome.added) == shape.added
-    assert bool(outcome.present) != shape.added
+    assert bool(outcome.existing) != shape.added
     assert sshd.login(bench.private, patterns=str(bench.file))[0] == shape.lets_in
     if shape.added:
-        revoked = keys_file.carry_out(bench.site, bench.assignment(revoke=(line.written,)))
+        revoked = bench.make(bench.change(revoke=(line.written,)))
         assert bench.file.read_bytes() == before + gap
-        assert revoked.revoked == [bench.key.fingerprint]
+        assert revoked.revoked == (bench.key.fingerprint,)
 
 
 def test_there_are_many_shapes() -> None:
@@ -204,7 +221,7 @@ def test_the_mode_of_a_persons_file_stays(bench: Bench, mode: int) -> None:
     """Also of one that its owner made read-only: it is replaced, not written to."""
     bench.put(b"OTHER\n")
     bench.file.chmod(mode)
-    assert keys_file.carry_out(bench.site, bench.assignment(add=(Line(bench.key),))).changed
+    assert bench.add().changed
     assert stat.S_IMODE(bench.file.stat().st_mode) == mode
 
 
@@ -213,20 +230,20 @@ def test_other_names_of_a_file_keep_its_content(bench: Bench) -> None:
     before = bench.put(b"OTHER\n")
     twin = bench.machine.root / "twin"
     os.link(bench.file, twin)
-    keys_file.carry_out(bench.site, bench.assignment(add=(Line(bench.key),)))
+    bench.add()
     assert twin.read_bytes() == before
 
 
 @pytest.mark.parametrize("size", [0, 1])
 def test_the_largest_file(bench: Bench, size: int) -> None:
     """Up to the limit a file is rewritten; beyond, it is refused and stays as it is."""
-    content = b"#" * (keys_file.LIMIT - 1 + size) + b"\n"
+    content = b"#" * (key_file.LIMIT - 1 + size) + b"\n"
     bench.put(content)
     if not size:
-        assert keys_file.carry_out(bench.site, bench.assignment(add=(Line(bench.key),))).added
+        assert bench.add().added
         return
     with pytest.raises(FirstkeyError) as error:
-        keys_file.carry_out(bench.site, bench.assignment(add=(Line(bench.key),)))
+        bench.add()
     assert error.value.reason is reasons.FILE_TOO_LARGE
     assert bench.file.read_bytes() == content
 
@@ -234,31 +251,43 @@ def test_the_largest_file(bench: Bench, size: int) -> None:
 def test_a_dry_run_only_describes(bench: Bench) -> None:
     """Nothing is made, not even the directory; what would be is a diff that a terminal can show."""
     bench.machine.configure("[Keys]\nUsers=admin\n")
-    site = bench.site._replace(dry_run=True)
-    outcome = keys_file.carry_out(site, bench.assignment(add=(Line(bench.key),)))
+    outcome = bench.add(dry_run=True)
     assert outcome.changed
     assert outcome.diff.splitlines()[-1] == f"+{bench.key.line}"
     assert not bench.file.parent.exists()
     bench.put(b"\x1b[2J\xff\n")
-    outcome = keys_file.carry_out(site, bench.assignment(add=(Line(bench.key),)))
+    outcome = bench.add(dry_run=True)
     assert outcome.diff.replace("\n", "").isprintable()
 
 
 def test_keys_elsewhere_are_found_where_sshd_finds_them(bench: Bench) -> None:
-    """Only lines about the key itself count, and a directory that is not there is told from a missing key."""
-    account = bench.site.accounts.find(bench.machine.user)
-    assert account
+    """Only lines about the key itself count; a file that sshd ignores restricts nobody."""
     other = parse_launch_key(bench.other)
-    asked = [bench.key.fingerprint, other.fingerprint]
-    path = f"{account.home}/.ssh/authorized_keys"
-    assert keys_file.found_in(bench.site, account, path, asked) is None
-    bench.put(b"cert-authority LINE\nfrob OTHER\nno-pty OTHER\npty OTHER\n")
-    found = keys_file.found_in(bench.site, account, path, asked)
-    assert found == [keys_file.Elsewhere(other.fingerprint, path, "no-pty")], "the first that sshd heeds"
+    content = bench.put(b"cert-authority LINE\nfrob OTHER\nno-pty OTHER\npty OTHER\n")
+    path = bench.change().path
+    keys = frozenset({bench.key.fingerprint, other.fingerprint})
+    change = bench.change(add=(Line(bench.key), Line(other)))._replace(
+        path=f"{os.path.dirname(path)}/second", also_read=((f"{path}2", keys), (path, keys))
+    )
+    made = bench.make(change)
+    assert made.added == (bench.key.fingerprint,)
+    assert made.existing == (Existing(other.fingerprint, path, "no-pty"),), "the first that sshd heeds"
+    assert made.result().file == change.path
     bench.file.chmod(0o666)
-    (ignored,) = keys_file.found_in(bench.site, account, path, asked) or []
+    (ignored,) = bench.make(change).existing[1:]
     assert "mode 0666" in ignored.flaws[0]
-    assert keys_file.found_in(bench.site, account, f"{path}2", asked) == []
+    assert bench.file.read_bytes() == content
+
+
+def test_a_key_that_was_elsewhere_comes_only_where_it_still_is(bench: Bench) -> None:
+    """What a person took out of the other file stays out; what cannot be seen to be gone was not."""
+    bench.put(b"KEY moved\n")
+    path = bench.change().path
+    moving = bench.change(add=(Line(bench.key),))._replace(path=f"{os.path.dirname(path)}/second")
+    cases = {(): False, (f"{path}2",): False, (f"{path}2", path): True, ("/no/such",): True}
+    for files, comes in cases.items():
+        change = moving._replace(moved=((bench.key.fingerprint, files),))
+        assert bool(bench.make(change, dry_run=True).added) == comes, files
 
 
 @pytest.mark.root
@@ -271,7 +300,7 @@ def test_an_immutable_file_is_refused(bench: Bench, flag: str) -> None:
         pytest.skip(f"this file system has no such flags: {flagged.stderr.decode()}")
     try:
         with pytest.raises(FirstkeyError) as error:
-            keys_file.carry_out(bench.site, bench.assignment(add=(Line(bench.key),)))
+            bench.add()
     finally:
         subprocess.run(["chattr", "=", bench.file], check=True)
     assert error.value.reason is reasons.READ_ONLY

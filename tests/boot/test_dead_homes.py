@@ -1,0 +1,52 @@
+"""Homes that hang for ever cost their owners alone (promise 2): the others are served meanwhile."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dead_homes
+import pytest
+from machine import Run
+from private_system import PrivateSystem
+
+from firstkey.metadata.emulator import Emulator
+
+pytestmark = pytest.mark.root
+
+NAMES = ("first", "second", "root")
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[PrivateSystem]:
+    """A system whose first two users have homes that hang; root's is well."""
+    scratch = tmp_path / "system"
+    scratch.mkdir()
+    with PrivateSystem(scratch) as running:
+        homes = [running.add_user(name) for name in NAMES[:2]]
+        running.set_sshd_config("")
+        running.configure(f"[Keys]\nUsers={' '.join(NAMES)}\n")
+        with dead_homes.dead(running, *homes):
+            yield running
+
+
+def test_root_is_served_while_two_homes_hang(system: PrivateSystem, service: Emulator, launch: str) -> None:
+    """Named first, and still waited for when root has the key; each is told, and the pipe ends."""
+    argv = [sys.executable, "-m", "firstkey", "run", "--json", "--imds", service.url]
+    running = system.start("env", f"PYTHONPATH={Path(__file__).parents[2] / 'agent'}", *argv)
+    answered = served = 0.0
+    while running.poll() is None and not served:
+        is_answered = "openssh-key" in str(service.requests)
+        answered = answered or (time.monotonic() if is_answered else 0.0)
+        served = time.monotonic() if system.keys_of("root") == [launch] else 0.0
+        time.sleep(0.005)
+    assert running.poll() is None, "root was served when the others had been given up"
+    print(f"root had the key {served - answered:.2f} s after the answer")
+    # Whatever is stuck in the kernel holds no end of the pipe, so this ends.
+    out, _ = running.communicate(timeout=60)
+    done = Run(running.returncode, out, "")
+    assert [user["name"] for user in done.report["users"]] == list(NAMES)
+    assert [done.user(name)["reason"] for name in NAMES] == ["timed-out", "timed-out", None]
+    assert done.report["outcome"] == "partial"
