@@ -70,6 +70,7 @@ def put_own_keys(machine: Machine) -> dict[str, bytes]:
 # --- what firstkey made ---------------------------------------------------------------------------
 
 
+@pytest.mark.sample(2)
 def test_another_instance_gets_keys_of_its_own(world: World, boot: Boot) -> None:
     """Promise 6: loudly, once; no half of the old keys is left."""
     boot(FIRST)

@@ -18,7 +18,7 @@ CONFIGURATION = "[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
 
 
 @pytest.mark.parametrize("fault", PROMISED)
-@pytest.mark.sample(3)
+@pytest.mark.sample(4)
 def test_the_job_ends_as_promised(world: World, fault: str) -> None:
     """Exit status, outcome and reason; host keys in any case, the launch key if any answer has it."""
     status, outcome, code = PROMISED[fault]

@@ -358,6 +358,7 @@ def test_many_signals_at_once_are_one(start: Start) -> None:
 
 
 @pytest.mark.parametrize("millisecond", range(0, 60, 4))
+@pytest.mark.sample(4)
 def test_sigterm_at_any_moment_ends_it_with_status_0(start: Start, millisecond: int) -> None:
     """From its very first message on, through starting a worker, hearing it and collecting it."""
     daemon = start("said(Plan(30)); time.sleep(0.005); said(Result('failed', 'bad-answer'))")

@@ -174,6 +174,7 @@ def test_text_and_stderr(machine: Machine, service: Emulator, command: str) -> N
         "seal --dry-run --json",
     ],
 )
+@pytest.mark.sample(3)
 def test_json(machine: Machine, service: Emulator, command: str) -> None:
     """It is ASCII that strict readers take, and every string in it is text."""
     done = firstkey(machine, service, *command.split())

@@ -191,6 +191,7 @@ def test_ctrl_c_ends_it_quietly(machine: Machine) -> None:
 NOBODY_THERE = ("--imds", "http://127.0.0.1:9")
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_it_loads_is_quiet_too(machine: Machine) -> None:
     """At whatever moment it comes, once the package itself is found."""
     for pause in range(3, 60, 4):

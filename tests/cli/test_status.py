@@ -194,6 +194,7 @@ def test_links_in_a_tree_do_not_lead_out_of_it(served: Machine, tmp_path: Path) 
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_somebody_else_sees_what_everybody_may(tmp_path: Path) -> None:
     """The report and the public halves; no failure, though only root can read the rest."""
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")

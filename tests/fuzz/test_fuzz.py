@@ -41,7 +41,7 @@ def changed(draw: st.DrawFn, kept: list[bytes], words: tuple[bytes, ...]) -> byt
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.sample(5)
+@pytest.mark.sample(10)
 def test_no_change_of_the_corpus_breaks_a_promise(name: str) -> None:
     """What a fuzzer does for hours, for a moment: any target may meet any bytes."""
     target = TARGETS[name]

@@ -70,7 +70,7 @@ def really(sapling: Sapling, where: Path, client: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_setting_is_effective_for_everybody(sapling: Sapling, tmp_path: Path, layout: str) -> None:
     """Wherever yes was said, no client gets it any more; nothing else that sshd does has changed."""
     lay_out(sapling, layout)

@@ -69,6 +69,7 @@ def network(tmp_path: Path) -> Network:
 
 
 @pytest.mark.parametrize("prepare", ["", "up", "up; ip route add 169.254.169.254 via 127.0.0.1 || true"])
+@pytest.mark.sample(3)
 def test_no_network_at_all(network: Network, prepare: str) -> None:
     """Asked until the end of the wait; then exit status 75 and both endpoints in the sentence."""
     report = network.run(f"{prepare}\nkeys 0.5")
