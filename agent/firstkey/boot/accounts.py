@@ -269,7 +269,7 @@ def set_up(site: Site, user: User) -> Setup:
 
 
 def plan(site: Site, user: User) -> list[Change]:
-    """What is to be done so that the account is as its section says; a rule that is there is to be confirmed."""
+    """What is to be done so that the account is as its section says; a rule in place is to be confirmed."""
     account = site.accounts.find(user.name)
     if account is None and not user.create:
         return []
