@@ -48,7 +48,9 @@ def ensure(tree: Tree, user: User, groups: Iterable[str], home: str) -> None:
             is_there = _entry(content.get(name, b""), user.name) is not None
             if is_there and is_new and name in ("shadow", "gshadow"):
                 # Left by an account that is gone: nobody may log in to the new one by its password.
-                content[name] = without_line(content[name], user.name.encode())
+                old = user.name.encode() + b":"
+                kept = (line for line in content[name].split(b"\n") if not line.startswith(old))
+                content[name] = b"\n".join(kept)
                 is_there = False
             if name in content and not is_there:
                 content[name] = with_line(content[name], line.encode())
@@ -66,11 +68,6 @@ def with_line(content: bytes, line: bytes) -> bytes:
     found = re.search(rb"^[+-]", content, re.MULTILINE)
     end = found.start() if found else len(content)
     return content[:end] + line + b"\n" + content[end:]
-
-
-def without_line(content: bytes, name: bytes) -> bytes:
-    """The file without the lines of that name."""
-    return b"\n".join(line for line in content.split(b"\n") if not line.startswith(name + b":"))
 
 
 def with_member(content: bytes, group: bytes, name: bytes) -> bytes:

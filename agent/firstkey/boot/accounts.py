@@ -147,39 +147,31 @@ class WriteSudoers(NamedTuple):
         """For the journal."""
         return events.SUDOERS_WRITTEN(user=self.user.name, file=self.path)
 
-    def is_done(self, site: Site) -> bool:
-        """Whether the rule is in place and takes effect."""
+    def is_in_place(self, site: Site) -> bool:
+        """Whether the rule stands in a file that sudo heeds: one that others cannot write."""
         with suppress(FirstkeyError):
-            if self._is_in_place(site):
-                self._require_effect(site)
-                return True
+            directory = site.tree.open(SUDOERS)
+            if directory:
+                with directory:
+                    there = directory.read(os.path.basename(self.path), limit=LIMIT)
+                return there is not None and there.content == self.content and not there.mode & 0o022
         return False
 
     def diff(self, site: Site) -> str:
         """What would change in the file. Raises FirstkeyError as `apply` does."""
         self._prove(site)
-        self._require_effect(site)
+        self.require_effect(site)
         return text.diff(self.path, site.tree.read(self.path, limit=LIMIT), self.content)
 
     def apply(self, site: Site) -> None:
         """Have it checked, only then write it, and ask sudo. Raises FirstkeyError(sudoers-invalid, ...)."""
         if site.accounts.find(self.user.name) is None:  # it would wait for whoever gets that name one day
             raise site.accounts.unknown(self.user.name)
-        if not self._is_in_place(site):
-            self._prove(site)
-            with site.tree.ensure(SUDOERS, mode=0o750) as directory:
-                directory.remove_stale()
-                directory.replace(os.path.basename(self.path), self.content, Looks(SUDOERS_MODE))
-        self._require_effect(site)
-
-    def _is_in_place(self, site: Site) -> bool:
-        """Whether the rule stands in a file that sudo heeds: one that others cannot write."""
-        directory = site.tree.open(SUDOERS)
-        if directory is None:
-            return False
-        with directory:
-            there = directory.read(os.path.basename(self.path), limit=LIMIT)
-        return there is not None and there.content == self.content and not there.mode & 0o022
+        self._prove(site)
+        with site.tree.ensure(SUDOERS, mode=0o750) as directory:
+            directory.remove_stale()
+            directory.replace(os.path.basename(self.path), self.content, Looks(SUDOERS_MODE))
+        self.require_effect(site)
 
     def _prove(self, site: Site) -> None:
         wrong = _objection(site, self.content)
@@ -191,7 +183,7 @@ class WriteSudoers(NamedTuple):
         message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {wrong}"
         raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
 
-    def _require_effect(self, site: Site) -> None:
+    def require_effect(self, site: Site) -> None:
         """Raise FirstkeyError(sudo-not-effective) where sudo does not read the rule, or does not heed it.
 
         A dry run asks no program: sudo knows nothing of a rule that is not there, and logs the question.
@@ -259,6 +251,9 @@ def set_up(site: Site, user: User) -> Setup:
     for change in changes:
         diff = ""
         try:
+            if isinstance(change, WriteSudoers) and change.is_in_place(site):
+                change.require_effect(site)
+                continue
             if not site.dry_run:
                 change.apply(site)
                 site.say(change.entry())
@@ -274,7 +269,7 @@ def set_up(site: Site, user: User) -> Setup:
 
 
 def plan(site: Site, user: User) -> list[Change]:
-    """What is to be done so that the account is as its section says; nothing where all is so."""
+    """What is to be done so that the account is as its section says; a rule in place is to be confirmed."""
     account = site.accounts.find(user.name)
     if account is None and not user.create:
         return []
@@ -292,7 +287,7 @@ def plan(site: Site, user: User) -> list[Change]:
         missing = missing._replace(groups=left)
     if any(missing):
         changes.append(Complete(user, missing, account, has_group))
-    if user.sudo and not WriteSudoers(user).is_done(site):
+    if user.sudo:
         changes.append(WriteSudoers(user))
     return changes
 
