@@ -15,8 +15,10 @@ from firstkey.boot.strict_modes import Mended, Place
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import authorized_keys
+from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import identity
 from firstkey.system.files import Changed, Directory, Looks
+from firstkey.system.sshd import matching
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -131,7 +133,7 @@ def carry_out(
 def found_in(
     site: Site, account: Account, path: str, fingerprints: Collection[str], *, seconds: float = 5.0
 ) -> list[Elsewhere] | None:
-    """Which of these keys the file has; None where its directory does not exist.
+    """Which of these keys the file (or each that a pattern stands for) has; None where there is no directory.
 
     Raises FirstkeyError where the file cannot be read with the rights that go with its place.
     """
@@ -139,6 +141,15 @@ def found_in(
     groups = tuple(site.accounts.group_ids(account))
 
     def work(*, as_root: bool) -> list[list[Any]] | None:
+        if not looks_for(path):
+            return in_file(path, as_root=as_root)
+        found: list[list[Any]] = []
+        for each in matching(site.tree, path):
+            with suppress(FirstkeyError):
+                found += in_file(each, as_root=as_root) or []
+        return found
+
+    def in_file(path: str, *, as_root: bool) -> list[list[Any]] | None:
         directory = rights.folder(site.tree, account, path)
         if directory is None:
             return None

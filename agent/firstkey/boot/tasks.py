@@ -17,7 +17,7 @@ from firstkey.boot.placement import Placement, Placer
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.ssh import key_options
+from firstkey.ssh import access
 from firstkey.system import selinux
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from firstkey.boot.standing import Standing
     from firstkey.model import Account
     from firstkey.ssh.authorized_keys import Line, Written
-    from firstkey.system.openssh import Sshd
+    from firstkey.system.sshd import Sshd
 
 
 class Task(NamedTuple):
@@ -117,7 +117,7 @@ class Planner:
             for found in self._found_in(account, path, wanted, ledger):
                 if found.options or not found.flaws:
                     best.setdefault(found.fingerprint, found)
-                if not (found.flaws or key_options.useless(found.options.encode("utf-8", "surrogateescape"))):
+                if not (found.flaws or access.useless(found.options.encode("utf-8", "surrogateescape"))):
                     best[found.fingerprint] = found
                     wanted.discard(found.fingerprint)
         return tuple(best.values())

@@ -9,7 +9,7 @@ from firstkey.boot.keys_file import Elsewhere
 from firstkey.boot.upkeep import Look
 from firstkey.model import CHANGED, UNCHANGED, UserResult
 from firstkey.reasons import Refusal
-from firstkey.ssh import key_options
+from firstkey.ssh import access
 
 if TYPE_CHECKING:
     from firstkey.boot.keys_file import Assignment, Outcome
@@ -122,7 +122,7 @@ def _why_no_login(task: Task, outcome: Outcome) -> Refusal | None:
 
 
 def _useless(options: str) -> str | None:
-    return key_options.useless(options.encode("utf-8", "surrogateescape"))
+    return access.useless(options.encode("utf-8", "surrogateescape"))
 
 
 def planned(assignment: Assignment) -> UserResult:

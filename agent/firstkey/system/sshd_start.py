@@ -1,40 +1,40 @@
-"""With which options the image's units start sshd: what they set counts before any line of a file."""
+"""With which options a system's units start sshd: what they set counts before any line of a file."""
 
 from __future__ import annotations
 
-import getopt
-import os
 import re
-import shlex
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons
 from firstkey.errors import FirstkeyError
-from firstkey.image import units
 from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
-from firstkey.system.sshd_files import CONFIG
+from firstkey.system import units
 
 if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
-# The service that listens, then the one that a socket starts for each connection, as Debian and others say.
-UNITS = (("ssh.service", "sshd.service"), ("ssh@.service", "sshd@.service"))
+# The service that listens, as Debian and others call it, and the one that a socket starts for a connection.
+LISTENING = ("ssh.service", "sshd.service")
+BY_SOCKET = (("ssh.socket", "ssh@.service"), ("sshd.socket", "sshd@.service"))
 OPTIONS = "46deDf:C:b:c:E:g:Gh:ik:o:p:qrtTu:V"  # sshd(8)
-LIMIT = 1024 * 1024
 LONGEST = 16 * 1024
 """Characters of a line that is taken apart: shlex takes the square of a word's length."""
 
 _PREFIXES = "-@:+!|"  # systemd.service(5), ExecStart=
+_KEYWORDS = {"-o": "", "-h": "HostKey ", "-p": "Port "}
+_NO_NETWORK = ("vsock:", "/", "@")  # systemd.socket(5), ListenStream=
 
 
 class Start(NamedTuple):
-    """The options as lines of sshd_config, which mean the same at its very top; or why they are not known."""
+    """The options as lines of sshd_config, which mean the same at its very top; or why they are not known.
+
+    `config` is the main file, where an option names it (-f). `place` is the file that gives the options;
+    `unknown` is a sentence.
+    """
 
     lines: tuple[str, ...] = ()
+    config: str | None = None
     place: str = ""
-    """The file that gives them."""
-    refusal: Refusal | None = None
+    unknown: str | None = None
 
     def sets(self, keyword: str) -> bool:
         """Whether an option sets it."""
@@ -44,48 +44,53 @@ class Start(NamedTuple):
 def start(tree: Tree) -> Start:
     """What all units that start sshd have in common; where they differ, nothing is known."""
     try:
-        known = [one for one in (_of(tree, names) for names in UNITS) if one is not None]
+        by_socket = [(service,) for socket, service in BY_SOCKET if _starts_services(tree, socket)]
+        known = [one for one in (_of(tree, names) for names in (LISTENING, *by_socket)) if one is not None]
     except FirstkeyError as error:
-        return Start(refusal=error.refusal)
-    if len({(one.lines, one.refusal) for one in known}) > 1:
-        return _unknown(_file(tree, UNITS[0]), "the units that start sshd do so with different options")
+        return Start(unknown=error.message)
+    if len({one._replace(place="") for one in known}) > 1:
+        return _unknown(_file(tree, LISTENING), "the units that start sshd do so with different options")
     return known[0] if known else Start()
 
 
-def _of(tree: Tree, names: tuple[str, str]) -> Start | None:
+def _starts_services(tree: Tree, socket: str) -> bool:
+    """Whether the socket hands each connection of the network to a service of its own (Accept=yes)."""
+    accept = units.values(tree, "Socket", "Accept", socket)[-1:]
+    streams = units.values(tree, "Socket", "ListenStream", socket)
+    is_on = accept and accept[0].lower() in ("1", "yes", "true", "on", "y", "t")
+    return bool(is_on) and not (streams and all(stream.startswith(_NO_NETWORK) for stream in streams))
+
+
+def _of(tree: Tree, names: tuple[str, ...]) -> Start | None:
     commands = units.values(tree, "Service", "ExecStart", *names)
     if not commands:
         return None
+    import getopt  # few boots ask sshd
+
     place = _file(tree, names)
     try:
-        words = _words(commands[-1])
-        given, place = _expanded(words, _environment(tree, names), place)
+        given, place = _expanded(_words(commands[-1]), _environment(tree, names), place)
         options, rest = getopt.getopt(given[1:], OPTIONS)
     except (ValueError, getopt.GetoptError) as error:
         return _unknown(place, f"how sshd is started cannot be read: {error}")
-    if os.path.basename(given[0].lstrip(_PREFIXES)) != "sshd" or rest:
+    if given[0].lstrip(_PREFIXES).rpartition("/")[2] != "sshd" or rest:
         return _unknown(place, f"{given[0]} is started, and not sshd with its options alone")
-    lines = tuple(line for option, value in options for line in _line(option, value))
-    odd = next((line for line in lines if re.match(r"-f|match|include", line, re.IGNORECASE)), None)
-    return _unknown(place, f"sshd is started with {odd}") if odd else Start(lines, place if lines else "")
+    lines = tuple(_KEYWORDS[option] + value.strip() for option, value in options if option in _KEYWORDS)
+    odd = next((line for line in lines if re.match(r"match|include", line, re.IGNORECASE)), None)
+    config = next((value for option, value in reversed(options) if option == "-f"), None)
+    return _unknown(place, f"sshd is started with {odd}") if odd else Start(lines, config, place)
 
 
 def _words(text: str) -> list[str]:
     """The words of a line, as a shell tells them apart. Raises ValueError; also where shlex took too long."""
+    import shlex
+
     if len(text) > LONGEST:
         raise ValueError(f"a line has more than {LONGEST} characters")
     return shlex.split(text)
 
 
-def _line(option: str, value: str) -> list[str]:
-    """The line of sshd_config that the option amounts to, if any; -f has none, and stays what it is."""
-    if option == "-f":
-        return [] if value == CONFIG else [f"-f {value}"]
-    keyword = {"-o": "", "-h": "HostKey ", "-p": "Port "}.get(option)
-    return [] if keyword is None else [keyword + value.strip()]
-
-
-def _environment(tree: Tree, names: tuple[str, str]) -> dict[str, tuple[str, str | None]]:
+def _environment(tree: Tree, names: tuple[str, ...]) -> dict[str, tuple[str, str | None]]:
     """The variables of the unit, each with the file that sets it; files come after Environment=."""
     found: dict[str, tuple[str, str | None]] = {}
     for line in units.values(tree, "Service", "Environment", *names):
@@ -93,7 +98,8 @@ def _environment(tree: Tree, names: tuple[str, str]) -> dict[str, tuple[str, str
         found.update({name: (value, None) for name, _, value in pairs})
     for file in units.values(tree, "Service", "EnvironmentFile", *names):
         path = file.lstrip("-")
-        for line in (tree.read(path, limit=LIMIT) or b"").decode("utf-8", "surrogateescape").split("\n"):
+        content = tree.read(path, limit=units.LIMIT) or b""
+        for line in content.decode("utf-8", "surrogateescape").split("\n"):
             name, equals, value = line.strip().partition("=")
             if equals and name[:1] not in "#;":
                 found[name] = (" ".join(_words(value)), path)
@@ -118,10 +124,10 @@ def _expanded(
     return expanded, place
 
 
-def _file(tree: Tree, names: tuple[str, str]) -> str:
+def _file(tree: Tree, names: tuple[str, ...]) -> str:
     paths = [f"{place}/{name}" for name in names for place in units.PLACES]
     return next((path for path in paths if tree.exists(path)), paths[0])
 
 
 def _unknown(place: str, detail: str) -> Start:
-    return Start((), place, Refusal(image_reasons.NOT_LOOKED_AT, f"{place}: {detail}"))
+    return Start((), None, place, f"{place}: {detail}")

@@ -1,4 +1,4 @@
-"""One case: a user, the key, where the client comes from, and what sshd says that its configuration means."""
+"""What a login is about: a user, the key, where the client comes from, and what sshd says."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from firstkey.named_tuple import NamedTuple
 if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.model import Account
-    from firstkey.ssh.patterns import Client
+    from firstkey.ssh.access import Client
     from firstkey.ssh.public_key import PublicKey
     from firstkey.ssh.sshd_config import Effective
+    from firstkey.system.sshd import Sshd
 
 
 class LaunchKey(NamedTuple):
@@ -29,13 +30,14 @@ class LaunchKey(NamedTuple):
         return f"{self.fingerprint} ({self.type or 'of a type that is not known'}), says {self.source}"
 
 
-class Case(NamedTuple):
+class Context(NamedTuple):
     """What the checks are about. `now` is in seconds since the epoch; a `client` of None may be anywhere."""
 
     site: Site
     account: Account
     key: LaunchKey
     client: Client | None
+    sshd: Sshd
     effective: Effective
     now: float
 
@@ -57,4 +59,4 @@ class Case(NamedTuple):
 
     def words(self, keyword: str) -> list[str]:
         """All words of the keyword, in order."""
-        return [word for line in self.effective.settings.get(keyword, ()) for word in line.split()]
+        return self.effective.words(keyword)
