@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.login.context import Context
+    from firstkey.system.shadow import Shadow
 
 ANYBODY_RUNS = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 CLOCK_FILES = ("/etc/passwd", "/etc/shadow", "/etc/ssh/sshd_config", "/var/lib/firstkey/ledger.json")
@@ -57,17 +58,25 @@ def _account(context: Context) -> Iterator[Finding]:
     except FirstkeyError as error:
         yield unanswered("account", error, path=shadow.PATH)
         return
-    name = shlex.quote(context.name)
     # sshd itself takes an account for expired on the day after; PAM does on the day.
-    if entry and entry.expires is not None and context.now // shadow.DAY > entry.expires:
-        detail = f"the account expired on {day(entry.expires)}; by the clock it is {today(context)}"
-        yield obstacle("account", why.ACCOUNT_EXPIRED, detail, path=shadow.PATH, remedy=f"chage -E -1 {name}")
+    over = expired(context, entry, context.now - shadow.DAY)
+    if over:
+        yield over
     if entry and entry.is_locked:
         detail = f"the account {context.name} is locked, and sshd heeds that since UsePAM is no"
-        remedy = f"usermod -p '*' {name}"
+        remedy = f"usermod -p '*' {shlex.quote(context.name)}"
         yield obstacle("account", why.ACCOUNT_LOCKED, detail, path=shadow.PATH, remedy=remedy)
-    elif not (entry and entry.expires is not None and context.now // shadow.DAY > entry.expires):
+    elif not over:
         yield passed("account", f"the account {context.name} is neither locked nor expired")
+
+
+def expired(context: Context, entry: Shadow | None, now: float) -> Finding | None:
+    """That the account is over at that moment, if it is."""
+    if entry is None or entry.expires is None or not entry.has_expired(now):
+        return None
+    detail = f"the account expired on {day(entry.expires)}; by the clock it is {today(context)}"
+    remedy = f"chage -E -1 {shlex.quote(context.name)}"
+    return obstacle("account", why.ACCOUNT_EXPIRED, detail, path=shadow.PATH, remedy=remedy)
 
 
 def day(number: int) -> str:
@@ -119,26 +128,18 @@ def _lists(context: Context) -> Iterator[Finding]:
 
 def _refused(context: Context, listing: access.Listing, groups: Sequence[str]) -> Finding:
     """The list that turns the user away, with what to change."""
-    keyword, words = listing.keyword, " ".join(listing.words)
-    place = context.sshd.where(keyword, listing.word)
-    detail, reason = {
-        "DenyUsers": (f"{keyword} {listing.word} is about {context.name}", why.USER_DENIED),
-        "AllowUsers": (f"{keyword} {words} does not have {context.name}", why.USER_NOT_ALLOWED),
-        "DenyGroups": (
-            f"{keyword} {listing.word} is about {listing.group}, a group of {context.name}",
-            why.GROUP_DENIED,
-        ),
-        "AllowGroups": (
-            f"{keyword} {words} has none of the groups of {context.name}: {' '.join(groups)}",
-            why.GROUP_NOT_ALLOWED,
-        ),
-    }[keyword]
-    if keyword == "AllowUsers" and context.client:
-        detail += f" from {context.client.address}"
-    remedy = reason.remedy.replace("sshd_config", place) if place else reason.remedy
-    if keyword == "AllowGroups":
+    keyword, words, word, remedy = listing.keyword, " ".join(listing.words), listing.word, ""
+    if keyword == "DenyUsers":
+        reason, detail = why.USER_DENIED, f"{keyword} {word} is about {context.name}"
+    elif keyword == "AllowUsers":
+        reason, detail = why.USER_NOT_ALLOWED, f"{keyword} {words} does not have {context.name}"
+        detail += f" from {context.client.address}" if context.client else ""
+    elif keyword == "DenyGroups":
+        reason = why.GROUP_DENIED
+        detail = f"{keyword} {word} is about {listing.group}, a group of {context.name}"
+    else:
+        reason = why.GROUP_NOT_ALLOWED
+        detail = f"{keyword} {words} has none of the groups of {context.name}: {' '.join(groups)}"
         plain = next((word for word in listing.words if not set("*?") & set(word)), "GROUP")
         remedy = f"usermod -aG {shlex.quote(plain)} {shlex.quote(context.name)}"
-    return obstacle(
-        keyword.lower(), reason, detail, path=place, remedy=remedy.replace("the user", context.name)
-    )
+    return context.in_config(keyword.lower(), reason, detail, word=word, remedy=remedy)

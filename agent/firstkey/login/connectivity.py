@@ -16,7 +16,6 @@ from firstkey.login import tcp_wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.named_tuple import NamedTuple
 from firstkey.system import command, openssh, sockets
-from firstkey.system.sshd import PROGRAMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,13 +46,13 @@ class Connectivity(NamedTuple):
 
 def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> Connectivity:
     """All of it, in the order in which sshd comes by."""
-    program = _program(site)
+    program = command.find("sshd") if site.tree.is_running_system else sshd.program
     if program is None:
         remedy = "apt-get install openssh-server, or dnf install openssh-server"
         return Connectivity((obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed", remedy=remedy),))
     found = [passed("sshd", "sshd is installed", path=program)]
     if site.tree.is_running_system and openssh.is_root():
-        found += _trial(command.run([program, "-t"]))
+        found += _trial(command.run([program, "-t", *sshd.options]))
     elif meaning.refusal:
         found.append(_unstarted(meaning.refusal, sshd.config))
     found += _host_keys(site, meaning)
@@ -65,12 +64,6 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
     if listener:
         found += _spoken(site, program, listener, client)
     return Connectivity(tuple(found), listener, listener.port if listener else 22)
-
-
-def _program(site: Site) -> str | None:
-    if site.tree.is_running_system:
-        return command.find("sshd")
-    return next((path for path in PROGRAMS if site.tree.exists(path)), None)
 
 
 # --- whether it starts ----------------------------------------------------------------------------

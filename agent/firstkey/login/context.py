@@ -5,11 +5,14 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from firstkey.login.finding import obstacle
 from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.boot.site import Site
+    from firstkey.login.finding import Finding
     from firstkey.model import Account
+    from firstkey.reasons import Reason
     from firstkey.ssh.access import Client
     from firstkey.ssh.public_key import PublicKey
     from firstkey.ssh.sshd_config import Effective
@@ -60,3 +63,12 @@ class Context(NamedTuple):
     def words(self, keyword: str) -> list[str]:
         """All words of the keyword, in order."""
         return self.effective.words(keyword)
+
+    def in_config(
+        self, keyword: str, reason: Reason, detail: str, *, word: str = "", check: str = "", remedy: str = ""
+    ) -> Finding:
+        """That a line of sshd's configuration is in the way (the one with that word), and which one it is."""
+        place = self.sshd.where(keyword, word)
+        remedy = remedy or (reason.remedy.replace("sshd_config", place) if place else reason.remedy)
+        remedy = remedy.replace("NAME", shlex.quote(self.name)).replace("the user", self.name)
+        return obstacle(check or keyword, reason, detail, path=place, remedy=remedy)

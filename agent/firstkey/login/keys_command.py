@@ -15,6 +15,7 @@ from firstkey.login import key_lines, view
 from firstkey.login.finding import Finding, obstacle, unanswered
 from firstkey.login.view import Seen
 from firstkey.model import Account
+from firstkey.ssh.sshd_config import with_tokens
 from firstkey.system import command, openssh
 
 if TYPE_CHECKING:
@@ -35,11 +36,10 @@ def findings(context: Context) -> Iterator[Finding]:
     if not words:
         return
     program = words[0]
-    runner = _runner(context)
+    name = with_tokens(context.says("authorizedkeyscommanduser"), context.account)
+    runner = context.site.accounts.find(name) if name else None
     if runner is None:
-        detail = (
-            f"AuthorizedKeysCommandUser {context.says('authorizedkeyscommanduser')}: there is no such account"
-        )
+        detail = f"AuthorizedKeysCommandUser {name}: there is no such account"
         yield obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=program)
         return
     try:
@@ -52,30 +52,12 @@ def _arguments(context: Context) -> list[str]:
     """The command with its tokens expanded (sshd_config(5): TOKENS); those of the key are the key's."""
     key = context.key
     line = key.key.line.split(" ") if key.key else ["", ""]
-    values = {
-        "%": "%", "u": context.name, "U": str(context.account.uid), "h": context.account.home,
-        "f": key.fingerprint, "t": key.type or "", "k": line[1] if len(line) > 1 else "",
-    }  # fmt: skip
+    tokens = {"f": key.fingerprint, "t": key.type or "", "k": line[1] if len(line) > 1 else ""}
     try:
         words = shlex.split(context.says(CHECK)[:LONGEST])
     except ValueError:
         words = context.says(CHECK).split()
-    return ["".join(_expanded(word, values)) for word in words]
-
-
-def _expanded(word: str, values: dict[str, str]) -> Iterator[str]:
-    characters = iter(word)
-    for character in characters:
-        if character == "%":
-            token = next(characters, "")
-            yield values.get(token, f"%{token}")
-        else:
-            yield character
-
-
-def _runner(context: Context) -> Account | None:
-    name = context.says("authorizedkeyscommanduser").replace("%u", context.name)
-    return context.site.accounts.find(name) if name else None
+    return [with_tokens(word, context.account, **tokens) for word in words]
 
 
 def _unsafe(context: Context, runner: Account, program: str) -> list[Finding]:

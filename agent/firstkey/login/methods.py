@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from firstkey.login.context import Context
-    from firstkey.reasons import Reason
     from firstkey.ssh.public_key import PublicKey
 
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
@@ -28,49 +26,37 @@ REVOKED_LIMIT = 64 * 1024 * 1024
 
 def findings(context: Context) -> Iterator[Finding]:
     """In sshd's order: the methods (auth2.c), then what is asked of the key (auth2-pubkey.c)."""
-    yield _pubkey(context)
-    yield _enough(context)
-    yield from _algorithm(context)
+    if context.says("pubkeyauthentication") == "no":
+        detail = f"PubkeyAuthentication is no for {context.name}"
+        yield context.in_config("pubkeyauthentication", why.PUBKEY_DISABLED, detail)
+    else:
+        yield passed("pubkeyauthentication", "sshd takes public keys")
+    # A list of methods must be gone through from left to right; a key alone does for `publickey`.
+    lists = context.words("authenticationmethods") or ["any"]
+    if any(methods in ("any", "publickey") for methods in lists):
+        yield passed("authenticationmethods", "a key alone is enough")
+    else:
+        detail = f"AuthenticationMethods {' '.join(lists)} is not content with a key alone"
+        yield context.in_config("authenticationmethods", why.KEY_NOT_ENOUGH, detail)
+    accepted = context.says("pubkeyacceptedalgorithms") or context.says("pubkeyacceptedkeytypes")
+    if context.key.type and accepted:
+        yield _algorithm(context, context.key.type, accepted)
+        yield from _size(context)
     yield from _revoked(context)
 
 
-def _pubkey(context: Context) -> Finding:
-    if context.says("pubkeyauthentication") == "no":
-        place = context.sshd.where("pubkeyauthentication")
-        detail = f"PubkeyAuthentication is no for {context.name}"
-        return _in_config(context, "pubkeyauthentication", why.PUBKEY_DISABLED, detail, place)
-    return passed("pubkeyauthentication", "sshd takes public keys")
-
-
-def _enough(context: Context) -> Finding:
-    """A list of methods must be gone through from left to right; a key alone does for `publickey`."""
-    lists = context.words("authenticationmethods") or ["any"]
-    if any(methods in ("any", "publickey") for methods in lists):
-        return passed("authenticationmethods", "a key alone is enough")
-    place = context.sshd.where("authenticationmethods")
-    detail = f"AuthenticationMethods {' '.join(lists)} is not content with a key alone"
-    return _in_config(context, "authenticationmethods", why.KEY_NOT_ENOUGH, detail, place)
-
-
-def _algorithm(context: Context) -> Iterator[Finding]:
-    kind = context.key.type
-    accepted = context.says("pubkeyacceptedalgorithms") or context.says("pubkeyacceptedkeytypes")
-    if kind is None or not accepted:
-        return
+def _algorithm(context: Context, kind: str, accepted: str) -> Finding:
     check = "pubkeyacceptedalgorithms"
     signatures = SIGNATURES.get(kind, (kind,))
     if any(access.matches_list(signature, accepted) for signature in signatures):
-        yield passed(check, f"sshd takes keys of type {kind}")
-    elif access.matches_list(kind, accepted):
+        return passed(check, f"sshd takes keys of type {kind}")
+    if access.matches_list(kind, accepted):
         detail = (
-            f"for {kind} keys sshd takes only SHA-1 signatures, which clients since OpenSSH 8.8 make no more"
+            f"for {kind} keys sshd takes only SHA-1 signatures, which clients since OpenSSH 8.8 do not make"
         )
-        yield note(check, why.ALGORITHM_REFUSED, detail)
-    else:
-        place = context.sshd.where(check)
-        detail = f"PubkeyAcceptedAlgorithms has nothing for a key of type {kind}"
-        yield _in_config(context, check, why.ALGORITHM_REFUSED, detail, place)
-    yield from _size(context)
+        return note(check, why.ALGORITHM_REFUSED, detail)
+    detail = f"PubkeyAcceptedAlgorithms has nothing for a key of type {kind}"
+    return context.in_config(check, why.ALGORITHM_REFUSED, detail)
 
 
 def _size(context: Context) -> Iterator[Finding]:
@@ -79,9 +65,8 @@ def _size(context: Context) -> Iterator[Finding]:
     if key is None or key.type != "ssh-rsa" or not least.isdigit():
         return
     if key.bits < int(least):
-        place = context.sshd.where("requiredrsasize")
         detail = f"the RSA key has {key.bits} bits; RequiredRSASize is {least}"
-        yield _in_config(context, "requiredrsasize", why.KEY_TOO_SMALL, detail, place)
+        yield context.in_config("requiredrsasize", why.KEY_TOO_SMALL, detail)
     else:
         yield passed("requiredrsasize", f"{key.bits} bits are enough for sshd")
 
@@ -133,10 +118,3 @@ def _names(content: bytes, key: PublicKey) -> bool:
     argv = [program, "-Q", "-f", f"{inspector.HERE}/revoked", "/dev/stdin"]
     outcome = inspector.run(argv, files={"revoked": content}, stdin=f"{key.line}\n".encode())
     return b"REVOKED" in outcome.stdout
-
-
-def _in_config(context: Context, check: str, reason: Reason, detail: str, place: str | None) -> Finding:
-    remedy = reason.remedy.replace("sshd_config", place) if place else reason.remedy
-    return obstacle(
-        check, reason, detail, path=place, remedy=remedy.replace("NAME", shlex.quote(context.name))
-    )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from firstkey import login_reasons as why
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.login.access_control import day, today
+from firstkey.login.access_control import expired
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.system import openssh, shadow
 from firstkey.system import pam as answers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
 CHECK = "pam"
-NOLOGIN_FILES = ("/run/nologin", "/var/run/nologin", "/etc/nologin")
+NOLOGIN = "/etc/nologin"
 SHELLS = "/etc/shells"
 LIMIT = 1024 * 1024
 FILES = 100
@@ -88,18 +88,19 @@ def _asked(context: Context, modules: list[str]) -> answers.Answer | Finding:
 
 
 def _shown(context: Context, modules: list[str]) -> Iterator[Finding]:
-    if "pam_nologin" in modules and context.account.uid != 0:
-        yield from _closed(context)
+    if "pam_nologin" in modules:
+        yield from closed(context, "/run/nologin", "/var/run/nologin", NOLOGIN)
     if "pam_unix" in modules:
         yield from _expired(context)
     if "pam_shells" in modules:
         yield from _unlisted_shell(context)
 
 
-def _closed(context: Context) -> Iterator[Finding]:
-    found = next((path for path in NOLOGIN_FILES if context.site.tree.exists(path)), None)
-    if found:
-        detail = f"while {found} is there, PAM lets only root in"
+def closed(context: Context, *files: str) -> Iterator[Finding]:
+    """That one of these files keeps everybody but root out (nologin(5))."""
+    found = next((path for path in files if context.site.tree.exists(path)), None)
+    if found and context.account.uid != 0:
+        detail = f"while {found} is there, only root is let in"
         yield obstacle("nologin", why.LOGINS_CLOSED, detail, path=found, remedy=f"rm {found}")
 
 
@@ -109,13 +110,12 @@ def _expired(context: Context) -> Iterator[Finding]:
     except FirstkeyError as error:
         yield unanswered("account", error, path=shadow.PATH)
         return
-    name = shlex.quote(context.name)
-    if entry and entry.has_expired(context.now) and entry.expires is not None:
-        detail = f"the account expired on {day(entry.expires)}; by the clock it is {today(context)}"
-        yield obstacle("account", why.ACCOUNT_EXPIRED, detail, path=shadow.PATH, remedy=f"chage -E -1 {name}")
+    over = expired(context, entry, context.now)
+    if over:
+        yield over
     elif entry and entry.wants_new_password(context.now):
         detail = f"the password of {context.name} has expired: a new one is demanded before there is a shell"
-        remedy = f"chage -d $(date +%F) {name}"
+        remedy = f"chage -d $(date +%F) {shlex.quote(context.name)}"
         yield obstacle("account", why.PASSWORD_EXPIRED, detail, path=shadow.PATH, remedy=remedy)
 
 

@@ -11,13 +11,12 @@ from firstkey.errors import FirstkeyError
 from firstkey.login import pam, view
 from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered
 from firstkey.ssh import access
+from firstkey.ssh.sshd_config import with_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.login.context import Context
-
-NOLOGIN = "/etc/nologin"
 
 
 def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
@@ -26,11 +25,15 @@ def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     if context.effective.use_pam:
         yield from pam.findings(context)
     else:
-        yield from _closed(context)
+        yield from pam.closed(context, pam.NOLOGIN)  # which sshd itself heeds without PAM
     yield from _chroot(context)
     yield from _home(context, before)
     yield from _forced(context)
-    yield from _shell(context)
+    shell = context.account.shell or "/bin/sh"
+    if access.is_no_shell(shell):
+        detail = f"the shell of {context.name} is {shell}, which only ends the session"
+        remedy = f"usermod -s /bin/sh {shlex.quote(context.name)}"
+        yield obstacle("login-shell", why.NO_LOGIN_SHELL, detail, path="/etc/passwd", remedy=remedy)
     if context.says("permittty") == "no":
         yield note("terminal", why.NO_TERMINAL, f"PermitTTY is no for {context.name}")
 
@@ -43,17 +46,7 @@ def _root(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     if value in ("yes", "prohibit-password") or (value == "forced-commands-only" and forced):
         yield passed("permitrootlogin", f"PermitRootLogin {value} lets root in with a key")
         return
-    place = context.sshd.where("permitrootlogin")
-    remedy = why.ROOT_LOGIN_REFUSED.remedy.replace("sshd_config", place) if place else ""
-    detail = f"PermitRootLogin is {value}"
-    yield obstacle("permitrootlogin", why.ROOT_LOGIN_REFUSED, detail, path=place, remedy=remedy)
-
-
-def _closed(context: Context) -> Iterator[Finding]:
-    """Without PAM, sshd itself heeds the file (nologin(5))."""
-    if context.account.uid != 0 and context.site.tree.exists(NOLOGIN):
-        detail = f"while {NOLOGIN} is there, only root gets a shell"
-        yield obstacle("nologin", why.LOGINS_CLOSED, detail, path=NOLOGIN, remedy=f"rm {NOLOGIN}")
+    yield context.in_config("permitrootlogin", why.ROOT_LOGIN_REFUSED, f"PermitRootLogin is {value}")
 
 
 def _chroot(context: Context) -> Iterator[Finding]:
@@ -61,10 +54,7 @@ def _chroot(context: Context) -> Iterator[Finding]:
     pattern = context.says("chrootdirectory")
     if not pattern:
         return
-    values = {"%h": context.account.home, "%u": context.name, "%U": str(context.account.uid), "%%": "%"}
-    path = pattern
-    for token, value in values.items():
-        path = path.replace(token, value)
+    path = with_tokens(pattern, context.account)
     steps = {step.path: step for step in view.look(context.site, context.account, path, content=False).steps}
     parts = [part for part in path.split("/") if part]
     for depth in range(len(parts) + 1):
@@ -106,14 +96,6 @@ def _forced(context: Context) -> Iterator[Finding]:
         remedy = f"take ForceCommand out of {place}; then reload sshd" if place else ""
         detail = f"ForceCommand runs {command[:80]!r} in place of a shell"
         yield obstacle("forced-command", why.FORCED_COMMAND, detail, path=place, remedy=remedy)
-
-
-def _shell(context: Context) -> Iterator[Finding]:
-    shell = context.account.shell or "/bin/sh"
-    if access.is_no_shell(shell):
-        detail = f"the shell of {context.name} is {shell}, which only ends the session"
-        remedy = f"usermod -s /bin/sh {shlex.quote(context.name)}"
-        yield obstacle("login-shell", why.NO_LOGIN_SHELL, detail, path="/etc/passwd", remedy=remedy)
 
 
 def stops(found: Sequence[Finding]) -> bool:

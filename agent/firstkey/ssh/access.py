@@ -285,7 +285,7 @@ def _is_taken(name: bytes, value: str | None, seen: set[bytes], *, judged: bool)
     if name not in _VALUES or name in seen:
         return False
     check = _VALUES[name]
-    return check is None or not judged or check(value)
+    return check is None or not judged or bool(check(value))
 
 
 def _note(found: dict[str, Any], name: bytes, value: str | None, *, judged: bool) -> None:
@@ -325,10 +325,6 @@ def _is_time(value: str) -> bool:
         return False
 
 
-def _is_variable(value: str) -> bool:
-    return bool(_VARIABLE.fullmatch(value))
-
-
 def _is_tunnel(value: str) -> bool:
     """A number of a tun device, or any (misc.c: a2tun)."""
     return value.lower() == "any" or (bool(_NUMBER.fullmatch(value)) and int(value) <= _MOST_TUNNELS)
@@ -358,9 +354,9 @@ def _is_port(text: str) -> bool:
         return False
 
 
-_VALUES: dict[bytes, Callable[[str], bool] | None] = {
+_VALUES: dict[bytes, Callable[[str], object] | None] = {
     b"command": None,
-    b"environment": _is_variable,
+    b"environment": _VARIABLE.fullmatch,
     b"expiry-time": _is_time,
     b"from": None,
     b"permitlisten": _is_listener,

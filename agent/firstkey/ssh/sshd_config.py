@@ -107,6 +107,13 @@ def parse(text: str) -> Effective:
 
 # A token is a percent sign and the character behind it; at the end of the pattern there is none.
 _TOKEN = "(?s)%(.?)"  # noqa: S105 - a pattern
+_TOKENS = {"%", "h", "u", "U"}
+
+
+def with_tokens(text: str, account: Account, **others: str) -> str:
+    """The text with a user's tokens replaced, and others; those that are none of them stay."""
+    values = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid), **others}
+    return re.sub(_TOKEN, lambda token: values.get(token[1], token[0]), text)
 
 
 def expand(pattern: str, account: Account) -> str:
@@ -115,14 +122,10 @@ def expand(pattern: str, account: Account) -> str:
     A relative one is taken below the home. Raises FirstkeyError(sshd-config-invalid) over an
     unknown token or a path that is too long, over which sshd would end the connection.
     """
-    values = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid)}
-
-    def value(token: re.Match[str]) -> str:
-        if token[1] not in values:
+    for token in re.finditer(_TOKEN, pattern):
+        if token[1] not in _TOKENS:
             raise _invalid(pattern, f"{token[0]!a} means nothing there")
-        return values[token[1]]
-
-    path = re.sub(_TOKEN, value, pattern)
+    path = with_tokens(pattern, account)
     if not path.startswith("/"):
         path = f"{account.home}/{path}"
     if len(path.encode("utf-8", "surrogateescape")) > PATH_LIMIT:

@@ -7,6 +7,7 @@ copies (system/sshd_copy.py).
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
@@ -85,18 +86,19 @@ class Sshd:
         self._asks_itself = tree.is_running_system and replaced is None
         self._may_prepare = may_prepare
         self._known: dict[tuple[object, str], Meaning] = {}
-        self._start: Start | None = None
-        self._configuration: Configuration | None = None
-        self._copy: Copy | None = None
-        self._version: tuple[int | None] | None = None
 
     # --- its files ----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def start(self) -> Start:
         """The options that it is started with."""
-        self._start = self._start or start(self._tree)
-        return self._start
+        return start(self._tree)
+
+    @property
+    def options(self) -> list[str]:
+        """The same, as the program takes them."""
+        config = ["-f", self.start.config] if self.start.config else []
+        return [*(word for line in self.start.lines for word in ("-o", line)), *config]
 
     @property
     def config(self) -> str | None:
@@ -111,12 +113,10 @@ class Sshd:
         """Sshd in the tree, None where it has none."""
         return next((path for path in PROGRAMS if self._tree.exists(path)), None)
 
-    @property
+    @cached_property
     def configuration(self) -> Configuration:
         """The files, read once. Raises FirstkeyError."""
-        if self._configuration is None:
-            self._configuration = Configuration(self.config, self._read, self._names)
-        return self._configuration
+        return Configuration(self.config, self._read, self._names)
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -179,10 +179,8 @@ class Sshd:
             return Meaning(sshd_config.DEFAULTS, error.refusal)
 
     def _ask(self, program: str, user: str, client: str) -> Effective:
-        options = [word for line in self.start.lines for word in ("-o", line)]
-        options += ["-f", self.start.config] if self.start.config else []
-        outcome = question([program, *options, "-C", f"user={user},{client}"], self._run)
-        return understood(outcome, {}, {})
+        argv = [program, *self.options, "-C", f"user={user},{client}"]
+        return understood(question(argv, self._run), {}, {})
 
     def _run(self, argv: Sequence[str], stdin: bytes) -> command.Outcome:
         outcome = command.run(argv, seconds=SECONDS, stdin=stdin)
@@ -205,8 +203,13 @@ class Sshd:
         if not self.files:
             message = f"{CONFIG} does not exist, nor another that is known; OpenSSH's defaults are assumed"
             raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
-        self._copy = self._copy or sshd_copy.copy(self._tree, self.configuration, self.start.lines)
         return sshd_copy.ask(program, self._copy, f"user={user},{client}")
+
+    @cached_property
+    def _copy(self) -> Copy:
+        from firstkey.system import sshd_copy  # as above
+
+        return sshd_copy.copy(self._tree, self.configuration, self.start.lines)
 
     def _may_have_blocks(self) -> bool:
         try:
@@ -221,12 +224,9 @@ class Sshd:
         from firstkey.system import sshd_copy  # as above
 
         try:
-            if not self.files:
-                return user
-            self._copy = self._copy or sshd_copy.copy(self._tree, self.configuration, self.start.lines)
+            return sshd_copy.alike(self._copy.contents.values(), user) if self.files else user
         except FirstkeyError:
             return user
-        return sshd_copy.alike(self._copy.contents.values(), user)
 
     # --- where it looks for keys --------------------------------------------------------------
 
@@ -243,27 +243,24 @@ class Sshd:
             found += [] if reads is False else matching(self._tree, path)
         return found
 
-    @property
+    @cached_property
     def reads_patterns(self) -> bool | None:
-        """Whether it is an OpenSSH that looks for files by patterns; None where nobody knows its version."""
-        if self._version is None:
-            self._version = (self._found_version(),)
-        return None if self._version[0] is None else self._version[0] >= PATTERNS_SINCE
+        """Whether it is an OpenSSH that looks for files by patterns; None where nobody knows its version.
 
-    def _found_version(self) -> int | None:
-        """The first part of OpenSSH's version: asked of a running system's, read in a tree's program."""
+        That is asked of a running system's, and read in a tree's program.
+        """
+        program = command.find("sshd") if self._asks_itself else self.program
         try:
-            program = command.find("sshd") if self._tree.is_running_system else self.program
             if program is None:
                 return None
-            if self._tree.is_running_system:
+            if self._asks_itself:
                 texts = [command.run([program, "-V"], seconds=SECONDS).stderr]
             else:
                 texts = [self._tree.read(path, limit=PROGRAM_LIMIT) or b"" for path in (program, *SESSIONS)]
         except FirstkeyError:
             return None
         match = next(filter(None, map(_VERSION.search, texts)), None)
-        return int(match[1]) if match else None
+        return int(match[1]) >= PATTERNS_SINCE if match else None
 
 
 def question(argv: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> command.Outcome:

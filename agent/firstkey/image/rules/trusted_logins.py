@@ -63,7 +63,8 @@ def _settings(image: Image) -> Iterator[Finding]:
     for keyword, what in KEYWORDS.items():
         for words in image.sshd.lines(keyword):
             value = " ".join(words)
-            if value.lower() != "none" and words[:1] and words[0] not in PROGRAMS_OF_PACKAGES:
+            is_known = words[:1] and words[0] in PROGRAMS_OF_PACKAGES and set(words[1:]) <= {"%u", "%f"}
+            if value.lower() not in ("", "none") and not is_known:
                 reason = f"sshd is told {keyword} {value}: {what}, on every instance of the image."
                 yield Finding(image.sshd.config, reason, f"Take the {keyword} line out, if it is not meant")
 
