@@ -66,7 +66,7 @@ TRUST_CORE = {
     "ledger": ("boot.ledger", "boot.books", "boot.standing"),
     "authorized_keys": ("ssh.authorized_keys", "ssh.access"),
     "public keys": ("ssh.public_key",),
-    "StrictModes": ("boot.strict_modes", "boot.upkeep", "ssh.strict_modes"),
+    "StrictModes": ("boot.strict_modes", "boot.upkeep"),
     "tree": ("system.tree",),
     "files": ("system.files", "system.descriptors"),
     "child": ("system.worker", "system.identity"),

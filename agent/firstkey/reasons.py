@@ -195,11 +195,6 @@ KEY_LINE_IGNORED = _reason(
     "The key is in a line whose options sshd does not take, so sshd ignores the line; it was left as it is.",
     "Correct the options; or remove the line, and have the key added as it is: firstkey run --force",
 )
-PASSWORD_ELSEWHERE = _reason(
-    "password-elsewhere",
-    "The account's password is in no file that is known, so nobody can tell whether it has one.",
-    "Look at it where this system keeps it: getent shadow NAME, or nsswitch.conf(5).",
-)
 NO_SUCH_GROUP = _reason(
     "no-such-group",
     "The group does not exist on this system, so the user was not added to it.",

@@ -17,10 +17,18 @@ from firstkey.system import command, openssh
 pytestmark = pytest.mark.sshd
 
 
+def generated(kind: str, directory: Path) -> Path:
+    """A new private key of that type."""
+    path = directory / "key"
+    process = openssh.start_generating(kind, str(path), comment="someone@somewhere")
+    openssh.check_generated(kind, process.finish())
+    return path
+
+
 @pytest.fixture
 def private(tmp_path: Path) -> Path:
     """A private key, its public half beside it."""
-    return Path(openssh.generate("ed25519", str(tmp_path / "key"), comment="someone@somewhere"))
+    return generated("ed25519", tmp_path)
 
 
 def test_a_pair_is_made_for_its_owner_alone(private: Path) -> None:
@@ -54,7 +62,7 @@ def test_openssh_judges_a_key_file_with_its_mode(private: Path) -> None:
 def test_a_type_that_is_refused_has_its_reason(tmp_path: Path) -> None:
     """FIPS mode refuses ed25519; here it is a type that no ssh-keygen makes."""
     with pytest.raises(FirstkeyError) as caught:
-        openssh.generate("nonsense", str(tmp_path / "key"), comment="")
+        generated("nonsense", tmp_path)
     assert caught.value.reason is reasons.KEYGEN_REFUSED
     assert os.listdir(tmp_path) == []
 
@@ -65,7 +73,7 @@ def test_without_ssh_keygen_each_question_says_so(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("PATH", "/nonexistent")
     assert shutil.which("ssh-keygen") is None
     for question in (
-        lambda: openssh.generate("rsa", str(tmp_path / "key"), comment=""),
+        lambda: generated("rsa", tmp_path),
         lambda: openssh.public_half(b"x"),
     ):
         with pytest.raises(FirstkeyError) as caught:

@@ -18,7 +18,8 @@ from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.system import command, shadow
+from firstkey.system import command
+from firstkey.system.accounts import LIMIT
 
 if TYPE_CHECKING:
     from typing import Union
@@ -166,7 +167,7 @@ def _missing(site: Site, account: Account) -> Missing:
     home = home_directory.is_missing(site.tree, account)
     groups = dict(site.accounts.groups())
     is_own = account.gid == account.uid and account.name not in groups
-    shadow_lines = site.tree.read(shadow.PATH, limit=shadow.LIMIT)
+    shadow_lines = site.tree.read("/etc/shadow", limit=LIMIT)
     return Missing(
         shadow=shadow_lines is not None and f"\n{account.name}:".encode() not in b"\n" + shadow_lines,
         group=is_own and account.gid not in groups.values(),

@@ -28,8 +28,9 @@ from firstkey.login.context import Context, LaunchKey
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import authorized_keys
-from firstkey.ssh.sshd_config import connection, depends_on_client
+from firstkey.ssh.sshd_config import connection
 from firstkey.system.sshd import Sshd
+from firstkey.system.sshd_copy import depends_on_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -18,7 +18,6 @@ from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import strict_modes
 from firstkey.ssh.strict_modes import Part
 from firstkey.system import identity, outside
-from firstkey.system.sshd import is_lenient
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,7 +65,9 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
 
 def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Flaw]:
     """The steps for which sshd heeds no file of the account's; `home` is its path without links."""
-    lenient = is_lenient(site.tree)
+    places = ("/etc/os-release", "/usr/lib/os-release")
+    os_release = next(filter(None, (site.tree.read(path, limit=65536) for path in places)), b"")
+    lenient = strict_modes.is_lenient(os_release)
     return strict_modes.flaws(
         steps,
         (0, account.uid),

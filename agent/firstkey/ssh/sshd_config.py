@@ -238,12 +238,8 @@ def arguments(text: str) -> tuple[str, ...]:
     return tuple(words if word is None else [*words, "".join(word)])
 
 
-# --- Match blocks: what they mean is for sshd to say ------------------------------------------------
-
-# Documentation addresses (RFC 5737), which no block names on purpose.
+# Documentation addresses (RFC 5737), which no Match block names on purpose.
 ANY_CLIENT = {"host": "client.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2", "lport": "22"}
-CRITERIA = {"host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
-"""What a block can ask of a connection, and what `sshd -C` calls it."""
 
 
 def connection(client: access.Client | None = None, **named: str) -> str:
@@ -256,21 +252,3 @@ def has_blocks(files: Iterable[bytes]) -> bool:
     """Whether there may be a Match block: a line whose keyword is not plain may begin one."""
     read = (line_of(raw) for content in files for raw in content.split(b"\n"))
     return any(line is None or line.keyword == "match" for line in read)
-
-
-def depends_on_client(files: Iterable[bytes]) -> bool:
-    """Whether a block asks where the client comes from."""
-    names = {name for criteria in blocks(files) for name, _ in criteria}
-    return not names.isdisjoint({*CRITERIA, "rdomain"})
-
-
-def blocks(files: Iterable[bytes]) -> Iterator[list[tuple[str, str]]]:
-    """The criteria of each Match block."""
-    for content in files:
-        yield from (criteria(line) for _, line in lines(content) if line.keyword == "match")
-
-
-def criteria(line: Line) -> list[tuple[str, str]]:
-    """The pairs of a Match line; `all` has no partner."""
-    words = arguments(line.rest.replace("=", " "))
-    return [(name.lower(), patterns) for name, patterns in zip(words[::2], words[1::2])]

@@ -4,35 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.system import command
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 _UNSAVED = re.compile(rb"^(Saving key|Unable to save) ", re.MULTILINE)
 """How ssh-keygen says that a key was made, but found no room or a broken disk."""
-
-
-def generate(kind: str, path: str, *, comment: str) -> str:
-    """Make a key pair of that type at `path` (a host path in a private directory); returns the path."""
-    with starting_to_generate(kind, path, comment=comment) as process:
-        check_generated(kind, process.finish())
-    return path
-
-
-@contextmanager
-def starting_to_generate(kind: str, path: str, *, comment: str) -> Iterator[command.Process]:
-    """Start making a key pair, and end the program on the way out if it still runs."""
-    process = start_generating(kind, path, comment=comment)
-    try:
-        yield process
-    finally:
-        process.kill()
 
 
 def start_generating(kind: str, path: str, *, comment: str) -> command.Process:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import login_reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.system import command
@@ -89,7 +89,7 @@ def of(tree: Tree, name: str) -> Shadow | None:
 def unknown(name: str) -> FirstkeyError:
     """That nobody knows whether the account has a password."""
     message = f"{PASSWD} says that the password of {name} is elsewhere, and no file of shadow(5) has it"
-    return FirstkeyError(message, reason=reasons.PASSWORD_ELSEWHERE)
+    return FirstkeyError(message, reason=login_reasons.PASSWORD_ELSEWHERE)
 
 
 def _from_nss(tree: Tree, name: str) -> bytes:

@@ -14,7 +14,7 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.ssh import sshd_config, strict_modes
+from firstkey.ssh import sshd_config
 from firstkey.ssh.public_key import sha256
 from firstkey.system import command
 from firstkey.system.sshd_start import Start, start
@@ -196,20 +196,27 @@ class Sshd:
         return outcome
 
     def _ask_about_copies(self, program: str, user: str, client: str) -> Effective:
-        from firstkey.system import sshd_copy  # a boot works on the running system
+        from firstkey.system import inspector  # a boot works on the running system
 
         if self.start.unknown:
             raise FirstkeyError(self.start.unknown, reason=reasons.SSHD_CONFIG_INVALID)
         if not self.files:
+            if self.config:
+                message = f"sshd is started with -f {self.config}, which does not exist"
+                raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
             message = f"{CONFIG} does not exist, nor another that is known; OpenSSH's defaults are assumed"
             raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
-        return sshd_copy.ask(program, self._copy, f"user={user},{client}")
+        copy = self._copy
+        argv = [program, "-C", f"user={user},{client}", "-f", copy.main]
+        outcome = question(argv, lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin))
+        return understood(outcome, copy.host_keys, {**copy.files, f"{inspector.HERE}/": ""})
 
     @cached_property
     def _copy(self) -> Copy:
         from firstkey.system import sshd_copy  # as above
 
-        return sshd_copy.copy(self._tree, self.configuration, self.start.lines)
+        configuration = self.configuration
+        return sshd_copy.copy(self._tree, configuration.files, configuration.included, self.start.lines)
 
     def _may_have_blocks(self) -> bool:
         try:
@@ -297,23 +304,21 @@ def understood(outcome: command.Outcome, stand_ins: Mapping[str, str], files: Ma
 
 
 class Configuration:
-    """One pass over the files; `included` has the paths that each pattern of an Include stands for."""
+    """One pass over the files, the main one first; `included` has the paths that each Include stands for, by
+    file and line.
+    """
 
     def __init__(
         self, main: str | None, read: Callable[[str], bytes | None], names: Callable[[str], list[str]]
     ) -> None:
-        self.main = main
         self.files: dict[str, bytes] = {}
-        self.included: dict[str, list[str]] = {}
+        self.included: dict[tuple[str, int], list[str]] = {}
         self._read = read
         self._names = _limited(names)
+        # What is not named by its whole path is in sshd's own directory (sshd_config(5): Include).
+        self._above = "/etc/openssh/" if main == CONFIGS[1] else "/etc/ssh/"
         if main:
             self._collect(main, 0)
-
-    def patterns(self, line: sshd_config.Line) -> list[str]:
-        """The patterns of an Include line, relative ones below sshd's own directory (sshd_config(5))."""
-        above = "/etc/openssh" if self.main == CONFIGS[1] else "/etc/ssh"
-        return [word if word.startswith("/") else f"{above}/{word}" for word in line.words if word]
 
     def _collect(self, path: str, depth: int) -> None:
         if path in self.files or depth > INCLUDE_DEPTH or len(self.files) >= INCLUDE_FILES:
@@ -322,11 +327,12 @@ class Configuration:
         if content is None:
             return
         self.files[path] = content
-        for _, line in sshd_config.lines(content):
-            for pattern in self.patterns(line) if line.keyword == "include" else ():
-                if pattern not in self.included:
-                    self.included[pattern] = _glob(self._names, pattern)
-                for inner in self.included[pattern]:
+        for number, line in sshd_config.lines(content):
+            words = filter(None, line.words if line.keyword == "include" else ())
+            for pattern in (word if word.startswith("/") else self._above + word for word in words):
+                found = _glob(self._names, pattern)
+                self.included.setdefault((path, number), []).extend(found)
+                for inner in found:
                     self._collect(inner, depth + 1)
 
 
@@ -364,9 +370,3 @@ def _limited(names: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
         return found
 
     return counted
-
-
-def is_lenient(tree: Tree) -> bool:
-    """Whether the tree's sshd lets a group write in which the user is alone."""
-    content = tree.read("/etc/os-release", limit=65536) or tree.read("/usr/lib/os-release", limit=65536)
-    return strict_modes.is_lenient(content or b"")

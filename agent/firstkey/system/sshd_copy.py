@@ -14,14 +14,13 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import access, sshd_config
-from firstkey.system import inspector, sshd
+from firstkey.system import inspector
 from firstkey.system.accounts import Accounts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from firstkey.ssh.sshd_config import Effective, Line
-    from firstkey.system.sshd import Configuration
+    from firstkey.ssh.sshd_config import Line
     from firstkey.system.tree import Tree
 
 NOBODY = "firstkey:nobody"
@@ -42,43 +41,46 @@ class Copy(NamedTuple):
     files: dict[str, str]
 
 
-def copy(tree: Tree, configuration: Configuration, options: Sequence[str]) -> Copy:
-    """The copies, with the options that sshd is started with at the top of the main file.
+def copy(
+    tree: Tree,
+    files: Mapping[str, bytes],
+    included: Mapping[tuple[str, int], Sequence[str]],
+    options: Sequence[str],
+) -> Copy:
+    """The copies of the files, the main one first, with the options that sshd is started with before it.
 
-    Raises FirstkeyError where a line may mean what cannot be seen.
+    `included` has what each Include stands for, by file and line. Raises FirstkeyError where a line may mean
+    what cannot be seen.
     """
-    return _Copying(tree, configuration).done(options)
-
-
-def ask(program: str, copy: Copy, connection: str) -> Effective:
-    """What sshd says of the copies for a connection. Raises FirstkeyError."""
-    argv = [program, "-C", connection, "-f", copy.main]
-    outcome = sshd.question(argv, lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin))
-    return sshd.understood(outcome, copy.host_keys, {**copy.files, f"{inspector.HERE}/": ""})
+    return _Copying(tree, files, included).done(options)
 
 
 class _Copying:
-    def __init__(self, tree: Tree, configuration: Configuration) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        files: Mapping[str, bytes],
+        included: Mapping[tuple[str, int], Sequence[str]],
+    ) -> None:
         self._tree = tree
-        self._configuration = configuration
-        self._names = {path: f"{number}.conf" for number, path in enumerate(configuration.files)}
+        self._files = files
+        self._included = included
+        self._names = {path: f"{number}.conf" for number, path in enumerate(files)}
         self._host_keys: dict[str, str] = {}
 
     def done(self, options: Sequence[str]) -> Copy:
         contents: dict[str, bytes] = {}
-        for path, content in self._configuration.files.items():
+        for path, content in self._files.items():
             raws = without_groups(content, self._members).split(b"\n")
-            lines = [self._line(raw, f"{path}:{number}") for number, raw in enumerate(raws, 1)]
+            lines = [self._line(raw, path, number) for number, raw in enumerate(raws, 1)]
             contents[self._names[path]] = b"\n".join(lines) + b"\n"
-        main = self._names[self._configuration.main or ""]
-        # On the first line, so that the numbers of the others stay.
-        first = [self._line(option.encode("utf-8", "surrogateescape"), "an option") for option in options]
+        main = next(iter(contents))
         files = {f"{inspector.HERE}/{name}": path for path, name in self._names.items()}
-        if first:
+        if options:
+            first = [self._line(option.encode("utf-8", "surrogateescape"), "", 0) for option in options]
             contents["options.conf"] = b"\n".join(first) + b"\n"
             include = f'Include "{inspector.HERE}/options.conf" "{inspector.HERE}/{main}"\n'
-            contents["main.conf"] = include.encode()
-            main = "main.conf"
+            contents[main := "main.conf"] = include.encode()
         return Copy(f"{inspector.HERE}/{main}", contents, self._host_keys, files)
 
     def _members(self, patterns: str) -> list[str]:
@@ -90,20 +92,17 @@ class _Copying:
             if access.any_matches([names.get(gid, "") for gid in accounts.group_ids(account)], patterns)
         ]
 
-    def _line(self, raw: bytes, place: str) -> bytes:
+    def _line(self, raw: bytes, path: str, number: int) -> bytes:
         line = sshd_config.line_of(raw)
         if line is None:
-            message = (
-                f"{place}: the line does not begin with a plain keyword, so an image's sshd is not asked"
-            )
+            message = f"{path}:{number}: the line has no plain keyword, so an image's sshd is not asked"
             raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
         if line.keyword == "include":
-            patterns = self._configuration.patterns(line)
-            inner = [path for pattern in patterns for path in self._configuration.included.get(pattern, ())]
+            inner = self._included.get((path, number), ())
             copies = [f'"{inspector.HERE}/{self._names[path]}"' for path in inner if path in self._names]
             return f"Include {' '.join(copies)}".encode() if copies else b""
         if line.keyword in ("hostkey", "hostdsakey"):
-            return f'HostKey "{self._stand_in(line, place)}"'.encode()
+            return f'HostKey "{self._stand_in(line, f"{path}:{number}")}"'.encode()
         if line.keyword == "hostkeyagent" and line.words != ("none",):
             # That there is one matters; the image's own socket is not this machine's to connect to.
             return f'HostKeyAgent "{inspector.HERE}/absent.agent"'.encode()
@@ -122,13 +121,21 @@ class _Copying:
 
 # --- Match blocks: whom to ask about ----------------------------------------------------------------
 
+CRITERIA = {"host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
+"""What a block can ask of a connection, and what `sshd -C` calls it."""
+
+
+def depends_on_client(files: Iterable[bytes]) -> bool:
+    """Whether a block asks where the client comes from."""
+    names = {name for criteria in _blocks(files) for name, _ in criteria}
+    return not names.isdisjoint({*CRITERIA, "rdomain"})
+
 
 def connections(files: Iterable[bytes]) -> tuple[str, ...]:
     """The clients to ask sshd about, as -C takes them: any client, and one for each block that names some."""
     found = [sshd_config.connection()]
-    for criteria in sshd_config.blocks(files):
-        asked = sshd_config.CRITERIA
-        named = {asked[name]: _sample(name, patterns) for name, patterns in criteria if name in asked}
+    for criteria in _blocks(files):
+        named = {CRITERIA[name]: _sample(name, patterns) for name, patterns in criteria if name in CRITERIA}
         found.append(sshd_config.connection(None, **named))
     return tuple(dict.fromkeys(found))
 
@@ -137,7 +144,7 @@ def alike(files: Iterable[bytes], user: str) -> tuple[bool, ...]:
     """What the User criteria of all Match blocks say to the user: who is told the same is treated alike."""
     return tuple(
         access.matches_list(user, patterns)
-        for criteria in sshd_config.blocks(files)
+        for criteria in _blocks(files)
         for name, patterns in criteria
         if name == "user"
     )
@@ -153,9 +160,20 @@ def without_groups(content: bytes, members: Callable[[str], list[str]]) -> bytes
     return b"\n".join(_without_groups(raw, members) for raw in content.split(b"\n"))
 
 
+def _blocks(files: Iterable[bytes]) -> Iterator[list[tuple[str, str]]]:
+    lines = (line for content in files for _, line in sshd_config.lines(content))
+    yield from (_criteria(line) for line in lines if line.keyword == "match")
+
+
+def _criteria(line: Line) -> list[tuple[str, str]]:
+    """The pairs of a Match line; `all` has no partner."""
+    words = sshd_config.arguments(line.rest.replace("=", " "))
+    return [(name.lower(), patterns) for name, patterns in zip(words[::2], words[1::2])]
+
+
 def _without_groups(raw: bytes, members: Callable[[str], list[str]]) -> bytes:
     line = sshd_config.line_of(raw)
-    criteria = sshd_config.criteria(line) if line and line.keyword == "match" else []
+    criteria = _criteria(line) if line and line.keyword == "match" else []
     if not any(name == "group" for name, _ in criteria):
         return raw
     words = ["Match"]
@@ -170,7 +188,7 @@ def _without_groups(raw: bytes, members: Callable[[str], list[str]]) -> bytes:
 def _sample(name: str, patterns: str) -> str:
     """Something that the first pattern takes that is no negation."""
     pattern = next((part for part in patterns.split(",") if not part.startswith("!")), "*")
-    fallback = sshd_config.ANY_CLIENT[sshd_config.CRITERIA[name]]
+    fallback = sshd_config.ANY_CLIENT[CRITERIA[name]]
     if name in ("address", "localaddress"):
         return _sample_address(pattern) or sshd_config.ANY_CLIENT["addr"]
     return fallback if pattern == "*" else pattern.replace("*", "x").replace("?", "1")

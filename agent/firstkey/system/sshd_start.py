@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # The service that listens, as Debian and others call it, and the one that a socket starts for a connection.
 LISTENING = ("ssh.service", "sshd.service")
-BY_SOCKET = (("ssh.socket", "ssh@.service"), ("sshd.socket", "sshd@.service"))
+SOCKETS = ("ssh.socket", "sshd.socket")
+BY_SOCKET = ("ssh@.service", "sshd@.service")
 OPTIONS = "46deDf:C:b:c:E:g:Gh:ik:o:p:qrtTu:V"  # sshd(8)
 LONGEST = 16 * 1024
 """Characters of a line that is taken apart: shlex takes the square of a word's length."""
@@ -44,8 +45,8 @@ class Start(NamedTuple):
 def start(tree: Tree) -> Start:
     """What all units that start sshd have in common; where they differ, nothing is known."""
     try:
-        by_socket = [(service,) for socket, service in BY_SOCKET if _starts_services(tree, socket)]
-        known = [one for one in (_of(tree, names) for names in (LISTENING, *by_socket)) if one is not None]
+        names = [LISTENING] if _is_one_process(tree) else [LISTENING, BY_SOCKET]
+        known = [one for one in (_of(tree, each) for each in names) if one is not None]
     except FirstkeyError as error:
         return Start(unknown=error.message)
     if len({one._replace(place="") for one in known}) > 1:
@@ -53,12 +54,17 @@ def start(tree: Tree) -> Start:
     return known[0] if known else Start()
 
 
+def _is_one_process(tree: Tree) -> bool:
+    """Whether sshd has sockets, and none gives connections to services of their own (Accept=yes)."""
+    there = [socket for socket in SOCKETS if units.values(tree, "Socket", "ListenStream", socket)]
+    return bool(there) and not any(_starts_services(tree, socket) for socket in there)
+
+
 def _starts_services(tree: Tree, socket: str) -> bool:
-    """Whether the socket hands each connection of the network to a service of its own (Accept=yes)."""
     accept = units.values(tree, "Socket", "Accept", socket)[-1:]
     streams = units.values(tree, "Socket", "ListenStream", socket)
     is_on = accept and accept[0].lower() in ("1", "yes", "true", "on", "y", "t")
-    return bool(is_on) and not (streams and all(stream.startswith(_NO_NETWORK) for stream in streams))
+    return bool(is_on) and not all(stream.startswith(_NO_NETWORK) for stream in streams)
 
 
 def _of(tree: Tree, names: tuple[str, ...]) -> Start | None:
@@ -90,14 +96,12 @@ def _words(text: str) -> list[str]:
     return shlex.split(text)
 
 
-def _environment(tree: Tree, names: tuple[str, ...]) -> dict[str, tuple[str, str | None]]:
-    """The variables of the unit, each with the file that sets it; files come after Environment=."""
-    found: dict[str, tuple[str, str | None]] = {}
+def _environment(tree: Tree, names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """The variables of the unit, each with the file that sets it, if any; files come after Environment=."""
+    found: dict[str, tuple[str, str]] = {}
     for line in units.values(tree, "Service", "Environment", *names):
-        pairs = (word.partition("=") for word in _words(line))
-        found.update({name: (value, None) for name, _, value in pairs})
-    for file in units.values(tree, "Service", "EnvironmentFile", *names):
-        path = file.lstrip("-")
+        found.update({name: (value, "") for name, _, value in (word.partition("=") for word in _words(line))})
+    for path in (file.lstrip("-") for file in units.values(tree, "Service", "EnvironmentFile", *names)):
         content = tree.read(path, limit=units.LIMIT) or b""
         for line in content.decode("utf-8", "surrogateescape").split("\n"):
             name, equals, value = line.strip().partition("=")
@@ -106,21 +110,17 @@ def _environment(tree: Tree, names: tuple[str, ...]) -> dict[str, tuple[str, str
     return found
 
 
-def _expanded(
-    words: list[str], variables: dict[str, tuple[str, str | None]], place: str
-) -> tuple[list[str], str]:
+def _expanded(words: list[str], variables: dict[str, tuple[str, str]], place: str) -> tuple[list[str], str]:
     """The words with their variables, as systemd has it: `$X` comes apart, `${X}` does not."""
     expanded: list[str] = []
     for word in words:
-        name = word[1:] if re.fullmatch(r"\$\w+", word) else None
-        value, path = variables.get(name or "", ("", None))
-        if name is None:
-            expanded.append(
-                re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ("", None))[0], word)
-            )
-        elif value:
+        if re.fullmatch(r"\$\w+", word):
+            value, path = variables.get(word[1:], ("", ""))
             expanded += _words(value)
-            place = path or place
+            place = path if value and path else place
+        else:
+            value = re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ("", ""))[0], word)
+            expanded.append(value)
     return expanded, place
 
 

@@ -19,11 +19,13 @@ def values(tree: Tree, section: str, key: str, unit: str, *aliases: str) -> list
     """What a setting of a unit comes to with its drop-ins: an empty value takes back those before it."""
     found: list[str] = []
     for text in _texts(tree, (unit, *aliases)):
-        for value in _assigned(text, section, key):
-            if value:
-                found.append(value)
-            else:
-                found.clear()
+        current = ""
+        for line in re.sub(rb"\\\n", b" ", text).decode("utf-8", "surrogateescape").split("\n"):
+            name, equals, value = line.strip().partition("=")
+            if line.startswith("["):
+                current = line.strip()
+            elif equals and current == f"[{section}]" and name.rstrip() == key:
+                found = [*found, value.strip()] if value.strip() else []
     return found
 
 
@@ -36,14 +38,3 @@ def _texts(tree: Tree, names: tuple[str, ...]) -> Iterator[bytes]:
     for file, path in sorted(drop_ins.items()):
         if file.endswith(".conf"):
             yield tree.read(path, limit=LIMIT) or b""
-
-
-def _assigned(text: bytes, section: str, key: str) -> Iterator[str]:
-    """The values that the lines of a section give the key."""
-    current = ""
-    for line in re.sub(rb"\\\n", b" ", text).decode("utf-8", "surrogateescape").split("\n"):
-        name, equals, value = line.strip().partition("=")
-        if line.startswith("["):
-            current = line.strip()
-        elif equals and current == f"[{section}]" and name.rstrip() == key:
-            yield value.strip()
