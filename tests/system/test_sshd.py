@@ -13,6 +13,7 @@ import processes
 import pytest
 
 from firstkey import reasons
+from firstkey.model import Account
 from firstkey.ssh import sshd_config
 from firstkey.ssh.sshd_config import Effective
 from firstkey.system import command, inspector, scratch, sshd
@@ -367,3 +368,62 @@ def test_nothing_is_left_of_a_question(
     refused(tree)
     assert os.listdir(place) == []
     assert os.listdir("/proc/self/fd") == before
+
+
+ANN = Account("ann", 1000, 1000, "/home/ann", "/bin/sh")
+
+
+@pytest.mark.parametrize(
+    "version, files",
+    [
+        ("OpenSSH_10.2p1", ["/k/1.pub", "/k/2.pub"]),
+        ("OpenSSH_9.9", ["/k/*.pub"]),
+        ("dropbear", ["/k/*.pub", "/k/1.pub", "/k/2.pub"]),
+    ],
+)
+def test_patterns_are_looked_into_by_an_sshd_that_does_so(
+    root: Path, tree: Tree, version: str, files: list[str]
+) -> None:
+    """From OpenSSH 10 on; where nobody knows the version, both may be meant."""
+    for path in ("/k/1.pub", "/k/2.pub", "/k/.3.pub", "/k/x", "/home/ann/k"):
+        write(root, "", path)
+    write(root, f"\0{version} Debian\0", "/usr/sbin/sshd")
+    found = Sshd(tree).key_files(ANN, ["/k/*.pub", "k", "none-there"])
+    assert found == [*files, "/home/ann/k", "/home/ann/none-there"]
+
+
+@pytest.mark.parametrize("place", ["/usr/etc/ssh/sshd_config", "/etc/openssh/sshd_config", "/etc/alt"])
+def test_the_main_file_may_be_elsewhere(root: Path, tree: Tree, place: str) -> None:
+    """As openSUSE and ALT Linux have it, or as the unit's -f says; what it includes is beside."""
+    write(root, "Include x.conf\nPermitRootLogin no\n", place)
+    directory = "/etc/openssh" if "openssh" in place else "/etc/ssh"
+    write(root, "AuthorizedKeysFile /x/%u\n", f"{directory}/x.conf")
+    if place == "/etc/alt":
+        write(root, "PermitRootLogin yes\n")
+        write(root, "[Service]\nExecStart=/usr/sbin/sshd -D -f /etc/alt\n", "/etc/systemd/system/ssh.service")
+    found = meaning(tree)
+    assert (found.permit_root_login, found.authorized_keys_files) == ("no", ("/x/%u",))
+    assert Sshd(tree).where("PermitRootLogin") == f"{place}:2"
+
+
+def test_options_of_the_unit_count_first(root: Path, tree: Tree) -> None:
+    """They mean the same as lines before the first one."""
+    write(root, "PermitRootLogin yes\n")
+    unit = "[Service]\nEnvironment=X=-oPermitRootLogin=no\nExecStart=/usr/sbin/sshd -D $X -h /etc/k -p 23\n"
+    write(root, unit, "/usr/lib/systemd/system/sshd.service")
+    found = meaning(tree)
+    assert (found.permit_root_login, found.host_keys, found.first("port")) == ("no", ("/etc/k",), "23")
+    assert Sshd(tree).options == ["-o", "PermitRootLogin=no", "-o", "HostKey /etc/k", "-o", "Port 23"]
+
+
+def test_an_sshd_that_knows_more_is_asked_without_a_key(
+    root: Path, tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own default host keys are told then, types that firstkey has never heard of included."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "sshd").write_text('#!/bin/sh\n[ "$1" = -G ] && echo hostkey /etc/ssh/ssh_host_mldsa44_key\n')
+    (programs / "sshd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    write(root, "")
+    assert meaning(tree).host_keys == ("/etc/ssh/ssh_host_mldsa44_key",)
