@@ -31,7 +31,7 @@ def test_patterns_alone_are_refused_with_what_to_do(world: World) -> None:
     done = world.machine.run(world.service)
     assert (done.status, done.user("admin")["reason"]) == (1, "authorized-keys-disabled")
     assert not world.machine.path("/home/admin/.ssh").exists()
-    own = "[Keys]\nUsers=admin\n[User admin]\nAuthorizedKeysFile=.ssh/authorized_keys.d/launch\n"
+    own = "[Keys]\nUsers=admin\n[User admin]\nAuthorizedKeysFile=%h/.ssh/authorized_keys.d/launch\n"
     world.machine.configure(own)
     done = world.machine.run(world.service)
     assert (done.status, done.user("admin")["reason"]) == (0, None)

@@ -86,8 +86,9 @@ RULE = Rule(
         "Keys are not the only way in without a password: .rhosts and hosts.equiv files name hosts whose "
         "users are let in, .k5login files whom Kerberos lets in, records in /etc/userdb accounts with "
         "passwords and keys of their own, TrustedUserCAKeys an authority that can let anybody in, "
-        "AuthorizedKeysCommand a program that decides (EC2 Instance Connect's own is taken as meant). seal "
-        "removes the lists; the records and settings are only reported, since somebody may mean them."
+        "AuthorizedKeysCommand a program that decides (EC2 Instance Connect's, sssd's and Google's own are "
+        "taken as meant). seal removes the lists; the records and settings are only reported, since somebody "
+        "may mean them."
     ),
     check=check,
     remedy=leftovers.remover(*PLACES),
