@@ -24,24 +24,16 @@ import firstkey
 from firstkey import config, settings, text
 from firstkey.boot import ledger
 from firstkey.errors import FirstkeyError
-from firstkey.image import key_formats, packages, rpm, shadow, sshd_start, units, x509
+from firstkey.image import key_formats, packages, rpm, self_signed, shadow
 from firstkey.image.kernel_words import word_of
 from firstkey.image.rules import access_keys, ami_tools, first_boot_questions
 from firstkey.image.watches import Headed, Needle
-from firstkey.login import evidence, pam_rules, wrappers
+from firstkey.login import journal, pam, tcp_wrappers
 from firstkey.metadata import answers
-from firstkey.ssh import (
-    authorized_keys,
-    console_text,
-    key_options,
-    known_hosts,
-    option_meaning,
-    patterns,
-    public_key,
-    sshd_config,
-    sshd_match,
-)
-from firstkey.system import mounts
+from firstkey.model import Account
+from firstkey.ssh import access, authorized_keys, console_text, known_hosts, public_key, sshd_config
+from firstkey.system import mounts, sshd_copy, sshd_start, units
+from firstkey.system import shadow as system_shadow
 from firstkey.system.tree import Tree
 
 TOP = Path(firstkey.__file__).parent
@@ -49,6 +41,7 @@ ONE_MATCH = frozenset({"match", "fullmatch", "search"})
 ALL_MATCHES = frozenset({"findall", "finditer", "split", "sub", "subn"})
 """Those that go on behind the first place that fits."""
 
+ANN = Account("ann", 1000, 1000, "/home/ann", "/bin/sh")
 ROOT: Any = SimpleNamespace(name="ann", account=SimpleNamespace(uid=0))
 # What is put together where it is used, by module and function: one that it becomes. None: modules keep what
 # is made there, and it is found where they keep it.
@@ -56,12 +49,12 @@ MADE: dict[str, re.Pattern | None] = {
     "firstkey.image.credential_files.holding": None,
     "firstkey.image.rules.access_keys._judge": None,
     "firstkey.image.kernel_words.word_of": word_of(first_boot_questions.OFF),
-    "firstkey.login.evidence._about": evidence._about(ROOT, ["/home/ann/.ssh/authorized_keys"]),
+    "firstkey.login.journal._about": journal._about(ROOT, ["/home/ann/.ssh/authorized_keys"]),
     "firstkey.system.inspector._fits": re.compile("user=.*", re.DOTALL),  # the widest of its own forms
     "firstkey.metadata.answers.token": re.compile(rb"[\x21-\x7e]{1,%d}" % answers.TOKEN_LIMIT),
 }
 # Those that only ever see one line: nothing that has a line feed in it comes to them.
-LINES = frozenset({"firstkey.system.sshd_files._LINE", "firstkey.system.sshd_files._ONE_WORD"})
+LINES = frozenset({"firstkey.ssh.sshd_config._LINE"})
 
 
 class Used(NamedTuple):
@@ -321,25 +314,24 @@ READERS: dict[str, Callable[[str], object]] = {
     "authorized_keys.keyed": as_bytes(lambda content: list(authorized_keys.keyed(content))),
     "authorized_keys.merge": lines_of,
     "authorized_keys.options": lambda text: list(authorized_keys.keyed(in_options(text))),
-    "key_options.unknown": as_bytes(key_options.unknown),
-    "key_options.useless": as_bytes(key_options.useless),
-    "key_options.is_authority": lambda text: key_options.is_authority(f"cert-authority,{text}".encode()),
-    "option_meaning.parse": option_meaning.parse,
+    "access.parse_options": as_bytes(access.parse_options),
+    "access.useless": as_bytes(access.useless),
+    "access.is_authority": lambda text: access.is_authority(f"cert-authority,{text}".encode()),
     "public_key.parse_launch_key": as_bytes(public_key.parse_launch_key),
     "public_key.read_key": as_bytes(public_key.read_key),
     "known_hosts.is_host": known_hosts.is_host,
     "console_text.read": console_text.read,
     "sshd_config.parse": sshd_config.parse,
     "sshd_config.arguments": sshd_config.arguments,
-    "sshd_config.with_blanks": as_bytes(lambda content: sshd_config.with_blanks(["a"], [content])),
-    "sshd_config.expand": lambda text: sshd_config.expand(text, sshd_config.Login("ann", 1000, "/home/ann")),
-    "sshd_match.clients": as_bytes(lambda content: sshd_match.clients([content])),
-    "sshd_match.settings": as_bytes(lambda content: list(sshd_match.settings(content))),
-    "sshd_match.without_groups": as_bytes(lambda text: sshd_match.without_groups(text, lambda _: ["ann"])),
-    "patterns.matches": lambda text: patterns.matches("client.invalid", text),
-    "patterns.host_matches": lambda text: patterns.host_matches(patterns.Client("192.0.2.1", "a.b"), text),
-    "shadow.entries": as_bytes(lambda content: list(shadow.entries(content))),
-    "shadow.broken": as_bytes(lambda content: list(shadow.broken(shadow.PASSWD, content))),
+    "sshd_config.lines": as_bytes(lambda content: [line.words for _, line in sshd_config.lines(content)]),
+    "sshd_config.expand": lambda text: sshd_config.expand(text, ANN),
+    "sshd_config.fits": lambda text: sshd_config.fits("/home/ann/.ssh/authorized_keys", text),
+    "sshd_copy.connections": as_bytes(lambda content: sshd_copy.connections([content])),
+    "sshd_copy.without_groups": as_bytes(lambda text: sshd_copy.without_groups(text, lambda _: ["ann"])),
+    "access.matches": lambda text: access.matches("client.invalid", text),
+    "access.host_matches": lambda text: access.host_matches(access.Client("192.0.2.1", "a.b"), text),
+    "shadow.entries": as_bytes(lambda content: list(system_shadow.entries(content))),
+    "shadow.broken": as_bytes(lambda content: list(shadow.broken(system_shadow.PASSWD, content))),
     "shadow.masked": as_bytes(shadow.masked),
     "shadow.locked": as_bytes(lambda content: shadow.locked(content, "nobody", "!")),
     "config.sections": as_bytes(
@@ -351,8 +343,10 @@ READERS: dict[str, Callable[[str], object]] = {
     "ami_tools.ordered": ami_tools.ordered,
     "ami_tools.primary": as_bytes(lambda content: list(ami_tools._primary([content], "a"))),
     "rpm.header": as_bytes(lambda content: rpm.header(content).strings(rpm.BASE_NAMES)),
-    "x509.is_self_signed_pair": as_bytes(lambda content: x509.is_self_signed_pair(content, content)),
-    "x509.children": as_bytes(lambda content: list(x509._children(content))),
+    "self_signed.is_self_signed_pair": as_bytes(
+        lambda content: self_signed.is_self_signed_pair(content, content)
+    ),
+    "self_signed.values": as_bytes(lambda content: list(self_signed._values(content))),
     "key_formats.pem_bodies": as_bytes(key_formats.pem_bodies),
     "mounts.parse": lambda text: mounts.parse(text.split("\n")),
     "answers.index": as_bytes(answers.index),
@@ -379,8 +373,8 @@ FILES: dict[str, tuple[str, Callable[[Any], object]]] = {
         lambda tree: units.values(tree, "Service", "ExecStart", "a.service"),
     ),
     "ssh.service": ("/etc/systemd/system/ssh.service", sshd_start.start),
-    "hosts.allow": (wrappers.ALLOW, lambda tree: wrappers.decide(tree, None)),
-    "pam.d": ("/etc/pam.d/sshd", lambda tree: pam_rules.account_modules(tree, "sshd")),
+    "hosts.allow": (tcp_wrappers.ALLOW, lambda tree: tcp_wrappers.decide(tree, None)),
+    "pam.d": ("/etc/pam.d/sshd", lambda tree: pam.account_modules(tree, "sshd")),
 }
 FILE_UNITS = (
     *UNITS, "ExecStart=a\n", "ExecStart=a\\\n", "Environment=a=b\n", "account include sshd\n",

@@ -47,11 +47,8 @@ this file. Functions may rise as far: what is called differs by a few from one P
 STARTS = ("__main__", "cli.main", "cli.run", "cli.daemon", "cli.host_keys")
 # Imports that stand in a function which no boot calls. Each of them must be there, or goes from this list.
 NOT_AT_BOOT = {
-    (
-        "system.openssh",
-        "system.inspector",
-    ): "a tree's sshd_config is asked about in a box, the system's is not",
-    ("system.openssh", "ssh.sshd_match"): "users of a tree whom no Match block tells apart",
+    ("system.sshd", "system.sshd_copy"): "a tree's sshd_config is asked about by copies, the system's is not",
+    ("system.sshd", "system.inspector"): "a boot makes the directory that an old sshd misses",
     ("boot.accounts", "system.inspector"): "a tree's rule is looked at in a box, the system's is not",
     ("boot.accounts", "boot.account_entries"): "entries of our own in a tree; the system has useradd",
     ("cli.run", "cli.looking"): "a dry run on a tree looks from within a box",
@@ -67,13 +64,13 @@ TRUST_CORE = {
     "host keys": ("boot.host_keys", "boot.host_key_survey", "boot.host_key_records", "boot.sealed"),
     "their files": ("boot.host_key_files", "boot.host_key_making"),
     "ledger": ("boot.ledger",),
-    "authorized_keys": ("ssh.authorized_keys", "ssh.key_options", "ssh.option_values", "ssh.patterns"),
-    "public keys": ("ssh.public_key", "ssh.elliptic_curve", "ssh.digest"),
+    "authorized_keys": ("ssh.authorized_keys", "ssh.access"),
+    "public keys": ("ssh.public_key",),
     "tree": ("system.tree",),
     "files": ("system.files", "system.descriptors"),
     "child": ("system.worker", "system.identity"),
     "command": ("system.command",),
-    "sshd": ("system.openssh", "system.sshd_files", "ssh.sshd_config", "ssh.sshd_match"),
+    "sshd": ("system.openssh", "system.sshd", "system.sshd_start", "system.units", "ssh.sshd_config"),
 }
 # The rest of boot/: a module that is new there plays a role above, or stands here with a reason.
 OUTSIDE_THE_CORE = {

@@ -228,3 +228,8 @@ NOT_RUNNING_SYSTEM = define(
     "This is a tree of files, not a running system; this can only be seen where it runs.",
     "Ask again on the instance: firstkey doctor",
 )
+PASSWORD_ELSEWHERE = define(
+    "password-elsewhere",
+    "The account's password is in no file that is known, so nobody can tell whether it has one.",
+    "Look at it where this system keeps it: getent shadow NAME, or nsswitch.conf(5).",
+)

@@ -10,7 +10,7 @@ from generator.manual import PACKAGING
 
 AGENT = os.path.join(os.path.dirname(PACKAGING), "agent", "firstkey")
 # Modules at the top of the package that are one room together; any other one there has only words in it.
-CONFIG = ("config", "config_format", "config_reader", "settings")
+CONFIG = ("config", "settings")
 COMMAND_LINE = ("__main__",)
 WORDS = "words"
 

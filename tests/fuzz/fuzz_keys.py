@@ -12,11 +12,10 @@ from fuzz_oracle import Target, or_refused, shown
 from firstkey.cli import known_hosts as command
 from firstkey.errors import FirstkeyError
 from firstkey.ssh import (
+    access,
     authorized_keys,
     console_text,
-    key_options,
     known_hosts,
-    option_meaning,
     public_key,
 )
 from firstkey.ssh.authorized_keys import Line, Written
@@ -53,8 +52,8 @@ def check_authorized_keys(data: bytes) -> None:
 
 
 def _check_options(entry: authorized_keys.Entry) -> None:
-    key_options.unknown(entry.options)
-    or_refused(lambda: option_meaning.parse(entry.options.decode("utf-8", "surrogateescape")))
+    access.parse_options(entry.options)
+    access.useless(entry.options)
     if entry.key:
         line = entry.key.line.encode("utf-8", "surrogateescape")
         or_refused(lambda: public_key.parse_launch_key(line))

@@ -14,8 +14,8 @@ from firstkey.config import Source
 from firstkey.image import shadow as image_shadow
 from firstkey.model import Account
 from firstkey.settings import SECTIONS
-from firstkey.ssh import sshd_config, sshd_match
-from firstkey.system import shadow
+from firstkey.ssh import access, sshd_config
+from firstkey.system import shadow, sshd_copy
 from firstkey.system.accounts import Accounts
 
 DAY = 86400.0
@@ -44,11 +44,11 @@ def check_accounts(data: bytes) -> None:
 
 
 def _check_shadow(tree: Any, name: str, secret: bytes) -> None:
-    line = shadow.of(tree, name)
+    line = or_refused(lambda: shadow.of(tree, name))
     if line:
         line.has_expired(20000 * DAY)
         line.wants_new_password(20000 * DAY)
-    if any(entry.name == name for entry in image_shadow.entries(secret)):
+    if any(entry.name == name for entry in shadow.entries(secret)):
         locked = or_refused(lambda: image_shadow.locked(secret, name, "!"))
         assert locked
         assert len(locked) == len(secret) + 1
@@ -89,7 +89,7 @@ def _libc_accounts(content: bytes) -> Iterator[Account]:
 
 # --- sshd -----------------------------------------------------------------------------------------
 
-LOGIN = sshd_config.Login("deploy", 1000, "/home/deploy")
+LOGIN = Account("deploy", 1000, 1000, "/home/deploy", "/bin/sh")
 
 
 def check_sshd(data: bytes) -> None:
@@ -99,7 +99,7 @@ def check_sshd(data: bytes) -> None:
     rendered = "\n".join(f"{name} {value}" for name, each in effective.settings.items() for value in each)
     assert sshd_config.parse(rendered) == effective
     patterns = effective.authorized_keys_files
-    for pattern in (*patterns, *sshd_config.with_blanks(patterns, [content])):
+    for pattern in patterns:
         path = or_refused(lambda pattern=pattern: sshd_config.expand(pattern, LOGIN))  # type: ignore[misc]
         assert path is None or (path.startswith("/") and len(os.fsencode(path)) <= sshd_config.PATH_LIMIT)
         sshd_config.is_shared(pattern)
@@ -110,14 +110,14 @@ def check_sshd(data: bytes) -> None:
 
 
 def _check_configuration_of_sshd(content: bytes) -> None:
-    for client in sshd_match.clients([content]):
+    for client in sshd_copy.connections([content]):
         assert client.count("=") >= 4
-    without = sshd_match.without_groups(content, lambda patterns: ["a", "b"])
+    without = sshd_copy.without_groups(content, lambda patterns: ["a", "b"])
     assert without.count(b"\n") == content.count(b"\n")
-    assert sshd_match.has_blocks([without]) == sshd_match.has_blocks([content])
-    for _, _, values in sshd_match.settings(content):
-        for value in values:
-            sshd_match.matches(value, ["root", "deploy"])
+    assert sshd_config.has_blocks([without]) == sshd_config.has_blocks([content])
+    for _, line in sshd_config.lines(content):
+        for value in line.words:
+            access.any_matches(["root", "deploy"], value)
 
 
 # --- configuration --------------------------------------------------------------------------------

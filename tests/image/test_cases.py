@@ -65,6 +65,34 @@ TOKENS = (
 ITSELF: frozenset[str] = frozenset()
 """The one file that there is."""
 FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
+    # sshd's configuration where others than Debian have it, and patterns of OpenSSH 10
+    ("root-password-login", {"/usr/etc/ssh/sshd_config": "PermitRootLogin yes\n"}, ITSELF),
+    ("root-password-login", {"/etc/openssh/sshd_config": "PermitRootLogin yes\n"}, ITSELF),
+    (
+        "root-password-login",
+        {SSHD: "", "/etc/alt": "PermitRootLogin yes\n", STARTED: RESTARTS.format("-D -f /etc/alt")},
+        {"/etc/alt"},
+    ),
+    (
+        "authorized-keys",
+        {
+            SSHD: "AuthorizedKeysFile /etc/ssh/keys.d/%u/*.pub\n",
+            "/usr/sbin/sshd": "OpenSSH_10.0p2",
+            "/etc/ssh/keys.d/root/ops.pub": KEY,
+        },
+        {"/etc/ssh/keys.d/root/ops.pub"},
+    ),
+    (
+        "authorized-keys",
+        {"/usr/etc/ssh/sshd_config": "AuthorizedKeysFile /etc/ssh/keys/%u\n", "/etc/ssh/keys/root": KEY},
+        {"/etc/ssh/keys/root"},
+    ),
+    ("root-password", {"/etc/tcb/root/shadow": "root:$y$j9T$salt$hash:19000::::::\n"}, ITSELF),
+    (
+        "trusted-logins",
+        {SSHD: "AuthorizedKeysCommand /tmp/xeic_run_authorized_keys %u %f\nAuthorizedKeysCommandUser root\n"},
+        {SSHD},
+    ),
     # keys that let somebody in
     ("authorized-keys", {"/root/.ssh/authorized_keys": KEY}, ITSELF),
     ("authorized-keys", {"/home/ann/.ssh/authorized_keys2": KEY}, ITSELF),
@@ -282,6 +310,22 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
 ]  # fmt: skip
 
 PASSED: list[tuple[str, dict[str, str]]] = [
+    (
+        "trusted-logins",
+        {
+            SSHD: "AuthorizedKeysCommand /opt/aws/bin/eic_run_authorized_keys %u %f\n"
+            "AuthorizedKeysCommandUser ec2-instance-connect\n"
+        },
+    ),
+    (
+        "root-password-login",
+        {
+            SSHD: "PermitRootLogin no\n",
+            STARTED: STARTS,
+            UNIT.format("sshd@"): RESTARTS.format("-i -o PermitTTY=no"),
+            "/usr/lib/systemd/system/ssh.socket": "[Socket]\nListenStream=22\nAccept=no\n",
+        },
+    ),
     ("authorized-keys", {"/root/.ssh/authorized_keys": "\n# none\n"}),
     ("authorized-keys", {"/root/.ssh/authorized_keys": "->/dev/null"}),
     ("host-keys", {"/etc/ssh/ssh_config": "x", "/etc/ssh/moduli": "x"}),
@@ -481,3 +525,30 @@ def test_an_option_of_sshd_is_for_a_person_to_change(sapling: Sapling) -> None:
     with pytest.raises(FirstkeyError) as caught:
         root_password_login.RULE.remedy(sapling.image())
     assert caught.value.reason is image_reasons.NO_PROOF
+
+
+@pytest.mark.sshd
+def test_no_usual_configuration_is_not_the_same_as_the_defaults(sapling: Sapling) -> None:
+    """There is an sshd; nobody knows where its configuration is."""
+    grow(sapling, {"/usr/sbin/sshd": "OpenSSH_9.9"})
+    verdict = verdict_of(root_password_login.RULE, sapling.image())
+    assert (verdict.outcome, verdict.doubts[0].refusal.reason.code) == (UNKNOWN, "sshd-missing")
+
+
+def test_a_password_that_no_file_has_is_unknown(sapling: Sapling) -> None:
+    """Passwd says that it is elsewhere: that is no lock."""
+    grow(sapling, {"/etc/shadow": "ann:*:19000::::::\nsvc:*:::::::\nshut:*:::::::\n"})
+    rule = next(rule for rule in rules.ALL if rule.id == "root-password")
+    verdict = verdict_of(rule, sapling.image())
+    assert [doubt.refusal.reason.code for doubt in verdict.doubts] == ["password-elsewhere"]
+
+
+@pytest.mark.parametrize("machine_id, makes", [("", False), ("a" * 32, False), ("uninitialized", True)])
+def test_a_unit_of_the_first_boot_makes_host_keys_at_a_first_boot_only(
+    sapling: Sapling, machine_id: str, makes: bool
+) -> None:
+    """An empty machine-id makes none (machine-id(5)), and port 22 would never open."""
+    keygen = "[Unit]\nConditionFirstBoot=yes\n[Service]\nExecStart=ssh-keygen -A\n"
+    grow(sapling, {"/usr/sbin/sshd": "", STARTED: STARTS, WANTED.format("ssh"): f"->{STARTED}"})
+    grow(sapling, {UNIT.format("sshd-keygen"): keygen, "/etc/machine-id": machine_id})
+    assert (ask(sapling, "host-key-maker") == set()) is makes

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstkey.errors import FirstkeyError
-from firstkey.image import key_formats, packages, rpm, shadow, x509
+from firstkey.image import key_formats, packages, rpm, self_signed
+from firstkey.image import shadow as image_shadow
 from firstkey.image.rules import (
     access_keys,
     ami_tools,
@@ -22,7 +23,8 @@ from firstkey.image.rules import (
     tool_credentials,
 )
 from firstkey.image.watches import Headed, Needle
-from firstkey.ssh import sshd_match
+from firstkey.ssh import sshd_config
+from firstkey.system import shadow, sshd_copy
 
 KEY = private_keys.EXAMPLE.encode()
 # Anything, and what looks like something: the starts of formats with anything behind.
@@ -65,8 +67,8 @@ def test_needles(before: bytes, behind: bytes) -> None:
 def test_certificates(certificate: bytes, key: bytes) -> None:
     """Nothing that is no certificate proves anything."""
     wrapped = b"-----BEGIN CERTIFICATE-----\n" + certificate + b"\n-----END CERTIFICATE-----\n"
-    assert not x509.is_self_signed_pair(certificate, key)
-    assert not x509.is_self_signed_pair(wrapped, KEY)
+    assert not self_signed.is_self_signed_pair(certificate, key)
+    assert not self_signed.is_self_signed_pair(wrapped, KEY)
 
 
 @given(st.binary(max_size=300))
@@ -83,16 +85,16 @@ def test_rpm_headers(blob: bytes) -> None:
 def test_accounts(content: bytes) -> None:
     """Every line is an entry, broken, or nothing; what is masked has as many lines."""
     list(shadow.entries(content))
-    for path in shadow.FIELDS:
-        list(shadow.broken(path, content))
-    assert shadow.masked(content).count(b"\n") == content.count(b"\n")
+    for path in image_shadow.FIELDS:
+        list(image_shadow.broken(path, content))
+    assert image_shadow.masked(content).count(b"\n") == content.count(b"\n")
 
 
 @given(texts, st.sampled_from("!*"))
 def test_locking_changes_one_line(content: bytes, mark: str) -> None:
     """The mark is all that is added, and it can be taken away again."""
     for entry in list(shadow.entries(content)):
-        locked = shadow.locked(content, entry.name, mark)
+        locked = image_shadow.locked(content, entry.name, mark)
         added = next(place for place in range(len(locked)) if locked[:place] + locked[place + 1 :] == content)
         assert locked[added : added + 1] == mark.encode()
 
@@ -100,9 +102,9 @@ def test_locking_changes_one_line(content: bytes, mark: str) -> None:
 @given(config)
 def test_sshd_configurations(content: bytes) -> None:
     """Whom to ask is known for every file; groups are put as users without losing a line."""
-    assert sshd_match.clients([content])
-    list(sshd_match.settings(content))
-    assert sshd_match.without_groups(content, lambda _patterns: ["ann"]).count(b"\n") == content.count(b"\n")
+    assert sshd_copy.connections([content])
+    [line.words for _, line in sshd_config.lines(content)]
+    assert sshd_copy.without_groups(content, lambda _patterns: ["ann"]).count(b"\n") == content.count(b"\n")
 
 
 @given(st.text(max_size=200))

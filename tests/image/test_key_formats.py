@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from sapling import Sapling
 
-from firstkey.image import key_formats, x509
+from firstkey.image import key_formats, self_signed
 from firstkey.image.audit import verdict_of
 from firstkey.image.examples import pem
 from firstkey.image.rules import everything_seen, private_keys
@@ -317,4 +317,4 @@ def test_broken_certificates_prove_nothing() -> None:
         pem("CERTIFICATE", "AAAA").encode(),
         pem("CERTIFICATE", "MIIBfjCCASOgAw").encode(),
     ):
-        assert not x509.is_self_signed_pair(content, KEY.encode())
+        assert not self_signed.is_self_signed_pair(content, KEY.encode())

@@ -84,6 +84,11 @@ def dirty(sapling: Sapling) -> Sapling:
             rule.failing(sapling)
     with sapling.path("/etc/passwd").open("a") as file:
         file.write("root:x:0:0::/root:/bin/sh\n")
+    names = [line.split(":")[0] for line in sapling.path("/etc/passwd").read_text().splitlines()]
+    with sapling.path("/etc/shadow").open("a") as file:
+        known = sapling.path("/etc/shadow").read_text().split("\n")
+        known_names = {line.split(":")[0] for line in known}
+        file.writelines(f"{name}:*:19000::::::\n" for name in names if name not in known_names)
     sapling.file("/etc/ssh/sshd_config", SSHD_CONFIG)
     return sapling
 

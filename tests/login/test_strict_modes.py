@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from firstkey.login import strict_modes
-from firstkey.login.view import Step
 from firstkey.model import Account
+from firstkey.ssh import strict_modes
+from firstkey.ssh.strict_modes import Part
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -17,14 +17,14 @@ ALICE = Account("alice", 1000, 1000, "/home/alice", "/bin/sh")
 HOME = "/home/alice"
 
 
-def step(path: str, mode: int, uid: int = 1000, gid: int = 1000) -> Step:
+def step(path: str, mode: int, uid: int = 1000, gid: int = 1000) -> Part:
     """A directory, or a file where the name says so."""
     kind = stat.S_IFREG if path.endswith("keys") else stat.S_IFDIR
-    return Step(path, uid, gid, kind | mode)
+    return Part(path, uid, gid, kind | mode)
 
 
 def judged(
-    tmp_path: Path, steps: list[Step], *, group: str = "alice:x:1000:\n", lenient: bool = False
+    tmp_path: Path, steps: list[Part], *, group: str = "alice:x:1000:\n", lenient: bool = False
 ) -> list[str]:
     """The remedies for what is wrong."""
     etc = tmp_path / "etc"
@@ -34,9 +34,11 @@ def judged(
     )
     (etc / "group").write_text(group)
     with Tree(str(tmp_path)) as tree:
-        return [
-            flaw.remedy for flaw in strict_modes.flaws(steps, ALICE, HOME, Accounts(tree), lenient=lenient)
-        ]
+        accounts = Accounts(tree)
+        found = strict_modes.flaws(
+            steps, (0, 1000), HOME, may_share=lambda gid: lenient and accounts.has_group_alone(ALICE, gid)
+        )
+        return [flaw.remedy("alice", HOME) for flaw in found]
 
 
 def test_what_is_right_has_no_remedy(tmp_path: Path) -> None:

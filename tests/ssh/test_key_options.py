@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lab import Lab
 
-from firstkey.ssh import key_options, option_values, patterns
+from firstkey.ssh import access
 
 GOOD = [
     "restrict", "pty", "no-pty", "NO-X11-Forwarding", "user-rc", "no-touch-required", "agent-forwarding",
@@ -29,6 +31,11 @@ BAD = [
 ]  # fmt: skip
 
 
+def flaw(options: bytes) -> str | None:
+    """The first thing that sshd does not take."""
+    return access.parse_options(options).flaw
+
+
 @pytest.mark.slow
 @pytest.mark.sshd
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -42,20 +49,20 @@ def test_unknown_options_are_those_that_sshd_refuses(
     file.write_text(f"{options} {line}")
     _, log = sshd.login(key_files["rsa"], patterns=file)
     if "matching key found" in log or "bad key options" in log:
-        assert ("bad key options" in log) == (key_options.unknown(options.encode()) is not None), log
+        assert ("bad key options" in log) == (flaw(options.encode()) is not None), log
 
 
 @pytest.mark.parametrize("option", GOOD)
 def test_what_sshd_knows_is_known(option: str) -> None:
     """Alone, and among others."""
-    assert key_options.unknown(option.encode()) is None
-    assert key_options.unknown(f"restrict,{option},pty".encode()) is None
+    assert flaw(option.encode()) is None
+    assert flaw(f"restrict,{option},pty".encode()) is None
 
 
 @pytest.mark.parametrize("option", [option for option in BAD if option])
 def test_what_is_unknown_is_named(option: str) -> None:
     """The first thing that is not understood, in words that can be printed."""
-    unknown = key_options.unknown(f"restrict,{option}".encode())
+    unknown = flaw(f"restrict,{option}".encode())
     assert unknown
     assert unknown.isprintable()
 
@@ -69,23 +76,23 @@ def test_a_real_sshd_agrees_about_each(option: str, sshd: Any, key_files: dict[s
     file.write_text(f"{option} {key_files['rsa'].with_suffix('.pub').read_text()}")
     _, log = sshd.login(key_files["rsa"], patterns=file)
     is_taken = "matching key found" in log and "bad key options" not in log
-    assert is_taken == (key_options.unknown(option.encode()) is None), log
+    assert is_taken == (flaw(option.encode()) is None), log
 
 
 @pytest.mark.parametrize("option", ['principals="a"', 'from="10.0.0.1/8"', 'from="*,10.0.0.1/8"', "nonsense"])
 def test_what_lets_nobody_in(option: str) -> None:
     """Although sshd may understand it: a plain key with it is refused, wherever one comes from."""
-    assert key_options.useless(f"pty,{option}".encode()) == option
+    assert access.useless(f"pty,{option}".encode()) == option
     for other in ("", 'from="10.0.0.0/8"', "restrict", 'command="x"'):
-        assert key_options.useless(other.encode()) is None
+        assert access.useless(other.encode()) is None
 
 
 @given(st.binary(max_size=60))
 def test_any_bytes_can_be_looked_at(options: bytes) -> None:
     """Whatever stands before a key, the answer is short, or none."""
-    unknown = key_options.useless(options)
+    unknown = access.useless(options)
     assert unknown is None or 0 < len(unknown) <= 160
-    key_options.is_authority(options)
+    access.is_authority(options)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +112,7 @@ def test_any_bytes_can_be_looked_at(options: bytes) -> None:
 )
 def test_authorities_are_told_from_keys(options: str, authority: bool) -> None:
     """The word counts where it is an option, not inside another one's value."""
-    assert key_options.is_authority(options.encode()) == authority
+    assert access.is_authority(options.encode()) == authority
 
 
 @pytest.mark.slow
@@ -113,30 +120,113 @@ def test_authorities_are_told_from_keys(options: str, authority: bool) -> None:
 def test_a_million_options_take_their_time_once(last: bytes) -> None:
     """Not a million times: a user could put them before the launch key, to hold up the keys of all others."""
     options = b"pty," * 1_000_000 + last
-    assert key_options.is_authority(options) == (last == b"cert-authority")
-    assert key_options.unknown(options) == (None if last == b"cert-authority" else "no-such")
+    assert access.is_authority(options) == (last == b"cert-authority")
+    assert flaw(options) == (None if last == b"cert-authority" else "no-such")
 
 
 @pytest.mark.parametrize(
-    "options",
+    "good, bad",
     [
-        b'from="' + b"0.0.0.0/0," * 100_000 + b'0.0.0.0/0"',
-        b",".join([b'permitopen="a:ssh"'] * 50_000),
-        b",".join([b'expiry-time="20991231"'] * 50_000),
+        (b'permitopen="a:ssh"', b'permitopen="x"'),
+        (b'expiry-time="20991231"', b'expiry-time="x"'),
+        (b'environment="a=b"', b'environment="a"'),
     ],
 )
-def test_values_without_end_are_not_looked_into(options: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_without_end_are_not_looked_into(good: bytes, bad: bytes) -> None:
     """Such a line is in a user's own file, and everybody's keys wait for the answer."""
-    asked: list[str] = []
+    assert access.useless(b",".join([*[good] * 10, bad])) == bad.decode()
+    assert access.useless(b",".join([*[good] * 50_000, bad])) is None
+    assert access.useless(b",".join([*[good] * 50_000, b"no-such"])) == "no-such", "their form is"
 
-    def noted(_: object, value: str) -> bool:
-        asked.append(value)
-        return True
 
-    monkeypatch.setattr(option_values, "is_taken", noted)
-    monkeypatch.setattr(patterns, "host_matches", noted)
-    assert key_options.useless(options) is None
-    assert not asked
-    short = options[: options.index(b",")].rstrip(b'"') + b'"'
-    key_options.useless(short)
-    assert asked
+def test_sources_without_end_are_not_looked_into() -> None:
+    """Nor is a list of addresses."""
+    assert access.useless(b'from="10.0.0.1/8"') == 'from="10.0.0.1/8"'
+    assert access.useless(b'from="' + b"0.0.0.0/0," * 100_000 + b'10.0.0.1/8"') is None
+
+
+def test_what_the_options_mean() -> None:
+    """Each meaning that a login depends on."""
+    found = access.parse_options(
+        b'restrict,command="say \\"hi\\"",from="a,!b",expiry-time="20300101Z",cert-authority'
+    )
+    assert (found.command, found.sources, found.has_terminal) == ('say "hi"', "a,!b", False)
+    assert found.expires == 1893456000
+    assert found.is_authority
+    assert access.parse_options(b"") == access.KeyOptions()
+    assert access.parse_options(b"restrict,pty").has_terminal
+    assert access.parse_options(b'principals="x"').principals == "x"
+
+
+def test_times_without_a_zone_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As sshd(8) says; the earliest of several counts."""
+    monkeypatch.setenv("TZ", "XXX-02")
+    time.tzset()
+    try:
+        assert access.parse_options(b'expiry-time="203001010200"').expires == 1893456000
+        both = access.parse_options(b'expiry-time="20310101",expiry-time="20300101Z"')
+        assert both.expires == 1893456000
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+TAKEN = [
+    "restrict",
+    "no-pty,no-X11-forwarding",
+    "NO-PTY",
+    "restrict,pty",
+    'command="/bin/true"',
+    'command="say \\"hello, world\\""',
+    'environment="A=b",environment="C=d e"',
+    'from="*"',
+    'expiry-time="20990101"',
+    'expiry-time="209901010000"',
+    'expiry-time="20990101000000"',
+    'permitopen="a:1",permitopen="b:2"',
+    "user-rc,agent-forwarding,port-forwarding",
+    "pty,",
+    ",pty",
+    "pty,,user-rc",
+]
+REFUSED = [
+    "nonsense",
+    "no-restrict",
+    "no-command",
+    "ptyx",
+    "command",
+    "command=/bin/true",
+    'command="a",command="b"',
+    'from="*",from="*"',
+    'command="open',
+    'environment="no-value"',
+    'expiry-time="tomorrow"',
+    'expiry-time="2099"',
+    'expiry-time="20991399"',
+    'expiry-time="20200101"',
+    'from="10.0.0.0/8"',
+    'from="10.0.0.1/8,*"',
+    "cert-authority",
+    'principals="alice"',
+    "pty=yes",
+    'restrict"',
+]
+
+
+@pytest.mark.root
+@pytest.mark.sshd
+@pytest.mark.slow
+def test_a_real_sshd_takes_and_refuses_the_same(tmp_path: Path) -> None:
+    """Each line is put before a real sshd, which lets the key in or does not; the doctor's reading agrees."""
+    with Lab(tmp_path / "lab") as lab:
+        assert lab.start_sshd()
+        wrong = {}
+        for text in (*TAKEN, *REFUSED):
+            lab.authorize(f"{text} {lab.key}\n")
+            wrong[text] = (lab.accepts(), "key-line" not in _blocking(lab))
+        assert {text: said for text, said in wrong.items() if said[0] != said[1]} == {}
+        assert [text for text, said in wrong.items() if said[0]] == TAKEN
+
+
+def _blocking(lab: Lab) -> list[str]:
+    return [finding["check"] for finding in lab.doctor("--no-probe").with_status("obstacle")]

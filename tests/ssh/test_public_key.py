@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.ssh.elliptic_curve import CURVES
-from firstkey.ssh.public_key import SIZE_LIMIT, PublicKey, parse_launch_key, read_key
+from firstkey.ssh.public_key import CURVES, SIZE_LIMIT, PublicKey, parse_launch_key, read_key
 
 pytestmark = pytest.mark.sshd  # ssh-keygen makes the keys
 

@@ -136,7 +136,7 @@ def digest_of(private: bytes, public: bytes, looks: tuple[int, int, int]) -> str
 
     It gives nothing of the key away. `looks` are the private half's mode, owner and group.
     """
-    from firstkey.ssh.digest import sha256
+    from firstkey.ssh.public_key import sha256
 
     digest: str = sha256(b"%d %o %d %d\n%b%b" % (len(private), *looks, private, public)).hexdigest()
     return digest

@@ -17,7 +17,7 @@ from firstkey.boot.report import Timeline
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
-from firstkey.system.openssh import Sshd
+from firstkey.system.sshd import Sshd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ class Job:
         self._timeline = Timeline()
         if site.dry_run:
             site.say(events.DRY_RUN())
-        self._sshd = Sshd(site.tree)
+        self._sshd = Sshd(site.tree, may_prepare=not site.dry_run)
         self._store = LedgerStore(site, self._sshd.digest())
         self._warnings = [warning.refusal for warning in site.config.warnings]
         self._firmware = site.firmware_instance()

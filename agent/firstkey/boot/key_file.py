@@ -20,8 +20,12 @@ from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
+from firstkey.ssh import strict_modes
+from firstkey.ssh.sshd_config import looks_for
+from firstkey.ssh.strict_modes import Part
 from firstkey.system import identity
 from firstkey.system.files import Changed, Directory, Looks
+from firstkey.system.sshd import matching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.ssh.authorized_keys import Line, Merge, Written
     from firstkey.system.files import File
-    from firstkey.system.tree import Tree
 
     Answer = Union["Change", FirstkeyError]
     Result = TypeVar("Result")
@@ -64,9 +67,9 @@ class Existing(NamedTuple):
         """What of the options makes sshd take no key by the line; None: nothing."""
         if not self.options:
             return None
-        from firstkey.ssh import key_options  # few lines have options
+        from firstkey.ssh import access  # few lines have options
 
-        return key_options.useless(self.options.encode("utf-8", "surrogateescape"))
+        return access.useless(self.options.encode("utf-8", "surrogateescape"))
 
 
 class Change(NamedTuple):
@@ -390,13 +393,22 @@ class _Visitor:
         best: dict[str, Existing] = {}
         for path, keys in self._change.also_read:
             # What cannot be read with the user's rights, sshd cannot read either.
-            for entry in self._find(path, wanted & keys) or []:
+            found = [entry for each in self._files(path) for entry in self._find(each, wanted & keys) or []]
+            for entry in found:
                 if entry.options or not entry.flaws:
                     best.setdefault(entry.fingerprint, entry)
                 if not (entry.flaws or entry.useless):
                     best[entry.fingerprint] = entry
                     wanted.discard(entry.fingerprint)
         return best
+
+    def _files(self, path: str) -> list[str]:
+        """The files for which the path stands: where it is a pattern, those that there are."""
+        if not looks_for(path):
+            return [path]
+        with suppress(FirstkeyError):
+            return self._with_rights(path, lambda: matching(self._tree, path))
+        return []
 
     def _find(self, path: str, keys: set[str]) -> list[Existing] | None:
         """Which of these keys another file has; None where no such directory is, or no right to look."""
@@ -522,49 +534,43 @@ class _Visitor:
         if file is None:
             return []
         folder, home = self._real_path(directory), None
-        parts = [(f"{folder.rstrip('/')}/{os.path.basename(path)}", file), (folder, directory.status())]
+        found = [(f"{folder.rstrip('/')}/{os.path.basename(path)}", file), (folder, directory.status())]
         with self._tree.open(self._change.account.home) or nullcontext() as opened:
             home = self._real_path(opened) if opened else None
         for above in () if folder == home else _above(folder):
             with self._tree.opened(above) as opened:
-                parts.append((above, opened.status()))
+                found.append((above, opened.status()))
             if above == home:
                 break
+        parts = [Part(part, each.st_uid, each.st_gid, each.st_mode) for part, each in found if each]
+        owners = (0, os.getuid(), self._change.account.uid)
+        bad = {flaw.part for flaw in strict_modes.flaws(parts, owners, home, may_share=self._may_share)}
         return [
-            f"{part} (mode {_octal(found.st_mode)}, owner {found.st_uid})"
-            for part, found in parts
-            if found and self._is_bad(found)
+            f"{part.path} (mode {_octal(part.mode)}, owner {part.uid})"
+            for part in parts
+            if part in bad or not self._may_use(part)
         ]
 
-    def _is_bad(self, found: os.stat_result) -> bool:
-        account = self._change.account
-        writers = found.st_mode & OTHERS_WRITE
-        if writers == stat.S_IWGRP and self._accounts.has_group_alone(account, found.st_gid):
-            writers = 0 if is_lenient(self._tree) else writers
-        if writers or found.st_uid not in (0, os.getuid(), account.uid):
+    def _may_share(self, gid: int) -> bool:
+        """Whether sshd lets that group write: where it is lenient, and the user is alone in the group."""
+        if not self._accounts.has_group_alone(self._change.account, gid):
+            return False
+        paths = ("/etc/os-release", "/usr/lib/os-release")
+        release = next(filter(None, (self._tree.read(path, limit=65536) for path in paths)), b"")
+        return strict_modes.is_lenient(release)
+
+    def _may_use(self, part: Part) -> bool:
+        """Whether the user may read the file, or pass the directory: what the own rights did, they may."""
+        uid = self._change.account.uid
+        if not self._as_root or uid == 0 or os.geteuid() != 0:
             return True
-        if not self._as_root or account.uid == 0 or os.geteuid() != 0:
-            return False  # what the user's own rights did, the user may read
-        needed = 0o1 if stat.S_ISDIR(found.st_mode) else 0o4
-        shift = 6 if found.st_uid == account.uid else 3 if found.st_gid in self._groups else 0
-        return not found.st_mode >> shift & needed
+        needed = 0o4 if part.is_file else 0o1
+        shift = 6 if part.uid == uid else 3 if part.gid in self._groups else 0
+        return bool(part.mode >> shift & needed)
 
     def _real_path(self, directory: Directory) -> str:
         """Where the open directory really is in the tree, root's links followed."""
         return directory.on_host[len(self._tree.root.rstrip("/")) :] or "/"
-
-
-def is_lenient(tree: Tree) -> bool:
-    """Whether the tree's sshd lets a group write in which the user is alone, as Debian's and its kin do.
-
-    They are known by os-release(5).
-    """
-    content = tree.read("/etc/os-release", limit=65536) or tree.read("/usr/lib/os-release", limit=65536)
-    for line in (content or b"").decode("utf-8", "replace").split("\n"):
-        key, _, value = line.partition("=")
-        if key in ("ID", "ID_LIKE") and "debian" in value.strip("\"'").split():
-            return True
-    return False
 
 
 def _found(merge: Merge, others: Mapping[str, Existing], path: str) -> dict[str, Any]:

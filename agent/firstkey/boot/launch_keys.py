@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.model import Account, OfferedKey
     from firstkey.ssh.public_key import PublicKey
-    from firstkey.system.openssh import Sshd
+    from firstkey.system.sshd import Sshd
 
 _REFUSALS = frozenset({
     reasons.NO_SUCH_USER, reasons.INVALID_USER_NAME, reasons.HOME_MISSING, reasons.SYMLINK_REFUSED,

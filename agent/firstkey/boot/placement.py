@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.ssh import sshd_config
-from firstkey.ssh.sshd_config import Login
+from firstkey.ssh import access, sshd_config
+from firstkey.ssh.sshd_config import fits, looks_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.boot.site import Site
     from firstkey.model import Account
-    from firstkey.system.openssh import Sshd
+    from firstkey.system.sshd import Sshd
 
-NO_SHELLS = ("nologin", "false", "sync", "shutdown", "halt")
 MOST_ASKED = 40
 """Of how many accounts sshd is asked whether it reads the same file for them too."""
 SOMEBODY = "somebody-else"
@@ -27,7 +25,8 @@ SOMEBODY = "somebody-else"
 
 
 class Placement(NamedTuple):
-    """A user's file of keys. `also_read` are the other files in which sshd looks for this user's keys.
+    """A user's file of keys. `also_read` are the other files in which sshd looks for this user's keys,
+    and patterns of such (sshd_config.looks_for).
 
     `unread` tells that sshd does not look into `path` at all.
     """
@@ -53,9 +52,16 @@ class Placer:
         read = self._patterns(account.name)
         own = self._site.config.user(account.name).authorized_keys_file
         path = self._first_unshared(account, (own,) if own else read)
-        others = tuple(dict.fromkeys(_path(pattern, account) for pattern in read))
-        also_read = tuple(other for other in others if other != path)
-        return Placement(path, also_read, None if path in others else self._unread(account, path))
+        others = sshd_config.key_paths(read, account)
+        also_read = tuple(
+            other for other in others if other != path and self._looks(other) == looks_for(other)
+        )
+        is_read = any(path == other or (self._looks(other) and fits(path, other)) for other in others)
+        return Placement(path, also_read, None if is_read else self._unread(account, path))
+
+    def _looks(self, path: str) -> bool:
+        """Whether sshd takes it for a pattern of files to look into: never a name to write to."""
+        return looks_for(path) and self._sshd.reads_patterns is not False
 
     def _unread(self, account: Account, path: str) -> Refusal | None:
         """Only what sshd itself said can contradict the configuration."""
@@ -69,10 +75,15 @@ class Placer:
         if not patterns:
             message = f"sshd reads no file of keys for {account.name}"
             raise FirstkeyError(message, reason=reasons.AUTHORIZED_KEYS_DISABLED)
-        for pattern in patterns:
+        named = [pattern for pattern in patterns if not self._looks(pattern)]
+        if not named:
+            message = f"sshd looks for {account.name}'s files of keys by a pattern: {' '.join(patterns)}"
+            hint = f"Set AuthorizedKeysFile= in [User {account.name}] to a name that it fits"
+            raise FirstkeyError(message, reason=reasons.AUTHORIZED_KEYS_DISABLED, hint=hint)
+        for pattern in named:
             if not (sshd_config.is_shared(pattern) and self._sharer(account, pattern)):
-                return _path(pattern, account)
-        sharer = self._sharer(account, patterns[0])
+                return sshd_config.key_paths([pattern], account)[0]
+        sharer = self._sharer(account, named[0])
         others = "any other user" if sharer == SOMEBODY else sharer
         message = f"AuthorizedKeysFile {' '.join(patterns)}: sshd reads the same file for {others} too"
         raise FirstkeyError(message, reason=reasons.SHARED_FILE)
@@ -92,21 +103,13 @@ class Placer:
         able = (
             other.name
             for other in self._site.accounts.all()
-            if other.uid != account.uid and other.shell.rsplit("/", 1)[-1] not in NO_SHELLS
+            if other.uid != account.uid and not access.is_no_shell(other.shell)
         )
         yield from list(able)[:MOST_ASKED]
 
     def _patterns(self, name: str) -> tuple[str, ...]:
-        """What sshd reads for a user of that name, with the blanks that belong to a pattern."""
+        """What sshd reads for a user of that name."""
         if name not in self._asked:
             meaning = self._sshd.meaning(name)
-            words = meaning.effective.authorized_keys_files
-            if len(words) > 1 and not meaning.refusal:
-                words = sshd_config.with_blanks(words, self._sshd.files().values())
-            self._asked[name] = words
+            self._asked[name] = meaning.effective.authorized_keys_files
         return self._asked[name]
-
-
-def _path(pattern: str, account: Account) -> str:
-    path = sshd_config.expand(pattern, Login(account.name, account.uid, account.home))
-    return re.sub("/+", "/", path)

@@ -48,7 +48,7 @@ class Sealed(NamedTuple):
 
     def digest(self, content: bytes) -> str:
         """The salted hash."""
-        from firstkey.ssh.digest import sha256
+        from firstkey.ssh.public_key import sha256
 
         digest: str = sha256(self.salt + content).hexdigest()
         return digest

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from firstkey import reasons, settings
 from firstkey.cli import streams
 from firstkey.errors import FirstkeyError
-from firstkey.ssh import public_key
+from firstkey.ssh import access, public_key
 from firstkey.system import command
 from firstkey.system.tree import Tree
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 LOGIN_SECONDS = 15.0
 HOST_KEYS = tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519"))
-NO_SHELLS = ("nologin", "false", "")
 DEMO_USER = "demo"
 RUN_SSHD = "/run/sshd"
 
@@ -140,7 +139,7 @@ class Machine:
         """Why no login can be shown here, or nothing."""
         if not (command.find("sshd") and command.find("ssh")):
             return "sshd is not installed (openssh-server)"
-        if self._account.pw_shell.rsplit("/", 1)[-1] in NO_SHELLS:
+        if not self._account.pw_shell or access.is_no_shell(self._account.pw_shell):
             return f"{self.user} has no login shell"
         return ""
 

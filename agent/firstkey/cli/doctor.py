@@ -12,7 +12,7 @@ from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
 from firstkey.settings import seconds
-from firstkey.ssh.patterns import Client
+from firstkey.ssh.access import Client
 from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.login.case import LaunchKey
+    from firstkey.login.context import LaunchKey
     from firstkey.login.doctor import Diagnosis
     from firstkey.login.finding import Finding
     from firstkey.metadata.client import Answer

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import events
 from firstkey.cli import common, render, streams, timeline  # noqa: F401 - commands import some of it late
-from firstkey.system import accounts, boxed, inspector, openssh
+from firstkey.system import accounts, boxed, inspector
 from firstkey.system.tree import Tree, resolved
 from firstkey.text import visible
 
@@ -94,7 +94,6 @@ class Looker:
         return {
             "find": inspector.answer_find,
             "program": inspector.answer_program,
-            "stand-in-key": lambda: openssh.stand_in_key().decode("ascii"),
             **({"nss": accounts.nss} if self.root == "/" else {}),
             **({"imds": self._ask_service} if hasattr(self._args, "wait") else {}),
         }

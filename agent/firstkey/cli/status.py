@@ -15,7 +15,7 @@ from firstkey.errors import FirstkeyError, UsageError
 from firstkey.login_reasons import NO_REPORT
 from firstkey.model import DISABLED, NO_KEY, OK
 from firstkey.ssh import authorized_keys, public_key
-from firstkey.system.openssh import Sshd
+from firstkey.system.sshd import Sshd
 from firstkey.text import visible
 
 if TYPE_CHECKING:

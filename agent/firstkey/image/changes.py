@@ -18,6 +18,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.image import door, shadow
 from firstkey.named_tuple import NamedTuple
 from firstkey.system import command, erase
+from firstkey.system.shadow import LOCKED, entries
 from firstkey.text import diff, visible
 
 if TYPE_CHECKING:
@@ -187,8 +188,8 @@ class Lock(NamedTuple):
             if directory is None or old is None:
                 raise door.changed(self.path)
             before = old.content
-            state = next((entry.state for entry in shadow.entries(before) if entry.name == self.name), "")
-            if state == shadow.LOCKED:
+            state = next((entry.state for entry in entries(before) if entry.name == self.name), "")
+            if state == LOCKED:
                 return "was locked already"
             door.put(directory, name, shadow.locked(before, self.name, self.mark), old, mode=0o640)
         return f"locked with {self.mark}"

@@ -17,8 +17,13 @@ if TYPE_CHECKING:
     from firstkey.image.subject import Image
 
 # sshd(8), FILES, with the dsa keys and the protocol-1 key of old versions; copies and set-aside ones too.
-# Some distributions had them right in /etc.
-PATTERNS = ("/etc/ssh/ssh_host_*key*", "/etc/ssh_host_*key*", "/etc/ssh/ssh_host_key*")
+# Some distributions had them right in /etc; ALT Linux has them in /etc/openssh.
+PATTERNS = (
+    "/etc/ssh/ssh_host_*key*",
+    "/etc/ssh_host_*key*",
+    "/etc/ssh/ssh_host_key*",
+    "/etc/openssh/ssh_host_*key*",
+)
 PRIVATE = (b"-----BEGIN ", b"SSH PRIVATE KEY FILE FORMAT")
 KINDS = (b"ssh-", b"ecdsa-", b"sk-", b"rsa-")
 """What the names of all types begin with, behind their length (RFC 4253, 6.6)."""

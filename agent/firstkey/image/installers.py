@@ -51,7 +51,7 @@ class Off(NamedTuple):
 
 def off(image: Image) -> Off | None:
     """What keeps firstkey from its work, or None: what only a person can mend comes first."""
-    if not units.is_installed(image, UNIT):
+    if not units.is_installed(image.tree, UNIT):
         return Off(ENABLED, "Install the package firstkey; its unit is enabled with it.")
     missing = next((path for path in PARTS if image.read(path) is None), None)
     if missing:
@@ -61,7 +61,7 @@ def off(image: Image) -> Off | None:
         return Off(told, f"Take {OFF} out of this file, and have the boot loader's files written anew")
     if image.tree.exists(DISABLED):
         return Off(ENABLED, f"rm {DISABLED}", by_hand=False)
-    if not units.is_enabled(image, UNIT):
+    if not units.is_enabled(image.tree, UNIT):
         return Off(ENABLED, f"systemctl enable {UNIT}", by_hand=False)
     return None
 
@@ -73,7 +73,7 @@ def key_installers(image: Image) -> list[str]:
         found.append("firstkey")
     if _is_cloud_init_on(image) and _has_datasource(image):
         found.append("cloud-init")
-    if units.is_enabled(image, AFTERBURN):
+    if units.is_enabled(image.tree, AFTERBURN):
         found.append("afterburn")
     found += [path for path in SCRIPTS if _is_guides_script(image, path)]
     return found
@@ -87,9 +87,21 @@ def host_key_maker(image: Image) -> str | None:
         return "cloud-init"
     for unit in HOST_KEY_UNITS:
         # A server's own unit wants these, so they need not be enabled by themselves.
-        if units.is_installed(image, unit) and not units.is_masked(image, unit) and server_is_on(image):
+        is_off = units.is_masked(image.tree, unit) or _waits_for_first_boot(image, unit)
+        if units.is_installed(image.tree, unit) and not is_off and server_is_on(image):
             return unit
     return None
+
+
+def _waits_for_first_boot(image: Image, unit: str) -> bool:
+    """Whether the unit runs at a first boot only, and the image's is none to systemd (machine-id(5)).
+
+    An empty machine-id makes none either, but a missing one does, and "uninitialized".
+    """
+    conditions = units.values(image.tree, "Unit", "ConditionFirstBoot", unit)
+    content = image.read("/etc/machine-id") if conditions else None
+    is_first = content is None or content.strip() == b"uninitialized"
+    return bool(conditions) and conditions[-1].lstrip("|") in ("yes", "true", "on", "1") and not is_first
 
 
 def without(image: Image, reason: str) -> Verdict:
@@ -106,7 +118,7 @@ def enable(image: Image) -> list[Change]:
     made: list[Change] = []
     if image.tree.exists(DISABLED):
         made.append(Remove(DISABLED, "it switches firstkey off"))
-    if units.is_masked(image, UNIT):
+    if units.is_masked(image.tree, UNIT):
         made.append(Remove(f"{units.ADMINISTRATOR}/{UNIT}", "it masks firstkey"))
     place = next(path for path in units.PLACES[1:] if image.tree.exists(f"{path}/{UNIT}"))
     made.append(Link(ENABLED, f"{place}/{UNIT}", "firstkey is started at boot"))
@@ -115,7 +127,7 @@ def enable(image: Image) -> list[Change]:
 
 def server_is_on(image: Image) -> bool:
     """Whether something starts sshd at boot, or when somebody comes."""
-    return any(units.is_enabled(image, unit) for unit in SERVERS)
+    return any(units.is_enabled(image.tree, unit) for unit in SERVERS)
 
 
 def example(tree: Builder) -> None:
@@ -128,11 +140,11 @@ def example(tree: Builder) -> None:
 def _is_cloud_init_on(image: Image) -> bool:
     if image.tree.exists(CLOUD_INIT_DISABLED):
         return False
-    there = [unit for unit in CLOUD_INIT_UNITS if units.is_installed(image, unit)]
-    if not there or any(units.is_masked(image, unit) for unit in there):
+    there = [unit for unit in CLOUD_INIT_UNITS if units.is_installed(image.tree, unit)]
+    if not there or any(units.is_masked(image.tree, unit) for unit in there):
         return False
     by_generator = any(image.tree.exists(path) for path in CLOUD_INIT_GENERATORS)
-    return by_generator or any(units.is_enabled(image, unit) for unit in there)
+    return by_generator or any(units.is_enabled(image.tree, unit) for unit in there)
 
 
 def _has_datasource(image: Image) -> bool:

@@ -11,8 +11,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.image.verdict import Doubt
 from firstkey.image.watches import Named
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import sshd_config
-from firstkey.ssh.sshd_config import DEFAULTS, Login
+from firstkey.ssh.sshd_config import DEFAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,9 +69,7 @@ def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:
     for account in image.accounts.all():
         for pattern in _patterns(image, account, doubts):
             try:
-                yield posixpath.normpath(
-                    sshd_config.expand(pattern, Login(account.name, account.uid, account.home))
-                )
+                yield from map(posixpath.normpath, image.sshd.key_files(account, [pattern]))
             except FirstkeyError as error:
                 doubts.append(Doubt(pattern, error.refusal))
             # Where all users' files lie in one directory, those of accounts that are gone lie there too.
@@ -113,7 +110,7 @@ def _effective(image: Image, account: Account, doubts: list[Doubt]) -> Effective
     try:
         return image.sshd.effective(account.name)
     except FirstkeyError as error:
-        doubt = Doubt("/etc/ssh/sshd_config", error.refusal)
+        doubt = Doubt(image.sshd.config, error.refusal)
         if doubt not in doubts:
             doubts.append(doubt)
         return DEFAULTS

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from firstkey.image import shadow
 from firstkey.image.changes import Lock
-from firstkey.image.verdict import Finding, Verdict, not_applicable
+from firstkey.image.verdict import Doubt, Finding, Verdict, not_applicable
 from firstkey.named_tuple import NamedTuple
+from firstkey.system.shadow import ELSEWHERE, EMPTY, LOCKED, PASSWD, TCB, Shadow, entries, unknown
 from firstkey.text import diff
 
 if TYPE_CHECKING:
@@ -17,23 +18,22 @@ if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.subject import Image
 
-ELSEWHERE = "x"  # passwd(5): the password is in /etc/shadow
-
 
 class Password(NamedTuple):
     """An account that one can log in to with a password, or without one."""
 
     file: str
-    entry: shadow.Entry
+    entry: Shadow
 
 
 def checker(wanted: Callable[[str], bool]) -> Callable[[Image], Verdict]:
     """A check that finds each wanted account with a password."""
 
     def check(image: Image) -> Verdict:
-        if not any(image.tree.exists(path) for path in (shadow.PASSWD, shadow.SHADOW)):
+        if not any(image.tree.exists(path) for path in (PASSWD, shadow.SHADOW)):
             return not_applicable("there are no accounts")
-        return Verdict(tuple(_finding(password) for password in _usable(image, wanted)))
+        findings = tuple(_finding(password) for password in _usable(image, wanted))
+        return Verdict(findings, tuple(_unknown(image, wanted)))
 
     return check
 
@@ -60,12 +60,24 @@ def _mark(image: Image) -> str:
 
 
 def _usable(image: Image, wanted: Callable[[str], bool]) -> Iterator[Password]:
-    for file in (shadow.SHADOW, shadow.PASSWD, shadow.GSHADOW):
+    for file in (*_shadows(image), PASSWD, shadow.GSHADOW):
         # A group without a password lets in its members only (gshadow(5)).
-        harmless = (shadow.LOCKED, shadow.EMPTY) if file == shadow.GSHADOW else (shadow.LOCKED,)
-        for entry in shadow.entries(image.read(file) or b""):
-            if wanted(entry.name) and entry.state not in harmless and entry.field != ELSEWHERE:
+        harmless = (LOCKED, EMPTY) if file == shadow.GSHADOW else (LOCKED,)
+        for entry in entries(image.read(file) or b""):
+            if wanted(entry.name) and entry.state not in harmless and entry.password != ELSEWHERE:
                 yield Password(file, entry)
+
+
+def _shadows(image: Image) -> list[str]:
+    return [shadow.SHADOW, *image.glob(TCB.format("*"))]
+
+
+def _unknown(image: Image, wanted: Callable[[str], bool]) -> Iterator[Doubt]:
+    """Accounts whose password is said to be where no file has it."""
+    known = {entry.name for file in _shadows(image) for entry in entries(image.read(file) or b"")}
+    for entry in entries(image.read(PASSWD) or b""):
+        if wanted(entry.name) and entry.password == ELSEWHERE and entry.name not in known:
+            yield Doubt(PASSWD, unknown(entry.name).refusal)
 
 
 def _finding(password: Password) -> Finding:
@@ -73,5 +85,5 @@ def _finding(password: Password) -> Finding:
     if password.file == shadow.GSHADOW:
         reason = f"The group {name} has a password."
         return Finding(password.file, reason, f"gpasswd -R {name}", password.entry.line)
-    what = "an empty password" if password.entry.state == shadow.EMPTY else "a password"
+    what = "an empty password" if password.entry.state == EMPTY else "a password"
     return Finding(password.file, f"{name} has {what}.", f"passwd -l {name}", password.entry.line)

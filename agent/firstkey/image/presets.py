@@ -24,7 +24,7 @@ def newly_enabled(image: Image) -> list[str]:
 
 
 def _is_enabled_or_masked(image: Image, unit: str) -> bool:
-    return units.is_enabled(image, unit) or units.is_masked(image, unit)
+    return units.is_enabled(image.tree, unit) or units.is_masked(image.tree, unit)
 
 
 def _is_on(unit: str, rules: list[tuple[str, str]]) -> bool:

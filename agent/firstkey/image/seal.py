@@ -25,7 +25,7 @@ from firstkey.image.verdict import FINDING
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system.mounts import is_at_or_below
-from firstkey.system.sshd_files import CONFIG
+from firstkey.system.sshd import CONFIGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -236,7 +236,7 @@ def _about(step: Step) -> Iterator[str]:
     """What a finding that the step heals may name."""
     yield step.change.path
     if isinstance(step.change, SetSshd):
-        yield CONFIG
+        yield from (*CONFIGS, *(path for path, _, _ in step.change.files))
     if isinstance(step.change, Update):
         yield from ami_tools.PROGRAMS
 

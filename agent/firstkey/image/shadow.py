@@ -1,4 +1,4 @@
-"""The lines of passwd(5) and shadow(5), and locking a password so that it can be unlocked again. Pure."""
+"""Whether the files of accounts are sound, and locking a password so that it can be unlocked again. Pure."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from firstkey.errors import FirstkeyError
 from firstkey.image_reasons import ACCOUNTS_BROKEN
-from firstkey.named_tuple import NamedTuple
+from firstkey.system.shadow import PASSWD
 
-PASSWD, SHADOW, GROUP, GSHADOW = "/etc/passwd", "/etc/shadow", "/etc/group", "/etc/gshadow"
+SHADOW, GROUP, GSHADOW = "/etc/shadow", "/etc/group", "/etc/gshadow"
 FIELDS = {PASSWD: 7, SHADOW: 9, GROUP: 4, GSHADOW: 4}
 """How many fields a line has."""
 
@@ -16,35 +16,6 @@ LOCK = "!"
 """What passwd -l puts before a password. sshd without PAM takes it for a locked account (sshd(8)) ..."""
 NO_LOGIN = "*"
 """... and this one not, though no password matches it either."""
-
-EMPTY, USABLE, LOCKED = "empty", "usable", "locked"
-
-
-class Entry(NamedTuple):
-    """One account's password field and where it stands."""
-
-    name: str
-    field: str
-    line: int
-
-    @property
-    def state(self) -> str:
-        """Whether one can log in with it: empty, usable or locked (shadow(5): ! and * match no password)."""
-        if self.field == "":
-            return EMPTY
-        # crypt(5): a hash starts with one of these; whatever else stands there matches nothing.
-        return LOCKED if self.field[0] not in HASHES else USABLE
-
-
-HASHES = "$_./0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def entries(content: bytes) -> Iterator[Entry]:
-    """The accounts of a shadow or passwd file and their password fields."""
-    for number, line in enumerate(_text(content).split("\n"), 1):
-        fields = line.split(":")
-        if len(fields) > 1 and fields[0] and not fields[0].startswith(("#", "+", "-")):
-            yield Entry(fields[0], fields[1], number)
 
 
 def broken(path: str, content: bytes) -> Iterator[tuple[int, str]]:

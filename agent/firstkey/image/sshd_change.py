@@ -8,7 +8,6 @@ is used.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,7 @@ from firstkey.image.door import LIMIT
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Finding
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import sshd_match
-from firstkey.system.sshd_files import CONFIG
+from firstkey.ssh import sshd_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +34,7 @@ COMMENT = "# Set by firstkey seal at the top: the first value that sshd reads wi
 TAKEN_OUT = "# Taken out by firstkey seal: "
 
 _MATCH_ALL = "Match all\n"
-_INCLUDED = re.compile(rb'\s*include\s+"?/?(?:etc/ssh/)?sshd_config\.d/\*(?:\.conf)?"?\s*', re.IGNORECASE)
+_INCLUDES = {f"{above}sshd_config.d/{names}" for above in ("", "/etc/ssh/") for names in ("*", "*.conf")}
 
 Files = Mapping[str, bytes]
 
@@ -85,7 +83,7 @@ def finding(image: Image, setting: Setting, reason: str, rule: str) -> Finding:
     """That it is not as it should be; an option that sshd is started with is for a person to change."""
     place = image.sshd.place_of(setting.keyword)
     remedy = f"firstkey seal --rule {rule}"
-    if place != CONFIG:
+    if place != image.sshd.config:
         remedy = f"Take {setting.keyword} out of the options that sshd is started with there"
     return Finding(place, reason, remedy)
 
@@ -124,13 +122,15 @@ def _planned(tree: _Changed, setting: Setting) -> Iterator[tuple[str, bytes | No
 
 
 def _candidates(tree: _Changed, setting: Setting) -> Iterator[Files]:
-    main = tree.read(CONFIG) or b""
-    if any(_INCLUDED.fullmatch(line) for line in main.split(b"\n")):
+    path = tree.settings({}).config
+    main = tree.read(path) or b""
+    lines = (line for _, line in sshd_config.lines(main))
+    if any(line.keyword == "include" and _INCLUDES.intersection(line.words) for line in lines):
         yield {DROP_IN: _drop_in(tree, setting, everywhere=False)}
         if setting.in_match:
             yield {DROP_IN: _drop_in(tree, setting, everywhere=True)}
-    yield {CONFIG: _on_top(main, setting)}
-    yield _without_others(tree, setting)
+    yield {path: _on_top(main, setting)}
+    yield _without_others(tree, setting, path)
 
 
 def _drop_in(tree: _Changed, setting: Setting, *, everywhere: bool) -> bytes:
@@ -153,17 +153,17 @@ def _on_top(main: bytes, setting: Setting) -> bytes:
     return (COMMENT + setting.line).encode() + main.removeprefix(COMMENT.encode())
 
 
-def _without_others(tree: _Changed, setting: Setting) -> Files:
+def _without_others(tree: _Changed, setting: Setting, main: str) -> Files:
     """The top of the main file, and every other line that sets it made a comment."""
     files: dict[str, bytes] = {}
     for path in tree.settings({}).files:
         content = tree.read(path) or b""
         lines = content.split(b"\n")
-        for number, keyword, values in sshd_match.settings(content):
-            if keyword == setting.keyword.lower() and values[:1] != (setting.value,):
-                lines[number] = TAKEN_OUT.encode() + lines[number].strip()
+        for number, line in sshd_config.lines(content):
+            if line.keyword == setting.keyword.lower() and line.words[:1] != (setting.value,):
+                lines[number - 1] = TAKEN_OUT.encode() + lines[number - 1].strip()
         changed = b"\n".join(lines)
         if changed != content:
             files[path] = changed
-    files[CONFIG] = _on_top(files.get(CONFIG) or tree.read(CONFIG) or b"", setting)
+    files[main] = _on_top(files.get(main) or tree.read(main) or b"", setting)
     return files

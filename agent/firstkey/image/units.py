@@ -1,76 +1,54 @@
-"""The image's services: which are started at boot, by the links that systemctl enable makes, and how."""
+"""The image's services: which are started at boot, by the links that systemctl enable makes."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.system.units import ADMINISTRATOR, LIMIT, PLACES, values
+
 if TYPE_CHECKING:
-    from firstkey.image.subject import Image
+    from collections.abc import Iterator
+
     from firstkey.system.tree import Tree
 
-ADMINISTRATOR = "/etc/systemd/system"
-# systemd.unit(5), UNIT FILE LOAD PATH; /lib is /usr/lib except on systems that are older.
-PLACES = (ADMINISTRATOR, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
-LIMIT = 1024 * 1024
+__all__ = ["ADMINISTRATOR", "PLACES", "is_enabled", "is_installed", "is_masked", "values"]
 
 
-def is_installed(image: Image, unit: str) -> bool:
+def is_installed(tree: Tree, unit: str) -> bool:
     """Whether there is such a unit, or a template for it; a link that leads nowhere is none."""
     names = {unit, _template(unit)}
-    paths = (path for place in PLACES for name in names for path in image.glob(f"{place}/{name}"))
-    return any(image.tree.read(path, limit=LIMIT) is not None for path in paths)
+    paths = (path for place in PLACES for name in names for path in _paths(tree, place, name))
+    return any(tree.read(path, limit=LIMIT) is not None for path in paths)
 
 
-def is_masked(image: Image, unit: str) -> bool:
+def is_masked(tree: Tree, unit: str) -> bool:
     """Whether an administrator made it impossible to start (systemctl(1): mask)."""
     path = f"{ADMINISTRATOR}/{unit}"
-    return image.tree.exists(path) and image.tree.read(path, limit=LIMIT) == b""
+    return tree.exists(path) and tree.read(path, limit=LIMIT) == b""
 
 
-def is_enabled(image: Image, unit: str) -> bool:
+def is_enabled(tree: Tree, unit: str) -> bool:
     """Whether some target or service wants it at boot, it is there, and it is not masked."""
-    if is_masked(image, unit) or not is_installed(image, unit):
+    if is_masked(tree, unit) or not is_installed(tree, unit):
         return False
     kinds = ("wants", "requires", "upholds")
-    links = (link for place in PLACES for kind in kinds for link in image.glob(f"{place}/*.{kind}/{unit}"))
+    wanting = (path for place in PLACES for kind in kinds for path in _paths(tree, place, f"*.{kind}"))
     # What the initial RAM disk wants, and only it, is not started by the system itself (bootup(7)).
-    return any("/initrd" not in link for link in links)
+    return any(True for path in wanting if "/initrd" not in path for _ in _paths(tree, path, unit))
 
 
-def values(tree: Tree, section: str, key: str, unit: str, *aliases: str) -> list[str]:
-    """What a setting of a unit comes to with its drop-ins: an empty value takes back those before it."""
-    found: list[str] = []
-    for text in _texts(tree, (unit, *aliases)):
-        for value in _assigned(text, section, key):
-            if value:
-                found.append(value)
-            else:
-                found.clear()
-    return found
-
-
-def _texts(tree: Tree, names: tuple[str, ...]) -> Iterator[bytes]:
-    """The first of the unit's files that there is, then its drop-ins by name, each from the first place."""
-    files = (tree.read(f"{place}/{name}", limit=LIMIT) for name in names for place in PLACES)
-    yield next((content for content in files if content is not None), b"")
-    directories = [f"{place}/{name}.d" for place in PLACES for name in names]
-    drop_ins = {file: f"{where}/{file}" for where in reversed(directories) for file in tree.names(where)}
-    for file, path in sorted(drop_ins.items()):
-        if file.endswith(".conf"):
-            yield tree.read(path, limit=LIMIT) or b""
-
-
-def _assigned(text: bytes, section: str, key: str) -> Iterator[str]:
-    """The values that the lines of a section give the key (systemd.syntax(7))."""
-    current = ""
-    for line in re.sub(rb"\\\n", b" ", text).decode("utf-8", "surrogateescape").split("\n"):
-        name, equals, value = line.strip().partition("=")
-        if line.startswith("["):
-            current = line.strip()
-        elif equals and current == f"[{section}]" and name.rstrip() == key:
-            yield value.strip()
+def _paths(tree: Tree, directory: str, pattern: str) -> Iterator[str]:
+    """What is in the directory by such a name."""
+    try:
+        names = tree.names(directory)
+    except FirstkeyError as error:
+        if error.reason is not reasons.NOT_A_DIRECTORY:
+            raise
+        return
+    yield from (f"{directory}/{name}" for name in sorted(names) if fnmatchcase(name, pattern))
 
 
 def _template(unit: str) -> str:

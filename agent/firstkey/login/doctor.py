@@ -13,9 +13,9 @@ from firstkey import login_reasons as why
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.login import (
-    admission,
-    arrival,
-    evidence,
+    access_control,
+    connectivity,
+    journal,
     key_files,
     key_lines,
     launch_key,
@@ -24,20 +24,22 @@ from firstkey.login import (
     session,
     view,
 )
-from firstkey.login.case import Case, LaunchKey
+from firstkey.login.context import Context, LaunchKey
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import authorized_keys
-from firstkey.system import sshd_question
+from firstkey.ssh.sshd_config import connection
+from firstkey.system.sshd import Sshd
+from firstkey.system.sshd_copy import depends_on_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.login.arrival import Arrival
+    from firstkey.login.connectivity import Connectivity
     from firstkey.login.launch_key import Sources
     from firstkey.model import Account
-    from firstkey.ssh.patterns import Client
+    from firstkey.ssh.access import Client
 
 OPEN = "open"
 BLOCKED = "blocked"
@@ -87,15 +89,16 @@ class Doctor:
         self._sources = sources
         self._client = client
         self._probing = probing
-        self._arrival: Arrival | None = None
+        self._connectivity: Connectivity | None = None
+        self._sshd = Sshd(site.tree)
 
     def examine(self, name: str) -> Diagnosis:
         """What stands between the launch key and a shell as that user."""
-        meaning = sshd_question.meaning(self._site.tree, name, self._client)
-        if self._arrival is None:
-            self._arrival = arrival.examine(self._site, meaning, self._client)
+        meaning = self._sshd.meaning(name, connection(self._client))
+        if self._connectivity is None:
+            self._connectivity = connectivity.examine(self._site, self._sshd, meaning, self._client)
         sought = self._sources.of(name)
-        before = (*self._arrival.findings, *sought.findings, *self._switched_off())
+        before = (*self._connectivity.findings, *sought.findings, *self._switched_off())
         account = self._site.accounts.find(name)
         if account is None:
             return self._diagnosis(name, None, (*before, _no_such_user(name)))
@@ -103,10 +106,11 @@ class Doctor:
             return self._diagnosis(name, None, (*before, _no_meaning(name, meaning.refusal)))
         keys = sought.keys or (None,)
         now = time.time()
-        cases = [Case(self._site, account, key, self._client, meaning.effective, now) for key in keys if key]
-        if not cases:
+        about = (self._client, self._sshd, meaning.effective, now)
+        contexts = [Context(self._site, account, key, *about) for key in keys if key]
+        if not contexts:
             return self._diagnosis(name, None, (*before, *self._without_key(account, meaning, now)))
-        return self._best([self._of_key(case, before) for case in cases])
+        return self._best([self._of_key(context, before) for context in contexts])
 
     def _switched_off(self) -> list[Finding]:
         """No key of a new instance comes by itself then, which is worth knowing before the rest."""
@@ -114,23 +118,23 @@ class Doctor:
             return []
         return [note("firstkey", reasons.DISABLED, f"firstkey is switched off: {self._off}")]
 
-    def _of_key(self, case: Case, before: Sequence[Finding]) -> Diagnosis:
-        case = case._replace(key=_recovered(case))
-        found = [*before, *_checks(case)]
-        found += self._elsewhere(case, found)
-        found += self._asked(case, found)
-        found += _logged(case, found)
-        return self._diagnosis(case.name, case.key, tuple(found))
+    def _of_key(self, context: Context, before: Sequence[Finding]) -> Diagnosis:
+        context = context._replace(key=_recovered(context))
+        found = [*before, *_checks(context)]
+        found += self._elsewhere(found)
+        found += self._asked(context, found)
+        found += _logged(context, found)
+        return self._diagnosis(context.name, context.key, tuple(found))
 
     def _diagnosis(self, name: str, key: LaunchKey | None, found: tuple[Finding, ...]) -> Diagnosis:
-        return Diagnosis(name, key, self._arrival.port if self._arrival else 22, found)
+        return Diagnosis(name, key, self._connectivity.port if self._connectivity else 22, found)
 
     def _without_key(self, account: Account, meaning: Any, now: float) -> list[Finding]:  # noqa: ANN401
         """What can be said without a key."""
         nobody = LaunchKey("no key", "nobody")
-        case = Case(self._site, account, nobody, self._client, meaning.effective, now)
-        found = _guarded("account", lambda: admission.findings(case))
-        return [*found, *_guarded("session", lambda: session.findings(case, found))]
+        context = Context(self._site, account, nobody, self._client, self._sshd, meaning.effective, now)
+        found = _guarded("account", lambda: access_control.findings(context))
+        return [*found, *_guarded("session", lambda: session.findings(context, found))]
 
     @staticmethod
     def _best(diagnoses: Sequence[Diagnosis]) -> Diagnosis:
@@ -138,34 +142,35 @@ class Doctor:
         order = (OPEN, UNSURE, BLOCKED)
         return min(diagnoses, key=lambda diagnosis: order.index(diagnosis.verdict))
 
-    def _elsewhere(self, case: Case, found: Sequence[Finding]) -> list[Finding]:
+    def _elsewhere(self, found: Sequence[Finding]) -> list[Finding]:
         """Where sshd's answers differ by client, and none was named, they are those for one far away."""
-        if self._client or session.stops(found) or not sshd_question.depends_on_client(case.site.tree):
+        if self._client or session.stops(found) or not depends_on_client(self._sshd.files.values()):
             return []
         detail = "sshd's configuration has Match blocks about where the client comes from"
         return [unknown("match", why.CLIENT_DEPENDENT, detail)]
 
-    def _asked(self, case: Case, found: Sequence[Finding]) -> list[Finding]:
-        listener = self._arrival.listener if self._arrival else None
-        if not (self._probing and listener and case.key.key):
+    def _asked(self, context: Context, found: Sequence[Finding]) -> list[Finding]:
+        listener = self._connectivity.listener if self._connectivity else None
+        if not (self._probing and listener and context.key.key):
             return []
         if any(finding.reason in (why.CLIENT_DEPENDENT, why.KEY_NOT_FROM_HERE) for finding in found):
             # The question comes from this machine itself: its answer would be about another client.
             return []
         try:
-            reply = probe.ask(listener, case.name, case.key.key)
+            reply = probe.ask(listener, context.name, context.key.key)
         except FirstkeyError as error:
             return [unanswered("running-sshd", error)]
-        return _weighed(reply, found, case) if reply else []
+        return _weighed(reply, found, context) if reply else []
 
 
-def _weighed(reply: probe.Reply, found: Sequence[Finding], case: Case) -> list[Finding]:
+def _weighed(reply: probe.Reply, found: Sequence[Finding], context: Context) -> list[Finding]:
     """The running sshd's word against what its files say."""
     blocked = any(finding.status == OBSTACLE and finding.check in _BEFORE_THE_KEY for finding in found)
     if reply.verdict == probe.ACCEPTED and not blocked:
         return [
             passed(
-                "running-sshd", f"asked with the public key alone, the running sshd takes it for {case.name}"
+                "running-sshd",
+                f"asked with the public key alone, the running sshd takes it for {context.name}",
             )
         ]
     if reply.verdict == probe.ACCEPTED:
@@ -187,14 +192,14 @@ _BEFORE_THE_KEY = frozenset(
 """What sshd has looked at when it says that it would take a key; PAM and the session come later."""
 
 
-def _checks(case: Case) -> list[Finding]:
+def _checks(context: Context) -> list[Finding]:
     """All that is about the user and the key. A check that fails to look is an answer too: unknown."""
     found = [
-        *_guarded("account", lambda: admission.findings(case)),
-        *_guarded("methods", lambda: methods.findings(case)),
-        *_guarded("authorized-keys", lambda: key_files.findings(case)),
+        *_guarded("account", lambda: access_control.findings(context)),
+        *_guarded("methods", lambda: methods.findings(context)),
+        *_guarded("authorized-keys", lambda: key_files.findings(context)),
     ]
-    return [*found, *_guarded("session", lambda: session.findings(case, found))]
+    return [*found, *_guarded("session", lambda: session.findings(context, found))]
 
 
 def _guarded(name: str, check: Any) -> list[Finding]:  # noqa: ANN401 - a generator of findings
@@ -206,24 +211,24 @@ def _guarded(name: str, check: Any) -> list[Finding]:  # noqa: ANN401 - a genera
     return found
 
 
-def _recovered(case: Case) -> LaunchKey:
+def _recovered(context: Context) -> LaunchKey:
     """The whole key out of one of the user's files, where only its fingerprint is known."""
-    if case.key.key is not None:
-        return case.key
-    for path in key_files.paths(case):
+    if context.key.key is not None:
+        return context.key
+    for path in key_files.paths(context):
         try:
-            content = view.look(case.site, case.account, path).content or b""
+            content = view.look(context.site, context.account, path).content or b""
         except FirstkeyError:
             continue
         for _, entry in authorized_keys.keyed(content):
-            if entry.key and entry.key.fingerprint == case.key.fingerprint:
-                return launch_key.recover(case.key, entry.key)
-    return case.key
+            if entry.key and entry.key.fingerprint == context.key.fingerprint:
+                return launch_key.recover(context.key, entry.key)
+    return context.key
 
 
-def _logged(case: Case, found: Sequence[Finding]) -> list[Finding]:
+def _logged(context: Context, found: Sequence[Finding]) -> list[Finding]:
     """Sshd's own record: it bears out an obstacle, or tells of one that nothing else shows."""
-    logged = evidence.refusals(case, key_files.paths(case))
+    logged = journal.refusals(context, key_files.paths(context))
     if not logged:
         return []
     latest = logged[0]

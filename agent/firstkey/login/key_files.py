@@ -8,31 +8,29 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.boot.key_file import is_lenient
 from firstkey.errors import FirstkeyError
-from firstkey.login import key_lines, keys_command, strict_modes, view
+from firstkey.login import key_lines, keys_command, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
-from firstkey.ssh import sshd_config
-from firstkey.ssh.sshd_config import Login
-from firstkey.system import selinux
+from firstkey.ssh.sshd_config import looks_for
+from firstkey.system import identity, selinux
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from firstkey.login.case import Case
+    from firstkey.login.context import Context
     from firstkey.login.view import Seen
 
 CHECK = "authorized-keys"
 
 
-def findings(case: Case) -> Iterator[Finding]:
+def findings(context: Context) -> Iterator[Finding]:
     """One good file is enough, whatever is wrong with the others; else everything that is wrong."""
-    files = [_of_file(case, path) for path in paths(case)]
+    files = [_of_file(context, path) for path in paths(context)]
     good = next((found for found in files if all(finding.status == OK for finding in found)), None)
     if good:
         yield from good
         return
-    command = list(keys_command.findings(case))
+    command = list(keys_command.findings(context))
     if any(finding.status == OK for finding in command):
         yield from command
         return
@@ -41,14 +39,21 @@ def findings(case: Case) -> Iterator[Finding]:
     yield from {(finding.reason, finding.path): finding for found in wrong for finding in found}.values()
     yield from command
     if not files and not command:
-        detail = f"sshd reads no file of keys for {case.name}, and asks no command"
+        patterns = " ".join(context.effective.authorized_keys_files)
+        none = f"sshd finds no file of keys for {context.name} by {patterns}"
+        none = none if patterns else f"sshd reads no file of keys for {context.name}"
+        detail = f"{none}, and asks no command"
         yield obstacle(CHECK, reasons.AUTHORIZED_KEYS_DISABLED, detail)
 
 
-def paths(case: Case) -> list[str]:
+def paths(context: Context) -> list[str]:
     """Where sshd looks for this user's keys, in its order."""
-    login = Login(case.account.name, case.account.uid, case.account.home)
-    return [sshd_config.expand(pattern, login) for pattern in case.effective.authorized_keys_files]
+    account, patterns = context.account, context.effective.authorized_keys_files
+    if not any(map(looks_for, patterns)):
+        return context.sshd.key_files(account, patterns)
+    groups = context.site.accounts.group_ids(account)
+    found: list[str] = identity.run_as(account, groups, lambda: context.sshd.key_files(account, patterns))
+    return found
 
 
 def _is_missing(found: list[Finding]) -> bool:
@@ -56,95 +61,90 @@ def _is_missing(found: list[Finding]) -> bool:
     return any(finding.check == f"{CHECK}-missing" for finding in found)
 
 
-def _of_file(case: Case, path: str) -> list[Finding]:
+def _of_file(context: Context, path: str) -> list[Finding]:
     try:
-        seen = view.look(case.site, case.account, path)
-        return list(_judged(case, seen))
+        seen = view.look(context.site, context.account, path)
+        return list(_judged(context, seen))
     except FirstkeyError as error:
         return [unanswered(CHECK, error, path=path)]
 
 
-def _judged(case: Case, seen: Seen) -> Iterator[Finding]:
+def _judged(context: Context, seen: Seen) -> Iterator[Finding]:
     if seen.missing:
-        yield from _missing(case, seen)
+        yield from _missing(context, seen)
     elif seen.barred:
-        yield _barred(case, seen)
+        yield _barred(context, seen)
     elif seen.file and not seen.file.is_file:
         detail = f"sshd reads keys only from a regular file ({seen.file.looks})"
         yield obstacle(CHECK, reasons.NOT_A_REGULAR_FILE, detail, path=seen.path)
     elif seen.trouble:
         yield obstacle(CHECK, reasons.IO_ERROR, seen.trouble, path=seen.path)
     else:
-        yield from _ignored(case, seen)
-        yield from _label(case, seen)
-        yield from key_lines.findings(case, seen)
+        yield from _ignored(context, seen)
+        yield from _label(context, seen)
+        yield from key_lines.findings(context, seen)
 
 
-def _missing(case: Case, seen: Seen) -> Iterator[Finding]:
-    home = case.account.home.rstrip("/") or "/"
-    remedy = case.how_to_install(seen.path)
+def _missing(context: Context, seen: Seen) -> Iterator[Finding]:
+    home = context.account.home.rstrip("/") or "/"
+    remedy = context.how_to_install(seen.path)
     if seen.missing and (home == seen.missing or home.startswith(f"{seen.missing}/")):
-        make = f"mkhomedir_helper {shlex.quote(case.name)} && {remedy}"
-        detail = f"the home of {case.name} does not exist, and so neither do the keys in it"
+        make = f"mkhomedir_helper {shlex.quote(context.name)} && {remedy}"
+        detail = f"the home of {context.name} does not exist, and so neither do the keys in it"
         yield obstacle(f"{CHECK}-missing", reasons.HOME_MISSING, detail, path=home, remedy=make)
         return
     detail = f"the file of keys does not exist ({seen.missing} is missing)"
     yield obstacle(f"{CHECK}-missing", why.KEY_NOT_INSTALLED, detail, path=seen.path, remedy=remedy)
     # The next file there would be ignored for the directories that there are.
-    yield from (finding for finding in _ignored(case, seen) if finding.status != OK)
+    yield from (finding for finding in _ignored(context, seen) if finding.status != OK)
 
 
-def _barred(case: Case, seen: Seen) -> Finding:
+def _barred(context: Context, seen: Seen) -> Finding:
     barred = seen.barred or seen.path
-    if os.geteuid() not in (0, case.account.uid):  # it was looked at with the rights of somebody else
-        detail = f"only root and {case.name} can look behind {barred}"
+    if os.geteuid() not in (0, context.account.uid):  # it was looked at with the rights of somebody else
+        detail = f"only root and {context.name} can look behind {barred}"
         return unknown(CHECK, reasons.NEEDS_ROOT, detail, path=barred)
     step = next((step for step in seen.steps if step.path == barred), None)
-    detail = f"{case.name} may not {'read' if barred == seen.canonical else 'pass'} {barred}"
+    detail = f"{context.name} may not {'read' if barred == seen.canonical else 'pass'} {barred}"
     if step:
         detail += f" ({step.looks}), so sshd cannot either"
-    inside = barred == case.account.home or barred.startswith(f"{case.account.home}/")
+    inside = barred == context.account.home or barred.startswith(f"{context.account.home}/")
     quoted = shlex.quote(barred)
-    remedy = f"chown {case.name} {quoted} && chmod u+rwX {quoted}" if inside else f"chmod a+rX {quoted}"
+    remedy = f"chown {context.name} {quoted} && chmod u+rwX {quoted}" if inside else f"chmod a+rX {quoted}"
     return obstacle(CHECK, reasons.PERMISSION_DENIED, detail, path=barred, remedy=remedy)
 
 
-def _ignored(case: Case, seen: Seen) -> Iterator[Finding]:
-    if not case.effective.strict_modes:
+def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
+    if not context.effective.strict_modes:
         return
-    tree = case.site.tree
-    found = strict_modes.flaws(
-        seen.steps,
-        case.account,
-        _home(case),
-        case.site.accounts,
-        lenient=is_lenient(tree),
-    )
+    home = _home(context)
+    found = view.flaws(context.site, context.account, seen.steps, home)
     for flaw in found:
-        detail = f"sshd ignores the keys, since {flaw.why} ({flaw.step.looks})"
-        yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.step.path, remedy=flaw.remedy)
+        detail = f"sshd ignores the keys, since {flaw.why} ({flaw.part.looks})"
+        remedy = flaw.remedy(context.name, home)
+        yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.part.path, remedy=remedy)
     if not found:
         yield passed("strict-modes", "owners and modes are such that sshd takes the file", path=seen.path)
 
 
-def _home(case: Case) -> str:
+def _home(context: Context) -> str:
     try:
-        return view.resolve(case.site.tree, case.account.home)
+        return view.resolve(context.site.tree, context.account.home)
     except OSError:
-        return case.account.home
+        return context.account.home
 
 
-def _label(case: Case, seen: Seen) -> Iterator[Finding]:
+def _label(context: Context, seen: Seen) -> Iterator[Finding]:
     """Only the type of the label counts for sshd's rights (selinux(8))."""
     try:
-        wanted = selinux.default_label(case.site.tree, seen.canonical, "file")
-        actual = selinux.label(case.site.tree, seen.canonical) if wanted else None
+        wanted = selinux.default_label(context.site.tree, seen.canonical, "file")
+        actual = selinux.label(context.site.tree, seen.canonical) if wanted else None
     except FirstkeyError as error:
         yield unanswered("selinux", error, path=seen.path)
         return
     if not wanted or not actual or wanted.split(":")[2] == actual.split(":")[2]:
         return
-    if not selinux.is_enforcing(case.site.tree):
+    if not selinux.is_enforcing(context.site.tree):
         return
     detail = f"its SELinux type is {actual.split(':')[2]}; the policy has {wanted.split(':')[2]} for it"
     directory = seen.canonical.rsplit("/", 1)[0] or "/"

@@ -8,15 +8,14 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
-from firstkey.errors import FirstkeyError
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import authorized_keys, option_meaning, patterns
+from firstkey.ssh import access, authorized_keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from firstkey.login.case import Case
+    from firstkey.login.context import Context
     from firstkey.login.view import Seen
 
 CHECK = "key-line"
@@ -28,42 +27,42 @@ class Line(NamedTuple):
     """A line with the key: its number, and the options before the key."""
 
     number: int
-    options: str
+    options: bytes
 
 
-def findings(case: Case, seen: Seen) -> Iterator[Finding]:
+def findings(context: Context, seen: Seen) -> Iterator[Finding]:
     """The first line that lets the key in; else what is wrong with each that has it, or that none has."""
     content = seen.content or b""
-    judged = [judge(case, line, seen.path) for line in _lines(case, content)]
+    judged = [judge(context, line, seen.path) for line in _lines(context, content)]
     good = next((found for found in judged if all(finding.status == OK for finding in found)), None)
     if good:
         yield from good
     elif judged:
         yield from (finding for found in judged for finding in found)
     else:
-        yield _absent(case, seen, content)
+        yield _absent(context, seen, content)
 
 
-def judge(case: Case, line: Line, path: str) -> list[Finding]:
+def judge(context: Context, line: Line, path: str) -> list[Finding]:
     """What the options of one line mean for this login, in sshd's order (auth2-pubkeyfile.c)."""
     place = f"{path}:{line.number}"
-    try:
-        options = option_meaning.parse(line.options)
-    except FirstkeyError as error:
-        return [obstacle(CHECK, error.reason, error.message, path=place)]
-    if options.authority or options.principals:
+    options = access.parse_options(line.options)
+    if options.flaw is not None:
+        detail = f"sshd passes over the line: {options.flaw!a} is nothing that it takes"
+        return [obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=place)]
+    if options.is_authority or options.principals is not None:
         detail = "cert-authority or principals stands before the key: that is for certificates"
         return [obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=place)]
-    if options.expires is not None and options.expires < case.now:
-        detail = f"the line expired at {moment(options.expires)}; the clock says {moment(case.now)}"
+    if options.expires is not None and options.expires < context.now:
+        detail = f"the line expired at {moment(options.expires)}; the clock says {moment(context.now)}"
         return [obstacle(CHECK, why.KEY_EXPIRED, detail, path=place)]
-    found = [passed(CHECK, f"{case.key.fingerprint} is there", path=place)]
+    found = [passed(CHECK, f"{context.key.fingerprint} is there", path=place)]
     if options.sources is not None:
-        found = [_source(case, options.sources, place, found[0])]
+        found = [_source(context, options.sources, place, found[0])]
     if options.command is not None:
         detail = f"command= before the key runs {options.command[:80]!r} in place of a shell"
         found.append(obstacle("forced-command", why.FORCED_COMMAND, detail, path=place))
-    elif not options.terminal:
+    elif not options.has_terminal:
         detail = "the options before the key allow no terminal"
         found.append(note("terminal", why.NO_TERMINAL, detail, path=place))
     return found
@@ -74,47 +73,46 @@ def moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M %Z", time.localtime(seconds))
 
 
-def _source(case: Case, sources: str, place: str, fine: Finding) -> Finding:
+def _source(context: Context, sources: str, place: str, fine: Finding) -> Finding:
     try:
-        fits = patterns.host_matches(case.client, sources)
-    except patterns.BadPattern as error:
+        fits = access.host_matches(context.client, sources)
+    except access.BadPattern as error:
         return obstacle(CHECK, why.KEY_NOT_FROM_HERE, f"from= cannot be read: {error}", path=place)
     if fits is None:
         detail = f"from={sources[:80]!r} before the key: only from some places"
         return unknown(CHECK, why.CLIENT_DEPENDENT, detail, path=place)
     if fits:
         return fine
-    detail = (
-        f"from={sources[:80]!r} before the key does not allow {case.client.address if case.client else ''}"
-    )
+    address = context.client.address if context.client else ""
+    detail = f"from={sources[:80]!r} before the key does not allow {address}"
     return obstacle(CHECK, why.KEY_NOT_FROM_HERE, detail, path=place)
 
 
-def _lines(case: Case, content: bytes) -> list[Line]:
+def _lines(context: Context, content: bytes) -> list[Line]:
     return [
-        Line(number, entry.options.decode("utf-8", "surrogateescape"))
+        Line(number, entry.options)
         for number, entry in authorized_keys.keyed(content)
-        if entry.key and entry.key.fingerprint == case.key.fingerprint
+        if entry.key and entry.key.fingerprint == context.key.fingerprint
     ]
 
 
-def _absent(case: Case, seen: Seen, content: bytes) -> Finding:
+def _absent(context: Context, seen: Seen, content: bytes) -> Finding:
     """Nothing that sshd would take for the key; perhaps something that was meant to be it."""
-    spoilt = _spoilt(case, content)
+    spoilt = _spoilt(context, content)
     if spoilt:
         number, detail = spoilt
         return obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=f"{seen.path}:{number}")
     count = sum(1 for _ in authorized_keys.keyed(content))
     others = f"among its {count} key{'' if count == 1 else 's'}" if count else "there, nor any other key"
-    detail = f"{case.key.fingerprint} is not {others}"
-    remedy = case.how_to_install(seen.path)
+    detail = f"{context.key.fingerprint} is not {others}"
+    remedy = context.how_to_install(seen.path)
     return obstacle(CHECK, why.KEY_NOT_INSTALLED, detail, path=seen.path, remedy=remedy)
 
 
-def _spoilt(case: Case, content: bytes) -> tuple[int, str] | None:
-    if case.key.key is None:
+def _spoilt(context: Context, content: bytes) -> tuple[int, str] | None:
+    if context.key.key is None:
         return None
-    data = b2a_base64(case.key.key.blob, newline=False)
+    data = b2a_base64(context.key.key.blob, newline=False)
     for number, raw in enumerate(BytesIO(content), start=1):
         if data in raw:
             commented = raw.lstrip().startswith(b"#")

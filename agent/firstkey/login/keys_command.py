@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.boot.key_file import is_lenient
 from firstkey.errors import FirstkeyError
-from firstkey.login import key_lines, strict_modes, view
+from firstkey.login import key_lines, view
 from firstkey.login.finding import Finding, obstacle, unanswered
 from firstkey.login.view import Seen
 from firstkey.model import Account
+from firstkey.ssh.sshd_config import with_tokens
 from firstkey.system import command, openssh
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from firstkey.login.case import Case
+    from firstkey.login.context import Context
 
 CHECK = "authorizedkeyscommand"
 SECONDS = 20.0
@@ -30,81 +30,60 @@ LONGEST = 16 * 1024
 ROOT = Account("root", 0, 0, "/root", "/bin/sh")
 
 
-def findings(case: Case) -> Iterator[Finding]:
+def findings(context: Context) -> Iterator[Finding]:
     """Nothing where there is no command; else whether it can be run, and what it says."""
-    words = _arguments(case)
+    words = _arguments(context)
     if not words:
         return
     program = words[0]
-    runner = _runner(case)
+    name = with_tokens(context.says("authorizedkeyscommanduser"), context.account)
+    runner = context.site.accounts.find(name) if name else None
     if runner is None:
-        detail = (
-            f"AuthorizedKeysCommandUser {case.says('authorizedkeyscommanduser')}: there is no such account"
-        )
+        detail = f"AuthorizedKeysCommandUser {name}: there is no such account"
         yield obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=program)
         return
     try:
-        yield from _unsafe(case, runner, program) or _said(case, runner, words)
+        yield from _unsafe(context, runner, program) or _said(context, runner, words)
     except FirstkeyError as error:
         yield unanswered(CHECK, error, path=program)
 
 
-def _arguments(case: Case) -> list[str]:
+def _arguments(context: Context) -> list[str]:
     """The command with its tokens expanded (sshd_config(5): TOKENS); those of the key are the key's."""
-    key = case.key
+    key = context.key
     line = key.key.line.split(" ") if key.key else ["", ""]
-    values = {
-        "%": "%", "u": case.name, "U": str(case.account.uid), "h": case.account.home,
-        "f": key.fingerprint, "t": key.type or "", "k": line[1] if len(line) > 1 else "",
-    }  # fmt: skip
+    tokens = {"f": key.fingerprint, "t": key.type or "", "k": line[1] if len(line) > 1 else ""}
     try:
-        words = shlex.split(case.says(CHECK)[:LONGEST])
+        words = shlex.split(context.says(CHECK)[:LONGEST])
     except ValueError:
-        words = case.says(CHECK).split()
-    return ["".join(_expanded(word, values)) for word in words]
+        words = context.says(CHECK).split()
+    return [with_tokens(word, context.account, **tokens) for word in words]
 
 
-def _expanded(word: str, values: dict[str, str]) -> Iterator[str]:
-    characters = iter(word)
-    for character in characters:
-        if character == "%":
-            token = next(characters, "")
-            yield values.get(token, f"%{token}")
-        else:
-            yield character
-
-
-def _runner(case: Case) -> Account | None:
-    name = case.says("authorizedkeyscommanduser").replace("%u", case.name)
-    return case.site.accounts.find(name) if name else None
-
-
-def _unsafe(case: Case, runner: Account, program: str) -> list[Finding]:
+def _unsafe(context: Context, runner: Account, program: str) -> list[Finding]:
     """It and every directory above must be root's, and nobody else may write them."""
-    seen = view.look(case.site, runner, program, content=False)
+    seen = view.look(context.site, runner, program, content=False)
     if seen.file is None or not seen.file.is_file:
         detail = f"AuthorizedKeysCommand cannot be found by {runner.name}"
         return [obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=program)]
-    lenient = is_lenient(case.site.tree)
-    flaws = strict_modes.flaws(seen.steps, ROOT, "/", case.site.accounts, lenient=lenient)
     return [
         obstacle(
             CHECK, why.KEYS_COMMAND_FAILED, f"sshd does not run {program}, since {flaw.why}",
-            path=flaw.step.path, remedy=flaw.remedy,
+            path=flaw.part.path, remedy=flaw.remedy(ROOT.name, ""),
         )
-        for flaw in flaws
+        for flaw in view.flaws(context.site, ROOT, seen.steps, "/")
     ]  # fmt: skip
 
 
-def _said(case: Case, runner: Account, words: list[str]) -> list[Finding]:
-    if not case.site.tree.is_running_system:
+def _said(context: Context, runner: Account, words: list[str]) -> list[Finding]:
+    if not context.site.tree.is_running_system:
         raise FirstkeyError(f"{words[0]} can only be asked where it runs", reason=why.NOT_RUNNING_SYSTEM)
     if not openssh.is_root():
         raise FirstkeyError(f"only root can run {words[0]} as {runner.name}", reason=reasons.NEEDS_ROOT)
-    rights = command.Rights(runner.uid, runner.gid, tuple(case.site.accounts.group_ids(runner)))
+    rights = command.Rights(runner.uid, runner.gid, tuple(context.site.accounts.group_ids(runner)))
     outcome = command.run(words, seconds=SECONDS, rights=rights)
     if outcome.status:
         said = " ".join(outcome.stderr.decode("utf-8", "replace").split())[:300]
         detail = f"{words[0]} failed with status {outcome.status}: {said or 'it does not say why'}"
         return [obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=words[0])]
-    return list(key_lines.findings(case, Seen(words[0], words[0], content=outcome.stdout)))
+    return list(key_lines.findings(context, Seen(words[0], words[0], content=outcome.stdout)))

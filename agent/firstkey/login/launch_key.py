@@ -11,7 +11,7 @@ from firstkey import login_reasons as why
 from firstkey import reasons
 from firstkey.boot import launch_keys, ledger, report
 from firstkey.errors import FirstkeyError
-from firstkey.login.case import LaunchKey
+from firstkey.login.context import LaunchKey
 from firstkey.login.finding import Finding, note, obstacle, passed, unknown
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import public_key

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
-from firstkey.ssh import patterns
+from firstkey.ssh import access
 from firstkey.ssh.public_key import read_key
-from firstkey.system import command, inspector, sshd_question
+from firstkey.system import command, inspector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from firstkey.login.case import Case
-    from firstkey.reasons import Reason
+    from firstkey.login.context import Context
     from firstkey.ssh.public_key import PublicKey
 
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
@@ -26,84 +24,71 @@ KRL_MAGIC = b"SSHKRL\n\0"
 REVOKED_LIMIT = 64 * 1024 * 1024
 
 
-def findings(case: Case) -> Iterator[Finding]:
+def findings(context: Context) -> Iterator[Finding]:
     """In sshd's order: the methods (auth2.c), then what is asked of the key (auth2-pubkey.c)."""
-    yield _pubkey(case)
-    yield _enough(case)
-    yield from _algorithm(case)
-    yield from _revoked(case)
-
-
-def _pubkey(case: Case) -> Finding:
-    if case.says("pubkeyauthentication") == "no":
-        place = sshd_question.where(case.site.tree, "pubkeyauthentication")
-        detail = f"PubkeyAuthentication is no for {case.name}"
-        return _in_config(case, "pubkeyauthentication", why.PUBKEY_DISABLED, detail, place)
-    return passed("pubkeyauthentication", "sshd takes public keys")
-
-
-def _enough(case: Case) -> Finding:
-    """A list of methods must be gone through from left to right; a key alone does for `publickey`."""
-    lists = case.words("authenticationmethods") or ["any"]
+    if context.says("pubkeyauthentication") == "no":
+        detail = f"PubkeyAuthentication is no for {context.name}"
+        yield context.in_config("pubkeyauthentication", why.PUBKEY_DISABLED, detail)
+    else:
+        yield passed("pubkeyauthentication", "sshd takes public keys")
+    # A list of methods must be gone through from left to right; a key alone does for `publickey`.
+    lists = context.words("authenticationmethods") or ["any"]
     if any(methods in ("any", "publickey") for methods in lists):
-        return passed("authenticationmethods", "a key alone is enough")
-    place = sshd_question.where(case.site.tree, "authenticationmethods")
-    detail = f"AuthenticationMethods {' '.join(lists)} is not content with a key alone"
-    return _in_config(case, "authenticationmethods", why.KEY_NOT_ENOUGH, detail, place)
+        yield passed("authenticationmethods", "a key alone is enough")
+    else:
+        detail = f"AuthenticationMethods {' '.join(lists)} is not content with a key alone"
+        yield context.in_config("authenticationmethods", why.KEY_NOT_ENOUGH, detail)
+    accepted = context.says("pubkeyacceptedalgorithms") or context.says("pubkeyacceptedkeytypes")
+    if context.key.type and accepted:
+        yield _algorithm(context, context.key.type, accepted)
+        yield from _size(context)
+    yield from _revoked(context)
 
 
-def _algorithm(case: Case) -> Iterator[Finding]:
-    kind = case.key.type
-    accepted = case.says("pubkeyacceptedalgorithms") or case.says("pubkeyacceptedkeytypes")
-    if kind is None or not accepted:
-        return
+def _algorithm(context: Context, kind: str, accepted: str) -> Finding:
     check = "pubkeyacceptedalgorithms"
     signatures = SIGNATURES.get(kind, (kind,))
-    if any(patterns.matches_list(signature, accepted) for signature in signatures):
-        yield passed(check, f"sshd takes keys of type {kind}")
-    elif patterns.matches_list(kind, accepted):
+    if any(access.matches_list(signature, accepted) for signature in signatures):
+        return passed(check, f"sshd takes keys of type {kind}")
+    if access.matches_list(kind, accepted):
         detail = (
-            f"for {kind} keys sshd takes only SHA-1 signatures, which clients since OpenSSH 8.8 make no more"
+            f"for {kind} keys sshd takes only SHA-1 signatures, which clients since OpenSSH 8.8 do not make"
         )
-        yield note(check, why.ALGORITHM_REFUSED, detail)
-    else:
-        place = sshd_question.where(case.site.tree, check)
-        detail = f"PubkeyAcceptedAlgorithms has nothing for a key of type {kind}"
-        yield _in_config(case, check, why.ALGORITHM_REFUSED, detail, place)
-    yield from _size(case)
+        return note(check, why.ALGORITHM_REFUSED, detail)
+    detail = f"PubkeyAcceptedAlgorithms has nothing for a key of type {kind}"
+    return context.in_config(check, why.ALGORITHM_REFUSED, detail)
 
 
-def _size(case: Case) -> Iterator[Finding]:
-    least = case.says("requiredrsasize") or case.says("rsaminsize") or "0"
-    key = case.key.key
+def _size(context: Context) -> Iterator[Finding]:
+    least = context.says("requiredrsasize") or context.says("rsaminsize") or "0"
+    key = context.key.key
     if key is None or key.type != "ssh-rsa" or not least.isdigit():
         return
     if key.bits < int(least):
-        place = sshd_question.where(case.site.tree, "requiredrsasize")
         detail = f"the RSA key has {key.bits} bits; RequiredRSASize is {least}"
-        yield _in_config(case, "requiredrsasize", why.KEY_TOO_SMALL, detail, place)
+        yield context.in_config("requiredrsasize", why.KEY_TOO_SMALL, detail)
     else:
         yield passed("requiredrsasize", f"{key.bits} bits are enough for sshd")
 
 
-def _revoked(case: Case) -> Iterator[Finding]:
-    path = case.says("revokedkeys")
+def _revoked(context: Context) -> Iterator[Finding]:
+    path = context.says("revokedkeys")
     if not path:
         return
     try:
-        yield _revocation(case, path)
+        yield _revocation(context, path)
     except FirstkeyError as error:
         yield unanswered("revokedkeys", error, path=path)
 
 
-def _revocation(case: Case, path: str) -> Finding:
-    content = case.site.tree.read(path, limit=REVOKED_LIMIT)
-    key = case.key.key
+def _revocation(context: Context, path: str) -> Finding:
+    content = context.site.tree.read(path, limit=REVOKED_LIMIT)
+    key = context.key.key
     if content is None or (not content.startswith(KRL_MAGIC) and _broken_line(content)):
         detail = (
             f"RevokedKeys {path} does not exist" if content is None else f"{path} has a line that is no key"
         )
-        place = sshd_question.where(case.site.tree, "revokedkeys")
+        place = context.sshd.where("revokedkeys")
         remedy = f"take RevokedKeys out of {place}; then reload sshd" if place else ""
         return obstacle("revokedkeys", why.REVOKED_KEYS_UNREADABLE, detail, path=path, remedy=remedy)
     if key is None:
@@ -133,8 +118,3 @@ def _names(content: bytes, key: PublicKey) -> bool:
     argv = [program, "-Q", "-f", f"{inspector.HERE}/revoked", "/dev/stdin"]
     outcome = inspector.run(argv, files={"revoked": content}, stdin=f"{key.line}\n".encode())
     return b"REVOKED" in outcome.stdout
-
-
-def _in_config(case: Case, check: str, reason: Reason, detail: str, place: str | None) -> Finding:
-    remedy = reason.remedy.replace("sshd_config", place) if place else reason.remedy
-    return obstacle(check, reason, detail, path=place, remedy=remedy.replace("NAME", shlex.quote(case.name)))

@@ -8,66 +8,54 @@ from typing import TYPE_CHECKING
 from firstkey import login_reasons as why
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.login import pam_account, view
+from firstkey.login import pam, view
 from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered
-from firstkey.system import sshd_question
+from firstkey.ssh import access
+from firstkey.ssh.sshd_config import with_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from firstkey.login.case import Case
-
-ENDING = frozenset({"nologin", "false", "true", "sync", "shutdown", "halt"})
-"""Programs that stand as a shell in passwd(5) so that there is none."""
-NOLOGIN = "/etc/nologin"
+    from firstkey.login.context import Context
 
 
-def findings(case: Case, before: Sequence[Finding]) -> Iterator[Finding]:
+def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     """In sshd's order (monitor.c, auth-pam.c, session.c). `before` is what was found out about the key."""
-    yield from _root(case, before)
-    if case.effective.use_pam:
-        yield from pam_account.findings(case)
+    yield from _root(context, before)
+    if context.effective.use_pam:
+        yield from pam.findings(context)
     else:
-        yield from _closed(case)
-    yield from _chroot(case)
-    yield from _home(case, before)
-    yield from _forced(case)
-    yield from _shell(case)
-    if case.says("permittty") == "no":
-        yield note("terminal", why.NO_TERMINAL, f"PermitTTY is no for {case.name}")
+        yield from pam.closed(context, pam.NOLOGIN)  # which sshd itself heeds without PAM
+    yield from _chroot(context)
+    yield from _home(context, before)
+    yield from _forced(context)
+    shell = context.account.shell or "/bin/sh"
+    if access.is_no_shell(shell):
+        detail = f"the shell of {context.name} is {shell}, which only ends the session"
+        remedy = f"usermod -s /bin/sh {shlex.quote(context.name)}"
+        yield obstacle("login-shell", why.NO_LOGIN_SHELL, detail, path="/etc/passwd", remedy=remedy)
+    if context.says("permittty") == "no":
+        yield note("terminal", why.NO_TERMINAL, f"PermitTTY is no for {context.name}")
 
 
-def _root(case: Case, before: Sequence[Finding]) -> Iterator[Finding]:
-    if case.account.uid != 0:
+def _root(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
+    if context.account.uid != 0:
         return
-    value = case.effective.permit_root_login
+    value = context.effective.permit_root_login
     forced = any(finding.check == "forced-command" for finding in before)
     if value in ("yes", "prohibit-password") or (value == "forced-commands-only" and forced):
         yield passed("permitrootlogin", f"PermitRootLogin {value} lets root in with a key")
         return
-    place = sshd_question.where(case.site.tree, "permitrootlogin")
-    remedy = why.ROOT_LOGIN_REFUSED.remedy.replace("sshd_config", place) if place else ""
-    detail = f"PermitRootLogin is {value}"
-    yield obstacle("permitrootlogin", why.ROOT_LOGIN_REFUSED, detail, path=place, remedy=remedy)
+    yield context.in_config("permitrootlogin", why.ROOT_LOGIN_REFUSED, f"PermitRootLogin is {value}")
 
 
-def _closed(case: Case) -> Iterator[Finding]:
-    """Without PAM, sshd itself heeds the file (nologin(5))."""
-    if case.account.uid != 0 and case.site.tree.exists(NOLOGIN):
-        detail = f"while {NOLOGIN} is there, only root gets a shell"
-        yield obstacle("nologin", why.LOGINS_CLOSED, detail, path=NOLOGIN, remedy=f"rm {NOLOGIN}")
-
-
-def _chroot(case: Case) -> Iterator[Finding]:
+def _chroot(context: Context) -> Iterator[Finding]:
     """Every part of the path must be root's, and nobody else may write it (session.c: safely_chroot)."""
-    pattern = case.says("chrootdirectory")
+    pattern = context.says("chrootdirectory")
     if not pattern:
         return
-    values = {"%h": case.account.home, "%u": case.name, "%U": str(case.account.uid), "%%": "%"}
-    path = pattern
-    for token, value in values.items():
-        path = path.replace(token, value)
-    steps = {step.path: step for step in view.look(case.site, case.account, path, content=False).steps}
+    path = with_tokens(pattern, context.account)
+    steps = {step.path: step for step in view.look(context.site, context.account, path, content=False).steps}
     parts = [part for part in path.split("/") if part]
     for depth in range(len(parts) + 1):
         place = "/".join(["", *parts[:depth]]) or "/"
@@ -83,39 +71,31 @@ def _chroot(case: Case) -> Iterator[Finding]:
     yield note("chroot", why.CHROOT_UNSAFE, detail, path=path, remedy=f"chroot {shlex.quote(path)} /bin/sh")
 
 
-def _home(case: Case, before: Sequence[Finding]) -> Iterator[Finding]:
+def _home(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     """A missing home ends no login by itself: sshd says so, and the shell starts in the root directory."""
-    home = case.account.home
+    home = context.account.home
     told = any(finding.reason is reasons.HOME_MISSING for finding in before)
-    if told or case.says("chrootdirectory"):
+    if told or context.says("chrootdirectory"):
         return
     try:
-        seen = view.look(case.site, case.account, home, content=False)
+        seen = view.look(context.site, context.account, home, content=False)
     except FirstkeyError as error:
         yield unanswered("home", error, path=home)
         return
     if seen.file is None:
-        detail = f"the home of {case.name} is not there or not to be entered: the shell starts in /"
+        detail = f"the home of {context.name} is not there or not to be entered: the shell starts in /"
         yield note("home", reasons.HOME_MISSING, detail, path=home)
     else:
         yield passed("home", f"the home {home} is there", path=home)
 
 
-def _forced(case: Case) -> Iterator[Finding]:
-    command = case.says("forcecommand")
+def _forced(context: Context) -> Iterator[Finding]:
+    command = context.says("forcecommand")
     if command:
-        place = sshd_question.where(case.site.tree, "forcecommand")
+        place = context.sshd.where("forcecommand")
         remedy = f"take ForceCommand out of {place}; then reload sshd" if place else ""
         detail = f"ForceCommand runs {command[:80]!r} in place of a shell"
         yield obstacle("forced-command", why.FORCED_COMMAND, detail, path=place, remedy=remedy)
-
-
-def _shell(case: Case) -> Iterator[Finding]:
-    shell = case.account.shell or "/bin/sh"
-    if shell.rsplit("/", 1)[-1] in ENDING:
-        detail = f"the shell of {case.name} is {shell}, which only ends the session"
-        remedy = f"usermod -s /bin/sh {shlex.quote(case.name)}"
-        yield obstacle("login-shell", why.NO_LOGIN_SHELL, detail, path="/etc/passwd", remedy=remedy)
 
 
 def stops(found: Sequence[Finding]) -> bool:

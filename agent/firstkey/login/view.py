@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
+from firstkey.ssh import strict_modes
+from firstkey.ssh.strict_modes import Part
 from firstkey.system import identity, outside
 
 if TYPE_CHECKING:
@@ -22,29 +24,11 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
     from firstkey.model import Account
+    from firstkey.ssh.strict_modes import Flaw
     from firstkey.system.tree import Tree
 
 LIMIT = 4 * 1024 * 1024
 MAXIMUM_LINKS = 40
-
-
-class Step(NamedTuple):
-    """One file or directory on the way, links followed."""
-
-    path: str
-    uid: int
-    gid: int
-    mode: int
-
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a regular file."""
-        return stat.S_ISREG(self.mode)
-
-    @property
-    def looks(self) -> str:
-        """Mode and owner, for people."""
-        return f"mode {stat.S_IMODE(self.mode):04o}, owner {self.uid}, group {self.gid}"
 
 
 class Seen(NamedTuple):
@@ -56,14 +40,14 @@ class Seen(NamedTuple):
 
     path: str
     canonical: str
-    steps: tuple[Step, ...] = ()
+    steps: tuple[Part, ...] = ()
     missing: str | None = None
     barred: str | None = None
     content: bytes | None = None
     trouble: str | None = None
 
     @property
-    def file(self) -> Step | None:
+    def file(self) -> Part | None:
         """The thing itself, if it is there."""
         return self.steps[0] if self.steps and not (self.missing or self.barred) else None
 
@@ -72,14 +56,27 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
     """Look at `path` as the account. Raises FirstkeyError where its disk does not answer in time."""
     groups = site.accounts.group_ids(account)
     said = identity.run_as(account, groups, lambda: _look(site.tree, path, content=content))
-    steps = tuple(Step(*step) for step in said.pop("steps"))
+    steps = tuple(Part(*step) for step in said.pop("steps"))
     if outside.ask and account.uid != 0:
         said.update(_barred_by_modes(steps, account.uid, groups))
     text = said.pop("content")
     return Seen(**said, steps=steps, content=None if text is None else base64.b64decode(text))
 
 
-def _barred_by_modes(steps: Sequence[Step], uid: int, groups: Sequence[int]) -> dict[str, Any]:
+def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Flaw]:
+    """The steps for which sshd heeds no file of the account's; `home` is its path without links."""
+    places = ("/etc/os-release", "/usr/lib/os-release")
+    os_release = next(filter(None, (site.tree.read(path, limit=65536) for path in places)), b"")
+    lenient = strict_modes.is_lenient(os_release)
+    return strict_modes.flaws(
+        steps,
+        (0, account.uid),
+        home,
+        may_share=lambda group: lenient and site.accounts.has_group_alone(account, group),
+    )
+
+
+def _barred_by_modes(steps: Sequence[Part], uid: int, groups: Sequence[int]) -> dict[str, Any]:
     """What a user could not pass or read, by modes alone: a boxed process looks with its own rights."""
     for step in reversed(steps):
         shift = 6 if step.uid == uid else 3 if step.gid in groups else 0

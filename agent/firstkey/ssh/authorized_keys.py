@@ -12,7 +12,7 @@ from io import BytesIO
 from typing import Optional
 
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import key_options
+from firstkey.ssh import access
 from firstkey.ssh.public_key import PublicKey, read_key
 
 
@@ -30,12 +30,12 @@ class Entry(NamedTuple):
     @property
     def is_the_keys_own(self) -> bool:
         """Whether the line is about the key itself: a `cert-authority` lets in only what the key signed."""
-        return self.key is not None and not key_options.is_authority(self.options)
+        return self.key is not None and not access.is_authority(self.options)
 
     @property
     def lets_in(self) -> bool:
         """Whether sshd lets the key in by this line, at least from somewhere."""
-        return self.is_the_keys_own and key_options.useless(self.options) is None
+        return self.is_the_keys_own and access.useless(self.options) is None
 
 
 class Written(NamedTuple):

@@ -11,11 +11,13 @@ import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh.digest import sha256
 
 SIZE_LIMIT = 16 * 1024
 """Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""
@@ -25,6 +27,19 @@ _RSA_LEAST_BITS = 1024
 _NUMBER_LIMIT = 16384 // 8
 
 Fields = tuple[bytes, ...]
+
+
+def sha256(data: bytes = b"") -> Any:  # noqa: ANN401 - the hash object has no public type
+    """As hashlib.sha256, without loading OpenSSL, which takes longer than all there is to hash.
+
+    These are CPython's own modules beneath hashlib, which not every distribution has.
+    """
+    for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
+        with suppress(ImportError):
+            return import_module(name).sha256(data)
+    from hashlib import sha256 as by_openssl
+
+    return by_openssl(data)
 
 
 class PublicKey(NamedTuple):
@@ -241,10 +256,51 @@ def _ed25519(fields: Fields) -> Fields:
     return fields
 
 
-def _ecdsa(fields: Fields) -> Fields:
-    # Few keys need it, so the others do not pay for reading it in.
-    from firstkey.ssh.elliptic_curve import CURVES
+class Curve(NamedTuple):
+    """A curve y^2 = x^3 - 3x + b over a prime field, and the order of its base point (FIPS 186-4, D.1.2)."""
 
+    prime: int
+    b: int
+    order: int
+
+    def has(self, point: bytes) -> bool:
+        """Whether OpenSSH takes the encoded point: uncompressed (SEC 1, 2.3.3), on the curve, and no freak.
+
+        Freaks (sshkey.c: sshkey_ec_validate_public) have a coordinate of no more than half the
+        order's bits, or one that reaches the order less one. Honest keys never do.
+        """
+        size = (self.prime.bit_length() + 7) // 8
+        if len(point) != 1 + 2 * size or point[0] != 4:
+            return False
+        x, y = int.from_bytes(point[1 : 1 + size], "big"), int.from_bytes(point[1 + size :], "big")
+        small = min(x, y).bit_length() <= self.order.bit_length() // 2
+        large = max(x, y) >= min(self.order - 1, self.prime)
+        return not small and not large and (x**3 - 3 * x + self.b - y**2) % self.prime == 0
+
+
+# ssh-keygen asks OpenSSL the same. To start it for each key would take a boot longer, and could fail.
+CURVES = {
+    b"nistp256": Curve(
+        2**256 - 2**224 + 2**192 + 2**96 - 1,
+        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
+        2**256 - 2**224 + 2**192 - 0x4319055258E8617B0C46353D039CDAAF,
+    ),
+    b"nistp384": Curve(
+        2**384 - 2**128 - 2**96 + 2**32 - 1,
+        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
+        2**384 - 0x389CB27E0BC8D220A7E5F24DB74F58851313E695333AD68D,
+    ),
+    b"nistp521": Curve(
+        2**521 - 1,
+        (0x51953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E1 << 256)
+        + 0x56193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
+        2**521 - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7,
+    ),
+}
+"""By the name that a key's data has for it (RFC 5656, 10.1)."""
+
+
+def _ecdsa(fields: Fields) -> Fields:
     _count(fields, 3)
     curve = CURVES.get(fields[1])
     if curve is None or not fields[0].split(b"@")[0].endswith(b"-" + fields[1]):

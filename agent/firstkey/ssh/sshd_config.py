@@ -1,32 +1,32 @@
-"""sshd's effective configuration, out of what `sshd -T` prints.
+"""sshd's configuration: what `sshd -T` and `-G` print, and the lines of sshd_config(5).
 
-Nobody but sshd can tell what its configuration means (the first value wins, Include, Match), so
-sshd_config itself is never read here.
+Nobody but sshd can tell what its configuration means (the first value wins, Include, Match). Lines are read
+here only to find out which files there are, whom to ask sshd about, and where a person has to change what.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
+from firstkey.ssh import access
+
+if TYPE_CHECKING:
+    from firstkey.model import Account
 
 PATH_LIMIT = 4095
 """Bytes of a path without its NUL (limits.h: PATH_MAX); sshd ends the connection over a longer one."""
 
 
-class Login(NamedTuple):
-    """Who logs in, as far as a pattern can ask (passwd(5))."""
-
-    name: str
-    uid: int
-    home: str
+# --- what it means --------------------------------------------------------------------------------
 
 
 class Effective(NamedTuple):
-    """What `sshd -T` printed. `settings` has the values of each lower-case keyword, a line each, in order."""
+    """What sshd printed. `settings` has the values of each lower-case keyword, a line each, in order."""
 
     settings: dict[str, tuple[str, ...]]
 
@@ -34,6 +34,10 @@ class Effective(NamedTuple):
         """The keyword's first value, or `default` where sshd printed none."""
         values = self.settings.get(keyword.lower())
         return values[0] if values else default
+
+    def words(self, keyword: str) -> list[str]:
+        """All words of the keyword, in order."""
+        return [word for line in self.settings.get(keyword, ()) for word in line.split()]
 
     @property
     def host_keys(self) -> tuple[str, ...]:
@@ -103,66 +107,56 @@ def parse(text: str) -> Effective:
 
 # A token is a percent sign and the character behind it; at the end of the pattern there is none.
 _TOKEN = "(?s)%(.?)"  # noqa: S105 - a pattern
+_TOKENS = {"%", "h", "u", "U"}
 
 
-def expand(pattern: str, login: Login) -> str:
+def with_tokens(text: str, account: Account, **others: str) -> str:
+    """The text with a user's tokens replaced, and others; those that are none of them stay."""
+    values = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid), **others}
+    return re.sub(_TOKEN, lambda token: values.get(token[1], token[0]), text)
+
+
+def expand(pattern: str, account: Account) -> str:
     """The path that `pattern` means for a user (sshd_config(5): AuthorizedKeysFile, TOKENS).
 
     A relative one is taken below the home. Raises FirstkeyError(sshd-config-invalid) over an
     unknown token or a path that is too long, over which sshd would end the connection.
     """
-    values = {"%": "%", "h": login.home, "u": login.name, "U": str(login.uid)}
-
-    def value(token: re.Match[str]) -> str:
-        if token[1] not in values:
+    for token in re.finditer(_TOKEN, pattern):
+        if token[1] not in _TOKENS:
             raise _invalid(pattern, f"{token[0]!a} means nothing there")
-        return values[token[1]]
-
-    path = re.sub(_TOKEN, value, pattern)
+    path = with_tokens(pattern, account)
     if not path.startswith("/"):
-        path = f"{login.home}/{path}"
+        path = f"{account.home}/{path}"
     if len(path.encode("utf-8", "surrogateescape")) > PATH_LIMIT:
         raise _invalid(pattern, f"the path is longer than {PATH_LIMIT} bytes")
     return path
 
 
-def with_blanks(printed: Sequence[str], texts: Iterable[bytes]) -> tuple[str, ...]:
-    """The patterns that sshd printed as these words, put together again where a blank belongs to a pattern.
+def key_paths(patterns: Iterable[str], account: Account) -> tuple[str, ...]:
+    """The files that the patterns mean for a user, in sshd's order, each once. Raises as `expand` does."""
+    return tuple(dict.fromkeys(re.sub("/+", "/", expand(pattern, account)) for pattern in patterns))
 
-    `texts` are the files of its configuration. Only a line that comes out as the very same words can be the
-    one that sshd printed; which of them holds is sshd's business, as ever.
+
+def looks_for(path: str) -> bool:
+    """Whether OpenSSH 10 takes it for a pattern of files to look into (glob(7)), and for no name to write to.
+
+    An earlier one takes it as it stands.
     """
-    for text in texts:
-        for line in text.decode("utf-8", "surrogateescape").split("\n"):
-            match = re.fullmatch(_KEYS_FILE_LINE, line, re.IGNORECASE)
-            patterns = arguments(match[1]) if match else ()
-            named = tuple(pattern for pattern in patterns if pattern.lower() != "none")
-            if " ".join(named).split() == list(printed):
-                return named
-    return tuple(printed)
+    return not {"*", "?", "["}.isdisjoint(path)
 
 
-_KEYS_FILE_LINE = r"\s*authorizedkeysfile(?:\s*=\s*|\s+)(.*)"
-# Inside of quotes there is one way to read each character: a line without an end could take years otherwise.
-_PIECE = r"""\\(["'\\])|(["'])((?:\\["'\\]|(?!\2|\\["'\\]).)*)\2|(\\ )|(\s)|(.)"""
+def fits(path: str, pattern: str) -> bool:
+    """Whether a pattern of files stands for the path, part by part (glob(7))."""
+    parts = list(zip(path.split("/"), pattern.split("/")))
+    return path.count("/") == pattern.count("/") and all(name_fits(name, part) for name, part in parts)
 
 
-def arguments(text: str) -> tuple[str, ...]:
-    """The words of a line, as sshd tells them apart (misc.c: argv_split): quotes, and blanks in them."""
-    words: list[str] = []
-    word: list[str] | None = None
-    for match in re.finditer(_PIECE, text.rstrip()):
-        escaped, quote, quoted, blank, gap, other = match.groups()
-        if gap:
-            words += [] if word is None else ["".join(word)]
-            word = None
-        elif word is None and other == "#":
-            break
-        else:
-            inside = re.sub(r"""\\(["'\\])""", r"\1", quoted) if quote else ""
-            word = word or []
-            word.append(inside or escaped or (blank and " ") or other or "")
-    return tuple(words if word is None else [*words, "".join(word)])
+def name_fits(name: str, part: str) -> bool:
+    """Whether a part of a pattern stands for a name; a dot in front has to be there in both."""
+    import fnmatch
+
+    return fnmatch.fnmatchcase(name, part) and (part[:1] == "." or name[:1] != ".")
 
 
 def is_shared(pattern: str) -> bool:
@@ -184,3 +178,77 @@ def host_key_type(path: str) -> str | None:
     """The type that a host key's conventional name tells (ssh-keygen(1): -A), None for any other name."""
     match = _HOST_KEY.fullmatch(path)
     return match[1] if match else None
+
+
+# --- the lines of a file --------------------------------------------------------------------------
+
+_LINE = re.compile(rb"[ \t\r]*(?:(?:#.*)?|([A-Za-z0-9]+)(?:[ \t\r]*=[ \t\r]*|[ \t\r]+)(.*))")
+# Inside of quotes there is one way to read each character: a line without an end could take years otherwise.
+_PIECE = r"""\\(["'\\])|(["'])((?:\\["'\\]|(?!\2|\\["'\\]).)*)\2|(\\ )|(\s)|(.)"""
+
+
+class Line(NamedTuple):
+    """A line that sets something: its keyword in lower case (none where it sets nothing), and the rest."""
+
+    keyword: str
+    rest: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The values of the keyword."""
+        return arguments(self.rest)
+
+
+def line_of(raw: bytes) -> Line | None:
+    """The line, if its keyword is plain to see.
+
+    sshd takes one in quotes and behind a `=` too (misc.c: strdelim), but nobody writes it like that who has
+    nothing to hide.
+    """
+    match = _LINE.fullmatch(raw)
+    if match is None:
+        return None
+    rest = (match[2] or b"").decode("utf-8", "surrogateescape")
+    return Line((match[1] or b"").decode("ascii").lower(), rest)
+
+
+def lines(content: bytes) -> Iterator[tuple[int, Line]]:
+    """The lines that set something, with their numbers from 1."""
+    for number, raw in enumerate(content.split(b"\n"), 1):
+        line = line_of(raw)
+        if line and line.keyword:
+            yield number, line
+
+
+def arguments(text: str) -> tuple[str, ...]:
+    """The words of a line, as sshd tells them apart (misc.c: argv_split): quotes, and blanks in them."""
+    words: list[str] = []
+    word: list[str] | None = None
+    for match in re.finditer(_PIECE, text.rstrip()):
+        escaped, quote, quoted, blank, gap, other = match.groups()
+        if gap:
+            words += [] if word is None else ["".join(word)]
+            word = None
+        elif word is None and other == "#":
+            break
+        else:
+            inside = re.sub(r"""\\(["'\\])""", r"\1", quoted) if quote else ""
+            word = word or []
+            word.append(inside or escaped or (blank and " ") or other or "")
+    return tuple(words if word is None else [*words, "".join(word)])
+
+
+# Documentation addresses (RFC 5737), which no Match block names on purpose.
+ANY_CLIENT = {"host": "client.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2", "lport": "22"}
+
+
+def connection(client: access.Client | None = None, **named: str) -> str:
+    """A client as `sshd -C` takes it, with what is named set so; None is one somewhere else."""
+    known = {"host": client.name, "addr": client.address} if client else {}
+    return ",".join(f"{key}={value}" for key, value in {**ANY_CLIENT, **known, **named}.items())
+
+
+def has_blocks(files: Iterable[bytes]) -> bool:
+    """Whether there may be a Match block: a line whose keyword is not plain may begin one."""
+    read = (line_of(raw) for content in files for raw in content.split(b"\n"))
+    return any(line is None or line.keyword == "match" for line in read)

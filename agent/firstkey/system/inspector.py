@@ -27,7 +27,8 @@ file has its own copies named there.
 """
 _COPY = re.escape(HERE) + r"/[A-Za-z0-9_.]+"
 FORMS = (
-    ("sshd", "-T", "-h", _COPY, "-C", "user=.*", "-f", _COPY),
+    ("sshd", "-G", "-T", "-C", "user=.*", "-f", _COPY),
+    ("sshd", "-T", "-h", "/dev/stdin", "-C", "user=.*", "-f", _COPY),
     ("ssh-keygen", "-y", "-P", "", "-f", "/dev/stdin"),
     ("ssh-keygen", "-Q", "-f", _COPY, "/dev/stdin"),
     ("visudo", "-c", "-f", _COPY),

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from firstkey import login_reasons
+from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.system import command
 
 if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
-PATH = "/etc/shadow"
+PASSWD, PATH = "/etc/passwd", "/etc/shadow"
+TCB = "/etc/tcb/{}/shadow"
+"""Each user's own file, in ALT Linux and Openwall (tcb(5))."""
 LIMIT = 16 * 1024 * 1024
 DAY = 86400
+ELSEWHERE = "x"
+"""In passwd(5): the password is in a file of shadow(5)."""
+
+EMPTY, USABLE, LOCKED = "empty", "usable", "locked"
+_HASHES = "$_./0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+_DAY = re.compile("[0-9]{1,10}")
 
 
 class Shadow(NamedTuple):
-    """One line. Days are counted from 1970-01-01; None where the field is empty."""
+    """One line, and its number. Days are counted from 1970-01-01; None where the field is empty."""
 
+    name: str
     password: str
-    changed: int | None
-    maximum: int | None
-    inactive: int | None
-    expires: int | None
+    changed: int | None = None
+    maximum: int | None = None
+    expires: int | None = None
+    line: int = 0
 
     @property
     def is_locked(self) -> bool:
         """Whether sshd takes the account for locked (with UsePAM no)."""
         return self.password.startswith("!")
+
+    @property
+    def state(self) -> str:
+        """Whether one can log in with the password: empty, usable or locked."""
+        if not self.password:
+            return EMPTY
+        # crypt(5): a hash starts with one of these; whatever else stands there (!, *) matches nothing.
+        return USABLE if self.password[0] in _HASHES else LOCKED
 
     def has_expired(self, now: float) -> bool:
         """Whether the account is over (shadow(5): from that day on; sshd and PAM differ by that one day)."""
@@ -43,27 +63,39 @@ class Shadow(NamedTuple):
         return now // DAY > self.changed + self.maximum
 
 
+def entries(content: bytes) -> Iterator[Shadow]:
+    """The accounts in a file of shadow(5); of one of passwd(5), names and passwords."""
+    for number, line in enumerate(content.decode("utf-8", "surrogateescape").split("\n"), 1):
+        fields = [*line.split(":"), *[""] * 9]
+        if ":" in line and fields[0] and not fields[0].startswith(("#", "+", "-")):
+            changed, maximum, expires = (_day(fields[place]) for place in (2, 4, 7))
+            yield Shadow(fields[0], fields[1], changed, maximum, expires, number)
+
+
 def of(tree: Tree, name: str) -> Shadow | None:
-    """The account's line, or None where there is none. Raises FirstkeyError(permission-denied) for others."""
-    text = (tree.read(PATH, limit=LIMIT) or b"").decode("utf-8", "surrogateescape")
-    lines = [*text.split("\n"), *_from_nss(tree, name)]
-    return next((_parsed(line) for line in lines if line.split(":")[0] == name), None)
+    """The account's line, or None where it has none. Raises FirstkeyError, as for one that nobody finds."""
+    places = [PATH] if "/" in name else [PATH, TCB.format(name)]
+    for content in (*(tree.read(path, limit=LIMIT) or b"" for path in places), _from_nss(tree, name)):
+        found = next((entry for entry in entries(content) if entry.name == name), None)
+        if found:
+            return found
+    listed = entries(tree.read(PASSWD, limit=LIMIT) or b"")
+    own = next((entry for entry in listed if entry.name == name), None)
+    if own and own.password == ELSEWHERE:
+        raise unknown(name)
+    return own and Shadow(name, own.password, line=own.line)
 
 
-def _from_nss(tree: Tree, name: str) -> list[str]:
+def unknown(name: str) -> FirstkeyError:
+    """That nobody knows whether the account has a password."""
+    message = f"{PASSWD} says that the password of {name} is elsewhere, and no file of shadow(5) has it"
+    return FirstkeyError(message, reason=login_reasons.PASSWORD_ELSEWHERE)
+
+
+def _from_nss(tree: Tree, name: str) -> bytes:
     """Of a directory service, asked through getent: the interpreter's own module for it is gone."""
     program = command.find("getent") if tree.is_running_system else None
-    if program is None:
-        return []
-    return command.run([program, "shadow", name]).stdout.decode("utf-8", "surrogateescape").split("\n")
-
-
-def _parsed(line: str) -> Shadow:
-    fields = [*line.split(":"), *[""] * 9]
-    return Shadow(fields[1], _day(fields[2]), _day(fields[4]), _day(fields[6]), _day(fields[7]))
-
-
-_DAY = re.compile("[0-9]{1,10}")
+    return command.run([program, "shadow", name]).stdout if program else b""
 
 
 def _day(text: str) -> int | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from firstkey.image import shadow
 from firstkey.image.rule import Rule, by_hand
 from firstkey.image.verdict import WARNING, Finding, Verdict, not_applicable
+from firstkey.system.shadow import PASSWD
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def check(image: Image) -> Verdict:
     """Look at each line."""
-    if not image.tree.exists(shadow.PASSWD):
+    if not image.tree.exists(PASSWD):
         return not_applicable("there are no accounts")
     return Verdict((*_broken(image), *_other_roots(image)))
 
@@ -32,7 +33,7 @@ def _other_roots(image: Image) -> Iterator[Finding]:
     for account in image.accounts.all():
         if account.uid == 0 and account.name != "root":
             reason = f"{account.name} has root's rights (its number is 0)."
-            yield Finding(shadow.PASSWD, reason, f"userdel {account.name}, if nobody needs it")
+            yield Finding(PASSWD, reason, f"userdel {account.name}, if nobody needs it")
 
 
 def _failing(tree: Builder) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -12,9 +11,7 @@ from firstkey.image import installers, units
 from firstkey.image.rule import Rule, by_hand
 from firstkey.image.verdict import ERROR, NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
-from firstkey.ssh import patterns
-from firstkey.system import sshd_question
-from firstkey.system.sshd_files import CONFIG
+from firstkey.ssh import access
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
@@ -22,7 +19,6 @@ if TYPE_CHECKING:
     from firstkey.ssh.sshd_config import Effective
 
 NOLOGIN = "/etc/nologin"
-NO_SHELLS = ("nologin", "false")
 NO_ROOT = ("no", "forced-commands-only")
 
 
@@ -49,7 +45,7 @@ def check(image: Image) -> Verdict:
 
 def _closed(image: Image) -> Iterator[Finding]:
     """What keeps everybody out."""
-    masked = next((unit for unit in installers.SERVICES if units.is_masked(image, unit)), None)
+    masked = next((unit for unit in installers.SERVICES if units.is_masked(image.tree, unit)), None)
     if masked and not installers.server_is_on(image):
         reason = f"{masked} is masked, and no other unit starts sshd."
         yield Finding(f"{units.ADMINISTRATOR}/{masked}", reason, f"systemctl unmask {masked}")
@@ -60,7 +56,7 @@ def _verdict(image: Image, name: str) -> Verdict:
     try:
         said += _settings(image, name, image.sshd.effective(name))
     except FirstkeyError as error:
-        said.append(Doubt(CONFIG, error.refusal))
+        said.append(Doubt(image.sshd.config, error.refusal))
     findings = tuple(one for one in said if isinstance(one, Finding))
     return Verdict(findings, tuple(one for one in said if isinstance(one, Doubt)))
 
@@ -72,7 +68,7 @@ def _account(image: Image, name: str) -> Iterator[Finding]:
         remedy = f"Set Create=yes in [User {name}] of firstkey.conf, or Users= in [Keys] to an account"
         yield Finding("/etc/passwd", f"The launch key is for {name}, an account that there is not.", remedy)
     shell = account.shell if account else user.shell
-    if os.path.basename(shell) in NO_SHELLS:
+    if access.is_no_shell(shell):
         yield Finding("/etc/passwd", f"The shell of {name} is {shell}.", f"usermod -s /bin/sh {name}")
     if not _is_root(image, name) and image.tree.exists(NOLOGIN):
         yield Finding(NOLOGIN, f"Nobody but root can log in, and {name} is not root.", f"rm {NOLOGIN}")
@@ -88,15 +84,14 @@ def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding
     commands = effective.first("authorizedkeyscommand", "none")
     if not effective.authorized_keys_files and commands == "none":
         yield _finding(image, "AuthorizedKeysFile", "Set it to a file, or take it out", "none")
-    for keyword, remedy in LISTS.items():
-        words = [word for line in effective.settings.get(keyword.lower(), ()) for word in line.split()]
-        is_in = _is_in(image, name, keyword, words)
-        if words and is_in is None:
+    for listing in access.listings(effective.words, name, _groups(image, name), None):
+        keyword = listing.keyword
+        if listing.refuses is None:
             detail = f"{keyword} is about {name} from some places only"
-            yield Doubt(CONFIG, Refusal(login_reasons.CLIENT_DEPENDENT, detail))
-        elif words and is_in != keyword.startswith("Allow"):
-            has = "has" if is_in else "does not have"
-            yield _finding(image, keyword, remedy, f"{' '.join(words)}, which {has} {name}")
+            yield Doubt(image.sshd.config, Refusal(login_reasons.CLIENT_DEPENDENT, detail))
+        elif listing.refuses:
+            has = "has" if listing.fits else "does not have"
+            yield _finding(image, keyword, LISTS[keyword], f"{' '.join(listing.words)}, which {has} {name}")
 
 
 _ROOT = "Set PermitRootLogin prohibit-password, or Users= in [Keys] of firstkey.conf to another account"
@@ -107,14 +102,6 @@ LISTS = {
     "DenyGroups": "Take the user out of the group, or the group out of DenyGroups",
     "AllowGroups": "Add the user to one of the groups: usermod -aG GROUP NAME",
 }
-
-
-def _is_in(image: Image, name: str, keyword: str, words: list[str]) -> bool | None:
-    """Whether the list has the user; None: that depends on where the client is."""
-    if keyword.endswith("Groups"):
-        return any(patterns.matches(group, word) for group in _groups(image, name) for word in words)
-    said = [patterns.user_matches(name, None, word) for word in words]
-    return True if True in said else None if None in said else False
 
 
 def _groups(image: Image, name: str) -> list[str]:
@@ -130,9 +117,9 @@ def _is_root(image: Image, name: str) -> bool:
 
 def _finding(image: Image, keyword: str, remedy: str, value: str) -> Finding:
     place = image.sshd.place_of(keyword)
-    path, _, line = (
-        place if place != CONFIG else sshd_question.where(image.tree, keyword) or CONFIG
-    ).partition(":")
+    if place == image.sshd.config:
+        place = image.sshd.where(keyword) or place
+    path, _, line = place.partition(":")
     detail = f"sshd is told {keyword} {value}, so the launch key lets nobody in there."
     return Finding(path, detail, remedy, int(line) if line else None)
 

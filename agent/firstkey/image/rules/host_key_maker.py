@@ -40,10 +40,10 @@ RULE = Rule(
     guideline="G4",
     severity=ERROR,
     prose=(
-        "An image without host keys is only good if each instance makes its own: sshd does not start "
-        "without any. firstkey does it, and so do cloud-init, sshd-keygen.service of Debian 13 and "
-        "sshd-keygen.target of Fedora and its kin; the scripts of Debian 12 do not. seal enables "
-        "firstkey.service where it is installed."
+        "An image without host keys is only good if each instance makes its own: sshd does not start without "
+        "any. firstkey does it, and so do cloud-init, sshd-keygen.service of Debian 13 and "
+        "sshd-keygen.target of Fedora and its kin, where the machine-id lets a unit of the first boot run; "
+        "the scripts of Debian 12 do not. seal enables firstkey.service where it is installed."
     ),
     check=check,
     remedy=lambda image: installers.enable(image) if check(image).findings else [],

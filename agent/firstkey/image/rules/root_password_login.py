@@ -9,7 +9,6 @@ from firstkey.image import sshd_change
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Doubt, Verdict, not_applicable
 from firstkey.reasons import Refusal
-from firstkey.system.sshd_files import CONFIG
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -32,7 +31,7 @@ def check(image: Image) -> Verdict:
         reason = f"sshd lets root log in with a password (PermitRootLogin yes is effective for {whom})."
         findings.append(sshd_change.finding(image, SETTING, reason, "root-password-login"))
     if image.sshd.unasked:
-        doubts.append(Doubt(CONFIG, image.sshd.unasked))
+        doubts.append(Doubt(image.sshd.config, image.sshd.unasked))
     return Verdict(tuple(findings), tuple(doubts))
 
 
@@ -67,7 +66,7 @@ RULE = Rule(
         "window. PermitRootLogin must not be yes. What counts is the effective value, which sshd itself "
         "tells: Include, Match and the order of lines are its own to resolve, the options of the unit that "
         "starts it (-o) come first, and it is asked for every client that a Match block speaks of; with "
-        "more than 64, or with another file (-f), the verdict is unknown. seal sets prohibit-password in an "
+        "more than 64, or without a main file, the verdict is unknown. seal sets prohibit-password in an "
         "early drop-in, or at the top of the main file; sshd must accept the result before it is put in "
         "place, and say that it is effective after. Where the host has no sshd, the verdict is unknown."
     ),

@@ -34,7 +34,12 @@ KEYWORDS = {
     "authorizedkeyscommand": "a program decides whose keys are let in",
     "authorizedprincipalscommand": "a program decides whose certificates are let in",
 }
-PROGRAMS_OF_PACKAGES = ("eic_run_authorized_keys", "sss_ssh_authorizedkeys", "google_authorized_keys")
+PROGRAMS_OF_PACKAGES = (
+    "/opt/aws/bin/eic_run_authorized_keys",  # EC2 Instance Connect, of Amazon Linux
+    "/usr/share/ec2-instance-connect/eic_run_authorized_keys",  # the same, of Debian and Ubuntu
+    "/usr/bin/sss_ssh_authorizedkeys",
+    "/usr/bin/google_authorized_keys",
+)
 
 
 def check(image: Image) -> Verdict:
@@ -56,12 +61,12 @@ def _settings(image: Image) -> Iterator[Finding]:
     if not image.sshd.is_there:
         return
     for keyword, what in KEYWORDS.items():
-        for value in image.sshd.written(keyword):
-            if value.lower() != "none" and not value.endswith(PROGRAMS_OF_PACKAGES):
+        for words in image.sshd.lines(keyword):
+            value = " ".join(words)
+            is_known = words[:1] and words[0] in PROGRAMS_OF_PACKAGES and set(words[1:]) <= {"%u", "%f"}
+            if value.lower() not in ("", "none") and not is_known:
                 reason = f"sshd is told {keyword} {value}: {what}, on every instance of the image."
-                yield Finding(
-                    "/etc/ssh/sshd_config", reason, f"Take the {keyword} line out, if it is not meant"
-                )
+                yield Finding(image.sshd.config, reason, f"Take the {keyword} line out, if it is not meant")
 
 
 def _failing(tree: Builder) -> None:
@@ -81,8 +86,9 @@ RULE = Rule(
         "Keys are not the only way in without a password: .rhosts and hosts.equiv files name hosts whose "
         "users are let in, .k5login files whom Kerberos lets in, records in /etc/userdb accounts with "
         "passwords and keys of their own, TrustedUserCAKeys an authority that can let anybody in, "
-        "AuthorizedKeysCommand a program that decides (EC2 Instance Connect's own is taken as meant). seal "
-        "removes the lists; the records and settings are only reported, since somebody may mean them."
+        "AuthorizedKeysCommand a program that decides (EC2 Instance Connect's, sssd's and Google's own are "
+        "taken as meant). seal removes the lists; the records and settings are only reported, since somebody "
+        "may mean them."
     ),
     check=check,
     remedy=leftovers.remover(*PLACES),

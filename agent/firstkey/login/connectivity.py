@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from typing import TYPE_CHECKING
 
@@ -11,27 +12,31 @@ from firstkey import reasons
 from firstkey.boot import host_key_survey, host_keys
 from firstkey.boot.ledger import Ledger
 from firstkey.errors import FirstkeyError
-from firstkey.login import wrappers
+from firstkey.login import tcp_wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import command, openssh, sockets, sshd_files, sshd_question
+from firstkey.system import command, openssh, sockets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from firstkey.boot.site import Site
-    from firstkey.ssh.patterns import Client
-    from firstkey.system.openssh import Meaning
+    from firstkey.ssh.access import Client
     from firstkey.system.sockets import Listener
+    from firstkey.system.sshd import Meaning, Sshd
 
 BANNER_SECONDS = 5.0
 UNITS = ("ssh", "sshd")
-PROGRAMS = ("/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd", "/sbin/sshd")
 TURNED_AWAY = ("Exceeded MaxStartups", "Not allowed at this time")
 """What sshd says in place of its banner (sshd.c: drop_connection)."""
 
 
-class Arrival(NamedTuple):
+_NO_PRIVSEP = ("Privilege separation user", "must be owned by root and not group")
+_NOT_THE_CONFIGURATION = ("no hostkeys available", "Missing privilege separation")
+_LINE = re.compile(r"(?<!\S)(/\S+?):? line (\d+)")
+
+
+class Connectivity(NamedTuple):
     """What was found out, and where sshd can be reached, if anywhere."""
 
     findings: tuple[Finding, ...]
@@ -39,65 +44,58 @@ class Arrival(NamedTuple):
     port: int = 22
 
 
-def examine(site: Site, meaning: Meaning, client: Client | None) -> Arrival:
+def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> Connectivity:
     """All of it, in the order in which sshd comes by."""
-    program = _program(site)
+    program = command.find("sshd") if site.tree.is_running_system else sshd.program
     if program is None:
         remedy = "apt-get install openssh-server, or dnf install openssh-server"
-        return Arrival((obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed", remedy=remedy),))
+        return Connectivity((obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed", remedy=remedy),))
     found = [passed("sshd", "sshd is installed", path=program)]
     if site.tree.is_running_system and openssh.is_root():
-        found += _trial(sshd_question.trial(program))
+        found += _trial(command.run([program, "-t", *sshd.options]))
     elif meaning.refusal:
-        found.append(_unstarted(meaning.refusal))
+        found.append(_unstarted(meaning.refusal, sshd.config))
     found += _host_keys(site, meaning)
     if not site.tree.is_running_system:
         detail = "whether sshd runs can only be seen on the system itself"
-        return Arrival((*found, note("socket", why.NOT_RUNNING_SYSTEM, detail)))
-    listener, said = _socket(site, meaning)
+        return Connectivity((*found, note("socket", why.NOT_RUNNING_SYSTEM, detail)))
+    listener, said = _socket(site, sshd, meaning)
     found.append(said)
     if listener:
         found += _spoken(site, program, listener, client)
-    return Arrival(tuple(found), listener, listener.port if listener else 22)
-
-
-def _program(site: Site) -> str | None:
-    if site.tree.is_running_system:
-        return command.find("sshd")
-    return next((path for path in PROGRAMS if site.tree.exists(path)), None)
+    return Connectivity(tuple(found), listener, listener.port if listener else 22)
 
 
 # --- whether it starts ----------------------------------------------------------------------------
 
 
-def _trial(trial: sshd_question.Trial) -> Iterator[Finding]:
+def _trial(outcome: command.Outcome) -> Iterator[Finding]:
+    """Whether sshd would start with its files as they are (sshd -t), and what it says about them."""
     check = "sshd-config"
-    if trial.starts:
+    lines = (outcome.stderr + outcome.stdout).decode("utf-8", "replace").split("\n")
+    said = [line.strip() for line in lines if line.strip()]
+    if not outcome.status:
         yield passed(check, "sshd takes its configuration")
-    elif trial.says("Privilege separation user") or trial.says("must be owned by root and not group"):
-        yield obstacle("privilege-separation", why.PRIVSEP_MISSING, trial.words[-1])
-    elif not (trial.says("no hostkeys available") or trial.says("Missing privilege separation")):
-        words = "; ".join(trial.words)[:500]
-        remedy = f"correct {trial.place}, until this says nothing: sshd -t" if trial.place else ""
-        yield obstacle(
-            check,
-            reasons.SSHD_CONFIG_INVALID,
-            f"sshd does not start: {words}",
-            path=trial.place,
-            remedy=remedy,
-        )
+    elif any(words in line for words in _NO_PRIVSEP for line in said):
+        yield obstacle("privilege-separation", why.PRIVSEP_MISSING, said[-1])
+    elif not any(words in line for words in _NOT_THE_CONFIGURATION for line in said):
+        match = next(filter(None, map(_LINE.search, said)), None)
+        place = f"{match[1]}:{match[2]}" if match else None
+        remedy = f"correct {place}, until this says nothing: sshd -t" if place else ""
+        detail = f"sshd does not start: {'; '.join(said)[:500]}"
+        yield obstacle(check, reasons.SSHD_CONFIG_INVALID, detail, path=place, remedy=remedy)
 
 
-def _unstarted(refusal: reasons.Refusal) -> Finding:
+def _unstarted(refusal: reasons.Refusal, config: str | None) -> Finding:
     if refusal.reason is reasons.SSHD_CONFIG_INVALID and "Permission denied" not in refusal.detail:
-        return obstacle("sshd-config", refusal.reason, refusal.detail, path=sshd_files.CONFIG)
-    return unknown("sshd-config", refusal.reason, refusal.detail, path=sshd_files.CONFIG)
+        return obstacle("sshd-config", refusal.reason, refusal.detail, path=config)
+    return unknown("sshd-config", refusal.reason, refusal.detail, path=config)
 
 
 def _host_keys(site: Site, meaning: Meaning) -> Iterator[Finding]:
     """One that loads is enough for sshd; those that do not are worth a note."""
     files = [file for file in meaning.effective.host_keys if not file.endswith(".pub")]
-    if meaning.effective.first("hostkeyagent", "none") != "none":
+    if meaning.effective.has_host_key_agent:
         yield passed("host-keys", "the host keys are in an agent (HostKeyAgent)")
         return
     found = [_host_key(site, file) for file in files]
@@ -138,7 +136,7 @@ def _host_key(site: Site, file: str) -> Finding:
 # --- whether it can be reached --------------------------------------------------------------------
 
 
-def _socket(site: Site, meaning: Meaning) -> tuple[Listener | None, Finding]:
+def _socket(site: Site, sshd: Sshd, meaning: Meaning) -> tuple[Listener | None, Finding]:
     try:
         all_of_them = sockets.listeners(site.tree)
     except FirstkeyError as error:
@@ -151,7 +149,7 @@ def _socket(site: Site, meaning: Meaning) -> tuple[Listener | None, Finding]:
         return best, passed("socket", f"something listens on {best}")
     if found:
         detail = f"port {found[0].port} is open on {found[0].address} only"
-        place = sshd_question.where(site.tree, "listenaddress")
+        place = sshd.where("listenaddress")
         return found[0], obstacle("socket", why.SSHD_ON_LOOPBACK, detail, path=place)
     detail = f"nothing listens on port {' or '.join(map(str, ports))}{_unit_state(site)}"
     return None, obstacle("socket", why.SSHD_NOT_RUNNING, detail, remedy=_start(site))
@@ -190,15 +188,15 @@ def _spoken(site: Site, program: str, listener: Listener, client: Client | None)
 
 
 def _wrapped(site: Site, program: str, client: Client | None) -> Iterator[Finding]:
-    if not wrappers.are_asked(site.tree, program):
+    if not tcp_wrappers.are_asked(site.tree, program):
         return
-    decision = wrappers.decide(site.tree, client)
+    decision = tcp_wrappers.decide(site.tree, client)
     if decision.lets is None:
         detail = "hosts.allow and hosts.deny let clients through from some places only"
         yield unknown("tcp-wrappers", why.CLIENT_DEPENDENT, detail, path=decision.place)
     elif not decision.lets:
         who = client.address if client else "everybody"
-        remedy = f"echo 'sshd: {client.address if client else 'ALL'}' >> {wrappers.ALLOW}"
+        remedy = f"echo 'sshd: {client.address if client else 'ALL'}' >> {tcp_wrappers.ALLOW}"
         detail = f"this rule turns {who} away before sshd speaks"
         yield obstacle("tcp-wrappers", why.TCP_WRAPPERS, detail, path=decision.place, remedy=remedy)
 

@@ -1,18 +1,22 @@
-"""One case: a user, the key, where the client comes from, and what sshd says that its configuration means."""
+"""What a login is about: a user, the key, where the client comes from, and what sshd says."""
 
 from __future__ import annotations
 
 import shlex
 from typing import TYPE_CHECKING
 
+from firstkey.login.finding import obstacle
 from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.boot.site import Site
+    from firstkey.login.finding import Finding
     from firstkey.model import Account
-    from firstkey.ssh.patterns import Client
+    from firstkey.reasons import Reason
+    from firstkey.ssh.access import Client
     from firstkey.ssh.public_key import PublicKey
     from firstkey.ssh.sshd_config import Effective
+    from firstkey.system.sshd import Sshd
 
 
 class LaunchKey(NamedTuple):
@@ -29,13 +33,14 @@ class LaunchKey(NamedTuple):
         return f"{self.fingerprint} ({self.type or 'of a type that is not known'}), says {self.source}"
 
 
-class Case(NamedTuple):
+class Context(NamedTuple):
     """What the checks are about. `now` is in seconds since the epoch; a `client` of None may be anywhere."""
 
     site: Site
     account: Account
     key: LaunchKey
     client: Client | None
+    sshd: Sshd
     effective: Effective
     now: float
 
@@ -57,4 +62,13 @@ class Case(NamedTuple):
 
     def words(self, keyword: str) -> list[str]:
         """All words of the keyword, in order."""
-        return [word for line in self.effective.settings.get(keyword, ()) for word in line.split()]
+        return self.effective.words(keyword)
+
+    def in_config(
+        self, keyword: str, reason: Reason, detail: str, *, word: str = "", check: str = "", remedy: str = ""
+    ) -> Finding:
+        """That a line of sshd's configuration is in the way (the one with that word), and which one it is."""
+        place = self.sshd.where(keyword, word)
+        remedy = remedy or (reason.remedy.replace("sshd_config", place) if place else reason.remedy)
+        remedy = remedy.replace("NAME", shlex.quote(self.name)).replace("the user", self.name)
+        return obstacle(check or keyword, reason, detail, path=place, remedy=remedy)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from firstkey.login import wrappers
-from firstkey.ssh.patterns import Client
+from firstkey.login import tcp_wrappers
+from firstkey.ssh.access import Client
 from firstkey.system.tree import Tree
 
 
@@ -45,8 +45,8 @@ def test_decisions(tmp_path: Path, allow: str, deny: str, known: bool | None, un
     (etc / "hosts.allow").write_text(f"{allow}\n")
     (etc / "hosts.deny").write_text(f"{deny}\n")
     with Tree(str(tmp_path)) as tree:
-        assert wrappers.decide(tree, Client("192.0.2.7", "192.0.2.7")).lets is known
-        assert wrappers.decide(tree, None).lets is unknown
+        assert tcp_wrappers.decide(tree, Client("192.0.2.7", "192.0.2.7")).lets is known
+        assert tcp_wrappers.decide(tree, None).lets is unknown
 
 
 def test_the_rule_is_named(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_the_rule_is_named(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/hosts.deny").write_text("# first\nftpd: \\\n ALL\n\nsshd: ALL\n")
     with Tree(str(tmp_path)) as tree:
-        assert wrappers.decide(tree, None) == wrappers.Decision(lets=False, place="/etc/hosts.deny:5")
+        assert tcp_wrappers.decide(tree, None) == tcp_wrappers.Decision(lets=False, place="/etc/hosts.deny:5")
 
 
 def test_only_an_sshd_with_the_library_asks(tmp_path: Path) -> None:
@@ -63,11 +63,11 @@ def test_only_an_sshd_with_the_library_asks(tmp_path: Path) -> None:
     (tmp_path / "sshd").write_bytes(b"\x7fELF\0libwrap.so.0\0")
     (tmp_path / "other").write_bytes(b"\x7fELF\0libc.so.6\0")
     with Tree(str(tmp_path)) as tree:
-        assert not wrappers.are_asked(tree, "/sshd")
+        assert not tcp_wrappers.are_asked(tree, "/sshd")
         (tmp_path / "etc/hosts.deny").write_text("ALL: ALL\n")
-        assert wrappers.are_asked(tree, "/sshd")
-        assert not wrappers.are_asked(tree, "/other")
+        assert tcp_wrappers.are_asked(tree, "/sshd")
+        assert not tcp_wrappers.are_asked(tree, "/other")
         session = tmp_path / "usr/lib/openssh/sshd-session"
         session.parent.mkdir(parents=True)
         session.write_bytes(b"\x7fELF\0libwrap.so.0\0")
-        assert wrappers.are_asked(tree, "/other")
+        assert tcp_wrappers.are_asked(tree, "/other")

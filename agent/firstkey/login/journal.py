@@ -14,7 +14,7 @@ from firstkey.system import command
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from firstkey.login.case import Case
+    from firstkey.login.context import Context
 
 ENTRIES = 2000
 NAMES = ("sshd", "sshd-session", "sshd-auth")
@@ -28,8 +28,8 @@ class Logged(NamedTuple):
     words: str
 
 
-def refusals(case: Case, paths: Sequence[str]) -> list[Logged]:
-    """The refusals that concern the case, the latest first. Empty where there is no journal to read."""
+def refusals(context: Context, paths: Sequence[str]) -> list[Logged]:
+    """The refusals that concern the context, the latest first. Empty where there is no journal to read."""
     program = command.find("journalctl")
     if program is None:
         return []
@@ -39,7 +39,7 @@ def refusals(case: Case, paths: Sequence[str]) -> list[Logged]:
         lines = command.run(argv).stdout.split(b"\n")
     except FirstkeyError:
         return []
-    expression = _about(case, paths)
+    expression = _about(context, paths)
     return [entry for entry in _entries(lines) if expression.search(entry.words)]
 
 
@@ -50,9 +50,9 @@ def _entries(lines: Sequence[bytes]) -> Iterator[Logged]:
             yield Logged(int(fields["__REALTIME_TIMESTAMP"]) / 1e6, str(fields["MESSAGE"]))
 
 
-def _about(case: Case, paths: Sequence[str]) -> re.Pattern[str]:
+def _about(context: Context, paths: Sequence[str]) -> re.Pattern[str]:
     """Sshd's sentences of refusal (auth.c, auth2-pubkeyfile.c, auth-pam.c), with this user or these files."""
-    name = re.escape(case.name)
+    name = re.escape(context.name)
     places = "|".join(re.escape(place) for place in sorted({*paths, *_above(paths)}, key=len, reverse=True))
     sentences = [
         rf"User {name} .{{0,300}}not allowed because",
@@ -67,7 +67,7 @@ def _about(case: Case, paths: Sequence[str]) -> re.Pattern[str]:
         sentences.append(
             rf"Authentication refused: bad ownership or modes for (?:file|directory) (?:{places})$"
         )
-    if case.account.uid == 0:
+    if context.account.uid == 0:
         sentences.append("ROOT LOGIN REFUSED")
     return re.compile("|".join(sentences))
 

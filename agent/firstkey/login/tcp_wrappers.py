@@ -10,18 +10,16 @@ import re
 from typing import TYPE_CHECKING
 
 from firstkey.named_tuple import NamedTuple
+from firstkey.system.sshd import PROGRAM_LIMIT, SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from firstkey.ssh.patterns import Client
+    from firstkey.ssh.access import Client
     from firstkey.system.tree import Tree
 
 ALLOW, DENY = "/etc/hosts.allow", "/etc/hosts.deny"
 LIMIT = 1024 * 1024
-PROGRAM_LIMIT = 64 * 1024 * 1024
-SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")
-"""From OpenSSH 9.8 on, it is another program that deals with a connection."""
 _FIELDS = re.compile(r":(?![^\[\]]{0,64}\])")  # not the colons of an IPv6 address in brackets
 _WORDS = re.compile(r"[\s,]+")
 

@@ -6,12 +6,13 @@ import ipaddress
 
 import pytest
 
-from firstkey.ssh import sshd_match
+from firstkey.ssh import access, sshd_config
+from firstkey.system import sshd_copy
 
 
 def asked(config: str) -> list[dict[str, str]]:
     """The clients beyond the one that is always asked about."""
-    specs = sshd_match.clients([config.encode()])
+    specs = sshd_copy.connections([config.encode()])
     return [dict(part.split("=") for part in spec.split(",")) for spec in specs[1:]]
 
 
@@ -40,8 +41,8 @@ def test_a_client_that_the_block_means(line: str, key: str, value: str) -> None:
 def test_blocks_about_users_need_no_other_client() -> None:
     """The user is asked about anyway; so is everybody else, and nothing is asked twice."""
     assert asked("Match User ann\nMatch all\nMatch Group wheel\n#Match Address 10.0.0.1\n") == []
-    assert sshd_match.has_blocks([b"", b"match all"])
-    assert not sshd_match.has_blocks([b"#Match all\nMatchless yes\n"])
+    assert sshd_config.has_blocks([b"", b"match all"])
+    assert not sshd_config.has_blocks([b"#Match all\nMatchless yes\n"])
 
 
 @pytest.mark.parametrize(
@@ -49,14 +50,14 @@ def test_blocks_about_users_need_no_other_client() -> None:
 )
 def test_broken_lines_are_harmless(line: str) -> None:
     """Sshd rejects such a file by itself; it is asked all the same."""
-    assert len(sshd_match.clients([line.encode()])) >= 1
+    assert len(sshd_copy.connections([line.encode()])) >= 1
 
 
 def test_groups_become_users() -> None:
     """Only the criterion changes; every other line stays as it is."""
     config = b"Port 22\nMatch Group wheel,adm Address 10.0.0.0/8\n  Group no\nMatch Group none\n# group\n"
     members = {"wheel,adm": ["ann", "root"], "none": []}
-    assert sshd_match.without_groups(config, lambda patterns: members[patterns]) == (
+    assert sshd_copy.without_groups(config, lambda patterns: members[patterns]) == (
         b'Port 22\nMatch User ann,root address "10.0.0.0/8"\n  Group no\n'
         b"Match User firstkey:nobody\n# group\n"
     )
@@ -74,15 +75,15 @@ def test_groups_become_users() -> None:
 )
 def test_patterns(patterns: str, names: list[str], expected: bool) -> None:
     """A negation that takes one of the names forbids all (ssh_config(5): PATTERNS)."""
-    assert sshd_match.matches(patterns, names) is expected
+    assert access.any_matches(names, patterns) is expected
 
 
 def test_settings_are_seen_as_sshd_sees_them() -> None:
     """Blanks, an equals sign and quotes; comments set nothing."""
     config = b'HostKey /a\n\tfile = "/b c" /d\n#HostKey /c\nHOSTKEY=/d # x\n\nUsePAM yes\n'
-    assert list(sshd_match.settings(config)) == [
-        (0, "hostkey", ("/a",)),
-        (1, "file", ("/b c", "/d")),
-        (3, "hostkey", ("/d",)),
-        (5, "usepam", ("yes",)),
+    assert [(number, line.keyword, line.words) for number, line in sshd_config.lines(config)] == [
+        (1, "hostkey", ("/a",)),
+        (2, "file", ("/b c", "/d")),
+        (4, "hostkey", ("/d",)),
+        (6, "usepam", ("yes",)),
     ]

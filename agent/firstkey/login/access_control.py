@@ -1,0 +1,145 @@
+"""Whether sshd lets this user log in at all, before it looks at any key (auth.c: allowed_user)."""
+
+from __future__ import annotations
+
+import shlex
+import stat
+from typing import TYPE_CHECKING
+
+from firstkey import login_reasons as why
+from firstkey.errors import FirstkeyError
+from firstkey.login import view
+from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.ssh import access
+from firstkey.system import shadow
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from firstkey.login.context import Context
+    from firstkey.system.shadow import Shadow
+
+ANYBODY_RUNS = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+CLOCK_FILES = ("/etc/passwd", "/etc/shadow", "/etc/ssh/sshd_config", "/var/lib/firstkey/ledger.json")
+"""Files that are written while the clock is right, and never before the machine's present."""
+CLOCK_TOLERANCE_SECONDS = 300.0
+
+
+def findings(context: Context) -> Iterator[Finding]:
+    """Lock and expiry (where PAM is not the one to judge), shell, the four lists of users and groups."""
+    yield from _clock(context)
+    if not context.effective.use_pam:
+        yield from _account(context)
+    if not context.says("chrootdirectory"):
+        yield _shell(context)
+    yield from _lists(context)
+
+
+def _clock(context: Context) -> Iterator[Finding]:
+    """A clock that is behind makes nothing expire, and one that is ahead everything; only the first shows."""
+    for path in CLOCK_FILES:
+        try:
+            place = context.site.tree.locate(path)
+            if place is None:
+                continue
+            with place[0] as directory:
+                found = directory.status(place[1])
+        except FirstkeyError:
+            continue
+        if found and found.st_mtime > context.now + CLOCK_TOLERANCE_SECONDS:
+            detail = f"the clock says {today(context)}, and {path} was written later than that"
+            yield note("clock", why.CLOCK_BEHIND, detail, path=path)
+            return
+
+
+def _account(context: Context) -> Iterator[Finding]:
+    try:
+        entry = shadow.of(context.site.tree, context.name)
+    except FirstkeyError as error:
+        yield unanswered("account", error, path=shadow.PATH)
+        return
+    # sshd itself takes an account for expired on the day after; PAM does on the day.
+    over = expired(context, entry, context.now - shadow.DAY)
+    if over:
+        yield over
+    if entry and entry.is_locked:
+        detail = f"the account {context.name} is locked, and sshd heeds that since UsePAM is no"
+        remedy = f"usermod -p '*' {shlex.quote(context.name)}"
+        yield obstacle("account", why.ACCOUNT_LOCKED, detail, path=shadow.PATH, remedy=remedy)
+    elif not over:
+        yield passed("account", f"the account {context.name} is neither locked nor expired")
+
+
+def expired(context: Context, entry: Shadow | None, now: float) -> Finding | None:
+    """That the account is over at that moment, if it is."""
+    if entry is None or entry.expires is None or not entry.has_expired(now):
+        return None
+    detail = f"the account expired on {day(entry.expires)}; by the clock it is {today(context)}"
+    remedy = f"chage -E -1 {shlex.quote(context.name)}"
+    return obstacle("account", why.ACCOUNT_EXPIRED, detail, path=shadow.PATH, remedy=remedy)
+
+
+def day(number: int) -> str:
+    """The date of a day of shadow(5)."""
+    import datetime as dt
+
+    try:
+        return (dt.date(1970, 1, 1) + dt.timedelta(days=number)).isoformat()
+    except OverflowError:
+        return f"day {number}"
+
+
+def today(context: Context) -> str:
+    """The date by the clock."""
+    return day(int(context.now // shadow.DAY))
+
+
+def _shell(context: Context) -> Finding:
+    shell = context.account.shell or "/bin/sh"
+    remedy = f"usermod -s /bin/sh {shlex.quote(context.name)}"
+    try:
+        seen = view.look(context.site, context.account, shell, content=False)
+    except FirstkeyError as error:
+        return unanswered("shell", error, path=shell)
+    if seen.file is None:
+        detail = f"the shell of {context.name} does not exist"
+        return obstacle("shell", why.SHELL_MISSING, detail, path=shell, remedy=remedy)
+    if not (seen.file.is_file and seen.file.mode & ANYBODY_RUNS):
+        detail = f"the shell of {context.name} is not a file that can be run ({seen.file.looks})"
+        remedy = f"chmod 0755 {shlex.quote(seen.canonical)}" if seen.file.is_file else remedy
+        return obstacle("shell", why.SHELL_MISSING, detail, path=shell, remedy=remedy)
+    return passed("shell", f"the shell {shell} is there and can be run", path=shell)
+
+
+def _lists(context: Context) -> Iterator[Finding]:
+    """What the four lists of users and groups say."""
+    groups = context.site.accounts.group_names(context.account)
+    for listing in access.listings(context.words, context.name, groups, context.client):
+        check = listing.keyword.lower()
+        if listing.refuses is None:
+            detail = f"{listing.word} is about {context.name} from some places only"
+            place = context.sshd.where(check, listing.word)
+            yield unknown(check, why.CLIENT_DEPENDENT, detail, path=place)
+        elif listing.refuses:
+            yield _refused(context, listing, groups)
+        elif listing.fits:
+            yield passed(check, f"{listing.keyword} has {listing.group or listing.word}")
+
+
+def _refused(context: Context, listing: access.Listing, groups: Sequence[str]) -> Finding:
+    """The list that turns the user away, with what to change."""
+    keyword, words, word, remedy = listing.keyword, " ".join(listing.words), listing.word, ""
+    if keyword == "DenyUsers":
+        reason, detail = why.USER_DENIED, f"{keyword} {word} is about {context.name}"
+    elif keyword == "AllowUsers":
+        reason, detail = why.USER_NOT_ALLOWED, f"{keyword} {words} does not have {context.name}"
+        detail += f" from {context.client.address}" if context.client else ""
+    elif keyword == "DenyGroups":
+        reason = why.GROUP_DENIED
+        detail = f"{keyword} {word} is about {listing.group}, a group of {context.name}"
+    else:
+        reason = why.GROUP_NOT_ALLOWED
+        detail = f"{keyword} {words} has none of the groups of {context.name}: {' '.join(groups)}"
+        plain = next((word for word in listing.words if not set("*?") & set(word)), "GROUP")
+        remedy = f"usermod -aG {shlex.quote(plain)} {shlex.quote(context.name)}"
+    return context.in_config(keyword.lower(), reason, detail, word=word, remedy=remedy)
