@@ -61,9 +61,13 @@ class Keys(NamedTuple):
 
 
 class HostKeys(NamedTuple):
-    """Which host keys there are. `types` is `("auto",)` or types; `regenerate` as the settings table says."""
+    """Which host keys there are. `types` is `("auto",)` or types; `regenerate` as the settings table says.
+
+    `background` are the types that sshd does not wait for, if there is one of another type.
+    """
 
     types: tuple[str, ...]
+    background: tuple[str, ...]
     regenerate: str
     console: bool
 

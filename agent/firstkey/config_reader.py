@@ -101,6 +101,9 @@ class Reader:
             self.values.pop(place, None)
             self.origins[place] = (assignment.origin,)
             return
+        if setting.may_be_empty and not assignment.value:
+            self.values[place], self.origins[place] = (), (assignment.origin,)
+            return
         good, bad = _parsed(setting, assignment.value)
         if good:
             self._put(place, setting, good, assignment.origin)

@@ -119,7 +119,7 @@ def _enable(root: Path, unit: str) -> None:
 
 def peers(deb: Path) -> tuple[Peer, ...]:
     """All of them, with this package of firstkey."""
-    own = ("firstkey-head-start.service", "firstkey.service")
+    own = ("firstkey.service",)
     cloud = ("cloud-init-local.service", "cloud-init.service", "cloud-config.service", "cloud-final.service")
     return (
         Peer("baked", "keys baked in (the floor)", (), _bake),

@@ -1,6 +1,7 @@
 """The main job, once: host keys and launch keys, for the instance that this is.
 
 Host keys need no network, so they are made first, and while ssh-keygen works the metadata service is asked.
+Those that sshd need not wait for go on being made meanwhile, and are put in place at the end.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.boot import host_key_records, host_key_survey, host_keys, report
+from firstkey.boot import host_key_files, host_keys, report
 from firstkey.boot.books import Books
-from firstkey.boot.host_key_making import Making
+from firstkey.boot.host_key_files import Generation
+from firstkey.boot.host_keys import Judge
 from firstkey.boot.ledger import Served
 from firstkey.boot.report import Timeline
 from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
+from firstkey.model import CHANGED, FAILED, OK, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
 from firstkey.system.openssh import Sshd
 
@@ -35,7 +37,11 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """One run on one system. `deadline` is on time.monotonic; None: until there is an answer."""
+    """One run on one system. `deadline` is on time.monotonic; None: until there is an answer.
+
+    `ready` is for the daemon: it gets the report as soon as sshd may start, where host keys are still being
+    made then. `ready_by` is when sshd starts in any case, on time.monotonic.
+    """
 
     def __init__(
         self,
@@ -43,10 +49,14 @@ class Job:
         *,
         connect: Callable[[], Client],
         deadline: float | None,
+        ready: Callable[[Report], None] | None = None,
+        ready_by: float = 0.0,
     ) -> None:
         self._site = site
         self._connect = connect
         self._deadline = deadline
+        self._ready = ready
+        self._ready_by = ready_by
         self._timeline = Timeline()
         if site.dry_run:
             site.say(events.DRY_RUN())
@@ -56,6 +66,12 @@ class Job:
         self._firmware = site.firmware_instance()
         self._instance = self._instance_by_firmware()
         self._standing = Standing(site, self._sshd.digest())
+        digest = self._standing.sshd_digest
+        self._judge = Judge(
+            has_changed=digest is None or digest != self._books.ledger.sshd_digest,
+            ask=lambda: self._sshd.meaning("root").effective,
+        )
+        self._generation = Generation(site, self._judge, in_background=ready is not None)
         self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
         self._unread: frozenset[str] = frozenset()
@@ -63,6 +79,16 @@ class Job:
 
     def run(self) -> Report:
         """Everything. What goes wrong is in the report; only what nobody foresaw is raised."""
+        with self._generation as generation:
+            done = self._before_sshd()
+            if generation.is_pending and self._ready and not generation.has_ended:
+                self._ready(done)
+            if generation.is_pending:
+                made = self._publish("host keys: background", is_last=True)
+                done = self._finished(done._replace(host_keys=tuple(made)))
+        return self._told(done)
+
+    def _before_sshd(self) -> Report:
         made, answer = self._host_keys_and_answer()
         if isinstance(answer, FirstkeyError):
             return self._finished(self._without_answer(answer, self._leave_other_instance(made)))
@@ -74,9 +100,10 @@ class Job:
 
     def host_keys_only(self) -> Report:
         """Only the host keys; the network is not touched."""
-        with self._making() as making:
-            made = self._publish(making)
-        return self._finished(Report(OK, instance_id=self._instance, host_keys=tuple(made)))
+        with self._generation as generation:
+            generation.begin(self._survey())
+            made = self._publish()
+        return self._told(self._finished(Report(OK, instance_id=self._instance, host_keys=tuple(made))))
 
     @cached_property
     def _service(self) -> Service:
@@ -112,11 +139,11 @@ class Job:
 
     def _host_keys_and_answer(self) -> tuple[list[HostKeyResult], Answer | FirstkeyError | None]:
         """Ask once while the host keys are being made; put them in place; then go on asking."""
-        with self._making() as making:
-            answer = None if self._is_settled() else self._service.ask_once()
-            if making.began:
-                _load_ahead()
-            made = self._publish(making)
+        self._generation.begin(self._survey())
+        answer = None if self._is_settled() else self._service.ask_once()
+        if self._generation.began:
+            _load_ahead()
+        made = self._publish()
         if isinstance(answer, FirstkeyError):
             made = self._leave_other_instance(made)
         if answer is None or isinstance(answer, FirstkeyError):
@@ -129,7 +156,14 @@ class Job:
         """Go on asking until there is an answer, or no time is left."""
         from firstkey.metadata.values import Retriable
 
-        answer = self._service.ask(known=self._instance or self._books.ledger.instance)
+        known = self._instance or self._books.ledger.instance
+        is_pending = self._generation.is_pending
+        answer = self._service.ask(known=known, until=self._ready_by if is_pending else None)
+        if isinstance(answer, Unreachable) and is_pending:
+            # sshd runs by now, and the answer may never come.
+            made = self._publish("host keys: background", is_last=True)
+            self._let_load(made)
+            answer = self._service.ask(known=known)
         if isinstance(answer, Retriable):
             # Once in a run: a service that calls the instance by two names in turn is not followed for ever.
             made = self._leave_other_instance(made)
@@ -157,13 +191,10 @@ class Job:
         with self._timeline.phase("users"):
             self._setups = {user.name: users.set_up(self._site, user) for user in described}
 
-    def _making(self) -> Making:
-        return Making(self._site, self._survey())
-
     def _survey(self) -> list[Action]:
         with self._timeline.phase("host keys: look"):
             files = self._sshd_host_keys()
-            return host_key_survey.survey(self._site, files, self._books.ledger, self._instance)
+            return host_key_files.survey(self._site, files, self._books.ledger, self._instance, self._judge)
 
     def _sshd_host_keys(self) -> Sequence[str]:
         """Sshd's HostKey files; remembered for as long as its configuration is the same, byte for byte."""
@@ -183,20 +214,34 @@ class Job:
             self._site.say(events.SSHD_DEFAULTS_ASSUMED(**why))
         return meaning.effective.host_keys
 
-    def _publish(self, making: Making) -> list[HostKeyResult]:
-        with self._timeline.phase("host keys: make", since=making.began):
-            pairs = making.finish()
+    def _publish(self, phase: str = "host keys: make", *, is_last: bool = False) -> list[HostKeyResult]:
+        """Put in place what is made by now, at last all; returns what became of each host key so far."""
+        generation = self._generation
+        with self._timeline.phase(phase, since=generation.began):
+            pairs = generation.finish(is_last=is_last)
             mark = (self._instance, self._site.boot_id())
-            ledger = host_key_records.remembered(self._books.ledger, making.actions, pairs, mark)
+            made = [pair.record(*mark) for pair in pairs]
+            ledger = host_keys.remembered(self._books.ledger, generation.todo, made, mark)
             if pairs:
                 self._books.save(ledger)
             self._books.ledger = ledger
-            if not self._site.dry_run:
-                making.publish(pairs)
-            results = making.results(pairs)
-        if not self._site.dry_run:
-            host_key_records.announce(self._site, results, making)
+            actions = [] if self._site.dry_run else generation.publish(pairs)
+        results = generation.results()
+        by_file = {result.file: result for result in results}
+        for action in actions:
+            for entry in host_keys.entries(by_file[action.file], action, generation.backup_of(action)):
+                self._site.say(entry)
         return results
+
+    def _let_load(self, made: Sequence[HostKeyResult]) -> None:
+        """Once the host keys are in place: an sshd that is older does not show them by itself."""
+        files = [result.file for result in made if result.result == CHANGED]
+        since, self._generation.changed = self._generation.changed, None
+        if not files or since is None or not self._site.tree.is_running_system:
+            return
+        from firstkey.boot import sshd_reload
+
+        sshd_reload.let_load(self._site, files, since=since, may_reload=self._ready is not None)
 
     def _replace_clones(self, instance: str, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Now that the instance is known: keys that came along from another one go, before sshd starts."""
@@ -205,11 +250,11 @@ class Job:
         known = self._books.ledger
         if self._instance and self._instance == self._firmware:
             known = self._made_here(known, instance)
-        self._books.ledger = host_key_records.bound(known, instance, self._site.boot_id())
+        self._books.ledger = host_keys.bound(known, instance, self._site.boot_id())
         self._instance = instance
-        with Making(self._site, host_keys.second_look(self._survey())) as making:
-            news = [new for new in self._publish(making) if new.result != UNCHANGED or new.refusal]
-        return list({result.file: result for result in [*made, *news]}.values())
+        whose = (host_keys.KEEP, host_keys.REPLACE)  # what else was to be done was done before
+        self._generation.begin([action for action in self._survey() if action.kind in whose])
+        return self._publish()
 
     def _made_here(self, known: Ledger, instance: str) -> Ledger:
         """What was made under the name that this firmware gives: this is the instance's other name."""
@@ -317,6 +362,12 @@ class Job:
             refusal=error.refusal,
         )
 
+    def _told(self, done: Report) -> Report:
+        """The end of the run: what follows from it, and its result for the journal."""
+        self._let_load(done.host_keys)
+        self._site.say(events.FINISHED(outcome=done.outcome, summary=report.summary(done)))
+        return done
+
     def _finished(self, draft: Report) -> Report:
         self._books.save()
         accounts = [result for setup in self._setups.values() for result in setup.results]
@@ -326,9 +377,7 @@ class Job:
             timeline=self._timeline.phases,
             dry_run=self._site.dry_run,
         )
-        done = draft._replace(outcome=report.outcome(draft))
-        self._site.say(events.FINISHED(outcome=done.outcome, summary=report.summary(done)))
-        return done
+        return draft._replace(outcome=report.outcome(draft))
 
 
 def _load_ahead() -> None:

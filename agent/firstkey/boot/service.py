@@ -47,9 +47,13 @@ class Service:
         """One attempt that ends long before the boot does not wait any longer."""
         return self._answer(lambda client: client.ask_once(deadline=self._first_deadline()))
 
-    def ask(self, *, known: str | None) -> Answer | FirstkeyError:
-        """Until there is an answer, time is over, or this proves not to be the instance `known`."""
-        return self._answer(lambda client: client.ask(deadline=self._deadline, known=known))
+    def ask(self, *, known: str | None, until: float | None = None) -> Answer | FirstkeyError:
+        """Until there is an answer, time is over, or this proves not to be the instance `known`.
+
+        `until` is an earlier end than the deadline, on time.monotonic.
+        """
+        deadline = self._deadline if until is None else until
+        return self._answer(lambda client: client.ask(deadline=deadline, known=known))
 
     def _answer(self, question: Callable[[Client], Answer]) -> Answer | FirstkeyError:
         with self._timeline.phase("metadata"):

@@ -76,17 +76,20 @@ def _supervise(args: argparse.Namespace, say: Say) -> int:
     started = clock.process_started()
     say(events.STARTED(version=__version__, command="daemon"))
     return Supervisor(
-        work=lambda is_first, tell: _work(args, say, tell, is_first=is_first), say=say, started=started
+        work=lambda is_first, tell: _work(args, say, tell, started, is_first=is_first),
+        say=say,
+        started=started,
     ).run()
 
 
-def _work(args: argparse.Namespace, say: Say, tell: Tell, *, is_first: bool) -> None:
+def _work(args: argparse.Namespace, say: Say, tell: Tell, started: float, *, is_first: bool) -> None:
     """One run, in the worker; it asks until there is an answer."""
     try:
         with common.opened(args, say, warn=is_first) as site:
             common.require_root(args, "the daemon")
-            tell(words.line(Plan(site.config.imds.boot_timeout)))
-            tell(words.line(_outcome(site, is_first=is_first)))
+            boot_timeout = site.config.imds.boot_timeout
+            tell(words.line(Plan(boot_timeout)))
+            tell(words.line(_outcome(site, tell, started + boot_timeout, is_first=is_first)))
     except FirstkeyError as error:
         tell(words.line(Refused.by(error)))
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
@@ -94,7 +97,7 @@ def _work(args: argparse.Namespace, say: Say, tell: Tell, *, is_first: bool) -> 
         tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
 
 
-def _outcome(site: Site, *, is_first: bool) -> Off | Result:
+def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off | Result:
     try:
         off = common.switched_off(site)
         if off:
@@ -102,7 +105,7 @@ def _outcome(site: Site, *, is_first: bool) -> Off | Result:
         if is_first:
             common.tell_of_neighbours(site)
             _tell_who_is_kept_out(site)
-        return Result.of(_run(site))
+        return Result.of(_run(site, tell, ready_by))
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
@@ -118,11 +121,15 @@ def _tell_who_is_kept_out(site: Site) -> None:
         site.say(events.ENDPOINT_KEPT_OUT(endpoint=endpoint, reason=reasons.ENDPOINT_KEPT_OUT.code))
 
 
-def _run(site: Site) -> Report:
+def _run(site: Site, tell: Tell, ready_by: float) -> Report:
     from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
 
+    def ready(done: Report) -> None:
+        common.save_report(site, done)
+        tell(words.line(Result.of(done)))
+
     with common.alone(site, FOREVER):
-        job = Job(site, connect=lambda: common.client(site), deadline=None)
+        job = Job(site, connect=lambda: common.client(site), deadline=None, ready=ready, ready_by=ready_by)
         done = job.run()
         common.save_report(site, done)
         common.show_on_console(site, done)

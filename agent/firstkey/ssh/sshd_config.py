@@ -173,14 +173,3 @@ def is_shared(pattern: str) -> bool:
 def _invalid(pattern: str, why: str) -> FirstkeyError:
     message = f"AuthorizedKeysFile {pattern[:80]!a}: {why}"
     return FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID, hint="See: man sshd_config, TOKENS")
-
-
-# --- host keys ------------------------------------------------------------------------------------
-
-_HOST_KEY = re.compile(r"(?:.*/)?ssh_host_(rsa|ecdsa|ed25519|dsa)_key", re.DOTALL)
-
-
-def host_key_type(path: str) -> str | None:
-    """The type that a host key's conventional name tells (ssh-keygen(1): -A), None for any other name."""
-    match = _HOST_KEY.fullmatch(path)
-    return match[1] if match else None
