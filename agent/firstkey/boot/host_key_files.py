@@ -282,7 +282,7 @@ class Generation:
             return
         if self._in_background:
             later = host_keys.for_later(list(self._actions.values()), self._site.config.host_keys)
-            self._later |= later.intersection(action.file for action in actions)
+            self._later |= later.intersection(action.file for action in actions if action.makes_a_key)
         for action in actions:
             if action.makes_a_key:
                 self._start(action)
@@ -315,9 +315,9 @@ class Generation:
 
     def _start(self, action: Action) -> None:
         self.began = self.began or time.monotonic()
-        name = f"key{len(self._actions)}.{len(self._started)}"
         try:
             _prove_writable(self._site.tree, action.file)
+            name = self._in_workshop().temporary_name("key")
             process = openssh.start_generating(
                 # OpenSSH's own names have hyphens where those of its files have underscores.
                 str(action.type).replace("_", "-"),
@@ -458,13 +458,14 @@ class Generation:
 def _step_back() -> None:
     """In the new process: the rest of the boot goes first.
 
-    sched(7): SCHED_IDLE takes what is left; "The autogroup feature": where the kernel groups processes by
-    session, as desktops' and servers' kernels do, only the group's own nice value counts beside others.
+    sched(7): SCHED_IDLE takes what others leave. But where the kernel groups processes by session ("The
+    autogroup feature"), as distributions' kernels do, that counts within the session alone. Beside other
+    sessions the group's nice value does: 5 is a third of what another gets, and the key comes in seconds.
     """
     with suppress(OSError):  # a sandbox may forbid it: then the key is made all the same
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
-        file.write("19")
+        file.write("5")
 
 
 def _comment(hostname: str) -> str:

@@ -29,6 +29,7 @@ _COPY = re.escape(HERE) + r"/[A-Za-z0-9_.]+"
 FORMS = (
     ("sshd", "-T", "-h", _COPY, "-C", "user=.*", "-f", _COPY),
     ("ssh-keygen", "-y", "-P", "", "-f", "/dev/stdin"),
+    ("ssh-keygen", "-l", "-f", "/dev/stdin"),
     ("ssh-keygen", "-Q", "-f", _COPY, "/dev/stdin"),
     ("visudo", "-c", "-f", _COPY),
     ("matchpathcon", "-n", "-m", "file|dir", "/.*"),
