@@ -241,8 +241,8 @@ class Generation:
         self._backups: dict[str, str] = {}
         self.began: float | None = None
         """When (time.monotonic) keys began to be made, beside everything else; None where none is."""
-        self.changed: float | None = None
-        """When sshd could load another key than before for the last time (time.monotonic)."""
+        self.changed: dict[str, float] = {}
+        """Since when (time.monotonic) sshd could load another key than before, by file."""
 
     def __enter__(self) -> Generation:  # noqa: PYI034 - Self came with Python 3.11
         run = None if self._site.dry_run else self._site.tree.open(RUN_DIRECTORY)
@@ -403,7 +403,7 @@ class Generation:
             _remove(self._site.tree, action.file)
         else:
             return
-        self.changed = time.monotonic()
+        self.changed[action.file] = time.monotonic()
 
     # --- what became of them ------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from firstkey.boot.ledger import Served
 from firstkey.boot.report import Timeline
 from firstkey.boot.standing import Standing
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.model import CHANGED, FAILED, OK, UNREACHABLE, HostKeyResult, Imds, Report
+from firstkey.model import FAILED, OK, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
 from firstkey.system.openssh import Sshd
 
@@ -162,7 +162,7 @@ class Job:
         if isinstance(answer, Unreachable) and is_pending:
             # sshd runs by now, and the answer may never come.
             made = self._publish("host keys: background", is_last=True)
-            self._let_load(made)
+            self._let_load()
             answer = self._service.ask(known=known)
         if isinstance(answer, Retriable):
             # Once in a run: a service that calls the instance by two names in turn is not followed for ever.
@@ -233,15 +233,14 @@ class Job:
                 self._site.say(entry)
         return results
 
-    def _let_load(self, made: Sequence[HostKeyResult]) -> None:
+    def _let_load(self) -> None:
         """Once the host keys are in place: an sshd that is older does not show them by itself."""
-        files = [result.file for result in made if result.result == CHANGED]
-        since, self._generation.changed = self._generation.changed, None
-        if not files or since is None or not self._site.tree.is_running_system:
+        changed, self._generation.changed = self._generation.changed, {}
+        if not changed or not self._site.tree.is_running_system:
             return
         from firstkey.boot import sshd_reload
 
-        sshd_reload.let_load(self._site, files, since=since, may_reload=self._ready is not None)
+        sshd_reload.let_load(self._site, changed, may_reload=self._ready is not None)
 
     def _replace_clones(self, instance: str, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Now that the instance is known: keys that came along from another one go, before sshd starts."""
@@ -364,7 +363,7 @@ class Job:
 
     def _told(self, done: Report) -> Report:
         """The end of the run: what follows from it, and its result for the journal."""
-        self._let_load(done.host_keys)
+        self._let_load()
         self._site.say(events.FINISHED(outcome=done.outcome, summary=report.summary(done)))
         return done
 

@@ -16,7 +16,7 @@ from firstkey.reasons import Refusal
 from firstkey.system import command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping
 
     from firstkey.boot.site import Site
 
@@ -25,12 +25,12 @@ UNITS = ("ssh.service", "sshd.service")
 """As firstkey.service is ordered before them. An ssh@.service reads its keys anew for each connection."""
 
 
-def let_load(site: Site, files: Sequence[str], *, since: float, may_reload: bool) -> None:
-    """Have host keys loaded that got their place by `since` (time.monotonic); `may_reload`: by a reload."""
-    shown = " ".join(files)
+def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> None:
+    """Have host keys loaded that are in place since that moment (time.monotonic), by a reload if it may be."""
     units = _running_units()
     for unit, started in units.items():
-        if started.at >= since:
+        shown = " ".join(file for file, moment in changed.items() if started.at < moment)
+        if not shown:
             continue
         refusal = _reloaded(unit) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
         if refusal is None:
@@ -42,7 +42,8 @@ def let_load(site: Site, files: Sequence[str], *, since: float, may_reload: bool
     for pid in _listeners():
         if pid not in own:
             refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
-            site.say(_not_loaded(f"sshd (process {pid})", shown, refusal, f"kill -HUP {pid}"))
+            remedy = f"Let it read its configuration again: kill -HUP {pid}"
+            site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
 
 
 def _not_loaded(sshd: str, files: str, refusal: Refusal, remedy: str) -> events.Entry:
