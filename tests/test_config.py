@@ -47,7 +47,7 @@ def test_every_setting_arrives_in_its_place() -> None:
     assert config.warnings == ()
     assert config.imds == (("http://127.0.0.1:1", "http://[::1]:2"), "2", 3600, 0.5, 60.0)
     assert config.keys == (("deploy", "root"), "never", True)
-    assert config.host_keys == (("rsa", "ed25519"), "never", False)
+    assert config.host_keys == (("rsa", "ed25519"), ("rsa",), "never", False)
     deploy = ("deploy", True, ("wheel", "adm"), "/bin/sh", "ALL=(ALL) NOPASSWD: ALL", "/keys/%u")
     assert config.users == {"deploy": deploy}
     assert config.image == ("P", "C", "D")
@@ -58,7 +58,7 @@ def test_without_files_the_defaults_hold() -> None:
     config = read([])
     assert config.imds == (("http://169.254.169.254", "http://[fd00:ec2::254]"), "auto", 21600, 2.0, 30.0)
     assert config.keys == (("root",), "previous-instance", False)
-    assert config.host_keys == (("auto",), "clones", True)
+    assert config.host_keys == (("auto",), ("rsa",), "clones", True)
     assert config.image == ("", "", "")
     assert (config.users, config.warnings, config.origins) == ({}, (), {})
     assert config.user("anybody") == ("anybody", False, (), "/bin/bash", "", "")

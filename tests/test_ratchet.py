@@ -61,8 +61,8 @@ TRUST_CORE = {
     "launch keys": ("boot.launch_keys",),
     "key file": ("boot.key_file",),
     "its place": ("boot.placement",),
-    "host keys": ("boot.host_keys", "boot.host_key_survey", "boot.host_key_records", "boot.sealed"),
-    "their files": ("boot.host_key_files", "boot.host_key_making"),
+    "host keys": ("boot.host_keys", "boot.sealed"),
+    "their files": ("boot.host_key_files",),
     "ledger": ("boot.ledger",),
     "authorized_keys": ("ssh.authorized_keys", "ssh.access"),
     "public keys": ("ssh.public_key",),
@@ -79,6 +79,7 @@ OUTSIDE_THE_CORE = {
     "boot.accounts": "accounts",
     "boot.neighbours": "a warning",
     "boot.report": "what is told of it",
+    "boot.sshd_reload": "a running sshd, once the keys are in place",
     "boot.supervisor": "when the job is run, not what it does",
     "boot.words": "what a worker tells the supervisor",
 }

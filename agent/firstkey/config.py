@@ -50,9 +50,13 @@ class Keys(NamedTuple):
 
 
 class HostKeys(NamedTuple):
-    """Which host keys there are. `types` is `("auto",)` or types; `regenerate` as the settings table says."""
+    """Which host keys there are. `types` is `("auto",)` or types; `regenerate` as the settings table says.
+
+    `background` are the types that sshd does not wait for, if there is one of another type.
+    """
 
     types: tuple[str, ...]
+    background: tuple[str, ...]
     regenerate: str
     console: bool
 
@@ -322,6 +326,9 @@ class _Reader:
         if text in setting.resets:
             self.values.pop(place, None)
             self.origins[place] = (origin,)
+            return
+        if setting.may_be_empty and not text:
+            self.values[place], self.origins[place] = (), (origin,)
             return
         good, bad = _parsed(setting, text)
         if good and setting.is_list:

@@ -229,6 +229,12 @@ HOST_KEY_MODE_MENDED = _notice("host-key-mode-mended", "21761d3488134d29b5d901d2
     "{file} had a mode or an owner that no private host key may have; it is for root alone now.")
 HOST_KEY_SKIPPED = _info("host-key-skipped", "a0d7387305d14e0c9766dc3d8472e92e",
     "No {type} host key was made: {detail} ({reason}).")
+HOST_KEY_PENDING = _info("host-key-pending", "97ad33d83d1e4cc29356d2661bdf97c1",
+    "The {type} host key is being made in the background, and sshd does not wait for it: {file} ({reason}).")
+SSHD_RELOADED = _notice("sshd-reloaded", "d3a9066a06c243b1bd2513fb9987e25c",
+    "{unit} was asked to reload, for host keys that are newer than it: {files}.")
+HOST_KEY_NOT_LOADED = _warning("host-key-not-loaded", "8be4139e881b4beca6a0e86b1ceff12e",
+    "{sshd} runs without host keys that are newer than it: {files}. {detail} ({reason}).")
 HOST_KEY_FAILED = _error("host-key-failed", "56af7a58435f4304877928ceb297ccb2",
     "The {type} host key {file} could not be made: {detail} ({reason}).")
 HOST_KEY_FOREIGN = _warning("host-key-foreign", "cc9f38d62e3a4f9a931b56ef9071dcd4",

@@ -300,6 +300,21 @@ HOST_KEY_BROKEN = define(
     "The host key cannot be loaded; it was set aside and made anew (a power cut leaves such files).",
     "Nothing; clients that knew the old key will warn. Look at the file that was set aside.",
 )
+HOST_KEY_TOO_SMALL = define(
+    "host-key-too-small",
+    "sshd loads no RSA key of that size (RequiredRSASize); it was set aside, and a larger one was made.",
+    "Nothing; clients that knew the old key will warn. It is kept beside the new one.",
+)
+HOST_KEY_PENDING = define(
+    "host-key-pending",
+    "The host key is made in the background, and sshd runs without it meanwhile (Background= in [HostKeys]).",
+    "Nothing; it follows in seconds. See: firstkey status",
+)
+HOST_KEY_NOT_LOADED = define(
+    "host-key-not-loaded",
+    "A running sshd has not loaded a host key that is new, and was not asked to.",
+    "Let it read its configuration again: systemctl reload ssh, or systemctl reload sshd",
+)
 HOST_KEY_ENCRYPTED = define(
     "host-key-encrypted",
     "The host key is protected by a passphrase, so sshd cannot load it by itself.",
@@ -317,8 +332,8 @@ HOST_KEY_FOREIGN = define(
 )
 HOST_KEY_TYPE_UNKNOWN = define(
     "host-key-type-unknown",
-    "The name of the HostKey file does not say which type of key belongs there.",
-    "Name it like ssh_host_ed25519_key, or make it by hand: ssh-keygen -t TYPE -f FILE",
+    "The type of the host key cannot be told by the file's name, or this system's OpenSSH does not know it.",
+    "Name the file like ssh_host_ed25519_key, or make the key by hand: ssh-keygen -t TYPE -f FILE",
 )
 HOST_KEY_TYPE_OBSOLETE = define(
     "host-key-type-obsolete",

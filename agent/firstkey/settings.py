@@ -51,6 +51,8 @@ class Setting(NamedTuple):
     parse: Parser
     accepts: str
     description: str
+    may_be_empty: bool = False
+    """Of a list: an empty text means no item, and not the default."""
 
     @property
     def is_list(self) -> bool:
@@ -60,6 +62,8 @@ class Setting(NamedTuple):
     @property
     def resets(self) -> tuple[str, ...]:
         """The texts that bring the default back: nothing, and a list's keyword for its default."""
+        if self.may_be_empty:
+            return ()
         return ("", "auto") if self.default == ("auto",) else ("",)
 
 
@@ -202,6 +206,12 @@ SETTINGS = (
         "HostKeys", "Types", "types", default=("auto",),
         parse=_one_of("rsa", "ecdsa", "ed25519"), accepts="auto alone, or some of rsa, ecdsa and ed25519",
         description="Which types of host keys this host has.",
+    ),
+    Setting(
+        "HostKeys", "Background", "background", default=("rsa",),
+        parse=_one_of("rsa", "ecdsa", "ed25519"), accepts="some of rsa, ecdsa and ed25519, or nothing",
+        description="Which types sshd does not wait for at boot, if there is a host key of another type.",
+        may_be_empty=True,
     ),
     Setting(
         "HostKeys", "Regenerate", "regenerate", default="clones",

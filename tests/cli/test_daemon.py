@@ -30,6 +30,7 @@ MEMORY_LIMIT = 40 * 1024  # KiB (DESIGN: Speed)
 def test_sshd_may_start_once_the_keys_are_in_place(lab: Lab) -> None:
     """READY comes after the launch key and the host keys are there; then the daemon ends, and all is tidy."""
     lab.machine.ask_for_all_host_keys()
+    lab.machine.configure(f"[Keys]\nUsers={lab.machine.user}\n[HostKeys]\nBackground=\n")
     daemon = lab.daemon()
     ready = daemon.manager.wait("READY=1")
     on_the_wall = time.time() - (time.monotonic() - ready)

@@ -11,7 +11,6 @@ from scene import Scene
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
 
-HEAD_START = "firstkey-head-start.service"
 INSTANCE = "i-00000000000000001"
 
 
@@ -53,14 +52,6 @@ def test_sshd_started_after_firstkey_was_ready(machine: Machine) -> None:
     assert 0 < ready <= int(machine.show("ssh.service", "ExecMainStartTimestampMonotonic"))
 
 
-def test_the_head_start_of_the_rsa_key_was_used_and_is_gone(machine: Machine) -> None:
-    """It began before firstkey itself could, and no private key is left in /run."""
-    began = int(machine.show(HEAD_START, "ExecMainStartTimestampMonotonic"))
-    assert 0 < began < int(machine.show("firstkey.service", "ExecMainStartTimestampMonotonic"))
-    assert machine.show(HEAD_START, "Result") == "success"
-    assert "head-start" not in machine.inside("ls", "--almost-all", "/run/firstkey").split()
-
-
 def test_no_ordering_cycle(machine: Machine) -> None:
     """Systemd would break a circle by dropping a unit: this one, or another."""
     assert [entry["MESSAGE"] for entry in machine.journal if "cycle" in str(entry["MESSAGE"])] == []
@@ -68,7 +59,7 @@ def test_no_ordering_cycle(machine: Machine) -> None:
 
 def test_systemd_analyze_finds_nothing(machine: Machine) -> None:
     """The installed unit, with the programs that it starts and the pages that it names."""
-    assert machine.inside("systemd-analyze", "verify", "--man=no", "firstkey.service", HEAD_START) == ""
+    assert machine.inside("systemd-analyze", "verify", "--man=no", "firstkey.service") == ""
 
 
 def test_the_console_shows_the_fingerprint_that_the_client_sees(first: Scene, machine: Machine) -> None:

@@ -3,42 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from netlab import run, wait_until
+from netlab import wait_until
 from scene import PROMPT, Scene
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
-
-ACCEPTING = """\
-[Socket]
-Accept=yes
-"""
-INSTANCE = """\
-[Unit]
-Description=OpenBSD Secure Shell server per-connection daemon
-
-[Service]
-ExecStart=-/usr/sbin/sshd -i $SSHD_OPTS
-StandardInput=socket
-RuntimeDirectory=sshd
-RuntimeDirectoryMode=0755
-RuntimeDirectoryPreserve=yes
-"""
-"""Debian's own until Debian 11, and what other distributions have."""
-
-
-def start_by_socket(scene: Scene) -> None:
-    """Systemd listens on port 22, as in Ubuntu since 22.10; by preset, which a first boot applies again."""
-    scene.disk.write("/etc/systemd/system-preset/10-test.preset", "enable ssh.socket\ndisable ssh.service\n")
-    run("systemctl", f"--root={scene.disk.root}", "--quiet", "preset", "ssh.service", "ssh.socket")
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["ssh.service", "ssh@.service"])
 def test_a_connection_to_the_socket_waits_for_the_keys(scene: Scene, accept: bool) -> None:
     """Port 22 is open from the start, and the first answer comes when the key works."""
-    start_by_socket(scene)
-    if accept:
-        scene.disk.write("/etc/systemd/system/ssh.socket.d/accept.conf", ACCEPTING)
-        scene.disk.write("/etc/systemd/system/ssh@.service", INSTANCE)
+    scene.listen_by_socket(accept=accept)
     with scene.boot() as machine:
         wait_until(lambda: scene.cloud.is_open(22), seconds=PROMPT, what="the socket")
         early = scene.cloud.probe(seconds=60)

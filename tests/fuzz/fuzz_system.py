@@ -10,6 +10,7 @@ from typing import Any
 from fuzz_oracle import SEPARATOR, Scratch, Target, or_refused, parts, shown
 
 from firstkey import config
+from firstkey.boot import host_keys
 from firstkey.config import Source
 from firstkey.image import shadow as image_shadow
 from firstkey.model import Account
@@ -104,7 +105,7 @@ def check_sshd(data: bytes) -> None:
         assert path is None or (path.startswith("/") and len(os.fsencode(path)) <= sshd_config.PATH_LIMIT)
         sshd_config.is_shared(pattern)
     for file in effective.host_keys:
-        sshd_config.host_key_type(file)
+        host_keys.kind_of(file)
     _ = (effective.strict_modes, effective.permit_root_login, effective.use_pam)
     _check_configuration_of_sshd(content)
 

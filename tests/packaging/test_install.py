@@ -21,7 +21,6 @@ BESIDE_THE_CODE = """
 /usr/lib/firstkey/firstkey.conf
 /usr/lib/systemd/catalog/firstkey.catalog
 /usr/lib/systemd/system-preset/90-firstkey.preset
-/usr/lib/systemd/system/firstkey-head-start.service
 /usr/lib/systemd/system/firstkey.service
 /usr/lib/systemd/system/ssh@.service.d/firstkey.conf
 /usr/lib/systemd/system/sshd@.service.d/firstkey.conf

@@ -21,7 +21,6 @@ from firstkey.ssh.sshd_config import (
     arguments,
     expand,
     fits,
-    host_key_type,
     is_shared,
     parse,
 )
@@ -286,31 +285,3 @@ def test_files_that_users_share_are_noticed(pattern: str) -> None:
 def test_files_of_one_user_are_not_called_shared(pattern: str) -> None:
     """What depends on the user's name, number or home is the user's own."""
     assert not is_shared(pattern)
-
-
-# --- host keys --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind", ["rsa", "ecdsa", "ed25519", "dsa"])
-def test_conventional_names_of_host_keys_tell_the_type(kind: str) -> None:
-    """In any directory, as `ssh-keygen -A` calls them."""
-    assert host_key_type(f"/etc/ssh/ssh_host_{kind}_key") == kind
-    assert host_key_type(f"ssh_host_{kind}_key") == kind
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "",
-        "/etc/ssh/host_key",
-        "/etc/ssh/ssh_host_key",
-        "/etc/ssh/ssh_host_xmss_key",
-        "/etc/ssh/ssh_host_rsa_key.pub",
-        "/etc/ssh/ssh_host_rsa_key\n",
-        "/etc/ssh/my_ssh_host_rsa_key",
-        "/etc/ssh_host_rsa_key/x",
-    ],
-)
-def test_other_names_of_host_keys_tell_nothing(path: str) -> None:
-    """A guess would make a key of the wrong type."""
-    assert host_key_type(path) is None

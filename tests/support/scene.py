@@ -9,10 +9,31 @@ from pathlib import Path
 
 from bootlab import Disk, Image, Machine
 from machine import new_key
-from netlab import Cloud, Login
+from netlab import Cloud, Login, run, wait_until
 
 PROMPT = 20.0
 """Seconds in which what must happen soon has happened, on a busy machine too; the boot deadline is later."""
+
+BLOCK = re.compile(
+    r"^-----BEGIN SSH HOST KEY KEYS-----$(.*?)^-----END SSH HOST KEY KEYS-----$", re.MULTILINE | re.DOTALL
+)
+
+ACCEPTING = """\
+[Socket]
+Accept=yes
+"""
+INSTANCE = """\
+[Unit]
+Description=OpenBSD Secure Shell server per-connection daemon
+
+[Service]
+ExecStart=-/usr/sbin/sshd -i $SSHD_OPTS
+StandardInput=socket
+RuntimeDirectory=sshd
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+"""
+"""Debian's own until Debian 11, and what other distributions have."""
 
 
 class Scene:
@@ -33,6 +54,15 @@ class Scene:
         """The administrator's own settings."""
         self.disk.write("/etc/firstkey/firstkey.conf.d/50-test.conf", text)
 
+    def listen_by_socket(self, *, accept: bool) -> None:
+        """Let systemd listen on port 22, as Ubuntu does; by preset, which a first boot applies again."""
+        preset = "enable ssh.socket\ndisable ssh.service\n"
+        self.disk.write("/etc/systemd/system-preset/10-test.preset", preset)
+        run("systemctl", f"--root={self.disk.root}", "--quiet", "preset", "ssh.service", "ssh.socket")
+        if accept:
+            self.disk.write("/etc/systemd/system/ssh.socket.d/accept.conf", ACCEPTING)
+            self.disk.write("/etc/systemd/system/ssh@.service", INSTANCE)
+
     def boot(self, *kernel_words: str, firmware: str = "", may_ask: bool = False) -> Machine:
         """Switch the machine on."""
         return Machine(self.disk, self.cloud, kernel_words=kernel_words, firmware=firmware, may_ask=may_ask)
@@ -49,13 +79,9 @@ class Scene:
         )
 
     def known_hosts(self, machine: Machine) -> Path:
-        """What somebody who reads the console knows of the host."""
-        found = re.findall(
-            r"^-----BEGIN SSH HOST KEY KEYS-----$(.*?)^-----END SSH HOST KEY KEYS-----$",
-            machine.console,
-            re.MULTILINE | re.DOTALL,
-        )
-        assert found, "the console shows no host keys"
+        """What somebody who reads the console knows of the host, once all its keys are made."""
+        wait_until(lambda: BLOCK.search(machine.console), seconds=PROMPT, what="host keys on the console")
+        found = BLOCK.findall(machine.console)
         lines = [f"{self.cloud.machine_address} {line}" for line in found[-1].strip().splitlines()]
         file = self.directory / "known_hosts"
         file.write_text("".join(f"{line}\n" for line in lines))

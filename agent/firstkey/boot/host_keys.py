@@ -1,45 +1,65 @@
-"""Host keys: which are wanted, and what is to be done about what was found. No I/O."""
+"""Host keys: which there should be, what is to be done about each, what is remembered and told. No I/O."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import events, reasons
+from firstkey.boot.ledger import MadeHostKey
+from firstkey.model import FAILED, SKIPPED
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Reason, Refusal
-from firstkey.ssh import sshd_config
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from firstkey.boot.ledger import MadeHostKey
+    from firstkey.boot.ledger import Ledger
     from firstkey.config import HostKeys as Settings
+    from firstkey.model import HostKeyResult
     from firstkey.ssh.public_key import PublicKey
+    from firstkey.ssh.sshd_config import Effective
 
 KEY_GROUP = "ssh_keys"
 PRIVATE_MODE = 0o600
 GROUP_MODE = 0o640
-KINDS = ("rsa", "ecdsa", "ed25519")
 
+# What a host key is found to be.
 GOOD = "good"
 MISSING = "missing"
 BROKEN = "broken"
 MISMATCHED = "mismatched"
+TOO_SMALL = "too small for sshd"
 ENCRYPTED = "protected by a passphrase"
 NO_PUBLIC_HALF = "without its public half"
 IN_AGENT = "not there as a private key, and is left to sshd's agent"
+UNKNOWN_TYPE = "of a type that this system's OpenSSH does not know"
 
+# What is done about it.
 KEEP = "keep"
 MAKE = "make"
 REPLACE = "replace"
-SET_ASIDE = "set-aside"
+BACK_UP = "back-up"
 DERIVE = "derive"
-MEND = "mend"
+REPAIR = "repair"
 SKIP = "skip"
 FAIL = "fail"
 
-_KIND = re.compile(r"(?<![a-z])(rsa|ecdsa|ed25519|dsa)(?![a-z])", re.IGNORECASE)
+_CASES = {
+    IN_AGENT: (SKIP, reasons.HOST_KEY_IN_AGENT),
+    ENCRYPTED: (SKIP, reasons.HOST_KEY_ENCRYPTED),
+    UNKNOWN_TYPE: (SKIP, reasons.HOST_KEY_TYPE_UNKNOWN),
+    MISSING: (MAKE, None),
+    BROKEN: (BACK_UP, reasons.HOST_KEY_BROKEN),
+    MISMATCHED: (BACK_UP, reasons.HOST_KEY_BROKEN),
+    TOO_SMALL: (BACK_UP, reasons.HOST_KEY_TOO_SMALL),
+}
+"""All that can be the matter with a key itself: what is done, and why. A key that sshd can load is not here:
+whose it is decides.
+"""
+
+_CONVENTIONAL = re.compile(r"ssh_host_([A-Za-z0-9][A-Za-z0-9_-]*)_key")
+_WORD = re.compile(r"(?<![a-z])(rsa|ecdsa|ed25519|dsa)(?![a-z])", re.IGNORECASE)
 
 
 class Wanted(NamedTuple):
@@ -62,7 +82,7 @@ class Found(NamedTuple):
     place: str = ""
     public: PublicKey | None = None
     digest: str = ""
-    """Of the pair as it is, or as it will be once its looks are mended and its public half is there."""
+    """Of the pair as it is, or as it will be once its mode is repaired and its public half is there."""
     remembered: MadeHostKey | None = None
     is_loose: bool = False
     """Others than root can get at the private half, or its mode makes sshd ignore it."""
@@ -70,7 +90,7 @@ class Found(NamedTuple):
 
 
 class Now(NamedTuple):
-    """Which instance and boot this is, each None while nobody knows.
+    """Which instance and boot this is, each None while that is not known.
 
     `is_known`: the ledger has been on this instance before, or nothing says that it has not.
     `cloud_init_began`: when cloud-init went to work in this boot, in ns; None where it did not.
@@ -80,6 +100,29 @@ class Now(NamedTuple):
     boot: str | None
     is_known: bool
     cloud_init_began: int | None = None
+
+
+class Judge(NamedTuple):
+    """What sshd asks of a host key. It is asked only where the answer can change something.
+
+    `has_changed`: the configuration is not the one under which the ledger's keys were found good.
+    """
+
+    has_changed: bool
+    ask: Callable[[], Effective]
+
+    def least_rsa_bits(self, *, was_good: bool = False) -> int:
+        """RequiredRSASize; 0 where sshd names none, or where a key that was good is good still."""
+        if was_good and not self.has_changed:
+            return 0
+        least = self.ask().first("requiredrsasize") or ""
+        return int(least) if least.isdigit() else 0
+
+    def offers(self, key: PublicKey) -> bool:
+        """Whether sshd shows such a key to anybody (HostKeyAlgorithms; a crypto policy sets it too)."""
+        algorithms = (self.ask().first("hostkeyalgorithms") or key.type).split(",")
+        signatures = ("rsa-sha2-256", "rsa-sha2-512") if key.type == "ssh-rsa" else ()
+        return not {key.type, *signatures}.isdisjoint(algorithms)
 
 
 class Action(NamedTuple):
@@ -96,14 +139,19 @@ class Action(NamedTuple):
         return self.found.wanted.file
 
     @property
+    def type(self) -> str | None:
+        """The type of key that belongs there, as the file's name has it."""
+        return self.found.wanted.kind
+
+    @property
     def makes_a_key(self) -> bool:
         """Whether ssh-keygen has to make a key for it."""
-        return self.kind in (MAKE, REPLACE, SET_ASIDE)
+        return self.kind in (MAKE, REPLACE, BACK_UP)
 
     @property
     def keeps_the_key(self) -> bool:
         """Whether the host shows the same key afterwards."""
-        return self.kind in (KEEP, MEND, DERIVE)
+        return self.kind in (KEEP, REPAIR, DERIVE)
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -132,43 +180,40 @@ def wanted(settings: Settings, sshd_files: Sequence[str]) -> list[Wanted]:
 
 
 def kind_of(file: str) -> str | None:
-    """The type that the file's name promises: the conventional name, or one with the type as a word in it."""
-    conventional = sshd_config.host_key_type(file)
+    """The type that the file's name promises: the conventional name, or one with the type as a word in it.
+
+    A conventional name may tell a type that is not known here: `ssh_host_mldsa44_ed25519_key`.
+    """
+    name = file.rsplit("/", 1)[-1]
+    conventional = _CONVENTIONAL.fullmatch(name)
     if conventional:
-        return conventional
-    match = _KIND.search(file.rsplit("/", 1)[-1])
+        return conventional[1]
+    match = _WORD.search(name)
     return match[1].lower() if match else None
+
+
+# --- what is to be done ---------------------------------------------------------------------------
 
 
 def decide(found: Found, settings: Settings, now: Now) -> Action:
     """What to do about one host key."""
-    if found.condition == IN_AGENT:
-        return Action(found, SKIP, reasons.HOST_KEY_IN_AGENT)
-    if found.condition == ENCRYPTED:
-        return Action(found, SKIP, reasons.HOST_KEY_ENCRYPTED)
-    if found.condition in (MISSING, BROKEN, MISMATCHED):
-        return _anew(found, settings)
+    if found.condition in _CASES:
+        kind, reason = _CASES[found.condition]
+        if kind != SKIP and settings.regenerate == "never":
+            return Action(found, SKIP, reasons.REGENERATION_OFF)
+        return Action(found, kind, reason) if kind == SKIP else _made(found, kind, reason)
     if _is_to_go(found, settings, now):
-        return _needing_a_kind(found, REPLACE, reasons.HOST_KEY_CLONED, _origin(found))
-    kind = DERIVE if found.condition == NO_PUBLIC_HALF else MEND if found.is_loose else KEEP
+        return _made(found, REPLACE, reasons.HOST_KEY_CLONED, _origin(found))
+    kind = DERIVE if found.condition == NO_PUBLIC_HALF else REPAIR if found.is_loose else KEEP
     return Action(found, kind, *_doubt(found, now))
 
 
-def _anew(found: Found, settings: Settings) -> Action:
-    if settings.regenerate == "never":
-        return Action(found, SKIP, reasons.REGENERATION_OFF)
-    if found.condition == MISSING:
-        return _needing_a_kind(found, MAKE, None)
-    return _needing_a_kind(found, SET_ASIDE, reasons.HOST_KEY_BROKEN)
-
-
-def _needing_a_kind(found: Found, action: str, reason: Reason | None, detail: str = "") -> Action:
-    kind = found.wanted.kind or (found.public.short_type if found.public else None)
-    if kind not in KINDS:
-        is_obsolete = kind == "dsa"
-        unknown = reasons.HOST_KEY_TYPE_OBSOLETE if is_obsolete else reasons.HOST_KEY_TYPE_UNKNOWN
-        return Action(found, SKIP, unknown)
-    return Action(found._replace(wanted=found.wanted._replace(kind=kind)), action, reason, detail)
+def _made(found: Found, kind: str, reason: Reason | None, detail: str = "") -> Action:
+    """The action that makes a key, where it is known of which type."""
+    named = found.wanted.kind or (found.public.short_type if found.public else None)
+    if named is None or named == "dsa":
+        return Action(found, SKIP, reasons.HOST_KEY_TYPE_OBSOLETE if named else reasons.HOST_KEY_TYPE_UNKNOWN)
+    return Action(found._replace(wanted=found.wanted._replace(kind=named)), kind, reason, detail)
 
 
 def _is_to_go(found: Found, settings: Settings, now: Now) -> bool:
@@ -213,6 +258,92 @@ def _origin(found: Found) -> str:
     return f"{file} was made on {key.instance}" if key and key.instance else f"{file} came with the image"
 
 
-def second_look(actions: Sequence[Action]) -> list[Action]:
-    """What is left to do once the instance is known, of a system that was worked on before it was."""
-    return [action for action in actions if action.kind in (KEEP, REPLACE)]
+def for_later(actions: Sequence[Action], settings: Settings) -> frozenset[str]:
+    """The files of the keys that sshd need not wait for: those of Background=, if there is another one."""
+    later = {
+        action.file
+        for action in actions
+        # Of two halves that do not belong together, sshd would show the private one, whosever it is.
+        if action.makes_a_key and action.type in settings.background and action.found.condition != MISMATCHED
+    }
+    others = (action for action in actions if action.file not in later)
+    return frozenset(later) if any(each.makes_a_key or each.keeps_the_key for each in others) else frozenset()
+
+
+# --- what is remembered ---------------------------------------------------------------------------
+
+
+def remembered(
+    ledger: Ledger,
+    actions: Sequence[Action],
+    made: Sequence[MadeHostKey],
+    mark: tuple[str | None, str | None],
+) -> Ledger:
+    """The ledger with the new keys as firstkey's own, the good ones as seen. `mark`: instance, boot id."""
+    for key in made:
+        ledger = ledger.with_host_key(key)
+    for action in actions:
+        record = _record(ledger, action, mark)
+        if record and record != ledger.host_key_at(action.file):
+            ledger = ledger.with_host_key(record)
+    return ledger
+
+
+def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None]) -> MadeHostKey | None:
+    """What is known from now on of a key that stays, or that sshd takes no longer."""
+    instance, boot = mark
+    found = action.found
+    key = found.remembered
+    if found.condition == TOO_SMALL:
+        # Until it is replaced, which may be in a later boot, no digest may call it good.
+        return key._replace(digest="") if key and key.file == action.file and key.digest else None
+    if found.public is None or not action.keeps_the_key:
+        return None
+    if key is None:
+        # Seen for the first time, and this may turn out to be another instance: then it is news again.
+        is_clear = instance is not None or ledger.instance is None
+        fresh = MadeHostKey(action.file, found.public.fingerprint, found.digest, instance, boot, made=False)
+        return fresh if is_clear else None
+    # A key that firstkey made stays the key of the instance where it was made, whatever lets it stay here.
+    owner = instance if instance and (key.instance is None or not key.made) else key.instance
+    return key._replace(file=action.file, digest=found.digest, instance=owner)
+
+
+def bound(ledger: Ledger, instance: str, boot: str | None) -> Ledger:
+    """The ledger with the keys made earlier in this boot tied to the instance, now that it is known."""
+    keys = tuple(
+        key._replace(instance=instance) if key.made and key.instance is None and key.boot == boot else key
+        for key in ledger.host_keys
+    )
+    return ledger._replace(host_keys=keys)
+
+
+# --- what is told ---------------------------------------------------------------------------------
+
+
+def entries(result: HostKeyResult, action: Action, backup: str | None) -> list[events.Entry]:
+    """What the journal gets to know of a host key that is not simply as it was. `backup`: of the old one."""
+    names = {"type": result.type, "file": result.file}
+    if result.refusal and result.refusal.reason is reasons.HOST_KEY_PENDING:
+        return [events.HOST_KEY_PENDING(**names, reason=result.refusal.reason.code)]
+    if result.result in (FAILED, SKIPPED) and result.refusal:
+        why = {"reason": result.refusal.reason.code, "detail": result.refusal.detail}
+        event = events.HOST_KEY_FAILED if result.result == FAILED else events.HOST_KEY_SKIPPED
+        return [event(**names, **why)]
+    code = action.reason.code if action.reason else ""
+    shown = {**names, "fingerprint": result.fingerprint or "none"}
+    told = []
+    if backup:
+        told.append(events.HOST_KEY_SET_ASIDE(**shown, aside=backup, reason=code))
+    if action.makes_a_key and action.found.public is None:
+        told.append(events.HOST_KEY_MADE(**shown))
+    elif action.makes_a_key and action.found.public:
+        old, new = action.found.public.fingerprint, shown["fingerprint"]
+        told.append(events.HOST_KEY_REPLACED(**names, reason=code, old=old, new=new))
+    elif action.kind == DERIVE:
+        told.append(events.HOST_KEY_PUBLIC_DERIVED(**shown))
+    if action.keeps_the_key and action.found.is_loose:
+        told.append(events.HOST_KEY_MODE_MENDED(**shown))
+    if action.keeps_the_key and action.reason is reasons.HOST_KEY_FOREIGN:
+        told.append(events.HOST_KEY_FOREIGN(**shown, reason=code))
+    return told

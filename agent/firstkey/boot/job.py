@@ -1,6 +1,7 @@
 """The main job, once: host keys and launch keys, for the instance that this is.
 
 Host keys need no network, so they are made first, and while ssh-keygen works the metadata service is asked.
+Those that sshd need not wait for go on being made meanwhile, and are put in place at the end.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.boot import host_key_records, host_key_survey, host_keys, report
-from firstkey.boot.host_key_making import Making
+from firstkey.boot import host_key_files, host_keys, report
+from firstkey.boot.host_key_files import Generation
+from firstkey.boot.host_keys import Judge
 from firstkey.boot.ledger import LedgerStore, Served
 from firstkey.boot.report import Timeline
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.model import FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Report
+from firstkey.model import FAILED, OK, UNREACHABLE, HostKeyResult, Imds, Report
 from firstkey.reasons import Refusal
 from firstkey.system.sshd import Sshd
 
@@ -38,7 +40,9 @@ class Job:
     """One run on one system. `deadline` is on time.monotonic; None: until there is an answer.
 
     `unheld` is for a platform that has no metadata service: called once host keys are in place and accounts
-    made, before the service is asked at all.
+    made, before the service is asked at all. `ready` is for the daemon: it gets the report as soon as sshd
+    may start, where host keys are still being made then. `ready_by` is when sshd starts in any case, on
+    time.monotonic.
     """
 
     def __init__(
@@ -48,11 +52,15 @@ class Job:
         connect: Callable[[], Client],
         deadline: float | None,
         unheld: Callable[[], None] | None = None,
+        ready: Callable[[Report], None] | None = None,
+        ready_by: float = 0.0,
     ) -> None:
         self._site = site
         self._connect = connect
         self._deadline = deadline
         self._unheld = unheld
+        self._ready = ready
+        self._ready_by = ready_by
         self._client: Client | None = None
         self._timeline = Timeline()
         if site.dry_run:
@@ -62,6 +70,12 @@ class Job:
         self._warnings = [warning.refusal for warning in site.config.warnings]
         self._firmware = site.firmware_instance()
         self._instance = self._instance_by_firmware()
+        digest = self._store.sshd_digest
+        self._judge = Judge(
+            has_changed=digest is None or digest != self._store.ledger.sshd_digest,
+            ask=lambda: self._sshd.meaning("root").effective,
+        )
+        self._generation = Generation(site, self._judge, in_background=ready is not None)
         self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
         self._unread: frozenset[str] = frozenset()
@@ -69,6 +83,16 @@ class Job:
 
     def run(self) -> Report:
         """Everything. What goes wrong is in the report; only what nobody foresaw is raised."""
+        with self._generation as generation:
+            done = self._before_sshd()
+            if generation.is_pending and self._ready and not generation.has_ended:
+                self._ready(done)
+            if generation.is_pending:
+                made = self._publish("host keys: background", is_last=True)
+                done = self._finished(done._replace(host_keys=tuple(made)))
+        return self._told(done)
+
+    def _before_sshd(self) -> Report:
         made, answer = self._host_keys_and_answer()
         if isinstance(answer, FirstkeyError):
             return self._finished(self._without_answer(answer, self._leave_other_instance(made)))
@@ -80,9 +104,10 @@ class Job:
 
     def host_keys_only(self) -> Report:
         """Only the host keys; the network is not touched."""
-        with self._making() as making:
-            made = self._publish(making)
-        return self._finished(Report(OK, instance_id=self._instance, host_keys=tuple(made)))
+        with self._generation as generation:
+            generation.begin(self._survey())
+            made = self._publish()
+        return self._told(self._finished(Report(OK, instance_id=self._instance, host_keys=tuple(made))))
 
     def _ask(self, question: Callable[[Client], Answer]) -> Answer | FirstkeyError:
         """What the metadata service says. Failures are answers too, those that nobody foresaw included."""
@@ -105,6 +130,11 @@ class Job:
         seconds = min(FIRST_ATTEMPT_SECONDS, self._site.config.imds.boot_timeout / 2)
         soon = min(time.monotonic() + seconds, float("inf") if self._deadline is None else self._deadline)
         return self._ask(lambda client: client.ask_once(deadline=soon))
+
+    def _ask_until(self, deadline: float | None) -> Answer | FirstkeyError:
+        """Until there is an answer, time is over, or this proves not to be the instance of before."""
+        known = self._instance or self._store.ledger.instance
+        return self._ask(lambda client: client.ask(deadline=deadline, known=known))
 
     @property
     def _identity(self) -> Identity | None:
@@ -138,11 +168,11 @@ class Job:
 
     def _host_keys_and_answer(self) -> tuple[list[HostKeyResult], Answer | FirstkeyError | None]:
         """Ask once while the host keys are being made; put them in place; then go on asking."""
-        with self._making() as making:
-            answer = None if self._is_current() else self._ask_once()
-            if making.began:
-                _load_ahead()
-            made = self._publish(making)
+        self._generation.begin(self._survey())
+        answer = None if self._is_current() else self._ask_once()
+        if self._generation.began:
+            _load_ahead()
+        made = self._publish()
         if isinstance(answer, FirstkeyError):
             made = self._leave_other_instance(made)
         if answer is None or isinstance(answer, FirstkeyError):
@@ -157,8 +187,16 @@ class Job:
 
         if self._unheld:
             self._unheld()
-        known = self._instance or self._store.ledger.instance
-        answer = self._ask(lambda client: client.ask(deadline=self._deadline, known=known))
+        answer: Answer | FirstkeyError | None = None
+        if self._generation.is_pending:
+            # sshd runs from that moment on, and the answer may never come.
+            answer = None if self._unheld else self._ask_until(self._ready_by)
+            if answer is None or isinstance(answer, Unreachable):
+                made = self._publish("host keys: background", is_last=True)
+                self._let_load()
+                answer = None
+        if answer is None:
+            answer = self._ask_until(self._deadline)
         if isinstance(answer, Retriable):
             # Once in a run: a service that calls the instance by two names in turn is not followed for ever.
             made = self._leave_other_instance(made)
@@ -186,13 +224,10 @@ class Job:
         with self._timeline.phase("users"):
             self._setups = {user.name: accounts.set_up(self._site, user) for user in described}
 
-    def _making(self) -> Making:
-        return Making(self._site, self._survey())
-
     def _survey(self) -> list[Action]:
         with self._timeline.phase("host keys: look"):
             files = self._sshd_host_keys()
-            return host_key_survey.survey(self._site, files, self._store.ledger, self._instance)
+            return host_key_files.survey(self._site, files, self._store.ledger, self._instance, self._judge)
 
     def _sshd_host_keys(self) -> Sequence[str]:
         """Sshd's HostKey files; remembered for as long as its configuration is the same, byte for byte."""
@@ -212,20 +247,33 @@ class Job:
             self._site.say(events.SSHD_DEFAULTS_ASSUMED(**why))
         return meaning.effective.host_keys
 
-    def _publish(self, making: Making) -> list[HostKeyResult]:
-        with self._timeline.phase("host keys: make", since=making.began):
-            pairs = making.finish()
+    def _publish(self, phase: str = "host keys: make", *, is_last: bool = False) -> list[HostKeyResult]:
+        """Put in place what is made by now, at last all; returns what became of each host key so far."""
+        generation = self._generation
+        with self._timeline.phase(phase, since=generation.began):
+            pairs = generation.finish(is_last=is_last)
             mark = (self._instance, self._site.boot_id())
-            ledger = host_key_records.remembered(self._store.ledger, making.actions, pairs, mark)
+            made = [pair.record(*mark) for pair in pairs]
+            ledger = host_keys.remembered(self._store.ledger, generation.todo, made, mark)
             if pairs:
                 self._store.save(ledger)
             self._store.ledger = ledger
-            if not self._site.dry_run:
-                making.publish(pairs)
-            results = making.results(pairs)
-        if not self._site.dry_run:
-            host_key_records.announce(self._site, results, making)
+            actions = [] if self._site.dry_run else generation.publish(pairs)
+        results = generation.results()
+        by_file = {result.file: result for result in results}
+        for action in actions:
+            for entry in host_keys.entries(by_file[action.file], action, generation.backup_of(action)):
+                self._site.say(entry)
         return results
+
+    def _let_load(self) -> None:
+        """Once the host keys are in place: an sshd that is older does not show them by itself."""
+        changed, self._generation.changed = self._generation.changed, {}
+        if not changed or not self._site.tree.is_running_system:
+            return
+        from firstkey.boot import sshd_reload
+
+        sshd_reload.let_load(self._site, changed, may_reload=self._ready is not None)
 
     def _replace_clones(self, instance: str, made: list[HostKeyResult]) -> list[HostKeyResult]:
         """Now that the instance is known: keys that came along from another one go, before sshd starts."""
@@ -234,11 +282,11 @@ class Job:
         known = self._store.ledger
         if self._instance and self._instance == self._firmware:
             known = self._made_here(known, instance)
-        self._store.ledger = host_key_records.bound(known, instance, self._site.boot_id())
+        self._store.ledger = host_keys.bound(known, instance, self._site.boot_id())
         self._instance = instance
-        with Making(self._site, host_keys.second_look(self._survey())) as making:
-            news = [new for new in self._publish(making) if new.result != UNCHANGED or new.refusal]
-        return list({result.file: result for result in [*made, *news]}.values())
+        whose = (host_keys.KEEP, host_keys.REPLACE)  # what else was to be done was done before
+        self._generation.begin([action for action in self._survey() if action.kind in whose])
+        return self._publish()
 
     def _made_here(self, known: Ledger, instance: str) -> Ledger:
         """What was made under the name that this firmware gives: this is the instance's other name."""
@@ -341,6 +389,12 @@ class Job:
             refusal=error.refusal,
         )
 
+    def _told(self, done: Report) -> Report:
+        """The end of the run: what follows from it, and its result for the journal."""
+        self._let_load()
+        self._site.say(events.FINISHED(outcome=done.outcome, summary=report.summary(done)))
+        return done
+
     def _finished(self, draft: Report) -> Report:
         self._store.save()
         accounts = [result for setup in self._setups.values() for result in setup.results]
@@ -350,9 +404,7 @@ class Job:
             timeline=self._timeline.phases,
             dry_run=self._site.dry_run,
         )
-        done = draft._replace(outcome=report.outcome(draft))
-        self._site.say(events.FINISHED(outcome=done.outcome, summary=report.summary(done)))
-        return done
+        return draft._replace(outcome=report.outcome(draft))
 
 
 def _load_ahead() -> None:

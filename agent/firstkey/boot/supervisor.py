@@ -154,7 +154,7 @@ class Supervisor:
         for said in lines:
             word = words.word(said)
             self._heed(word)
-            if not isinstance(word, Plan):
+            if not (isinstance(word, Plan) or (isinstance(word, Result) and word.pending)):
                 # That was its last word; should it hang on its way out, nobody waits for it.
                 telling.finish()
                 self._forget_worker()
@@ -192,17 +192,19 @@ class Supervisor:
         self._try_again(LONGEST_PAUSE)
 
     def _ended(self, result: Result) -> None:
-        """A run has ended: be ready, and done, or try again."""
+        """A run has ended, or lacks only host keys that sshd need not wait for: be ready, or try again."""
         if not result.is_final:
-            self._try_again(LONGEST_PAUSE)
+            if not result.pending:
+                self._try_again(LONGEST_PAUSE)
             return
         was_late = self._is_ready and not self._has_answer
         self._has_answer = True
         self._next_start = None
-        if result.late:
+        if result.late and not result.pending:
             self._try_again(LONGEST_PAUSE_FOR_A_HOME)
         self._status = 0 if result.outcome in (OK, NO_KEY) else 1
         more = f"; going on with the attempts for {result.late}" if result.late else ""
+        more = f"; making the host key {result.pending} in the background" if result.pending else more
         self._ready(f"Done: {result.outcome}{more}")
         if was_late:
             self._say(events.IMDS_LATE_ANSWER(seconds=f"{time.monotonic() - self._started:.0f}"))

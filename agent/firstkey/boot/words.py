@@ -65,12 +65,20 @@ class Result(NamedTuple):
     reason: str | None
     late: str = ""
     """The names of users whose home, account, or a file system that can be written, may come later."""
+    pending: str = ""
+    """The types of host keys that are still being made: another result follows when they are in place."""
 
     @classmethod
     def of(cls, report: Report) -> Result:
         """The word for this report."""
+        pending = (
+            key.type
+            for key in report.host_keys
+            if key.refusal and key.refusal.reason is reasons.HOST_KEY_PENDING
+        )
         late = (user.name for user in report.users if user.refusal and user.refusal.reason in _HEALED_BY_TIME)
-        return cls(report.outcome, report.refusal.reason.code if report.refusal else None, " ".join(late))
+        reason = report.refusal.reason.code if report.refusal else None
+        return cls(report.outcome, reason, " ".join(late), " ".join(pending))
 
     @property
     def is_final(self) -> bool:

@@ -78,7 +78,9 @@ def _supervise(args: argparse.Namespace, say: Say) -> int:
     started = process_started()
     say(events.STARTED(version=__version__, command="daemon"))
     return Supervisor(
-        work=lambda is_first, tell: _work(args, say, tell, is_first=is_first), say=say, started=started
+        work=lambda is_first, tell: _work(args, say, tell, started, is_first=is_first),
+        say=say,
+        started=started,
     ).run()
 
 
@@ -97,13 +99,14 @@ def process_started() -> float:
     return now - max(0.0, age)
 
 
-def _work(args: argparse.Namespace, say: Say, tell: Tell, *, is_first: bool) -> None:
+def _work(args: argparse.Namespace, say: Say, tell: Tell, started: float, *, is_first: bool) -> None:
     """One run, in the worker; it asks until there is an answer."""
     try:
         with common.opened(args, say, warn=is_first) as site:
             common.require_root(args, "the daemon")
-            tell(words.line(Plan(site.config.imds.boot_timeout)))
-            tell(words.line(_outcome(site, tell, is_first=is_first)))
+            boot_timeout = site.config.imds.boot_timeout
+            tell(words.line(Plan(boot_timeout)))
+            tell(words.line(_outcome(site, tell, started + boot_timeout, is_first=is_first)))
     except FirstkeyError as error:
         tell(words.line(Refused.by(error)))
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
@@ -111,32 +114,41 @@ def _work(args: argparse.Namespace, say: Say, tell: Tell, *, is_first: bool) -> 
         tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
 
 
-def _outcome(site: Site, tell: Tell, *, is_first: bool) -> Off | Result:
+def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off | Result:
     try:
         off = common.switched_off(site)
         if off:
             return Off(off)
         if is_first:
             common.tell_of_neighbours(site)
-        return Result.of(_run(site, tell, is_first=is_first))
+        return Result.of(_run(site, tell, ready_by, is_first=is_first))
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
 
 
-def _run(site: Site, tell: Tell, *, is_first: bool) -> Report:
+def _run(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Report:
     from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
 
     def unheld() -> None:
         """The boot has nothing to wait for."""
         tell(words.line(Plan(site.config.imds.boot_timeout, is_held=False)))
 
+    def ready(done: Report) -> None:
+        common.save_report(site, done)
+        tell(words.line(Result.of(done)))
+
     is_elsewhere = site.is_elsewhere()
     if is_elsewhere and is_first:
         site.say(events.OTHER_PLATFORM(claim=site.firmware_claim(), reason=reasons.OTHER_PLATFORM.code))
     with common.alone(site, FOREVER):
         job = Job(
-            site, connect=lambda: common.client(site), deadline=None, unheld=unheld if is_elsewhere else None
+            site,
+            connect=lambda: common.client(site),
+            deadline=None,
+            unheld=unheld if is_elsewhere else None,
+            ready=ready,
+            ready_by=ready_by,
         )
         done = job.run()
         common.save_report(site, done)

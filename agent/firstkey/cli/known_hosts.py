@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from firstkey import login_reasons
-from firstkey.boot import host_key_survey, host_keys
+from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.ledger import Ledger
 from firstkey.cli import common, looking, streams
 from firstkey.errors import FirstkeyError, UsageError
@@ -133,8 +133,8 @@ def _host_key(site: Site, file: str) -> PublicKey | None:
     try:
         if not file.endswith(".pub") and (openssh.is_root() or not site.tree.is_running_system):
             want = host_keys.Wanted(file, host_keys.kind_of(file))
-            return host_key_survey.inspect(site, want, Ledger()).public
-        content = site.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_survey.LIMIT)
+            return host_key_files.inspect(site, want, Ledger()).public
+        content = site.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_files.LIMIT)
         return public_key.parse_launch_key(content) if content else None
     except FirstkeyError:
         return None

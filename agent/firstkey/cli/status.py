@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.boot import host_key_survey, host_keys, ledger, report
+from firstkey.boot import host_key_files, host_keys, ledger, report
 from firstkey.cli import common, looking, streams, timeline
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.login_reasons import NO_REPORT
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from firstkey.ssh.public_key import PublicKey
 
 LIMIT = 4 * 1024 * 1024
+PENDING = "being made in the background, when this was reported"
 EPILOG = """\
 examples:
   firstkey status                       at a glance
@@ -114,7 +115,7 @@ def _standing(site: Site) -> dict[str, Any]:
             {**_user(site, name, known.ledger), "reported": _reported(last, name)}
             for name in site.config.keys.users
         ],
-        "host_keys": [_host_key(site, want, known.ledger) for want in _wanted(site)],
+        "host_keys": _host_keys(site, known.ledger, last),
         "ledger": None if known.refusal is None else known.refusal.detail,
     }
 
@@ -161,15 +162,28 @@ def _fingerprints(site: Site, file: str) -> list[str] | str:
     return [entry.key.fingerprint for _, entry in authorized_keys.keyed(content) if entry.key]
 
 
-def _wanted(site: Site) -> list[host_keys.Wanted]:
-    meaning = Sshd(site.tree).meaning("root")
-    return host_keys.wanted(site.config.host_keys, meaning.effective.host_keys)
+def _host_keys(site: Site, known: Ledger, last: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """All of them. One that is not there is perhaps on its way, as the last run said."""
+    effective = Sshd(site.tree).meaning("root").effective
+    judge = host_keys.Judge(has_changed=True, ask=lambda: effective)
+    wanted = host_keys.wanted(site.config.host_keys, effective.host_keys)
+    found = [_host_key(site, want, known, judge) for want in wanted]
+    told = (last or {}).get("host_keys")
+    pending = [
+        key.get("file")
+        for key in (told if isinstance(told, list) else [])
+        if isinstance(key, dict) and key.get("reason") == reasons.HOST_KEY_PENDING.code
+    ]
+    for key in found:
+        if key["state"] == host_keys.MISSING and key["file"] in pending:
+            key["state"] = PENDING
+    return found
 
 
-def _host_key(site: Site, want: host_keys.Wanted, known: Ledger) -> dict[str, Any]:
+def _host_key(site: Site, want: host_keys.Wanted, known: Ledger, judge: host_keys.Judge) -> dict[str, Any]:
     """One host key: by both halves where the caller may read them, else by the public one."""
     try:
-        found = host_key_survey.inspect(site, want, known)
+        found = host_key_files.inspect(site, want, known, judge)
         state = "readable by others" if found.is_loose else found.condition
         public = found.public
     except FirstkeyError as error:
@@ -220,7 +234,7 @@ def _troubles(now: dict[str, Any]) -> Iterator[str]:
         if (user["reported"] or {}).get("reason"):
             yield from _user_lines(user)
     for key in now["host_keys"]:
-        if key["state"] not in (host_keys.GOOD, host_keys.IN_AGENT, "there"):
+        if key["state"] not in (host_keys.GOOD, host_keys.IN_AGENT, PENDING, "there"):
             yield f"Host key:  {key['file']}  {key['state']}"
 
 

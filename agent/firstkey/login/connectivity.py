@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.boot import host_key_survey, host_keys
+from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.ledger import Ledger
 from firstkey.errors import FirstkeyError
 from firstkey.login import tcp_wrappers
@@ -29,6 +29,12 @@ BANNER_SECONDS = 5.0
 UNITS = ("ssh", "sshd")
 TURNED_AWAY = ("Exceeded MaxStartups", "Not allowed at this time")
 """What sshd says in place of its banner (sshd.c: drop_connection)."""
+_UNUSABLE = {
+    host_keys.BROKEN: reasons.HOST_KEY_BROKEN,
+    host_keys.ENCRYPTED: reasons.HOST_KEY_ENCRYPTED,
+    host_keys.TOO_SMALL: reasons.HOST_KEY_TOO_SMALL,
+    host_keys.UNKNOWN_TYPE: reasons.HOST_KEY_TYPE_UNKNOWN,
+}
 
 
 _NO_PRIVSEP = ("Privilege separation user", "must be owned by root and not group")
@@ -98,7 +104,8 @@ def _host_keys(site: Site, meaning: Meaning) -> Iterator[Finding]:
     if meaning.effective.has_host_key_agent:
         yield passed("host-keys", "the host keys are in an agent (HostKeyAgent)")
         return
-    found = [_host_key(site, file) for file in files]
+    judge = host_keys.Judge(has_changed=True, ask=lambda: meaning.effective)
+    found = [_host_key(site, file, judge) for file in files]
     if any(finding.status == OK and not finding.reason for finding in found):
         yield from found
     elif any(finding.status not in (OK, OBSTACLE) for finding in found):
@@ -113,19 +120,18 @@ def _host_keys(site: Site, meaning: Meaning) -> Iterator[Finding]:
         yield obstacle("host-keys", why.NO_HOST_KEY, detail, path=path, remedy=remedy)
 
 
-def _host_key(site: Site, file: str) -> Finding:
+def _host_key(site: Site, file: str, judge: host_keys.Judge) -> Finding:
     try:
-        found = host_key_survey.inspect(site, host_keys.Wanted(file, host_keys.kind_of(file)), Ledger())
+        want = host_keys.Wanted(file, host_keys.kind_of(file))
+        found = host_key_files.inspect(site, want, Ledger(), judge)
     except FirstkeyError as error:
         if error.reason is reasons.PERMISSION_DENIED and not openssh.is_root():
             return unknown("host-keys", reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
         return unanswered("host-keys", error, path=file)
     if found.condition == host_keys.MISSING:
         return note("host-keys", why.NO_HOST_KEY, f"{file} does not exist", path=file)
-    if found.condition in (host_keys.BROKEN, host_keys.ENCRYPTED):
-        reason = (
-            reasons.HOST_KEY_BROKEN if found.condition == host_keys.BROKEN else reasons.HOST_KEY_ENCRYPTED
-        )
+    reason = _UNUSABLE.get(found.condition)
+    if reason:
         return note("host-keys", reason, f"{file} is {found.condition}", path=file)
     if found.is_loose:
         remedy = f"chmod 0600 {shlex.quote(file)}"

@@ -68,12 +68,14 @@ class PublicKey(NamedTuple):
     @property
     def short_type(self) -> str:
         """What `ssh-keygen -t` calls it: "ed25519", "rsa", "ecdsa", "dsa", "ed25519-sk", "ecdsa-sk"."""
-        return _FORMATS[self.type].short_type
+        return _FORMATS[self.type].short_type if self.type in _FORMATS else self.type
 
     @property
     def bits(self) -> int:
-        """The size that `ssh-keygen -l` prints."""
-        form = _FORMATS[self.type]
+        """The size that `ssh-keygen -l` prints; 0 of a type that is not known here."""
+        form = _FORMATS.get(self.type)
+        if form is None:
+            return 0
         return form.bits or _number(_fields(self.blob)[form.modulus]).bit_length()
 
 
@@ -101,6 +103,20 @@ def read_key(text: bytes) -> PublicKey | None:
         return _key(words)
     except _Flaw:
         return None
+
+
+def read_host_key(text: bytes) -> PublicKey | None:
+    """As `read_key`; a key of a type that is not known here is one too, if its data begins with its name."""
+    words = _BLANKS.split(text, 2)
+    if len(words) == 1 or words[0] in _TYPES:
+        return read_key(text)
+    try:
+        blob = _from_base64(words[1])
+    except _Flaw:
+        return None
+    if not blob.startswith(_field(words[0])):
+        return None
+    return PublicKey(words[0].decode("ascii", "replace"), blob, _comment(words))
 
 
 class _Flaw(Exception):  # noqa: N818  what a text has is a flaw; the error is made of it at the door
@@ -180,8 +196,11 @@ def _key(words: list[bytes]) -> PublicKey:
     fields = _fields(_from_base64(words[1]))
     if not fields or fields[0] != kind.encode("ascii"):
         raise _Flaw(f"its first word says {_excerpt(words[0])}, but its data is that of another type")
-    comment = b"".join(words[2:]).rstrip(b" \t\r\n").decode("utf-8", "surrogateescape")
-    return PublicKey(kind, b"".join(map(_field, _FORMATS[kind].checked(fields))), comment)
+    return PublicKey(kind, b"".join(map(_field, _FORMATS[kind].checked(fields))), _comment(words))
+
+
+def _comment(words: list[bytes]) -> str:
+    return b"".join(words[2:]).rstrip(b" \t\r\n").decode("utf-8", "surrogateescape")
 
 
 def _from_base64(text: bytes) -> bytes:

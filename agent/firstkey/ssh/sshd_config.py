@@ -169,17 +169,6 @@ def _invalid(pattern: str, why: str) -> FirstkeyError:
     return FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID, hint="See: man sshd_config, TOKENS")
 
 
-# --- host keys ------------------------------------------------------------------------------------
-
-_HOST_KEY = re.compile(r"(?:.*/)?ssh_host_(rsa|ecdsa|ed25519|dsa)_key", re.DOTALL)
-
-
-def host_key_type(path: str) -> str | None:
-    """The type that a host key's conventional name tells (ssh-keygen(1): -A), None for any other name."""
-    match = _HOST_KEY.fullmatch(path)
-    return match[1] if match else None
-
-
 # --- the lines of a file --------------------------------------------------------------------------
 
 _LINE = re.compile(rb"[ \t\r]*(?:(?:#.*)?|([A-Za-z0-9]+)(?:[ \t\r]*=[ \t\r]*|[ \t\r]+)(.*))")

@@ -142,6 +142,11 @@ class Process:
         self.argv = argv
         self._child = child
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self._ended() is not None
+
     def finish(self, *, seconds: float = SECONDS) -> Outcome:
         """Wait for the end, `seconds` at most; then it is killed and FirstkeyError(timed-out) raised.
 

@@ -30,6 +30,7 @@ FORMS = (
     ("sshd", "-G", "-T", "-C", "user=.*", "-f", _COPY),
     ("sshd", "-T", "-h", "/dev/stdin", "-C", "user=.*", "-f", _COPY),
     ("ssh-keygen", "-y", "-P", "", "-f", "/dev/stdin"),
+    ("ssh-keygen", "-l", "-f", "/dev/stdin"),
     ("ssh-keygen", "-Q", "-f", _COPY, "/dev/stdin"),
     ("visudo", "-c", "-f", _COPY),
     ("matchpathcon", "-n", "-m", "file|dir", "/.*"),

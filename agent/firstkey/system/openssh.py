@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import os
 import re
+from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.system import command
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+KINDS = ("rsa", "ecdsa", "ed25519")
+"""The types of host keys that every OpenSSH of today has; a newer one may have more."""
+DEFAULT_RSA_BITS = 3072
+
 _UNSAVED = re.compile(rb"^(Saving key|Unable to save) ", re.MULTILINE)
 """How ssh-keygen says that a key was made, but found no room or a broken disk."""
 
 
-def start_generating(kind: str, path: str, *, comment: str) -> command.Process:
-    """Start making a key pair of that type, in ssh-keygen's default size, and do not wait for it."""
+def start_generating(
+    kind: str, path: str, *, comment: str, bits: int = 0, before: Callable[[], None] | None = None
+) -> command.Process:
+    """Start making a key pair of that type, and do not wait for it.
+
+    It has ssh-keygen's default size, or more where `bits` asks for more. `before`: as in command.start.
+    """
+    size = ["-b", str(bits)] if bits > DEFAULT_RSA_BITS else []
+    argv = [_keygen(), "-q", "-t", kind, *size, "-N", "", "-C", comment, "-f", path]
+    return command.start(argv, before=before)
+
+
+def generate_defaults(directory: str) -> None:
+    """Make the host keys that this OpenSSH has by default, as far as `directory`/etc/ssh lacks them."""
+    _check_alive(command.run([_keygen(), "-A", "-f", directory]))
+
+
+def _keygen() -> str:
     program = command.find("ssh-keygen")
     if program is None:
         raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
-    return command.start([program, "-q", "-t", kind, "-N", "", "-C", comment, "-f", path])
+    return program
 
 
 def check_generated(kind: str, outcome: command.Outcome) -> None:
@@ -35,12 +59,16 @@ def public_half(private: bytes) -> bytes | None:
 
     A ssh-keygen that is killed says nothing about the key: that is an error.
     """
-    program = command.find("ssh-keygen")
-    if program is None:
-        raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
-    outcome = command.run([program, "-y", "-P", "", "-f", "/dev/stdin"], stdin=private)
+    outcome = command.run([_keygen(), "-y", "-P", "", "-f", "/dev/stdin"], stdin=private)
     _check_alive(outcome)
     return outcome.stdout.strip() if outcome.status == 0 else None
+
+
+def knows(public: bytes) -> bool:
+    """Whether ssh-keygen knows the type of that public key."""
+    outcome = command.run([_keygen(), "-l", "-f", "/dev/stdin"], stdin=public)
+    _check_alive(outcome)
+    return outcome.status == 0
 
 
 def _check_alive(outcome: command.Outcome) -> None:

@@ -1,0 +1,100 @@
+"""An sshd that is older than a new host key: its own unit is asked to reload, or its operator is told.
+
+firstkey signals no sshd: what a reload means, and that it ends no session, is the unit's to know.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from firstkey import events, reasons
+from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Refusal
+from firstkey.system import command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from firstkey.boot.site import Site
+
+BY_HAND = "A run by hand asks no unit to reload."
+UNITS = ("ssh.service", "sshd.service")
+"""As firstkey.service is ordered before them. An ssh@.service reads its keys anew for each connection."""
+
+
+def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> None:
+    """Have host keys loaded that are in place since then (time.monotonic), by a reload if it may be."""
+    units = _running_units()
+    for unit, started in units.items():
+        shown = " ".join(file for file, moment in changed.items() if started.at < moment)
+        if not shown:
+            continue
+        refusal = _reloaded(unit) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
+        if refusal is None:
+            site.say(events.SSHD_RELOADED(unit=unit, files=shown))
+            continue
+        first = f"{refusal.reason.remedy} Then: " if refusal.reason is reasons.SSHD_CONFIG_INVALID else ""
+        site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl reload {unit}"))
+    own = {started.pid for started in units.values()}
+    for pid in _listeners():
+        if pid not in own:
+            refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
+            remedy = f"Let it read its configuration again: kill -HUP {pid}"
+            site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
+
+
+def _not_loaded(sshd: str, files: str, refusal: Refusal, remedy: str) -> events.Entry:
+    why = {"detail": refusal.detail, "reason": refusal.reason.code, "remedy": remedy}
+    return events.HOST_KEY_NOT_LOADED(sshd=sshd, files=files, **why)
+
+
+class _Started(NamedTuple):
+    """An sshd that a unit started, and when (time.monotonic)."""
+
+    pid: int
+    at: float
+
+
+def _running_units() -> dict[str, _Started]:
+    """The units whose sshd runs, or is just starting."""
+    program = command.find("systemctl")
+    if program is None:
+        return {}
+    wanted = "--property=Id,ActiveState,MainPID,ExecMainStartTimestampMonotonic"
+    found = {}
+    with suppress(FirstkeyError):  # no systemd that answers: there is no unit to ask
+        said = command.run([program, "show", wanted, *UNITS]).stdout.decode("utf-8", "replace")
+        for block in said.split("\n\n"):
+            values = dict(line.split("=", 1) for line in block.split("\n") if "=" in line)
+            pid = int(values.get("MainPID") or 0)
+            if pid and values.get("ActiveState") in ("active", "activating", "reloading"):
+                found[values["Id"]] = _Started(pid, int(values["ExecMainStartTimestampMonotonic"]) / 1e6)
+    return found
+
+
+def _reloaded(unit: str) -> Refusal | None:
+    """Ask the unit to reload; the reason where that was not done, and the sshd that runs goes on as it is."""
+    try:
+        # Not every distribution's unit looks before it lets sshd start again, which a mistake would end.
+        sshd = command.find("sshd")
+        tested = command.run([sshd, "-t"]) if sshd else None
+        if tested and tested.status:
+            detail = f"sshd rejects its configuration: {tested.words}."
+            return Refusal(reasons.SSHD_CONFIG_INVALID, detail)
+        asked = command.run([str(command.find("systemctl")), "reload", unit])
+    except FirstkeyError as error:
+        return error.refusal
+    return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}") if asked.status else None
+
+
+def _listeners() -> Iterator[int]:
+    """The numbers of root's sshd processes that wait for connections (sshd.c: the title of the listener)."""
+    for name in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as source:
+            title = source.read()
+            is_roots = os.fstat(source.fileno()).st_uid == 0
+            if is_roots and title.startswith(b"sshd: /") and b" [listener] " in title:
+                yield int(name)

@@ -1,0 +1,222 @@
+"""sshd does not wait for the RSA host key, and shows it once it is there: each way in which sshd is run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+from bootlab import Machine
+from hostkeys import matches
+from netlab import end, run, wait_until
+from scene import PROMPT, Scene
+
+pytestmark = [pytest.mark.root, pytest.mark.boot]
+
+RSA = "/etc/ssh/ssh_host_rsa_key"
+KEYGEN = """\
+#!/bin/sh
+case "$*" in
+*"-t rsa"*) while ! [ -e /run/rsa-may-come ] && ! [ -e /etc/rsa-may-come ]; do sleep 0.05; done;;
+*"-t e"*"/.firstkey"*) ! [ -e /etc/only-rsa ] || { echo "not in this mode" >&2; exit 1; };;
+esac
+exec /usr/bin/ssh-keygen "$@"
+"""
+"""An RSA key is done when the test says so, and with a word in /etc none of another type is made."""
+LONGEST_GAP = 0.05
+"""Seconds for which connections may be refused while sshd reloads (DESIGN: Speed)."""
+KNOCKING = """
+import json, signal, socket, sys, time
+refused, since, longest, count, asked = 0, None, 0.0, 0, []
+signal.signal(signal.SIGTERM, lambda *_: asked.append(True))
+print("ready", flush=True)
+while not asked:
+    count += 1
+    try:
+        socket.create_connection((sys.argv[1], 22), 5).close()
+        longest, since = max(longest, time.monotonic() - since if since else 0.0), None
+    except ConnectionRefusedError:
+        refused, since = refused + 1, since or time.monotonic()
+    time.sleep(0.001)
+print(json.dumps({"refused": refused, "longest": longest, "count": count, "open": since is not None}))
+"""
+
+
+@pytest.fixture
+def scene(scene: Scene) -> Scene:
+    """One whose RSA keys take as long as the test wants, with a launch key to be had."""
+    scene.disk.write("/usr/local/bin/ssh-keygen", KEYGEN, mode=0o755)
+    scene.cloud.offer(scene.line)
+    return scene
+
+
+def finish(machine: Machine) -> None:
+    """Let the RSA key be done, and wait for the end of the daemon's work."""
+    machine.inside("touch", "/run/rsa-may-come")
+    wait_until(lambda: machine.show("firstkey", "SubState") == "exited", seconds=60, what="the daemon's end")
+
+
+def again(machine: Machine) -> None:
+    """Take the RSA key away and start firstkey anew: it is ready, and the key is being made."""
+    machine.inside("rm", "-f", RSA, f"{RSA}.pub", "/run/rsa-may-come")
+    machine.inside("systemctl", "restart", "firstkey")
+
+
+def shown(scene: Scene) -> set[str]:
+    """The types of host keys that a client sees."""
+    argv = ["ssh-keyscan", "-T", "10", scene.cloud.machine_address]
+    process = scene.cloud.start(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said, _ = process.communicate(timeout=60)
+    return {line.split()[1].decode() for line in said.splitlines()}
+
+
+@contextmanager
+def session(scene: Scene, machine: Machine) -> Iterator[None]:
+    """A login from before, which has to be the same one at the end of the block."""
+    script = "echo $PPID >/run/began; while ! [ -e /run/may-end ]; do sleep 0.05; done; echo survived"
+    with ThreadPoolExecutor(1) as pool:
+        login = pool.submit(scene.login, script)
+        try:
+            wait_until(lambda: machine.inside("ls", "/run").count("began"), seconds=PROMPT, what="the login")
+            yield
+        finally:
+            machine.inside("touch", "/run/may-end")
+        assert login.result(60).out == "survived\n"
+
+
+@contextmanager
+def knocking(scene: Scene) -> Iterator[dict[str, float]]:
+    """A client that connects all the time; what it met is there after the block."""
+    argv = [sys.executable, "-I", "-S", "-c", KNOCKING, scene.cloud.machine_address]
+    process = scene.cloud.start(argv, stdout=subprocess.PIPE)
+    met: dict[str, float] = {}
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        yield met
+        process.terminate()
+        said, _ = process.communicate(timeout=60)
+        met.update(json.loads(said))
+    finally:
+        end(process)
+
+
+def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
+    """A configuration that broke meanwhile leaves it as it is; sessions survive, and the gap is short."""
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert "ssh-rsa" not in shown(scene)
+        assert scene.login().status == 0
+        (key,) = (key for key in machine.report["host_keys"] if key["type"] == "rsa")
+        assert (key["result"], key["reason"]) == ("skipped", "host-key-pending")
+        assert "being made in the background" in machine.inside("firstkey", "status")
+        assert "BEGIN SSH HOST KEY" not in machine.console
+        pid = machine.show("ssh", "MainPID")
+
+        machine.inside("sh", "-c", "echo Nonsense yes >/etc/ssh/sshd_config.d/broken.conf")
+        finish(machine)
+        assert machine.show("ssh", "MainPID") == pid
+        [told] = machine.events("host-key-not-loaded")
+        assert (told["FIRSTKEY_SSHD"], told["FIRSTKEY_REASON"]) == ("ssh.service", "sshd-config-invalid")
+        assert "sshd -t Then: systemctl reload ssh.service" in told["MESSAGE"]
+        assert machine.events("sshd-reloaded") == []
+        assert scene.login(on=machine).status == 0
+        machine.inside("rm", "/etc/ssh/sshd_config.d/broken.conf")
+
+        again(machine)
+        with session(scene, machine), knocking(scene) as met:
+            finish(machine)
+            wait_until(lambda: machine.events("sshd-reloaded"), seconds=PROMPT, what="the reload")
+            assert machine.show("ssh", "MainPID") == pid
+        assert met["count"] > 0
+        assert not met["open"]
+        assert met["longest"] < LONGEST_GAP
+        # So many connections at once make sshd turn some away for a while (MaxStartups).
+        wait_until(lambda: len(shown(scene)) == 3, seconds=PROMPT, what="all three host keys")
+        assert {key["result"] for key in machine.report["host_keys"]} == {"changed", "unchanged"}
+        assert len(machine.events("host-key-not-loaded")) == 1
+        assert machine.wait_until_booted() == "running"
+
+
+def test_what_is_cut_off_is_completed(scene: Scene) -> None:
+    """Firstkey is stopped between ready and the key, then the power is cut there: the next boot has it."""
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        machine.inside("systemctl", "stop", "firstkey")
+        assert machine.show("firstkey", "Result") == "success"
+        assert "hostkeys" not in machine.inside("ls", "-A", "/run/firstkey")
+        assert machine.inside("ls", "/etc/ssh").count("ssh_host_rsa") == 0
+        again(machine)
+        assert machine.show("firstkey", "SubState") == "running"
+        machine.cut_power()
+    before = scene.host_keys()
+    assert len(before) == 2
+    scene.disk.write("/etc/rsa-may-come", "")
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert scene.login(on=machine).status == 0
+        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=PROMPT, what="the RSA key")
+        machine.shut_down()
+    after = scene.host_keys()
+    assert len(after) == 3
+    assert before.items() < after.items()
+    assert matches(scene.disk.path(RSA))
+
+
+@pytest.mark.parametrize("accept", [False, True], ids=["ssh.service", "ssh@.service"])
+def test_behind_a_socket(scene: Scene, accept: bool) -> None:
+    """The key is shown to whoever connects after it is there, and no connection is lost to that."""
+    scene.listen_by_socket(accept=accept)
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert "ssh-rsa" not in shown(scene)
+        with session(scene, machine):
+            finish(machine)
+        assert "ssh-rsa" in shown(scene)
+        assert scene.login(on=machine).status == 0
+        assert machine.events("host-key-not-loaded") == []
+        assert len(machine.events("sshd-reloaded")) == (0 if accept else 1)
+        assert machine.wait_until_booted() == "running"
+
+
+def test_an_sshd_that_was_started_by_hand(scene: Scene) -> None:
+    """Nothing is done to it; what to do is told, and cures it. Where there is none, nothing is told."""
+    scene.disk.write("/etc/systemd/system-preset/10-test.preset", "disable ssh.service\n")
+    run("systemctl", f"--root={scene.disk.root}", "--quiet", "disable", "ssh.service")
+    with scene.boot() as machine:
+        machine.wait_for_unit("firstkey", "active")
+        finish(machine)
+        assert machine.events("host-key-not-loaded") == machine.events("sshd-reloaded") == []
+
+        again(machine)
+        machine.inside("/usr/sbin/sshd")
+        machine.wait_for_ssh()
+        finish(machine)
+        [told] = machine.events("host-key-not-loaded")
+        assert told["FIRSTKEY_FILES"] == RSA
+        _, _, command = told["FIRSTKEY_REMEDY"].partition(": ")
+        machine.inside("sh", "-c", command)
+        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=PROMPT, what="the RSA key")
+
+
+@pytest.mark.parametrize("why", ["configured", "refused"])
+def test_where_rsa_is_all_there_can_be_sshd_waits(scene: Scene, why: str) -> None:
+    """Only RSA is configured, or ssh-keygen makes no other type."""
+    if why == "configured":
+        scene.disk.write("/etc/ssh/sshd_config.d/50-keys.conf", f"HostKey {RSA}\n")
+    else:
+        scene.disk.write("/etc/only-rsa", "")
+    with scene.boot() as machine:
+        making = ("pgrep", "-f", "--", "-t rsa")
+        wait_until(lambda: machine.inside(*making, check=False), seconds=60, what="the RSA key's making")
+        assert machine.show("firstkey", "ActiveState") == "activating"
+        assert machine.show("ssh", "ActiveState") == "inactive"
+        machine.inside("touch", "/run/rsa-may-come")
+        machine.wait_for_ssh()
+        assert scene.login(on=machine).status == 0
+        assert shown(scene) == {"ssh-rsa"}
+        assert machine.events("sshd-reloaded") == []
