@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,12 @@ from firstkey.metadata.emulator import IMITATIONS, Emulator, Settings
 MOCK = shutil.which("amazon-ec2-metadata-mock") or shutil.which("ec2-metadata-mock")
 SUPPORT = os.path.dirname(processes.__file__)
 KEYS = "GET /latest/meta-data/public-keys"
+
+
+def test_each_imitation_is_in_the_table() -> None:
+    """Beside the service that it imitates."""
+    page = (Path(__file__).parents[2] / "docs/platforms.md").read_text()
+    assert set(re.findall(r"--like ([\w-]+)`", page)) == set(IMITATIONS) - {"ec2"}
 
 
 @pytest.fixture
