@@ -124,6 +124,7 @@ def test_what_is_no_list_of_keys(body: bytes) -> None:
         (b"0=launch\nnonsense", ["0"], ["nonsense"]),
         (b"x\n1=b\n<html>\n0=a\n../../0=c", ["0", "1"], ["x", "<html>", "../../0=c"]),
         (b"0=launch\n0=launch", ["0"], []),
+        (b"1/\n0/\n../", ["0", "1"], ["../"]),
         (b"0=launch\nssh-ed25519 AAAAC3NzaC1lZDI1NTE5", ["0"], ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5"]),
     ],
 )

@@ -24,7 +24,7 @@ MOST_KEYS = 64
 NAME_LIMIT = 255
 """Characters of a key pair's name (AWS EC2 API, CreateKeyPair)."""
 
-_INDEX_LINE = re.compile(r"([0-9]{1,9})=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)")
+_INDEX_LINE = re.compile(r"([0-9]{1,9})(?:=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)|/)")
 _KEY_LINE = re.compile(r"[a-z][a-z0-9@.-]{1,63} AAAA[A-Za-z0-9+/]{16,}={0,2}(?: .*)?")
 
 
@@ -118,15 +118,18 @@ def instance_id(body: bytes) -> str:
 def index(body: bytes) -> tuple[Listed, ...]:
     """The lines `INDEX=NAME` of public-keys/ in the order of their numbers, then lines that are none (`?`).
 
-    CloudStack and Exoscale answer with the key lines themselves, which are numbered here. Raises ValueError
-    where no line is either, or there are too many: then this is no list at all.
+    amazon-ec2-metadata-mock has `INDEX/`, as for any folder. CloudStack and Exoscale answer with the key lines
+    themselves, which are numbered here. Raises ValueError where no line is any of these, or there are too
+    many: then this is no list at all.
     """
     lines = [line.rstrip("\r") for line in body.decode("utf-8", errors="replace").split("\n")]
     lines = [line for line in lines if line]
     if len(lines) > MOST_KEYS:
         raise ValueError(f"the list of keys has more than {MOST_KEYS} lines")
     matched = {line: _INDEX_LINE.fullmatch(line) for line in lines}
-    listed = {parts[1]: Listed(parts[1], parts[2][:NAME_LIMIT]) for parts in matched.values() if parts}
+    listed = {
+        parts[1]: Listed(parts[1], (parts[2] or "")[:NAME_LIMIT]) for parts in matched.values() if parts
+    }
     if not listed and any(map(_KEY_LINE.fullmatch, lines)):
         return tuple(Listed(str(number), "", line) for number, line in enumerate(lines))
     bad = [line for line, parts in matched.items() if not parts]

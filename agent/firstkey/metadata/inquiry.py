@@ -32,7 +32,6 @@ TOKEN_HEADER = "X-aws-ec2-metadata-token"  # noqa: S105 - a name, not a secret
 METADATA = "/latest/meta-data/"
 INSTANCE_ID = "instance-id"
 PUBLIC_KEYS = "public-keys/"
-FIRST_KEY = "public-keys/0/openssh-key"
 
 FAIR_TRIAL = 0.1
 """Seconds that a token request must have had before silence is taken for a hop limit."""
@@ -101,8 +100,8 @@ class Inquiry:
     def _index(self) -> tuple[Listed, ...]:
         """The list of keys. 404 to it: launched without a key pair; EC2 itself is believed that at once.
 
-        CloudStack lists keys without the last slash. amazon-ec2-metadata-mock has the key and no list of it.
-        A service that does not even list its categories has left some out: LocalStack.
+        CloudStack lists keys without the last slash. A service that does not even list its categories has
+        left some out: LocalStack.
         """
         for path in (PUBLIC_KEYS, PUBLIC_KEYS.rstrip("/")):
             reply = self._get(path)
@@ -110,8 +109,6 @@ class Inquiry:
                 return self._parsed(answers.index, path, self._content(reply, path))
             if reply.server == "EC2ws":
                 return ()
-        if self._get(FIRST_KEY).status == 200:
-            return (Listed("0", ""),)
         reply = self._get("")
         names = [] if reply.status == 404 else self._content(reply, "").split()
         if INSTANCE_ID.encode() not in names:

@@ -27,7 +27,7 @@ IMITATIONS = {
     "ec2": "the genuine service",
     "cloudstack": "CloudStack and Exoscale: public-keys is the key lines themselves",
     "localstack": "LocalStack: no public-keys, and no list of what there is",
-    "metadata-mock": "amazon-ec2-metadata-mock: a key, and no list of keys",
+    "metadata-mock": "amazon-ec2-metadata-mock: public-keys is listed as any folder is",
 }
 VERSION = re.compile(r"latest|1\.0|\d{4}-\d{2}-\d{2}")
 
@@ -214,7 +214,7 @@ def _document(name: str, settings: Settings) -> str | None:
     if settings.like == "localstack" and (not name or name.startswith("public-keys")):
         return None
     if settings.like == "metadata-mock" and is_list:
-        return None
+        return _listing(documents, "public-keys/")
     if name in documents:
         return documents[name]
     # A folder is listed with and without its last slash.
