@@ -118,7 +118,7 @@ def instance_id(body: bytes) -> str:
 def index(body: bytes) -> tuple[Listed, ...]:
     """The lines `INDEX=NAME` of public-keys/ in the order of their numbers, then lines that are none (`?`).
 
-    amazon-ec2-metadata-mock has `INDEX/`, as for any folder. CloudStack and Exoscale answer with the key lines
+    amazon-ec2-metadata-mock has `INDEX/`, as for any folder. CloudStack and Exoscale answer with the keys
     themselves, which are numbered here. Raises ValueError where no line is any of these, or there are too
     many: then this is no list at all.
     """
