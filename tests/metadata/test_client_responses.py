@@ -127,8 +127,9 @@ def test_what_a_status_means_for_a_value(mock: Mock, path: str, status: int, cod
     """With a good token: what may pass is asked again, what cannot pass is not."""
     mock.says(path, status)
     mock.is_good(but=path)
-    if (path, status) == (INDEX, 404):  # no list, but there may be a key
+    if (path, status) == (INDEX, 404):  # launched without a key pair, as far as such a service can tell
         mock.says(INDEX.rstrip("/"), 404)
+        mock.says("/latest/meta-data/", "instance-id\n")
         code = "ok"
     tried_again = code in ("imds-error", "token-rejected")
     outcome = mock.ask(attempts=2)
