@@ -98,7 +98,7 @@ class Looker:
             **({"imds": self._ask_service} if hasattr(self._args, "wait") else {}),
         }
 
-    def _ask_service(self, settings: dict[str, Any], seconds: float) -> Any:  # noqa: ANN401 - as above
+    def _ask_service(self, settings: list[Any], seconds: float) -> Any:  # noqa: ANN401 - as above
         """Ask the metadata service, which needs no tree, for a boxed process, which has no network."""
         from firstkey.metadata import crossing
 

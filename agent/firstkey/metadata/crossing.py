@@ -14,12 +14,12 @@ from firstkey.metadata.answers import Answer, Identity, Settings
 from firstkey.metadata.client import Client as RealClient
 from firstkey.model import OfferedKey
 from firstkey.reasons import Refusal
+from firstkey.settings import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firstkey.metadata.answers import Tell
-
 
 MOST_SECONDS = 600.0
 """How long a boxed process may have the service asked."""
@@ -38,14 +38,9 @@ class Client:
         """The answer. Raises what the real client raised. A boxed process looks once, whatever is `known`."""
         del known
         seconds = max(0.0, (deadline or 0.0) - time.monotonic())
-        said = self._ask("imds", self._settings._asdict(), seconds)
-        return Answer(
-            str(said["instance_id"]),
-            str(said["endpoint"]),
-            int(said["version"]),
-            reasons.ALL.get(str(said["fallback_reason"])),
-            tuple(_key(each) for each in said["keys"]),
-        )
+        instance_id, url, version, fallback, keys = self._ask("imds", list(self._settings), seconds)
+        reason = reasons.ALL.get(str(fallback))
+        return Answer(str(instance_id), str(url), int(version), reason, tuple(_key(*key) for key in keys))
 
     def ask_once(self, *, deadline: float) -> Answer:
         """The same."""
@@ -55,39 +50,18 @@ class Client:
         """Nothing is open."""
 
 
-def answer(settings: dict[str, Any], seconds: float, tell: Tell) -> dict[str, Any]:
+def answer(settings: list[Any], seconds: float, tell: Tell) -> list[Any]:
     """The question `imds` of a boxed process: what the metadata service at these endpoints says."""
-    from firstkey.settings import endpoint
-
-    wanted = Settings(
-        tuple(endpoint(str(url)) for url in settings["endpoints"]),
-        str(settings["version"]),
-        int(settings["token_ttl"]),
-        float(settings["request_timeout"]),
-    )
-    client = RealClient(wanted, tell=tell)
-    try:
-        said = client.ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
-    finally:
-        client.close()
+    endpoints, version, ttl, timeout = settings
+    wanted = Settings(tuple(endpoint(str(url)) for url in endpoints), str(version), int(ttl), float(timeout))
+    said = RealClient(wanted, tell=tell).ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
     keys = [
-        {
-            "number": key.number,
-            "name": key.name,
-            "text": base64.b64encode(key.text).decode("ascii"),
-            "refusal": [key.refusal.reason.code, key.refusal.detail] if key.refusal else None,
-        }
-        for key in said.keys
+        (number, name, base64.b64encode(text).decode("ascii"), [why.reason.code, why.detail] if why else None)
+        for number, name, text, why in said.keys
     ]
-    why = said.fallback_reason
-    return {**said._asdict(), "fallback_reason": why.code if why else None, "keys": keys}
+    return [*said[:3], said.fallback_reason.code if said.fallback_reason else None, keys]
 
 
-def _key(said: dict[str, Any]) -> OfferedKey:
-    refusal = said["refusal"]
-    why = (
-        Refusal(reasons.ALL.get(str(refusal[0]), reasons.INTERNAL_ERROR), str(refusal[1]))
-        if refusal
-        else None
-    )
-    return OfferedKey(str(said["number"]), str(said["name"]), base64.b64decode(said["text"]), why)
+def _key(number: object, name: object, text: str, why: list[str] | None) -> OfferedKey:
+    refusal = Refusal(reasons.ALL.get(why[0], reasons.INTERNAL_ERROR), str(why[1])) if why else None
+    return OfferedKey(str(number), str(name), base64.b64decode(text), refusal)
