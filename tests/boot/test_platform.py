@@ -48,6 +48,13 @@ HOLDS: dict[str, dict[str, str]] = {
         "product_name": "Standard PC",
         "hypervisor": "ec2e1916-9099-7caf-fd21",
     },
+    "a uuid of EC2's": {"sys_vendor": "QEMU", "product_name": "Standard PC", "product_uuid": "ec2e1916-9099"},
+    "a uuid of EC2's, the other way round": {
+        "sys_vendor": "QEMU",
+        "product_name": "Standard PC",
+        "product_uuid": "45E12AEC-DCD1-B213-94ED-01234ABCDEF",
+    },
+    "a Mac, which EC2 has": {"sys_vendor": "Apple Inc.", "product_name": "Macmini8,1"},
     "some Xen": {"sys_vendor": "Xen", "product_name": "HVM domU", "bios_version": "4.11"},
     "QEMU with Amazon's BIOS": {
         "sys_vendor": "QEMU",

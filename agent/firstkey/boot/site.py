@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from firstkey import settings
@@ -19,20 +20,22 @@ if TYPE_CHECKING:
 ASSET_TAG = "/sys/class/dmi/id/board_asset_tag"
 LONGEST_TAG = 64
 NAMES = (
-    "sys_vendor", "product_name", "product_serial", "board_vendor", "bios_vendor", "bios_version",
-    "chassis_asset_tag",
+    "sys_vendor", "product_name", "product_serial", "product_uuid", "board_vendor", "bios_vendor",
+    "bios_version", "chassis_asset_tag",
 )  # fmt: skip
 CONTAINERS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 """One of these is in a container (systemd's "Container Interface", podman, Docker)."""
+UUID = re.compile(r"ec2|[0-9a-f]{4}2[0-9a-f]ec-")
+"""How EC2's begin, in either order of bytes (AWS EC2 User Guide, "Detect whether a host is an EC2 instance")."""
 AZURE = "7783-7084-3265-9085-8269-3286-77"
 """The chassis asset tag of every machine on Azure; Hyper-V elsewhere may run OpenStack."""
 HYPERVISORS = {"qemu": "standard pc", "vmware, inc.": "vmware", "innotek gmbh": "virtualbox"}
 """By vendor, how the product's name begins that is nobody's but the hypervisor's own."""
 NOTHING = ("", "not specified", "no asset tag", "none", "0")
 MAKERS = (
-    "acer", "apple inc.", "asustek computer inc.", "dell inc.", "framework", "hp", "lenovo", "system76",
+    "acer", "asustek computer inc.", "dell inc.", "framework", "hp", "lenovo", "system76",
 )  # fmt: skip
-"""Makers of laptops and desktops, and of servers, on which OpenStack Ironic may run."""
+"""Makers of laptops and desktops, and of servers, on which OpenStack Ironic may run. EC2 has Apple's."""
 SERVERS = ("poweredge", "proliant", "synergy", "thinksystem", "thinkserver", "system x", "flex system")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -72,7 +75,7 @@ class Site(NamedTuple):
         """
         if self.config.imds.endpoints != settings.SECTIONS["IMDS"]["Endpoints"].default:
             return False
-        if any(self.tree.exists(path) for path in CONTAINERS):
+        if self.firmware_instance() or any(self.tree.exists(path) for path in CONTAINERS):
             return False
         hypervisor = _first_line(self.tree, "/sys/hypervisor/uuid") or ""
         return is_another_platform({**self._firmware(*NAMES), "hypervisor": hypervisor})
@@ -89,7 +92,7 @@ def is_another_platform(firmware: Mapping[str, str]) -> bool:
     """
     said = {name: text.strip().lower() for name, text in firmware.items()}
     vendor, tag = said.get("sys_vendor", ""), said.get("chassis_asset_tag", "")
-    if any("amazon" in text or text.startswith("ec2") for text in said.values()):
+    if any("amazon" in text or UUID.match(text) for text in said.values()):
         return False
     if vendor == "microsoft corporation":
         return tag == AZURE
