@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from sapling import Sapling
 
-from firstkey.image import presets
+from firstkey.image import units
 from firstkey.image.rules import machine_id
 
 UNITS = "/usr/lib/systemd/system"
@@ -38,7 +38,7 @@ LINKS = {
 
 
 def grow(sapling: Sapling) -> None:
-    """A tree with units and presets."""
+    """A tree with units and units."""
     for path, content in TREE.items():
         sapling.file(path, content)
     for path, target in LINKS.items():
@@ -49,7 +49,7 @@ def grow(sapling: Sapling) -> None:
 def test_what_a_first_boot_enables_is_what_systemctl_enables(sapling: Sapling) -> None:
     """The same units as `systemctl preset-all` links in the tree, where nothing is turned off."""
     grow(sapling)
-    told = presets.newly_enabled(sapling.image())
+    told = units.newly_enabled(sapling.image())
     argv = ["systemctl", f"--root={sapling.root}", "preset-all", "--preset-mode=enable-only"]
     subprocess.run(argv, check=True, capture_output=True)
     wants = sapling.path("/etc/systemd/system").glob("*.wants/*")

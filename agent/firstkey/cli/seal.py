@@ -12,12 +12,12 @@ from firstkey.cli.audit import add_choice
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
-from firstkey.image import audit, door, render, render_seal, seal, shells
+from firstkey.image import audit, door, render, render_seal, seal
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
 from firstkey.image.survey import Survey
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import lock, processes
+from firstkey.system import lock, shells
 
 if TYPE_CHECKING:
     import argparse
@@ -174,5 +174,5 @@ def _tell(task: Task, done: Sealing) -> None:
 def _end_own_shells() -> None:
     """The last act: the shells that this was started from would write their histories when they end."""
     sys.stdout.flush()
-    processes.outlive_terminal()
+    shells.outlive_terminal()
     shells.end(shells.interactive().own)

@@ -11,7 +11,6 @@ from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.ssh import sshd_config
-from firstkey.ssh.sshd_config import DEFAULTS
 from firstkey.system import sshd_copy
 from firstkey.system.sshd import CONFIG, Sshd
 
@@ -85,13 +84,6 @@ class Settings:
     def effective(self, user: str) -> Effective:
         """What sshd does when `user` comes from anywhere. Raises FirstkeyError where it cannot be asked."""
         return self._effective(user, self.clients[0])
-
-    def guessed(self, user: str) -> Effective:
-        """The same, but OpenSSH's defaults where sshd cannot be asked."""
-        try:
-            return self.effective(user)
-        except FirstkeyError:
-            return DEFAULTS
 
     @property
     def uses_pam(self) -> bool:

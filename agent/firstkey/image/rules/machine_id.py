@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.image import presets
+from firstkey.image import units
 from firstkey.image.changes import Link, Write
 from firstkey.image.door import seen
 from firstkey.image.rule import Rule
@@ -100,7 +100,7 @@ def remedy(image: Image) -> list[Change]:
 def _first_boot(image: Image) -> str:
     """What else comes of it, in words: a unit that cannot be read must not keep the step from being done."""
     try:
-        started = presets.newly_enabled(image)
+        started = units.newly_enabled(image)
     except FirstkeyError:
         return ", whose first boot enables units by preset,"
     return f", whose first boot enables by preset: {visible(', '.join(started))}," if started else ""

@@ -1,4 +1,4 @@
-"""The processes that run now, as far as proc(5) tells; and ending one at once.
+"""Interactive shells of the running system: each writes its history when it ends, if it notices that.
 
 A process is named by its number and its start time together: numbers are used again.
 """
@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from firstkey.named_tuple import NamedTuple
 
 PROC = "/proc"
+NAMES = frozenset(
+    {"ash", "bash", "csh", "dash", "fish", "ksh", "ksh93", "mksh", "rbash", "sh", "tcsh", "zsh"}
+)
 
 
 class Process(NamedTuple):
@@ -26,12 +29,51 @@ class Process(NamedTuple):
     argv: tuple[str, ...]
 
 
+class Shells(NamedTuple):
+    """The shells of others, and those that this process was started from, the nearest first."""
+
+    others: tuple[Process, ...]
+    own: tuple[Process, ...]
+
+
+def interactive() -> Shells:
+    """All that have a person at them; a shell that runs a script is none of them."""
+    seen = running()
+    shells = [process for process in seen if is_interactive(process)]
+    mine = _ancestors(seen, os.getpid())
+    own = sorted((shell for shell in shells if shell.pid in mine), key=lambda shell: -shell.started)
+    return Shells(tuple(shell for shell in shells if shell.pid not in mine), tuple(own))
+
+
+def is_interactive(process: Process) -> bool:
+    """Whether it is a shell with a terminal and without a script or command to run."""
+    name, *arguments = process.argv
+    if not process.terminal or os.path.basename(name).removeprefix("-") not in NAMES:
+        return False
+    return "-i" in arguments or not any(map(_gives_work, arguments))
+
+
+def _gives_work(argument: str) -> bool:
+    """Whether the argument is a script, or -c (alone or as -ec) and a command behind it."""
+    return not argument.startswith("-") or (argument[1:2] != "-" and "c" in argument)
+
+
+def end(shells: Iterable[Process]) -> int:
+    """End them, so that none can write its history; returns how many there still were."""
+    return sum(map(_end, shells))
+
+
+def outlive_terminal() -> None:
+    """Let the end of the terminal, which comes with the end of its shell, not end this process."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
 def running() -> list[Process]:
     """Every process that can be seen; those that end meanwhile are left out."""
     return list(_seen())
 
 
-def end(process: Process) -> bool:
+def _end(process: Process) -> bool:
     """End it in a way that it cannot notice (SIGKILL); returns whether it was still there."""
     if _read(process.pid) != process:
         return False
@@ -41,7 +83,7 @@ def end(process: Process) -> bool:
     return False
 
 
-def ancestors(processes: list[Process], pid: int) -> set[int]:
+def _ancestors(processes: list[Process], pid: int) -> set[int]:
     """The numbers of that process and of all that it descends from."""
     parents = {process.pid: process.parent for process in processes}
     found: set[int] = set()
@@ -49,11 +91,6 @@ def ancestors(processes: list[Process], pid: int) -> set[int]:
         found.add(pid)
         pid = parents.get(pid, 0)
     return found
-
-
-def outlive_terminal() -> None:
-    """Let the end of the terminal, which comes with the end of its shell, not end this process."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _seen() -> Iterator[Process]:

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 from processes import is_gone, wait_for
 
-from firstkey.image import shells
-from firstkey.system import processes
-from firstkey.system.processes import Process
+from firstkey.system import shells
+from firstkey.system.shells import Process
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def person(tmp_path: Path) -> Iterator[tuple[int, int]]:
 
 def find(pid: int) -> Process:
     """The running process of that number."""
-    return next(process for process in processes.running() if process.pid == pid)
+    return next(process for process in shells.running() if process.pid == pid)
 
 
 def test_ending_a_shell_keeps_its_history_from_the_disk(person: tuple[int, int], tmp_path: Path) -> None:
@@ -90,7 +89,7 @@ def test_a_shell_that_notices_would_write(person: tuple[int, int], tmp_path: Pat
 def test_a_number_that_is_used_again_is_spared(person: tuple[int, int]) -> None:
     """Another process with the same number is not the one that was meant."""
     shell = find(person[0])
-    assert not processes.end(shell._replace(started=shell.started - 1))
+    assert shells.end([shell._replace(started=shell.started - 1)]) == 0
     assert find(person[0]) == shell
 
 
@@ -99,5 +98,3 @@ def test_own_shells_are_told_from_others(person: tuple[int, int]) -> None:
     found = shells.interactive()
     assert person[0] in [shell.pid for shell in found.others]
     assert person[0] not in [shell.pid for shell in found.own]
-    mine = processes.ancestors(processes.running(), os.getpid())
-    assert {os.getpid(), os.getppid()} <= mine
