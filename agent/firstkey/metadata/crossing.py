@@ -57,7 +57,7 @@ def answer(settings: list[Any], seconds: float, tell: Tell) -> list[Any]:
     said = RealClient(wanted, tell=tell).ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
     keys = [
         (number, name, base64.b64encode(text).decode("ascii"), [why.reason.code, why.detail] if why else None)
-        for number, name, text, why in said.keys
+        for number, name, text, why, *_ in said.keys
     ]
     return [*said[:3], said.fallback_reason.code if said.fallback_reason else None, keys]
 
