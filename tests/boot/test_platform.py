@@ -184,6 +184,7 @@ def test_sshd_is_held_everywhere_else(world: World, tmp_path: Path, why: str) ->
         manager.catch_up()
         assert manager.count("READY=1") == 0
         said = boot.serve()
+        manager.catch_up()
         assert manager.count("READY=1") == 1
     assert "not EC2" not in said
     assert world.machine.keys == [world.key]

@@ -26,7 +26,7 @@ NAMES = (
 CONTAINERS = ("/run/systemd/container", "/run/.containerenv", "/.dockerenv")
 """One of these is in a container (systemd's "Container Interface", podman, Docker)."""
 UUID = re.compile(r"ec2|[0-9a-f]{4}2[0-9a-f]ec-")
-"""How EC2's begin, in either order of bytes (EC2 User Guide: Detect whether a host is an EC2 instance)."""
+"""How those of EC2 begin, in either order of bytes (AWS EC2 User Guide, "Identify EC2 instances")."""
 AZURE = "7783-7084-3265-9085-8269-3286-77"
 """The chassis asset tag of every machine on Azure; Hyper-V elsewhere may run OpenStack."""
 HYPERVISORS = {"qemu": "standard pc", "vmware, inc.": "vmware", "innotek gmbh": "virtualbox"}
