@@ -29,6 +29,7 @@ Keys Users=root
 Keys Revoke=previous-instance
 Keys RedirectRoot=no
 HostKeys Types=auto
+HostKeys Background=rsa
 HostKeys Regenerate=clones
 HostKeys Console=yes
 User Create=no
@@ -51,6 +52,7 @@ GOOD = {
     "Revoke": ["never", "previous-instance"],
     "RedirectRoot": ["YES", "on", "0"],
     "Types": ["rsa", "ecdsa", "ed25519"],
+    "Background": ["rsa", "ecdsa", "ed25519"],
     "Regenerate": ["clones", "missing", "new-instance", "never"],
     "Console": ["t", "n"],
     "Create": ["1", "False"],
@@ -84,6 +86,7 @@ BAD = {
     "Revoke": ["always", "yes"],
     "RedirectRoot": ["maybe", "2", "yes no"],
     "Types": ["dsa", "RSA", "auto2"],
+    "Background": ["auto", "dsa", "RSA"],
     "Regenerate": ["always", "clone"],
     "Console": ["ja", "/dev/console"],
     "Create": ["si"],

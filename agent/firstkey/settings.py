@@ -118,6 +118,9 @@ def account_name(text: str) -> str:
     return _checked(good, text)
 
 
+_ENDPOINT = r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
+
+
 def endpoint(text: str) -> str:
     """An address of the metadata service, `http://IP[:PORT]`: never a name that must be looked up.
 
@@ -125,8 +128,7 @@ def endpoint(text: str) -> str:
     """
     import socket
 
-    address = r"(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])"
-    parts = re.fullmatch(rf"http://{address}(?::([0-9]{{1,5}}))?/?", text)
+    parts = re.fullmatch(_ENDPOINT, text)
     if not parts:
         raise ValueError
     v4, v6, zone, port = parts.groups()

@@ -23,6 +23,8 @@ def image(tmp_path: Path) -> Machine:
     machine = Machine(tmp_path / "root")
     key = new_key(tmp_path, "launch")
     machine.write("/usr/sbin/sshd", "")
+    machine.write("/etc/ssh/sshd_config", "")
+    machine.write("/etc/shadow", "".join(f"{name}:*:19000::::::\n" for name in ("root", "admin")))
     machine.write("/bin/sh", "", mode=0o755)
     machine.write("/launch.pub", f"{key}\n")
     machine.write_keys(f"{key}\n")

@@ -100,8 +100,8 @@ class Inquiry:
     def _index(self) -> tuple[Listed, ...]:
         """The list of keys. 404 to it: launched without a key pair; EC2 itself is believed that at once.
 
-        CloudStack lists keys without the last slash. A service that does not even list its categories has
-        left some out: LocalStack.
+        CloudStack lists keys without the last slash. A service that lists its categories, and not even
+        instance-id among them, has left some out: LocalStack.
         """
         for path in (PUBLIC_KEYS, PUBLIC_KEYS.rstrip("/")):
             reply = self._get(path)
@@ -110,9 +110,8 @@ class Inquiry:
             if reply.server == "EC2ws":
                 return ()
         reply = self._get("")
-        names = [] if reply.status == 404 else self._content(reply, "").split()
-        if INSTANCE_ID.encode() not in names:
-            text = f"GET {self._url}{METADATA}{PUBLIC_KEYS}: answered with 404, and {METADATA} lists nothing"
+        if reply.status != 404 and INSTANCE_ID.encode() not in self._content(reply, "").split():
+            text = f"GET {self._url}{METADATA}{PUBLIC_KEYS}: answered with 404, and {METADATA} lacks it"
             raise FirstkeyError(text, reason=reasons.CATEGORY_MISSING)
         return ()
 

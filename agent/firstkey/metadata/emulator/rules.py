@@ -26,7 +26,7 @@ SERVER = "EC2ws"
 IMITATIONS = {
     "ec2": "the genuine service",
     "cloudstack": "CloudStack and Exoscale: public-keys is the key lines themselves",
-    "localstack": "LocalStack: no public-keys, and no list of what there is",
+    "localstack": "LocalStack: no public-keys, and an empty list of what there is",
     "metadata-mock": "amazon-ec2-metadata-mock: public-keys is listed as any folder is",
 }
 VERSION = re.compile(r"latest|1\.0|\d{4}-\d{2}-\d{2}")
@@ -212,7 +212,7 @@ def _document(name: str, settings: Settings) -> str | None:
     if settings.like == "cloudstack" and name.startswith("public-keys"):
         return "\n".join(line for _, line in settings.keys) or None if name == "public-keys" else None
     if settings.like == "localstack" and (not name or name.startswith("public-keys")):
-        return None
+        return None if name else ""
     if settings.like == "metadata-mock" and is_list:
         return _listing(documents, "public-keys/")
     if name in documents:
