@@ -129,7 +129,7 @@ class Sshd:
             files = self.files
         except FirstkeyError:
             return None
-        if not files or self.start.unknown:
+        if (self._asks_itself and not files) or self.start.unknown:
             return None
         whole = sha256("\0".join(self.start.lines).encode("utf-8", "surrogateescape"))
         for path, content in files.items():
