@@ -212,9 +212,9 @@ def test_a_directory_that_strangers_can_change_is_refused(
 def test_match_blocks_and_quotes_decide_where_keys_go(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
-    """A file of one user's alone, one by group, and a pattern with a blank in it."""
+    """A file of one user's alone, one by group, and a pattern in quotes."""
     config = (
-        'AuthorizedKeysFile "/etc/ssh/keys of users/%u" none .ssh/authorized_keys\n'
+        'AuthorizedKeysFile "/etc/ssh/keys_of_users/%u" none .ssh/authorized_keys\n'
         "Match User backup\n  AuthorizedKeysFile /etc/ssh/backup_keys\n"
         "Match Group ssh_users\n  AuthorizedKeysFile %h/.ssh/by-group-%U\n"
     )
@@ -228,7 +228,7 @@ def test_match_blocks_and_quotes_decide_where_keys_go(
     assert done.status == 0, done.out
     uid = system.ids("grouped")[0]
     assert [done.user(name)["file"] for name in names] == [
-        "/etc/ssh/keys of users/deploy",
+        "/etc/ssh/keys_of_users/deploy",
         "/etc/ssh/backup_keys",
         f"{system.homes}/grouped/.ssh/by-group-{uid}",
     ]

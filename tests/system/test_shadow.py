@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from firstkey.errors import FirstkeyError
 from firstkey.system import shadow
 from firstkey.system.shadow import DAY, Shadow
 from firstkey.system.tree import Tree
@@ -98,10 +97,9 @@ def test_where_else_a_password_is(tmp_path: Path, passwd: str, tcb: str | None, 
         assert (found and found.password) == expected
 
 
-def test_a_password_that_is_nowhere_is_not_taken_for_a_lock(tmp_path: Path) -> None:
-    """An x in passwd(5) says that it is elsewhere; nobody knows what it is."""
+def test_a_password_that_is_nowhere_is_no_lock(tmp_path: Path) -> None:
+    """An x in passwd(5) says that it is elsewhere; sshd does not take it for a lock."""
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text("alice:x:1:1::/:/bin/sh\n")
-    with Tree(str(tmp_path)) as tree, pytest.raises(FirstkeyError) as caught:
-        shadow.of(tree, "alice")
-    assert caught.value.reason.code == "password-elsewhere"
+    with Tree(str(tmp_path)) as tree:
+        assert shadow.of(tree, "alice") is None

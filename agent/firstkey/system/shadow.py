@@ -73,7 +73,7 @@ def entries(content: bytes) -> Iterator[Shadow]:
 
 
 def of(tree: Tree, name: str) -> Shadow | None:
-    """The account's line, or None where it has none. Raises FirstkeyError, as for one that nobody finds."""
+    """The account's line, or None where it has none. Raises FirstkeyError."""
     places = [PATH] if "/" in name else [PATH, TCB.format(name)]
     for content in (*(tree.read(path, limit=LIMIT) or b"" for path in places), _from_nss(tree, name)):
         found = next((entry for entry in entries(content) if entry.name == name), None)
@@ -81,9 +81,8 @@ def of(tree: Tree, name: str) -> Shadow | None:
             return found
     listed = entries(tree.read(PASSWD, limit=LIMIT) or b"")
     own = next((entry for entry in listed if entry.name == name), None)
-    if own and own.password == ELSEWHERE:
-        raise unknown(name)
-    return own and Shadow(name, own.password, line=own.line)
+    # Without such a line sshd goes by passwd(5), for which an x is no lock.
+    return Shadow(name, own.password, line=own.line) if own and own.password != ELSEWHERE else None
 
 
 def unknown(name: str) -> FirstkeyError:
