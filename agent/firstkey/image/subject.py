@@ -20,6 +20,7 @@ from firstkey.image.packages import Packages
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Doubt
 from firstkey.named_tuple import NamedTuple
+from firstkey.ssh import access
 from firstkey.system import mounts
 
 if TYPE_CHECKING:
@@ -125,9 +126,12 @@ class Image:
 
     @cached_property
     def home_places(self) -> tuple[tuple[str, str], ...]:
-        """Each home but /, by its path and by where that leads."""
+        """Each home but / of somebody who can log in, by its path and by where that leads."""
+        no_logins = {account.name for account in self.accounts.all() if access.is_no_shell(account.shell)}
         places = []
         for home in self.homes:
+            if home.user in no_logins:
+                continue
             with suppress(FirstkeyError):
                 found = self.tree.follow(home.path)
                 if found and found.path != "/":
