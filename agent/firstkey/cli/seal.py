@@ -12,7 +12,7 @@ from firstkey.cli.audit import add_choice
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
-from firstkey.image import audit, door, render, render_seal, seal, shells
+from firstkey.image import audit, door, render, render_seal, rules, seal, shells
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
 from firstkey.image.survey import Survey
@@ -165,6 +165,7 @@ def _tell(task: Task, done: Sealing) -> None:
     if task.args.quiet and done.is_fit:
         return
     streams.show("", *render_seal.summary(done))
+    screen.show(render.heading(task.tree.root, task.wanted, rules.SHARED_AMI))
     screen.show(*render.lines(done.after, everything=task.args.verbose, quiet=task.args.quiet))
     description = task.survey.do(lambda image, _: publisher.ami_description(image.settings))
     if description:

@@ -80,7 +80,7 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     left: list[Left] = []
     results = [Result(rule, verdict_of(rule, image)) for rule in sorted(wanted, key=lambda rule: rule.stage)]
     found = [result for result in results if result.outcome == FINDING]
-    for rule, _ in found:
+    for rule, *_ in found:
         refusal = _refusal(rule, options)
         changes = [] if refusal else _remedy(rule, image)
         if isinstance(changes, Refusal):
@@ -197,7 +197,7 @@ def predicted(image: Image, planned: Plan, found: Sequence[Result]) -> Plan:
     planned = planned._replace(steps=steps)
     gone: list[Spot] = []
     stays: list[Spot] = []
-    for rule, verdict in found:
+    for rule, verdict, *_ in found:
         heals = _healer(image, rule, planned)
         for finding in verdict.findings:
             (gone if heals(finding.path) else stays).append(Spot(rule, finding.path, finding.reason))

@@ -48,6 +48,7 @@ from firstkey.image.rules import (
     trusted_logins,
     use_dns,
 )
+from firstkey.image.verdict import ERROR, NOTE
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Rule
@@ -97,6 +98,29 @@ ALL: tuple[Rule, ...] = (
     everything_seen.RULE,
 )
 
+SHARED_AMI, MARKETPLACE, PRIVATE = "shared-ami", "marketplace", "private"
+
+PROFILES: dict[str, dict[str, str]] = {
+    SHARED_AMI: {},
+    # What AWS asks of every product (AWS Marketplace Seller Guide: AMI-based product requirements), and what
+    # its scan refuses: no way in but a key pair, and no key or credential in the image for any reason.
+    MARKETPLACE: {
+        "trusted-logins": ERROR,
+        "self-signed-keys": ERROR,
+    },
+    # What an image that stays with those who built it need not hide from them.
+    PRIVATE: {
+        "builder-names": NOTE,
+        "known-hosts": NOTE,
+        "login-records": NOTE,
+        "logs": NOTE,
+        "mail": NOTE,
+        "sudo-timestamps": NOTE,
+        "temporary-files": NOTE,
+    },
+}
+"""For whom the image is: the severities of rules where they are not the rule's own."""
+
 GUIDELINES = {
     "G1": "Keep the AMI tools current",
     "G2": "No password login for root over SSH",
@@ -109,3 +133,11 @@ GUIDELINES = {
     "G9": "Keep your own secrets out of the image",
     "beyond": "Beyond the guide",
 }
+
+
+def of(profile: str) -> tuple[Rule, ...]:
+    """All rules, as severe as the profile has them."""
+    severities = PROFILES[profile]
+    return tuple(
+        rule._replace(severity=severities[rule.id]) if rule.id in severities else rule for rule in ALL
+    )
