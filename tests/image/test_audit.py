@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from sapling import Sapling
 
 from firstkey.image import formats, rules
-from firstkey.image.rules import crash_dumps, private_keys
+from firstkey.image.rules import private_keys, residue
 
 TOP = Path(__file__).parents[2]
 
@@ -186,7 +186,7 @@ def test_exclude_list_is_for_bundling_tools(dirty: Sapling) -> None:
     assert b"/etc/shadow" in names
 
 
-DUMP = crash_dumps.STARTS[0] + b"a password"
+DUMP = residue.CORE_STARTS[0] + b"a password"
 ODD = {
     b"two\nlines": b"two-lines",
     b"st*r": b"star",

@@ -1,4 +1,7 @@
-"""All rules, in the order in which they are reported: by guideline, and within one as they are read best."""
+"""All rules, in the order in which they are reported: by guideline, and within one as they are read best.
+
+A file has one rule (RULE) or several (RULES), perhaps of more than one guideline.
+"""
 
 from __future__ import annotations
 
@@ -15,33 +18,26 @@ from firstkey.image.rules import (
     certificates,
     cloud_credentials,
     cloud_init_data,
-    crash_dumps,
     debconf_passwords,
-    dhcp_leases,
     everything_seen,
     first_boot_questions,
     first_login,
-    firstkey_state,
     histories,
     host_identities,
     host_key_maker,
     host_keys,
-    installer_files,
     key_installer,
-    known_hosts,
-    login_records,
     logs,
     machine_id,
-    mail,
+    marketplace,
     network_names,
     other_passwords,
     private_keys,
     publisher,
-    random_seeds,
+    residue,
     root_password,
     root_password_login,
     self_signed,
-    sudo_timestamps,
     system_credentials,
     temporary_files,
     tool_credentials,
@@ -53,51 +49,6 @@ from firstkey.image.verdict import ERROR, NOTE
 if TYPE_CHECKING:
     from firstkey.image.rule import Rule
 
-ALL: tuple[Rule, ...] = (
-    ami_tools.RULE,
-    ami_tools_path.RULE,
-    root_password_login.RULE,
-    root_password.RULE,
-    other_passwords.RULE,
-    host_keys.RULE,
-    host_key_maker.RULE,
-    key_installer.RULE,
-    first_login.RULE,
-    authorized_keys.RULE,
-    trusted_logins.RULE,
-    use_dns.RULE,
-    publisher.RULE,
-    histories.RULE,
-    private_keys.RULE,
-    certificates.RULE,
-    self_signed.RULE,
-    cloud_credentials.RULE,
-    tool_credentials.RULE,
-    system_credentials.RULE,
-    access_keys.RULE,
-    known_hosts.RULE,
-    machine_id.RULE,
-    first_boot_questions.RULE,
-    random_seeds.RULE,
-    host_identities.RULE,
-    cloud_init_data.RULE,
-    firstkey_state.RULE,
-    dhcp_leases.RULE,
-    network_names.RULE,
-    builder_names.RULE,
-    logs.RULE,
-    login_records.RULE,
-    crash_dumps.RULE,
-    mail.RULE,
-    temporary_files.RULE,
-    account_files.RULE,
-    account_backups.RULE,
-    sudo_timestamps.RULE,
-    installer_files.RULE,
-    debconf_passwords.RULE,
-    everything_seen.RULE,
-)
-
 SHARED_AMI, MARKETPLACE, PRIVATE = "shared-ami", "marketplace", "private"
 
 PROFILES: dict[str, dict[str, str]] = {
@@ -105,6 +56,9 @@ PROFILES: dict[str, dict[str, str]] = {
     # What AWS asks of every product (AWS Marketplace Seller Guide: AMI-based product requirements), and what
     # its scan refuses: no way in but a key pair, and no key or credential in the image for any reason.
     MARKETPLACE: {
+        "encrypted-disks": ERROR,
+        "password-login": ERROR,
+        "supported-system": ERROR,
         "trusted-logins": ERROR,
         "self-signed-keys": ERROR,
     },
@@ -115,6 +69,7 @@ PROFILES: dict[str, dict[str, str]] = {
         "login-records": NOTE,
         "logs": NOTE,
         "mail": NOTE,
+        "process-accounting": NOTE,
         "sudo-timestamps": NOTE,
         "temporary-files": NOTE,
     },
@@ -141,3 +96,44 @@ def of(profile: str) -> tuple[Rule, ...]:
     return tuple(
         rule._replace(severity=severities[rule.id]) if rule.id in severities else rule for rule in ALL
     )
+
+
+_BY_FILE = (
+    ami_tools.RULE,
+    ami_tools_path.RULE,
+    root_password_login.RULE,
+    root_password.RULE,
+    other_passwords.RULE,
+    host_keys.RULE,
+    host_key_maker.RULE,
+    key_installer.RULE,
+    first_login.RULE,
+    authorized_keys.RULE,
+    trusted_logins.RULE,
+    use_dns.RULE,
+    publisher.RULE,
+    histories.RULE,
+    private_keys.RULE,
+    certificates.RULE,
+    self_signed.RULE,
+    cloud_credentials.RULE,
+    tool_credentials.RULE,
+    system_credentials.RULE,
+    access_keys.RULE,
+    machine_id.RULE,
+    first_boot_questions.RULE,
+    host_identities.RULE,
+    cloud_init_data.RULE,
+    *residue.RULES,
+    network_names.RULE,
+    builder_names.RULE,
+    logs.RULE,
+    temporary_files.RULE,
+    account_files.RULE,
+    account_backups.RULE,
+    debconf_passwords.RULE,
+    *marketplace.RULES,
+    everything_seen.RULE,
+)
+
+ALL: tuple[Rule, ...] = tuple(sorted(_BY_FILE, key=lambda rule: tuple(GUIDELINES).index(rule.guideline)))

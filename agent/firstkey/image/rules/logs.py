@@ -22,7 +22,7 @@ JOURNAL = f"{DIRECTORY}/journal"
 PLACE = Place(DIRECTORY, "a log")
 OTHERS = re.compile(
     DIRECTORY + r"/(?:wtmp|btmp|lastlog|faillog|tallylog|cloud-init"
-    r"|sudo-io/|anaconda/|installer/|dump/|session-recording/)"
+    r"|sudo-io/|account/|faillock/|anaconda/|installer/|dump/|session-recording/)"
 )
 """What other rules claim."""
 ROTATED = re.compile(r".*(?:\.\d+|\.old|-\d{8})?\.(?:gz|xz|bz2|zst|old|\d+)|.*-\d{8}|.*\.journal~?")
