@@ -1,16 +1,22 @@
-"""`firstkey audit` in pipelines: JUnit XML, known findings."""
+"""`firstkey audit` in pipelines: JUnit XML, known findings, profiles, code scanning, a page."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+import re
+import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 from audits import Run, audit, grow_clean, grow_dirty
+from pages import anchors
 from sapling import Sapling
 
 from firstkey.image import rules
@@ -269,6 +275,7 @@ def test_a_missing_baseline_is_a_mistake_in_the_command(clean: Sapling, tmp_path
     assert "No such file" in done.err
 
 
+@pytest.mark.skipif(not shutil.which("jq"), reason="needs jq, which is not installed")
 def test_a_baseline_is_made_as_the_page_says(clean: Sapling, tmp_path: Path) -> None:
     """By the command there; what it makes is refused until it has reasons and owners."""
     clean.file("/root/.bash_history", "ls\n")
@@ -283,3 +290,269 @@ def test_a_baseline_is_made_as_the_page_says(clean: Sapling, tmp_path: Path) -> 
     filled = made.read_text().replace('"reason": ""', '"reason": "x"').replace('"owner": ""', '"owner": "x"')
     made.write_text(filled)
     assert audit(clean, "--baseline", str(made)).status == 0
+
+
+# --- profiles -------------------------------------------------------------------------------------
+
+
+@pytest.mark.sshd
+def test_marketplace_takes_no_password_and_no_root(clean: Sapling) -> None:
+    """What is a note in an image for everybody is an error there; a Match block is no way around it."""
+    clean.file("/usr/sbin/sshd", "", mode=0o755)
+    clean.file("/etc/ssh/sshd_config", "PermitRootLogin prohibit-password\nPasswordAuthentication yes\n")
+    assert audit(clean).status == 0
+    done = audit(clean, "--profile", "marketplace", "--json")
+    assert (done.status, done.report["profile"]) == (1, "marketplace")
+    for name in ("password-login", "root-login"):
+        assert (done.rule(name)["severity"], done.rule(name)["fit"]) == ("error", False)
+    text = audit(clean, "--profile", "marketplace").out.decode()
+    assert text.startswith(f"Audit of {clean.root}: {len(rules.ALL)} rules, profile marketplace")
+    strict = "PermitRootLogin no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+    clean.file("/etc/ssh/sshd_config", strict)
+    assert audit(clean, "--profile", "marketplace").status == 1  # root alone has the launch key
+    firstkey = "[Keys]\nUsers=admin\n"
+    clean.file("/etc/firstkey/firstkey.conf", firstkey)
+    assert audit(clean, "--profile", "marketplace").status == 0
+    clean.file("/etc/ssh/sshd_config", f"{strict}Match User admin\n    PasswordAuthentication yes\n")
+    (found,) = audit(clean, "--profile", "marketplace", "--json").rule("password-login")["findings"]
+    assert "PasswordAuthentication yes is effective for admin" in found["reason"]
+
+
+@pytest.mark.parametrize(
+    "release, outcome",
+    [
+        ('ID=debian\nVERSION_ID="10"\n', "finding"),
+        ('ID=debian\nVERSION_ID="10"\nSUPPORT_END=9999-12-31\n', "pass"),
+        ("ID=fedora\nVERSION_ID=30\nSUPPORT_END=2020-05-26\n", "finding"),
+        ("ID=rhel\nVERSION_ID='7.9'\n", "finding"),
+        ("ID=debian\n", "unknown"),
+        ("ID=unheard-of\nVERSION_ID=1\n", "unknown"),
+        ("ID=debian\nVERSION_ID=10\nSUPPORT_END=tomorrow\n", "unknown"),
+    ],
+)
+def test_a_system_without_updates_is_not_for_the_marketplace(
+    clean: Sapling, release: str, outcome: str
+) -> None:
+    """os-release's own date counts first; what nobody knows is unknown, and fits only where it is a note."""
+    clean.file("/etc/os-release", release)
+    assert audit(clean).status == 0
+    done = audit(clean, "--profile", "marketplace", "--json")
+    assert done.rule("supported-system")["outcome"] == outcome
+    assert done.status == (0 if outcome == "pass" else 1)
+
+
+def test_a_private_image_may_tell_its_builders_about_themselves(clean: Sapling) -> None:
+    """But what is a secret, or makes copies disturb each other, stays what it was."""
+    clean.file("/var/log/auth.log", "sshd: Accepted publickey for root\n")
+    clean.file("/etc/hostname", "ip-10-0-3-17\n")
+    assert audit(clean).status == 1
+    assert audit(clean, "--profile", "private").status == 0
+    for path in ("/root/.bash_history", "/var/lib/systemd/random-seed"):
+        clean.file(path, "x\n")
+        assert audit(clean, "--profile", "private").status == 1
+        clean.path(path).unlink()
+
+
+def test_no_profile_names_a_rule_that_is_gone() -> None:
+    """And none asks for what the rule has anyway."""
+    own = {rule.id: rule.severity for rule in rules.ALL}
+    for severities in rules.PROFILES.values():
+        assert [name for name, severity in severities.items() if own[name] == severity] == []
+
+
+# --- SARIF ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("profile", rules.PROFILES)
+def test_sarif_has_what_code_scanning_asks_for(sapling: Sapling, profile: str) -> None:
+    """GitHub's page on SARIF: texts, a page and a score for each rule; a line and a fingerprint a result."""
+    grow_dirty(sapling)
+    (run,) = audit(sapling, "--sarif", "--profile", profile).report["runs"]
+    driver = run["tool"]["driver"]
+    assert driver["informationUri"].startswith("https://")
+    assert run["automationDetails"]["id"] == f"firstkey-audit/{profile}/"
+    severities = {rule.id: rule.severity for rule in rules.of(profile)}
+    scores = {"error": "high", "warning": "medium", "note": "low"}
+    for rule in driver["rules"]:
+        assert rule["help"]["text"]
+        assert len(rule["shortDescription"]["text"]) <= 1024
+        assert len(rule["fullDescription"]["text"]) <= 1024
+        assert len(rule["properties"]["tags"]) <= 20
+        page, anchor = rule["helpUri"].split("#")
+        assert page == f"{driver['informationUri']}/docs/guidelines.md"
+        assert anchor in anchors(DOCS / "guidelines.md")
+        score = float(rule["properties"]["security-severity"])
+        level = "high" if 7 <= score < 9 else "medium" if 4 <= score < 7 else "low"
+        assert level == scores[severities[rule["id"]]]
+        assert rule["defaultConfiguration"]["level"] == severities[rule["id"]]
+    marks = [result["partialFingerprints"]["primaryLocationLineHash"] for result in run["results"]]
+    assert len(set(marks)) == len(marks) > 20
+    for result in run["results"]:
+        (location,) = result["locations"]
+        assert location["physicalLocation"]["region"]["startLine"] >= 1
+
+
+def test_sarif_knows_a_finding_again_whose_line_moves(clean: Sapling) -> None:
+    """An alert that somebody closed stays closed."""
+
+    def mark() -> str:
+        (result,) = audit(clean, "--sarif", "--rule", "account-files").report["runs"][0]["results"]
+        return str(result["partialFingerprints"]["primaryLocationLineHash"])
+
+    accounts = clean.path("/etc/passwd").read_text()
+    clean.file("/etc/passwd", f"{accounts}broken:line\n")
+    before = mark()
+    clean.file("/etc/passwd", f"daemon:x:2:2::/:/bin/false\n{accounts}broken:line\n")
+    assert mark() == before
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+VOID = {"meta", "input", "br"}
+TRAP = "/srv/<script>document.body.innerHTML='gone'<\\script>\"><img src=x onerror=alert(1)>/.zsh_history"
+
+
+class Page(HTMLParser):
+    """The page as a parser reads it; every element that is opened is closed, in the order of nesting."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.texts: dict[str, str] = {}
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        for tag in self._open:
+            self.texts[tag] = self.texts.get(tag, "") + data
+
+
+def page(sapling: Sapling, tmp_path: Path, *options: str) -> str:
+    """The page that is written, for its owner alone."""
+    file = tmp_path / "audit.html"
+    assert audit(sapling, "--html", str(file), *options).status in (0, 1)
+    assert file.stat().st_mode & 0o777 == 0o600
+    text = file.read_text(encoding="ascii")
+    assert audit(sapling, "--html", "-", *options).out.decode("ascii") == text
+    return text
+
+
+@pytest.mark.sshd
+def test_the_page_says_all_and_loads_nothing(sapling: Sapling, tmp_path: Path) -> None:
+    """Rules, prose, findings and remedies; no element and no style that would fetch anything."""
+    grow_dirty(sapling)
+    sapling.file(TRAP, "ls\n")
+    found = Page(page(sapling, tmp_path))
+    assert [attributes["id"] for tag, attributes in found.elements if tag == "article"] == [
+        rule.id for rule in rules.ALL
+    ]
+    for rule in rules.ALL:
+        assert rule.title in found.texts["h3"]
+        assert rule.prose in found.texts["details"]
+    assert "shred -u -- /root/.bash_history" in found.texts["pre"]
+    assert {tag for tag, _ in found.elements} <= {
+        *(
+            "html",
+            "head",
+            "meta",
+            "title",
+            "style",
+            "body",
+            "h1",
+            "h2",
+            "h3",
+            "p",
+            "code",
+            "span",
+            "fieldset",
+        ),
+        *("legend", "label", "input", "article", "ul", "li", "br", "pre", "details", "summary", "script"),
+    }
+    for _, attributes in found.elements:
+        assert not attributes.keys() & {"src", "href", "style", "srcset", "action"}
+        assert not [name for name in attributes if name.startswith("on")]
+    assert "url(" not in found.texts["style"]
+    assert "@import" not in found.texts["style"]
+    # What looks like markup is text, where the finding is.
+    assert "<img src=x onerror=alert(1)>/.zsh_history" in found.texts["li"]
+
+
+def test_the_page_lets_no_script_in_but_its_own(clean: Sapling, tmp_path: Path) -> None:
+    """The policy names its style and its script by their digests."""
+    found = Page(page(clean, tmp_path))
+    (policy,) = [
+        attributes["content"]
+        for _, attributes in found.elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    ]
+    directives = dict(part.split(" ", 1) for part in policy.split("; "))
+    for name, tag in (("script-src", "script"), ("style-src", "style")):
+        digest = base64.b64encode(hashlib.sha256(found.texts[tag].encode()).digest()).decode()
+        assert directives[name] == f"'sha256-{digest}'"
+    assert directives["default-src"] == "'none'"
+    assert [tag for tag, _ in found.elements].count("script") == 1
+
+
+def test_the_page_has_what_is_known_and_what_is_gone(clean: Sapling, tmp_path: Path) -> None:
+    """With the reason and the owner, which are others' words."""
+    clean.file("/root/.bash_history", "ls\n")
+    clean.file("/var/mail/root", "x\n")
+    known = baseline(tmp_path, entries(audit(clean, "--json"), reason="<b>old</b>"))
+    clean.path("/var/mail/root").unlink()
+    found = Page(page(clean, tmp_path, "--baseline", known, "--quiet"))
+    assert "Known: <b>old</b> (team@example.com)" in found.texts["li"]
+    assert "/var/mail/root, mail: <b>old</b> (team@example.com)" in found.texts["li"]
+
+
+def test_a_page_that_cannot_be_written_is_a_mistake_in_the_command(clean: Sapling, tmp_path: Path) -> None:
+    """It says why."""
+    done = audit(clean, "--html", str(tmp_path / "none" / "audit.html"))
+    assert done.status == 2
+    assert "No such file or directory" in done.err
+
+
+HARNESS = """<!DOCTYPE html><title>waiting</title><iframe></iframe><script>
+const frame = document.querySelector("iframe");
+frame.srcdoc = %s;
+frame.onload = () => {
+  const page = frame.contentDocument;
+  const shown = () => [...page.querySelectorAll("article")].filter(rule => rule.offsetHeight > 0).length;
+  const before = shown();
+  for (const box of page.querySelectorAll("input:not([value=error])")) box.click();
+  document.title = ["shown", page.querySelector("fieldset").offsetHeight > 0, before, shown()].join(" ");
+};
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium, which is not installed")
+def test_a_browser_shows_the_page(clean: Sapling, tmp_path: Path) -> None:
+    """Its filters work under its own policy, and what a name says is not done."""
+    clean.file(TRAP, "ls\n")
+    text = page(clean, tmp_path)
+    # In a frame of a page of ours, whose script clicks as a person would.
+    harness = tmp_path / "harness.html"
+    harness.write_text(HARNESS % json.dumps(text).replace("<", "\\u003c"))
+    argv = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+    done = subprocess.run(
+        [*argv, "--virtual-time-budget=60000", "--dump-dom", harness.as_uri()],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=100,
+        stdin=subprocess.DEVNULL,
+    )
+    title = re.search("<title>(.*?)</title>", done.stdout)
+    assert title is not None
+    assert title[1] == f"shown true {len(rules.ALL)} 1"

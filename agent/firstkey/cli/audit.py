@@ -36,6 +36,7 @@ examples:
   firstkey audit --root /mnt/image
   firstkey audit --root /mnt/image --sarif > audit.sarif
   firstkey audit --root /mnt/image --junit --baseline known.json > audit.xml
+  firstkey audit --root /mnt/image --html audit.html
   tar -c --exclude-from <(firstkey audit --exclude-list) -f image.tar /
   ec2-bundle-vol --exclude "$(firstkey audit --exclude-list | paste -sd,)" ...
 """
@@ -52,9 +53,9 @@ def main(argv: Sequence[str]) -> int:
     common.tree_at(args.root).__exit__()
     common.require_root(args, "auditing")
     looker = Looker(args, common.voice(args))
-    is_text = not (args.json or args.sarif or args.junit or args.exclude_list)
+    is_text = not (args.json or args.sarif or args.junit or args.html == "-" or args.exclude_list)
     if is_text and not args.quiet:
-        screen.show(render.heading(looker.root, wanted, args.profile))
+        screen.show(render.heading("Audit", looker.root, wanted, args.profile))
     with Progress(wanted=not args.quiet) as progress:
         survey = Survey(looker.root, looker.look, progress=progress.tell)
         if args.exclude_list:
@@ -66,8 +67,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     made = common.parser("audit", DESCRIPTION, epilog=EPILOG)
+    made.usage = "%(prog)s [OPTIONS]"  # the forms, of which there is one, do not fit into a line
     form = common.with_forms(made)
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
+    form.add_argument("--html", metavar="FILE", help="write a page for a browser; - is standard output")
     form.add_argument("--junit", action="store_true", help="print JUnit XML, for CI systems")
     form.add_argument(
         "--exclude-list",
@@ -102,11 +105,30 @@ def _show(done: Audit, args: argparse.Namespace) -> None:
         streams.show_json(formats.as_sarif(done))
     elif args.junit:
         streams.put(sys.stdout, formats.as_junit(done))
+    elif args.html:
+        _html(done, args)
     else:
         screen.show(*render.lines(done, everything=args.verbose, quiet=args.quiet))
         return
     for entry in (entry for result in done.results for entry in result.unmatched):
         streams.complain(f"firstkey: {args.baseline}, line {entry.line}: this finding is there no more")
+
+
+def _html(done: Audit, args: argparse.Namespace) -> None:
+    from firstkey.image import page
+
+    verdict = [line if isinstance(line, str) else line.text + line.after for line in render.summary(done)]
+    text = page.as_html(done, verdict[0])
+    if args.html == "-":
+        streams.put(sys.stdout, text)
+        return
+    try:
+        with open(args.html, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"--html {args.html}: {error.strerror}") from error
+    if not args.quiet:
+        screen.show(*render.summary(done))
 
 
 MOST_KNOWN = 16 * 1024 * 1024

@@ -12,7 +12,7 @@ from firstkey.cli.audit import add_choice
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
-from firstkey.image import audit, door, render, render_seal, rules, seal, shells
+from firstkey.image import audit, door, render, render_seal, seal, shells
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
 from firstkey.image.survey import Survey
@@ -96,6 +96,8 @@ def _refuse_unasked(tree: Tree, args: argparse.Namespace) -> None:
 
 
 def _run(task: Task, say: Say) -> int:
+    if not task.args.json and not task.args.quiet:
+        screen.show(render.heading("Seal", task.tree.root, task.wanted))
     planned = task.survey.plan(task.wanted, _options(task.args))
     task.progress.clear()
     if task.args.json and task.args.dry_run:
@@ -165,7 +167,7 @@ def _tell(task: Task, done: Sealing) -> None:
     if task.args.quiet and done.is_fit:
         return
     streams.show("", *render_seal.summary(done))
-    screen.show(render.heading(task.tree.root, task.wanted, rules.SHARED_AMI))
+    screen.show(render.heading("Audit", task.tree.root, task.wanted))
     screen.show(*render.lines(done.after, everything=task.args.verbose, quiet=task.args.quiet))
     description = task.survey.do(lambda image, _: publisher.ami_description(image.settings))
     if description:

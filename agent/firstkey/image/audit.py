@@ -9,7 +9,7 @@ from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.image import baseline, rules
 from firstkey.image.subject import Image
-from firstkey.image.verdict import ERROR, NOTE, Doubt, Verdict
+from firstkey.image.verdict import ERROR, NOTE, WARNING, Doubt, Verdict
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.text import visible
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 RULE = "rule"
+KNOWN = "known"
+"""What a finding is that somebody accepts, in place of its severity."""
 
 
 class Entry(NamedTuple):
@@ -65,6 +67,12 @@ class Result(NamedTuple):
             )
             for finding, mark in zip(self.verdict.findings, marks)
         )
+
+    @property
+    def kind(self) -> str:
+        """The outcome in more detail: of findings, the severity of the worst that nobody accepts."""
+        kinds = [KNOWN if entry.known else entry.severity for entry in self.entries]
+        return next((kind for kind in (ERROR, WARNING, NOTE, KNOWN) if kind in kinds), self.outcome)
 
     @property
     def unmatched(self) -> tuple[Known, ...]:

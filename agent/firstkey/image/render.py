@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey.colours import BLUE, BOLD, GREEN, PLAIN, RED, YELLOW, Coloured
 from firstkey.image import rules
+from firstkey.image.audit import KNOWN
 from firstkey.image.changes import quoted
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
 from firstkey.system import mounts
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from firstkey.image.baseline import Known
     from firstkey.image.rule import Rule
 
-KNOWN = "known"
 MOST_SHOWN = 10
 """Findings of one rule that are shown unless all are asked for."""
 
@@ -35,7 +35,6 @@ _MARKS = {
 
 def lines(done: Audit, *, everything: bool = False, quiet: bool = False) -> Iterator[Line]:
     """The whole report; `quiet`: only what is worse than a note, or unknown, and nothing if there is none."""
-    whole = len(done.results) == len(rules.ALL)
     shown = [result for result in done.results if not quiet or result.verdict.doubts or not result.is_fit]
     if quiet and not shown and not _unmatched_of(done):
         return
@@ -48,22 +47,22 @@ def lines(done: Audit, *, everything: bool = False, quiet: bool = False) -> Iter
             yield from _result(result, everything=everything, quiet=quiet)
     yield from _unmatched(done)
     yield ""
-    yield from _summary(done, whole=whole, quiet=quiet)
+    yield from summary(done, quiet=quiet)
 
 
-def heading(root: str, wanted: Sequence[Rule], profile: str) -> Line:
+def heading(what: str, root: str, wanted: Sequence[Rule], profile: str | None = None) -> Line:
     """What is looked at, for the start: a large tree takes a while."""
     left_out = len(mounts.foreign(root))
     but = f"; left out: {_counted(left_out, 'mount')} from elsewhere" if left_out else ""
-    told = f": {_counted(len(wanted), 'rule')}, profile {profile}{but}"
-    return Coloured(BOLD, f"Audit of {root}", after=told)
+    by = f", profile {profile}" if profile else ""
+    told = f": {_counted(len(wanted), 'rule')}{by}{but}"
+    return Coloured(BOLD, f"{what} of {root}", after=told)
 
 
 def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
     entries = [entry for entry in result.entries if not (quiet and entry.is_harmless)]
     verdict = result.verdict
-    kind = _worst(entries) if entries else UNKNOWN if verdict.doubts else result.outcome
-    mark, colour = _MARKS[kind]
+    mark, colour = _MARKS[UNKNOWN if quiet and not entries else result.kind]
     yield Coloured(colour, mark, before="  ", after=f"{' ' * (6 - len(mark))}{_name(result)}")
     if verdict.not_applicable and result.outcome == NOT_APPLICABLE:
         yield f"        does not apply: {verdict.not_applicable}"
@@ -83,12 +82,6 @@ def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
 
 def _name(result: Result) -> str:
     return f"{result.rule.title} [{result.rule.id}]"
-
-
-def _worst(entries: Sequence[Entry]) -> str:
-    """The severity of what nobody accepts, if there is such."""
-    severities = [KNOWN if entry.known else entry.severity for entry in entries]
-    return next(severity for severity in (ERROR, WARNING, NOTE, KNOWN) if severity in severities)
 
 
 def _entry(entry: Entry) -> Iterator[str]:
@@ -114,8 +107,9 @@ def _unmatched_of(done: Audit) -> list[Known]:
     return [known for result in done.results for known in result.unmatched]
 
 
-def _summary(done: Audit, *, whole: bool, quiet: bool) -> Iterator[Line]:
-    """`whole`: all rules were asked, so that the verdict is on the image and not on these rules alone."""
+def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
+    """The verdict: on the image where all rules were asked, else on these rules alone."""
+    whole = len(done.results) == len(rules.ALL)
     good = "Fit to share" if whole else "These rules pass"
     verdict, colour = (good, GREEN) if done.is_fit else ("NOT fit to share", RED)
     counts = [_counted(_findings(done, severity), severity) for severity in (ERROR, WARNING, NOTE)]

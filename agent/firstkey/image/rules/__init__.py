@@ -58,6 +58,7 @@ PROFILES: dict[str, dict[str, str]] = {
     MARKETPLACE: {
         "encrypted-disks": ERROR,
         "password-login": ERROR,
+        "root-login": ERROR,
         "supported-system": ERROR,
         "trusted-logins": ERROR,
         "self-signed-keys": ERROR,

@@ -62,6 +62,31 @@ def _no_passwords(tree: Builder) -> None:
     tree.file("/etc/ssh/sshd_config", "PasswordAuthentication no\nKbdInteractiveAuthentication no\n")
 
 
+# --- root -----------------------------------------------------------------------------------------
+
+
+def check_root(image: Image) -> Verdict:
+    """Ask sshd, for root and for every client that a Match block speaks of."""
+    if not image.sshd.is_there:
+        return not_applicable("no SSH server is installed")
+    doubts = (Doubt(CONFIG, image.sshd.unasked),) if image.sshd.unasked else ()
+    ways = [answer.effective.permit_root_login for answer in image.sshd.answers("root")]
+    way = next((way for way in ways if way != "no"), None)
+    if way is None:
+        return Verdict(doubts=doubts)
+    reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
+    remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
+    return Verdict((Finding(image.sshd.place_of("PermitRootLogin"), reason, remedy),), doubts)
+
+
+def _root(tree: Builder) -> None:
+    tree.file("/etc/ssh/sshd_config", "PermitRootLogin prohibit-password\n")
+
+
+def _no_root(tree: Builder) -> None:
+    tree.file("/etc/ssh/sshd_config", "PermitRootLogin no\n")
+
+
 # --- the system's end of life ---------------------------------------------------------------------
 
 RELEASES = ("/etc/os-release", "/usr/lib/os-release")
@@ -122,9 +147,7 @@ def check_encryption(image: Image) -> Verdict:
         if len(words) < 2 or words[0].startswith(b"#") or (words[2:3] and words[2] in RANDOM):
             continue
         name = words[0].decode("utf-8", "surrogateescape")
-        reason = (
-            f"The disk {name} is encrypted: all instances would have the same key, if they have it at all."
-        )
+        reason = f"The disk {name} is encrypted: all instances would need the same key."
         remedy = f"Build the image on a disk that is not encrypted, and take {quoted(name)} out of {CRYPTTAB}"
         findings.append(Finding(CRYPTTAB, reason, remedy, number))
     return Verdict(tuple(findings))
@@ -155,6 +178,22 @@ RULES = (
         remedy=by_hand,
         failing=_passwords,
         passing=_no_passwords,
+    ),
+    Rule(
+        id="root-login",
+        title="Root cannot log in over SSH",
+        guideline="beyond",
+        severity=NOTE,
+        prose=(
+            "Whoever logs in as another user and uses sudo leaves a record of who did what. AWS Marketplace "
+            "asks for that: no login as root, with a key either. Checked is the effective value of "
+            "PermitRootLogin, which must be no. seal leaves it: where the launch key is root's, nobody could "
+            "log in."
+        ),
+        check=check_root,
+        remedy=by_hand,
+        failing=_root,
+        passing=_no_root,
     ),
     Rule(
         id="supported-system",
