@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
+import textwrap
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
@@ -556,3 +558,35 @@ def test_a_browser_shows_the_page(clean: Sapling, tmp_path: Path) -> None:
     title = re.search("<title>(.*?)</title>", done.stdout)
     assert title is not None
     assert title[1] == f"shown true {len(rules.ALL)} 1"
+
+
+# --- the action -----------------------------------------------------------------------------------
+
+ACTION = DOCS.parent / "packaging" / "examples" / "github-action" / "action.yml"
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="needs jq, which is not installed")
+def test_the_action_audits_and_ends_as_the_audit_does(clean: Sapling, tmp_path: Path) -> None:
+    """Its script with its inputs as GitHub gives them: SARIF in a file, and what is wrong in the log."""
+    script = textwrap.dedent(ACTION.read_text().split("      run: |\n")[1])
+    environ = {"GITHUB_ACTION_PATH": str(ACTION.parent), "PATH": os.environ["PATH"], "BASELINE": ""}
+    environ |= {"ROOT": str(clean.root), "PROFILE": "private", "SARIF": "out.sarif"}
+
+    def run() -> subprocess.CompletedProcess[str]:
+        argv = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script]
+        return subprocess.run(
+            argv, cwd=tmp_path, env=environ, check=False, capture_output=True, text=True, timeout=100
+        )
+
+    done = run()
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    clean.file("/root/.bash_history", "ls\n")
+    done = run()
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: root/.bash_history: This is a history")
+    results = json.loads((tmp_path / "out.sarif").read_text())["runs"][0]["results"]
+    assert "histories" in {result["ruleId"] for result in results}
+    environ["BASELINE"] = baseline(tmp_path, entries(audit(clean, "--json")))
+    assert run().returncode == 0
+    environ["BASELINE"] = "none.json"
+    assert run().returncode == 2
