@@ -198,8 +198,8 @@ class Table(NamedTuple):
             prose=self.prose,
             check=self._check,
             remedy=by_hand if self.advice else remover(*self.places, spare=self.spare),
-            failing=_example(self.failing),
-            passing=_example(self.passing),
+            failing=example(self.failing),
+            passing=example(self.passing),
             watches=self.watches,
             stage=self.stage,
             option=self.option,
@@ -215,7 +215,9 @@ class Table(NamedTuple):
         )
 
 
-def _example(files: Mapping[str, str | bytes | None]) -> Example:
+def example(files: Mapping[str, str | bytes | None]) -> Example:
+    """A tree of these files, with their content, and directories (None)."""
+
     def build(tree: Builder) -> None:
         for path, content in files.items():
             if content is None:
