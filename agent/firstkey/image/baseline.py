@@ -62,7 +62,8 @@ def fingerprint(*parts: str) -> str:
 def _without_line(finding: Finding) -> str:
     if finding.line is None:
         return finding.reason
-    return re.sub(rf"(?<!\d){finding.line}(?!\d)", "#", finding.reason)
+    number = str(finding.line)
+    return " ".join("#" if word.strip(".,:;()") == number else word for word in finding.reason.split(" "))
 
 
 def parse(name: str, content: bytes, rules: Iterable[str]) -> tuple[Known, ...]:

@@ -90,7 +90,6 @@ def _no_root(tree: Builder) -> None:
 # --- the system's end of life ---------------------------------------------------------------------
 
 RELEASES = ("/etc/os-release", "/usr/lib/os-release")
-LINE = re.compile(rb"^([A-Z_]+)=[\"']?([^\"'\n]*)[\"']?[ \t]*$", re.MULTILINE)
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 # The last day of security updates without an extra subscription, as the distributions announced it by
 # November 2026. Where SUPPORT_END= is set (Amazon Linux, Fedora), that counts (os-release(5)).
@@ -110,8 +109,8 @@ def check_support(image: Image) -> Verdict:
     path = next((path for path in RELEASES if image.tree.exists(path)), None)
     if path is None:
         return not_applicable("the image does not say what system it has")
-    found = LINE.findall(image.read(path) or b"")
-    fields = {name.decode(): value.decode("utf-8", "replace") for name, value in found}
+    lines = (image.read(path) or b"").decode("utf-8", "replace").split("\n")
+    fields = {name: value.strip().strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
     system, version = fields.get("ID", ""), fields.get("VERSION_ID", "")
     known = ENDS.get(system, {})
     end = fields.get("SUPPORT_END") or known.get(version) or known.get(version.partition(".")[0], "")
