@@ -16,7 +16,7 @@ import uuid
 from typing import Any, NamedTuple
 
 import firstkey
-from firstkey import HOME
+from firstkey.image.formats import HOME
 
 SUPPLIER = "Organization: The firstkey maintainers"
 NEEDED, OPTIONAL = "DEPENDS_ON", "OPTIONAL_DEPENDENCY_OF"

@@ -208,6 +208,20 @@ def test_what_is_not_found_any_more_is_told(clean: Sapling, tmp_path: Path) -> N
     assert b"line 4: " not in audit(clean, "--baseline", known, "--rule", "mail").out
 
 
+def test_what_could_not_be_looked_at_is_not_gone(clean: Sapling, tmp_path: Path) -> None:
+    """Who takes the entry out then would have a new finding as soon as the rule can look again."""
+    clean.file("/var/mail/root", "x\n")
+    known = baseline(tmp_path, entries(audit(clean, "--json")))
+    clean.path("/var/mail/root").unlink()
+    assert b"/var/mail/root" in audit(clean, "--baseline", known).out
+    clean.path("/var/mail").rmdir()
+    clean.link("/var/mail", "loop")
+    clean.link("/var/loop", "mail")
+    done = audit(clean, "--baseline", known, "--json")
+    assert done.rule("mail")["outcome"] == "unknown"
+    assert done.report["unmatched"] == []
+
+
 def test_an_entry_is_for_the_path_that_it_names(clean: Sapling, tmp_path: Path) -> None:
     """Whoever reads the file must not be told of another finding than the one that is accepted."""
     clean.file("/root/.bash_history", "ls\n")

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from firstkey import HOME, __version__
+from firstkey import __version__
 from firstkey.errors import FirstkeyError
 from firstkey.image import baseline, rules
 from firstkey.image.changes import Empty, Remove, RemoveHostKey
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from firstkey.image.subject import Image
     from firstkey.image.verdict import Doubt
 
+HOME = "https://firstkey.example"
 VERSION = 1
 _LEVELS = {WARNING: "warning", NOTE: "note"}
 # As code scanning reads them: from 7.0 high, from 4.0 medium.
