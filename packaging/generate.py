@@ -1,9 +1,9 @@
 """Write a manual page, a shell's completions, a page of reference or the bill of materials.
 
 python3 -BIS packaging/generate.py NAME, where NAME is firstkey.8, firstkey.conf.5, bash, zsh, fish,
-firstkey.spdx.json, or reference-WHAT.md or rooms.svg of docs/. All come from what the program itself knows
-(its option parsers, settings, reason codes, events and imports), so they can neither lack an option nor tell
-of one that is gone.
+firstkey.spdx.json, or reference-WHAT.md, guidelines.md or rooms.svg of docs/. All come from what the program
+itself knows (its option parsers, settings, reason codes, events, rules and imports), so they can neither lack
+an option nor tell of one that is gone.
 The standard library is all that is needed: shtab would be one more thing to build with that RHEL and Amazon
 Linux do not have, and it does not know every shell.
 """
@@ -28,6 +28,7 @@ DOCUMENTS = {
     "reference-reasons.md": reference.reason_codes,
     "reference-events.md": reference.event_list,
     "reference-configuration.md": reference.configuration,
+    "guidelines.md": reference.guidelines,
     "rooms.svg": rooms.drawing,
 }
 

@@ -16,9 +16,9 @@ import uuid
 from typing import Any, NamedTuple
 
 import firstkey
+from firstkey.image.formats import HOME
 
 SUPPLIER = "Organization: The firstkey maintainers"
-HOME = "https://firstkey.example"
 NEEDED, OPTIONAL = "DEPENDS_ON", "OPTIONAL_DEPENDENCY_OF"
 
 

@@ -1,16 +1,20 @@
-"""The pages of docs/ that tell of every reason code, event and setting: written from the code itself."""
+"""The pages of docs/ that tell of every reason code, event, setting and rule: written from the code."""
 
 from __future__ import annotations
 
 import os
 import re
+import textwrap
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from firstkey import events, image_reasons, login_reasons, reasons
+from firstkey.image import rules
+from firstkey.image.rule import Rule, by_hand
 from firstkey.settings import Setting, text_of
 from generator.manual import PACKAGING, explained
 
+DOCS = os.path.join(os.path.dirname(PACKAGING), "docs")
 CATALOG = os.path.join(os.path.dirname(PACKAGING), "systemd", "firstkey.catalog")
 MADE_BY = (
     "<!-- Written by `python3 -BIS packaging/generate.py {name}`: change the code, and write it again. -->"
@@ -80,6 +84,27 @@ def configuration() -> str:
             lines += [f"## [{'User NAME' if section == 'User' else section}]", ""]
         lines += [*_setting(setting, text), ""]
     return _joined(lines)
+
+
+def guidelines() -> str:
+    """docs/guidelines.md: its own first part, which people write, and then every rule by its guideline."""
+    with open(os.path.join(DOCS, "guidelines.md"), encoding="utf-8") as file:
+        text = file.read().split("\n## G1: ", 1)[0].rstrip("\n")
+    lines = [text]
+    for guideline, title in rules.GUIDELINES.items():
+        lines += ["", "", f"## {title if guideline == 'beyond' else f'{guideline}: {title}'}"]
+        for rule in rules.ALL:
+            if rule.guideline == guideline:
+                lines += ["", f"### {rule.title}", "", f"`{rule.id}`, {rule.severity}, {_seal(rule)}", ""]
+                lines += textwrap.wrap(rule.prose, 118, break_long_words=False, break_on_hyphens=False)
+    return _joined(lines)
+
+
+def _seal(rule: Rule) -> str:
+    """What seal does about it."""
+    if rule.remedy is by_hand:
+        return "reported only"
+    return f"repaired with --{rule.option}" if rule.option else "repaired by seal"
 
 
 def _head(title: str, name: str, words: str) -> list[str]:

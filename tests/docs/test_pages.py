@@ -195,7 +195,7 @@ def test_every_reason_and_event_that_is_named_exists(page: Path) -> None:
     named = set(re.findall(r"`([a-z]+(?:-[a-z0-9]+)+)`", prose(page)))
     named -= set(re.findall(r"[a-z]+(?:-[a-z0-9]+)+", " ".join(VALUES)))
     named |= set(re.findall(r"\(([a-z]+(?:-[a-z]+)+)\)$", text, re.MULTILINE))
-    known = {*reasons.ALL, *events.ALL, *OUTCOMES, *RULES, *COMMANDS, *PROGRAMS}
+    known = {*reasons.ALL, *events.ALL, *OUTCOMES, *RULES, *rules.PROFILES, *COMMANDS, *PROGRAMS}
     assert named - known == set()
 
 
@@ -208,7 +208,7 @@ PROGRAMS = {
 }  # fmt: skip
 
 
-LANGUAGES = {"sh", "console", "text", "ini", "hcl", "yaml", "json"}
+LANGUAGES = {"python", "sh", "console", "text", "ini", "hcl", "yaml", "json"}
 
 # --- what is typed --------------------------------------------------------------------------------
 

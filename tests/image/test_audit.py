@@ -12,78 +12,21 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import fork_server
 import jsonschema
 import pytest
+from audits import POWERLESS, Run, audit, grow_clean, grow_dirty
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sapling import Sapling
 
-from firstkey.image import formats, installers, rules
-from firstkey.image.rules import crash_dumps, private_keys
+from firstkey.image import formats, rules
+from firstkey.image.rules import private_keys, residue
 
 TOP = Path(__file__).parents[2]
-ENABLED = "/etc/systemd/system/multi-user.target.wants/firstkey.service"
-
-
-class Run(NamedTuple):
-    status: int
-    out: bytes
-    err: str
-
-    @property
-    def report(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
-
-    def rule(self, name: str) -> dict[str, Any]:
-        return next(rule for rule in self.report["rules"] if rule["id"] == name)
-
-
-# Root without the power to read what its mode forbids (capabilities(7)).
-POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
-
-
-def audit(sapling: Sapling, *options: str, before: Sequence[str] = ()) -> Run:
-    """Run the command on the tree, as people do."""
-    argv = ("audit", "--root", str(sapling.root), *options)
-    if not before:
-        status, out, err = fork_server.firstkey(*argv, environ=os.environ, timeout=100)
-        return Run(status, out, err.decode())
-    done = subprocess.run(
-        [*before, sys.executable, "-m", "firstkey", *argv],
-        capture_output=True,
-        check=False,
-        timeout=100,
-        stdin=subprocess.DEVNULL,
-    )
-    return Run(done.returncode, done.stdout, done.stderr.decode())
-
-
-def grow_clean(tree: Sapling) -> None:
-    """An image that is fit to share."""
-    tree.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\nadmin:x:1000:1000::/home/admin:/bin/sh\n")
-    tree.file("/etc/shadow", "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n", mode=0o640)
-    tree.file("/etc/group", "root:x:0:\nadmin:x:1000:\n")
-    tree.file("/etc/machine-id", "uninitialized\n", mode=0o444)
-    installers.example(tree)
-    tree.link(ENABLED, "/usr/lib/systemd/system/firstkey.service")
-    tree.file("/usr/bin/tool", b"\x7fELF" + bytes(range(256)) * 64, mode=0o755)
-    tree.directory("/root")
-    tree.directory("/home/admin/.ssh")
-    tree.directory("/var/log")
-
-
-def grow_dirty(tree: Sapling) -> None:
-    """Every rule's failing example in one tree, as far as they go together."""
-    for rule in rules.ALL:
-        if rule.id not in ("everything-seen", "publisher"):
-            rule.failing(tree)
 
 
 @pytest.fixture
@@ -243,7 +186,7 @@ def test_exclude_list_is_for_bundling_tools(dirty: Sapling) -> None:
     assert b"/etc/shadow" in names
 
 
-DUMP = crash_dumps.STARTS[0] + b"a password"
+DUMP = residue.CORE_STARTS[0] + b"a password"
 ODD = {
     b"two\nlines": b"two-lines",
     b"st*r": b"star",
@@ -332,7 +275,7 @@ def test_quiet_is_silent_where_all_is_well(clean: Sapling) -> None:
     assert audit(clean, "-q") == Run(0, b"", "")
 
 
-FORMS = ("--json", "--sarif", "--exclude-list", "--list")
+FORMS = ("--json", "--sarif", "--html=-", "--junit", "--exclude-list", "--list")
 
 
 @pytest.mark.parametrize("pair", [*itertools.combinations(FORMS, 2)], ids=" ".join)
@@ -340,7 +283,8 @@ def test_one_form_of_output(clean: Sapling, pair: tuple[str, str]) -> None:
     """Two are a mistake in the command, which says so."""
     done = audit(clean, *pair)
     assert (done.status, done.out) == (2, b"")
-    assert f"argument {pair[1]}: not allowed with argument {pair[0]}" in done.err
+    first, second = (option.partition("=")[0] for option in pair)
+    assert f"argument {second}: not allowed with argument {first}" in done.err
 
 
 def test_one_rule_at_a_time(clean: Sapling) -> None:

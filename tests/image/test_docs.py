@@ -11,10 +11,12 @@ from firstkey.cli.audit import _arguments as audit_arguments
 from firstkey.cli.seal import _arguments as seal_arguments
 from firstkey.image import audit, rules
 from firstkey.image.rule import Rule, by_hand
+from firstkey.image.rules import residue
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "guidelines.md").read_text()
 RECIPES = (DOCS / "recipes.md").read_text()
+RULES = (DOCS / "rules.md").read_text()
 
 
 def section(title: str) -> str:
@@ -37,7 +39,7 @@ def test_every_rule_has_a_heading_in_its_guideline() -> None:
 @pytest.mark.parametrize("rule", rules.ALL, ids=lambda rule: rule.id)
 def test_the_page_says_what_the_rule_says(rule: Rule) -> None:
     """Id, severity, how it is mended, and the prose."""
-    option = f"mended with --{rule.option}" if rule.option else "mended by seal"
+    option = f"repaired with --{rule.option}" if rule.option else "repaired by seal"
     how = "reported only" if rule.remedy is by_hand else option
     assert section(rule.title) == f"`{rule.id}`, {rule.severity}, {how} {rule.prose}"
 
@@ -53,8 +55,30 @@ def test_commands_on_the_pages_exist(page: str) -> None:
         audit.chosen(arguments.rule, arguments.skip)
 
 
+def test_the_example_of_a_rule_is_one_and_short() -> None:
+    """It stands in the code as it is shown, and takes fewer than 40 lines."""
+    entry = RULES.split("```python\n", 1)[1].split("```", 1)[0]
+    assert entry in Path(residue.__file__).read_text()
+    assert entry.count("\n") < 40
+
+
+def test_every_rule_has_a_source() -> None:
+    """Each is named for a point of some list, or stands here; and no list names one that is gone."""
+    tables = "".join(
+        line for line in RULES.split("\n## ")[2].splitlines(keepends=True) if line.startswith("|")
+    )
+    named = set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", tables))
+    ids = {rule.id for rule in rules.ALL}
+    assert named - ids == set()
+    assert ids - named == OWN
+
+
+OWN = {"debconf-passwords", "everything-seen", "firstkey-state", "installer-files", "sudo-timestamps"}
+"""What is on no list that we know."""
+
+
 def test_links_between_the_pages_lead_somewhere() -> None:
     """A page that is named is there."""
-    for page in (PAGE, RECIPES):
+    for page in (PAGE, RECIPES, RULES):
         for target in re.findall(r"\]\(([\w.]+)\)", page):
             assert (DOCS / target).exists()

@@ -14,10 +14,8 @@ from firstkey.image import shadow as image_shadow
 from firstkey.image.rules import (
     access_keys,
     ami_tools,
-    builder_names,
     cloud_credentials,
-    host_identities,
-    network_names,
+    identities,
     private_keys,
     system_credentials,
     tool_credentials,
@@ -137,7 +135,7 @@ PATTERNS = {
 )
 def test_a_long_file_of_an_image_takes_its_time_once(content: bytes) -> None:
     """Whoever made the image, or has a home in it, cannot keep an audit busy for hours."""
-    patterns = [*PATTERNS.values(), host_identities.OWN_NAME, builder_names.EVERYWHERE, network_names.MAC]
+    patterns = [*PATTERNS.values(), identities.OWN_NAME, identities.EVERYWHERE, identities.MAC]
     assert len(patterns) > 20
     for pattern in patterns:
         pattern.search(content * (500_000 // len(content)))

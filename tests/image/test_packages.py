@@ -213,12 +213,12 @@ def test_ami_tools_of_amazon_linux(sapling: Sapling) -> None:
     import gzip
 
     write_database(sapling, header(NAME=["aws-amitools-ec2"], VERSION=["1.5.13"], RELEASE=["1.2.amzn2"]))
-    assert verdict_of(ami_tools.RULE, sapling.image()).outcome == "unknown"
+    assert verdict_of(ami_tools.RULES[0], sapling.image()).outcome == "unknown"
     primary = (
         '<package><name>aws-amitools-ec2</name><version epoch="0" ver="1.5.19" rel="1.amzn2"/></package>'
     )
     listed = "/var/cache/yum/x86_64/2/amzn2-core/0123-primary.xml.gz"
     sapling.file(listed, gzip.compress(primary.encode()))
-    (finding,) = verdict_of(ami_tools.RULE, sapling.image()).findings
+    (finding,) = verdict_of(ami_tools.RULES[0], sapling.image()).findings
     assert "1.5.19-1.amzn2 is there" in finding.reason
     assert finding.remedy == "yum --assumeyes update aws-amitools-ec2"

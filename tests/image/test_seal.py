@@ -119,7 +119,7 @@ def test_credentials_stay_unless_asked(dirty: Sapling) -> None:
     assert dirty.path("/srv/svc/.aws/credentials").exists()
     assert done.left_over == {
         "private-keys", "certificates", "access-keys",
-        "cloud-credentials", "tool-credentials", "system-credentials",
+        "cloud-credentials", "tool-credentials", "system-credentials", "vendor-credentials",
     }  # fmt: skip
     assert {entry["reason"] for entry in done.report["left"]} == {"not-asked-for"}
 
@@ -145,6 +145,7 @@ def test_dry_run_shows_diffs_and_changes_nothing(dirty: Sapling) -> None:
     before = dirty.snapshot()
     done = seal(dirty, "--dry-run", "--remove-credentials")
     assert done.status == 0
+    assert done.out.startswith(f"Seal of {dirty.root}: {len(rules.ALL)} rules\nPlan: ")
     assert dirty.snapshot() == before
     assert "+PermitRootLogin prohibit-password" in done.out
     assert "-ann:(password):" in done.out

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from firstkey.cli import common, screen, streams
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
-from firstkey.image import audit, formats, render
+from firstkey.errors import UsageError
+from firstkey.image import audit, baseline, formats, render, rules
 from firstkey.image.survey import Survey
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firstkey.image.audit import Audit
+    from firstkey.image.baseline import Known
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
     from firstkey.system.boxed import Inside
@@ -33,6 +35,8 @@ exit status: 0 the image is fit to share; 1 it is not: something was found that
 examples:
   firstkey audit --root /mnt/image
   firstkey audit --root /mnt/image --sarif > audit.sarif
+  firstkey audit --root /mnt/image --junit --baseline known.json > audit.xml
+  firstkey audit --root /mnt/image --html audit.html
   tar -c --exclude-from <(firstkey audit --exclude-list) -f image.tar /
   ec2-bundle-vol --exclude "$(firstkey audit --exclude-list | paste -sd,)" ...
 """
@@ -44,29 +48,47 @@ def main(argv: Sequence[str]) -> int:
     if args.list:
         streams.show(*render.listing())
         return 0
-    wanted = audit.chosen(args.rule, args.skip)
+    wanted = audit.chosen(args.rule, args.skip, args.profile)
+    known = _baseline(args.baseline)
+    if args.html not in (None, "-"):
+        _write(args.html, "")  # what cannot be written is better known before a large tree is looked at
     common.tree_at(args.root).__exit__()
     common.require_root(args, "auditing")
     looker = Looker(args, common.voice(args))
+    is_text = not (args.json or args.sarif or args.junit or args.html == "-" or args.exclude_list)
+    if is_text and not args.quiet:
+        screen.show(render.heading("Audit", looker.root, wanted, args.profile))
     with Progress(wanted=not args.quiet) as progress:
         survey = Survey(looker.root, looker.look, progress=progress.tell)
         if args.exclude_list:
             return _exclude_list(survey, wanted)
-        done = survey.audit(wanted)
+        done = survey.audit(wanted)._replace(profile=args.profile).with_baseline(known)
     _show(done, args)
     return 0 if done.is_fit else 1
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     made = common.parser("audit", DESCRIPTION, epilog=EPILOG)
+    made.usage = "%(prog)s [OPTIONS]"  # the forms, of which there is one, do not fit into a line
     form = common.with_forms(made)
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
+    form.add_argument("--html", metavar="FILE", help="write a page for a browser; - is standard output")
+    form.add_argument("--junit", action="store_true", help="print JUnit XML, for CI systems")
     form.add_argument(
         "--exclude-list",
         action="store_true",
         help="print what bundling tools should leave out, a pattern a line",
     )
     form.add_argument("--list", action="store_true", help="print the rules, and check nothing")
+    made.add_argument(
+        "--profile",
+        choices=tuple(rules.PROFILES),
+        default=rules.SHARED_AMI,
+        help="for whom the image is, which makes some rules more severe or less (default: shared-ami)",
+    )
+    made.add_argument(
+        "--baseline", metavar="FILE", help="findings that are known, each with a reason and an owner"
+    )
     add_choice(made)
     return made.parse_args(argv)
 
@@ -80,10 +102,57 @@ def add_choice(made: argparse.ArgumentParser) -> None:
 def _show(done: Audit, args: argparse.Namespace) -> None:
     if args.json:
         streams.show_json(formats.as_json(done))
-    elif args.sarif:
+        return
+    if args.sarif:
         streams.show_json(formats.as_sarif(done))
+    elif args.junit:
+        streams.put(sys.stdout, formats.as_junit(done))
+    elif args.html:
+        _html(done, args)
     else:
         screen.show(*render.lines(done, everything=args.verbose, quiet=args.quiet))
+        return
+    for entry in (entry for result in done.results for entry in result.unmatched):
+        streams.complain(f"firstkey: {args.baseline}, line {entry.line}: this finding is there no more")
+
+
+def _html(done: Audit, args: argparse.Namespace) -> None:
+    from firstkey.image import page
+
+    verdict = [line if isinstance(line, str) else line.text + line.after for line in render.summary(done)]
+    text = page.as_html(done, verdict[0])
+    if args.html == "-":
+        streams.put(sys.stdout, text)
+        return
+    _write(args.html, text)
+    if not args.quiet:
+        screen.show(*render.summary(done))
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"--html {path}: {error.strerror}") from error
+
+
+MOST_KNOWN = 16 * 1024 * 1024
+"""Bytes of a baseline: what is larger is something else."""
+
+
+def _baseline(path: str | None) -> tuple[Known, ...]:
+    """The known findings of that file of the host's. Raises UsageError."""
+    if path is None:
+        return ()
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_KNOWN + 1)
+    except OSError as error:
+        raise UsageError(f"--baseline {path}: {error.strerror}") from error
+    if len(content) > MOST_KNOWN:
+        raise UsageError(f"--baseline {path}: this has more than {MOST_KNOWN} bytes")
+    return baseline.parse(path, content, (rule.id for rule in rules.ALL))
 
 
 def _exclude_list(survey: Survey, wanted: list[Rule]) -> int:

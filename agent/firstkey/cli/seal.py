@@ -96,6 +96,8 @@ def _refuse_unasked(tree: Tree, args: argparse.Namespace) -> None:
 
 
 def _run(task: Task, say: Say) -> int:
+    if not task.args.json and not task.args.quiet:
+        screen.show(render.heading("Seal", task.tree.root, task.wanted))
     planned = task.survey.plan(task.wanted, _options(task.args))
     task.progress.clear()
     if task.args.json and task.args.dry_run:
@@ -165,6 +167,7 @@ def _tell(task: Task, done: Sealing) -> None:
     if task.args.quiet and done.is_fit:
         return
     streams.show("", *render_seal.summary(done))
+    screen.show(render.heading("Audit", task.tree.root, task.wanted))
     screen.show(*render.lines(done.after, everything=task.args.verbose, quiet=task.args.quiet))
     description = task.survey.do(lambda image, _: publisher.ami_description(image.settings))
     if description:

@@ -7,36 +7,80 @@ from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError, UsageError
-from firstkey.image import rules
+from firstkey.image import baseline, rules
 from firstkey.image.subject import Image
-from firstkey.image.verdict import ERROR, NOTE, Doubt, Verdict
+from firstkey.image.verdict import ERROR, NOTE, WARNING, Doubt, Verdict
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.boot.site import Site
+    from firstkey.image.baseline import Known
     from firstkey.image.rule import Rule
     from firstkey.image.scan import Looking
     from firstkey.image.verdict import Finding
 
 
 RULE = "rule"
+KNOWN = "known"
+"""What a finding is that somebody accepts, in place of its severity."""
+
+
+class Entry(NamedTuple):
+    """One finding as it is reported: with its own severity or the rule's, and who accepts it, if anybody."""
+
+    finding: Finding
+    severity: str
+    fingerprint: str
+    known: Known | None
+
+    @property
+    def is_harmless(self) -> bool:
+        """Whether it leaves the image fit to share."""
+        return self.severity == NOTE or self.known is not None
 
 
 class Result(NamedTuple):
-    """What one rule says."""
+    """What one rule says, and what is in the baseline about the rule."""
 
     rule: Rule
     verdict: Verdict
+    baseline: tuple[Known, ...] = ()
 
     @property
     def outcome(self) -> str:
         """The verdict's."""
         return self.verdict.outcome
 
-    def severity_of(self, finding: Finding) -> str:
-        """The finding's own severity, or the rule's."""
-        return finding.severity or self.rule.severity
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """The findings."""
+        known = {(entry.fingerprint, entry.path): entry for entry in self.baseline}
+        marks = baseline.fingerprints(self.rule.id, self.verdict.findings)
+        return tuple(
+            Entry(
+                finding,
+                finding.severity or self.rule.severity,
+                mark,
+                known.get((mark, visible(finding.path))),
+            )
+            for finding, mark in zip(self.verdict.findings, marks)
+        )
+
+    @property
+    def kind(self) -> str:
+        """The outcome in more detail: of findings, the severity of the worst that nobody accepts."""
+        kinds = [KNOWN if entry.known else entry.severity for entry in self.entries]
+        return next((kind for kind in (ERROR, WARNING, NOTE, KNOWN) if kind in kinds), self.outcome)
+
+    @property
+    def unmatched(self) -> tuple[Known, ...]:
+        """What the baseline has, and is not found any more; an unchecked rule proves nothing."""
+        if self.verdict.doubts:
+            return ()
+        found = {entry.known for entry in self.entries}
+        return tuple(entry for entry in self.baseline if entry not in found)
 
     @property
     def is_fit(self) -> bool:
@@ -47,7 +91,7 @@ class Result(NamedTuple):
         """
         if any(doubt.refusal.reason is image_reasons.OVER_BUDGET for doubt in self.verdict.doubts):
             return False
-        if any(self.severity_of(finding) != NOTE for finding in self.verdict.findings):
+        if not all(entry.is_harmless for entry in self.entries):
             return False
         return not (self.verdict.doubts and self.rule.severity == ERROR)
 
@@ -58,25 +102,42 @@ class Audit(NamedTuple):
     root: str
     results: tuple[Result, ...]
     files: int | None = None
+    profile: str = rules.SHARED_AMI
 
     @property
     def is_fit(self) -> bool:
         """Whether the image is fit to share, as far as the rules that were asked can tell."""
         return all(result.is_fit for result in self.results)
 
+    def with_baseline(self, known: Iterable[Known]) -> Audit:
+        """The same with the findings marked that somebody accepts."""
+        of_rule: dict[str, list[Known]] = {}
+        for entry in known:
+            of_rule.setdefault(entry.rule, []).append(entry)
+        return self._replace(
+            results=tuple(
+                result._replace(baseline=tuple(of_rule.get(result.rule.id, ()))) for result in self.results
+            )
+        )
+
     def count(self, outcome: str) -> int:
         """How many rules came to that outcome."""
         return sum(result.outcome == outcome for result in self.results)
 
 
-def chosen(only: Iterable[str] = (), skipped: Iterable[str] = ()) -> list[Rule]:
-    """The rules of these ids (all, if none is named) without those. Raises UsageError for an unknown id."""
+def chosen(
+    only: Iterable[str] = (), skipped: Iterable[str] = (), profile: str = rules.SHARED_AMI
+) -> list[Rule]:
+    """The rules of these ids (all, if none is named) without those, as severe as the profile has them.
+
+    Raises UsageError for an unknown id.
+    """
     known = {rule.id for rule in rules.ALL}
     only, skipped = list(only), set(skipped)
     for name in (*only, *skipped):
         if name not in known:
             raise UsageError(f"there is no rule {name!r}{_meant(name)}", hint="See: firstkey audit --list")
-    left = [rule for rule in rules.ALL if (not only or rule.id in only) and rule.id not in skipped]
+    left = [rule for rule in rules.of(profile) if (not only or rule.id in only) and rule.id not in skipped]
     if not left:
         raise UsageError("no rule is left to be asked", hint="Name another --rule, or skip fewer")
     return left

@@ -1,27 +1,32 @@
-"""An audit for programs: JSON (docs/audit.schema.json), SARIF 2.1.0, and a list of what not to bundle."""
+"""An audit for programs: JSON (docs/audit.schema.json), SARIF, JUnit XML, what not to bundle."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from firstkey import __version__
 from firstkey.errors import FirstkeyError
-from firstkey.image import rules
+from firstkey.image import baseline, rules
 from firstkey.image.changes import Empty, Remove, RemoveHostKey
-from firstkey.image.verdict import NOTE, WARNING
+from firstkey.image.rule import by_hand
+from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING
 from firstkey.named_tuple import NamedTuple
-from firstkey.text import visible
+from firstkey.text import REMEDY, visible
 
 if TYPE_CHECKING:
-    from firstkey.image.audit import Audit, Result
+    from firstkey.image.audit import Audit, Entry, Result
+    from firstkey.image.baseline import Known
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
-    from firstkey.image.verdict import Doubt, Finding
+    from firstkey.image.verdict import Doubt
 
+HOME = "https://firstkey.example"
 VERSION = 1
 _LEVELS = {WARNING: "warning", NOTE: "note"}
+# As code scanning reads them: from 7.0 high, from 4.0 medium.
+_SCORES = {ERROR: "8.0", WARNING: "5.0", NOTE: "2.0"}
 
 SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 BASE = "ROOT"
@@ -35,9 +40,11 @@ def as_json(done: Audit) -> dict[str, Any]:
     return {
         "version": VERSION,
         "root": visible(done.root),
+        "profile": done.profile,
         "fit": done.is_fit,
         "files": done.files,
         "rules": [_result_json(result) for result in done.results],
+        "unmatched": [known_json(known) for result in done.results for known in result.unmatched],
     }
 
 
@@ -52,19 +59,27 @@ def _result_json(result: Result) -> dict[str, Any]:
         "fit": result.is_fit,
         "not_applicable": verdict.not_applicable and visible(verdict.not_applicable),
         "remark": visible(verdict.remark) or None,
-        "findings": [_finding_json(finding, result) for finding in verdict.findings],
+        "findings": [_finding_json(entry) for entry in result.entries],
         "unknown": [_doubt_json(doubt) for doubt in verdict.doubts],
     }
 
 
-def _finding_json(finding: Finding, result: Result) -> dict[str, Any]:
+def _finding_json(entry: Entry) -> dict[str, Any]:
+    finding, known = entry.finding, entry.known
     return {
         **path_json(finding.path),
         "line": finding.line,
-        "severity": result.severity_of(finding),
+        "severity": entry.severity,
         "reason": visible(finding.reason),
         "remedy": visible(finding.remedy),
+        "fingerprint": entry.fingerprint,
+        "known": {"reason": visible(known.reason), "owner": visible(known.owner)} if known else None,
     }
+
+
+def known_json(known: Known) -> dict[str, Any]:
+    """An entry of the baseline that fits no finding any more."""
+    return {**{field: visible(getattr(known, field)) for field in baseline.FIELDS}, "line": known.line}
 
 
 def _doubt_json(doubt: Doubt) -> dict[str, Any]:
@@ -90,16 +105,19 @@ def path_json(path: str) -> dict[str, Any]:
 
 
 def as_sarif(done: Audit) -> dict[str, Any]:
-    """One run (OASIS SARIF 2.1.0), as code-scanning tools take it."""
-    index = {rule.id: number for number, rule in enumerate(rules.ALL)}
+    """One run (OASIS SARIF 2.1.0), with what code-scanning tools ask for besides."""
+    described = rules.of(done.profile)
+    index = {rule.id: number for number, rule in enumerate(described)}
     driver = {
         "name": "firstkey",
+        "informationUri": HOME,
         "semanticVersion": __version__,
-        "rules": [_sarif_rule(rule) for rule in rules.ALL],
+        "rules": [_sarif_rule(rule) for rule in described],
     }
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
+        "automationDetails": {"id": f"firstkey-audit/{done.profile}/"},
         "originalUriBaseIds": {BASE: {"uri": f"file://{_uri(done.root.rstrip('/'))}/"}},
         "invocations": [{"executionSuccessful": True}],
         "results": [entry for result in done.results for entry in _sarif_results(result, index)],
@@ -108,43 +126,78 @@ def as_sarif(done: Audit) -> dict[str, Any]:
 
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
+    repair = f"To repair it: firstkey seal --rule {rule.id}"
+    if rule.remedy is by_hand:
+        repair = "seal does not repair it: each finding says what to do."
+    elif rule.option:
+        repair += f" --{rule.option}"
     return {
         "id": rule.id,
         "name": "".join(part.capitalize() for part in rule.id.split("-")),
         "shortDescription": {"text": f"{rule.title}."},
         "fullDescription": {"text": rule.prose},
-        "help": {"text": f"{rule.prose} To mend it: firstkey seal --rule {rule.id}"},
+        "help": {"text": f"{rule.prose} {repair}"},
+        "helpUri": page_of(rule),
         "defaultConfiguration": {"level": _LEVELS.get(rule.severity, "error")},
-        "properties": {"tags": ["security", rule.guideline]},
+        "properties": {
+            "tags": ["security", rule.guideline],
+            "precision": "high",
+            "security-severity": _SCORES[rule.severity],
+        },
     }
+
+
+def page_of(rule: Rule) -> str:
+    """Where the documentation has the rule: below a heading that is its title."""
+    words = "".join(char for char in rule.title.lower() if char.isalnum() or char in " -_")
+    return f"{HOME}/docs/guidelines.md#{words.replace(' ', '-')}"
 
 
 def _sarif_results(result: Result, index: dict[str, int]) -> Iterator[dict[str, Any]]:
     which = {"ruleId": result.rule.id, "ruleIndex": index[result.rule.id]}
-    for finding in result.verdict.findings:
+    for entry in result.entries:
+        finding, known = entry.finding, entry.known
+        accepted = {"kind": "external", "status": "accepted", "justification": known and _accepted(known)}
         yield {
             **which,
             "kind": "fail",
-            "level": _LEVELS.get(result.severity_of(finding), "error"),
-            "message": {"text": visible(f"{finding.reason} What to do: {finding.remedy}")},
+            "level": _LEVELS.get(entry.severity, "error"),
+            "message": {"text": visible(f"{finding.reason} {REMEDY}{finding.remedy}")},
             "locations": [_location(finding.path, finding.line)],
+            "partialFingerprints": _fingerprints(entry.fingerprint),
+            **({"suppressions": [accepted]} if known else {}),
         }
     for doubt in result.verdict.doubts:
+        code = doubt.refusal.reason.code
         # 3.27.9: "open" is what could not be decided for want of information.
         yield {
             **which,
             "kind": "open",
             "level": "none",
-            "message": {"text": f"Unknown: {visible(doubt.refusal.detail)} ({doubt.refusal.reason.code})"},
+            "message": {"text": f"Unknown: {visible(doubt.refusal.detail)} ({code})"},
             "locations": [_location(doubt.path, None)],
+            "partialFingerprints": _fingerprints(baseline.fingerprint(result.rule.id, doubt.path, code)),
         }
 
 
+def _accepted(known: Known) -> str:
+    return visible(f"{known.reason} ({known.owner})")
+
+
+def _fingerprints(mark: str) -> dict[str, str]:
+    """Our own, and the one that GitHub's code scanning looks at (its docs: SARIF support)."""
+    return {"firstkey/v1": mark, "primaryLocationLineHash": f"{mark}:1"}
+
+
 def _location(path: str, line: int | None) -> dict[str, Any]:
-    place: dict[str, Any] = {"artifactLocation": {"uri": _uri(path.lstrip("/")) or ".", "uriBaseId": BASE}}
-    if line is not None:
-        place["region"] = {"startLine": line}
-    return {"physicalLocation": place}
+    """The place. Code scanning takes no result without a line: the first stands for the whole file."""
+    uri = _uri(path.lstrip("/")) or "."
+    return {
+        "physicalLocation": {
+            "artifactLocation": {"uri": uri, "uriBaseId": BASE},
+            "region": {"startLine": line or 1},
+        }
+    }
 
 
 def _uri(path: str) -> str:
@@ -152,6 +205,85 @@ def _uri(path: str) -> str:
     from urllib.parse import quote_from_bytes
 
     return quote_from_bytes(os.fsencode(path))
+
+
+# --- JUnit ----------------------------------------------------------------------------------------
+
+
+def as_junit(done: Audit) -> str:
+    """A test suite with a case for each rule, as CI systems read it.
+
+    It has a failure or an error exactly where the image is not fit to share: notes, accepted findings and
+    what is unknown of a rule that matters less are told within a case that passes or is skipped.
+    """
+    cases = [_case(result) for result in done.results]
+    counts = {kind: sum(f"<{kind} " in case for case in cases) for kind in ("failure", "error", "skipped")}
+    suite = _element(
+        "testsuite",
+        {
+            "name": "firstkey audit",
+            "tests": len(cases),
+            "failures": counts["failure"],
+            "errors": counts["error"],
+            "skipped": counts["skipped"],
+        },
+        "\n".join([_properties(done), *cases]),
+    )
+    # In ASCII: standard output may be in any encoding.
+    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n{suite}\n</testsuites>\n'
+    return text.encode("ascii", "xmlcharrefreplace").decode("ascii")
+
+
+def _properties(done: Audit) -> str:
+    values = {"root": done.root, "profile": done.profile, "version": __version__}
+    each = (_element("property", {"name": name, "value": value}) for name, value in values.items())
+    return _element("properties", {}, "".join(each))
+
+
+def _case(result: Result) -> str:
+    verdict, told = result.verdict, [*_told(result.entries), *_doubted(result.verdict.doubts)]
+    if not result.is_fit:
+        bad = [entry for entry in result.entries if not entry.is_harmless]
+        attributes = (
+            {"message": f"{bad[0].finding.path}: {bad[0].finding.reason}", "type": bad[0].severity}
+            if bad
+            else {"message": next(_doubted(verdict.doubts)), "type": verdict.doubts[0].refusal.reason.code}
+        )
+        inside = _element("failure" if bad else "error", attributes, "\n".join(map(_text, told)))
+    elif result.outcome == NOT_APPLICABLE:
+        inside = _element("skipped", {"message": f"does not apply: {verdict.not_applicable}"})
+    elif verdict.doubts:
+        inside = _element("skipped", {"message": "; ".join(_doubted(verdict.doubts))})
+    else:
+        inside = _element("system-out", {}, "\n".join(map(_text, told))) if told else ""
+    names = {"classname": f"firstkey.{result.rule.guideline}", "name": result.rule.id}
+    return _element("testcase", names, inside)
+
+
+def _told(entries: Iterable[Entry]) -> Iterator[str]:
+    for entry in entries:
+        finding = entry.finding
+        line = f":{finding.line}" if finding.line else ""
+        yield f"{entry.severity}: {finding.path}{line}: {finding.reason}"
+        yield f"  Known: {_accepted(entry.known)}" if entry.known else f"  {REMEDY}{finding.remedy}"
+
+
+def _doubted(doubts: Iterable[Doubt]) -> Iterator[str]:
+    for doubt in doubts:
+        yield f"unknown: {doubt.path}: {doubt.refusal.detail} ({doubt.refusal.reason.code})"
+
+
+def _element(name: str, attributes: dict[str, Any], inside: str = "") -> str:
+    """The element. What is `inside` is XML already."""
+    words = "".join(f' {key}="{_text(str(value))}"' for key, value in attributes.items())
+    return f"<{name}{words}>{inside}</{name}>" if inside else f"<{name}{words} />"
+
+
+def _text(text: str) -> str:
+    """A line of text for XML 1.0, which has no form for control characters: they are shown as escapes."""
+    from html import escape
+
+    return escape(visible(text))
 
 
 # --- what not to bundle ---------------------------------------------------------------------------

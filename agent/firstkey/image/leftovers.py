@@ -6,18 +6,21 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firstkey.image import changes, whose
-from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.image.rule import FIRST, Rule, by_hand
+from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict
 from firstkey.named_tuple import NamedTuple
 from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from firstkey.image.changes import Change
+    from firstkey.image.rule import Builder, Example
     from firstkey.image.subject import Image
+    from firstkey.image.watches import Watch
     from firstkey.system.tree import Found
 
 REMOVE = "remove"
@@ -29,7 +32,8 @@ class Place(NamedTuple):
 
     `whole`: a directory there is one leftover; otherwise each file in it is one. `empty_counts`: a file
     with nothing in it tells something as well. `named`: a pattern for the whole name; `seen`: the kind that
-    the scan must have seen it to be. With either only a file counts: such names are anybody's to give.
+    the scan must have seen it to be; `holds`: a pattern for the whole content. With any of the three only a
+    file counts: such names are anybody's to give.
     """
 
     pattern: str
@@ -39,6 +43,12 @@ class Place(NamedTuple):
     empty_counts: bool = False
     named: re.Pattern[str] | None = None
     seen: str | None = None
+    holds: re.Pattern[bytes] | None = None
+
+
+def places(what: str, *patterns: str, **more: Any) -> tuple[Place, ...]:  # noqa: ANN401 - fields of a Place
+    """Several places of one thing."""
+    return tuple(Place(pattern, what, **more) for pattern in patterns)
 
 
 class Spot(NamedTuple):
@@ -74,7 +84,7 @@ def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterato
     if not stat.S_ISDIR(found.status.st_mode):
         if _counts(found, place) and _is_proved(image, path, found, place):
             yield from _meant(image, Spot(found.path, place, path), found, doubts)
-    elif place.named or place.seen:
+    elif place.named or place.seen or place.holds:
         return
     elif whose.is_aside(image, path, found.path) or (found.links and not _is_known(path, found, place)):
         doubts.append(whose.not_taken(path, found.path))
@@ -115,6 +125,8 @@ def _counts(found: Found, place: Place) -> bool:
 def _is_proved(image: Image, path: str, found: Found, place: Place) -> bool:
     if place.named and not place.named.fullmatch(os.path.basename(path)):
         return False
+    if place.holds and not place.holds.fullmatch(image.read(found.path) or b""):
+        return False
     return place.seen is None or any(seen.path == found.path for seen in image.sightings(place.seen))
 
 
@@ -152,3 +164,65 @@ def _change(image: Image, spot: Spot) -> Change:
     if spot.place.how == EMPTY:
         return changes.Empty(spot.path, spot.place.what)
     return changes.Remove(spot.path, spot.place.what, links=image.links_to(spot.path))
+
+
+class Table(NamedTuple):
+    """A rule that is its places, in one entry; the fields that `Rule` has mean the same here.
+
+    `failing` and `passing` are files with their content, and directories (None). `advice` is what a person is
+    to do where seal does nothing, in place of the command that removes what is found.
+    """
+
+    id: str
+    title: str
+    prose: str
+    places: tuple[Place, ...]
+    failing: Mapping[str, str | bytes | None]
+    passing: Mapping[str, str | bytes | None]
+    guideline: str = "beyond"
+    severity: str = WARNING
+    advice: str = ""
+    spare: Callable[[str], bool] | None = None
+    watches: tuple[Watch, ...] = ()
+    stage: int = FIRST
+    option: str | None = None
+    after: str | None = None
+
+    def rule(self) -> Rule:
+        """The rule."""
+        return Rule(
+            id=self.id,
+            title=self.title,
+            guideline=self.guideline,
+            severity=self.severity,
+            prose=self.prose,
+            check=self._check,
+            remedy=by_hand if self.advice else remover(*self.places, spare=self.spare),
+            failing=example(self.failing),
+            passing=example(self.passing),
+            watches=self.watches,
+            stage=self.stage,
+            option=self.option,
+            after=self.after,
+        )
+
+    def _check(self, image: Image) -> Verdict:
+        verdict = checker(*self.places, spare=self.spare)(image)
+        if not self.advice:
+            return verdict
+        return verdict._replace(
+            findings=tuple(found._replace(remedy=self.advice) for found in verdict.findings)
+        )
+
+
+def example(files: Mapping[str, str | bytes | None]) -> Example:
+    """A tree of these files, with their content, and directories (None)."""
+
+    def build(tree: Builder) -> None:
+        for path, content in files.items():
+            if content is None:
+                tree.directory(path)
+            else:
+                tree.file(path, content)
+
+    return build

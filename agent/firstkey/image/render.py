@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from firstkey.colours import BLUE, BOLD, GREEN, PLAIN, RED, YELLOW, Coloured
 from firstkey.image import rules
+from firstkey.image.audit import KNOWN
 from firstkey.image.changes import quoted
-from firstkey.image.verdict import ERROR, FINDING, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
+from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
+from firstkey.system import mounts
 from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
     from firstkey.colours import Line
-    from firstkey.image.audit import Audit, Result
-    from firstkey.image.verdict import Finding
+    from firstkey.image.audit import Audit, Entry, Result
+    from firstkey.image.baseline import Known
+    from firstkey.image.rule import Rule
 
 MOST_SHOWN = 10
 """Findings of one rule that are shown unless all are asked for."""
 
 _MARKS = {
-    PASS: ("ok  ", GREEN),
-    NOT_APPLICABLE: ("--  ", PLAIN),
-    UNKNOWN: ("??  ", YELLOW),
+    PASS: ("ok", GREEN),
+    NOT_APPLICABLE: ("--", PLAIN),
+    UNKNOWN: ("??", YELLOW),
+    KNOWN: ("known", BLUE),
     ERROR: ("FAIL", RED),
     WARNING: ("warn", YELLOW),
     NOTE: ("note", BLUE),
@@ -31,41 +35,42 @@ _MARKS = {
 
 def lines(done: Audit, *, everything: bool = False, quiet: bool = False) -> Iterator[Line]:
     """The whole report; `quiet`: only what is worse than a note, or unknown, and nothing if there is none."""
-    whole = len(done.results) == len(rules.ALL)
-    if quiet:
-        loud = map(_without_notes, done.results)
-        done = done._replace(results=tuple(each for each in loud if each.outcome in (FINDING, UNKNOWN)))
-        if not done.results:
-            return
-    yield Coloured(BOLD, f"Audit of {done.root}")
+    shown = [result for result in done.results if not quiet or result.verdict.doubts or not result.is_fit]
+    if quiet and not shown and not _unmatched_of(done):
+        return
     for guideline, title in rules.GUIDELINES.items():
-        results = [result for result in done.results if result.rule.guideline == guideline]
+        results = [result for result in shown if result.rule.guideline == guideline]
         if results:
             yield ""
             yield Coloured(BOLD, title if guideline == "beyond" else f"{guideline}  {title}")
         for result in results:
-            yield from _result(result, everything=everything)
+            yield from _result(result, everything=everything, quiet=quiet)
+    yield from _unmatched(done)
     yield ""
-    yield from _summary(done, whole=whole, quiet=quiet)
+    yield from summary(done, quiet=quiet)
 
 
-def _without_notes(result: Result) -> Result:
-    findings = tuple(each for each in result.verdict.findings if result.severity_of(each) != NOTE)
-    return result._replace(verdict=result.verdict._replace(findings=findings))
+def heading(what: str, root: str, wanted: Sequence[Rule], profile: str | None = None) -> Line:
+    """What is looked at, for the start: a large tree takes a while."""
+    left_out = len(mounts.foreign(root))
+    but = f"; left out: {_counted(left_out, 'mount')} from elsewhere" if left_out else ""
+    by = f", profile {profile}" if profile else ""
+    told = f": {_counted(len(wanted), 'rule')}{by}{but}"
+    return Coloured(BOLD, f"{what} of {root}", after=told)
 
 
-def _result(result: Result, *, everything: bool) -> Iterator[Line]:
-    kind = _worst(result) if result.outcome == FINDING else result.outcome
-    mark, colour = _MARKS[kind]
+def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
+    entries = [entry for entry in result.entries if not (quiet and entry.is_harmless)]
     verdict = result.verdict
-    yield Coloured(colour, mark, before="  ", after=f"  {result.rule.title} [{result.rule.id}]")
+    mark, colour = _MARKS[UNKNOWN if quiet and not entries else result.kind]
+    yield Coloured(colour, mark, before="  ", after=f"{' ' * (6 - len(mark))}{_name(result)}")
     if verdict.not_applicable and result.outcome == NOT_APPLICABLE:
         yield f"        does not apply: {verdict.not_applicable}"
-    limit = len(verdict.findings) if everything else MOST_SHOWN
-    for finding in verdict.findings[:limit]:
-        yield from _finding(finding)
-    if len(verdict.findings) > limit:
-        yield f"        ... and {len(verdict.findings) - limit} more; -v and --json tell all"
+    limit = len(entries) if everything else MOST_SHOWN
+    for entry in entries[:limit]:
+        yield from _entry(entry)
+    if len(entries) > limit:
+        yield f"        ... and {len(entries) - limit} more; -v and --json tell all"
     for doubt in verdict.doubts[: len(verdict.doubts) if everything else MOST_SHOWN]:
         yield f"        unknown: {doubt.refusal.detail} ({doubt.refusal.reason.code})"
         yield f"            {REMEDY}{doubt.refusal.reason.remedy}"
@@ -75,23 +80,42 @@ def _result(result: Result, *, everything: bool) -> Iterator[Line]:
         yield f"        {verdict.remark}"
 
 
-def _worst(result: Result) -> str:
-    severities = [result.severity_of(finding) for finding in result.verdict.findings]
-    return next(severity for severity in (ERROR, WARNING, NOTE) if severity in severities)
+def _name(result: Result) -> str:
+    return f"{result.rule.title} [{result.rule.id}]"
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _entry(entry: Entry) -> Iterator[str]:
+    finding = entry.finding
     line = f":{finding.line}" if finding.line else ""
     yield f"        {finding.path}{line}: {finding.reason}"
-    yield f"            {REMEDY}{finding.remedy}"
+    if entry.known:
+        yield f"            Known: {entry.known.reason} ({entry.known.owner})"
+    else:
+        yield f"            {REMEDY}{finding.remedy}"
 
 
-def _summary(done: Audit, *, whole: bool, quiet: bool) -> Iterator[Line]:
-    """`whole`: all rules were asked, so that the verdict is on the image and not on these rules alone."""
+def _unmatched(done: Audit) -> Iterator[str]:
+    unmatched = _unmatched_of(done)
+    if unmatched:
+        yield ""
+        yield "In the baseline, and not found any more: take these entries out of it."
+    for known in unmatched:
+        yield f"  line {known.line}: {known.path} [{known.rule}], {known.reason} ({known.owner})"
+
+
+def _unmatched_of(done: Audit) -> list[Known]:
+    return [known for result in done.results for known in result.unmatched]
+
+
+def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
+    """The verdict: on the image where all rules were asked, else on these rules alone."""
+    whole = len(done.results) == len(rules.ALL)
     good = "Fit to share" if whole else "These rules pass"
     verdict, colour = (good, GREEN) if done.is_fit else ("NOT fit to share", RED)
     counts = [_counted(_findings(done, severity), severity) for severity in (ERROR, WARNING, NOTE)]
     counts.append(f"{done.count(UNKNOWN)} unknown")
+    known = sum(entry.known is not None for result in done.results for entry in result.entries)
+    counts += [f"{known} known"] if known else []
     rest = f"{done.count(PASS)} rules pass, {done.count(NOT_APPLICABLE)} do not apply."
     files = f" {done.files:,} files were looked at." if done.files is not None else ""
     told = ", ".join(counts)
@@ -108,9 +132,9 @@ def _root(root: str) -> str:
 
 def _findings(done: Audit, severity: str) -> int:
     return sum(
-        result.severity_of(finding) == severity
+        entry.severity == severity and entry.known is None
         for result in done.results
-        for finding in result.verdict.findings
+        for entry in result.entries
     )
 
 

@@ -1,4 +1,4 @@
-"""The one shape of all rules: what is checked, why, and how it is mended, with an example of each."""
+"""The one shape of all rules: what is checked, why, and how it is repaired, with an example of each."""
 
 from __future__ import annotations
 
@@ -59,5 +59,5 @@ class Rule(NamedTuple):
 
 
 def by_hand(_image: Image) -> list[Change]:
-    """The remedy of a rule whose findings only a person can mend."""
+    """The remedy of a rule whose findings only a person can repair."""
     return []

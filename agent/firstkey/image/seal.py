@@ -19,7 +19,7 @@ from firstkey.image.audit import Result, verdict_of
 from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
 from firstkey.image.door import is_needed, seen
 from firstkey.image.plan import DESTROYING, Left, Plan, Spot, Step, destroyed, judged
-from firstkey.image.rule import HISTORIES
+from firstkey.image.rule import HISTORIES, by_hand
 from firstkey.image.rules import ami_tools
 from firstkey.image.verdict import FINDING
 from firstkey.named_tuple import NamedTuple
@@ -80,7 +80,10 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     left: list[Left] = []
     results = [Result(rule, verdict_of(rule, image)) for rule in sorted(wanted, key=lambda rule: rule.stage)]
     found = [result for result in results if result.outcome == FINDING]
-    for rule, _ in found:
+    for result in found:
+        rule = result.rule
+        if rule.remedy is by_hand and result.is_fit:
+            continue  # a note, which will be found afterwards as well, and is told there
         refusal = _refusal(rule, options)
         changes = [] if refusal else _remedy(rule, image)
         if isinstance(changes, Refusal):
@@ -197,7 +200,7 @@ def predicted(image: Image, planned: Plan, found: Sequence[Result]) -> Plan:
     planned = planned._replace(steps=steps)
     gone: list[Spot] = []
     stays: list[Spot] = []
-    for rule, verdict in found:
+    for rule, verdict, *_ in found:
         heals = _healer(image, rule, planned)
         for finding in verdict.findings:
             (gone if heals(finding.path) else stays).append(Spot(rule, finding.path, finding.reason))

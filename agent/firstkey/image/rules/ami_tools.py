@@ -1,4 +1,4 @@
-"""G1: the AMI tools are current."""
+"""G1: the AMI tools are current, and found by who looks for them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from firstkey import image_reasons
 from firstkey.image import changes, packed
-from firstkey.image.changes import Update
+from firstkey.image.changes import Update, Write
 from firstkey.image.packages import deb822
 from firstkey.image.rule import AMI_TOOLS, Rule
-from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict, not_applicable
+from firstkey.image.verdict import NOTE, WARNING, Doubt, Finding, Verdict, not_applicable
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
@@ -144,21 +144,72 @@ def _example(tree: Builder, installed_version: str) -> None:
     tree.file("/var/lib/apt/lists/example_Packages", "Package: ec2-ami-tools\nVersion: 1.5.19-1\n")
 
 
-RULE = Rule(
-    id="ami-tools",
-    title="The AMI tools are current",
-    guideline="G1",
-    severity=WARNING,
-    prose=(
-        "Images that are backed by an instance store are bundled with the AMI tools, and whoever makes an "
-        "image of such an instance uses the tools that are in it. Their version is held against the "
-        "newest that the package lists in the image know; where there are no lists, the verdict is "
-        "unknown. An image without the tools needs none. seal updates them only with --update-ami-tools, "
-        "and only on the running system, since nothing that is in an image is run."
+# --- where they are found -------------------------------------------------------------------------
+
+DIRECTORY = "/opt/aws/bin"
+PROFILE = "/etc/profile.d/aws-ami-tools.sh"
+LINE = b"export PATH=$PATH:/opt/aws/bin\n"
+
+
+def check_path(image: Image) -> Verdict:
+    """Look for /opt/aws/bin in what login shells read."""
+    if not image.glob(f"{DIRECTORY}/ec2-*"):
+        return not_applicable(f"there are no AMI tools in {DIRECTORY}")
+    for path in ("/etc/profile", "/etc/environment", *image.glob("/etc/profile.d/*.sh")):
+        if DIRECTORY.encode() in (image.read(path) or b""):
+            return Verdict()
+    reason = f"{DIRECTORY} has the AMI tools and is on nobody's PATH."
+    return Verdict((Finding(PROFILE, reason, f"echo '{LINE.decode().strip()}' > {PROFILE}"),))
+
+
+def set_path(image: Image) -> list[Change]:
+    """A file that every login shell reads."""
+    if not check_path(image).findings:
+        return []
+    return [Write(PROFILE, f"put {DIRECTORY} on the PATH", image.read(PROFILE), LINE)]
+
+
+def _off_the_path(tree: Builder) -> None:
+    tree.file("/opt/aws/bin/ec2-bundle-vol", "#!/bin/sh\n", mode=0o755)
+
+
+def _on_the_path(tree: Builder) -> None:
+    _off_the_path(tree)
+    tree.file("/etc/profile.d/aws.sh", "PATH=$PATH:/opt/aws/bin\n")
+
+
+RULES = (
+    Rule(
+        id="ami-tools",
+        title="The AMI tools are current",
+        guideline="G1",
+        severity=WARNING,
+        prose=(
+            "Images that are backed by an instance store are bundled with the AMI tools, and whoever makes "
+            "an image of such an instance uses the tools that are in it. Their version is held against the "
+            "newest that the package lists in the image know; where there are no lists, the verdict is "
+            "unknown. An image without the tools needs none. seal updates them only with --update-ami-tools, "
+            "and only on the running system, since nothing that is in an image is run."
+        ),
+        check=check,
+        remedy=remedy,
+        failing=lambda tree: _example(tree, "1.5.7-1"),
+        passing=lambda tree: _example(tree, "1.5.19-1"),
+        option=AMI_TOOLS,
     ),
-    check=check,
-    remedy=remedy,
-    failing=lambda tree: _example(tree, "1.5.7-1"),
-    passing=lambda tree: _example(tree, "1.5.19-1"),
-    option=AMI_TOOLS,
+    Rule(
+        id="ami-tools-path",
+        title="The AMI tools are on the PATH",
+        guideline="G1",
+        severity=NOTE,
+        prose=(
+            "Amazon Linux keeps the AMI tools in /opt/aws/bin, and the guide has that directory put on the "
+            "PATH by a file in /etc/profile.d. Checked where the tools are there; seal writes "
+            "/etc/profile.d/aws-ami-tools.sh."
+        ),
+        check=check_path,
+        remedy=set_path,
+        failing=_off_the_path,
+        passing=_on_the_path,
+    ),
 )

@@ -1,0 +1,229 @@
+"""What AWS Marketplace asks of every product, and the guide does not of a shared image.
+
+The source is the AWS Marketplace Seller Guide, AMI-based product requirements. The rules are notes unless the
+profile says otherwise.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from firstkey import image_reasons
+from firstkey.image.changes import quoted
+from firstkey.image.rule import Rule, by_hand
+from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
+from firstkey.reasons import Refusal
+from firstkey.system.sshd_files import CONFIG
+
+if TYPE_CHECKING:
+    from firstkey.image.rule import Builder
+    from firstkey.image.subject import Image
+    from firstkey.ssh.sshd_config import Effective
+
+# --- passwords ------------------------------------------------------------------------------------
+
+
+def check_passwords(image: Image) -> Verdict:
+    """Ask sshd, for every account and every client that a Match block speaks of."""
+    if not image.sshd.is_there:
+        return not_applicable("no SSH server is installed")
+    users = {"root": None, **dict.fromkeys(account.name for account in image.accounts.all())}
+    open_to: dict[str, list[str]] = {}
+    for user in users if image.sshd.has_blocks else ["root"]:
+        for answer in image.sshd.answers(user):
+            for keyword in _ways(answer.effective):
+                open_to.setdefault(keyword, []).append(user)
+    findings = []
+    for keyword, names in open_to.items():
+        whom = f"{names[0]}, for one" if image.sshd.has_blocks else "everybody"
+        reason = f"sshd takes a password ({keyword} yes is effective for {whom})."
+        remedy = f"Set {keyword} no before any other line that sets it; sshd -T shows what is effective"
+        findings.append(Finding(image.sshd.place_of(keyword), reason, remedy))
+    doubts = (Doubt(CONFIG, image.sshd.unasked),) if image.sshd.unasked else ()
+    return Verdict(tuple(findings), doubts)
+
+
+def _ways(effective: Effective) -> Iterator[str]:
+    """The settings by which a password lets somebody in (sshd_config(5))."""
+    if effective.first("passwordauthentication", "yes") == "yes":
+        yield "PasswordAuthentication"
+    if effective.use_pam and effective.first("kbdinteractiveauthentication", "yes") == "yes":
+        yield "KbdInteractiveAuthentication"
+
+
+def _passwords(tree: Builder) -> None:
+    tree.file("/etc/ssh/sshd_config", "KbdInteractiveAuthentication no\nPasswordAuthentication yes\n")
+
+
+def _no_passwords(tree: Builder) -> None:
+    tree.file("/etc/ssh/sshd_config", "PasswordAuthentication no\nKbdInteractiveAuthentication no\n")
+
+
+# --- root -----------------------------------------------------------------------------------------
+
+
+def check_root(image: Image) -> Verdict:
+    """Ask sshd, for root and for every client that a Match block speaks of."""
+    if not image.sshd.is_there:
+        return not_applicable("no SSH server is installed")
+    doubts = (Doubt(CONFIG, image.sshd.unasked),) if image.sshd.unasked else ()
+    ways = [answer.effective.permit_root_login for answer in image.sshd.answers("root")]
+    way = next((way for way in ways if way != "no"), None)
+    if way is None:
+        return Verdict(doubts=doubts)
+    reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
+    remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
+    return Verdict((Finding(image.sshd.place_of("PermitRootLogin"), reason, remedy),), doubts)
+
+
+def _root(tree: Builder) -> None:
+    tree.file("/etc/ssh/sshd_config", "PermitRootLogin prohibit-password\n")
+
+
+def _no_root(tree: Builder) -> None:
+    tree.file("/etc/ssh/sshd_config", "PermitRootLogin no\n")
+
+
+# --- the system's end of life ---------------------------------------------------------------------
+
+RELEASES = ("/etc/os-release", "/usr/lib/os-release")
+DATE = re.compile(r"\d{4}-\d\d-\d\d")
+# The last day of security updates without an extra subscription, as the distributions announced it by
+# November 2026. Where SUPPORT_END= is set (Amazon Linux, Fedora), that counts (os-release(5)).
+ENDS = {
+    "almalinux": {"8": "2029-03-01", "9": "2032-05-31", "10": "2035-05-31"},
+    "amzn": {"2": "2026-06-30"},
+    "centos": {"7": "2024-06-30", "8": "2024-05-31", "9": "2027-05-31", "10": "2030-01-01"},
+    "debian": {"10": "2024-06-30", "11": "2026-08-31", "12": "2028-06-30", "13": "2030-06-30"},
+    "rhel": {"7": "2024-06-30", "8": "2029-05-31", "9": "2032-05-31", "10": "2035-05-31"},
+    "rocky": {"8": "2029-05-31", "9": "2032-05-31", "10": "2035-05-31"},
+    "ubuntu": {"20.04": "2025-05-31", "22.04": "2027-04-30", "24.04": "2029-04-30", "26.04": "2031-04-30"},
+}
+
+
+def check_support(image: Image) -> Verdict:
+    """Hold the release's last day against today."""
+    path = next((path for path in RELEASES if image.tree.exists(path)), None)
+    if path is None:
+        return not_applicable("the image does not say what system it has")
+    lines = (image.read(path) or b"").decode("utf-8", "replace").split("\n")
+    fields = {name: value.strip().strip("\"'") for name, _, value in (line.partition("=") for line in lines)}
+    system, version = fields.get("ID", ""), fields.get("VERSION_ID", "")
+    known = ENDS.get(system, {})
+    end = fields.get("SUPPORT_END") or known.get(version) or known.get(version.partition(".")[0], "")
+    if not DATE.fullmatch(end):
+        detail = f"until when {system or 'this system'} {version} gets updates is not known here"
+        return Verdict(doubts=(Doubt(path, Refusal(image_reasons.NOT_LOOKED_AT, detail)),))
+    if end >= time.strftime("%Y-%m-%d", time.gmtime()):
+        return Verdict()
+    reason = f"{system} {version} has got no security updates since {end}."
+    return Verdict((Finding(path, reason, "Build the image from a release that is supported"),))
+
+
+def _unsupported(tree: Builder) -> None:
+    tree.file("/etc/os-release", 'ID=debian\nVERSION_ID="10"\n')
+
+
+def _supported(tree: Builder) -> None:
+    tree.file("/etc/os-release", 'ID="amzn"\nVERSION_ID="2023"\nSUPPORT_END="9999-12-31"\n')
+
+
+# --- encrypted disks ------------------------------------------------------------------------------
+
+CRYPTTAB = "/etc/crypttab"
+# A key that is new at each boot: swap, or a scratch disk (crypttab(5)).
+RANDOM = (b"/dev/urandom", b"/dev/random", b"/dev/hw_random")
+
+
+def check_encryption(image: Image) -> Verdict:
+    """A finding for each disk that a key from elsewhere opens."""
+    findings = []
+    for number, line in enumerate((image.read(CRYPTTAB) or b"").split(b"\n"), 1):
+        words = line.split()
+        if len(words) < 2 or words[0].startswith(b"#") or (words[2:3] and words[2] in RANDOM):
+            continue
+        name = words[0].decode("utf-8", "surrogateescape")
+        reason = f"The disk {name} is encrypted: all instances would need the same key."
+        remedy = f"Build the image on a disk that is not encrypted, and take {quoted(name)} out of {CRYPTTAB}"
+        findings.append(Finding(CRYPTTAB, reason, remedy, number))
+    return Verdict(tuple(findings))
+
+
+def _encrypted(tree: Builder) -> None:
+    tree.file(CRYPTTAB, "data UUID=01234567-89ab-cdef-0123-456789abcdef none luks\n")
+
+
+def _not_encrypted(tree: Builder) -> None:
+    tree.file(CRYPTTAB, "# name device key options\nswap /dev/nvme1n1p2 /dev/urandom swap\n")
+
+
+RULES = (
+    Rule(
+        id="password-login",
+        title="Nobody can log in over SSH with a password",
+        guideline="beyond",
+        severity=NOTE,
+        prose=(
+            "Where sshd takes passwords, one that is set later, by the user of an instance or by a program, "
+            "is open to guessing from everywhere. AWS Marketplace takes no product with it. Checked are the "
+            "effective values of PasswordAuthentication, and of KbdInteractiveAuthentication where sshd uses "
+            "PAM, for every account and every client that a Match block speaks of. seal sets neither: an "
+            "image that stays in the house may be meant to take passwords."
+        ),
+        check=check_passwords,
+        remedy=by_hand,
+        failing=_passwords,
+        passing=_no_passwords,
+    ),
+    Rule(
+        id="root-login",
+        title="Root cannot log in over SSH",
+        guideline="beyond",
+        severity=NOTE,
+        prose=(
+            "Whoever logs in as another user and uses sudo leaves a record of who did what. AWS Marketplace "
+            "asks for that: no login as root, with a key either. Checked is the effective value of "
+            "PermitRootLogin, which must be no. seal leaves it: where the launch key is root's, nobody could "
+            "log in."
+        ),
+        check=check_root,
+        remedy=by_hand,
+        failing=_root,
+        passing=_no_root,
+    ),
+    Rule(
+        id="supported-system",
+        title="The operating system is supported",
+        guideline="beyond",
+        severity=NOTE,
+        prose=(
+            "A release without security updates is unsafe from its first boot, and AWS Marketplace takes "
+            "products with it off its list. What counts is SUPPORT_END= in os-release, or else a table of "
+            "Debian, Ubuntu, Red Hat's and their kin; of a release that neither knows, the verdict is "
+            "unknown."
+        ),
+        check=check_support,
+        remedy=by_hand,
+        failing=_unsupported,
+        passing=_supported,
+    ),
+    Rule(
+        id="encrypted-disks",
+        title="No disk of the image is encrypted",
+        guideline="beyond",
+        severity=NOTE,
+        prose=(
+            "A disk that is encrypted in the image has one key for all instances, and they cannot boot "
+            "without it; AWS Marketplace takes no encrypted file systems. Checked are the lines of "
+            "/etc/crypttab, but for those whose key is new at each boot. EBS encrypts volumes itself, which "
+            "is not seen here."
+        ),
+        check=check_encryption,
+        remedy=by_hand,
+        failing=_encrypted,
+        passing=_not_encrypted,
+    ),
+)

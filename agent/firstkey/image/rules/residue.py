@@ -1,0 +1,470 @@
+"""Rules that are a table: what a machine keeps for itself, by where it is kept.
+
+One entry is one rule, with its examples. docs/guidelines.md says how to add one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from firstkey.boot import ledger, sealed
+from firstkey.image.leftovers import EMPTY, Place, Table, places
+from firstkey.image.rule import CREDENTIALS, LOGS
+from firstkey.image.verdict import ERROR, NOTE
+from firstkey.image.watches import Headed
+
+if TYPE_CHECKING:
+    from firstkey.image.rule import Rule
+
+CORE_DUMP = "core-dump"
+# elf(5): the class, the byte order, the version and the operating system, then the type: ET_CORE is 4.
+CORE_STARTS = tuple(
+    b"\x7fELF" + bytes((bits, order, 1, system)) + bytes(8) + kind
+    for bits in (1, 2)
+    for order, kind in ((1, b"\4\0"), (2, b"\0\4"))
+    for system in (0, 3)  # ELFOSABI_NONE, ELFOSABI_LINUX
+)
+_CLOUD_INIT_SSHD = "/etc/ssh/sshd_config.d/50-cloud-init.conf"
+_HEX_ID = "[0-9a-f]" * 32
+# What an image that boots needs: only the name of it is wrong.
+_BOOT_ENTRY = "a boot entry with the builder's machine-id in its name"
+_INTERRUPTED = "a temporary file of a firstkey that was interrupted"
+_SEED = "a random seed that all instances would start with"
+
+TABLES = (
+    Table(
+        id="known-hosts",
+        title="Nobody's known hosts are there",
+        guideline="G9",
+        prose=(
+            "The list of hosts that somebody logged in to shows the inside of a network. Host keys that all "
+            "instances are meant to know belong into /etc/ssh/ssh_known_hosts. Sockets and logs of SSH's "
+            "agent and connections are checked as well. seal removes the lists."
+        ),
+        places=(
+            Place("~/.ssh/known_hosts*", "a list of hosts that somebody logged in to"),
+            Place("~/.ssh/agent/*", "a leftover of an agent"),
+            Place("~/.ssh/environment", "an environment for logins"),
+            Place("~/.local/share/mosh/*", "a leftover of connections"),
+            Place("~/.config/filezilla/*.xml", "a list of hosts, passwords perhaps included"),
+        ),
+        failing={"/root/.ssh/known_hosts": "host ssh-ed25519 AAAA\n"},
+        passing={"/etc/ssh/ssh_known_hosts": "host ssh-ed25519 AAAA\n"},
+    ),
+    Table(
+        id="vendor-credentials",
+        title="There are no credentials for systemd's services",
+        guideline="G9",
+        severity=ERROR,
+        option=CREDENTIALS,
+        prose=(
+            "systemd hands what is in its credential stores to the services that ask for it by name. Checked "
+            "are the vendor's stores and the encrypted ones; /etc/credstore is one of the places of "
+            "system-credentials. What is encrypted with a null key is open to everybody, and what is "
+            "encrypted with one machine's secret is of no use to another. seal removes them only with "
+            "--remove-credentials."
+        ),
+        places=places(
+            "a credential for a service",
+            "/usr/lib/credstore/*",
+            "/usr/local/lib/credstore/*",
+            "/etc/credstore.encrypted/*",
+            "/usr/lib/credstore.encrypted/*",
+            "/usr/local/lib/credstore.encrypted/*",
+        ),
+        failing={"/usr/lib/credstore/database.password": "secret"},
+        passing={"/usr/lib/credstore": None},
+    ),
+    Table(
+        id="random-seeds",
+        title="There are no saved random seeds",
+        prose=(
+            "A random seed that is saved for the next boot is the same on every instance of the image, and "
+            "so is what is made of it before the kernel has gathered more. systemd's credential secret, "
+            "which encrypts credentials for one machine, is such a secret as well. seal removes them; each "
+            "instance makes its own. On the running system, systemd saves a new seed when the system stops, "
+            "which it does not count as random by itself."
+        ),
+        places=(
+            *places(
+                _SEED,
+                "/var/lib/systemd/random-seed",
+                "/var/lib/urandom/random-seed",
+                "/var/lib/random-seed",
+                "/var/lib/misc/random-seed",
+                "/var/lib/seedrng/*",
+                "/boot/loader/random-seed",
+                "/boot/efi/loader/random-seed",
+                "/efi/loader/random-seed",
+            ),
+            Place(
+                "/var/lib/systemd/credential.secret", "the secret that encrypts credentials of one machine"
+            ),
+        ),
+        failing={"/var/lib/systemd/random-seed": b"\0\1\2\3" * 128},
+        passing={"/var/lib/systemd": None},
+    ),
+    Table(
+        id="machine-info",
+        title="There is no description of one machine",
+        severity=NOTE,
+        advice="Look whether the image is to have it; if not: rm -- /etc/machine-info",
+        prose=(
+            "hostnamed keeps what it was told of a machine in /etc/machine-info: its pretty name, its place, "
+            "its purpose. systemd's page on images has it removed as it has the host name. seal leaves it, "
+            "since the image's maker may mean it."
+        ),
+        places=(Place("/etc/machine-info", "what somebody said of one machine"),),
+        failing={"/etc/machine-info": 'PRETTY_HOSTNAME="Ann\'s builder"\n'},
+        passing={"/etc/hostname": "web\n"},
+    ),
+    Table(
+        id="boot-entries",
+        title="No boot entry is named after the builder",
+        severity=NOTE,
+        advice="Write a name of the image's own into /etc/kernel/entry-token, and install the kernels anew",
+        prose=(
+            "kernel-install names boot entries, and the directories of kernels, after the machine-id unless "
+            "/etc/kernel/entry-token gives a name. On an instance, which has another machine-id, those of "
+            "the builder stay, and a new kernel's stand beside them. seal leaves them: without them the "
+            "image does not boot."
+        ),
+        places=(
+            *(
+                Place(f"{top}/loader/entries/{_HEX_ID}-*.conf", _BOOT_ENTRY)
+                for top in ("/boot", "/boot/efi", "/efi")
+            ),
+            *(
+                Place(
+                    f"{top}/{_HEX_ID}",
+                    "a directory of kernels with the builder's machine-id as name",
+                    whole=True,
+                )
+                for top in ("/boot", "/boot/efi", "/efi")
+            ),
+            Place(
+                "/etc/kernel/entry-token",
+                "the builder's machine-id as the name of boot entries",
+                holds=re.compile(rb"[0-9a-f]{32}\s*"),
+            ),
+        ),
+        failing={
+            "/boot/loader/entries/0123456789abcdef0123456789abcdef-6.1.0.conf": "title Linux\n",
+            "/etc/kernel/entry-token": "0123456789abcdef0123456789abcdef\n",
+        },
+        passing={
+            "/boot/loader/entries/debian-6.1.0.conf": "title Linux\n",
+            "/etc/kernel/entry-token": "debian\n",
+        },
+    ),
+    Table(
+        id="firstkey-state",
+        title="firstkey has kept nothing of an instance",
+        prose=(
+            "The ledger names the instances that the image was made on, their launch keys by fingerprint, "
+            "and their users. It is what heals an image that was made without sealing; one that is sealed "
+            "has no keys that it would be needed for. seal removes it, after the keys that it speaks of, and "
+            "leaves the salted hashes of removed host keys, by which a boot knows one that comes back."
+        ),
+        places=(
+            Place(f"{ledger.DIRECTORY}/*", "what firstkey keeps of one instance", empty_counts=True),
+            *places(
+                _INTERRUPTED,
+                f"{ledger.DIRECTORY}/.firstkey-*",
+                "/etc/.firstkey-*",
+                "/etc/ssh/.firstkey-*",
+                "/etc/sudoers.d/.firstkey-*",
+                "~/.ssh/.firstkey-*",
+                empty_counts=True,
+            ),
+        ),
+        spare=lambda path: path == sealed.PATH,
+        failing={ledger.PATH: "{}\n", sealed.PATH: "{}\n"},
+        passing={sealed.PATH: "{}\n"},
+        stage=LOGS,
+        after="authorized-keys",
+    ),
+    Table(
+        id="cloud-init-sshd",
+        title="cloud-init has set nothing of sshd's for the builder",
+        severity=NOTE,
+        advice=f"Set elsewhere what it sets, then: rm -- {_CLOUD_INIT_SSHD}",
+        prose=(
+            "cloud-init writes what the builder's user-data said about passwords (ssh_pwauth) into "
+            "/etc/ssh/sshd_config.d/50-cloud-init.conf, where it outranks what the image says later. "
+            "cloud-init clean --configs ssh_config removes it. seal leaves it: where it is all that forbids "
+            "passwords, they would be allowed again."
+        ),
+        places=(Place(_CLOUD_INIT_SSHD, "a setting out of the builder's user-data"),),
+        failing={_CLOUD_INIT_SSHD: "PasswordAuthentication no\n"},
+        passing={"/etc/ssh/sshd_config.d/60-cloudimg-settings.conf": "PasswordAuthentication no\n"},
+    ),
+    Table(
+        id="dhcp-leases",
+        title="There are no DHCP leases",
+        prose=(
+            "A lease tells where the builder was, and a client that finds one asks for the builder's address "
+            "first; a saved DUID or secret makes instances look like one machine to the network. Checked are "
+            "the files of dhclient, dhcpcd, NetworkManager, systemd-networkd and wicked, and the leases that "
+            "servers gave (ISC's, Kea, dnsmasq). seal removes them."
+        ),
+        places=(
+            *places(
+                "a DHCP lease",
+                "/var/lib/dhcp/*.lease*",
+                "/var/lib/dhcp3/*.lease*",
+                "/var/lib/dhclient/*",
+                "/var/lib/dhcpcd/*",
+                "/var/lib/dhcpcd5/*",
+                "/var/lib/NetworkManager/*.lease",
+                "/var/lib/wicked/*",
+            ),
+            *places(
+                "a list of DHCP leases that a server gave",
+                "/var/lib/dhcpd/*",
+                "/var/lib/kea/*",
+                "/var/lib/misc/dnsmasq*.leases",
+                "/var/lib/dnsmasq/*.leases",
+            ),
+            Place("/etc/dhcpcd.duid", "the identity of a DHCP client"),
+            Place("/etc/dhcpcd.secret", "the secret of a DHCP client"),
+            Place("/var/lib/NetworkManager/dhclient*.conf", "what a DHCP lease was asked with"),
+            Place("/var/lib/NetworkManager/secret_key", "the secret of one machine's network addresses"),
+            Place("/var/lib/NetworkManager/seen-bssids", "networks that the builder saw"),
+            Place("/var/lib/NetworkManager/timestamps", "when the builder was in which network"),
+            Place("/var/lib/systemd/network/*", "the state of a network"),
+            Place("/var/lib/connman/*", "the state of a network", whole=True),
+        ),
+        failing={
+            "/var/lib/dhcp/dhclient.eth0.leases": "lease {\n}\n",
+            "/var/lib/dhcpd/dhcpd.leases": "lease\n",
+        },
+        passing={"/var/lib/dhcp/dhclient.leases": ""},
+    ),
+    Table(
+        id="lvm-devices",
+        title="LVM knows no disk of one machine",
+        prose=(
+            "With a list of devices, LVM looks at no disk that is not on it, and it names the builder's "
+            "disks by their serial numbers: an instance, which has others, does not find its volumes. seal "
+            "removes the list and its backups; LVM then looks at every disk."
+        ),
+        places=places(
+            "a list of one machine's disks", "/etc/lvm/devices/system.devices", "/etc/lvm/devices/backup/*"
+        ),
+        failing={
+            "/etc/lvm/devices/system.devices": "IDTYPE=sys_serial IDNAME=vol0123 DEVNAME=/dev/nvme0n1p3\n"
+        },
+        passing={"/etc/lvm/devices": None},
+    ),
+    Table(
+        id="login-records",
+        title="There are no records of logins",
+        prose=(
+            "Who logged in to the builder, when and from which address, and who failed to. seal empties the "
+            "files, since programs expect them to be there, and removes the databases that newer systems "
+            "keep, and faillock's counters."
+        ),
+        places=(
+            Place("/var/log/wtmp*", "a record of logins", EMPTY),
+            Place("/var/log/btmp*", "a record of failed logins", EMPTY),
+            Place("/var/log/lastlog", "a record of last logins", EMPTY),
+            Place("/var/log/faillog", "a record of failed logins", EMPTY),
+            Place("/var/log/tallylog", "a record of failed logins", EMPTY),
+            Place("/var/log/faillock/*", "a record of failed logins"),
+            Place("/var/lib/faillock/*", "a record of failed logins"),
+            Place("/var/lib/wtmpdb/*", "a record of logins"),
+            Place("/var/lib/lastlog/*", "a record of last logins"),
+            Place("/var/log/sudo-io", "a record of what was typed under sudo", whole=True),
+            Place("/var/log/session-recording", "a record of sessions", whole=True),
+        ),
+        failing={"/var/log/wtmp": b"\7" * 384, "/var/lib/faillock/admin": b"\7" * 64},
+        passing={"/var/log/wtmp": ""},
+    ),
+    Table(
+        id="process-accounting",
+        title="There are no records of programs that were run",
+        prose=(
+            "With process accounting on, the kernel writes down every program that ends, with its user and "
+            "its time. seal empties the file that is written to, and removes the older ones."
+        ),
+        places=(
+            *places(
+                "a record of programs that were run",
+                "/var/account/pacct",
+                "/var/log/account/pacct",
+                how=EMPTY,
+            ),
+            *places(
+                "a record of programs that were run",
+                "/var/account/pacct[.-]*",
+                "/var/log/account/pacct[.-]*",
+                "/var/account/*acct",
+                "/var/log/account/*acct",
+            ),
+        ),
+        failing={"/var/account/pacct": b"\0\3", "/var/log/account/pacct.0": b"\0\3"},
+        passing={"/var/account/pacct": ""},
+    ),
+    Table(
+        id="crash-dumps",
+        title="There are no crash dumps",
+        prose=(
+            "A dump holds the memory of a program: whatever it knew, keys and passwords among it. Checked "
+            "are the places of apport, abrt, kdump and systemd-coredump, and files named core in homes and "
+            "at the root which are the kernel's. seal removes them."
+        ),
+        places=(
+            *places("a crash dump", "/var/crash/*", "/var/spool/abrt/*", "/var/tmp/abrt/*", whole=True),  # noqa: S108 - looked at, never written
+            *places(
+                "a crash dump",
+                "/var/lib/systemd/coredump/*",
+                "/var/lib/apport/coredump/*",
+                "/var/lib/kdump/*.dmp",
+                "/var/log/dump/*",
+            ),
+            Place("/var/lib/systemd/pstore/*", "what the kernel said when it crashed"),
+            Place("~/core", "a crash dump", seen=CORE_DUMP),
+            Place("~/core.[0-9]*", "a crash dump", seen=CORE_DUMP),
+        ),
+        failing={
+            "/var/crash/_usr_bin_app.0.crash": "ProblemType: Crash\n",
+            "/root/core.4711": CORE_STARTS[0] + b"a password",
+        },
+        passing={"/var/crash": None, "/root/core": "a text\n"},
+        watches=(Headed(CORE_DUMP, CORE_STARTS, lambda _: "the memory of a program"),),
+    ),
+    Table(
+        id="mail",
+        title="There is no mail",
+        prose=(
+            "Cron and other services send mail to root, and it stays where it was put. Checked are the boxes "
+            "of all accounts, the queues of mail programs, and mail in homes. seal removes it."
+        ),
+        places=(
+            *places("mail", "/var/mail/*", "/var/spool/mail/*", "~/mbox", "~/Maildir/*/*", "~/Mail/*"),
+            Place("~/dead.letter", "mail that was not sent"),
+            *places(
+                "mail in a queue",
+                "/var/spool/exim4/*/*",
+                "/var/spool/mqueue/*",
+                "/var/spool/clientmqueue/*",
+                "/var/spool/nullmailer/queue/*",
+                *(
+                    f"/var/spool/postfix/{queue}"
+                    for queue in (
+                        "active",
+                        "bounce",
+                        "corrupt",
+                        "defer",
+                        "deferred",
+                        "hold",
+                        "incoming",
+                        "maildrop",
+                    )
+                ),
+            ),
+        ),
+        failing={"/var/mail/root": "From cron\n\n"},
+        passing={"/var/mail/root": ""},
+    ),
+    Table(
+        id="cron-spools",
+        title="No user of the builder has a crontab",
+        severity=NOTE,
+        advice="Look whether the image is to run it; if not: crontab -r, as that user",
+        prose=(
+            "A crontab that somebody made by hand runs on every instance of the image, for an account that "
+            "may mean nothing there. What packages and the system run is in /etc/cron.d and is not looked "
+            "at; jobs of at are credentials, with the whole environment of who made them. seal leaves "
+            "crontabs, since an image may be meant to have one."
+        ),
+        places=(
+            *places("somebody's crontab", "/var/spool/cron/crontabs/*", "/var/spool/cron/tabs/*"),
+            Place("/var/spool/cron/*", "somebody's crontab", named=re.compile(r"[^.].*")),
+        ),
+        failing={"/var/spool/cron/crontabs/admin": "@hourly /home/admin/upload\n"},
+        passing={"/var/spool/cron/crontabs": None, "/etc/cron.d/logrotate": "@daily root logrotate\n"},
+    ),
+    Table(
+        id="sudo-timestamps",
+        title="There are no timestamps of sudo",
+        prose=(
+            "sudo remembers who gave a password when, and whom it has lectured, in files that are named "
+            "after accounts. On a copy they are as true as on the builder, and of no use. seal removes it "
+            "all."
+        ),
+        places=(
+            *places(
+                "when somebody gave sudo a password",
+                "/var/lib/sudo/ts/*",
+                "/var/db/sudo/*",
+                "/var/lib/sudo/[!lt]*",
+                empty_counts=True,
+            ),
+            Place("/var/lib/sudo/lectured/*", "whom sudo has lectured", empty_counts=True),
+            Place("~/.sudo_as_admin_successful", "that somebody used sudo", empty_counts=True),
+        ),
+        failing={"/var/lib/sudo/lectured/1000": ""},
+        passing={"/var/lib/sudo/lectured": None},
+    ),
+    Table(
+        id="installer-files",
+        title="There are no leftovers of an installer",
+        prose=(
+            "Installers keep what they were told, hashed or clear passwords included: kickstart and preseed "
+            "files, autoinstall and AutoYaST data, debconf's old passwords, and the logs of the "
+            "installation. seal removes them."
+        ),
+        places=(
+            *places(
+                "a kickstart file, passwords perhaps included",
+                "/root/anaconda-ks.cfg",
+                "/root/original-ks.cfg",
+                "/root/initial-setup-ks.cfg",
+            ),
+            *places("the log of an installation", "/root/ks-*.log", "/root/install.log*"),
+            *places("a preseed file, passwords perhaps included", "/root/preseed.cfg", "/preseed.cfg"),
+            Place("/root/autoinst.xml", "an AutoYaST file, passwords perhaps included"),
+            Place("/var/adm/autoinstall", "data of AutoYaST", whole=True),
+            Place("/var/log/anaconda", "the log of an installation", whole=True),
+            Place("/var/log/installer", "the log of an installation, passwords perhaps included", whole=True),
+            Place("/autoinstall.yaml", "an autoinstall file, passwords perhaps included"),
+            Place("/var/lib/vagrant", "a leftover of Vagrant", whole=True),
+            Place("/var/cache/debconf/passwords.dat-old", "passwords that debconf asked for"),
+        ),
+        failing={"/root/anaconda-ks.cfg": "rootpw --iscrypted $6$salt$hash\n"},
+        passing={"/root/README": "Welcome.\n"},
+    ),
+    Table(
+        id="package-caches",
+        title="There are no packages in caches",
+        severity=NOTE,
+        prose=(
+            "Package managers keep the packages that they installed: they make every copy of the image "
+            "larger, and tell where the builder got them. seal removes the packages, and leaves the lists "
+            "of what there is."
+        ),
+        places=(
+            *places(
+                "a package that was installed from here",
+                "/var/cache/apt/archives/*.deb",
+                "/var/cache/dnf/*/packages/*.rpm",
+                "/var/cache/libdnf5/*/packages/*.rpm",
+                "/var/cache/yum/*/*/*/packages/*.rpm",
+                "/var/cache/zypp/packages/*",
+                "/var/cache/pacman/pkg/*.pkg.tar*",
+                "/var/cache/apk/*.apk",
+            ),
+            Place("~/.cache/pip", "a cache of Python packages", whole=True),
+        ),
+        failing={"/var/cache/apt/archives/tool_1.0_all.deb": "!<arch>\n"},
+        passing={
+            "/var/cache/apt/archives/lock": "",
+            "/var/cache/dnf/main/repodata/repomd.xml": "<repomd/>\n",
+        },
+    ),
+)
+
+RULES: tuple[Rule, ...] = tuple(table.rule() for table in TABLES)

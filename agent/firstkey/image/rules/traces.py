@@ -1,0 +1,172 @@
+"""Rules about what work on the builder leaves behind: logs and temporary files."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from firstkey.image import changes, in_use, leftovers
+from firstkey.image.leftovers import Place, example
+from firstkey.image.rule import LOGS, Rule
+from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict
+from firstkey.image.watches import Headed
+
+if TYPE_CHECKING:
+    from firstkey.image.changes import Change
+    from firstkey.image.leftovers import Survey
+    from firstkey.image.subject import Image
+
+# --- logs -----------------------------------------------------------------------------------------
+
+DIRECTORY = "/var/log"
+JOURNAL = f"{DIRECTORY}/journal"
+PLACE = Place(DIRECTORY, "a log")
+CLAIMED = re.compile(
+    DIRECTORY + r"/(?:wtmp|btmp|lastlog|faillog|tallylog|cloud-init"
+    r"|sudo-io/|account/|faillock/|anaconda/|installer/|dump/|session-recording/)"
+)
+"""What other rules claim."""
+ROTATED = re.compile(r".*(?:\.\d+|\.old|-\d{8})?\.(?:gz|xz|bz2|zst|old|\d+)|.*-\d{8}|.*\.journal~?")
+
+
+def check_logs(image: Image) -> Verdict:
+    """One finding for each file with something in it."""
+    seen = leftovers.survey(image, (PLACE,))
+    return Verdict(tuple(_log(path) for path in _logs(seen)), seen.doubts)
+
+
+def _logs(seen: Survey) -> Iterator[str]:
+    return (spot.path for spot in seen.spots if not CLAIMED.match(spot.name))
+
+
+def _log(path: str) -> Finding:
+    command = "rm --" if ROTATED.fullmatch(path) else "truncate -s 0"
+    return Finding(
+        path, "This is a log: it tells what was done on the builder.", f"{command} {changes.quoted(path)}"
+    )
+
+
+def clear_logs(image: Image) -> list[Change]:
+    """Old ones go; those that are written to are emptied, and keep the owner that lets a service write."""
+    return [_clearing(image, path) for path in _logs(leftovers.survey(image, (PLACE,)))]
+
+
+def _clearing(image: Image, path: str) -> Change:
+    if ROTATED.fullmatch(path):
+        return changes.Remove(path, "a log", links=image.links_to(path))
+    return changes.Empty(path, "a log")
+
+
+# --- temporary files ------------------------------------------------------------------------------
+
+SWAP_FILE = "swap-file"
+PATTERNS = ("/tmp/*", "/tmp/.*", "/var/tmp/*", "/var/tmp/.*")  # noqa: S108 - what is looked at, not written
+LEFT_BY_EDITORS = (
+    "~/.*.sw[op]",
+    "~/*~",
+    "~/.#*",
+    "~/#*#",
+    "/etc/*~",
+    "/etc/.*.sw[op]",
+    "/etc/ssh/*~",
+    "/etc/ssh/.*.sw[op]",
+)
+TOPS = ("/tmp/", "/var/tmp/")  # noqa: S108 - as above
+EMPTY_DIRECTORIES = (".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix", ".Test-unix")  # tmpfiles.d/x11.conf
+# Of services that run now; on the running system they go when it stops.
+IN_USE = ("systemd-private-", "snap-private-tmp", ".X11-unix", ".ICE-unix")
+
+
+def swap_file(_head: bytes) -> str | None:
+    """Vim's swap files start so (vim: memline.c): they have the file that was edited in them."""
+    return "a swap file of vim's"
+
+
+def check_temporary(image: Image) -> Verdict:
+    """One finding for each name at the top, and for each file of an editor's."""
+    doubts: list[Doubt] = []
+    paths = dict.fromkeys(_left(image, doubts))
+    left = [path for path in paths if not in_use.is_used(path, image.used)]
+    remark = "Left out, since running programs use it: " + ", ".join(sorted(paths.keys() - left))
+    return Verdict(
+        tuple(map(_finding, left)), tuple(doubts), remark="" if len(left) == len(paths) else remark
+    )
+
+
+def _finding(path: str) -> Finding:
+    return Finding(path, "Somebody left this behind.", f"rm -rf -- {changes.quoted(path)}")
+
+
+def _left(image: Image, doubts: list[Doubt]) -> Iterator[str]:
+    for pattern in PATTERNS:
+        for path in image.glob(pattern, doubts):
+            if not image.is_elsewhere(path) and not _is_usual(image, path):
+                yield path
+    for pattern in LEFT_BY_EDITORS:
+        yield from (path for path in image.glob(pattern, doubts) if image.has_content(path))
+    yield from (
+        sighting.path for sighting in image.sightings(SWAP_FILE) if not sighting.path.startswith(TOPS)
+    )
+
+
+def _is_usual(image: Image, path: str) -> bool:
+    name = path.rpartition("/")[2]
+    if image.tree.is_running_system and name.startswith(IN_USE):
+        return True
+    status = image.status(path)
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        return status is None
+    return name in EMPTY_DIRECTORIES and not image.tree.names(path)
+
+
+def remove_temporary(image: Image) -> list[Change]:
+    """Remove them."""
+    return [changes.Remove(finding.path, "a temporary file") for finding in check_temporary(image).findings]
+
+
+RULES = (
+    Rule(
+        id="logs",
+        title="There are no logs",
+        guideline="beyond",
+        severity=WARNING,
+        prose=(
+            "Logs and the journal tell who built the image, from where and how, and now and then a password "
+            "that was typed in the wrong place. seal removes journals and old logs, and empties those that "
+            "services write to, near its end: on the running system, a service may write again until it is "
+            "stopped."
+        ),
+        check=check_logs,
+        remedy=clear_logs,
+        failing=example(
+            {
+                "/var/log/auth.log": "sshd: Accepted publickey for root from 203.0.113.7\n",
+                "/var/log/syslog.2.gz": b"\x1f\x8b\x08",
+                f"{JOURNAL}/0123456789abcdef0123456789abcdef/system.journal": b"LPKSHHRH",
+            }
+        ),
+        passing=example({"/var/log/auth.log": ""}),
+        stage=LOGS,
+    ),
+    Rule(
+        id="temporary-files",
+        title="There are no temporary files",
+        guideline="beyond",
+        severity=WARNING,
+        prose=(
+            "Build scripts leave archives, scripts with their secrets, and copies of configuration in /tmp "
+            "and /var/tmp, and editors leave copies beside the files (vim's swap files are known wherever "
+            "they are). seal removes everything in both directories and the editors' copies; on the running "
+            "system, what running programs use stays (a file that one has open or mapped, a directory that "
+            "one works in, a socket that one listens on, and the directory at the top that holds such), and "
+            "is named."
+        ),
+        check=check_temporary,
+        remedy=remove_temporary,
+        failing=example({f"{TOPS[0]}build-1234/setup.sh": "export TOKEN=...\n", f"{TOPS[1]}.hidden": "x"}),
+        passing=example({f"{TOPS[0]}.X11-unix": None, TOPS[1]: None}),
+        watches=(Headed(SWAP_FILE, (b"b0VIM ",), swap_file),),
+    ),
+)
