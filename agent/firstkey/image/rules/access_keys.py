@@ -87,9 +87,9 @@ RULE = Rule(
     prose=(
         "AWS's access keys are looked for in every text file that no package brought, in each spelling that "
         "programs read: histories, dot files, scripts, configuration, logs. Examples (those of AWS's "
-        "documentation, and what was not drawn by lot) are left out. seal overwrites and removes the files only with "
-        "--remove-credentials; to keep one, take the key out of it first. Whatever is found should be "
-        "revoked as well: it may have been copied."
+        "documentation, and what was not drawn by lot) are left out. seal overwrites and removes the files "
+        "only with --remove-credentials; to keep one, take the key out of it first. Whatever is found "
+        "should be revoked as well: it may have been copied."
     ),
     check=check,
     remedy=remedy,
