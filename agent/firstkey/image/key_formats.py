@@ -14,6 +14,7 @@ from firstkey.image.watches import Headed, Needle
 KIND = "private-key"
 STORE = "key-store"
 CERTIFICATE = "certificate"
+KINDS = (KIND, STORE)
 
 # The parts of a key, each looked for where the one before it ends: in one expression, a text that fits in
 # many ways would be read anew for each of them. Between the parts of one that is embedded in JSON, YAML, a

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from firstkey import image_reasons, reasons
 from firstkey.image import packed
 from firstkey.image.verdict import Doubt
-from firstkey.image.watches import Headed, Named, Needle, Sighting
+from firstkey.image.watches import Headed, Named, Needle, Scanned, Sighting
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import mounts, walk
@@ -70,6 +70,7 @@ class Looking(NamedTuple):
     `left_out`: what is mounted in the tree from elsewhere. `unfinished`: the files and rules (a kind and a
     name) that took more work before than they may, and why. `progress` is told how many files were seen, and
     where; `at` what is looked at from now on, and returns what was before. `used`: what running programs use.
+    `scanned`: what a scanner for secrets saw.
     """
 
     left_out: tuple[mounts.Mount, ...] = ()
@@ -77,6 +78,7 @@ class Looking(NamedTuple):
     progress: Callable[[int, str], None] | None = None
     at: At = lambda _kind, _name: None
     used: frozenset[str] = frozenset()
+    scanned: Scanned = Scanned()
 
     @property
     def skipped(self) -> dict[str, Refusal]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Union
 
 from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Refusal
 
 
 class Named(NamedTuple):
@@ -48,3 +49,11 @@ class Sighting(NamedTuple):
     path: str
     detail: str
     line: int | None = None
+
+
+class Scanned(NamedTuple):
+    """What a scanner of the host's saw in the image, why it may not be all, and what to say of it."""
+
+    sightings: tuple[Sighting, ...] = ()
+    refusal: Refusal | None = None
+    remark: str = ""

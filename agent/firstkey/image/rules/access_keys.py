@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey.image import examples, secrets
+from firstkey.image import examples, key_formats, secrets
 from firstkey.image.rule import CREDENTIALS, Rule
-from firstkey.image.verdict import ERROR, Verdict
+from firstkey.image.verdict import ERROR, Doubt, Verdict
 from firstkey.image.watches import Needle
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
+    from firstkey.image.watches import Sighting
 
 KIND = "access-key"
 
@@ -55,12 +56,30 @@ WATCHES = (
 
 
 def check(image: Image) -> Verdict:
-    """A finding for each file."""
-    return secrets.verdict(secrets.sorted_out(image, image.sightings(KIND)))
+    """A finding for each file, and for each place where a scanner saw what no rule here did."""
+    other = image.scanned
+    known = {(seen.path, seen.line) for kind in (KIND, *key_formats.KINDS) for seen in image.sightings(kind)}
+    more = {_outermost(image, seen) for seen in other.sightings if (seen.path, seen.line) not in known}
+    verdict = secrets.verdict(secrets.sorted_out(image, sorted((*image.sightings(KIND), *more), key=_place)))
+    doubts = (Doubt("/", other.refusal),) if other.refusal else ()
+    remark = " ".join(filter(None, (verdict.remark, other.remark)))
+    return verdict._replace(doubts=(*verdict.doubts, *doubts), remark=remark)
+
+
+def _outermost(image: Image, seen: Sighting) -> Sighting:
+    """Scanners name what is in an archive as ARCHIVE!MEMBER: the file that there is, and no line."""
+    archive = seen.path.partition("!")[0]
+    if archive == seen.path or image.is_file(seen.path) or not image.is_file(archive):
+        return seen
+    return seen._replace(path=archive, line=None)
+
+
+def _place(seen: Sighting) -> tuple[str, int, str]:
+    return seen.path, seen.line or 0, seen.detail
 
 
 def remedy(image: Image) -> list[Change]:
-    """Overwrite and remove each file."""
+    """Overwrite and remove each file with a key of AWS's. What a scanner saw is for a person to judge."""
     found = secrets.sorted_out(image, image.sightings(KIND)).secrets
     return secrets.removals(image, (seen.path for seen in found), "access key")
 
@@ -87,9 +106,11 @@ RULE = Rule(
     prose=(
         "AWS's access keys are looked for in every text file that no package brought, in each spelling that "
         "programs read: histories, dot files, scripts, configuration, logs. Examples (those of AWS's "
-        "documentation, and what was not drawn by lot) are left out. seal overwrites and removes the files "
-        "only with --remove-credentials; to keep one, take the key out of it first. Whatever is found "
-        "should be revoked as well: it may have been copied."
+        "documentation, and what was not drawn by lot) are left out. Tokens of other makers are for "
+        "scanners that know them all: audit has kingfisher, gitleaks or trufflehog look, the first that is "
+        "installed (--secrets), in a box without a network, and says which one it was. seal overwrites and "
+        "removes the files with AWS keys only with --remove-credentials; to keep one, take the key out of "
+        "it first. Whatever is found should be revoked as well: it may have been copied."
     ),
     check=check,
     remedy=remedy,
