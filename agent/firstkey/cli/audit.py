@@ -10,7 +10,8 @@ from firstkey.cli import common, screen, streams
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.image import audit, formats, render
-from firstkey.image.survey import Survey
+from firstkey.image.survey import AUTO, BUILTIN, Survey
+from firstkey.system import scanners
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     common.require_root(args, "auditing")
     looker = Looker(args, common.voice(args))
     with Progress(wanted=not args.quiet) as progress:
-        survey = Survey(looker.root, looker.look, progress=progress.tell)
+        survey = Survey(looker.root, looker.look, progress=progress.tell, secrets=args.secrets)
         if args.exclude_list:
             return _exclude_list(survey, wanted)
         done = survey.audit(wanted)
@@ -65,6 +66,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--exclude-list",
         action="store_true",
         help="print what bundling tools should leave out, a pattern a line",
+    )
+    made.add_argument(
+        "--secrets",
+        choices=(AUTO, BUILTIN, *scanners.NAMES),
+        default=AUTO,
+        help="who looks for tokens of other makers than AWS: the first of these scanners that is installed "
+        "(auto), nobody (builtin), or the one that is named",
     )
     form.add_argument("--list", action="store_true", help="print the rules, and check nothing")
     add_choice(made)
