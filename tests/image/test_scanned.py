@@ -89,7 +89,7 @@ def test_what_was_not_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.Mon
     """In one line: because nobody wanted it, or because there is nothing to do it with."""
     monkeypatch.setattr("firstkey.system.command.SYSTEM_PATH", ())
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "not looked for, as --secrets auto does" in scanned(BUILTIN, str(tmp_path)).remark
+    assert "not looked for; audit has a scanner look" in scanned(BUILTIN, str(tmp_path)).remark
     assert "pip install kingfisher-bin" in scanned(AUTO, str(tmp_path)).remark
     missing = scanned("gitleaks", str(tmp_path)).refusal
     assert missing == Refusal(image_reasons.NO_SCANNER, "gitleaks is not installed")

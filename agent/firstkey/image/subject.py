@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from firstkey.boot.site import Site
-    from firstkey.image.watches import Scanned, Sighting, Watch
+    from firstkey.image.watches import Sighting, Watch
     from firstkey.reasons import Refusal
     from firstkey.system.tree import Found
 
@@ -68,6 +68,7 @@ class Image:
         self._looking = looking or scan.Looking(
             mounts.foreign(site.tree.root), used=in_use.paths(self.tree.root)
         )
+        self.scanned = self._looking.scanned
         self.home_doubts: list[Doubt] = []
         self._links: dict[str, dict[str, None]] = {}
 
@@ -80,11 +81,6 @@ class Image:
     def used(self) -> frozenset[str]:
         """What running programs use in it."""
         return self._looking.used
-
-    @property
-    def scanned(self) -> Scanned:
-        """What a scanner for secrets saw in it."""
-        return self._looking.scanned
 
     def unfinished(self, kind: str, name: str) -> Refusal | None:
         """Why that file or rule is not to be looked at again, if it took more work before than it may."""

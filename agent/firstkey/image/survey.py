@@ -14,7 +14,7 @@ from firstkey.image import in_use, plan, seal, sshd_change
 from firstkey.image.audit import RULE, Audit, Result, image_of, verdict_of
 from firstkey.image.scan import FILE, Looking
 from firstkey.image.verdict import Doubt, Finding, Verdict
-from firstkey.image.watches import Scanned, Sighting
+from firstkey.image.watches import OTHERS, Scanned, Sighting
 from firstkey.reasons import Refusal
 from firstkey.system import mounts, scanners
 from firstkey.system.boxed import Overrun
@@ -125,21 +125,18 @@ class Survey:
 
 def scanned(choice: str, root: str) -> Scanned:
     """What the chosen scanner for secrets (or the first that is there: AUTO) sees in the tree."""
-    others = "Tokens of other makers than AWS were "
     if choice == BUILTIN:
-        return Scanned(
-            remark=f"{others}not looked for, as --secrets {AUTO} does where a scanner is installed."
-        )
+        return Scanned()
     try:
         scanner = scanners.find(None if choice == AUTO else choice)
         version, matches = scanners.scan(scanner, root, [mount.path for mount in mounts.foreign(root)])
     except FirstkeyError as error:
         if choice == AUTO and isinstance(error, scanners.Missing):
-            return Scanned(remark=f"{others}not looked for: {error.message}.")
-        return Scanned(refusal=error.refusal)
+            return Scanned(remark=f"{OTHERS} not looked for: {error.message}.")
+        return Scanned(refusal=error.refusal, remark="")
     name = scanner.name
     seen = (Sighting(match.path, f"a secret ({name}: {match.rule})", match.line) for match in matches)
-    return Scanned(tuple(seen), remark=f"{others}looked for with {name} {version}.")
+    return Scanned(tuple(seen), remark=f"{OTHERS} looked for with {name} {version}.")
 
 
 _SILENT = Verdict(doubts=(Doubt("/", Refusal(reasons.INTERNAL_ERROR, "the rule was not answered")),))

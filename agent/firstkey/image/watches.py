@@ -51,9 +51,12 @@ class Sighting(NamedTuple):
     line: int | None = None
 
 
+OTHERS = "Tokens of other makers than AWS were"
+
+
 class Scanned(NamedTuple):
-    """What a scanner of the host's saw in the image, why it may not be all, and what to say of it."""
+    """What a scanner of the host's saw in the image, why it is no answer, and who looked."""
 
     sightings: tuple[Sighting, ...] = ()
     refusal: Refusal | None = None
-    remark: str = ""
+    remark: str = f"{OTHERS} not looked for; audit has a scanner look where one is installed (--secrets)."
