@@ -1,4 +1,7 @@
-"""Scanners for secrets, run in their box: real ones where they are, and programs that try to get out."""
+"""Scanners for secrets, run in their box: their answers, and what one can do that tries to get out.
+
+A real one is run in image/test_recall.py, where there is one.
+"""
 
 from __future__ import annotations
 
@@ -99,6 +102,21 @@ def test_what_is_no_answer_is_told(programs: Path, tree: Path, kind: str) -> Non
     with pytest.raises(FirstkeyError, match=why) as caught:
         scan(put(programs, "kingfisher", script), tree)
     assert not isinstance(caught.value, scanners.Missing)
+
+
+def test_one_that_a_python_package_brings(
+    programs: Path, tree: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The program itself is run: the script that starts it may want a Python that the box has not."""
+    scanner = put(programs, "kingfisher", "exit 1")
+    (programs / "bin").mkdir()
+    (programs / "bin/kingfisher").write_text("#!/nowhere/python3\n")
+    (programs / "bin/kingfisher").chmod(0o755)
+    brought = programs / "lib/python3.11/site-packages/kingfisher/bin"
+    brought.mkdir(parents=True)
+    put(brought, "kingfisher", f"cat <<'END'\n{SAYS['kingfisher']}\nEND", version="2.0")
+    monkeypatch.setenv("PATH", f"{programs}/bin:{os.environ['PATH']}")
+    assert scan(scanner, tree)[0] == "2.0"
 
 
 def test_what_runs_for_too_long_is_ended(programs: Path, tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ the place and the name of its rule comes out: a secret never does.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -27,7 +28,7 @@ LIMIT = 64 * 1024 * 1024
 MOST = 10_000
 """Secrets that are told; a tree that has more is not told apart from one that is made to be long."""
 _TREE = "@tree@"
-_VERSION = re.compile(rb"\d+(?:\.\d+)+")
+_VERSION = re.compile(rb"\d{1,9}(?:\.\d{1,9}){1,5}")
 _SHUT = 126
 
 
@@ -141,7 +142,7 @@ def _match(path: str, line: object, rule: str) -> Match:
 
 def _run(scanner: Scanner, words: Iterable[str], root: str, left_out: Iterable[str]) -> tuple[bytes, bytes]:
     """What it printed: stdout, stderr."""
-    program = os.path.realpath(command.find(scanner.name) or "/")
+    program = _program(scanner.name)
     kernel = box.Kernel()
 
     def shut() -> None:
@@ -163,6 +164,14 @@ def _run(scanner: Scanner, words: Iterable[str], root: str, left_out: Iterable[s
     if done.status not in (0, *scanner.good):
         _fail(scanner, f"failed with status {done.status}: {done.words}")
     return done.stdout, done.stderr
+
+
+def _program(name: str) -> str:
+    """Its full path; where a Python package brings it, not the script that starts it with some Python."""
+    path = os.path.realpath(command.find(name) or "/")
+    top = glob.escape(os.path.dirname(os.path.dirname(path)))
+    brought = glob.glob(f"{top}/lib/python*/*-packages/{name}/bin/{name}")
+    return brought[0] if brought else path
 
 
 def _installation(program: str) -> str:
