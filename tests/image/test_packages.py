@@ -96,9 +96,11 @@ def test_files_of_a_wheel(sapling: Sapling) -> None:
     assert verdict.outcome == "pass"
     assert verdict.remark == "2 files are left out: as the package brought it (tls)."
     sapling.file("/usr/local/srv/key.pem", KEY)
+    sapling.file("/home/ann/.ssh/id", KEY)
+    sapling.file("/home/ann/all.dist-info/RECORD", f".ssh/id,{recorded(KEY)}\n")
     sapling.file("/srv/key.pem", KEY)
     found = verdict_of(private_keys.RULE, sapling.image()).findings
-    assert [each.path for each in found] == ["/srv/key.pem", "/usr/local/srv/key.pem"]
+    assert [each.path for each in found] == ["/home/ann/.ssh/id", "/srv/key.pem", "/usr/local/srv/key.pem"]
 
 
 @pytest.mark.parametrize("change", ["content", "digest", "own work"])

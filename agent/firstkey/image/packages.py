@@ -102,14 +102,13 @@ class Packages:
         return found
 
     def _of_wheels(self, path: str) -> Iterator[Digest]:
-        """What the lists of Python's packages say that lie beside, or above, the file (PyPA: RECORD)."""
+        """What the lists of Python's packages say of a file in site-packages or its like (PyPA: RECORD)."""
         directory = os.path.dirname(path)
         while directory != "/":
-            if directory not in self._wheels:
-                self._wheels[directory] = dict(self._recorded(directory))
-            found = self._wheels[directory].get(path)
-            if found:
-                yield found
+            if directory.endswith("-packages"):  # a list elsewhere could vouch for all that is in a home
+                if directory not in self._wheels:
+                    self._wheels[directory] = dict(self._recorded(directory))
+                yield from filter(None, (self._wheels[directory].get(path),))
             directory = os.path.dirname(directory)
 
     def _recorded(self, directory: str) -> Iterator[tuple[str, Digest]]:

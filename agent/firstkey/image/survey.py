@@ -12,6 +12,7 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image import in_use, plan, seal, sshd_change
 from firstkey.image.audit import RULE, Audit, Result, image_of, verdict_of
+from firstkey.image.rules import access_keys
 from firstkey.image.scan import FILE, Looking
 from firstkey.image.verdict import Doubt, Finding, Verdict
 from firstkey.image.watches import OTHERS, Scanned, Sighting
@@ -59,7 +60,7 @@ class Survey:
     def audit(self, wanted: Sequence[Rule]) -> Audit:
         """What each of the rules says; unknown where it came to no end."""
         verdicts: dict[str, Verdict] = {}
-        self._scanned = scanned(self._secrets, self.root)
+        self._scanned = scanned(self._secrets if access_keys.RULE in wanted else BUILTIN, self.root)
         ids = {rule.id for rule in wanted}
 
         def judge(image: Image, inside: Inside) -> int | None:
