@@ -19,6 +19,11 @@ NOT_INTACT = define(
     "It is packed in a way that cannot be read here to its end: broken, cut off, encrypted or unknown.",
     "Unpack it and look at it by hand, or remove it from the image.",
 )
+NO_SCANNER = define(
+    "no-scanner",
+    "No scanner for secrets gave an answer that can be used, so tokens of other makers were not looked for.",
+    "Do what is said of it (to have one: pip install kingfisher-bin), or give --secrets builtin.",
+)
 MOUNTED = define(
     "mounted-from-elsewhere",
     "It lies in what is mounted into the tree from elsewhere, which is no part of the image.",

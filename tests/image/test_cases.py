@@ -46,21 +46,6 @@ WIREGUARD = "YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
 INITCFG = "/etc/cloud/cloud.cfg.d/99-installer.cfg"
 HASHED = "ann:$6$salt$" + "a1B2" * 21 + "ab"
 
-# jwt.io's own example, but for its signature.
-JWT = (
-    access_key("eyJ", "hbGciOiJIUzI1NiJ9"),
-    "zdWIiOiIxMjM0NTY3ODkwIiwibmFtZSI6IkpvaG4gRG9lIiwiaWF0IjoxNTE2MjM5MDIyfQ",
-)
-TOKENS = (
-    access_key("dckr_pat_", "a1B" * 9),
-    access_key("hf_", "aB" * 17),
-    access_key("ghr_", "a1B2" * 9),
-    access_key("glrt-", "a1B2C" * 4),
-    "abc" + access_key("8Q~", "a1B~" * 8 + "xy"),
-    "https://x.blob.core.windows.net/c?" + access_key("sv=20", f"22-11-02&sr=b&sig={'a1B2' * 10}%3D"),
-    f"{JWT[0]}.{access_key('eyJ', 'zdWIiOiJhbm4ifQ')}.{'a1B2' * 11}",
-)
-
 # rule, files (a content that starts with "->" is a link), the paths that are found
 ITSELF: frozenset[str] = frozenset()
 """The one file that there is."""
@@ -205,7 +190,6 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("access-keys", {"/var/spool/cron/crontabs/root": f"KEY={AKIA}\n"}, ITSELF),
     ("access-keys", {"/usr/local/bin/up": f"#!/bin/sh\nexport K={AKIA}\n"}, ITSELF),
     ("access-keys", {"/usr/share/u": f"k={AKIA}\n", "/var/lib/dpkg/info/a.list": "/usr\n"}, {"/usr/share/u"}),
-    *[("access-keys", {f"/srv/{token[-9:-5]}": f"export X={token}\n"}, ITSELF) for token in TOKENS],
     # what else gives an image away
     ("machine-id", {"/etc/machine-id": ""}, ITSELF),
     ("random-seeds", {"/var/lib/systemd/credential.secret": "x"}, ITSELF),
@@ -349,8 +333,6 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("system-credentials", {"/etc/ldap/ldap.conf": "#BINDPW x\n", "/etc/samba/passdb.tdb": "TDB"}),
     ("system-credentials", {"/etc/systemd/system/a.service": "Environment=TOKEN_FILE=/x B_TOKEN=%d/x\n"}),
     ("system-credentials", {"/etc/crypttab": "#a b /k\na b /dev/urandom\na b none\n", "/k": "x"}),
-    ("access-keys", {"/opt/jwt/README": f"{JWT[0]}.eyJzb21lIjoicGF5bG9hZCJ9.{'4twFt5Nx' * 6}"}),
-    ("access-keys", {"/root/jwt.io": f"{JWT[0]}.eyJ{JWT[1]}.{'SflKxwRJ' * 6}"}),
     ("access-keys", {"/root/x": "AKIAIOSFODNN7EXAMPLE", "/root/y": f"x{AKIA}", "/root/z": f"{AKIA}7"}),
     ("logs", {"/var/log/README": "->../../usr/share/doc/r", "/usr/share/doc/r": "x"}),
     ("logs", {"/var/log/journal": "->/run/log/journal", "/run/log/journal/x": "x"}),
@@ -448,7 +430,7 @@ def test_it_is_left_in_peace(sapling: Sapling, rule: str, files: dict[str, str])
 
 def test_two_of_a_kind_near_and_far_in_a_file(sapling: Sapling) -> None:
     """What stands far behind has no line; it is told beside what has one."""
-    near, far = (access_key(prefix, "a1B2" * 9) for prefix in ("ghp_", "ghs_"))
+    near, far = (access_key(prefix, "Z7QK3WJT5NP2XR6M") for prefix in ("AKIA", "ASIA"))
     sapling.file("/srv/notes", f"{near}\n" + ("y" * 79 + "\n") * 8000 + f"{far}\n")
     assert ask(sapling, "access-keys") == {"/srv/notes"}
 

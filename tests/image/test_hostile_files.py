@@ -446,7 +446,7 @@ def test_zip_files_come_out_whole(method: int) -> None:
     """Members of every size, with something before the whole, and a comment behind it."""
     members = (("a", NOISE), ("directory/", b""), ("ü" * 100, bytes(5 * MIB)), ("b", b"x"))
     whole = bytes(zipped(*members, method=method))
-    expected = b"".join(content + b"\n" for _, content in members)
+    expected = b"".join(packed.MEMBER + content for _, content in members)
     assert parts(whole) == (expected, None)
     assert parts(b"PK\x03\x04" + NOISE + whole) == (expected, None)
     comment = whole[:-2] + struct.pack("<H", 5) + b"PK\x05xx"
@@ -468,7 +468,7 @@ def test_a_zip_file_with_wide_numbers() -> None:
     struct.pack_into("<L", whole, end + 12, end - listed)
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         assert archive.read("a") == NOISE
-    assert parts(bytes(whole)) == (NOISE + b"\n", None)
+    assert parts(bytes(whole)) == (packed.MEMBER + NOISE, None)
 
 
 # --- lists of packages ----------------------------------------------------------------------------

@@ -117,6 +117,77 @@ def test_what_openssl_writes(sapling: Sapling, tmp_path: Path) -> None:
         assert found(sapling, content) is None, what
 
 
+WRITTEN_BY = {
+    "PKCS#12": ("pkcs12", "-export", "-inkey", "key", "-in", "cert", "-passout", "pass:secret"),
+    "PKCS#12, old": ("pkcs12", "-export", "-inkey", "key", "-in", "cert", "-passout", "pass:secret",
+                     "-certpbe", "PBE-SHA1-3DES", "-keypbe", "PBE-SHA1-3DES"),
+    "PKCS#8": ("pkcs8", "-topk8", "-nocrypt", "-in", "key", "-outform", "DER"),
+}  # fmt: skip
+
+
+@needs_openssl
+@pytest.mark.parametrize("options", WRITTEN_BY.values(), ids=WRITTEN_BY)
+def test_what_openssl_writes_in_an_archive(
+    sapling: Sapling, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """A backup of a web server's directory."""
+    request = (
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-keyout",
+        "key",
+        "-out",
+        "cert",
+        "-subj",
+        "/CN=x",
+    )
+    for argv in (request, (*options, "-out", "store")):
+        subprocess.run(["openssl", *argv], cwd=tmp_path, check=True, capture_output=True)
+    assert "in an archive" in str(found(sapling, tarred((tmp_path / "store").read_bytes())))
+
+
+@pytest.mark.skipif(shutil.which("keytool") is None, reason="needs keytool")
+@pytest.mark.parametrize("kind", ["jks", "jceks", "pkcs12"])
+def test_what_keytool_writes(sapling: Sapling, tmp_path: Path, kind: str) -> None:
+    """Java's stores, as Java writes them."""
+    store = tmp_path / "store"
+    options = (
+        "-alias",
+        "a",
+        "-dname",
+        "CN=x",
+        "-storetype",
+        kind,
+        "-storepass",
+        "hunter22",
+        "-keypass",
+        "hunter22",
+    )
+    run("keytool", "-genkeypair", "-keyalg", "EC", "-keystore", store, *options)
+    assert "key store" in str(found(sapling, store.read_bytes()))
+
+
+@pytest.mark.skipif(shutil.which("puttygen") is None, reason="needs puttygen")
+@pytest.mark.parametrize("version", ["2", "3"])
+def test_what_puttygen_writes(sapling: Sapling, tmp_path: Path, version: str) -> None:
+    """Both formats that are in use."""
+    ssh_key(tmp_path, "-t", "ed25519", "-N", "")
+    run(
+        "puttygen",
+        tmp_path / "key",
+        "-O",
+        "private",
+        "--ppk-param",
+        f"version={version}",
+        "-o",
+        tmp_path / "ppk",
+    )
+    assert found(sapling, (tmp_path / "ppk").read_bytes()) == "There is a private key (PuTTY) in it."
+
+
 PUTTY = b"""PuTTY-User-Key-File-3: ssh-ed25519\r
 Encryption: none\r
 Comment: c\r
@@ -190,6 +261,16 @@ WRAPPED = {
     "across a block, in the body": "x" * (256 * 1024 - 60) + KEY,
     "across a later block": "x" * (256 * 1024 * 3 - 8 * 1024 * 2 - 17) + KEY,
     "behind another mention": "-----BEGIN PRIVATE KEY-----\n...\n" * 1000 + KEY,
+    "with entities": f"<key>{KEY.replace(chr(10), '&#10;')}</key>",
+    "in XML": f"<PrivateKey>\n{KEY}</PrivateKey>",
+    "with escaped slashes": json.dumps({"private_key": KEY}).replace("/", "\\/"),
+    "with escaped code points": json.dumps({"private_key": KEY}).replace("\\n", "\\u000a"),
+    "continued, in a shell script": KEY.rstrip("\n").replace("\n", "\\n\\\n"),
+    "continued lines": KEY.replace("\n", "\\\n"),
+    "in JavaScript": " +\n".join(f'  "{line}\\n"' for line in KEY.splitlines()),
+    "commented out": "".join(f"// {line}\n" for line in KEY.splitlines()),
+    "in UTF-16, little end first": ("\ufeff" + KEY).encode("utf-16-le").decode("latin-1"),
+    "in UTF-16, big end first": ("\ufeff" + KEY).encode("utf-16-be").decode("latin-1"),
     "in a binary": "\x7fELF\0\0\0" + KEY + "\0",
 }  # fmt: skip
 
@@ -200,11 +281,20 @@ def test_a_key_inside_of_something(sapling: Sapling, content: str) -> None:
     assert found(sapling, content.encode("latin-1")) is not None
 
 
+START = "MIIEpAIBAAKCAQEA04up8hoqzS1+APIB0RhjXyObwHQnOzhAk5Bd7mhkSbPkyhP1"
 MENTIONS = {
     "a placeholder": pem("RSA PRIVATE KEY", "..."),
     "words": pem("PRIVATE KEY", "insert the key that you got by mail here and nothing else, thank you"),
     "a format": "if line == '-----BEGIN PRIVATE KEY-----': parse_the_private_key_that_follows_in_base64()",
     "x's": pem("PRIVATE KEY", "X" * 64),
+    "a start": pem("RSA PRIVATE KEY", START, "..."),
+    "a start and an end": pem("RSA PRIVATE KEY", START, "[...]", "hkSb=="),
+    "31 letters": pem("RSA PRIVATE KEY", "MIIEpAIBAAKCAQEA04up8hoqzS1APIB"),
+    "an OpenSSH start": pem("OPENSSH PRIVATE KEY", "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAA", "..."),
+    "a PGP start": pem("PGP PRIVATE KEY BLOCK", "", "lQOYBF9Xx0sBCADEyn9h0CyVZpZ4pqXU", "..."),
+    "repeated": pem("RSA PRIVATE KEY", *["MIIE" * 12] * 30),
+    "x's about age": "AGE-SECRET-KEY-1" + "QQQQQQQQ" * 7 + "QQ",
+    "words about PuTTY": "PuTTY-User-Key-File-3: ssh-rsa\n...\nPrivate-Lines: 8\n<base64>",
     "a public key": pem("PUBLIC KEY", "MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="),
     "strings of a program": "-----BEGIN RSA PRIVATE KEY-----\0-----BEGIN EC PRIVATE KEY-----\0SSL_CTX_use_x",
     "a certificate request": pem("CERTIFICATE REQUEST", "MIIBfjCCASOgAwIBAgIUfaGiYvA8lj6zDJ5EGlR"),
@@ -262,6 +352,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "xz": lzma.compress,
     "zip": zipped,
     "tar.gz": tarred,
+    "tar": lambda content: gzip.decompress(tarred(content)),
     "behind a lot": lambda content: gzip.compress(b"x" * 1_000_000 + content),
 }  # fmt: skip
 
@@ -271,6 +362,18 @@ def test_a_key_in_a_compressed_file(sapling: Sapling, pack: Callable[[bytes], by
     """Backups are compressed more often than not."""
     assert found(sapling, pack(KEY.encode()), "/root/backup") is not None
     assert found(sapling, pack(b"nothing"), "/root/backup") is None
+
+
+ARCHIVERS = {name: pack for name, pack in PACKERS.items() if name not in ("gzip, twice", "behind a lot")}
+
+
+@pytest.mark.parametrize("pack", ARCHIVERS.values(), ids=ARCHIVERS)
+@pytest.mark.parametrize("content", OTHERS.values(), ids=OTHERS)
+def test_other_keys_in_a_compressed_file(
+    sapling: Sapling, pack: Callable[[bytes], bytes], content: bytes
+) -> None:
+    """Those that are known by how their file starts are known in an archive too."""
+    assert found(sapling, pack(content), "/root/backup") is not None
 
 
 @pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)

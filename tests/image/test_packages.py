@@ -77,6 +77,43 @@ def test_compiled_python_counts_as_its_source(sapling: Sapling) -> None:
     assert outcome(sapling) == "finding"
 
 
+SITE = "/usr/local/lib/python3.11/site-packages"
+
+
+def recorded(content: bytes) -> str:
+    """As a wheel's RECORD has it."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+    return f"sha256={digest},{len(content)}"
+
+
+def test_files_of_a_wheel(sapling: Sapling) -> None:
+    """A Python package's list of its files counts, and is believed of its own directory alone."""
+    sapling.file(f"{SITE}/tls/tests/key.py", KEY)
+    sapling.file(f"{SITE}/tls/tests/__pycache__/key.cpython-311.pyc", b"\xa7\r\r\n\0\0\0\0" + KEY)
+    record = f"tls/tests/key.py,{recorded(KEY)}\n../../../../srv/key.pem,{recorded(KEY)}\n"
+    sapling.file(f"{SITE}/tls-1.0.dist-info/RECORD", record + "tls/broken.py,sha256=?,\n,,\n\xff\n")
+    verdict = verdict_of(private_keys.RULE, sapling.image())
+    assert verdict.outcome == "pass"
+    assert verdict.remark == "2 files are left out: as the package brought it (tls)."
+    sapling.file("/usr/local/srv/key.pem", KEY)
+    sapling.file("/home/ann/.ssh/id", KEY)
+    sapling.file("/home/ann/all.dist-info/RECORD", f".ssh/id,{recorded(KEY)}\n")
+    sapling.file("/srv/key.pem", KEY)
+    found = verdict_of(private_keys.RULE, sapling.image()).findings
+    assert [each.path for each in found] == ["/home/ann/.ssh/id", "/srv/key.pem", "/usr/local/srv/key.pem"]
+
+
+@pytest.mark.parametrize("change", ["content", "digest", "own work"])
+def test_files_of_no_wheel(sapling: Sapling, change: str) -> None:
+    """Whoever changed it, or installed it from a directory of his own, has put his own key there."""
+    sapling.file(f"{SITE}/tls/key.py", KEY + b"#\n" if change == "content" else KEY)
+    record = recorded(KEY) if change != "digest" else "sha256=" + "A" * 43 + ",1"
+    sapling.file(f"{SITE}/tls-1.0.dist-info/RECORD", f"tls/key.py,{record}\n")
+    if change == "own work":
+        sapling.file(f"{SITE}/tls-1.0.dist-info/direct_url.json", '{"url": "file:///srv/tls"}')
+    assert outcome(sapling) == "finding"
+
+
 def test_apk_files(sapling: Sapling) -> None:
     """Alpine's records have a sha1 for each file."""
     value = base64.b64encode(hashlib.sha1(KEY, usedforsecurity=False).digest()).decode()

@@ -13,6 +13,7 @@ from firstkey.events import Entry
 from firstkey.image import audit, door, rules, seal, sshd_change
 from firstkey.image.changes import Change
 from firstkey.image.door import Context
+from firstkey.image.scan import Looking
 from firstkey.image.subject import Image
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
@@ -47,9 +48,9 @@ class Sapling:
         self.trees.append(tree)
         return Site(tree, Accounts(tree), config.load(tree, explicit=None), self.said.append)
 
-    def image(self) -> Image:
+    def image(self, looking: Looking | None = None) -> Image:
         """The image as it is now: nothing is remembered from before."""
-        return audit.image_of(self.site())
+        return audit.image_of(self.site(), looking)
 
     def context(self) -> Context:
         """What changes are applied with."""

@@ -11,7 +11,8 @@ from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.errors import UsageError
 from firstkey.image import audit, baseline, formats, render, rules
-from firstkey.image.survey import Survey
+from firstkey.image.survey import AUTO, BUILTIN, Survey
+from firstkey.system import scanners
 
 if TYPE_CHECKING:
     import argparse
@@ -59,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
     if is_text and not args.quiet:
         screen.show(render.heading("Audit", looker.root, wanted, args.profile))
     with Progress(wanted=not args.quiet) as progress:
-        survey = Survey(looker.root, looker.look, progress=progress.tell)
+        survey = Survey(looker.root, looker.look, progress=progress.tell, secrets=args.secrets)
         if args.exclude_list:
             return _exclude_list(survey, wanted)
         done = survey.audit(wanted)._replace(profile=args.profile).with_baseline(known)
@@ -78,6 +79,13 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--exclude-list",
         action="store_true",
         help="print what bundling tools should leave out, a pattern a line",
+    )
+    made.add_argument(
+        "--secrets",
+        choices=(AUTO, BUILTIN, *scanners.NAMES),
+        default=AUTO,
+        help="who looks for tokens of other makers than AWS: the first of these scanners that is installed "
+        "(auto), nobody (builtin), or the one that is named",
     )
     form.add_argument("--list", action="store_true", help="print the rules, and check nothing")
     made.add_argument(

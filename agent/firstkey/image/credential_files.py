@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 LIMIT = 4 * 1024 * 1024
 
-_KEY = rb"""["']?\s*[:=]\s*["']?[^\s"'#]{3,}"""
+_KEY = rb"""["']?\s*[:=]\s*["']?(?!\$[{(]|%\(|<|\{\{)[^\s"'#]{3,}"""
+"""A value, and no reference to something that is yet to be filled in."""
 
 
 def holding(*words: str) -> re.Pattern[bytes]:

@@ -14,16 +14,24 @@ from firstkey.image.watches import Headed, Needle
 KIND = "private-key"
 STORE = "key-store"
 CERTIFICATE = "certificate"
+KINDS = (KIND, STORE)
 
 # The parts of a key, each looked for where the one before it ends: in one expression, a text that fits in
 # many ways would be read anew for each of them. Between the parts of one that is embedded in JSON, YAML, a
 # shell script or a source file there are gaps.
-_BEGIN = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY(?: BLOCK)?-----(?:\\+[nrt]|[\r\n \"'])")
-_GAP = re.compile(rb"(?:[\s\"'+,>|#*;]+|\\+[nrt]|//|<br {0,9}/?>){0,99}")
+_BEGIN = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY(?: BLOCK)?-----(?=\\+[nru\r\n]|&#|[\s\"'])")
+_GAP = re.compile(
+    rb"(?:[\s\"',>|#*;]+|(?:\+|//)(?=[\s\"'])|\\+(?:[nrt]|\r?\n|u000[adAD]|(?=/))"
+    rb"|&#x?[0-9A-Fa-f]{1,5};|<br {0,9}/?>){0,99}"
+)
 _HEADER = re.compile(rb"[A-Za-z-]{1,30}: [^\r\n\\]{0,200}(?:\\+[nr]|[\r\n])")
 _MOST_HEADERS = 16
-_SHORTEST = 24
-_BODY = re.compile(rb"[A-Za-z0-9+/=]{%d,}" % _SHORTEST)
+_BODY = re.compile(rb"[A-Za-z0-9+/=]{24,}")
+_MORE = re.compile(rb"[A-Za-z0-9+/=]+")
+_SHORTEST, _SHORTEST_OPENSSH, _SHORTEST_PGP = 52, 200, 100
+"""Letters of base64: of an EC key with nothing but its number, of ed25519 keys."""
+_CUT = 500
+"""As many without an end are a key of which only the start was seen."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{32,2048}")
 _SSH2 = b"---- BEGIN SSH2 ENCRYPTED "
 _SSH1 = b"SSH PRIVATE KEY FILE FORMAT 1.1\n\0"
@@ -37,7 +45,8 @@ _OPENPGP = re.compile(
     rb"|[\x05\x06]....[\x01-\x1c]\0\0[\0-\x20].)",
     re.DOTALL,
 )
-_AGE = re.compile(rb"AGE-SECRET-KEY-(?:PQ-)?1[02-9AC-HJ-NP-Z]{58}")
+_PUTTY = re.compile(rb"Private-Lines: \d{1,4}(?:\\+[nr]|[\r\n]){1,9}[A-Za-z0-9+/=]{32}")
+_AGE = re.compile(rb"AGE-SECRET-KEY-(?:PQ-)?1([02-9AC-HJ-NP-Z]{58})")
 _NEAR = 1024
 """Bytes before and behind in which a key's other parts stand."""
 _JWK = re.compile(rb"\"(?:d|qi)\"\s*:\s*\"[\w+/=-]{40,}\"")
@@ -55,8 +64,10 @@ def pem(content: bytes, place: int) -> str | None:
         return "a private key in SSH.com's format"
     start = content.rfind(b"-----BEGIN ", 0, place)
     begin = _BEGIN.match(content, start) if start >= 0 else None
-    headers, body = _parts(content, begin.end()) if begin else (b"", b"")
-    if begin is None or not _is_plausible(begin[1], headers, body):
+    if begin is None:
+        return None
+    headers, body, place = _parts(content, begin.end())
+    if not _is_plausible(begin[1], headers, *_whole(content, place, body)):
         return None
     kind = begin[1].decode().strip()
     return f"a private key ({kind + ', ' if kind else ''}PEM)"
@@ -68,8 +79,8 @@ def pem_bodies(content: bytes) -> list[bytes]:
     return [body for body in bodies if body]
 
 
-def _parts(content: bytes, place: int) -> tuple[bytes, bytes]:
-    """The headers behind the line that begins a key (RFC 1421, 4.6), and its base64, or nothing."""
+def _parts(content: bytes, place: int) -> tuple[bytes, bytes, int]:
+    """The headers behind the line that begins a key (RFC 1421, 4.6), its first base64, where that ends."""
     start = place = _end(_GAP, content, place)
     for _ in range(_MOST_HEADERS):
         header = _HEADER.match(content, place)
@@ -77,7 +88,19 @@ def _parts(content: bytes, place: int) -> tuple[bytes, bytes]:
             break
         place = _end(_GAP, content, header.end())
     body = _BODY.match(content, place)
-    return content[start:place], body[0] if body else b""
+    return content[start:place], body[0] if body else b"", body.end() if body else place
+
+
+def _whole(content: bytes, place: int, start: bytes) -> tuple[bytes, bool]:
+    """The base64 that starts so, with all lines that follow, and whether the content ends before it does."""
+    lines = [start]
+    while True:
+        gap = _end(_GAP, content, place)
+        line = _MORE.match(content, gap) if gap > place else None
+        if line is None:
+            return b"".join(lines), gap == len(content)
+        lines.append(line[0])
+        place = line.end()
 
 
 def _end(pattern: re.Pattern[bytes], content: bytes, place: int) -> int:
@@ -85,21 +108,32 @@ def _end(pattern: re.Pattern[bytes], content: bytes, place: int) -> int:
     return found.end() if found else place
 
 
-def _is_plausible(kind: bytes, headers: bytes, body: bytes) -> bool:
-    """Whether what follows is the start of a key: ASN.1, OpenSSH's magic, or (encrypted) anything at all."""
-    if len(body) < _SHORTEST:
+def _is_plausible(kind: bytes, headers: bytes, body: bytes, is_cut: bool) -> bool:  # noqa: FBT001 - of _whole
+    """Whether it is a key: ASN.1 of its full length, the start of another format, or (encrypted) anything.
+
+    An example that was shortened is none.
+    """
+    if len(body) < _SHORTEST or len(set(body)) < 16:
         return False
-    if b"ENCRYPTED" in headers and len(set(body)) > 8:
+    if b"ENCRYPTED" in headers:
         return True
     try:
-        start = binascii.a2b_base64(body[:24])
+        key = binascii.a2b_base64(body[: len(body) // 4 * 4])
     except binascii.Error:
         return False
     if kind.startswith(b"OPENSSH"):
-        return start.startswith(_OPENSSH_MAGIC)
+        return key.startswith(_OPENSSH_MAGIC) and len(body) >= _SHORTEST_OPENSSH
     if kind.startswith(b"PGP"):
-        return bool(start[0] & 0x80)
-    return start[:1] == b"\x30" and len(set(body[:24])) > 4
+        return bool(key[0] & 0x80) and len(body) >= _SHORTEST_PGP
+    if key[:1] == b"{":
+        return len(body) >= _SHORTEST_OPENSSH
+    return key[:1] == b"\x30" and (len(key) >= _length(key) or (is_cut and len(body) >= _CUT))
+
+
+def _length(der: bytes) -> int:
+    """How long the value is by its own words, its tag and length included (X.690, 8.1.3)."""
+    octets = der[1] & 0x7F if der[1] & 0x80 else 0
+    return 2 + octets + (int.from_bytes(der[2 : 2 + octets], "big") if octets else der[1])
 
 
 def _has_body(content: bytes) -> bool:
@@ -177,9 +211,9 @@ def ssh1(_head: bytes) -> str | None:
     return "an SSH protocol-1 private key"
 
 
-def putty(head: bytes) -> str | None:
-    """Judge a file that starts like PuTTY's."""
-    return "a private key (PuTTY)" if b"\nPrivate-Lines:" in head else None
+def putty(content: bytes, place: int = 0) -> str | None:
+    """Judge `PuTTY-User-Key-File-`, at the start of a file or within one."""
+    return "a private key (PuTTY)" if _PUTTY.search(content, place) else None
 
 
 def gnupg(head: bytes) -> str | None:
@@ -196,7 +230,8 @@ def openpgp(head: bytes) -> str | None:
 
 def age(content: bytes, place: int) -> str | None:
     """Judge `AGE-SECRET-KEY-`: what age-keygen writes."""
-    return "a private key (age)" if _AGE.match(content, place) else None
+    found = _AGE.match(content, place)
+    return "a private key (age)" if found and len(set(found[1])) > 8 else None
 
 
 def jwk(content: bytes, place: int) -> str | None:
@@ -215,18 +250,33 @@ def certificate(content: bytes, place: int) -> str | None:
     return "a certificate" if _has_body(content[place : place + 300]) else None
 
 
-KEYS = (
-    Needle(KIND, b"PRIVATE KEY", pem, everywhere=True),
-    Needle(KIND, b"LS0tLS1CRUdJTi", base64_pem),
-    Needle(KIND, b"AGE-SECRET-KEY-", age),
-    Needle(KIND, b'"crv"', jwk),
-    Needle(KIND, b'"qi"', jwk),
-    Headed(KIND, (b"PuTTY-User-Key-File-",), putty),
+def member(content: bytes, place: int) -> str | None:
+    """Judge `ustar`, in the header of a file in a tar archive (tar(5)), by how that file starts."""
+    head = content[place + 255 :]
+    for watch in HEADS:
+        what = watch.judge(head) if head.startswith(watch.starts) else None
+        if what:
+            return f"{what}, in an archive"
+    return None
+
+
+HEADS = (
     Headed(KIND, (_SSH1,), ssh1),
     Headed(KIND, (b"\x30",), der),
     Headed(KIND, (b"(", b"Created: ", b"Key: (", b"Description: "), gnupg),
     Headed(KIND, (b"\x94", b"\x95", b"\x96", b"\xc5"), openpgp),
     Headed(STORE, (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"), java),
     Headed(STORE, (b"\x03\xd9\xa2\x9a\x65\xfb\x4b\xb5", b"\x03\xd9\xa2\x9a\x67\xfb\x4b\xb5"), keepass),
+)
+KEYS = (
+    *HEADS,
+    Needle(KIND, b"PRIVATE KEY", pem, everywhere=True),
+    Needle(KIND, b"LS0tLS1CRUdJTi", base64_pem),
+    Needle(KIND, b"AGE-SECRET-KEY-", age),
+    Needle(KIND, b'"crv"', jwk),
+    Needle(KIND, b'"qi"', jwk),
+    Needle(KIND, b"PuTTY-User-Key-File-", putty),
+    Headed(KIND, (b"PuTTY-User-Key-File-",), putty),
+    Needle(KIND, b"ustar", member),
 )
 CERTIFICATES = (Needle(CERTIFICATE, b"-----BEGIN CERTIFICATE-----", certificate),)

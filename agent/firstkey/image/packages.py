@@ -1,4 +1,4 @@
-"""What the package manager says a file is: read from its records inside the tree, nothing is run.
+"""What the package managers say a file is: read from their records inside the tree, nothing is run.
 
 A file that a package brought and that is as the package brought it holds nobody's secret, only test keys and
 examples that are public already. The digest must agree: a path that belongs to a package proves nothing.
@@ -6,6 +6,7 @@ examples that are public already. The digest must agree: a path that belongs to 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -35,6 +36,7 @@ class Packages:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self._wheels: dict[str, dict[str, Digest]] = {}
 
     @property
     def is_known(self) -> bool:
@@ -75,6 +77,7 @@ class Packages:
         for spelling in spellings:
             yield from self._dpkg.get(spelling, ())
         yield from self._apk(path)
+        yield from self._of_wheels(path)
         database = rpm.database(self._tree)
         if database:
             for package, algorithm, value in rpm.digests(self._tree, database, path):
@@ -97,6 +100,33 @@ class Packages:
                 if len(words) > 1:
                     found.setdefault(words[0], []).append(Digest(fields.get("Package", ""), "md5", words[1]))
         return found
+
+    def _of_wheels(self, path: str) -> Iterator[Digest]:
+        """What the lists of Python's packages say of a file in site-packages or its like (PyPA: RECORD)."""
+        directory = os.path.dirname(path)
+        while directory != "/":
+            if directory.endswith("-packages"):  # a list elsewhere could vouch for all that is in a home
+                if directory not in self._wheels:
+                    self._wheels[directory] = dict(self._recorded(directory))
+                yield from filter(None, (self._wheels[directory].get(path),))
+            directory = os.path.dirname(directory)
+
+    def _recorded(self, directory: str) -> Iterator[tuple[str, Digest]]:
+        """The files of each package in that directory. One that did not come from an index is somebody's own
+        work, and proves nothing of what is in it (PyPA: direct_url.json).
+        """
+        import base64
+
+        for name in self._tree.names(directory):
+            place = f"{directory}/{name}"
+            if not name.endswith(".dist-info") or self._tree.exists(f"{place}/direct_url.json"):
+                continue
+            content = self._tree.read(f"{place}/RECORD", limit=LIMIT) or b""
+            for line in content.decode("utf-8", "surrogateescape").splitlines():
+                file, _, digest = line.rpartition(",")[0].rpartition(",sha256=")
+                if len(digest) == 43 and digest.isascii():
+                    value = base64.urlsafe_b64decode(digest + "=").hex()
+                    yield f"{directory}/{file}", Digest(name.partition("-")[0], "sha256", value)
 
     def _dpkg_status(self) -> Iterator[dict[str, str]]:
         content = self._tree.read(DPKG_STATUS, limit=LIMIT) or b""

@@ -1,4 +1,4 @@
-"""What is inside compressed files, as a stream: what Python itself can unpack, and a bounded part of it.
+"""What is inside packed files, as a stream: what Python itself can unpack, and a bounded part of it.
 
 An archive's files follow one another in the stream, so a key in one of them is seen as in any other file.
 What cannot be seen to its end is told with a reason: it is too much, or broken, cut off or encrypted. What a
@@ -30,7 +30,11 @@ DIRECTORY = 8 * 1024 * 1024
 
 _GZIP, _XZ, _ZIP = b"\x1f\x8b\x08", b"\xfd7zXZ\x00", b"PK\x03\x04"
 _BZIP2 = tuple(b"BZh%d1AY&SY" % level for level in range(1, 10))
-STARTS = (_GZIP, *_BZIP2, _XZ, _ZIP)
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+"""The marks that a text of Windows starts with; without its zeros, what is ASCII in it is ASCII."""
+STARTS = (_GZIP, *_BZIP2, _XZ, _ZIP, *_UTF16)
+MEMBER = b"ustar" + bytes(250)
+"""What stands before each file of a zip archive, as in a tar archive: so one sees where it starts."""
 
 
 class Unfinished(Exception):  # noqa: N818 - no error: what there was to see was seen
@@ -85,6 +89,8 @@ def _bounded(file: IO[bytes], start: bytes, plenty: int) -> Iterator[bytes]:
 def _parts(source: _Source, start: bytes) -> Iterator[bytes]:
     if start.startswith(_ZIP):
         yield from _zipped(source)
+    elif start.startswith(_UTF16):
+        yield from (part.replace(b"\0", b"") for part in iter(lambda: source.read(CHUNK), b""))
     else:
         yield from _streams(source, _decompressor(start), start)
 
@@ -225,13 +231,13 @@ def _zipped(source: _Source) -> Iterator[bytes]:
     """Each file in turn. One that cannot be unpacked is told when all others are through."""
     unseen: Unfinished | None = None
     for member in _members(source):
+        yield MEMBER
         try:
             yield from _of_member(source, member)
         except (Unfinished, zlib.error, _Bzip2Error) as error:
             if isinstance(error, Unfinished) and error.reason is not image_reasons.NOT_INTACT:
                 raise
             unseen = unseen or Unfinished(f"has a file in it that cannot be unpacked: {error}")
-        yield b"\n"
     if unseen:
         raise unseen
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from firstkey import image_reasons, reasons
 from firstkey.image import packed
 from firstkey.image.verdict import Doubt
-from firstkey.image.watches import Headed, Named, Needle, Sighting
+from firstkey.image.watches import Headed, Named, Needle, Scanned, Sighting
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import mounts, walk
@@ -38,7 +38,7 @@ FILE = "file"
 DEEPEST = 400
 """How many directories inside one another are walked; each holds a descriptor, and a process has 1024."""
 PROGRESS_SECONDS = 0.1
-MOST_JUDGED = 10_000
+MOST_JUDGED = 200_000
 """How often a needle is judged in one file: a text of nothing else would keep the scan busy for an hour."""
 HEAD = 1024
 """How much of a file's start shows whether it is text."""
@@ -70,6 +70,7 @@ class Looking(NamedTuple):
     `left_out`: what is mounted in the tree from elsewhere. `unfinished`: the files and rules (a kind and a
     name) that took more work before than they may, and why. `progress` is told how many files were seen, and
     where; `at` what is looked at from now on, and returns what was before. `used`: what running programs use.
+    `scanned`: what a scanner for secrets saw.
     """
 
     left_out: tuple[mounts.Mount, ...] = ()
@@ -77,6 +78,7 @@ class Looking(NamedTuple):
     progress: Callable[[int, str], None] | None = None
     at: At = lambda _kind, _name: None
     used: frozenset[str] = frozenset()
+    scanned: Scanned = Scanned()
 
     @property
     def skipped(self) -> dict[str, Refusal]:
@@ -273,6 +275,7 @@ class Scanner:
             start = file.read(8)
             file.seek(0)
             window.length = 0
+            window.put(packed.MEMBER, is_last=False)
             try:
                 for part in packed.unpacked(file, start):
                     window.put(part, is_last=False)
@@ -296,7 +299,8 @@ class Scanner:
         watched = self._watched
         if in_packages and not self._is_stray(f"{path}/{name}"):
             return watched.needles
-        if self._window.content.find(0, 0, min(self._window.length, HEAD)) >= 0:
+        content, length = self._window.content, self._window.length
+        if content.find(0, 0, min(length, HEAD)) >= 0 and not content.startswith(b"ustar", 257, length):
             return watched.needles
         return watched.needles + watched.local
 

@@ -69,6 +69,7 @@ class Image:
         self._looking = looking or scan.Looking(
             mounts.foreign(site.tree.root), used=in_use.paths(self.tree.root)
         )
+        self.scanned = self._looking.scanned
         self.home_doubts: list[Doubt] = []
         self._links: dict[str, dict[str, None]] = {}
 

@@ -12,10 +12,12 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image import in_use, plan, seal, sshd_change
 from firstkey.image.audit import RULE, Audit, Result, image_of, verdict_of
+from firstkey.image.rules import access_keys
 from firstkey.image.scan import FILE, Looking
 from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.image.watches import OTHERS, Scanned, Sighting
 from firstkey.reasons import Refusal
-from firstkey.system import mounts
+from firstkey.system import mounts, scanners
 from firstkey.system.boxed import Overrun
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 MOST_OVERRUNS = 8
 """After so many files and rules that took too much, no more is looked at: the tree is made to be slow."""
 PROGRESS, VERDICT = "progress", "verdict"
+AUTO, BUILTIN = "auto", "builtin"
 
 
 class Survey:
@@ -44,16 +47,20 @@ class Survey:
         *,
         progress: Callable[[int, str], None],
         banner: bool = False,
+        secrets: str = BUILTIN,
     ) -> None:
         self.root = root
         self._look = look
         self._progress = progress
         self._banner = banner
+        self._secrets = secrets
+        self._scanned = Scanned()
         self._unfinished: dict[tuple[str, str], Refusal] = {}
 
     def audit(self, wanted: Sequence[Rule]) -> Audit:
         """What each of the rules says; unknown where it came to no end."""
         verdicts: dict[str, Verdict] = {}
+        self._scanned = scanned(self._secrets if access_keys.RULE in wanted else BUILTIN, self.root)
         ids = {rule.id for rule in wanted}
 
         def judge(image: Image, inside: Inside) -> int | None:
@@ -96,6 +103,7 @@ class Survey:
                 lambda files, path: inside.tell([PROGRESS, [files, path]]),
                 inside.at,
                 used,
+                self._scanned,
             )
             return work(image_of(site, looking, banner=self._banner), inside)
 
@@ -114,6 +122,22 @@ class Survey:
                 if is_known or len(self._unfinished) >= MOST_OVERRUNS:
                     raise
                 self._unfinished[key] = error.refusal
+
+
+def scanned(choice: str, root: str) -> Scanned:
+    """What the chosen scanner for secrets (or the first that is there: AUTO) sees in the tree."""
+    if choice == BUILTIN:
+        return Scanned()
+    try:
+        scanner = scanners.find(None if choice == AUTO else choice)
+        version, matches = scanners.scan(scanner, root, [mount.path for mount in mounts.foreign(root)])
+    except FirstkeyError as error:
+        if choice == AUTO and isinstance(error, scanners.Missing):
+            return Scanned(remark=f"{OTHERS} not looked for: {error.message}.")
+        return Scanned(refusal=error.refusal, remark="")
+    name = scanner.name
+    seen = (Sighting(match.path, f"a secret ({name}: {match.rule})", match.line) for match in matches)
+    return Scanned(tuple(seen), remark=f"{OTHERS} looked for with {name} {version}.")
 
 
 _SILENT = Verdict(doubts=(Doubt("/", Refusal(reasons.INTERNAL_ERROR, "the rule was not answered")),))

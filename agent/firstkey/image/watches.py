@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Union
 
 from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import Refusal
 
 
 class Named(NamedTuple):
@@ -48,3 +49,14 @@ class Sighting(NamedTuple):
     path: str
     detail: str
     line: int | None = None
+
+
+OTHERS = "Tokens of other makers than AWS were"
+
+
+class Scanned(NamedTuple):
+    """What a scanner of the host's saw in the image, why it is no answer, and who looked."""
+
+    sightings: tuple[Sighting, ...] = ()
+    refusal: Refusal | None = None
+    remark: str = f"{OTHERS} not looked for; audit has a scanner look where one is installed (--secrets)."

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 MEMORY = 768 * 1024 * 1024
 """Bytes of address space: an audit of a large image takes some 60 MiB, most of which are libraries."""
+SCANNER_MEMORY = 4 * 1024 * 1024 * 1024
+"""That of a scanner for secrets: the runtime of Go alone reserves more than one for itself."""
+SCANNER_ROOM = 256 * 1024 * 1024
+"""Bytes that it may write: its compiled rules, and what it unpacks."""
 CPU_SECONDS = 1800
 """The last resort: who watches from outside ends what takes too long, and long before."""
 
@@ -39,6 +43,7 @@ _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET = 0x00020000, 0x08000000, 0x40000000
 _NEW_NAMESPACES = (0x02000000, 0x04000000, 0x10000000, 0x20000000, _CLONE_NEWNS, _CLONE_NEWIPC, _CLONE_NEWNET)
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_DETACH_NOT_FOLLOWING = 0x2 | 0x8
 _OPEN_TREE_CLONE, _MOVE_MOUNT_TO_EMPTY_PATH, _MOVE_MOUNT_FROM_EMPTY_PATH = 1, 0x40, 0x04
 _READ_ONLY, _NO_SET_ID, _NO_DEVICES, _NO_PROGRAMS, _NO_ACCESS_TIMES = 0x1, 0x2, 0x4, 0x8, 0x10
 _ACCESS_TIME_MASK, _NO_LINKS = 0x70, 0x200000
@@ -60,6 +65,7 @@ _RULE_PATH_BENEATH = 1
 _VERSION = 1
 
 _SECCOMP_ALLOW, _SECCOMP_ERRNO, _SECCOMP_KILL = 0x7FFF0000, 0x00050000, 0x80000000
+_GONE = (2, 22)  # ENOENT, EINVAL: nothing is mounted there
 _PRIVSEP_DIRECTORY = "/run/sshd"
 _MOUNTS = "/proc/self/ns/mnt"
 _EACCES = 13  # what Python takes for "this file does not do that", and not for the end of the world
@@ -100,6 +106,8 @@ _NOT_FOR_PROGRAMS = (
 )  # fmt: skip
 
 
+SHOWN, HOME = "/run/firstkey-tree", "/run/firstkey-home"
+"""Where a scanner finds the tree, and where it may write: in a /run that is its own."""
 PROGRAM_PLACES = (
     "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/crypto-policies",
     "/etc/group", "/etc/ld.so.cache", "/etc/login.defs", "/etc/nsswitch.conf", "/etc/passwd",
@@ -163,6 +171,20 @@ class Kernel:
         limit(fork=True)
         self._try(missing, "seccomp", self._no_sockets)
 
+    def shut_for_scanner(self, tree: str, left_out: Iterable[str], program: str) -> None:
+        """Leave a scanner nothing but to read the `tree`, and to write into a file system of its own.
+
+        They are at SHOWN and HOME. It does not see what is mounted at `left_out` (host paths in the tree);
+        `program` is the directory that it is installed in. Raises OSError where there is no mount namespace.
+        """
+        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        self._enter_for_program(SHOWN, tree, left_out)
+        self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
+        missing: list[str] = []
+        self._try(missing, "Landlock", lambda: self._landlock(SHOWN, program, HOME))
+        limit(fork=True, memory=SCANNER_MEMORY, written=SCANNER_ROOM)
+        self._try(missing, "seccomp", lambda: self._no_sockets(but="socketpair"))
+
     @staticmethod
     def _try(missing: list[str], what: str, wall: Callable[[], None]) -> bool:
         try:
@@ -186,10 +208,10 @@ class Kernel:
         os.chroot(".")
         os.close(copy)
 
-    def _enter_for_program(self, copies: str) -> None:
+    def _enter_for_program(self, copies: str, tree: str | None = None, left_out: Iterable[str] = ()) -> None:
         """Let everything be read-only, with a /run of its own; also where the caller's root is a chroot."""
         self._done(self._libc.unshare(_CLONE_NEWNS | _CLONE_NEWNET | _CLONE_NEWIPC))
-        own = self._copied(copies)
+        own, place = self._copied(tree or copies), SHOWN if tree else copies
         here, space = os.open("/", os.O_PATH | os.O_CLOEXEC), os.open(_MOUNTS, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # Entering it again leads to its very root, where its mounts can be made private (setns(2)).
@@ -199,17 +221,32 @@ class Kernel:
             os.fchdir(here)
             flags, options = ctypes.c_ulong(0), b"mode=0755,size=64k"
             self._done(self._libc.mount(b"tmpfs", b"run", b"tmpfs", flags, options))
-            for path in (copies, _PRIVSEP_DIRECTORY):
+            for path in (place, HOME, _PRIVSEP_DIRECTORY):
                 os.makedirs(path.lstrip("/"), 0o755, exist_ok=True)
-            self._restrict(own, _NO_PROGRAMS)
-            self._put(own, copies.lstrip("/"))
+            self._restrict(own, _NO_PROGRAMS | (_NO_DEVICES | _NO_LINKS if tree else 0))
+            self._put(own, place.lstrip("/"))
             self._restrict(top, 0)
             os.close(top)
+            if tree:
+                self._furnish([os.path.relpath(path, tree) for path in left_out])
         finally:
             os.fchdir(here)
             os.chroot(".")
             for fd in (here, space, own):
                 os.close(fd)
+
+    def _furnish(self, left_out: Iterable[str]) -> None:
+        """Take some of its mounts away from the tree that is shown, and give the scanner its home.
+
+        The tree's copy is nobody's peer any more (`_restrict`): what goes from it stays there for all others.
+        """
+        for path in sorted(left_out, reverse=True):
+            inside = os.fsencode(f"{SHOWN}/{path}".lstrip("/"))
+            if self._libc.umount2(inside, _DETACH_NOT_FOLLOWING) and ctypes.get_errno() not in _GONE:
+                self._done(-1)
+        flags = ctypes.c_ulong(_NO_SET_ID | _NO_DEVICES | _NO_PROGRAMS)
+        options = f"mode=0700,size={SCANNER_ROOM}".encode()
+        self._done(self._libc.mount(b"tmpfs", HOME.lstrip("/").encode(), b"tmpfs", flags, options))
 
     def _copied(self, path: str) -> int:
         """A copy of what is mounted at and below the path, mounted nowhere yet (open_tree(2))."""
@@ -219,9 +256,9 @@ class Kernel:
         return copy
 
     def _restrict(self, mount: int, more: int) -> None:
-        """Make it read-only, with all below it, and without access times (mount_setattr(2))."""
+        """Make it read-only, with all below it, private, and without access times (mount_setattr(2))."""
         wanted = _READ_ONLY | _NO_SET_ID | _NO_ACCESS_TIMES | more
-        attributes = (ctypes.c_uint64 * 4)(wanted, _ACCESS_TIME_MASK, 0, 0)
+        attributes = (ctypes.c_uint64 * 4)(wanted, _ACCESS_TIME_MASK, _MS_PRIVATE, 0)
         flags = _AT_EMPTY_PATH | _AT_RECURSIVE
         self._call(_MOUNT_SETATTR, mount, b"", flags, attributes, ctypes.sizeof(attributes))
 
@@ -234,7 +271,7 @@ class Kernel:
 
     # --- Landlock -----------------------------------------------------------------------------------
 
-    def _landlock(self, root: str, programs: str | None = None) -> None:
+    def _landlock(self, root: str, programs: str | None = None, home: str | None = None) -> None:
         """Only what is beneath `root` can be opened, and only to be read; and what a program is made of."""
         version = self._call(_CREATE_RULESET, None, 0, _VERSION)
         rights = (1 << _RIGHTS.get(version, _RIGHTS[5])) - 1
@@ -248,6 +285,7 @@ class Kernel:
         if programs:
             places = [(path, reading | _EXECUTE) for path in (programs, *PROGRAM_PLACES)]
             places += [(root, reading), (os.devnull, _READ_FILE | _WRITE_FILE)]
+        places += [(home, rights & ~_EXECUTE)] if home else []
         for path, given in places:
             if os.path.exists(path):
                 fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
@@ -289,10 +327,15 @@ class Kernel:
         ]
         self._filter(_SECCOMP_ERRNO | _EACCES, _SECCOMP_ALLOW, _LOOKING, with_arguments)
 
-    def _no_sockets(self) -> None:
+    def _no_sockets(self, but: str = "") -> None:
         spaces = [("clone", _Comparison(0, _COMPARE_MASKED, flag, flag)) for flag in _NEW_NAMESPACES]
         others = [("prlimit64", _Comparison(0, _COMPARE_OTHER, 0, 0)), *spaces]
-        self._filter(_SECCOMP_ALLOW, _SECCOMP_ERRNO | _EACCES, _NOT_FOR_PROGRAMS, others)
+        self._filter(
+            _SECCOMP_ALLOW,
+            _SECCOMP_ERRNO | _EACCES,
+            [name for name in _NOT_FOR_PROGRAMS if name != but],
+            others,
+        )
 
     def _filter(
         self,
@@ -342,12 +385,12 @@ class Kernel:
         return result
 
 
-def limit(*, fork: bool) -> None:
+def limit(*, fork: bool, memory: int = MEMORY, written: int = 0) -> None:
     """Bounds that need no wall (setrlimit(2)): memory, processor time, no file, no core, no child."""
     limits = [
-        (resource.RLIMIT_AS, MEMORY),
+        (resource.RLIMIT_AS, memory),
         (resource.RLIMIT_CPU, CPU_SECONDS),
-        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_FSIZE, written),
         (resource.RLIMIT_CORE, 0),
     ]
     limits += [] if fork else [(resource.RLIMIT_NPROC, 0)]

@@ -41,9 +41,8 @@ class Outcome(NamedTuple):
     @property
     def words(self) -> str:
         """The last thing it said on stderr (or stdout), on one line, for a message."""
-        lines = (self.stderr or self.stdout).decode("utf-8", "replace").split("\n")
-        spoken = [line.strip() for line in lines if line.strip()]
-        return spoken[-1][:300] if spoken else f"exit status {self.status}"
+        last = (self.stderr or self.stdout).decode("utf-8", "replace").strip().rpartition("\n")[2].strip()
+        return last[:300] or f"exit status {self.status}"
 
 
 class Rights(NamedTuple):
@@ -147,21 +146,20 @@ class Process:
         """Whether there is nothing more to wait for."""
         return self._ended() is not None
 
-    def finish(self, *, seconds: float = SECONDS) -> Outcome:
+    def finish(self, *, seconds: float = SECONDS, limit: int = LIMIT) -> Outcome:
         """Wait for the end, `seconds` at most; then it is killed and FirstkeyError(timed-out) raised.
 
         What it started in the background ends with it, and is not waited for.
         """
         deadline = time.monotonic() + seconds
         try:
-            stdout, stderr = self._heard(deadline)
-            status = self._status(deadline)
+            heard = self._heard(deadline, limit)
+            return Outcome(self.argv, self._status(deadline), *heard)
         except TimeoutError as error:
             message = f"{' '.join(self.argv)} did not end within {seconds:g} s"
             raise FirstkeyError(message, reason=reasons.TIMED_OUT) from error
         finally:
             self.kill()
-        return Outcome(self.argv, status, stdout, stderr)
 
     def kill(self) -> None:
         """End it, and what it started, at once; harmless where it has ended already."""
@@ -175,7 +173,7 @@ class Process:
             if pipe:
                 pipe.close()
 
-    def _heard(self, deadline: float) -> tuple[bytes, bytes]:
+    def _heard(self, deadline: float, limit: int) -> tuple[bytes, bytes]:
         """All that it printed. A pipe may stay open longer than it lives, in the hands of what it started."""
         pipes = [pipe.fileno() for pipe in (self._child.stdout, self._child.stderr) if pipe]
         heard: dict[int, bytearray] = {pipe: bytearray() for pipe in pipes}
@@ -188,19 +186,16 @@ class Process:
             if ended and not ready:
                 break
             for pipe, _ in ready:
-                if not self._hear(pipe, heard[pipe]):
+                part = os.read(pipe, 65536)
+                heard[pipe] += part
+                if len(heard[pipe]) > limit:
+                    message = f"{' '.join(self.argv)} printed more than {limit} bytes and was ended"
+                    raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
+                if not part:
                     poll.unregister(pipe)
                     pipes.remove(pipe)
         stdout, stderr = heard.values()
         return bytes(stdout), bytes(stderr)
-
-    def _hear(self, pipe: int, heard: bytearray) -> bool:
-        part = os.read(pipe, 65536)
-        heard += part
-        if len(heard) > LIMIT:
-            message = f"{' '.join(self.argv)} printed more than {LIMIT} bytes and was ended"
-            raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
-        return bool(part)
 
     def _status(self, deadline: float) -> int:
         pause = 0.0005

@@ -5,76 +5,81 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey.image import examples, secrets
+from firstkey.image import examples, key_formats, secrets
 from firstkey.image.rule import CREDENTIALS, Rule
-from firstkey.image.verdict import ERROR, Verdict
+from firstkey.image.verdict import ERROR, Doubt, Verdict
 from firstkey.image.watches import Needle
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from firstkey.image.changes import Change
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
+    from firstkey.image.watches import Sighting
 
 KIND = "access-key"
 
-# Those of RFC 7519, of PyJWT and of jwt.io: the issuer joe, some payload, and John Doe.
-_NO_EXAMPLE = rb"(?!pc3MiOiJqb2Ui|zb21lIjoicGF5bG9hZCJ9|[\w-]{0,60}IkpvaG4gRG9l)"
-# The word by which it is known, what follows, and whose it is; each as its maker documents it.
-PATTERNS = (
-    ("AKIA", rb"[A-Z2-7]{16}(?<!EXAMPLE)(?![A-Za-z0-9/+=])", "an AWS access key"),
-    ("ASIA", rb"[A-Z2-7]{16}(?<!EXAMPLE)(?![A-Za-z0-9/+=])", "an AWS session key"),
-    ("ecret_access_key", rb"\W{1,8}[A-Za-z0-9/+]{40}(?<!EXAMPLEKEY)(?![A-Za-z0-9/+=])", "an AWS secret key"),
-    ("ECRET_ACCESS_KEY", rb"\W{1,8}[A-Za-z0-9/+]{40}(?<!EXAMPLEKEY)(?![A-Za-z0-9/+=])", "an AWS secret key"),
-    ("ecretAccessKey", rb"\W{1,8}[A-Za-z0-9/+]{40}(?<!EXAMPLEKEY)(?![A-Za-z0-9/+=])", "an AWS secret key"),
-    ("AIza", rb"[0-9A-Za-z_-]{35}(?![0-9A-Za-z_-])", "a Google API key"),
-    ("AccountKey=", rb"[A-Za-z0-9/+]{86}==", "an Azure storage key"),
-    ("Q~", rb"(?<=[\w.~-]{3}\dQ~)[\w.~-]{31,34}(?![\w.~-])", "an Azure client secret"),
-    ("sv=20", rb"\d\d-\d\d-\d\d&[^\s\"'<>]{0,500}\bsig=[\w%/+]{40}", "an Azure shared access signature"),
-    ("ghp_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
-    ("gho_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
-    ("ghs_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
-    ("ghu_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
-    ("ghr_", rb"[A-Za-z0-9]{36}", "a GitHub token"),
-    ("github_pat_", rb"[A-Za-z0-9_]{40}", "a GitHub token"),
-    ("glpat-", rb"[A-Za-z0-9_-]{20}", "a GitLab token"),
-    ("glrt-", rb"[A-Za-z0-9_-]{20}", "a GitLab token"),
-    ("xoxb-", rb"[0-9]+-[A-Za-z0-9-]{20}", "a Slack token"),
-    ("xoxp-", rb"[0-9]+-[A-Za-z0-9-]{20}", "a Slack token"),
-    ("hooks.slack.com/services/", rb"T[A-Z0-9]+/B[A-Z0-9]+/[A-Za-z0-9]{20}", "a Slack address"),
-    ("npm_", rb"[A-Za-z0-9]{36}(?![A-Za-z0-9_])", "an npm token"),
-    ("pypi-AgEI", rb"[A-Za-z0-9_-]{40}", "a PyPI token"),
-    ("hvs.", rb"[A-Za-z0-9_-]{24}", "a Vault token"),
-    ("dckr_pat_", rb"[A-Za-z0-9_-]{27}", "a Docker token"),
-    ("hf_", rb"[A-Za-z0-9]{34}(?![A-Za-z0-9_])", "a Hugging Face token"),
-    ("dop_v1_", rb"[0-9a-f]{64}", "a DigitalOcean token"),
-    ("sk_live_", rb"[0-9A-Za-z]{24}", "a Stripe key"),
-    ("sk-ant-", rb"[A-Za-z0-9_-]{24}", "an API key"),
-    ("eyJ", rb"[\w-]{10,1000}\.eyJ" + _NO_EXAMPLE + rb"[\w-]{10,4000}\.[\w-]{43}", "a JSON Web Token"),
-    ("sk-proj-", rb"[A-Za-z0-9_-]{24}", "an API key"),
+# What stands between a name and its value in INI, shell, JSON, YAML, XML, Terraform and programs.
+_BETWEEN = rb"\W{1,24}(?:(?i:default|key|name|string|value)\W{1,24}){0,3}"
+_SECRET_NAME = rb"(?i:ecret(?:[ _.-]?(?:access)?[ _.-]?key|(?<=aws.secret)))"
+# AWS documents neither alphabet; these are what all keys that were ever seen are made of.
+IDENTIFIER = re.compile(rb"(?<![A-Za-z0-9])A[KS]IA([A-Z2-7]{16})(?![A-Za-z0-9/+=])")
+SECRET = re.compile(_SECRET_NAME + _BETWEEN + rb"([A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])")
+
+
+def is_random(text: bytes) -> bool:
+    """Whether it was drawn by lot: examples say so, repeat themselves, or go through the alphabet."""
+    steps = sum(after - before == 1 for before, after in zip(text, text[1:]))
+    return b"EXAMPLE" not in text.upper() and len(set(text)) >= 8 and steps * 4 < len(text)
+
+
+def identifier(content: bytes, place: int) -> str | None:
+    """Judge `AKIA` and `ASIA`."""
+    found = IDENTIFIER.match(content, place)
+    what = "an AWS access key" if content.startswith(b"AKIA", place) else "an AWS session key"
+    return what if found and is_random(found[1]) else None
+
+
+def secret(content: bytes, place: int) -> str | None:
+    """Judge the middle of `secret`: forty letters of all kinds behind a name that ends in `secret key`."""
+    found = SECRET.match(content, place)
+    if not found or found[1].islower() or found[1].isupper() or not re.search(rb"[0-9]", found[1]):
+        return None
+    return "an AWS secret key" if is_random(found[1]) else None
+
+
+WATCHES = (
+    Needle(KIND, b"AKIA", identifier),
+    Needle(KIND, b"ASIA", identifier),
+    Needle(KIND, b"ecret", secret),
+    Needle(KIND, b"ECRET", secret),
 )
 
 
-def _judge(word: str, rest: bytes, what: str) -> Callable[[bytes, int], str | None]:
-    pattern = re.compile(rb"(?<![A-Za-z0-9])" * (word[0] in "Adeghxns") + re.escape(word).encode() + rest)
-
-    def judge(content: bytes, place: int) -> str | None:
-        return what if pattern.match(content, place) else None
-
-    return judge
-
-
-WATCHES = tuple(Needle(KIND, word.encode(), _judge(word, rest, what)) for word, rest, what in PATTERNS)
-
-
 def check(image: Image) -> Verdict:
-    """A finding for each file."""
-    return secrets.verdict(secrets.sorted_out(image, image.sightings(KIND)))
+    """A finding for each file, and for each place where a scanner saw what no rule here did."""
+    other = image.scanned
+    known = {(seen.path, seen.line) for kind in (KIND, *key_formats.KINDS) for seen in image.sightings(kind)}
+    more = {_outermost(image, seen) for seen in other.sightings if (seen.path, seen.line) not in known}
+    verdict = secrets.verdict(secrets.sorted_out(image, sorted((*image.sightings(KIND), *more), key=_place)))
+    doubts = (Doubt("/", other.refusal),) if other.refusal else ()
+    remark = " ".join(filter(None, (verdict.remark, other.remark)))
+    return verdict._replace(doubts=(*verdict.doubts, *doubts), remark=remark)
+
+
+def _outermost(image: Image, seen: Sighting) -> Sighting:
+    """Scanners name what is in an archive as ARCHIVE!MEMBER: the file that there is, and no line."""
+    archive = seen.path.partition("!")[0]
+    if archive == seen.path or image.is_file(seen.path) or not image.is_file(archive):
+        return seen
+    return seen._replace(path=archive, line=None)
+
+
+def _place(seen: Sighting) -> tuple[str, int, str]:
+    return seen.path, seen.line or 0, seen.detail
 
 
 def remedy(image: Image) -> list[Change]:
-    """Overwrite and remove each file."""
+    """Overwrite and remove each file with a key of AWS's. What a scanner saw is for a person to judge."""
     found = secrets.sorted_out(image, image.sightings(KIND)).secrets
     return secrets.removals(image, (seen.path for seen in found), "access key")
 
@@ -82,14 +87,15 @@ def remedy(image: Image) -> list[Change]:
 def _failing(tree: Builder) -> None:
     key = examples.access_key("AKIA", "Z7QK3WJT5NP2XR6M")
     tree.file("/srv/app/.env", f"AWS_ACCESS_KEY_ID={key}\n")
-    tree.file("/root/.profile", "export GITHUB_TOKEN=" + examples.access_key("ghp_", "a1B2" * 9) + "\n")
+    secret_key = examples.access_key("q7Rz/W2xT9", "+bN4mK8vY3hL6pD1sG5jF0cAeUiOuX")
+    tree.file("/root/.profile", f"export AWS_SECRET_ACCESS_KEY={secret_key}\n")
 
 
 def _passing(tree: Builder) -> None:
     tree.file(
         "/srv/app/README", "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE (the one of AWS's own documentation)\n"
     )
-    tree.file("/root/.profile", "export GITHUB_TOKEN=$(cat token)\n")
+    tree.file("/root/.profile", "export AWS_SECRET_ACCESS_KEY=$(cat key)\n")
 
 
 RULE = Rule(
@@ -98,12 +104,13 @@ RULE = Rule(
     guideline="G9",
     severity=ERROR,
     prose=(
-        "Access keys and tokens that can be told by how they look (AWS, Google, Azure, GitHub, GitLab, "
-        "Docker, Slack, npm, PyPI, Vault, JSON Web Tokens and others) are looked for in every text file "
-        "that no package brought: histories, dot files, scripts, configuration, logs. The example keys of "
-        "AWS's documentation and of jwt.io are known. seal overwrites and removes the files only with "
-        "--remove-credentials; to keep one, take the key out of it first. Whatever is found should be "
-        "revoked as well: it may have been copied."
+        "AWS's access keys are looked for in every text file that no package brought, in each spelling that "
+        "programs read: histories, dot files, scripts, configuration, logs. Examples (those of AWS's "
+        "documentation, and what was not drawn by lot) are left out. Tokens of other makers are for "
+        "scanners that know them all: audit has kingfisher, gitleaks or trufflehog look, the first that is "
+        "installed (--secrets), in a box without a network, and says which one it was. seal overwrites and "
+        "removes the files with AWS keys only with --remove-credentials; to keep one, take the key out of "
+        "it first. Whatever is found should be revoked as well: it may have been copied."
     ),
     check=check,
     remedy=remedy,

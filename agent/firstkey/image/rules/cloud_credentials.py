@@ -20,6 +20,7 @@ TABLE = (
     Credential(".boto", "AWS or Google access keys", holding("aws_secret_access_key", "gs_secret\\w{0,40}")),
     Credential("etc/boto.cfg", "AWS access keys", AWS_KEYS),
     Credential(".s3cfg", "s3cmd's access keys", AWS_KEYS),
+    Credential(".mc/config.json", "access keys of S3 or MinIO", holding("secretKey")),
     Credential(".passwd-s3fs", "s3fs's access keys"),
     Credential("etc/passwd-s3fs", "s3fs's access keys"),
     Credential(".ecs/ecs.config", "Docker credentials of ECS", holding("ECS_ENGINE_AUTH_DATA")),

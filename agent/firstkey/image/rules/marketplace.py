@@ -16,7 +16,7 @@ from firstkey.image.changes import quoted
 from firstkey.image.rule import Rule, by_hand
 from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
-from firstkey.system.sshd_files import CONFIG
+from firstkey.ssh import sshd_config
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
@@ -32,17 +32,18 @@ def check_passwords(image: Image) -> Verdict:
         return not_applicable("no SSH server is installed")
     users = {"root": None, **dict.fromkeys(account.name for account in image.accounts.all())}
     open_to: dict[str, list[str]] = {}
-    for user in users if image.sshd.has_blocks else ["root"]:
+    has_blocks = sshd_config.has_blocks(image.sshd.files.values())
+    for user in users if has_blocks else ["root"]:
         for answer in image.sshd.answers(user):
             for keyword in _ways(answer.effective):
                 open_to.setdefault(keyword, []).append(user)
     findings = []
     for keyword, names in open_to.items():
-        whom = f"{names[0]}, for one" if image.sshd.has_blocks else "everybody"
+        whom = f"{names[0]}, for one" if has_blocks else "everybody"
         reason = f"sshd takes a password ({keyword} yes is effective for {whom})."
         remedy = f"Set {keyword} no before any other line that sets it; sshd -T shows what is effective"
         findings.append(Finding(image.sshd.place_of(keyword), reason, remedy))
-    doubts = (Doubt(CONFIG, image.sshd.unasked),) if image.sshd.unasked else ()
+    doubts = (Doubt(image.sshd.config, image.sshd.unasked),) if image.sshd.unasked else ()
     return Verdict(tuple(findings), doubts)
 
 
@@ -69,7 +70,7 @@ def check_root(image: Image) -> Verdict:
     """Ask sshd, for root and for every client that a Match block speaks of."""
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
-    doubts = (Doubt(CONFIG, image.sshd.unasked),) if image.sshd.unasked else ()
+    doubts = (Doubt(image.sshd.config, image.sshd.unasked),) if image.sshd.unasked else ()
     ways = [answer.effective.permit_root_login for answer in image.sshd.answers("root")]
     way = next((way for way in ways if way != "no"), None)
     if way is None:
@@ -91,8 +92,8 @@ def _no_root(tree: Builder) -> None:
 
 RELEASES = ("/etc/os-release", "/usr/lib/os-release")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
-# The last day of security updates without an extra subscription, as the distributions announced it by
-# November 2026. Where SUPPORT_END= is set (Amazon Linux, Fedora), that counts (os-release(5)).
+# The last day of security updates without an extra subscription, as far as it was known in November 2026; of
+# others it is unknown. Where SUPPORT_END= is set (Amazon Linux, Fedora), that counts (os-release(5)).
 ENDS = {
     "almalinux": {"8": "2029-03-01", "9": "2032-05-31", "10": "2035-05-31"},
     "amzn": {"2": "2026-06-30"},

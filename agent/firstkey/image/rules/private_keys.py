@@ -65,11 +65,12 @@ RULE = Rule(
         "Every file is looked into, whatever its name: PEM and OpenSSH keys also inside of other files and "
         "in base64, DER, PuTTY, PGP and GnuPG (armoured or not), SSH.com, age, JSON Web Keys, PKCS#12, Java "
         "key stores and KeePass databases. Keys that a package brought (test keys, examples) are left out "
-        "only if the file is byte for byte what the package manager's records say; a key in a package's "
-        "place is found. Host keys and keys that the system made for itself have rules of their own. What "
-        "is inside gzip, bzip2, xz and zip files that no package brought is looked at too; what is "
-        "encrypted, or packed otherwise, is not seen. seal overwrites and removes the files only with "
-        "--remove-credentials."
+        "only if the file is byte for byte what the records of the package manager (a Python package's too, "
+        "if it came from an index) say; a key in a package's place is found, and an example that was "
+        "shortened is no key. Host keys and keys that the system made for itself have rules of their own. "
+        "What is inside tar, gzip, bzip2, xz and zip files that no package brought, and in text in UTF-16, "
+        "is looked at too; what is encrypted, or packed otherwise, is not seen. seal overwrites and removes "
+        "the files only with --remove-credentials."
     ),
     check=check,
     remedy=remedy,

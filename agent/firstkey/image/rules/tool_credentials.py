@@ -28,6 +28,8 @@ COMPOSER = holding("password", "github.com", "token")
 GRADLE = holding("password", "token", "secret")
 RCLONE = holding("pass", "token", r"secret\w{0,40}")
 MAVEN = re.compile(rb"<(?:password|passphrase)>\s*[^<${\s]")
+NUGET = re.compile(rb"Password\"\s+value=\"[^\"%]", re.IGNORECASE)
+VARIABLES = holding("password", "secret", "token", "secret_?key")
 WORDPRESS = re.compile(rb"DB_PASSWORD['\"]\s*,\s*['\"][^'\"]+")
 TABLE = (
     # containers
@@ -36,6 +38,7 @@ TABLE = (
     Credential("containers/auth.json", "registry credentials of Podman and its kin", AUTH),
     Credential("var/lib/kubelet/config.json", "registry credentials", AUTH),
     Credential(".config/helm/registry/config.json", "registry credentials of Helm", AUTH),
+    Credential(".config/helm/repositories.yaml", "passwords of Helm's archives", PASSWORD),
     # hosts and version control
     Credential(".netrc", "passwords for hosts", NETRC),
     Credential("_netrc", "passwords for hosts", NETRC),
@@ -63,6 +66,7 @@ TABLE = (
     Credential(".config/pypoetry/auth.toml", "Poetry's passwords", holding("password", "pypi-token")),
     Credential(".condarc", "a password in an address", URL),
     Credential(".gem/credentials", "RubyGems' key"),
+    Credential(".local/share/gem/credentials", "RubyGems' key"),
     Credential(".bundle/config", "a password for gems", BUNDLE),
     Credential(".cargo/credentials", "crates.io's token", TOKEN),
     Credential(".cargo/credentials.toml", "crates.io's token", TOKEN),
@@ -70,6 +74,8 @@ TABLE = (
     Credential(".config/composer/auth.json", "Composer's passwords", COMPOSER),
     Credential(".m2/settings.xml", "Maven's passwords", MAVEN),
     Credential(".m2/settings-security.xml", "Maven's master password"),
+    Credential(".nuget/NuGet/NuGet.Config", "NuGet's passwords", NUGET),
+    Credential(".config/NuGet/NuGet.Config", "NuGet's passwords", NUGET),
     Credential(".gradle/gradle.properties", "Gradle's passwords", GRADLE),
     Credential("etc/apt/auth.conf", "passwords for package archives", NETRC),
     Credential("etc/apt/sources.list", "a password for a package archive", URL),
@@ -77,12 +83,17 @@ TABLE = (
     Credential(".vault-token", "Vault's token"),
     Credential(".terraformrc", "Terraform's token", TOKEN),
     Credential(".terraform.d/credentials.tfrc.json", "Terraform's token", TOKEN),
+    Credential("terraform.tfvars", "values for Terraform, secrets included", VARIABLES),
     Credential("terraform.tfstate", "Terraform's state, secrets included"),
     Credential("terraform.tfstate.backup", "Terraform's state, secrets included"),
     Credential(".pulumi/credentials.json", "Pulumi's token", TOKEN),
     Credential(".vault_pass", "Ansible's vault password"),
     Credential(".vault_pass.txt", "Ansible's vault password"),
     Credential(".vault_password", "Ansible's vault password"),
+    Credential(".vault-password", "Ansible's vault password"),
+    Credential(".ansible_vault_pass", "Ansible's vault password"),
+    Credential("vault_pass.txt", "Ansible's vault password"),
+    Credential("etc/chef/encrypted_data_bag_secret", "the key of Chef's data bags"),
     Credential(".circleci/cli.yml", "CircleCI's token", TOKEN),
     Credential(".config/ngrok/ngrok.yml", "ngrok's token", holding("authtoken")),
     Credential(".ngrok2/ngrok.yml", "ngrok's token", holding("authtoken")),
