@@ -26,7 +26,7 @@ UNITS = ("ssh.service", "sshd.service")
 
 
 def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> None:
-    """Have host keys loaded that are in place since that moment (time.monotonic), by a reload if it may be."""
+    """Have host keys loaded that are in place since then (time.monotonic), by a reload if that may be."""
     units = _running_units()
     for unit, started in units.items():
         shown = " ".join(file for file, moment in changed.items() if started.at < moment)
