@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from firstkey.boot.site import Site
 
@@ -27,9 +26,9 @@ UNITS = ("ssh.service", "sshd.service")
 
 def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> None:
     """Have host keys loaded that are in place since then (time.monotonic), by a reload if that may be."""
-    units = _running_units()
-    for unit, started in units.items():
-        shown = " ".join(file for file, moment in changed.items() if started.at < moment)
+    units = list(_running_units())
+    for unit, _, started in units:
+        shown = " ".join(file for file, moment in changed.items() if started < moment)
         if not shown:
             continue
         refusal = _reloaded(unit) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
@@ -38,12 +37,10 @@ def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> N
             continue
         first = f"{refusal.reason.remedy} Then: " if refusal.reason is reasons.SSHD_CONFIG_INVALID else ""
         site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl reload {unit}"))
-    own = {started.pid for started in units.values()}
-    for pid in _listeners():
-        if pid not in own:
-            refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
-            remedy = f"Let it read its configuration again: kill -HUP {pid}"
-            site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
+    for pid in _listeners() - {pid for _, pid, _ in units}:
+        refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
+        remedy = f"Let it read its configuration again: kill -HUP {pid}"
+        site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
 
 
 def _not_loaded(sshd: str, files: str, refusal: Refusal, remedy: str) -> events.Entry:
@@ -51,28 +48,23 @@ def _not_loaded(sshd: str, files: str, refusal: Refusal, remedy: str) -> events.
     return events.HOST_KEY_NOT_LOADED(sshd=sshd, files=files, **why)
 
 
-class _Started(NamedTuple):
-    """An sshd that a unit started, and when (time.monotonic)."""
+def _running_units() -> set[tuple[str, int, float]]:
+    """Each unit whose sshd runs or is just starting, its process, and when it started (time.monotonic).
 
-    pid: int
-    at: float
-
-
-def _running_units() -> dict[str, _Started]:
-    """The units whose sshd runs, or is just starting."""
-    program = command.find("systemctl")
-    if program is None:
-        return {}
-    wanted = "--property=Id,ActiveState,MainPID,ExecMainStartTimestampMonotonic"
-    found = {}
-    with suppress(FirstkeyError):  # no systemd that answers: there is no unit to ask
-        said = command.run([program, "show", wanted, *UNITS]).stdout.decode("utf-8", "replace")
-        for block in said.split("\n\n"):
-            values = dict(line.split("=", 1) for line in block.split("\n") if "=" in line)
-            pid = int(values.get("MainPID") or 0)
-            if pid and values.get("ActiveState") in ("active", "activating", "reloading"):
-                found[values["Id"]] = _Started(pid, int(values["ExecMainStartTimestampMonotonic"]) / 1e6)
-    return found
+    The two names may be one unit's. Where systemctl is missing or fails, there is no unit to ask.
+    """
+    wanted = "--property=Id,MainPID,ExecMainStartTimestampMonotonic"
+    try:
+        said = command.run([str(command.find("systemctl")), "show", wanted, *UNITS]).stdout
+    except FirstkeyError:
+        return set()
+    blocks = said.decode("utf-8", "replace").split("\n\n")
+    shown = [dict(line.split("=", 1) for line in block.split("\n") if "=" in line) for block in blocks]
+    return {
+        (unit["Id"], int(unit["MainPID"]), int(unit["ExecMainStartTimestampMonotonic"]) / 1e6)
+        for unit in shown
+        if unit.get("MainPID", "0") != "0"
+    }
 
 
 def _reloaded(unit: str) -> Refusal | None:
@@ -90,11 +82,13 @@ def _reloaded(unit: str) -> Refusal | None:
     return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}") if asked.status else None
 
 
-def _listeners() -> Iterator[int]:
+def _listeners() -> set[int]:
     """The numbers of root's sshd processes that wait for connections (sshd.c: the title of the listener)."""
+    found = set()
     for name in filter(str.isdecimal, os.listdir("/proc")):
         with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as source:
             title = source.read()
             is_roots = os.fstat(source.fileno()).st_uid == 0
             if is_roots and title.startswith(b"sshd: /") and b" [listener] " in title:
-                yield int(name)
+                found.add(int(name))
+    return found

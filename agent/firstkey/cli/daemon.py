@@ -105,7 +105,21 @@ def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off 
         if is_first:
             common.tell_of_neighbours(site)
             _tell_who_is_kept_out(site)
-        return Result.of(_run(site, tell, ready_by))
+
+        def ready(done: Report) -> None:
+            common.save_report(site, done)
+            tell(words.line(Result.of(done)))
+
+        from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
+
+        with common.alone(site, FOREVER):
+            job = Job(
+                site, connect=lambda: common.client(site), deadline=None, ready=ready, ready_by=ready_by
+            )
+            done = job.run()
+            common.save_report(site, done)
+            common.show_on_console(site, done)
+        return Result.of(done)
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
@@ -119,18 +133,3 @@ def _tell_who_is_kept_out(site: Site) -> None:
         return
     for endpoint in sandbox.kept_out(site.config.imds.endpoints):
         site.say(events.ENDPOINT_KEPT_OUT(endpoint=endpoint, reason=reasons.ENDPOINT_KEPT_OUT.code))
-
-
-def _run(site: Site, tell: Tell, ready_by: float) -> Report:
-    from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
-
-    def ready(done: Report) -> None:
-        common.save_report(site, done)
-        tell(words.line(Result.of(done)))
-
-    with common.alone(site, FOREVER):
-        job = Job(site, connect=lambda: common.client(site), deadline=None, ready=ready, ready_by=ready_by)
-        done = job.run()
-        common.save_report(site, done)
-        common.show_on_console(site, done)
-        return done
