@@ -6,6 +6,7 @@ firstkey signals no sshd: what a reload means, and that it ends no session, is t
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
 
+AWAY_SECONDS = 0.5
+"""How long it is watched whether sshd, which was asked to reload, has begun to."""
+BACK_SECONDS = 10.0
 BY_HAND = "A run by hand asks no unit to reload."
 UNITS = ("ssh.service", "sshd.service")
 """As firstkey.service is ordered before them. An ssh@.service reads its keys anew for each connection."""
@@ -27,11 +31,11 @@ UNITS = ("ssh.service", "sshd.service")
 def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> None:
     """Have host keys loaded that are in place since then (time.monotonic), by a reload if that may be."""
     units = list(_running_units())
-    for unit, _, started in units:
+    for unit, pid, started in units:
         shown = " ".join(file for file, moment in changed.items() if started < moment)
         if not shown:
             continue
-        refusal = _reloaded(unit) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
+        refusal = _reloaded(unit, pid) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
         if refusal is None:
             site.say(events.SSHD_RELOADED(unit=unit, files=shown))
             continue
@@ -67,7 +71,7 @@ def _running_units() -> set[tuple[str, int, float]]:
     }
 
 
-def _reloaded(unit: str) -> Refusal | None:
+def _reloaded(unit: str, pid: int) -> Refusal | None:
     """Ask the unit to reload; the reason where that was not done, and the sshd that runs goes on as it is."""
     try:
         # Not every distribution's unit looks before it lets sshd start again, which a mistake would end.
@@ -76,19 +80,38 @@ def _reloaded(unit: str) -> Refusal | None:
         if tested and tested.status:
             detail = f"sshd rejects its configuration: {tested.words}."
             return Refusal(reasons.SSHD_CONFIG_INVALID, detail)
+        was_there = _is_listener(pid)
         asked = command.run([str(command.find("systemctl")), "reload", unit])
     except FirstkeyError as error:
         return error.refusal
-    return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}") if asked.status else None
+    if asked.status:
+        return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}")
+    if was_there and not _is_back(pid):
+        return Refusal(reasons.HOST_KEY_NOT_LOADED, "It does not listen any more.")
+    return None
+
+
+def _is_back(pid: int) -> bool:
+    """Wait until it listens again: for some milliseconds in between, connections are refused."""
+    began, was_away = time.monotonic(), False
+    while time.monotonic() - began < (BACK_SECONDS if was_away else AWAY_SECONDS):
+        is_there = _is_listener(pid)
+        if is_there and was_away:
+            return True
+        was_away = was_away or not is_there
+        time.sleep(0.001)
+    return not was_away
 
 
 def _listeners() -> set[int]:
-    """The numbers of root's sshd processes that wait for connections (sshd.c: the title of the listener)."""
-    found = set()
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as source:
-            title = source.read()
-            is_roots = os.fstat(source.fileno()).st_uid == 0
-            if is_roots and title.startswith(b"sshd: /") and b" [listener] " in title:
-                found.add(int(name))
-    return found
+    """The numbers of root's sshd processes that wait for connections."""
+    return {int(name) for name in filter(str.isdecimal, os.listdir("/proc")) if _is_listener(int(name))}
+
+
+def _is_listener(pid: int) -> bool:
+    """By the title that sshd gives itself once it listens (sshd.c: server_accept_loop)."""
+    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as source:
+        title = source.read()
+        is_roots = os.fstat(source.fileno()).st_uid == 0
+        return is_roots and title.startswith(b"sshd: /") and b" [listener] " in title
+    return False
