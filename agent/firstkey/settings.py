@@ -212,7 +212,7 @@ SETTINGS = (
     Setting(
         "HostKeys", "Background", "background", default=("rsa",),
         parse=_one_of("rsa", "ecdsa", "ed25519"), accepts="some of rsa, ecdsa and ed25519, or nothing",
-        description="Which types sshd does not wait for at boot, if there is a host key of another type.",
+        description="Which types sshd does not wait for at boot, if there is a host key of another one.",
         may_be_empty=True,
     ),
     Setting(

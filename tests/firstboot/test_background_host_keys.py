@@ -22,7 +22,7 @@ KEYGEN = """\
 #!/bin/sh
 case "$*" in
 *"-t rsa"*) while ! [ -e /run/rsa-may-come ] && ! [ -e /etc/rsa-may-come ]; do sleep 0.05; done;;
-*"-t e"*"/.firstkey"*) ! [ -e /etc/only-rsa ] || { echo "not in this mode" >&2; exit 1; };;
+*"-t e"*hostkeys*) ! [ -e /etc/only-rsa ] || { echo "not in this mode" >&2; exit 1; };;
 esac
 exec /usr/bin/ssh-keygen "$@"
 """

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from bootlab import Machine
 from machine import fingerprint
+from netlab import wait_until
 from scene import Scene
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
@@ -27,6 +28,8 @@ def machine(first: Scene) -> Iterator[Machine]:
     with first.boot() as machine:
         machine.wait_for_ssh()
         machine.wait_until_booted()
+        # The RSA key comes later than sshd.
+        wait_until(lambda: machine.show("firstkey", "SubState") == "exited", seconds=60, what="its end")
         yield machine
 
 

@@ -103,6 +103,7 @@ def test_host_keys_that_a_power_cut_damaged(scene: Scene, damage: Callable[[Path
     scene.cloud.offer(scene.line, instance=ONE)
     with scene.boot() as machine:
         machine.wait_for_ssh()
+        scene.known_hosts(machine)  # all three are there
         machine.cut_power()
     old = scene.host_keys()
     damage(scene.disk.path("/etc/ssh/ssh_host_rsa_key"))

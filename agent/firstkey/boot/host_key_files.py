@@ -116,10 +116,15 @@ def _judged(
         digest = digest_of(private.content, public.content, _looks(private))
         if last and last.digest == digest and not _is_too_small(said, judge, was_good=True):
             return Found(want, host_keys.GOOD, "", said, digest, last)
-    line = openssh.public_half(private.content) if private.content.strip(b"\0 \t\r\n") else None
-    derived = _parsed(line) if line else None
+    is_empty = not private.content.strip(b"\0 \t\r\n")
+    derived = None if is_empty else _parsed(openssh.public_half(private.content) or b"")
     if derived is None:
-        return Found(want, _without_public(private.content, public.content if said and public else b""))
+        condition = host_keys.BROKEN
+        if not is_empty and openssh.is_encrypted(private.content):
+            condition = host_keys.ENCRYPTED
+        elif not is_empty and said and public and not openssh.knows(public.content):
+            condition = host_keys.UNKNOWN_TYPE  # which is not broken
+        return Found(want, condition)
     is_loose = _is_loose(site, private)
     looks = (host_keys.PRIVATE_MODE, os.geteuid(), 0) if is_loose else _looks(private)
     if _is_too_small(derived, judge):
@@ -137,16 +142,6 @@ def _is_too_small(key: PublicKey, judge: Judge | None, *, was_good: bool = False
     if judge is None or key.type != "ssh-rsa":
         return False
     return key.bits < judge.least_rsa_bits(was_good=was_good)
-
-
-def _without_public(private: bytes, public: bytes) -> str:
-    """The condition of what ssh-keygen can make nothing of: a type that it does not know is not broken."""
-    if private.strip(b"\0 \t\r\n"):
-        if openssh.is_encrypted(private):
-            return host_keys.ENCRYPTED
-        if public and not openssh.knows(public):
-            return host_keys.UNKNOWN_TYPE
-    return host_keys.BROKEN
 
 
 def _looks(private: File) -> tuple[int, int, int]:
@@ -238,7 +233,8 @@ class Generation:
         self._made: dict[str, PublicKey] = {}
         self._failures: dict[str, Refusal] = {}
         self._tried: set[str] = set()
-        self._backups: dict[str, str] = {}
+        self.backups: dict[str, str | None] = {}
+        """Where the old private half of a file was moved to, if it was kept."""
         self.began: float | None = None
         """When (time.monotonic) keys began to be made, beside everything else; None where none is."""
         self.changed: dict[str, float] = {}
@@ -343,10 +339,9 @@ class Generation:
     def _finished(self, started: _Started, deadline: float) -> KeyPair:
         action, name, process = started
         outcome = process.finish(seconds=max(LEAST_SECONDS, deadline - time.monotonic()))
+        halves = None
         if outcome.status > 0 and action.type not in openssh.KINDS:
             halves = self._default_of_openssh(str(action.type), f"{name}.all")
-        else:
-            halves = None
         if halves is None:
             openssh.check_generated(str(action.type), outcome)
             halves = _read(self._in_workshop(), name)
@@ -356,7 +351,11 @@ class Generation:
             raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
         private, public = halves
         if action.found.condition == host_keys.BROKEN:
-            _check_judge(action, private, key)
+            # Whoever called the old key broken must be able to tell a good one; else the old one stays.
+            told = _parsed(openssh.public_half(private) or b"")
+            if told is None or told.blob != key.blob:
+                message = f"ssh-keygen cannot load the key that it has made, so {action.file} was left alone"
+                raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
         if self._looks is None:
             self._looks = _private_looks(self._site, private, self._in_workshop())
         return KeyPair(action, private, public, key, self._looks)
@@ -393,14 +392,14 @@ class Generation:
     def _carry_out(self, action: Action, pair: KeyPair | None) -> None:
         if pair:
             self._tried.add(action.file)
-            backup = _put_in_place(self._site, pair)
+            self.backups[action.file] = _put_in_place(self._site, pair)
             self._made[action.file] = pair.public
-            if backup:
-                self._backups[action.file] = backup
         elif action.keeps_the_key and action.changes:
             _repair(self._site, action)
         elif action.file in self._later and action.kind == host_keys.REPLACE:
-            _remove(self._site.tree, action.file)
+            # Another instance's key. The private half last: while it is there, the next run sees it.
+            _clear(self._site.tree, f"{action.file}.pub", keeps=False)
+            _clear(self._site.tree, action.file, keeps=False)
         else:
             return
         self.changed[action.file] = time.monotonic()
@@ -440,10 +439,6 @@ class Generation:
             shown.bits if shown else 0,
             () if failure else action.changes,
         )
-
-    def backup_of(self, action: Action) -> str | None:
-        """Where the old private half of its file was moved to."""
-        return self._backups.get(action.file)
 
     def _shown(self, action: Action) -> PublicKey | None:
         """The key that sshd has at that place now, as far as that is known."""
@@ -501,15 +496,6 @@ def _prove_writable(tree: Tree, file: str) -> None:
         directory.remove(directory.stage(place[1], b"", Looks(host_keys.PRIVATE_MODE, durable=False)))
 
 
-def _check_judge(action: Action, private: bytes, key: PublicKey) -> None:
-    """Whoever called the old key broken must be able to tell a good one; else the old one stays."""
-    line = openssh.public_half(private)
-    told = _parsed(line) if line else None
-    if told is None or told.blob != key.blob:
-        message = f"ssh-keygen cannot load the key that it has made itself, so {action.file} was left alone"
-        raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
-
-
 def _read(directory: Directory, name: str) -> tuple[bytes, bytes] | None:
     private, public = (directory.read(f"{name}{suffix}", limit=LIMIT) for suffix in ("", ".pub"))
     return (private.content, public.content) if private and public else None
@@ -537,12 +523,6 @@ def _put_in_place(site: Site, pair: KeyPair) -> str | None:
         directory.replace(name, pair.private, pair.looks._replace(label=_label(site, file)))
     _write_public_half(site, file, pair.public_line)
     return backup
-
-
-def _remove(tree: Tree, file: str) -> None:
-    """Take another instance's key away. The private half last: while it is there, the next run sees it."""
-    _clear(tree, f"{file}.pub", keeps=False)
-    _clear(tree, file, keeps=False)
 
 
 def _clear(tree: Tree, path: str, *, keeps: bool) -> None:

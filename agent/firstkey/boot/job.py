@@ -262,7 +262,7 @@ class Job:
         results = generation.results()
         by_file = {result.file: result for result in results}
         for action in actions:
-            for entry in host_keys.entries(by_file[action.file], action, generation.backup_of(action)):
+            for entry in host_keys.entries(by_file[action.file], action, generation.backups.get(action.file)):
                 self._site.say(entry)
         return results
 

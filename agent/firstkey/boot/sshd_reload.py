@@ -6,44 +6,45 @@ firstkey signals no sshd: what a reload means, and that it ends no session, is t
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import command
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from firstkey.boot.site import Site
 
+AWAY_SECONDS = 0.5
+"""How long it is watched whether sshd, which was asked to reload, has begun to."""
+BACK_SECONDS = 10.0
 BY_HAND = "A run by hand asks no unit to reload."
 UNITS = ("ssh.service", "sshd.service")
 """As firstkey.service is ordered before them. An ssh@.service reads its keys anew for each connection."""
 
 
 def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> None:
-    """Have host keys loaded that are in place since then (time.monotonic), by a reload if it may be."""
-    units = _running_units()
-    for unit, started in units.items():
-        shown = " ".join(file for file, moment in changed.items() if started.at < moment)
+    """Have host keys loaded that are in place since then (time.monotonic), by a reload if that may be."""
+    units = list(_running_units())
+    for unit, pid, started in units:
+        shown = " ".join(file for file, moment in changed.items() if started < moment)
         if not shown:
             continue
-        refusal = _reloaded(unit) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
+        refusal = _reloaded(unit, pid) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
         if refusal is None:
             site.say(events.SSHD_RELOADED(unit=unit, files=shown))
             continue
         first = f"{refusal.reason.remedy} Then: " if refusal.reason is reasons.SSHD_CONFIG_INVALID else ""
         site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl reload {unit}"))
-    own = {started.pid for started in units.values()}
-    for pid in _listeners():
-        if pid not in own:
-            refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
-            remedy = f"Let it read its configuration again: kill -HUP {pid}"
-            site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
+    for pid in _listeners() - {pid for _, pid, _ in units}:
+        refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
+        remedy = f"Let it read its configuration again: kill -HUP {pid}"
+        site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
 
 
 def _not_loaded(sshd: str, files: str, refusal: Refusal, remedy: str) -> events.Entry:
@@ -51,31 +52,26 @@ def _not_loaded(sshd: str, files: str, refusal: Refusal, remedy: str) -> events.
     return events.HOST_KEY_NOT_LOADED(sshd=sshd, files=files, **why)
 
 
-class _Started(NamedTuple):
-    """An sshd that a unit started, and when (time.monotonic)."""
+def _running_units() -> set[tuple[str, int, float]]:
+    """Each unit whose sshd runs or is just starting, its process, and when it started (time.monotonic).
 
-    pid: int
-    at: float
-
-
-def _running_units() -> dict[str, _Started]:
-    """The units whose sshd runs, or is just starting."""
-    program = command.find("systemctl")
-    if program is None:
-        return {}
-    wanted = "--property=Id,ActiveState,MainPID,ExecMainStartTimestampMonotonic"
-    found = {}
-    with suppress(FirstkeyError):  # no systemd that answers: there is no unit to ask
-        said = command.run([program, "show", wanted, *UNITS]).stdout.decode("utf-8", "replace")
-        for block in said.split("\n\n"):
-            values = dict(line.split("=", 1) for line in block.split("\n") if "=" in line)
-            pid = int(values.get("MainPID") or 0)
-            if pid and values.get("ActiveState") in ("active", "activating", "reloading"):
-                found[values["Id"]] = _Started(pid, int(values["ExecMainStartTimestampMonotonic"]) / 1e6)
-    return found
+    The two names may be one unit's. Where systemctl is missing or fails, there is no unit to ask.
+    """
+    wanted = "--property=Id,MainPID,ExecMainStartTimestampMonotonic"
+    try:
+        said = command.run([str(command.find("systemctl")), "show", wanted, *UNITS]).stdout
+    except FirstkeyError:
+        return set()
+    blocks = said.decode("utf-8", "replace").split("\n\n")
+    shown = [dict(line.split("=", 1) for line in block.split("\n") if "=" in line) for block in blocks]
+    return {
+        (unit["Id"], int(unit["MainPID"]), int(unit["ExecMainStartTimestampMonotonic"]) / 1e6)
+        for unit in shown
+        if unit.get("MainPID", "0") != "0"
+    }
 
 
-def _reloaded(unit: str) -> Refusal | None:
+def _reloaded(unit: str, pid: int) -> Refusal | None:
     """Ask the unit to reload; the reason where that was not done, and the sshd that runs goes on as it is."""
     try:
         # Not every distribution's unit looks before it lets sshd start again, which a mistake would end.
@@ -84,17 +80,38 @@ def _reloaded(unit: str) -> Refusal | None:
         if tested and tested.status:
             detail = f"sshd rejects its configuration: {tested.words}."
             return Refusal(reasons.SSHD_CONFIG_INVALID, detail)
+        was_there = _is_listener(pid)
         asked = command.run([str(command.find("systemctl")), "reload", unit])
     except FirstkeyError as error:
         return error.refusal
-    return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}") if asked.status else None
+    if asked.status:
+        return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}")
+    if was_there and not _is_back(pid):
+        return Refusal(reasons.HOST_KEY_NOT_LOADED, "It does not listen any more.")
+    return None
 
 
-def _listeners() -> Iterator[int]:
-    """The numbers of root's sshd processes that wait for connections (sshd.c: the title of the listener)."""
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError), open(f"/proc/{name}/cmdline", "rb") as source:
-            title = source.read()
-            is_roots = os.fstat(source.fileno()).st_uid == 0
-            if is_roots and title.startswith(b"sshd: /") and b" [listener] " in title:
-                yield int(name)
+def _is_back(pid: int) -> bool:
+    """Wait until it listens again: for some milliseconds in between, connections are refused."""
+    began, was_away = time.monotonic(), False
+    while time.monotonic() - began < (BACK_SECONDS if was_away else AWAY_SECONDS):
+        is_there = _is_listener(pid)
+        if is_there and was_away:
+            return True
+        was_away = was_away or not is_there
+        time.sleep(0.001)
+    return not was_away
+
+
+def _listeners() -> set[int]:
+    """The numbers of root's sshd processes that wait for connections."""
+    return {int(name) for name in filter(str.isdecimal, os.listdir("/proc")) if _is_listener(int(name))}
+
+
+def _is_listener(pid: int) -> bool:
+    """By the title that sshd gives itself once it listens (sshd.c: server_accept_loop)."""
+    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as source:
+        title = source.read()
+        is_roots = os.fstat(source.fileno()).st_uid == 0
+        return is_roots and title.startswith(b"sshd: /") and b" [listener] " in title
+    return False

@@ -121,36 +121,33 @@ def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off 
             return Off(off)
         if is_first:
             common.tell_of_neighbours(site)
-        return Result.of(_run(site, tell, ready_by, is_first=is_first))
+
+        def ready(done: Report) -> None:
+            common.save_report(site, done)
+            tell(words.line(Result.of(done)))
+
+        def unheld() -> None:
+            """The boot has nothing to wait for."""
+            tell(words.line(Plan(site.config.imds.boot_timeout, is_held=False)))
+
+        from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
+
+        is_elsewhere = site.is_elsewhere()
+        if is_elsewhere and is_first:
+            site.say(events.OTHER_PLATFORM(claim=site.firmware_claim(), reason=reasons.OTHER_PLATFORM.code))
+        with common.alone(site, FOREVER):
+            job = Job(
+                site,
+                connect=lambda: common.client(site),
+                deadline=None,
+                unheld=unheld if is_elsewhere else None,
+                ready=ready,
+                ready_by=ready_by,
+            )
+            done = job.run()
+            common.save_report(site, done)
+            common.show_on_console(site, done)
+        return Result.of(done)
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
-
-
-def _run(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Report:
-    from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
-
-    def unheld() -> None:
-        """The boot has nothing to wait for."""
-        tell(words.line(Plan(site.config.imds.boot_timeout, is_held=False)))
-
-    def ready(done: Report) -> None:
-        common.save_report(site, done)
-        tell(words.line(Result.of(done)))
-
-    is_elsewhere = site.is_elsewhere()
-    if is_elsewhere and is_first:
-        site.say(events.OTHER_PLATFORM(claim=site.firmware_claim(), reason=reasons.OTHER_PLATFORM.code))
-    with common.alone(site, FOREVER):
-        job = Job(
-            site,
-            connect=lambda: common.client(site),
-            deadline=None,
-            unheld=unheld if is_elsewhere else None,
-            ready=ready,
-            ready_by=ready_by,
-        )
-        done = job.run()
-        common.save_report(site, done)
-        common.show_on_console(site, done)
-        return done

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey import events
 from firstkey.boot.job import Job
-from firstkey.cli import common, render, streams
-from firstkey.cli.run import exit_status
+from firstkey.cli import common, run
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
+    from firstkey import events
     from firstkey.boot.site import Site
     from firstkey.model import Report
 
@@ -39,21 +38,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
-    with common.opened(args, say) as site:
-        common.require_root(args, "making host keys")
-        off = common.switched_off(site)
-        if off:
-            say(events.DISABLED(detail=off, reason="disabled"))
-            common.show_switched_off(args, off)
-            return 0
-        done = _locked(site)
-        if args.verbose:
-            common.tell_steps(site, done)
-        if args.json:
-            streams.show_json(done.as_json())
-        elif not args.quiet:
-            streams.show(*render.report(done))
-        return exit_status(done)
+    return run.carry_out(args, say, "making host keys", _host_keys)
+
+
+def _host_keys(site: Site, deadline: float) -> Report:
+    return Job(site, connect=lambda: common.client(site), deadline=deadline).host_keys_only()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,17 +51,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.with_forms(common.with_dry_run(made))
     return made
-
-
-def _locked(site: Site) -> Report:
-    wait = site.config.imds.boot_timeout
-    if site.dry_run:
-        return _job(site).host_keys_only()
-    with common.alone(site, wait):
-        done = _job(site).host_keys_only()
-        common.show_on_console(site, done)
-    return done
-
-
-def _job(site: Site) -> Job:
-    return Job(site, connect=lambda: common.client(site), deadline=common.wait_until(0))

@@ -40,26 +40,47 @@ def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = No
 
 
 def _run(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
+    return carry_out(args, say, "installing keys", _everything)
+
+
+def carry_out(
+    args: argparse.Namespace,
+    say: Callable[[events.Entry], None],
+    doing: str,
+    work: Callable[[Site, float], Report],
+) -> int:
+    """Do that work alone on the system, unless it is switched off, and show the result.
+
+    `work` gets the moment until which it may wait for an answer (time.monotonic). It reads the ledger, which
+    another one may be writing until then.
+    """
     with common.opened(args, say) as site:
-        common.require_root(args, "installing keys")
+        common.require_root(args, doing)
         off = common.switched_off(site)
         if off:
             say(events.DISABLED(detail=off, reason="disabled"))
             common.show_switched_off(args, off)
             return 0
-        common.tell_of_neighbours(site)
-        done = _locked(site, site.config.imds.boot_timeout if args.wait is None else args.wait)
+        given = getattr(args, "wait", None)
+        wait = site.config.imds.boot_timeout if given is None else given
+        deadline = common.wait_until(wait)
+        if site.dry_run:
+            done = work(site, deadline)
+        else:
+            with common.alone(site, wait):
+                done = work(site, deadline)
+                common.show_on_console(site, done)
         if args.verbose:
             common.tell_steps(site, done)
-        _print(done, args)
-        return exit_status(done)
+        if args.json:
+            streams.show_json(done.as_json())
+        elif not args.quiet:
+            from firstkey.cli import render
 
-
-def exit_status(done: Report) -> int:
-    """0 for what is done or needs nothing, 75 where nobody answered, else 1."""
-    if done.outcome in (OK, NO_KEY):
-        return 0
-    return 75 if done.outcome == UNREACHABLE else 1
+            streams.show(*render.report(done))
+        if done.outcome in (OK, NO_KEY):
+            return 0
+        return 75 if done.outcome == UNREACHABLE else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,26 +98,8 @@ def _parser() -> argparse.ArgumentParser:
     return made
 
 
-def _locked(site: Site, wait: float) -> Report:
-    """The job, alone on the system; its ledger is read only once no other one writes it."""
-    deadline = common.wait_until(wait)
-    if site.dry_run:
-        return _job(site, deadline).run()
-    with common.alone(site, wait):
-        done = _job(site, deadline).run()
-        common.save_report(site, done)
-        common.show_on_console(site, done)
+def _everything(site: Site, deadline: float) -> Report:
+    common.tell_of_neighbours(site)
+    done = Job(site, connect=lambda: common.client(site), deadline=deadline).run()
+    common.save_report(site, done)
     return done
-
-
-def _job(site: Site, deadline: float) -> Job:
-    return Job(site, connect=lambda: common.client(site), deadline=deadline)
-
-
-def _print(done: Report, args: argparse.Namespace) -> None:
-    if args.json:
-        streams.show_json(done.as_json())
-    elif not args.quiet:
-        from firstkey.cli import render
-
-        streams.show(*render.report(done))

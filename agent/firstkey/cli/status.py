@@ -112,7 +112,7 @@ def _standing(site: Site) -> dict[str, Any]:
         "report": unread,
         "switched_off": common.switched_off(site),
         "users": [
-            {**_user(site, name, known.ledger), "reported": _reported(last, name)}
+            {**_user(site, name, known.ledger), "reported": _reported(last, "users", name=name)}
             for name in site.config.keys.users
         ],
         "host_keys": _host_keys(site, known.ledger, last),
@@ -168,14 +168,9 @@ def _host_keys(site: Site, known: Ledger, last: dict[str, Any] | None) -> list[d
     judge = host_keys.Judge(has_changed=True, ask=lambda: effective)
     wanted = host_keys.wanted(site.config.host_keys, effective.host_keys)
     found = [_host_key(site, want, known, judge) for want in wanted]
-    told = (last or {}).get("host_keys")
-    pending = [
-        key.get("file")
-        for key in (told if isinstance(told, list) else [])
-        if isinstance(key, dict) and key.get("reason") == reasons.HOST_KEY_PENDING.code
-    ]
     for key in found:
-        if key["state"] == host_keys.MISSING and key["file"] in pending:
+        told = _reported(last, "host_keys", file=key["file"]) or {}
+        if key["state"] == host_keys.MISSING and told.get("reason") == reasons.HOST_KEY_PENDING.code:
             key["state"] = PENDING
     return found
 
@@ -200,11 +195,11 @@ def _public_half(site: Site, file: str) -> PublicKey | None:
     return public_key.read_key(content.strip()) if content else None
 
 
-def _reported(last: dict[str, Any] | None, name: str) -> dict[str, Any] | None:
-    """What the last run said of the user, which everybody may know."""
-    users = (last or {}).get("users")
-    named = (user for user in users if isinstance(user, dict)) if isinstance(users, list) else ()
-    return next((user for user in named if user.get("name") == name), None)
+def _reported(last: dict[str, Any] | None, part: str, **named: str) -> dict[str, Any] | None:
+    """What the last run said of that user or host key, which everybody may know."""
+    listed = (last or {}).get(part)
+    parts = (each for each in listed if isinstance(each, dict)) if isinstance(listed, list) else ()
+    return next((each for each in parts if named.items() <= each.items()), None)
 
 
 def _lines(now: dict[str, Any]) -> Iterator[str]:

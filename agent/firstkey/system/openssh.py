@@ -79,8 +79,7 @@ def _check_alive(outcome: command.Outcome) -> None:
 
 def loads(path: str) -> bool:
     """Whether OpenSSH takes the private key file (a host path) as it stands, its mode and owner included."""
-    program = command.find("ssh-keygen")
-    return program is not None and command.run([program, "-y", "-P", "", "-f", path]).status == 0
+    return command.run([_keygen(), "-y", "-P", "", "-f", path]).status == 0
 
 
 def is_root() -> bool:
@@ -90,8 +89,5 @@ def is_root() -> bool:
 
 def is_encrypted(private: bytes) -> bool:
     """Whether the private key wants a passphrase: ssh-keygen then says so, and not that it is invalid."""
-    program = command.find("ssh-keygen")
-    if program is None:
-        return False
-    outcome = command.run([program, "-y", "-P", "", "-f", "/dev/stdin"], stdin=private)
+    outcome = command.run([_keygen(), "-y", "-P", "", "-f", "/dev/stdin"], stdin=private)
     return b"incorrect passphrase" in outcome.stderr

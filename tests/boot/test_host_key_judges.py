@@ -1,0 +1,205 @@
+"""OpenSSH judges host keys: how large sshd wants them, and types that are not known here."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hostkeys import (
+    QUICK,
+    asides,
+    ask_for,
+    be_quick,
+    fake_keygen,
+    generate,
+    host_keys,
+    matches,
+    private,
+    public,
+    refused_by_sshd,
+    result,
+    results,
+)
+from machine import Machine
+
+RSA = "/etc/ssh/ssh_host_rsa_key"
+
+
+def bits(file: Path) -> int:
+    """The size of a key, as ssh-keygen tells it."""
+    done = subprocess.run(["ssh-keygen", "-l", "-f", file], capture_output=True, text=True, check=True)
+    return int(done.stdout.split()[0])
+
+
+# --- how large ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("least, made", [(None, 3072), (2048, 3072), (4096, 4096)])
+def test_an_rsa_key_is_as_large_as_sshd_wants_it(machine: Machine, least: int | None, made: int) -> None:
+    """RequiredRSASize, and at least ssh-keygen's default; sshd would start with it."""
+    more = f"RequiredRSASize {least}\n" if least else ""
+    ask_for(machine, RSA, more=more)
+    done = host_keys(machine)
+    assert (done.status, results(done)) == (0, {"rsa": "changed"})
+    assert bits(private(machine, "rsa")) == made
+    assert refused_by_sshd(machine, [RSA]) == ""
+    assert results(host_keys(machine)) == {"rsa": "unchanged"}
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_a_key_that_sshd_would_refuse_is_set_aside(machine: Machine, is_known: bool) -> None:
+    """It is whole, and of no use: kept under another name and made anew; also if it was good before."""
+    ask_for(machine, RSA)
+    before = generate(private(machine, "rsa"), "rsa", "-b", "2048").read_bytes()
+    if is_known:
+        assert results(host_keys(machine)) == {"rsa": "unchanged"}
+    ask_for(machine, RSA, more="RequiredRSASize 3072\n")
+    planned = machine.firstkey("host-keys", "--dry-run")
+    assert "is too small for sshd" in planned.out
+    assert machine.firstkey("status", "--json").out.count('"too small for sshd"') == 1
+
+    done = host_keys(machine)
+    assert (done.status, result(done, "rsa")["reason"]) == (0, "host-key-too-small")
+    assert bits(private(machine, "rsa")) == 3072
+    assert asides(private(machine, "rsa")) == [before]
+    assert results(host_keys(machine)) == {"rsa": "unchanged"}
+
+
+def test_a_large_key_stays(machine: Machine) -> None:
+    """What sshd would load is good, however it came."""
+    ask_for(machine, RSA, more="RequiredRSASize 2048\n")
+    before = generate(private(machine, "rsa"), "rsa", "-b", "2048").read_bytes()
+    assert results(host_keys(machine)) == {"rsa": "unchanged"}
+    assert private(machine, "rsa").read_bytes() == before
+
+
+# --- a type that is not known here ----------------------------------------------------------------
+
+KIND = "quux_ed25519"
+QUUX = r"""
+umask 077
+TYPE=quux-ed25519@example.com
+public() {
+    read -r _ _ id
+    printf '%s %s made-up\n' $TYPE "$({ printf '\0\0\0\030%s' $TYPE; printf %s "$id"; } | base64 -w0)"
+}
+make() {
+    echo "QUUX PRIVATE $(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" >"$1"
+    public <"$1" >"$1.pub"
+}
+for last; do :; done
+case "$*" in
+*"-t quux-ed25519 "*) @T@ ;;
+*"-t quux_ed25519 "*) echo "unknown key type" >&2; exit 1 ;;
+"-A -f "*) @A@ ;;
+*"-f /dev/stdin")
+    cat >"$0.in"
+    if grep -q '^QUUX PRIVATE .' "$0.in"; then public <"$0.in"; exit 0; fi
+    if grep -q "^$TYPE" "$0.in"; then @L@; fi
+    exec "$real" "$@" <"$0.in" ;;
+*) exec "$real" "$@" ;;
+esac
+"""
+REFUSED = 'echo "unknown key type" >&2; exit 1'
+MADE = 'make "$last"; exit 0'
+ALL_MADE = 'make "$last/etc/ssh/ssh_host_quux_ed25519_key"; exit 0'
+"""A ssh-keygen that knows one type more: its file has the name of another one in it."""
+
+
+def quux(directory: Path, *, by_type: bool = True, by_default: bool = True, listed: bool = True) -> str:
+    """A PATH with it. What it does not do by type or among its defaults, it refuses."""
+    script = QUUX.replace("@T@", MADE if by_type else REFUSED)
+    script = script.replace("@A@", ALL_MADE if by_default else "exit 0")
+    return fake_keygen(directory / "bin", script.replace("@L@", "exit 0" if listed else "exit 255"))
+
+
+def ask_for_quux(machine: Machine) -> Path:
+    """Sshd has one of that type too; returns its file."""
+    ask_for(machine, *(f"/etc/ssh/ssh_host_{kind}_key" for kind in (*QUICK, KIND)))
+    return private(machine, KIND)
+
+
+@pytest.mark.parametrize("by_type", [True, False])
+def test_a_type_that_openssh_knows_is_made_as_its_own(
+    machine: Machine, tmp_path: Path, by_type: bool
+) -> None:
+    """By the type that the file's name tells, or as one of the defaults that only `ssh-keygen -A` knows."""
+    file = ask_for_quux(machine)
+    path = quux(tmp_path, by_type=by_type)
+    done = host_keys(machine, path=path)
+    assert (done.status, results(done)) == (0, dict.fromkeys((*QUICK, KIND), "changed"))
+    assert file.read_text().startswith("QUUX PRIVATE ")
+    assert public(file).read_text().startswith("quux-ed25519@example.com ")
+    assert result(done, KIND)["fingerprint"].startswith("SHA256:")
+    before = file.read_bytes()
+
+    again = host_keys(machine, path=path)
+    assert results(again) == dict.fromkeys((*QUICK, KIND), "unchanged")
+    assert file.read_bytes() == before
+    assert [each.name for each in machine.path("/run/firstkey").iterdir()] == ["lock"]
+
+
+def test_a_good_key_of_such_a_type_stays(machine: Machine, tmp_path: Path) -> None:
+    """Also where it was somebody else who made it; a public half that is lost is derived."""
+    file = ask_for_quux(machine)
+    path = quux(tmp_path)
+    subprocess.run(["ssh-keygen", "-t", "quux-ed25519", "-f", file], check=True, env={"PATH": path})
+    before, line = file.read_bytes(), public(file).read_text()
+    assert results(host_keys(machine, path=path))[KIND] == "unchanged"
+    public(file).unlink()
+    assert results(host_keys(machine, path=path))[KIND] == "changed"
+    assert file.read_bytes() == before
+    assert public(file).read_text().split()[:2] == line.split()[:2]
+
+
+def test_a_torn_key_of_such_a_type_is_made_anew(machine: Machine, tmp_path: Path) -> None:
+    """By the same type: an OpenSSH that makes it can tell that it is broken."""
+    file = ask_for_quux(machine)
+    path = quux(tmp_path)
+    host_keys(machine, path=path)
+    file.write_bytes(b"QUUX")
+    done = host_keys(machine, path=path)
+    assert result(done, KIND)["reason"] == "host-key-broken"
+    assert file.read_text().startswith("QUUX PRIVATE ")
+    assert asides(file) == [b"QUUX"]
+
+
+@pytest.mark.parametrize("has_public", [True, False])
+def test_what_openssh_does_not_know_is_left_alone(machine: Machine, tmp_path: Path, has_public: bool) -> None:
+    """A key of a newer OpenSSH's: never called broken, and never replaced by one of another type."""
+    file = ask_for_quux(machine)
+    newer = quux(tmp_path)
+    subprocess.run(["ssh-keygen", "-t", "quux-ed25519", "-f", file], check=True, env={"PATH": newer})
+    if not has_public:
+        public(file).unlink()
+    certificate = machine.write(f"/etc/ssh/{file.name}-cert.pub", "a certificate\n")
+    before = sorted((path, path.read_bytes()) for path in file.parent.glob(f"{file.name}*"))
+
+    done = host_keys(machine)  # by the OpenSSH that is here
+    assert done.status == 0
+    assert result(done, KIND)["result"] == "skipped"
+    reason = "host-key-type-unknown" if has_public else "keygen-refused"
+    assert result(done, KIND)["reason"] == reason
+    assert sorted((path, path.read_bytes()) for path in file.parent.glob(f"{file.name}*")) == before
+    assert certificate.exists()
+    assert all(matches(private(machine, kind)) for kind in QUICK)
+
+
+def test_what_openssh_cannot_make_is_skipped(machine: Machine) -> None:
+    """The others are there, so sshd starts; and no key of another type is put in its place."""
+    file = ask_for_quux(machine)
+    done = host_keys(machine)
+    assert (done.status, result(done, KIND)["reason"]) == (0, "keygen-refused")
+    assert not file.exists()
+
+
+def test_a_certificate_stays_beside_its_key(machine: Machine) -> None:
+    """Whatever is repaired of the key."""
+    be_quick(machine)
+    host_keys(machine)
+    certificate = machine.write("/etc/ssh/ssh_host_ed25519_key-cert.pub", "a certificate\n")
+    public(private(machine)).unlink()
+    private(machine).chmod(0o644)
+    assert results(host_keys(machine))["ed25519"] == "changed"
+    assert certificate.read_text() == "a certificate\n"
