@@ -75,9 +75,10 @@ def _shadows(image: Image) -> list[str]:
 def _unknown(image: Image, wanted: Callable[[str], bool]) -> Iterator[Doubt]:
     """Accounts whose password is said to be where no file has it."""
     known = {entry.name for file in _shadows(image) for entry in entries(image.read(file) or b"")}
-    for entry in entries(image.read(PASSWD) or b""):
-        if wanted(entry.name) and entry.password == ELSEWHERE and entry.name not in known:
-            yield Doubt(PASSWD, unknown(entry.name).refusal)
+    told = (entry.name for entry in entries(image.read(PASSWD) or b"") if entry.password == ELSEWHERE)
+    for name in dict.fromkeys(told):
+        if wanted(name) and name not in known:
+            yield Doubt(PASSWD, unknown(name).refusal)
 
 
 def _finding(password: Password) -> Finding:
