@@ -176,7 +176,9 @@ def _sarif_results(result: Result, index: dict[str, int]) -> Iterator[dict[str, 
             "level": "none",
             "message": {"text": f"Unknown: {visible(doubt.refusal.detail)} ({code})"},
             "locations": [_location(doubt.path, None)],
-            "partialFingerprints": _fingerprints(baseline.fingerprint(result.rule.id, doubt.path, code)),
+            "partialFingerprints": _fingerprints(
+                baseline.fingerprint(result.rule.id, doubt.path, code, doubt.refusal.detail)
+            ),
         }
 
 
