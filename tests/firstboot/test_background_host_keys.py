@@ -29,6 +29,7 @@ exec /usr/bin/ssh-keygen "$@"
 """An RSA key is done when the test says so, and with a word in /etc none of another type is made."""
 LONGEST_GAP = 0.05
 """Seconds for which connections may be refused while sshd reloads (DESIGN: Speed)."""
+SCHED_IDLE = "5"
 KNOCKING = """
 import json, signal, socket, sys, time
 refused, since, longest, count, asked = 0, None, 0.0, 0, []
@@ -52,6 +53,12 @@ def scene(scene: Scene) -> Scene:
     scene.disk.write("/usr/local/bin/ssh-keygen", KEYGEN, mode=0o755)
     scene.cloud.offer(scene.line)
     return scene
+
+
+def policy(machine: Machine) -> str:
+    """By which the kernel lets the RSA key be made (proc(5), /proc/PID/stat: field 41)."""
+    (pid, *_) = machine.inside("pgrep", "-f", "--", "-t rsa").split()
+    return machine.inside("cat", f"/proc/{pid}/stat").rsplit(")", 1)[1].split()[38]
 
 
 def finish(machine: Machine) -> None:
@@ -115,6 +122,7 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
         assert (key["result"], key["reason"]) == ("skipped", "host-key-pending")
         assert "being made in the background" in machine.inside("firstkey", "status")
         assert "BEGIN SSH HOST KEY" not in machine.console
+        assert policy(machine) == SCHED_IDLE
         pid = machine.show("ssh", "MainPID")
 
         machine.inside("sh", "-c", "echo Nonsense yes >/etc/ssh/sshd_config.d/broken.conf")

@@ -41,7 +41,7 @@ def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> N
             continue
         first = f"{refusal.reason.remedy} Then: " if refusal.reason is reasons.SSHD_CONFIG_INVALID else ""
         site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl reload {unit}"))
-    for pid in _listeners() - {pid for _, pid, _ in units}:
+    for pid in _listeners(besides={pid for _, pid, _ in units}):
         refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
         remedy = f"Let it read its configuration again: kill -HUP {pid}"
         site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
@@ -103,9 +103,17 @@ def _is_back(pid: int) -> bool:
     return not was_away
 
 
-def _listeners() -> set[int]:
-    """The numbers of root's sshd processes that wait for connections."""
-    return {int(name) for name in filter(str.isdecimal, os.listdir("/proc")) if _is_listener(int(name))}
+def _listeners(*, besides: set[int]) -> set[int]:
+    """The numbers of root's other sshd processes that wait for connections.
+
+    A child that one of them has made for a connection has its title at first.
+    """
+    numbers = map(int, filter(str.isdecimal, os.listdir("/proc")))
+    found: dict[int, int] = {}
+    for pid in filter(_is_listener, numbers):
+        with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as source:
+            found[pid] = int(source.read().rpartition(b")")[2].split()[1])  # proc(5): its parent
+    return {pid for pid, parent in found.items() if not {pid, parent} & besides and parent not in found}
 
 
 def _is_listener(pid: int) -> bool:
