@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -149,7 +150,9 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
                 machine.inside("systemctl", "reload", "ssh")
                 time.sleep(1)
             gaps.append(met["longest"])
-        assert min(gaps) < LONGEST_GAP
+        # Where others are at work, sshd gets its share of the processors only.
+        share = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert min(gaps) < LONGEST_GAP * share
         # So many connections at once make sshd turn some away for a while (MaxStartups).
         wait_until(lambda: len(shown(scene)) == 3, seconds=PROMPT, what="all three host keys")
         assert {key["result"] for key in machine.report["host_keys"]} == {"changed", "unchanged"}
