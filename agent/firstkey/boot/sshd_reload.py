@@ -24,12 +24,15 @@ AWAY_SECONDS = 0.5
 """How long it is watched whether sshd, which was asked to reload, has begun to."""
 BACK_SECONDS = 10.0
 BY_HAND = "A run by hand asks no unit to reload."
+BY_SOCKET = "A reload would end it: systemd has the port that it listens on."
+"""OpenSSH 9.2 of Debian 12 cannot bind the port again. A restart gets it from there, and ends no session."""
+SOCKETS = ("ssh.socket", "sshd.socket")
 UNITS = ("ssh.service", "sshd.service")
-"""As firstkey.service is ordered before them. An ssh@.service reads its keys anew for each connection."""
+"""As firstkey.service is ordered before them. An ssh@.service reads its keys for each connection."""
 
 
 def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> None:
-    """Have host keys loaded that are in place since then (time.monotonic), by a reload if that may be."""
+    """Have host keys loaded that are in place since then (time.monotonic); by a reload, if that may be."""
     units = list(_running_units())
     for unit, pid, started in units:
         shown = " ".join(file for file, moment in changed.items() if started < moment)
@@ -40,8 +43,9 @@ def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> N
             site.say(events.SSHD_RELOADED(unit=unit, files=shown))
             continue
         first = f"{refusal.reason.remedy} Then: " if refusal.reason is reasons.SSHD_CONFIG_INVALID else ""
-        site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl reload {unit}"))
-    for pid in _listeners() - {pid for _, pid, _ in units}:
+        verb = "restart" if refusal.detail == BY_SOCKET else "reload"
+        site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl {verb} {unit}"))
+    for pid in _listeners(besides={pid for _, pid, _ in units}):
         refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
         remedy = f"Let it read its configuration again: kill -HUP {pid}"
         site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
@@ -80,8 +84,11 @@ def _reloaded(unit: str, pid: int) -> Refusal | None:
         if tested and tested.status:
             detail = f"sshd rejects its configuration: {tested.words}."
             return Refusal(reasons.SSHD_CONFIG_INVALID, detail)
+        systemctl = str(command.find("systemctl"))
+        if command.run([systemctl, "is-active", "--quiet", *SOCKETS]).status == 0:
+            return Refusal(reasons.HOST_KEY_NOT_LOADED, BY_SOCKET)
         was_there = _is_listener(pid)
-        asked = command.run([str(command.find("systemctl")), "reload", unit])
+        asked = command.run([systemctl, "reload", unit])
     except FirstkeyError as error:
         return error.refusal
     if asked.status:
@@ -103,9 +110,17 @@ def _is_back(pid: int) -> bool:
     return not was_away
 
 
-def _listeners() -> set[int]:
-    """The numbers of root's sshd processes that wait for connections."""
-    return {int(name) for name in filter(str.isdecimal, os.listdir("/proc")) if _is_listener(int(name))}
+def _listeners(*, besides: set[int]) -> set[int]:
+    """The numbers of root's other sshd processes that wait for connections.
+
+    A child that one of them has made for a connection has its title at first.
+    """
+    numbers = map(int, filter(str.isdecimal, os.listdir("/proc")))
+    found: dict[int, int] = {}
+    for pid in filter(_is_listener, numbers):
+        with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as source:
+            found[pid] = int(source.read().rpartition(b")")[2].split()[1])  # proc(5): its parent
+    return {pid for pid, parent in found.items() if not {pid, parent} & besides and parent not in found}
 
 
 def _is_listener(pid: int) -> bool:
