@@ -13,7 +13,7 @@ import pytest
 from bootlab import Machine
 from hostkeys import matches
 from netlab import end, run, wait_until
-from scene import PROMPT, Scene
+from scene import BACKGROUND, PROMPT, Scene
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
 
@@ -136,7 +136,7 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
         again(machine)
         with session(scene, machine), knocking(scene) as met:
             finish(machine)
-            wait_until(lambda: machine.events("sshd-reloaded"), seconds=PROMPT, what="the reload")
+            wait_until(lambda: machine.events("sshd-reloaded"), seconds=BACKGROUND, what="the reload")
             assert machine.show("ssh", "MainPID") == pid
         assert met["count"] > 0
         assert not met["open"]
@@ -144,7 +144,7 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
         print(f"refused around the reload: {met['longest']:.3f} s at the longest")
         assert met["longest"] < PROMPT
         # So many connections at once make sshd turn some away for a while (MaxStartups).
-        wait_until(lambda: len(shown(scene)) == 3, seconds=PROMPT, what="all three host keys")
+        wait_until(lambda: len(shown(scene)) == 3, seconds=BACKGROUND, what="all three host keys")
         assert {key["result"] for key in machine.report["host_keys"]} == {"changed", "unchanged"}
         assert len(machine.events("host-key-not-loaded")) == 1
         assert machine.wait_until_booted() == "running"
@@ -167,7 +167,7 @@ def test_what_is_cut_off_is_completed(scene: Scene) -> None:
     with scene.boot() as machine:
         machine.wait_for_ssh()
         assert scene.login(on=machine).status == 0
-        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=PROMPT, what="the RSA key")
+        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
         machine.shut_down()
     after = scene.host_keys()
     assert len(after) == 3
@@ -186,7 +186,7 @@ def test_behind_a_socket(scene: Scene, accept: bool) -> None:
             finish(machine)
         if not accept:
             machine.inside("systemctl", "restart", "ssh.service")
-        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=PROMPT, what="the RSA key")
+        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
         assert scene.login(on=machine).status == 0
         told = [entry["MESSAGE"] for entry in machine.events("host-key-not-loaded")]
         assert len(told) == (0 if accept else 1)
@@ -212,7 +212,7 @@ def test_an_sshd_that_was_started_by_hand(scene: Scene) -> None:
         assert told["FIRSTKEY_FILES"] == RSA
         _, _, command = told["FIRSTKEY_REMEDY"].partition(": ")
         machine.inside("sh", "-c", command)
-        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=PROMPT, what="the RSA key")
+        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
 
 
 @pytest.mark.parametrize("why", ["configured", "refused"])

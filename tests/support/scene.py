@@ -13,6 +13,8 @@ from netlab import Cloud, Login, run, wait_until
 
 PROMPT = 20.0
 """Seconds in which what must happen soon has happened, on a busy machine too; the boot deadline is later."""
+BACKGROUND = 120.0
+"""Seconds for what takes idle time only: the RSA key, and what waits for it."""
 
 BLOCK = re.compile(
     r"^-----BEGIN SSH HOST KEY KEYS-----$(.*?)^-----END SSH HOST KEY KEYS-----$", re.MULTILINE | re.DOTALL
@@ -80,7 +82,7 @@ class Scene:
 
     def known_hosts(self, machine: Machine) -> Path:
         """What somebody who reads the console knows of the host, once all its keys are made."""
-        wait_until(lambda: BLOCK.search(machine.console), seconds=PROMPT, what="host keys on the console")
+        wait_until(lambda: BLOCK.search(machine.console), seconds=BACKGROUND, what="host keys on the console")
         found = BLOCK.findall(machine.console)
         lines = [f"{self.cloud.machine_address} {line}" for line in found[-1].strip().splitlines()]
         file = self.directory / "known_hosts"
