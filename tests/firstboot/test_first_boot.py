@@ -29,7 +29,7 @@ def machine(first: Scene) -> Iterator[Machine]:
         machine.wait_for_ssh()
         machine.wait_until_booted()
         # The RSA key comes later than sshd.
-        wait_until(lambda: machine.show("firstkey", "SubState") == "exited", seconds=60, what="its end")
+        wait_until(lambda: machine.show("firstkey", "SubState") == "exited", seconds=120, what="its end")
         yield machine
 
 
