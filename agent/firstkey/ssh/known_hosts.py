@@ -15,7 +15,7 @@ STANDARD_PORT = 22
 SALT_BYTES = 20
 """As long as the hash (hostfile.c: host_hash)."""
 
-_HOST = re.compile(r"[^\s,*?!|#\[\]\0]+")
+_HOST = re.compile(r"(?!@)[^\s,*?!|#\[\]\0]+")
 _ALGORITHMS = {"rsa": 1, "dsa": 2, "ecdsa": 3, "ed25519": 4}
 
 
