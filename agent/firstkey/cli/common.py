@@ -15,7 +15,7 @@ from firstkey.cli import plain, streams
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
 from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
 from firstkey.reasons import Refusal
-from firstkey.system import journal, lock, outside
+from firstkey.system import command, journal, lock
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree, resolved
 
@@ -205,10 +205,10 @@ def client(site: Site) -> Client:
 
     imds = site.config.imds
     chosen = Settings(imds.endpoints, imds.version, imds.token_ttl, imds.request_timeout)
-    if outside.ask:
+    if command.ask_watcher:
         from firstkey.metadata import crossing
 
-        return cast("Client", crossing.Client(chosen, outside.ask))
+        return cast("Client", crossing.Client(chosen, command.ask_watcher))
 
     def tell(notice: Notice) -> None:
         entry = entry_of(notice)
