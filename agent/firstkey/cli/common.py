@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from contextlib import contextmanager, suppress
@@ -15,13 +16,15 @@ from firstkey.cli import plain, streams
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
 from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
 from firstkey.reasons import Refusal
-from firstkey.system import command, journal, lock
+from firstkey.system import command, journal
 from firstkey.system.accounts import Accounts
+from firstkey.system.files import translated
 from firstkey.system.tree import Tree, resolved
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from firstkey.metadata.client import Client, Notice
     from firstkey.model import HostKeyResult
@@ -75,6 +78,11 @@ def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     verbosity = 1 if args.verbose else -1 if args.quiet else 0
     return journal.choose(verbosity=verbosity).say
 
+
+LOCK = "/run/firstkey/lock"
+LOCK_PAUSE = 0.05
+"""Seconds between two looks whether another firstkey has ended."""
+SHOWN = "/run/firstkey/console-shown"
 
 boxed_tree: list[Callable[[], Tree]] = []
 """In a box, how to open the tree of --root: nothing else is there."""
@@ -157,17 +165,55 @@ def require_root(args: argparse.Namespace, doing: str) -> None:
         raise NeedsRoot(f"{doing} on the running system is for root")
 
 
+def alone(site: Site, seconds: float) -> AbstractContextManager[None]:
+    """Nobody else works on the system meanwhile: see `locked`."""
+    return locked(site.tree, seconds, site.say)
+
+
 @contextmanager
-def alone(site: Site, seconds: float) -> Iterator[None]:
-    """Nobody else works on the system meanwhile; wait `seconds` for another firstkey to end."""
+def locked(tree: Tree, seconds: float, say: Callable[[events.Entry], None]) -> Iterator[None]:
+    """Hold the tree's lock; wait `seconds` at most for another holder, else FirstkeyError(already-running).
 
-    def without(error: FirstkeyError) -> None:
-        where = f"{lock.DIRECTORY}/{lock.NAME}"
-        site.say(events.STATE_NOT_SAVED(file=where, detail=error.message, reason=error.reason.code))
+    Raises NeedsRoot where the tree is not the caller's to change. Where there can be no lock (a full, broken
+    or read-only /run), that is told, and the work goes on: two at once harm nothing, since every write
+    notices the other's, and no lock is no reason to keep anybody out.
 
-    waiting = events.ALREADY_RUNNING()
-    with lock.held(site.tree, seconds=seconds, waiting=lambda: site.say(waiting), without=without):
+    The kernel drops the lock with its holder. It belongs to the process alone (fcntl(2): F_SETLK), not to the
+    children that it forks: one of these may hang on a dead disk for ever, and may not keep every later
+    firstkey from its work. Such a lock is lost as soon as its process closes *any* descriptor of the file, so
+    nothing else ever opens it.
+    """
+    try:
+        with tree.ensure(os.path.dirname(LOCK), mode=0o755) as directory:
+            lock = directory.open_to_lock(os.path.basename(LOCK))
+    except FirstkeyError as error:
+        if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
+            raise NeedsRoot(f"in the tree under {tree.root}: {error.message}") from error
+        if error.reason not in (reasons.NO_SPACE, reasons.READ_ONLY, reasons.IO_ERROR):
+            raise
+        say(events.STATE_NOT_SAVED(file=LOCK, detail=error.message, reason=error.reason.code))
         yield
+        return
+    try:
+        _wait_for(lock, time.monotonic() + seconds, say)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _wait_for(lock: int, deadline: float, say: Callable[[events.Entry], None]) -> None:
+    is_told = False
+    while True:
+        with translated(f"lock {LOCK}"), suppress(BlockingIOError, PermissionError):
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if not is_told:
+            say(events.ALREADY_RUNNING())
+            is_told = True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise FirstkeyError("another firstkey is at work on this system", reason=reasons.ALREADY_RUNNING)
+        time.sleep(min(LOCK_PAUSE, left))
 
 
 def switched_off(site: Site) -> str | None:
@@ -252,9 +298,6 @@ def save_report(site: Site, done: Report) -> None:
         report.save(site.tree, done)
     except FirstkeyError as error:
         site.say(events.STATE_NOT_SAVED(file=report.PATH, detail=error.message, reason=error.reason.code))
-
-
-SHOWN = "/run/firstkey/console-shown"
 
 
 def show_on_console(site: Site, done: Report) -> None:
