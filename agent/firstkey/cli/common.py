@@ -12,10 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 from firstkey import config, events, reasons, settings
 from firstkey.boot import neighbours, report
 from firstkey.boot.site import Site
-from firstkey.cli import plain, streams
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
-from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
-from firstkey.reasons import Refusal
+from firstkey.model import CHANGED, UNCHANGED
 from firstkey.system import command, journal
 from firstkey.system.accounts import Accounts
 from firstkey.system.files import translated
@@ -27,7 +25,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from firstkey.metadata.client import Client, Notice
-    from firstkey.model import HostKeyResult
+    from firstkey.model import HostKeyResult, Report
 
 
 def parsed(
@@ -37,11 +35,30 @@ def parsed(
     flags: Sequence[str] = (),
     others: Sequence[str] = (),
 ) -> argparse.Namespace:
-    """The options, by `plain` where they are plain, else by argparse."""
-    found = plain.read(argv, flags=flags, others=others)
-    return (
-        parser().parse_args(argv) if found is None else cast("argparse.Namespace", SimpleNamespace(**found))
-    )
+    """The options. Those in the form in which units and scripts give them are read without argparse.
+
+    argparse takes longer to load than a run with nothing to do takes for everything else. Whatever is not as
+    plain as this (an abbreviation, `--name=value`, a mistake, a call for help) is argparse's to judge.
+    `flags` are the command's own ones (`--dry-run`); `others` are the names of its options that take values,
+    which are left to argparse, and are None as long as they are not given.
+    """
+    own = {flag: flag[2:].replace("-", "_") for flag in flags}
+    known = {**COMMON_FLAGS, **own}
+    found: dict[str, Any] = {**COMMON_DEFAULTS, **dict.fromkeys(own.values(), False), **dict.fromkeys(others)}
+    words = iter(argv)
+    for word in words:
+        if word in known:
+            found[known[word]] = True
+        elif word in COMMON_VALUES:
+            value = next(words, "")
+            if not value or value.startswith("-"):
+                return parser().parse_args(argv)
+            found[COMMON_VALUES[word]] = value
+        else:
+            return parser().parse_args(argv)
+    if found["verbose"] and found["quiet"]:
+        return parser().parse_args(argv)
+    return cast("argparse.Namespace", SimpleNamespace(**found))
 
 
 def parser(name: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
@@ -79,6 +96,9 @@ def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     return journal.choose(verbosity=verbosity).say
 
 
+COMMON_VALUES = {"--root": "root", "--config": "config", "--imds": "imds"}
+COMMON_FLAGS = {"-v": "verbose", "--verbose": "verbose", "-q": "quiet", "--quiet": "quiet"}
+COMMON_DEFAULTS = {"root": "/", "config": None, "imds": None, "verbose": False, "quiet": False}
 LOCK = "/run/firstkey/lock"
 LOCK_PAUSE = 0.05
 """Seconds between two looks whether another firstkey has ended."""
@@ -222,15 +242,6 @@ def switched_off(site: Site) -> str | None:
         return "/etc/firstkey/disabled is there"
     words = (site.tree.read("/proc/cmdline", limit=65536) or b"").split()
     return "firstkey=off on the kernel command line" if b"firstkey=off" in words else None
-
-
-def show_switched_off(args: argparse.Namespace, off: str) -> None:
-    """Whoever runs it by hand does not read the journal, and would take silence for success."""
-    if args.json:
-        done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
-        streams.show_json(done.as_json())
-    elif not args.quiet:
-        streams.show(f"Switched off: {off}. Nothing was done.")
 
 
 def tell_of_neighbours(site: Site) -> None:

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey import events
-from firstkey.boot.job import Job
-from firstkey.cli import common, render, streams
-from firstkey.cli.run import exit_status
+from firstkey.cli import common, run
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
-
-    from firstkey.boot.site import Site
-    from firstkey.model import Report
+    from collections.abc import Sequence
 
 EPILOG = """\
 examples:
@@ -31,29 +25,7 @@ exit status: 0 every wanted host key is there, 1 something failed, 2 usage,
 def main(argv: Sequence[str]) -> int:
     """Look at the host keys and make what is missing; returns the exit status."""
     args = _parser().parse_args(argv)
-    if args.dry_run:
-        from firstkey.cli import looking  # a boot writes, and does not look at another tree
-
-        return looking.command(args, _run)
-    return _run(args, common.voice(args))
-
-
-def _run(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
-    with common.opened(args, say) as site:
-        common.require_root(args, "making host keys")
-        off = common.switched_off(site)
-        if off:
-            say(events.DISABLED(detail=off, reason="disabled"))
-            common.show_switched_off(args, off)
-            return 0
-        done = _locked(site)
-        if args.verbose:
-            common.tell_steps(site, done)
-        if args.json:
-            streams.show_json(done.as_json())
-        elif not args.quiet:
-            streams.show(*render.report(done))
-        return exit_status(done)
+    return run.command(args, "making host keys", lambda _, job: job.host_keys_only())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,17 +34,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     common.with_forms(common.with_dry_run(made))
     return made
-
-
-def _locked(site: Site) -> Report:
-    wait = site.config.imds.boot_timeout
-    if site.dry_run:
-        return _job(site).host_keys_only()
-    with common.alone(site, wait):
-        done = _job(site).host_keys_only()
-        common.show_on_console(site, done)
-    return done
-
-
-def _job(site: Site) -> Job:
-    return Job(site, connect=lambda: common.client(site), deadline=common.wait_until(0))
