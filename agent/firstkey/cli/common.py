@@ -93,7 +93,7 @@ def with_dry_run(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     """Where events go: the journal, or stderr."""
     verbosity = 1 if args.verbose else -1 if args.quiet else 0
-    return journal.choose(verbosity=verbosity).say
+    return journal.Log(verbosity=verbosity).say
 
 
 COMMON_VALUES = {"--root": "root", "--config": "config", "--imds": "imds"}

@@ -30,8 +30,8 @@ def detached(*, pid_file: str) -> Iterator[None]:
     is missing (`dependency-missing`), another daemon runs (`already-running`), the PID file is not to
     be trusted. Standard error stays where it is redirected to a file. SIGTERM raises SystemExit.
 
-    The lock of the PID file says whether the daemon runs; the number in it is for people. It (flock(2))
-    belongs to the open file, so it passes to the daemon through the forks and goes with it, whatever kills it.
+    The lock of the PID file says whether the daemon runs; the number in it is for people. The lock (flock(2))
+    belongs to the open file, so it passes to the daemon through the forks and goes with it, however it ends.
     """
     daemon = _python_daemon()
     lock = _locked(pid_file)
