@@ -102,6 +102,7 @@ COMMON_DEFAULTS = {"root": "/", "config": None, "imds": None, "verbose": False, 
 LOCK = "/run/firstkey/lock"
 LOCK_PAUSE = 0.05
 """Seconds between two looks whether another firstkey has ended."""
+CONSOLE = "/dev/console"
 SHOWN = "/run/firstkey/console-shown"
 
 boxed_tree: list[Callable[[], Tree]] = []
@@ -314,27 +315,22 @@ def save_report(site: Site, done: Report) -> None:
 def show_on_console(site: Site, done: Report) -> None:
     """Host keys to the console: once a boot, and whenever one of them changed.
 
-    A console that fails counts as well, or a daemon that tries again would say so every time.
+    A console that fails counts as well, or a daemon that tries again would say so every time. An image's tree
+    has no console of its own, unless somebody put a file or pipe there to look at.
     """
     keys = [key for key in done.host_keys if key.public and key.fingerprint]
-    if site.dry_run or not site.config.host_keys.console or not keys or not _is_due(site, done):
+    if site.dry_run or not site.config.host_keys.console or not keys:
         return
-    from firstkey.system import console
-
+    is_new = any(key.result == CHANGED for key in done.host_keys) or not site.tree.exists(SHOWN)
+    if not is_new or not (site.tree.is_running_system or site.tree.exists(CONSOLE)):
+        return
     try:
         _write_block(site, keys)
-        site.say(events.CONSOLE_WRITTEN(path=console.CONSOLE))
+        site.say(events.CONSOLE_WRITTEN(path=CONSOLE))
     except FirstkeyError as error:
         site.say(events.CONSOLE_FAILED(detail=error.message, reason=error.reason.code))
     with suppress(FirstkeyError):
         site.tree.write(SHOWN, b"", mode=0o644)
-
-
-def _is_due(site: Site, done: Report) -> bool:
-    """An image's tree has no console of its own, unless somebody put a file or pipe there to look at."""
-    changed = any(key.result == CHANGED for key in done.host_keys)
-    due = changed or not site.tree.exists(SHOWN)
-    return due and (site.tree.is_running_system or site.tree.exists("/dev/console"))
 
 
 def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
@@ -343,11 +339,10 @@ def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
     pairs = [
         (f"{key.bits} {key.fingerprint} {key.comment} ({key.type.upper()})", str(key.public)) for key in keys
     ]
-    block = console.fingerprint_block(pairs, prefix=console.syslog_prefix())
-    place = site.tree.locate(console.CONSOLE)
+    place = site.tree.locate(CONSOLE)
     if place is None:
-        raise FirstkeyError("there is no /dev/console", reason=reasons.CONSOLE_FAILED)
-    directory, name = place
-    with directory:
-        path = f"{directory.on_host}/{name}"
+        raise FirstkeyError(f"there is no {CONSOLE}", reason=reasons.CONSOLE_FAILED)
+    with place[0] as directory:
+        path = f"{directory.on_host}/{place[1]}"
+        block = console.fingerprint_block(pairs, prefix=console.syslog_prefix())
         console.write(block, path=path, is_device=site.tree.is_running_system)

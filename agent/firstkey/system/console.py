@@ -17,7 +17,6 @@ from firstkey.text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-CONSOLE = "/dev/console"
 TIME_LIMIT_SEC = 3.0
 
 # The names that begin a public key line (sshd(8), RFC 8709), anywhere in a word: readers look no closer.
@@ -42,9 +41,7 @@ def syslog_prefix(seconds: float | None = None) -> str:
     return f"<14>{moment} firstkey: "
 
 
-def write(
-    data: bytes, *, path: str = CONSOLE, seconds: float = TIME_LIMIT_SEC, is_device: bool = True
-) -> None:
+def write(data: bytes, *, path: str, seconds: float = TIME_LIMIT_SEC, is_device: bool = True) -> None:
     """Write to the console. Raises FirstkeyError where there is none, or where it takes nothing in time.
 
     The path must be the console itself: a symbolic link in a tree (`--root`) could lead out of it. So could
