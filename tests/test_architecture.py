@@ -43,7 +43,7 @@ DOORS = {
     "subprocess": {"firstkey.system.command"},
     "requests": {"firstkey.metadata.client", "firstkey.metadata.transport"},
     "urllib3": {"firstkey.metadata.client", "firstkey.metadata.transport"},
-    "systemd": {"firstkey.system.journal", "firstkey.system.notify"},
+    "systemd": {"firstkey.system.journal"},
     "daemon": {"firstkey.system.detach"},
 }
 

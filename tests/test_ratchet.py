@@ -52,7 +52,9 @@ NOT_AT_BOOT = {
     ("boot.accounts", "system.inspector"): "a tree's rule is looked at in a box, the system's is not",
     ("boot.accounts", "boot.account_entries"): "entries of our own in a tree; the system has useradd",
     ("cli.run", "cli.looking"): "a dry run on a tree looks from within a box",
-    ("cli.host_keys", "cli.looking"): "as above",
+    ("cli.run", "cli.render"): "a result for people; the unit's daemon prints none",
+    ("cli.daemon", "system.detach"): "the unit never detaches",
+    ("cli.common", "cli.parsers"): "the unit gives no option",
     ("cli.common", "metadata.crossing"): "how a boxed process asks the metadata service",
 }
 # What can let somebody in or lock somebody out, by its role: the modules that play it today.

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstkey import events, reasons
-from firstkey.system.journal import StderrSink
+from firstkey.system.journal import Log
 from firstkey.text import REMEDY, as_json, folded, visible, width_of
 
 WIDTH = 80
@@ -104,7 +104,7 @@ def test_a_terminal_is_asked_for_its_width(tmp_path: Path) -> None:
         resize(theirs, 60)
         assert width_of(theirs) == 60
         entry = events.IMDS_FAILED(detail="no answer " * 9, reason="imds-disabled")
-        StderrSink(theirs).write(entry)
+        Log(verbosity=1, socket_path="/nonexistent", stderr=theirs).say(entry)
         shown = os.read(ours, 4096).decode().replace("\r\n", "\n").rstrip("\n").split("\n")
     finally:
         os.close(ours)

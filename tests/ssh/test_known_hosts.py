@@ -23,7 +23,9 @@ def test_names(host: str, port: int, name: str) -> None:
     assert known_hosts.name_of(host, port) == name
 
 
-@pytest.mark.parametrize("text", ["", "a b", "a,b", "*", "a?", "!a", "|1|x", "#a", "a\n", "a\0b", "[a]:1", "@revoked"])
+@pytest.mark.parametrize(
+    "text", ["", "a b", "a,b", "*", "a?", "!a", "|1|x", "#a", "a\n", "a\0b", "[a]:1", "@revoked"]
+)
 def test_what_is_no_host(text: str) -> None:
     """Nothing that would make a line mean more hosts, other ones, or another line."""
     assert not known_hosts.is_host(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
@@ -10,7 +9,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,20 +16,19 @@ from pathlib import Path
 import pytest
 
 import firstkey
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.system import detach
-from firstkey.system.detach import PidFile
 
 AGENT = str(Path(firstkey.__file__).parents[1])
 
 DAEMON = """
 import fcntl, json, os, resource, sys, time
 from firstkey.errors import FirstkeyError
-from firstkey.system import detach
+from firstkey.cli import streams
+from firstkey.system import detach, worker
+streams.make_ready()
 with open("/dev/zero") as zero:
     kept = fcntl.fcntl(zero, fcntl.F_DUPFD_CLOEXEC, 10)
-print("before")
+print("before", flush=True)
 try:
     with detach.detached(pid_file=sys.argv[1]):
         facts = {"pid": os.getpid(), "sid": os.getsid(0), "pgid": os.getpgid(0), "cwd": os.getcwd(),
@@ -39,6 +36,8 @@ try:
                  "kept": os.readlink(f"/proc/self/fd/{kept}"), "tty": os.path.exists("/dev/tty") and tty(),
                  "limit": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
                  "inherited": os.path.exists(f"/proc/self/fd/{sys.argv[3]}")}
+        if "WORK" in globals():
+            assert worker.ask(lambda: b"x", seconds=30) == b"x"
         with open(sys.argv[2] + ".new", "w") as out:
             json.dump(facts, out)
         os.rename(sys.argv[2] + ".new", sys.argv[2])
@@ -251,102 +250,40 @@ def test_missing_python_daemon(launch: Launch) -> None:
     assert not launch.pid_file.exists()
 
 
-def refusal_of(path: Path) -> FirstkeyError:
-    """What taking the lock raises."""
-    with pytest.raises(FirstkeyError) as caught:
-        PidFile(str(path)).lock()
-    return caught.value
-
-
-def test_symlink_is_refused(tmp_path: Path) -> None:
+def test_symlink_is_refused(launch: Launch, tmp_path: Path) -> None:
     """A symbolic link in place of the PID file is neither followed nor written through."""
     target = tmp_path / "precious"
     target.write_text("precious\n")
-    link = tmp_path / "pid"
-    link.symlink_to(target)
-    assert refusal_of(link).reason is reasons.SYMLINK_REFUSED
+    launch.pid_file.symlink_to(target)
+    assert launch.start().stdout.startswith("before\nsymlink-refused|")
     assert target.read_text() == "precious\n"
-    assert link.is_symlink()
+    assert launch.pid_file.is_symlink()
 
 
-def test_odd_places_are_refused(tmp_path: Path) -> None:
-    """A FIFO, a directory, a directory that is a link, missing or open to others: each with its reason."""
+@pytest.mark.parametrize(
+    "path, reason",
+    [
+        ("fifo", "not-a-regular-file"),
+        ("run", "not-a-regular-file"),
+        ("missing/pid", "not-a-directory"),
+        ("open/pid", "unsafe-directory"),
+    ],
+)
+def test_odd_places_are_refused(launch: Launch, tmp_path: Path, path: str, reason: str) -> None:
+    """Each with its reason, before anything is detached."""
     os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "directory").mkdir()
-    (tmp_path / "link").symlink_to(tmp_path / "directory")
     (tmp_path / "open").mkdir()
     (tmp_path / "open").chmod(0o777)
-    assert refusal_of(tmp_path / "fifo").reason is reasons.NOT_A_REGULAR_FILE
-    assert refusal_of(tmp_path / "directory").reason is reasons.NOT_A_REGULAR_FILE
-    assert refusal_of(tmp_path / "link" / "pid").reason in (reasons.NOT_A_DIRECTORY, reasons.SYMLINK_REFUSED)
-    assert refusal_of(tmp_path / "missing" / "pid").reason is reasons.NOT_A_DIRECTORY
-    assert refusal_of(tmp_path / "open" / "pid").reason is reasons.UNSAFE_DIRECTORY
+    launch.pid_file = tmp_path / path
+    done = launch.start()
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"before\n{reason}|")
+    launch.pid_file = tmp_path / "nothing-to-end"
 
 
-def test_refusals_leave_nothing_open(tmp_path: Path) -> None:
-    """Each refusal closes what it had opened."""
-    held = PidFile(str(tmp_path / "pid"))
-    held.lock()
-    (tmp_path / "link").symlink_to("pid")
-    before = os.listdir("/proc/self/fd")
-    refusal_of(tmp_path / "pid")
-    refusal_of(tmp_path / "link")
-    assert os.listdir("/proc/self/fd") == before
-
-
-def test_removed_file_is_not_enough(tmp_path: Path) -> None:
-    """A lock on a file that its last owner has just removed does not count: the new file is locked."""
-    path = tmp_path / "pid"
-    old = PidFile(str(path))
-    old.lock()
-    old.__enter__()
-    path.unlink()
-    new = PidFile(str(path))
-    new.lock()
-    with new:
-        assert path.read_text() == f"{os.getpid()}\n"
-        old.__exit__()
-        assert path.exists(), "only who holds the file removes it"
-    assert not path.exists()
-
-
-def test_lock_is_on_the_file_that_stands(tmp_path: Path) -> None:
-    """However a start and an end fall together, who holds the lock holds the file under the name."""
-    path = tmp_path / "pid"
-    stop = threading.Event()
-
-    def come_and_go() -> None:
-        while not stop.is_set():
-            with contextlib.suppress(FirstkeyError):
-                one = PidFile(str(path))
-                one.lock()
-                with one:
-                    pass
-
-    other = threading.Thread(target=come_and_go)
-    other.start()
-    try:
-        for _ in range(3000):
-            mine = PidFile(str(path))
-            with contextlib.suppress(FirstkeyError):
-                mine.lock()
-                with mine:
-                    assert path.read_text() == f"{os.getpid()}\n"
-    finally:
-        stop.set()
-        other.join()
-
-
-def test_child_of_the_daemon_leaves_the_file(tmp_path: Path) -> None:
+def test_child_of_the_daemon_leaves_the_file(launch: Launch) -> None:
     """A worker that the daemon forked ends without taking the PID file along."""
-    path = tmp_path / "pid"
-    lock = PidFile(str(path))
-    lock.lock()
-    with lock:
-        child = os.fork()
-        if child == 0:
-            lock.__exit__()
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert path.exists()
-    assert not path.exists()
+    launch.start(prelude="WORK = True\n")
+    launch.facts()
+    assert launch.is_locked()
+    assert launch.number() == launch.facts()["pid"]

@@ -19,7 +19,7 @@ import firstkey
 from firstkey import events
 from firstkey.events import Entry
 from firstkey.system import journal
-from firstkey.system.journal import JournalSink, Log, StderrSink
+from firstkey.system.journal import Log
 
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(firstkey.__file__).parents[1])}
 
@@ -63,6 +63,11 @@ def journald(tmp_path: Path) -> Iterator[socket.socket]:
         yield server
 
 
+def plain(pipe: Pipe, **environ: str) -> Log:
+    """A log where there is no journal."""
+    return Log(verbosity=0, socket_path="/nonexistent", stderr=pipe.writer, environ=environ)
+
+
 def fill(path: str) -> None:
     """Send until the receiver's queue takes no more."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -76,7 +81,8 @@ def fill(path: str) -> None:
 def test_journal_gets_the_fields(journald: socket.socket) -> None:
     """An entry reaches the journal with its identity, level and own fields."""
     sent: list[str] = []
-    JournalSink(lambda *fields: sent.extend(fields), socket_path=journald.getsockname()).write(ADDED)
+    log = Log(verbosity=0, sendv=lambda *fields: sent.extend(fields), socket_path=journald.getsockname())
+    log.say(ADDED)
     assert sent == [
         f"MESSAGE={ADDED.message}",
         f"MESSAGE_ID={events.KEY_ADDED.message_id}",
@@ -92,14 +98,16 @@ def test_journal_gets_the_fields(journald: socket.socket) -> None:
 
 def test_lines_for_the_journal_carry_the_level(pipe: Pipe) -> None:
     """Where the journal reads standard error each line begins with <N>, as sd-daemon(3) has it."""
-    StderrSink(pipe.writer, is_stream=True).write(WARNED)
+    status = os.fstat(pipe.writer)
+    plain(pipe, JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}").say(WARNED)
     assert pipe.text() == f"<4>{WARNED.message}\n"
 
 
 def test_other_lines_are_sentences(pipe: Pipe) -> None:
     """A person reads plain words, and so does what collects the output of a container."""
-    StderrSink(pipe.writer).write(WARNED)
-    StderrSink(pipe.writer).write(ADDED)
+    log = plain(pipe)
+    log.say(WARNED)
+    log.say(ADDED)
     assert pipe.text() == f"firstkey: warning: {WARNED.message}\nfirstkey: {ADDED.message}\n"
 
 
@@ -116,7 +124,7 @@ def test_verbosity(
     Levels stand before the lines where the journal reads them, and nowhere else.
     """
     status = os.fstat(pipe.writer)
-    log = journal.choose(
+    log = Log(
         verbosity=verbosity,
         socket_path=str(tmp_path / "none"),
         stderr=pipe.writer,
@@ -130,52 +138,38 @@ def test_verbosity(
     assert all(line.startswith("<" if is_stream else "firstkey: ") for line in lines)
 
 
-class Recorder:
-    """A sink that remembers."""
-
-    def __init__(self) -> None:
-        self.entries: list[Entry] = []
-
-    def write(self, entry: Entry) -> None:
-        """Remember it."""
-        self.entries.append(entry)
-
-
-class Broken:
-    """A sink that takes nothing."""
-
-    def write(self, entry: Entry) -> None:
-        """Refuse it."""
-        raise BrokenPipeError(entry.event.name)
-
-
-def test_journal_gets_all_and_stderr_the_warnings() -> None:
+def test_journal_gets_all_and_stderr_the_warnings(journald: socket.socket, pipe: Pipe) -> None:
     """With a journal, a person at hand still sees warnings; everything is recorded."""
-    recorded, seen = Recorder(), Recorder()
-    log = Log(journal=recorded, stderr=seen)
+    recorded: list[str] = []
+    path = journald.getsockname()
+    log = Log(verbosity=0, sendv=lambda *it: recorded.append(it[0]), socket_path=path, stderr=pipe.writer)
     for entry in (WARNED, ROUTINE, RETRIED):
         log.say(entry)
-    assert recorded.entries == [WARNED, ROUTINE, RETRIED]
-    assert seen.entries == [WARNED]
+    assert recorded == [f"MESSAGE={entry.message}" for entry in (WARNED, ROUTINE, RETRIED)]
+    assert pipe.text() == f"firstkey: warning: {WARNED.message}\n"
 
 
-def test_broken_journal_falls_back() -> None:
+def refuse(*_: str) -> None:
+    """A journal that takes nothing."""
+    raise BrokenPipeError
+
+
+def test_broken_journal_falls_back(journald: socket.socket, pipe: Pipe) -> None:
     """What the journal does not take is said on standard error, routine as well, once each."""
-    seen = Recorder()
-    log = Log(journal=Broken(), stderr=seen)
+    log = Log(verbosity=0, sendv=refuse, socket_path=journald.getsockname(), stderr=pipe.writer)
     for entry in (WARNED, ROUTINE):
         log.say(entry)
-    assert seen.entries == [WARNED, ROUTINE]
+    assert pipe.text() == f"firstkey: warning: {WARNED.message}\nfirstkey: {ROUTINE.message}\n"
 
 
-def test_nothing_raises(pipe: Pipe) -> None:
+def test_nothing_raises(journald: socket.socket, pipe: Pipe) -> None:
     """A closed pipe, a closed descriptor and a full disk are no reason to stop the work."""
     os.close(pipe.reader)
-    Log(journal=Broken(), stderr=StderrSink(pipe.writer)).say(WARNED)
+    Log(verbosity=0, sendv=refuse, socket_path=journald.getsockname(), stderr=pipe.writer).say(WARNED)
     os.close(pipe.writer)
-    Log(journal=None, stderr=StderrSink(pipe.writer)).say(WARNED)
+    plain(pipe).say(WARNED)
     full = os.open("/dev/full", os.O_WRONLY)
-    Log(journal=None, stderr=StderrSink(full)).say(WARNED)
+    Log(verbosity=0, socket_path="/nonexistent", stderr=full).say(WARNED)
     os.close(full)
 
 
@@ -187,7 +181,7 @@ def test_stopped_reader_does_not_hold(pipe: Pipe) -> None:
             os.write(pipe.writer, b"x" * 4096)
     os.set_blocking(pipe.writer, True)
     begin = time.monotonic()
-    Log(journal=None, stderr=StderrSink(pipe.writer)).say(WARNED)
+    plain(pipe).say(WARNED)
     assert time.monotonic() - begin < 10
 
 
@@ -195,8 +189,8 @@ def test_full_journal_does_not_hold(journald: socket.socket, pipe: Pipe) -> None
     """A journald that reads nothing is waited for once; entries go to standard error meanwhile."""
     fill(journald.getsockname())
     sent: list[str] = []
-    sink = JournalSink(lambda *fields: sent.extend(fields), socket_path=journald.getsockname())
-    log = Log(journal=sink, stderr=StderrSink(pipe.writer))
+    path = journald.getsockname()
+    log = Log(verbosity=0, sendv=lambda *it: sent.extend(it), socket_path=path, stderr=pipe.writer)
     begin = time.monotonic()
     for _ in range(100):
         log.say(ROUTINE)
@@ -209,8 +203,8 @@ def test_journal_is_used_again_once_it_reads(journald: socket.socket, pipe: Pipe
     """After journald has caught up, entries reach it again."""
     fill(journald.getsockname())
     sent: list[str] = []
-    sink = JournalSink(lambda *fields: sent.extend(fields), socket_path=journald.getsockname())
-    log = Log(journal=sink, stderr=StderrSink(pipe.writer))
+    path = journald.getsockname()
+    log = Log(verbosity=0, sendv=lambda *it: sent.extend(it), socket_path=path, stderr=pipe.writer)
     log.say(ROUTINE)
     journald.setblocking(False)
     with contextlib.suppress(BlockingIOError):
@@ -225,14 +219,13 @@ def test_dead_journal_socket(tmp_path: Path, pipe: Pipe) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(path))
-    sink = JournalSink(lambda *_: None, socket_path=str(path))
-    Log(journal=sink, stderr=StderrSink(pipe.writer)).say(ROUTINE)
+    Log(verbosity=0, sendv=lambda *_: None, socket_path=str(path), stderr=pipe.writer).say(ROUTINE)
     assert ROUTINE.message in pipe.text()
 
 
 def test_long_line_is_cut_to_what_a_pipe_takes(pipe: Pipe) -> None:
     """A line is at most PIPE_BUF long and ends as a line."""
-    StderrSink(pipe.writer).write(_long_entry())
+    plain(pipe).say(_long_entry())
     text = pipe.text()
     assert len(text.encode()) <= journal.WRITE_LIMIT
     assert text.endswith("\n")
@@ -255,7 +248,7 @@ def test_own_stream_is_recognised(journald: socket.socket, tmp_path: Path) -> No
         ({}, True),
     ):
         os.ftruncate(stream, 0)
-        log = journal.choose(
+        log = Log(
             verbosity=0,
             socket_path=journald.getsockname(),
             stderr=stream,
@@ -282,7 +275,7 @@ CATCH = """
     os.makedirs(os.path.dirname(journal.JOURNAL_SOCKET))
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(journal.JOURNAL_SOCKET)
-    log = journal.choose(verbosity=0)
+    log = journal.Log(verbosity=0)
     log.say(events.USER_CREATED(user="gr\\u00fc\\u00dfe"))
     print(json.dumps(server.recv(1 << 16).decode().splitlines()))
 """

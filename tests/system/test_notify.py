@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,36 +27,33 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield server
 
 
-def told(manager: socket.socket, call: str, *, blocked: bool = False, address: str = "") -> list[str]:
-    """What arrives when a process of its own makes the call, with systemd-python or without it."""
-    block = "sys.modules['systemd'] = None; " if blocked else ""
-    script = f"import sys; {block}from firstkey.system import notify; print(notify.{call})"
+def told(manager: socket.socket, call: str, *, address: str = "") -> list[str]:
+    """What arrives when a process of its own makes the call."""
+    script = f"from firstkey.system import notify; notify.{call}"
     environ = {**os.environ, "PYTHONPATH": AGENT, "NOTIFY_SOCKET": address or manager.getsockname()}
     done = subprocess.run(
-        [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environ, timeout=60
+        [sys.executable, "-c", script], check=True, capture_output=True, env=environ, timeout=60
     )
-    assert done.stdout == "True\n"
+    assert done.stderr == b""
     return manager.recv(4096).decode().splitlines()
 
 
-@pytest.mark.parametrize("blocked", [False, True], ids=["systemd-python", "own"])
-def test_states(manager: socket.socket, blocked: bool) -> None:
+def test_states(manager: socket.socket) -> None:
     """Readiness, status, stopping and asking for time arrive as sd_notify(3) has them."""
-    assert told(manager, "ready('3 keys')", blocked=blocked) == ["READY=1", "STATUS=3 keys"]
-    assert told(manager, "ready()", blocked=blocked) == ["READY=1"]
-    assert told(manager, "status('waiting')", blocked=blocked) == ["STATUS=waiting"]
-    assert told(manager, "stopping()", blocked=blocked) == ["STOPPING=1"]
-    assert told(manager, "need_time(90)", blocked=blocked) == ["EXTEND_TIMEOUT_USEC=90000000"]
+    assert told(manager, "ready('3 keys')") == ["READY=1", "STATUS=3 keys"]
+    assert told(manager, "ready()") == ["READY=1"]
+    assert told(manager, "status('waiting')") == ["STATUS=waiting"]
+    assert told(manager, "stopping()") == ["STOPPING=1"]
+    assert told(manager, "need_time(90)") == ["EXTEND_TIMEOUT_USEC=90000000"]
 
 
-@pytest.mark.parametrize("blocked", [False, True], ids=["systemd-python", "own"])
-def test_abstract_socket(blocked: bool) -> None:
+def test_abstract_socket() -> None:
     """A socket in the abstract namespace is reached too (a leading @)."""
-    name = f"firstkey-test-{os.getpid()}-{blocked}"
+    name = f"firstkey-test-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(f"\0{name}")
         server.settimeout(30)
-        assert told(server, "ready()", blocked=blocked, address=f"@{name}") == ["READY=1"]
+        assert told(server, "ready()", address=f"@{name}") == ["READY=1"]
 
 
 def test_status_cannot_forge_another_state(manager: socket.socket) -> None:
@@ -64,21 +62,24 @@ def test_status_cannot_forge_another_state(manager: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("address", ["", "/nonexistent/notify", "vsock:2:1234", "relative"])
-@pytest.mark.parametrize("blocked", [False, True], ids=["systemd-python", "own"])
-def test_nobody_listens(address: str, blocked: bool) -> None:
+def test_nobody_listens(address: str) -> None:
     """Without a manager, or with one that is gone, nothing happens and nothing is raised."""
-    block = "sys.modules['systemd'] = None; " if blocked else ""
-    script = f"import sys; {block}from firstkey.system import notify; print(notify.ready())"
+    script = "from firstkey.system import notify; notify.ready(); print('went on')"
     environ = {**os.environ, "PYTHONPATH": AGENT, "NOTIFY_SOCKET": address}
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environ, timeout=60
     )
-    assert done.stdout == "False\n"
+    assert (done.stdout, done.stderr) == ("went on\n", "")
 
 
 @pytest.mark.slow
-def test_own_sender_does_not_wait_for_ever(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_does_not_wait_for_ever(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """A manager that reads nothing costs a moment."""
     monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
-    with pytest.raises(OSError, match="timed out"):
-        all(notify.send_datagram("READY=1") for _ in range(100_000))
+    monkeypatch.setattr(notify, "SEND_LIMIT_SEC", 0.5)
+    filled = False
+    while not filled:
+        begin = time.monotonic()
+        notify.ready()
+        filled = time.monotonic() - begin > 0.4
+    assert time.monotonic() - begin < 20

@@ -11,19 +11,19 @@ import pytest
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system import scratch
+from firstkey.system import command
 from firstkey.system.files import Looks
 
 
 def test_it_is_private_and_goes(tmp_path: Path) -> None:
     """Its owner's alone, with all that was put there; also where the question ends badly."""
-    with scratch.directory() as made:
+    with command.scratch_directory() as made:
         path = Path(made.on_host)
         found = path.stat()
         assert (stat.S_IMODE(found.st_mode), found.st_uid) == (0o700, os.geteuid())
         made.replace("file", b"x", Looks(0o600))
     assert not path.exists()
-    with suppress(ZeroDivisionError), scratch.directory() as made:
+    with suppress(ZeroDivisionError), command.scratch_directory() as made:
         path = Path(made.on_host)
         made.replace("file", b"x", Looks(0o600))
         _ = 1 // 0
@@ -32,9 +32,9 @@ def test_it_is_private_and_goes(tmp_path: Path) -> None:
 
 def test_root_keeps_out_of_reach_of_others() -> None:
     """The places are tried in order, and root's first is in memory and in nobody else's reach."""
-    assert scratch.PLACES[:2] == ("/run/firstkey", "/run")
+    assert command.SCRATCH_PLACES[0] == "/run"
     if os.geteuid() == 0:
-        with scratch.directory() as made:
+        with command.scratch_directory() as made:
             assert made.on_host.startswith("/run/")
 
 
@@ -48,33 +48,15 @@ def test_a_place_where_others_can_exchange_names_is_passed_over(
     place = tmp_path / "place"
     place.mkdir()
     place.chmod(mode)
-    monkeypatch.setattr(scratch, "PLACES", (str(tmp_path / "none"), str(place)))
+    monkeypatch.setattr(command, "SCRATCH_PLACES", (str(tmp_path / "none"), str(place)))
     if is_safe:
-        with scratch.directory() as made:
+        with command.scratch_directory() as made:
             assert made.on_host.startswith(f"{place}/")
     else:
-        with pytest.raises(FirstkeyError) as caught, scratch.directory():
+        with pytest.raises(FirstkeyError) as caught, command.scratch_directory():
             pass
         assert caught.value.reason is reasons.UNSAFE_DIRECTORY
     assert os.listdir(place) == []
-
-
-def test_what_a_killed_firstkey_left_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Old ones that nobody holds; not one that is at work, is new, or is somebody else's business."""
-    place = tmp_path / "place"
-    place.mkdir()
-    monkeypatch.setattr(scratch, "PLACES", (str(place),))
-    names = [".firstkey-scratch.00000000", ".firstkey-scratch.11111111", ".firstkey-lock.22222222"]
-    for name in names:
-        (place / name).mkdir()
-        (place / name / "host_key").write_bytes(b"x")
-    for name in (names[0], names[2]):
-        os.utime(place / name, (0, 0))
-    with scratch.directory() as at_work:
-        os.utime(at_work.on_host, (0, 0))
-        with scratch.directory():
-            assert Path(at_work.on_host).exists()
-    assert sorted(os.listdir(place)) == sorted(names[1:])
 
 
 @pytest.mark.root
@@ -84,6 +66,6 @@ def test_a_strangers_place_is_passed_over(tmp_path: Path, monkeypatch: pytest.Mo
     place.mkdir()
     place.chmod(0o1777)
     os.chown(place, 64101, 64101)
-    monkeypatch.setattr(scratch, "PLACES", (str(place),))
-    with pytest.raises(FirstkeyError), scratch.directory():
+    monkeypatch.setattr(command, "SCRATCH_PLACES", (str(place),))
+    with pytest.raises(FirstkeyError), command.scratch_directory():
         pass

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from firstkey.system import selinux
+from firstkey.system import command
 from firstkey.system.files import Looks
 from firstkey.system.tree import Tree
 
@@ -37,7 +37,7 @@ def answer(root: Path, script: str) -> None:
 def label(root: Path) -> str | None:
     """What a new authorized_keys should have."""
     with Tree(str(root)) as tree:
-        return selinux.default_label(tree, "/home/a b/.ssh/authorized_keys", "file")
+        return command.selinux_label(tree, "/home/a b/.ssh/authorized_keys", "file")
 
 
 def test_the_policys_own_program_is_asked(policy: Path) -> None:

@@ -16,7 +16,7 @@ from firstkey import reasons
 from firstkey.model import Account
 from firstkey.ssh import sshd_config
 from firstkey.ssh.sshd_config import Effective
-from firstkey.system import command, inspector, scratch, sshd
+from firstkey.system import command, inspector, sshd
 from firstkey.system.sshd import Meaning, Sshd
 from firstkey.system.tree import Tree
 
@@ -360,7 +360,7 @@ def test_nothing_is_left_of_a_question(
     """Neither scratch directories nor descriptors, whether it ends well or badly."""
     place = tmp_path / "place"
     place.mkdir()
-    monkeypatch.setattr(scratch, "PLACES", (str(place),))
+    monkeypatch.setattr(command, "SCRATCH_PLACES", (str(place),))
     before = os.listdir("/proc/self/fd")
     write(root, "PermitRootLogin no\n")
     meaning(tree)

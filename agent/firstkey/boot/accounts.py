@@ -19,7 +19,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.system import command, scratch, selinux
+from firstkey.system import command
 from firstkey.system.accounts import NO_PASSWORD, Defaults
 from firstkey.system.files import Looks
 
@@ -380,7 +380,7 @@ def _copy(
 
 
 def _looks(tree: Tree, account: Account, mode: int, path: str, kind: str) -> Looks:
-    return Looks(mode, (account.uid, account.gid), selinux.default_label(tree, path, kind))
+    return Looks(mode, (account.uid, account.gid), command.selinux_label(tree, path, kind))
 
 
 def _remove(above: Directory, name: str) -> None:
@@ -416,7 +416,7 @@ def _objection(site: Site, rule: bytes) -> str | None:
     if program is None:
         raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
     if site.tree.is_running_system:
-        with scratch.directory() as private:
+        with command.scratch_directory() as private:
             private.replace("rule", rule, Looks(SUDOERS_MODE, durable=False))
             path = f"{private.on_host}/rule"
             outcome = command.run([program, "-c", "-f", path])

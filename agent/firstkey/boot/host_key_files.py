@@ -24,7 +24,7 @@ from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.ssh import public_key
-from firstkey.system import command, openssh, outside, scratch, selinux
+from firstkey.system import command, openssh
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def _is_loose(site: Site, private: File) -> bool:
         return True
     if private.mode & 0o077 != 0o040 or private.gid != site.accounts.group_id(host_keys.KEY_GROUP):
         return bool(private.mode & 0o077)
-    if outside.ask:
+    if command.ask_watcher:
         return False  # a boxed process can give no copy to the group
-    with scratch.directory() as private_place:
+    with command.scratch_directory() as private_place:
         looks = Looks(private.mode, (private.uid, private.gid), durable=False)
         private_place.replace("judged", private.content, looks)
         return not openssh.loads(f"{private_place.on_host}/judged")
@@ -568,4 +568,4 @@ def _write_public_half(site: Site, file: str, line: bytes) -> None:
 
 
 def _label(site: Site, path: str) -> str | None:
-    return selinux.default_label(site.tree, path, "file")
+    return command.selinux_label(site.tree, path, "file")

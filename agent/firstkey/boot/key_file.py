@@ -23,7 +23,7 @@ from firstkey.reasons import Refusal
 from firstkey.ssh import strict_modes
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.ssh.strict_modes import Part
-from firstkey.system import identity
+from firstkey.system import command, identity
 from firstkey.system.files import Changed, Directory, Looks
 from firstkey.system.sshd import matching
 
@@ -277,10 +277,8 @@ class _Visitor:
         self._groups = tuple(site.accounts.group_ids(change.account))
         self._labels: dict[str, str | None] = {}
         if not (change.is_check or site.dry_run):
-            from firstkey.system import selinux
-
             for kind, path in (("dir", os.path.dirname(change.path)), ("file", change.path)):
-                self._labels[kind] = selinux.default_label(site.tree, path, kind)
+                self._labels[kind] = command.selinux_label(site.tree, path, kind)
         self._is_root = os.geteuid() == 0
         # Whether root works, as no user may write there: then all may read what is made, so that sshd may.
         self._as_root = False

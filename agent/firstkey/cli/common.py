@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
 from contextlib import contextmanager, suppress
@@ -11,20 +12,20 @@ from typing import TYPE_CHECKING, Any, cast
 from firstkey import config, events, reasons, settings
 from firstkey.boot import neighbours, report
 from firstkey.boot.site import Site
-from firstkey.cli import plain, streams
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
-from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
-from firstkey.reasons import Refusal
-from firstkey.system import journal, lock, outside
+from firstkey.model import CHANGED, UNCHANGED
+from firstkey.system import command, journal
 from firstkey.system.accounts import Accounts
+from firstkey.system.files import translated
 from firstkey.system.tree import Tree, resolved
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from firstkey.metadata.client import Client, Notice
-    from firstkey.model import HostKeyResult
+    from firstkey.model import HostKeyResult, Report
 
 
 def parsed(
@@ -34,11 +35,30 @@ def parsed(
     flags: Sequence[str] = (),
     others: Sequence[str] = (),
 ) -> argparse.Namespace:
-    """The options, by `plain` where they are plain, else by argparse."""
-    found = plain.read(argv, flags=flags, others=others)
-    return (
-        parser().parse_args(argv) if found is None else cast("argparse.Namespace", SimpleNamespace(**found))
-    )
+    """The options. Those in the form in which units and scripts give them are read without argparse.
+
+    argparse takes longer to load than a run with nothing to do takes for everything else. Whatever is not as
+    plain as this (an abbreviation, `--name=value`, a mistake, a call for help) is argparse's to judge.
+    `flags` are the command's own ones (`--dry-run`); `others` are the names of its options that take values,
+    which are left to argparse, and are None as long as they are not given.
+    """
+    own = {flag: flag[2:].replace("-", "_") for flag in flags}
+    known = {**COMMON_FLAGS, **own}
+    found: dict[str, Any] = {**COMMON_DEFAULTS, **dict.fromkeys(own.values(), False), **dict.fromkeys(others)}
+    words = iter(argv)
+    for word in words:
+        if word in known:
+            found[known[word]] = True
+        elif word in COMMON_VALUES:
+            value = next(words, "")
+            if not value or value.startswith("-"):
+                return parser().parse_args(argv)
+            found[COMMON_VALUES[word]] = value
+        else:
+            return parser().parse_args(argv)
+    if found["verbose"] and found["quiet"]:
+        return parser().parse_args(argv)
+    return cast("argparse.Namespace", SimpleNamespace(**found))
 
 
 def parser(name: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
@@ -73,8 +93,17 @@ def with_dry_run(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     """Where events go: the journal, or stderr."""
     verbosity = 1 if args.verbose else -1 if args.quiet else 0
-    return journal.choose(verbosity=verbosity).say
+    return journal.Log(verbosity=verbosity).say
 
+
+COMMON_VALUES = {"--root": "root", "--config": "config", "--imds": "imds"}
+COMMON_FLAGS = {"-v": "verbose", "--verbose": "verbose", "-q": "quiet", "--quiet": "quiet"}
+COMMON_DEFAULTS = {"root": "/", "config": None, "imds": None, "verbose": False, "quiet": False}
+LOCK = "/run/firstkey/lock"
+LOCK_PAUSE = 0.05
+"""Seconds between two looks whether another firstkey has ended."""
+CONSOLE = "/dev/console"
+SHOWN = "/run/firstkey/console-shown"
 
 boxed_tree: list[Callable[[], Tree]] = []
 """In a box, how to open the tree of --root: nothing else is there."""
@@ -157,17 +186,55 @@ def require_root(args: argparse.Namespace, doing: str) -> None:
         raise NeedsRoot(f"{doing} on the running system is for root")
 
 
+def alone(site: Site, seconds: float) -> AbstractContextManager[None]:
+    """Nobody else works on the system meanwhile: see `locked`."""
+    return locked(site.tree, seconds, site.say)
+
+
 @contextmanager
-def alone(site: Site, seconds: float) -> Iterator[None]:
-    """Nobody else works on the system meanwhile; wait `seconds` for another firstkey to end."""
+def locked(tree: Tree, seconds: float, say: Callable[[events.Entry], None]) -> Iterator[None]:
+    """Hold the tree's lock; wait `seconds` at most for another holder, else FirstkeyError(already-running).
 
-    def without(error: FirstkeyError) -> None:
-        where = f"{lock.DIRECTORY}/{lock.NAME}"
-        site.say(events.STATE_NOT_SAVED(file=where, detail=error.message, reason=error.reason.code))
+    Raises NeedsRoot where the tree is not the caller's to change. Where there can be no lock (a full, broken
+    or read-only /run), that is told, and the work goes on: two at once harm nothing, since every write
+    notices the other's, and no lock is no reason to keep anybody out.
 
-    waiting = events.ALREADY_RUNNING()
-    with lock.held(site.tree, seconds=seconds, waiting=lambda: site.say(waiting), without=without):
+    The kernel drops the lock with its holder. It belongs to the process alone (fcntl(2): F_SETLK), not to the
+    children that it forks: one of these may hang on a dead disk for ever, and may not keep every later
+    firstkey from its work. Such a lock is lost as soon as its process closes *any* descriptor of the file, so
+    nothing else ever opens it.
+    """
+    try:
+        with tree.ensure(os.path.dirname(LOCK), mode=0o755) as directory:
+            lock = directory.open_to_lock(os.path.basename(LOCK))
+    except FirstkeyError as error:
+        if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
+            raise NeedsRoot(f"in the tree under {tree.root}: {error.message}") from error
+        if error.reason not in (reasons.NO_SPACE, reasons.READ_ONLY, reasons.IO_ERROR):
+            raise
+        say(events.STATE_NOT_SAVED(file=LOCK, detail=error.message, reason=error.reason.code))
         yield
+        return
+    try:
+        _wait_for(lock, time.monotonic() + seconds, say)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _wait_for(lock: int, deadline: float, say: Callable[[events.Entry], None]) -> None:
+    is_told = False
+    while True:
+        with translated(f"lock {LOCK}"), suppress(BlockingIOError, PermissionError):
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if not is_told:
+            say(events.ALREADY_RUNNING())
+            is_told = True
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise FirstkeyError("another firstkey is at work on this system", reason=reasons.ALREADY_RUNNING)
+        time.sleep(min(LOCK_PAUSE, left))
 
 
 def switched_off(site: Site) -> str | None:
@@ -176,15 +243,6 @@ def switched_off(site: Site) -> str | None:
         return "/etc/firstkey/disabled is there"
     words = (site.tree.read("/proc/cmdline", limit=65536) or b"").split()
     return "firstkey=off on the kernel command line" if b"firstkey=off" in words else None
-
-
-def show_switched_off(args: argparse.Namespace, off: str) -> None:
-    """Whoever runs it by hand does not read the journal, and would take silence for success."""
-    if args.json:
-        done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
-        streams.show_json(done.as_json())
-    elif not args.quiet:
-        streams.show(f"Switched off: {off}. Nothing was done.")
 
 
 def tell_of_neighbours(site: Site) -> None:
@@ -205,10 +263,10 @@ def client(site: Site) -> Client:
 
     imds = site.config.imds
     chosen = Settings(imds.endpoints, imds.version, imds.token_ttl, imds.request_timeout)
-    if outside.ask:
+    if command.ask_watcher:
         from firstkey.metadata import crossing
 
-        return cast("Client", crossing.Client(chosen, outside.ask))
+        return cast("Client", crossing.Client(chosen, command.ask_watcher))
 
     def tell(notice: Notice) -> None:
         entry = entry_of(notice)
@@ -254,33 +312,25 @@ def save_report(site: Site, done: Report) -> None:
         site.say(events.STATE_NOT_SAVED(file=report.PATH, detail=error.message, reason=error.reason.code))
 
 
-SHOWN = "/run/firstkey/console-shown"
-
-
 def show_on_console(site: Site, done: Report) -> None:
     """Host keys to the console: once a boot, and whenever one of them changed.
 
-    A console that fails counts as well, or a daemon that tries again would say so every time.
+    A console that fails counts as well, or a daemon that tries again would say so every time. An image's tree
+    has no console of its own, unless somebody put a file or pipe there to look at.
     """
     keys = [key for key in done.host_keys if key.public and key.fingerprint]
-    if site.dry_run or not site.config.host_keys.console or not keys or not _is_due(site, done):
+    if site.dry_run or not site.config.host_keys.console or not keys:
         return
-    from firstkey.system import console
-
+    is_new = any(key.result == CHANGED for key in done.host_keys) or not site.tree.exists(SHOWN)
+    if not is_new or not (site.tree.is_running_system or site.tree.exists(CONSOLE)):
+        return
     try:
         _write_block(site, keys)
-        site.say(events.CONSOLE_WRITTEN(path=console.CONSOLE))
+        site.say(events.CONSOLE_WRITTEN(path=CONSOLE))
     except FirstkeyError as error:
         site.say(events.CONSOLE_FAILED(detail=error.message, reason=error.reason.code))
     with suppress(FirstkeyError):
         site.tree.write(SHOWN, b"", mode=0o644)
-
-
-def _is_due(site: Site, done: Report) -> bool:
-    """An image's tree has no console of its own, unless somebody put a file or pipe there to look at."""
-    changed = any(key.result == CHANGED for key in done.host_keys)
-    due = changed or not site.tree.exists(SHOWN)
-    return due and (site.tree.is_running_system or site.tree.exists("/dev/console"))
 
 
 def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
@@ -289,11 +339,10 @@ def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
     pairs = [
         (f"{key.bits} {key.fingerprint} {key.comment} ({key.type.upper()})", str(key.public)) for key in keys
     ]
-    block = console.fingerprint_block(pairs, prefix=console.syslog_prefix())
-    place = site.tree.locate(console.CONSOLE)
+    place = site.tree.locate(CONSOLE)
     if place is None:
-        raise FirstkeyError("there is no /dev/console", reason=reasons.CONSOLE_FAILED)
-    directory, name = place
-    with directory:
-        path = f"{directory.on_host}/{name}"
+        raise FirstkeyError(f"there is no {CONSOLE}", reason=reasons.CONSOLE_FAILED)
+    with place[0] as directory:
+        path = f"{directory.on_host}/{place[1]}"
+        block = console.fingerprint_block(pairs, prefix=console.syslog_prefix())
         console.write(block, path=path, is_device=site.tree.is_running_system)

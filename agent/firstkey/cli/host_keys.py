@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey.boot.job import Job
 from firstkey.cli import common, run
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Sequence
-
-    from firstkey import events
-    from firstkey.boot.site import Site
-    from firstkey.model import Report
+    from collections.abc import Sequence
 
 EPILOG = """\
 examples:
@@ -30,19 +25,7 @@ exit status: 0 every wanted host key is there, 1 something failed, 2 usage,
 def main(argv: Sequence[str]) -> int:
     """Look at the host keys and make what is missing; returns the exit status."""
     args = _parser().parse_args(argv)
-    if args.dry_run:
-        from firstkey.cli import looking  # a boot writes, and does not look at another tree
-
-        return looking.command(args, _run)
-    return _run(args, common.voice(args))
-
-
-def _run(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
-    return run.carry_out(args, say, "making host keys", _host_keys)
-
-
-def _host_keys(site: Site, deadline: float) -> Report:
-    return Job(site, connect=lambda: common.client(site), deadline=deadline).host_keys_only()
+    return run.command(args, "making host keys", lambda _, job: job.host_keys_only())
 
 
 def _parser() -> argparse.ArgumentParser:

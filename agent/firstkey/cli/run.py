@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from firstkey import events
+from firstkey import events, reasons
 from firstkey.boot.job import Job
 from firstkey.cli import common, streams
-from firstkey.model import NO_KEY, OK, UNREACHABLE
+from firstkey.model import DISABLED, NO_KEY, OK, UNREACHABLE, Report
+from firstkey.reasons import Refusal
 from firstkey.settings import seconds
 
 if TYPE_CHECKING:
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.model import Report
 
 EPILOG = """\
 examples:
@@ -32,55 +33,75 @@ exit status: 0 done or nothing to do, 1 something failed, 2 usage,
 def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = None) -> int:
     """Run the job; returns the exit status. `say` hears of events in the journal's place."""
     args = common.parsed(argv, _parser, flags=("--json", "--dry-run", "--force"), others=("user", "wait"))
+    return command(args, "installing keys", _whole, say=say)
+
+
+def command(
+    args: argparse.Namespace,
+    doing: str,
+    work: Callable[[Site, Job], Report],
+    *,
+    say: Callable[[events.Entry], None] | None = None,
+) -> int:
+    """Do `work` on the system that the options name, and tell what came of it; returns the exit status."""
+
+    def main(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
+        with common.opened(args, say) as site:
+            common.require_root(args, doing)
+            off = common.switched_off(site)
+            if off:
+                say(events.DISABLED(detail=off, reason="disabled"))
+                _show_switched_off(args, off)
+                return 0
+            done = _alone(site, getattr(args, "wait", None), work)
+            if args.verbose:
+                common.tell_steps(site, done)
+            if args.json:
+                streams.show_json(done.as_json())
+            elif not args.quiet:
+                from firstkey.cli import render
+
+                streams.show(*render.report(done))
+            return _exit_status(done)
+
     if args.dry_run and say is None:
         from firstkey.cli import looking  # a boot writes, and does not look at another tree
 
-        return looking.command(args, _run)
-    return _run(args, say or common.voice(args))
+        return looking.command(args, main)
+    return main(args, say or common.voice(args))
 
 
-def _run(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
-    return carry_out(args, say, "installing keys", _everything)
+def _alone(site: Site, wait: float | None, work: Callable[[Site, Job], Report]) -> Report:
+    """The work, alone on the system; its ledger is read only once no other one writes it."""
+    seconds = site.config.imds.boot_timeout if wait is None else wait
+    deadline = common.wait_until(seconds)
+    with nullcontext() if site.dry_run else common.alone(site, seconds):
+        done = work(site, Job(site, connect=lambda: common.client(site), deadline=deadline))
+        common.show_on_console(site, done)
+        return done
 
 
-def carry_out(
-    args: argparse.Namespace,
-    say: Callable[[events.Entry], None],
-    doing: str,
-    work: Callable[[Site, float], Report],
-) -> int:
-    """Do that work alone on the system, unless it is switched off, and show the result.
+def _whole(site: Site, job: Job) -> Report:
+    common.tell_of_neighbours(site)
+    done = job.run()
+    common.save_report(site, done)
+    return done
 
-    `work` gets the moment until which it may wait for an answer (time.monotonic). It reads the ledger, which
-    another one may be writing until then.
-    """
-    with common.opened(args, say) as site:
-        common.require_root(args, doing)
-        off = common.switched_off(site)
-        if off:
-            say(events.DISABLED(detail=off, reason="disabled"))
-            common.show_switched_off(args, off)
-            return 0
-        given = getattr(args, "wait", None)
-        wait = site.config.imds.boot_timeout if given is None else given
-        deadline = common.wait_until(wait)
-        if site.dry_run:
-            done = work(site, deadline)
-        else:
-            with common.alone(site, wait):
-                done = work(site, deadline)
-                common.show_on_console(site, done)
-        if args.verbose:
-            common.tell_steps(site, done)
-        if args.json:
-            streams.show_json(done.as_json())
-        elif not args.quiet:
-            from firstkey.cli import render
 
-            streams.show(*render.report(done))
-        if done.outcome in (OK, NO_KEY):
-            return 0
-        return 75 if done.outcome == UNREACHABLE else 1
+def _show_switched_off(args: argparse.Namespace, off: str) -> None:
+    """Whoever runs it by hand does not read the journal, and would take silence for success."""
+    if args.json:
+        done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
+        streams.show_json(done.as_json())
+    elif not args.quiet:
+        streams.show(f"Switched off: {off}. Nothing was done.")
+
+
+def _exit_status(done: Report) -> int:
+    """0 for what is done or needs nothing, 75 where nobody answered, else 1."""
+    if done.outcome in (OK, NO_KEY):
+        return 0
+    return 75 if done.outcome == UNREACHABLE else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -96,10 +117,3 @@ def _parser() -> argparse.ArgumentParser:
         "--force", action="store_true", help="install again what was installed for this instance before"
     )
     return made
-
-
-def _everything(site: Site, deadline: float) -> Report:
-    common.tell_of_neighbours(site)
-    done = Job(site, connect=lambda: common.client(site), deadline=deadline).run()
-    common.save_report(site, done)
-    return done

@@ -17,7 +17,7 @@ from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
 from firstkey.image.survey import Survey
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import lock, shells
+from firstkey.system import shells
 
 if TYPE_CHECKING:
     import argparse
@@ -107,7 +107,7 @@ def _run(task: Task, say: Say) -> int:
     if task.args.dry_run:
         return 0
     _confirm(task)
-    alone = lock.held(task.tree, seconds=LOCK_SECONDS) if task.is_live else nullcontext()
+    alone = common.locked(task.tree, LOCK_SECONDS, say) if task.is_live else nullcontext()
     with alone:
         done = _carry_out(task, planned)
     say(events.SEALED(root=task.tree.root, summary=render_seal.one_line(done)))

@@ -6,7 +6,6 @@ Text goes out in lines, each a value of its own: what others wrote can end none,
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -31,9 +30,10 @@ def make_ready() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A name with letters that the terminal does not have is shown with escapes, not a riddle.
             stream.reconfigure(errors="backslashreplace")
-    for name in ("stdout", "stderr"):
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for as long as we run
+            # For as long as this process runs.
+            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def show(*lines: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from typing import TYPE_CHECKING
@@ -12,13 +13,15 @@ from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, keys_command, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
 from firstkey.ssh.sshd_config import looks_for
-from firstkey.system import identity, selinux
+from firstkey.system import command, identity
+from firstkey.system.descriptors import open_quietly, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from firstkey.login.context import Context
     from firstkey.login.view import Seen
+    from firstkey.system.tree import Tree
 
 CHECK = "authorized-keys"
 
@@ -137,16 +140,34 @@ def _home(context: Context) -> str:
 def _label(context: Context, seen: Seen) -> Iterator[Finding]:
     """Only the type of the label counts for sshd's rights (selinux(8))."""
     try:
-        wanted = selinux.default_label(context.site.tree, seen.canonical, "file")
-        actual = selinux.label(context.site.tree, seen.canonical) if wanted else None
+        wanted = command.selinux_label(context.site.tree, seen.canonical, "file")
+        actual = _actual_label(context.site.tree, seen.canonical) if wanted else None
     except FirstkeyError as error:
         yield unanswered("selinux", error, path=seen.path)
         return
     if not wanted or not actual or wanted.split(":")[2] == actual.split(":")[2]:
         return
-    if not selinux.is_enforcing(context.site.tree):
-        return
+    if (context.site.tree.read("/sys/fs/selinux/enforce", limit=16) or b"").strip() != b"1":
+        return  # the policy is not enforced, only written about (selinux(8))
     detail = f"its SELinux type is {actual.split(':')[2]}; the policy has {wanted.split(':')[2]} for it"
     directory = seen.canonical.rsplit("/", 1)[0] or "/"
     remedy = f"restorecon -Rv {shlex.quote(directory)}"
     yield obstacle("selinux", why.SELINUX_LABEL, detail, path=seen.path, remedy=remedy)
+
+
+def _actual_label(tree: Tree, path: str) -> str | None:
+    """The label that `path` has, links in the last place followed, or None where it has none."""
+    place = tree.locate(path)
+    if place is None:
+        return None
+    directory, name = place
+    with directory, translated(f"read the SELinux label of {path}"):
+        fd = open_quietly(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, directory.fd)
+        try:
+            return os.getxattr(fd, "security.selinux").decode("ascii", "replace").rstrip("\0")
+        except OSError as error:
+            if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+                return None
+            raise
+        finally:
+            os.close(fd)

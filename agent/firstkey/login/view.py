@@ -17,7 +17,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import strict_modes
 from firstkey.ssh.strict_modes import Part
-from firstkey.system import identity, outside
+from firstkey.system import command, identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,7 +57,7 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
     groups = site.accounts.group_ids(account)
     said = identity.run_as(account, groups, lambda: _look(site.tree, path, content=content))
     steps = tuple(Part(*step) for step in said.pop("steps"))
-    if outside.ask and account.uid != 0:
+    if command.ask_watcher and account.uid != 0:
         said.update(_barred_by_modes(steps, account.uid, groups))
     text = said.pop("content")
     return Seen(**said, steps=steps, content=None if text is None else base64.b64decode(text))

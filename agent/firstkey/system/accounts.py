@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.model import Account
-from firstkey.system import outside, worker
+from firstkey.system import command, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,8 +164,8 @@ class Defaults:
 
 def nss(question: str, *values: Any) -> Any:  # noqa: ANN401 - each question has its own
     """What the name service says to one of QUESTIONS; False where it says nothing in time."""
-    if outside.ask:
-        return outside.ask("nss", question, *values)
+    if command.ask_watcher:
+        return command.ask_watcher("nss", question, *values)
     ask = QUESTIONS[question]
     said = worker.ask(lambda: json.dumps(ask(*values)).encode(), seconds=NSS_SECONDS)
     return json.loads(said) if said else False

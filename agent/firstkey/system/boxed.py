@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from firstkey import errors, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.image_reasons import OVER_BUDGET
-from firstkey.system import box, outside
+from firstkey.system import box, command
 
 if TYPE_CHECKING:
     import mmap
@@ -263,7 +263,7 @@ def _child(
         _keep_only(reader, writer)
         inside = Inside(reader, writer, mark, kernel.shut(root), root)
         sys.meta_path[:] = [_NothingMore()]
-        outside.ask = inside.ask
+        command.ask_watcher = inside.ask
         inside._say(*_attempt(work, inside))  # noqa: SLF001 - both are this module's
     finally:
         os._exit(0)

@@ -1,6 +1,7 @@
 """The one door to other programs: argv lists, a cleaned environment, no stdin of the caller's, a time limit.
 
 `subprocess` is imported on first use: a run with nothing to do starts no program and need not pay for it.
+A process in the box starts none: what it wants to know, it asks of the process that watches it.
 """
 
 from __future__ import annotations
@@ -8,18 +9,28 @@ from __future__ import annotations
 import os
 import select
 import signal
+import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import outside
+from firstkey.system.files import Looks
+from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from firstkey.system.files import Directory
+
+ask_watcher: Callable[..., Any] | None = None
+"""In a box, asks a question (about programs, accounts, the metadata service) by its name, with plain values.
+
+It returns the answer or raises FirstkeyError. None where there is no box.
+"""
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 SECONDS = 20.0
@@ -28,6 +39,8 @@ LIMIT = 1024 * 1024
 """How many bytes a program may print: `sshd -T` prints a few thousand."""
 TICK = 0.05
 """Seconds between two looks whether a program has ended whose output somebody else still holds open."""
+SCRATCH_PLACES = ("/run", "/tmp", "/var/tmp")  # noqa: S108 - taken only where it is safe
+"""Where a scratch directory may be, the best first: root's is in memory, and in nobody else's reach."""
 
 
 class Outcome(NamedTuple):
@@ -61,8 +74,8 @@ def search_path() -> list[str]:
 
 def find(program: str) -> str | None:
     """The full path of `program`, or None where it is not installed."""
-    if outside.ask:
-        there: str | None = outside.ask("find", program)
+    if ask_watcher:
+        there: str | None = ask_watcher("find", program)
         return there
     for directory in search_path():
         path = f"{directory}/{program}"
@@ -83,9 +96,21 @@ def run(
 
     It ends with this call, however that ends: an exception (a signal to stop) kills it.
     """
-    if outside.ask:
-        return Outcome(tuple(argv), *outside.run(argv, {}, stdin))
+    if ask_watcher:
+        return run_by_watcher(argv, {}, stdin)
     return start(argv, stdin=stdin, rights=rights, before=before).finish(seconds=seconds)
+
+
+def run_by_watcher(argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes) -> Outcome:
+    """In a box, have a program run that may look at copies of `files`, by their names."""
+    import base64
+
+    if ask_watcher is None:
+        raise RuntimeError("there is no box")
+    copies = {name: base64.b64encode(content).decode("ascii") for name, content in files.items()}
+    told = ask_watcher("program", list(argv), copies, base64.b64encode(stdin).decode("ascii"))
+    status, stdout, stderr = told
+    return Outcome(tuple(argv), int(status), base64.b64decode(stdout), base64.b64decode(stderr))
 
 
 def start(
@@ -226,3 +251,54 @@ def _until(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return min(left, TICK)
+
+
+# --- what programs need, or are asked --------------------------------------------------------------
+
+
+@contextmanager
+def scratch_directory() -> Iterator[Directory]:
+    """Make a private directory of the host for one question to a program that takes only paths.
+
+    It is removed afterwards, with all that is in it. Raises FirstkeyError where there is no safe place.
+    """
+    with Tree("/") as host, _scratch_place(host) as above:
+        name = above.temporary_name("scratch")
+        try:
+            with above.make(name, Looks(0o700, durable=False)) as made:
+                yield made
+        finally:
+            above.remove_directory(name)
+
+
+def _scratch_place(host: Tree) -> Directory:
+    """Where nobody else can exchange what is made: ours or root's, and sticky if others write."""
+    for path in SCRATCH_PLACES:
+        found = host.open(path)
+        if found is None:
+            continue
+        status = os.fstat(found.fd)
+        is_shut = not status.st_mode & 0o022 or status.st_mode & stat.S_ISVTX
+        if status.st_uid in (0, os.geteuid()) and is_shut and os.access(found.on_host, os.W_OK):
+            return found
+        found.__exit__()
+    message = f"there is no safe place for temporary files: none of {', '.join(SCRATCH_PLACES)}"
+    raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
+
+
+def selinux_label(tree: Tree, path: str, kind: str) -> str | None:
+    """The label that the policy has for `path` (`kind`: "file" or "dir"), or None: no SELinux, no answer.
+
+    It is put on the open file before that gets its name: so there is no moment with a wrong one, and no path
+    that a user could exchange. Without one, a file has what its directory hands down, and no login is lost.
+    selinux(8): the policy is loaded where /sys/fs/selinux/enforce exists.
+    """
+    program = find("matchpathcon") if tree.exists("/sys/fs/selinux/enforce") else None
+    if program is None:
+        return None
+    try:
+        outcome = run([program, "-n", "-m", kind, path])
+    except FirstkeyError:
+        return None
+    label = outcome.stdout.decode("ascii", "replace").strip()
+    return label if outcome.status == 0 and label.count(":") >= 2 else None

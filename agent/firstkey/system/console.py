@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import select
 import stat
-import sys
-import termios
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
@@ -21,7 +17,6 @@ from firstkey.text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-CONSOLE = "/dev/console"
 TIME_LIMIT_SEC = 3.0
 
 # The names that begin a public key line (sshd(8), RFC 8709), anywhere in a word: readers look no closer.
@@ -46,9 +41,7 @@ def syslog_prefix(seconds: float | None = None) -> str:
     return f"<14>{moment} firstkey: "
 
 
-def write(
-    data: bytes, *, path: str = CONSOLE, seconds: float = TIME_LIMIT_SEC, is_device: bool = True
-) -> None:
+def write(data: bytes, *, path: str, seconds: float = TIME_LIMIT_SEC, is_device: bool = True) -> None:
     """Write to the console. Raises FirstkeyError where there is none, or where it takes nothing in time.
 
     The path must be the console itself: a symbolic link in a tree (`--root`) could lead out of it. So could
@@ -56,25 +49,21 @@ def write(
     file or a pipe is written to.
     """
     try:
-        _require_console(os.stat(path, follow_symlinks=False), is_device=is_device)
-        console = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND)
+        console = _opened(path, is_device=is_device)
         try:
-            _require_console(os.fstat(console), is_device=is_device)
-            deadline = time.monotonic() + seconds
-            _write_in_time(console, data, deadline)
-            _let_it_out(console, deadline)
+            _write_in_time(console, data, time.monotonic() + seconds)
         finally:
-            _forget_the_rest(console)
             os.close(console)
     except OSError as error:
         why = error.strerror or str(error)
         raise FirstkeyError(f"cannot write to {path}: {why}", reason=reasons.CONSOLE_FAILED) from error
 
 
-def _require_console(found: os.stat_result, *, is_device: bool) -> None:
-    kind = stat.S_IFMT(found.st_mode)
+def _opened(path: str, *, is_device: bool) -> int:
+    kind = stat.S_IFMT(os.stat(path, follow_symlinks=False).st_mode)
     if kind not in (stat.S_IFREG, stat.S_IFIFO, *([stat.S_IFCHR] if is_device else [])):
         raise OSError(errno.ENOTTY, "it is no console")
+    return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND)
 
 
 def _lines(keys: Sequence[tuple[str, str]], prefix: str) -> Iterator[str]:
@@ -111,25 +100,3 @@ def _write_in_time(console: int, data: bytes, deadline: float) -> None:
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.01)  # A terminal may report room for less than it would take at once.
-
-
-def _queued(console: int) -> int:
-    """How many bytes a terminal has taken and not sent; none where it is no terminal."""
-    if not os.isatty(console):
-        return 0
-    answer = fcntl.ioctl(console, termios.TIOCOUTQ, b"\0" * 4)
-    return int.from_bytes(answer, sys.byteorder)
-
-
-def _let_it_out(console: int, deadline: float) -> None:
-    while _queued(console):
-        if time.monotonic() >= deadline:
-            raise TimeoutError("it took all and sends nothing")
-        time.sleep(0.01)
-
-
-def _forget_the_rest(console: int) -> None:
-    """A serial line that stands still would hold close(2) for half a minute (tty_port: closing_wait)."""
-    with suppress(OSError, termios.error):
-        if _queued(console):
-            termios.tcflush(console, termios.TCOFLUSH)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system import outside, worker
+from firstkey.system import command, worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ def run_as(
     Raises what `work` raised if that was a FirstkeyError, and FirstkeyError(timed-out) after `seconds`.
     Where the caller is not root, the work is done with the caller's own rights.
     """
-    if outside.ask:  # a boxed process cannot do harm, and cannot become another
+    if command.ask_watcher:  # a boxed process cannot do harm, and cannot become another
         return json.loads(json.dumps(work()))
 
     def become_and_work() -> Any:  # noqa: ANN401 - as above
@@ -81,7 +81,7 @@ class Visit:
     def __init__(
         self, account: Account, work: Callable[[Note | None], Any], *, seconds: float, here: bool = False
     ) -> None:
-        self._answer = json.loads(json.dumps(work(None))) if here or outside.ask else None
+        self._answer = json.loads(json.dumps(work(None))) if here or command.ask_watcher else None
         if self._answer is not None:
             return
         self._account = account

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system import box, command, outside, scratch
+from firstkey.system import box, command
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ def run(
     Raises FirstkeyError where it cannot be started or does not end in time.
     """
     copies = files or {}
-    if outside.ask:
-        return command.Outcome(tuple(argv), *outside.run(argv, copies, stdin))
+    if command.ask_watcher:
+        return command.run_by_watcher(argv, copies, stdin)
     kernel = box.Kernel()
-    with scratch.directory() as directory:
+    with command.scratch_directory() as directory:
         where = directory.on_host
         for name, content in copies.items():
             own = content.replace(HERE.encode(), where.encode())
@@ -79,7 +79,7 @@ def answer_program(argv: list[str], files: dict[str, str], stdin: str) -> list[A
         raise FirstkeyError("a copy has a name that is a path", reason=reasons.INTERNAL_ERROR)
     copies = {name: base64.b64decode(content) for name, content in files.items()}
     done = run(argv, files=copies, stdin=base64.b64decode(stdin))
-    return [done.status, outside.packed(done.stdout), outside.packed(done.stderr)]
+    return [done.status, *(base64.b64encode(said).decode("ascii") for said in (done.stdout, done.stderr))]
 
 
 def _fits(argv: list[str], form: tuple[str, ...]) -> bool:

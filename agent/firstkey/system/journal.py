@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import select
 import time
-from typing import TYPE_CHECKING, Callable, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Callable
 
 from firstkey.events import DEBUG, INFO, WARNING
 from firstkey.text import folded, visible, width_of
@@ -31,104 +32,73 @@ NO_WAIT_SEC = 60.0
 WRITE_LIMIT = 4096
 """PIPE_BUF of Linux (pipe(7)): a pipe that is ready takes this much at once and does not block."""
 
-# What an entry weighs at least (the higher the number the less) to be written, by -q, nothing and -v.
-_LEVELS = {-1: WARNING, 0: INFO, 1: DEBUG}
 _NO_ECHO = -1
-
-
-class Sink(Protocol):
-    """Something that takes entries; raises OSError when it cannot."""
-
-    def write(self, entry: Entry) -> None:
-        """Pass the entry on."""
 
 
 class Log:
     """Writes each entry to the journal, or on standard error where the journal does not take it.
 
-    `level` is the highest number (syslog(3): the least important) that standard error gets for want
-    of a journal; `echo_level` the same for entries that the journal has taken.
+    `verbosity` is -1, 0 or 1: whether standard error gets warnings, what is worth knowing, or everything, for
+    want of a journal. What the journal has taken goes to standard error as well if it is a warning (with
+    verbosity 1, in any case), unless that is the journal's own stream already. `sendv` is systemd-python's.
     """
 
     def __init__(
-        self, *, journal: Sink | None, stderr: Sink, level: int = INFO, echo_level: int = WARNING
+        self,
+        *,
+        verbosity: int,
+        socket_path: str = JOURNAL_SOCKET,
+        stderr: int = 2,
+        environ: Mapping[str, str] = os.environ,
+        sendv: Sendv | None = None,
     ) -> None:
-        self._journal = journal
+        # The higher the number, the less an entry weighs (syslog(3)).
+        self._level = {-1: WARNING, 0: INFO, 1: DEBUG}[verbosity]
         self._stderr = stderr
-        self._level = level
-        self._echo_level = echo_level
+        # Then systemd reads it, and wants a line an entry behind its `<N>` level (sd-daemon(3)).
+        self._is_stream = _is_journal_stream(stderr, environ)
+        self._echo_level = _NO_ECHO if self._is_stream else DEBUG if verbosity > 0 else WARNING
+        self._sendv = (sendv or _find_sendv()) if os.path.exists(socket_path) else None
+        self._path = socket_path
+        self._socket = -1
+        self._waits_again = 0.0
 
     def say(self, entry: Entry) -> None:
         """Say it; never raises, and waits a few seconds at most."""
-        recorded = self._journal is not None and _taken(self._journal, entry)
-        if entry.event.priority <= (self._echo_level if recorded else self._level):
-            _taken(self._stderr, entry)
+        level = self._level
+        with suppress(OSError):
+            if self._sendv:
+                self._record(self._sendv, entry)
+                level = self._echo_level
+        with suppress(OSError):
+            if entry.event.priority <= level:
+                self._print(entry)
 
+    def _record(self, sendv: Sendv, entry: Entry) -> None:
+        """Send it to the journal; raises OSError where journald is gone or takes nothing.
 
-class JournalSink:
-    """Entries with their fields, through systemd-python.
-
-    libsystemd would wait without end for room in journald's queue. poll(2) tells whether there is some, for a
-    datagram socket only while it is connected: so one is, and sends nothing itself.
-    """
-
-    def __init__(self, sendv: Sendv, *, socket_path: str = JOURNAL_SOCKET) -> None:
-        self._sendv = sendv
-        self._path = socket_path
-        self._fd = -1
-        self._waits_again = 0.0
-
-    def write(self, entry: Entry) -> None:
-        """Send it; raises OSError where journald is gone or takes nothing."""
-        if self._fd < 0:
-            self._fd = _connected(self._path)
+        libsystemd would wait without end for room in journald's queue. poll(2) tells whether there is some,
+        for a datagram socket only while it is connected: so one is, and sends nothing itself.
+        """
+        if self._socket < 0:
+            self._socket = _connected(self._path)
         # After one wait in vain the entries of the next minute do not wait again.
         try:
-            _wait_until_writable(self._fd, PATIENCE_SEC if time.monotonic() >= self._waits_again else 0.0)
+            _wait_until_writable(self._socket, PATIENCE_SEC if time.monotonic() >= self._waits_again else 0.0)
         except TimeoutError:
             self._waits_again = time.monotonic() + NO_WAIT_SEC
             raise
-        self._sendv(*journal_fields(entry))
+        sendv(*journal_fields(entry))
 
-
-class StderrSink:
-    """Sentences on standard error, in lines that a terminal has room for.
-
-    `is_stream`: systemd reads it, and wants a line an entry behind its `<N>` level (sd-daemon(3)).
-    """
-
-    def __init__(self, fd: int = 2, *, is_stream: bool = False) -> None:
-        self._fd = fd
-        self._is_stream = is_stream
-
-    def write(self, entry: Entry) -> None:
-        """Write the line; raises OSError where nobody reads."""
+    def _print(self, entry: Entry) -> None:
+        """One line, whole or cut to the limit, without waiting for a reader that has stopped reading."""
         word = "warning: " if entry.event.priority == WARNING else ""
         mark = f"<{entry.event.priority}>" if self._is_stream else f"firstkey: {word}"
-        _write_line(self._fd, "\n".join(folded(f"{mark}{visible(entry.message)}", width_of(self._fd))))
-
-
-def choose(
-    *,
-    verbosity: int,
-    socket_path: str = JOURNAL_SOCKET,
-    stderr: int = 2,
-    environ: Mapping[str, str] = os.environ,
-) -> Log:
-    """The log of this place: the journal where there is one, else standard error.
-
-    With the journal, which gets everything, warnings go to standard error as well (with verbosity 1,
-    everything), unless that is the journal's own stream already. `verbosity` is -1, 0 or 1.
-    """
-    level = _LEVELS[max(-1, min(verbosity, 1))]
-    sendv = _find_sendv() if os.path.exists(socket_path) else None
-    is_stream = _is_journal_stream(stderr, environ)
-    plain = StderrSink(stderr, is_stream=is_stream)
-    if sendv is None:
-        return Log(journal=None, stderr=plain, level=level)
-    echo_level = _NO_ECHO if is_stream else DEBUG if verbosity > 0 else WARNING
-    journal = JournalSink(sendv, socket_path=socket_path)
-    return Log(journal=journal, stderr=plain, level=level, echo_level=echo_level)
+        line = "\n".join(folded(f"{mark}{visible(entry.message)}", width_of(self._stderr)))
+        data = line.encode("utf-8", "backslashreplace")[: WRITE_LIMIT - 1] + b"\n"
+        _wait_until_writable(self._stderr, PATIENCE_SEC)
+        while data:
+            data = data[os.write(self._stderr, data) :]
 
 
 def journal_fields(entry: Entry) -> list[str]:
@@ -155,22 +125,6 @@ def _connected(path: str) -> int:
         channel.close()
         raise
     return channel.detach()
-
-
-def _taken(sink: Sink, entry: Entry) -> bool:
-    try:
-        sink.write(entry)
-    except OSError:
-        return False
-    return True
-
-
-def _write_line(fd: int, line: str) -> None:
-    """One line, whole or cut to the limit, without waiting for a reader that has stopped reading."""
-    data = line.encode("utf-8", "backslashreplace")[: WRITE_LIMIT - 1] + b"\n"
-    _wait_until_writable(fd, PATIENCE_SEC)
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 def _wait_until_writable(fd: int, seconds: float) -> None:

@@ -1,45 +1,37 @@
-"""Telling the service manager how far we are (sd_notify(3)); nothing happens where nobody asked.
+"""Telling the service manager how far we are (sd_notify(3)); nothing happens where nobody asked or listens.
 
-`Type=notify` fails the unit, and holds sshd back until then, when READY=1 does not come: so this
-works without systemd-python too.
+`Type=notify` fails the unit, and holds sshd back until then, when READY=1 does not come: so this needs no
+systemd-python, which may be absent.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Callable
+from contextlib import closing, suppress
 
 from firstkey.text import visible
-
-if TYPE_CHECKING:
-    Notify = Callable[[str], object]
 
 SEND_LIMIT_SEC = 2.0
 
 
-def ready(status: str = "") -> bool:
-    """Let sshd start (READY=1). Each of these functions returns whether somebody was told."""
-    return _tell("READY=1", *_status(status))
+def ready(status: str = "") -> None:
+    """Let sshd start (READY=1)."""
+    _tell("READY=1", *_status(status))
 
 
-def is_heard() -> bool:
-    """Whether there is a service manager that wants to be told."""
-    return bool(os.environ.get("NOTIFY_SOCKET"))
-
-
-def status(text: str) -> bool:
+def status(text: str) -> None:
     """What `systemctl status` shows (STATUS=), on one line."""
-    return _tell(*_status(text))
+    _tell(*_status(text))
 
 
-def stopping(status: str = "") -> bool:
+def stopping(status: str = "") -> None:
     """We are on the way out (STOPPING=1)."""
-    return _tell("STOPPING=1", *_status(status))
+    _tell("STOPPING=1", *_status(status))
 
 
-def need_time(seconds: float) -> bool:
+def need_time(seconds: float) -> None:
     """Ask that starting up may take this long from now, where BootTimeoutSec= exceeds the unit's limit."""
-    return _tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
+    _tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
 
 def _status(text: str) -> list[str]:
@@ -47,33 +39,15 @@ def _status(text: str) -> list[str]:
     return [f"STATUS={visible(text)}"] if text else []
 
 
-def _tell(*assignments: str) -> bool:
-    if not is_heard():
-        return False
-    try:
-        return bool(_sender()("\n".join(assignments)))
-    except OSError:
-        return False
+def _tell(*assignments: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    # The C module beneath `socket`, which costs a few milliseconds for things that are not used here.
+    import _socket
 
-
-def _sender() -> Notify:
-    """systemd-python's C function (`systemd.daemon` passes it on, and imports more), or our own few lines."""
-    try:
-        from systemd._daemon import notify
-    except ImportError:
-        return send_datagram
-    found: Notify = notify
-    return found
-
-
-def send_datagram(state: str) -> bool:
-    """What sd_notify(3) does, for where systemd-python is not installed."""
-    import socket
-
-    address = os.environ["NOTIFY_SOCKET"]
     if address[0] == "@":  # the abstract namespace (unix(7))
         address = "\0" + address[1:]
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    with suppress(OSError), closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)) as channel:
         channel.settimeout(SEND_LIMIT_SEC)
-        channel.sendto(state.encode(), address)
-    return True
+        channel.sendto("\n".join(assignments).encode(), address)

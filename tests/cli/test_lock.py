@@ -14,21 +14,28 @@ import places
 import processes
 import pytest
 
-from firstkey import reasons
+from firstkey import events, reasons
+from firstkey.cli.common import locked
 from firstkey.errors import FirstkeyError
-from firstkey.system import lock, worker
+from firstkey.events import Entry
+from firstkey.system import worker
 from firstkey.system.tree import Tree
 
 HOLDING = """
     import sys, time
-    from firstkey.system import lock, worker
+    from firstkey.cli.common import locked
+    from firstkey.system import worker
     from firstkey.system.tree import Tree
-    with Tree(sys.argv[1]) as tree, lock.held(tree, seconds=0):
+    with Tree(sys.argv[1]) as tree, locked(tree, 0, print):
         child = worker.start(lambda tell: (tell(b"!"), time.sleep(60)))
         child.hear()
         print(child.pid, flush=True)
         time.sleep(60)
 """
+
+
+def quiet(_: Entry) -> None:
+    """Nobody wants to know."""
 
 
 @pytest.fixture
@@ -55,11 +62,11 @@ def child_of(holder: subprocess.Popen[str]) -> int:
 
 def test_it_is_held_and_let_go(tmp_path: Path, tree: Tree) -> None:
     """Again and again in one process, and nothing stays open; the file is for its owner alone."""
-    with lock.held(tree, seconds=0):
+    with locked(tree, 0, quiet):
         pass
     before = os.listdir("/proc/self/fd")
     for _ in range(3):
-        with lock.held(tree, seconds=0):
+        with locked(tree, 0, quiet):
             pass
     assert os.listdir("/proc/self/fd") == before
     file = tmp_path / "run" / "firstkey" / "lock"
@@ -70,26 +77,26 @@ def test_it_is_held_and_let_go(tmp_path: Path, tree: Tree) -> None:
 def test_a_second_one_waits_and_then_says_so(tree: Tree, holder: subprocess.Popen[str]) -> None:
     """It is told once, waits as long as it was asked to, and the reason is already-running."""
     child_of(holder)
-    told: list[None] = []
+    told: list[Entry] = []
     begin = time.monotonic()
     with (
         pytest.raises(FirstkeyError) as caught,
-        lock.held(tree, seconds=0.6, waiting=lambda: told.append(None)),
+        locked(tree, 0.6, told.append),
     ):
         pass
     assert 0.6 <= time.monotonic() - begin < 20
     assert caught.value.reason is reasons.ALREADY_RUNNING
-    assert len(told) == 1
+    assert [entry.event for entry in told] == [events.ALREADY_RUNNING]
 
 
 def test_the_second_goes_on_when_the_first_ends(tree: Tree, holder: subprocess.Popen[str]) -> None:
     """Without end, if it is asked to wait like that."""
     child_of(holder)
 
-    def end() -> None:
+    def end(_: Entry) -> None:
         holder.send_signal(signal.SIGKILL)
 
-    with lock.held(tree, seconds=float("inf"), waiting=end):
+    with locked(tree, float("inf"), end):
         pass
 
 
@@ -106,7 +113,7 @@ def test_a_child_of_the_holder_does_not_keep_it(
     try:
         # The kernel may wake what was stopped when nobody is left to do so (setpgid(2)); it is there still.
         assert processes.state(child) in {"T", "R", "S"}
-        with lock.held(tree, seconds=processes.PATIENCE):
+        with locked(tree, processes.PATIENCE, quiet):
             pass
     finally:
         os.kill(child, signal.SIGKILL)
@@ -114,7 +121,7 @@ def test_a_child_of_the_holder_does_not_keep_it(
 
 def test_a_child_that_ends_does_not_lose_it(tree: Tree) -> None:
     """What the holder forks ends without letting the holder's lock go."""
-    with lock.held(tree, seconds=0):
+    with locked(tree, 0, quiet):
         assert worker.ask(lambda: b"x", seconds=30) == b"x"
         assert worker.ask(lambda: attempt(tree), seconds=30) == b"already-running"
 
@@ -126,7 +133,7 @@ def test_a_tree_of_root_s_is_for_root(tree: Tree) -> None:
     def as_nobody() -> bytes:
         os.setresuid(65534, 65534, 65534)
         try:
-            with lock.held(tree, seconds=0, without=lambda _: None):
+            with locked(tree, 0, quiet):
                 return b"held"
         except FirstkeyError as error:
             return f"{error.exit_status} {error.reason.code} {error.message}".encode()
@@ -139,7 +146,7 @@ def test_a_tree_of_root_s_is_for_root(tree: Tree) -> None:
 def attempt(tree: Tree) -> bytes:
     """What another process gets."""
     try:
-        with lock.held(tree, seconds=0):
+        with locked(tree, 0, quiet):
             return b"held"
     except FirstkeyError as error:
         return error.reason.code.encode()
@@ -150,7 +157,7 @@ def test_an_old_file_is_no_lock(tmp_path: Path, tree: Tree) -> None:
     file = tmp_path / "run" / "firstkey" / "lock"
     file.parent.mkdir(parents=True)
     file.write_text(f"{os.getpid()}\n")
-    with lock.held(tree, seconds=0):
+    with locked(tree, 0, quiet):
         assert attempt_elsewhere(tree) == b"already-running"
 
 
@@ -171,7 +178,7 @@ def test_odd_things_in_its_place_are_refused(tmp_path: Path, tree: Tree, kind: s
         os.mkfifo(spot)
     else:
         spot.mkdir()
-    with pytest.raises(FirstkeyError) as caught, lock.held(tree, seconds=0, without=lambda _: None):
+    with pytest.raises(FirstkeyError) as caught, locked(tree, 0, quiet):
         pass
     assert caught.value.reason in (reasons.SYMLINK_REFUSED, reasons.NOT_A_REGULAR_FILE)
     assert not target.exists()
@@ -179,17 +186,11 @@ def test_odd_things_in_its_place_are_refused(tmp_path: Path, tree: Tree, kind: s
 
 WITHOUT = """
     import os, sys
-    from firstkey.errors import FirstkeyError
-    from firstkey.system import lock
+    from firstkey.cli.common import locked
     from firstkey.system.tree import Tree
     assert os.system(f"mount -o remount,ro {sys.argv[1]}") == 0
     with Tree(sys.argv[1]) as tree:
-        try:
-            with lock.held(tree, seconds=0):
-                print("held")
-        except FirstkeyError as error:
-            print("raised", error.reason.code)
-        with lock.held(tree, seconds=0, without=lambda error: print("told", error.reason.code)):
+        with locked(tree, 0, lambda entry: print("told", entry.event.name, entry.fields["reason"])):
             print("went on")
 """
 
@@ -197,4 +198,4 @@ WITHOUT = """
 @pytest.mark.root
 def test_no_room_for_a_lock_keeps_nobody_out(tmp_path: Path) -> None:
     """With a read-only /run the work goes on without, for those who can say so."""
-    assert places.run_on_tmpfs(WITHOUT, tmp_path) == "raised read-only\ntold read-only\nwent on\n"
+    assert places.run_on_tmpfs(WITHOUT, tmp_path) == "told state-not-saved read-only\nwent on\n"
