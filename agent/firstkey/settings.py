@@ -1,7 +1,6 @@
 """The settings: one table of all there are, and how the text of each is read.
 
-Everything that names a setting is held to this table: the defaults, `firstkey config`, the manual page
-and the commented file that the package installs.
+Everything that names a setting is held to this table: defaults, `firstkey config`, manual and shipped file.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from firstkey.named_tuple import NamedTuple
 # poll(2) takes its time limit as milliseconds in an int, so a time must stay below 24 days.
 _LONGEST_TIME = 7 * 86400.0
 
-# systemd.time(7), "Parsing Time Spans". Lower-case m is a minute, upper-case M a month.
+# systemd.time(7), "Parsing Time Spans". Months and years, which it has besides, are too long for any setting.
 _SECONDS = {
     **dict.fromkeys(("usec", "us", "µs", "μs"), 1e-6),
     **dict.fromkeys(("msec", "ms"), 1e-3),
@@ -24,8 +23,6 @@ _SECONDS = {
     **dict.fromkeys(("hours", "hour", "hr", "h"), 3600.0),
     **dict.fromkeys(("days", "day", "d"), 86400.0),
     **dict.fromkeys(("weeks", "week", "w"), 7 * 86400.0),
-    **dict.fromkeys(("months", "month", "M"), 2629800.0),
-    **dict.fromkeys(("years", "year", "y"), 31557600.0),
 }
 _BOOLEANS = {
     **dict.fromkeys(("1", "yes", "y", "true", "t", "on"), True),
@@ -99,10 +96,7 @@ def _token_ttl(text: str) -> int:
 
 def boolean(text: str) -> bool:
     """A truth value in one of the words that systemd takes, in any case."""
-    try:
-        return _BOOLEANS[text.lower()]
-    except KeyError as error:
-        raise ValueError from error
+    return _checked(text.lower() in _BOOLEANS, _BOOLEANS.get(text.lower(), False))
 
 
 def _one_of(*choices: str) -> Parser:
@@ -141,10 +135,6 @@ def endpoint(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    return _checked(text.isprintable(), text)
-
-
-def _sudo_rule(text: str) -> str:
     # A backslash at the end would continue the line in the sudoers file.
     return _checked(text.isprintable() and not text.endswith("\\"), text)
 
@@ -243,7 +233,7 @@ SETTINGS = (
     ),
     Setting(
         "User", "Sudo", "sudo", default="",
-        parse=_sudo_rule, accepts="the part of a sudoers line behind the user's name, on one line",
+        parse=_line, accepts="the part of a sudoers line behind the user's name, on one line",
         description="What the account may do through sudo.",
     ),
     Setting(
