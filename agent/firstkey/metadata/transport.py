@@ -78,11 +78,8 @@ class Endpoint(NamedTuple):
     def parse(cls, text: str) -> Endpoint:
         """`http://IP[:PORT]`; raises ValueError for all else, a name above all: none is ever looked up."""
         url = settings.endpoint(text)
-        host, bracket, port = url[len("http://") :].rpartition("]")
-        if not bracket:
-            host, _, port = port.partition(":")
-        host, _, zone = host.lstrip("[").partition("%")
-        return cls(url, host, int(port.lstrip(":") or 80), zone)
+        v4, v6, zone, port = settings.ENDPOINT.fullmatch(url).groups("")  # type: ignore[union-attr]
+        return cls(url, v4 or v6, int(port or 80), zone[1:])
 
     def connect(self, connection: socket.socket) -> None:
         """Connect the socket. Raises OSError, for an interface that is not there too."""
