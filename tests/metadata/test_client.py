@@ -6,17 +6,18 @@ import contextlib
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from asking import HOSTS, PATIENCE, SILENCE, Attempts, ask, needs_ipv6
+from asking import HANG, HOSTS, PATIENCE, SILENCE, Attempts, ask, needs_ipv6
 from promises import PROMISED, timeout
 from raw_server import RawServer, answer, black_hole, ok, silent_server
 
 from firstkey import __version__
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.metadata.client import Client, Settings
+from firstkey.metadata.client import Client, Retriable, Settings
 from firstkey.metadata.emulator import FAULTS, Emulator, Fault
 from firstkey.metadata.emulator import Settings as Instance
 
@@ -444,6 +445,20 @@ def test_no_key_at_all_that_can_be_had_is_no_answer() -> None:
     with service(f"status=404,path={INDEX}0/") as running:
         outcome = ask(running.url, attempts=1)
     assert (outcome.code, type(outcome.error)) == ("imds-error", Unreachable)
+
+
+def test_another_instance_is_told_before_its_keys_can_be_had() -> None:
+    """What came along from the one before need not wait for them; for the same instance the wait goes on."""
+    with service(f"status=500,path={INDEX}") as running, silent_server() as silent:
+        client = Client(Settings(endpoints=(running.url, silent), request_timeout=PATIENCE))
+        started = time.monotonic()
+        with pytest.raises(Retriable):
+            client.ask(deadline=started + HANG, known="i-another")
+        assert time.monotonic() - started < PATIENCE / 2
+        assert client.identity
+        with pytest.raises(Unreachable) as caught:
+            client.ask(deadline=time.monotonic() + 0.5, known=client.identity.instance_id)
+    assert not isinstance(caught.value, Retriable)
 
 
 # --- two endpoints ----------------------------------------------------------------------------
