@@ -176,8 +176,6 @@ def test_no_value_takes_long(setting: Setting) -> None:
         (".5s", 0.5),
         ("100us", 0.0001),
         ("1m", 60),
-        ("1M", 2629800),
-        ("1y 12month", 31557600 * 2),
         ("5 5", 10),
     ],
 )

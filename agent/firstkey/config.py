@@ -138,16 +138,6 @@ class Config(NamedTuple):
         return self.users.get(name) or _built(User, f"User {name}", {}, name=name)
 
 
-class Effective(NamedTuple):
-    """One setting as it stands, in words: `origins` is empty where no file mentions it."""
-
-    section: str
-    key: str
-    value: str
-    default: str
-    origins: tuple[Origin, ...]
-
-
 class Files(Protocol):
     """The files that `load` needs; `system.files.Tree` has them."""
 
@@ -232,29 +222,6 @@ def _built(
     return kind(**given, **fields)
 
 
-def describe(config: Config) -> list[Effective]:
-    """Every setting with the value that holds, its default and where it was set, in the table's order.
-
-    A `[User NAME]` section is there for each of the configured users, whether a file has it or not.
-    """
-    users = dict.fromkeys((*config.keys.users, *config.users))
-    values: list[tuple[str, tuple[Any, ...]]] = [
-        ("IMDS", config.imds),
-        ("Keys", config.keys),
-        ("HostKeys", config.host_keys),
-        *((f"User {name}", config.user(name)) for name in users),
-        ("Image", config.image),
-    ]
-    return [
-        Effective(
-            section, key, settings.text_of(getattr(value, setting.field)),
-            settings.text_of(setting.default), config.origins.get((section, key), ()),
-        )
-        for section, value in values
-        for key, setting in SECTIONS[section.partition(" ")[0]].items()
-    ]  # fmt: skip
-
-
 class _Reader:
     """Takes one file after the other, later ones over earlier ones.
 
@@ -295,9 +262,8 @@ class _Reader:
         """The section's name with single blanks, or None, and a warning, where there is no such section."""
         kind, *names = name.split()
         if kind not in SECTIONS or (names and kind != "User"):
-            meant = _meant(kind, SECTIONS)
-            hint = f" (did you mean [{'User NAME' if meant == 'User' else meant}]?)" if meant else ""
-            self._warn(origin, f"there is no section {_quoted(name)}{hint}; it is ignored")
+            known = " ".join(f"[{each}]" for each in SECTIONS).replace("[User]", "[User NAME]")
+            self._warn(origin, f"there is no section {_quoted(name)} (there are {known}); it is ignored")
             return None
         if kind != "User":
             return kind
@@ -316,11 +282,8 @@ class _Reader:
         setting = SECTIONS[kind].get(key)
         if not setting:
             homes = [name for name, known in SECTIONS.items() if key in known]
-            meant = _meant(key, SECTIONS[kind])
-            hint = (
-                f" (it belongs in [{homes[0]}])" if homes else f" (did you mean {meant}=?)" if meant else ""
-            )
-            self._warn(origin, f"[{section}] has no setting {_quoted(key)}{hint}; the line is ignored")
+            hint = f"it belongs in [{homes[0]}]" if homes else f"there are {' '.join(SECTIONS[kind])}"
+            self._warn(origin, f"[{section}] has no setting {_quoted(key)} ({hint}); the line is ignored")
             return
         place = (section, key)
         if text in setting.resets:
@@ -361,15 +324,6 @@ def _parsed(setting: Setting, text: str) -> tuple[list[Any], list[str]]:
     return good, bad
 
 
-def _meant(word: str, known: Iterable[str]) -> str | None:
-    """Which of the known words this one resembles most, if any."""
-    from difflib import get_close_matches
-
-    proper = {name.lower(): name for name in known}
-    close = get_close_matches(word[:40].lower(), proper, n=1)
-    return proper[close[0]] if close else None
-
-
 def sections(source: Source, warn: Callable[[Origin, str], None]) -> list[Section]:
     """The sections of one file in their order; `warn` is told of every line that cannot be read."""
     found: list[Section] = []
@@ -399,26 +353,22 @@ def _logical_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
     starts with `[` is always a header: a backslash too many must not swallow it and so hand the settings
     of one user to another.
     """
-    start = 0
+    start, goes_on = 0, False
     held: list[bytes] = []
-    for number, raw in enumerate(text.split(b"\n"), start=1):
+    # The header at the end, which is in no file, ends the last line.
+    for number, raw in enumerate((*text.split(b"\n"), b"["), start=1):
         piece = raw.rstrip(b"\r").lstrip(_BLANKS)
         if piece.startswith((b"#", b";")):
             continue
-        if held and piece.startswith(b"["):
+        if held and (not goes_on or piece.startswith(b"[")):
             yield start, b"".join(held).rstrip(_BLANKS)
             held = []
         start = start if held else number
         # A backslash that is not itself escaped by another.
-        is_continued = (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
-        piece = piece[:-1] + b" " if is_continued else piece
+        goes_on = (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
+        piece = piece[:-1] + b" " if goes_on else piece
         if held or piece.strip(_BLANKS):
             held.append(piece)
-        if held and not is_continued:
-            yield start, b"".join(held).rstrip(_BLANKS)
-            held = []
-    if held:
-        yield start, b"".join(held).rstrip(_BLANKS)
 
 
 def _checked(raw: bytes) -> tuple[str, str]:
@@ -429,18 +379,15 @@ def _checked(raw: bytes) -> tuple[str, str]:
         return "", "the line is not UTF-8"
     if _CONTROLS.search(line):
         return line, "the line has control characters in it"
-    if line.startswith("["):
-        is_header = re.fullmatch(r"\[[^\[\]]+\]", line) and line[1:-1].strip()
-        return line, "" if is_header else f"{_quoted(line)} is not a section's header: expected [NAME]"
-    is_setting = re.match(r"[^\s=]+\s*=", line)
-    return line, "" if is_setting else f"{_quoted(line)} is not a setting: expected KEY=VALUE"
+    if re.fullmatch(r"\[\s*[^\[\]\s][^\[\]]*\]|[^\s=\[][^\s=]*\s*=.*", line):
+        return line, ""
+    return line, f"{_quoted(line)} is neither [SECTION] nor KEY=VALUE"
 
 
 def _shortened(text: str) -> str:
-    """The text, cut to a length that can be read in a message."""
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def _quoted(text: str) -> str:
-    """The text for a message: shortened, in quotes, anything unprintable spelled out."""
+    """For a message: shortened, in quotes, anything unprintable spelled out."""
     return repr(_shortened(text))

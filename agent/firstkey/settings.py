@@ -1,7 +1,6 @@
 """The settings: one table of all there are, and how the text of each is read.
 
-Everything that names a setting is held to this table: the defaults, `firstkey config`, the manual page
-and the commented file that the package installs.
+Everything that names a setting is held to this table: defaults, `firstkey config`, manual and shipped file.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from firstkey.named_tuple import NamedTuple
 # poll(2) takes its time limit as milliseconds in an int, so a time must stay below 24 days.
 _LONGEST_TIME = 7 * 86400.0
 
-# systemd.time(7), "Parsing Time Spans". Lower-case m is a minute, upper-case M a month.
+# systemd.time(7), "Parsing Time Spans". Months and years, which it has besides, are too long for any setting.
 _SECONDS = {
     **dict.fromkeys(("usec", "us", "µs", "μs"), 1e-6),
     **dict.fromkeys(("msec", "ms"), 1e-3),
@@ -24,8 +23,6 @@ _SECONDS = {
     **dict.fromkeys(("hours", "hour", "hr", "h"), 3600.0),
     **dict.fromkeys(("days", "day", "d"), 86400.0),
     **dict.fromkeys(("weeks", "week", "w"), 7 * 86400.0),
-    **dict.fromkeys(("months", "month", "M"), 2629800.0),
-    **dict.fromkeys(("years", "year", "y"), 31557600.0),
 }
 _BOOLEANS = {
     **dict.fromkeys(("1", "yes", "y", "true", "t", "on"), True),
@@ -99,14 +96,12 @@ def _token_ttl(text: str) -> int:
 
 def boolean(text: str) -> bool:
     """A truth value in one of the words that systemd takes, in any case."""
-    try:
-        return _BOOLEANS[text.lower()]
-    except KeyError as error:
-        raise ValueError from error
+    return _checked(text.lower() in _BOOLEANS, _BOOLEANS.get(text.lower(), False))
 
 
-def _one_of(*choices: str) -> Parser:
-    return lambda text: _checked(text in choices, text)
+def _one_of(*choices: str) -> tuple[Parser, str]:
+    """What reads a setting with these values, and what the setting accepts in words."""
+    return lambda text: _checked(text in choices, text), f"{', '.join(choices[:-1])} or {choices[-1]}"
 
 
 def account_name(text: str) -> str:
@@ -118,7 +113,10 @@ def account_name(text: str) -> str:
     return _checked(good, text)
 
 
-_ENDPOINT = r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
+ENDPOINT = re.compile(
+    r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
+)
+"""An endpoint's parts: IPv4 or IPv6 address, `%ZONE`, port."""
 
 
 def endpoint(text: str) -> str:
@@ -128,7 +126,7 @@ def endpoint(text: str) -> str:
     """
     import socket
 
-    parts = re.fullmatch(_ENDPOINT, text)
+    parts = ENDPOINT.fullmatch(text)
     if not parts:
         raise ValueError
     v4, v6, zone, port = parts.groups()
@@ -141,10 +139,6 @@ def endpoint(text: str) -> str:
 
 
 def _line(text: str) -> str:
-    return _checked(text.isprintable(), text)
-
-
-def _sudo_rule(text: str) -> str:
     # A backslash at the end would continue the line in the sudoers file.
     return _checked(text.isprintable() and not text.endswith("\\"), text)
 
@@ -162,6 +156,7 @@ def _authorized_keys_file(text: str) -> str:
 
 
 _SPAN = "a time such as 30, 5s or 2min"
+_TEXT = (_line, "one line of text")
 
 SETTINGS = (
     Setting(
@@ -170,8 +165,7 @@ SETTINGS = (
         description="Where the metadata service is asked, in order of preference.",
     ),
     Setting(
-        "IMDS", "Version", "version", default="auto",
-        parse=_one_of("auto", "2", "1"), accepts="auto, 2 or 1",
+        "IMDS", "Version", "version", "auto", *_one_of("auto", "2", "1"),
         description="The version of the metadata service to speak.",
     ),
     Setting(
@@ -195,8 +189,7 @@ SETTINGS = (
         description="Who gets the launch keys.",
     ),
     Setting(
-        "Keys", "Revoke", "revoke", default="previous-instance",
-        parse=_one_of("previous-instance", "never"), accepts="previous-instance or never",
+        "Keys", "Revoke", "revoke", "previous-instance", *_one_of("previous-instance", "never"),
         description="Which launch keys that firstkey installed earlier are taken away again.",
     ),
     Setting(
@@ -206,19 +199,18 @@ SETTINGS = (
     ),
     Setting(
         "HostKeys", "Types", "types", default=("auto",),
-        parse=_one_of("rsa", "ecdsa", "ed25519"), accepts="auto alone, or some of rsa, ecdsa and ed25519",
+        parse=_one_of("rsa", "ecdsa", "ed25519")[0], accepts="auto alone, or some of rsa, ecdsa and ed25519",
         description="Which types of host keys this host has.",
     ),
     Setting(
         "HostKeys", "Background", "background", default=("rsa",),
-        parse=_one_of("rsa", "ecdsa", "ed25519"), accepts="some of rsa, ecdsa and ed25519, or nothing",
+        parse=_one_of("rsa", "ecdsa", "ed25519")[0], accepts="some of rsa, ecdsa and ed25519, or nothing",
         description="Which types sshd does not wait for at boot, if there is a host key of another one.",
         may_be_empty=True,
     ),
     Setting(
-        "HostKeys", "Regenerate", "regenerate", default="clones",
-        parse=_one_of("clones", "missing", "new-instance", "never"),
-        accepts="clones, missing, new-instance or never",
+        "HostKeys", "Regenerate", "regenerate", "clones",
+        *_one_of("clones", "missing", "new-instance", "never"),
         description="Which host keys are made or replaced.",
     ),
     Setting(
@@ -243,7 +235,7 @@ SETTINGS = (
     ),
     Setting(
         "User", "Sudo", "sudo", default="",
-        parse=_sudo_rule, accepts="the part of a sudoers line behind the user's name, on one line",
+        parse=_line, accepts="the part of a sudoers line behind the user's name, on one line",
         description="What the account may do through sudo.",
     ),
     Setting(
@@ -253,18 +245,15 @@ SETTINGS = (
         description="Where the account's launch keys go.",
     ),
     Setting(
-        "Image", "Publisher", "publisher", default="",
-        parse=_line, accepts="one line of text",
+        "Image", "Publisher", "publisher", "", *_TEXT,
         description="Who publishes the image.",
     ),
     Setting(
-        "Image", "Contact", "contact", default="",
-        parse=_line, accepts="one line of text",
+        "Image", "Contact", "contact", "", *_TEXT,
         description="Where users of the image can turn to.",
     ),
     Setting(
-        "Image", "Description", "description", default="",
-        parse=_line, accepts="one line of text",
+        "Image", "Description", "description", "", *_TEXT,
         description="What the image is.",
     ),
 )  # fmt: skip

@@ -249,7 +249,7 @@ def test_a_broken_configuration_locks_nobody_out(lab: Lab) -> None:
     assert lab.machine.keys == [lab.key]
     assert ended.said.count("gave no usable answer") >= 2, "it was tried again"
     warnings = [line for line in ended.said.splitlines() if "firstkey.conf:" in line]
-    mistakes = ("Watch", "TokenTTLSec", "Nonsense")
+    mistakes = ("Watch", "TokenTTLSec=", "Nonsense")
     assert [sum(word in line for line in warnings) for word in mistakes] == [1, 1, 1]
 
 

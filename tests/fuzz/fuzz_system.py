@@ -11,6 +11,7 @@ from fuzz_oracle import SEPARATOR, Scratch, Target, or_refused, parts, shown
 
 from firstkey import config
 from firstkey.boot import host_keys
+from firstkey.cli.config import Effective, describe
 from firstkey.config import Source
 from firstkey.image import shadow as image_shadow
 from firstkey.model import Account
@@ -131,12 +132,12 @@ def check_configuration(data: bytes) -> None:
     assert read.keys.users
     for warning in read.warnings:
         shown(str(warning))
-    rows = config.describe(read)
+    rows = describe(read)
     again = config.read([Source("/again", _written(rows))])
-    assert [row[:3] for row in config.describe(again)] == [row[:3] for row in rows]
+    assert [row[:3] for row in describe(again)] == [row[:3] for row in rows]
 
 
-def _written(rows: list[config.Effective]) -> bytes:
+def _written(rows: list[Effective]) -> bytes:
     """The settings as a file. Root cannot be created, so that line would be a warning and nothing else."""
     lines = []
     for row in rows:

@@ -67,30 +67,30 @@ class Outcome(NamedTuple):
 
 
 class Attempts:
-    """A clock on which the deadline comes right after so many attempts that failed, however long they took.
+    """A clock on which the deadline comes right after so many attempts failed at each of the endpoints.
 
     To be given to a client as its `clock` and `tell`. `told` has its notices.
     """
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, *urls: str) -> None:
         self.told: list[Notice] = []
-        self._left = most
+        self._left = dict.fromkeys(urls, most)
 
     def clock(self) -> float:
         """Seconds, which leap far ahead once the attempts are used up."""
-        return time.monotonic() + (0.0 if self._left else 1e6)
+        return time.monotonic() + (0.0 if any(left > 0 for left in self._left.values()) else 1e6)
 
     def tell(self, notice: Notice) -> None:
         """Count the attempts: each that failed is told when the next one is announced."""
         self.told.append(notice)
-        if notice.kind == "retry" and self._left:
-            self._left -= 1
+        if notice.kind == "retry":
+            self._left[notice.endpoint] -= 1
 
 
 def ask(*urls: str, wait: float = PATIENCE, attempts: int = 1000, **settings: Any) -> Outcome:
     """Ask the endpoints until there is an answer, for `wait` seconds, or until so many attempts failed."""
     chosen = Settings(endpoints=urls, request_timeout=PATIENCE)._replace(**settings)
-    counted = Attempts(attempts)
+    counted = Attempts(attempts, *urls)
     client = Client(chosen, tell=counted.tell, clock=counted.clock)
     started = time.monotonic()
     try:

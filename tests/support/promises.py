@@ -31,7 +31,7 @@ PROMISED: dict[str, tuple[int, str, str | None]] = {
     "huge": (1, "failed", "answer-too-large"),
     "truncated": UNREACHABLE,
     "long-header": (1, "failed", "answer-too-large"),
-    "many-headers": (1, "failed", "answer-too-large"),
+    "many-headers": (1, "failed", "bad-answer"),
 }
 SILENT = ("silence", "token-silence", "drip=0.05", "drip-body=1")
 """Faults whose requests end with their timeout. Only there is it short."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firstkey import config
+from firstkey import config, settings
 from firstkey.cli import common, looking, streams
 from firstkey.errors import ConfigError
 from firstkey.named_tuple import NamedTuple
+from firstkey.settings import SECTIONS
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -68,20 +69,53 @@ class _Vendors:
         return self._tree.names(path) if path.startswith("/usr/") else []
 
 
+class Effective(NamedTuple):
+    """One setting as it stands, in words: `origins` is empty where no file mentions it."""
+
+    section: str
+    key: str
+    value: str
+    default: str
+    origins: tuple[config.Origin, ...]
+
+
+def describe(settled: config.Config) -> list[Effective]:
+    """Every setting with the value that holds, its default and where it was set, in the table's order.
+
+    A `[User NAME]` section is there for each of the configured users, whether a file has it or not.
+    """
+    users = dict.fromkeys((*settled.keys.users, *settled.users))
+    values: list[tuple[str, tuple[Any, ...]]] = [
+        ("IMDS", settled.imds),
+        ("Keys", settled.keys),
+        ("HostKeys", settled.host_keys),
+        *((f"User {name}", settled.user(name)) for name in users),
+        ("Image", settled.image),
+    ]
+    return [
+        Effective(
+            section, key, settings.text_of(getattr(value, setting.field)),
+            settings.text_of(setting.default), settled.origins.get((section, key), ()),
+        )
+        for section, value in values
+        for key, setting in SECTIONS[section.partition(" ")[0]].items()
+    ]  # fmt: skip
+
+
 class _Change(NamedTuple):
     """A setting that would be another one without the administrator's files.
 
     `replaced` are the vendor's files that set it and are not read.
     """
 
-    now: config.Effective
+    now: Effective
     shipped: str
     replaced: tuple[str, ...]
 
 
 def _changes(settled: config.Config, shipped: config.Config) -> Iterator[_Change]:
-    before = {(setting.section, setting.key): setting for setting in config.describe(shipped)}
-    for now in config.describe(settled):
+    before = {(setting.section, setting.key): setting for setting in describe(shipped)}
+    for now in describe(settled):
         was = before.get((now.section, now.key), now._replace(value=now.default, origins=()))
         if was.value != now.value:
             files = dict.fromkeys(origin.path for origin in was.origins)
@@ -120,11 +154,11 @@ def _name(path: str) -> str:
     return path[len(directory) :]
 
 
-def _where(setting: config.Effective) -> str:
+def _where(setting: Effective) -> str:
     return ", ".join(map(str, setting.origins)) or "default"
 
 
-def _origins_as_json(setting: config.Effective) -> dict[str, Any]:
+def _origins_as_json(setting: Effective) -> dict[str, Any]:
     """All lines that a list adds up from, and the last one."""
     origins = [str(origin) for origin in setting.origins]
     return {"origin": origins[-1] if origins else None, "origins": origins}
@@ -140,7 +174,7 @@ def _checked(settled: config.Config) -> int:
 def _as_text(settled: config.Config) -> Iterator[str]:
     """As a file that could be read back, with the origin as a comment above each value."""
     section = ""
-    for setting in config.describe(settled):
+    for setting in describe(settled):
         if setting.section != section:
             yield from ("",) if section else ()
             yield f"[{setting.section}]"
@@ -158,6 +192,6 @@ def _as_json(settled: config.Config) -> dict[str, Any]:
             "default": setting.default,
             **_origins_as_json(setting),
         }
-        for setting in config.describe(settled)
+        for setting in describe(settled)
     ]
     return {"settings": rows, "warnings": [str(warning) for warning in settled.warnings]}

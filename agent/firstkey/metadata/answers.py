@@ -67,8 +67,7 @@ class Notice(NamedTuple):
     """Something that happened on the way to an answer, for the journal.
 
     `kind` is "request" (the one that `detail` names was answered with `status` after `seconds`), "fallback"
-    (no token could be had, so requests go without), "retry" (all is tried again in `pause` seconds) or
-    "endpoint" (this one answered).
+    (no token could be had, so requests go without) or "retry" (it is asked again in `pause` seconds).
     """
 
     kind: str

@@ -15,25 +15,11 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.metadata.answers import (
-    Answer,
-    Identity,
-    NoAnswer,
-    Notice,
-    Retriable,
-    Settings,
-    Tell,
-)
+from firstkey.metadata.answers import Answer, Identity, NoAnswer, Notice, Retriable, Settings, Tell
 
 if TYPE_CHECKING:
-    from queue import SimpleQueue
-    from threading import Thread
-    from typing import Union
-
     from firstkey.metadata.inquiry import Token
-    from firstkey.metadata.transport import Conversation, Deadline, Endpoint
-
-    Ended = tuple[Endpoint, Union[Answer, BaseException], Union[Identity, None]]
+    from firstkey.metadata.transport import Conversation, Endpoint
 
 __all__ = ["Answer", "Client", "Identity", "NoAnswer", "Notice", "Retriable", "Settings"]
 
@@ -56,16 +42,17 @@ HEAD_START = 0.1
 """Seconds that an endpoint has to answer before the next one on the list is asked as well."""
 
 GRACE = 0.1
-"""Seconds, at least, that an endpoint still has once another one has failed, before that is asked again."""
+"""Seconds that the others still have where the answer of one endpoint is final, and none can give a key."""
 
 
 class Client:
     """Asks the metadata service. Keeps tokens, but no connection, from one question to the next.
 
-    `tell` gets a Notice of each thing that happens on the way. Raises FirstkeyError (config-invalid) for
-    settings that cannot be. Each endpoint is asked in a thread of its own, which ends with the question, so
-    the process may fork between two of them. `identity` is what the service said last of the instance, also
-    where it did not tell the keys.
+    `tell` gets a Notice of each thing that happens on the way, one at a time, in the thread of an endpoint.
+    Threads end with the question, so the process may fork between two of them. `identity` is what the
+    service said last of the instance, also where it did not tell the keys.
+
+    Raises FirstkeyError (dependency-missing), and ValueError for what is no endpoint.
     """
 
     def __init__(
@@ -74,183 +61,179 @@ class Client:
         *,
         tell: Tell = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
-        _load_transport()
-        from firstkey.metadata.transport import Endpoint
-
-        if settings.version not in ("auto", "2", "1"):
-            text = f"Version={settings.version} is no version of the metadata service: auto, 2 or 1"
-            raise FirstkeyError(text, reason=reasons.CONFIG_INVALID)
-        if not settings.endpoints:
-            text = "no endpoint of the metadata service is given"
-            raise FirstkeyError(text, reason=reasons.CONFIG_INVALID)
-        self._settings = settings
-        self._endpoints = [Endpoint.parse(url) for url in dict.fromkeys(settings.endpoints)]
-        self._urls = " ".join(endpoint.url for endpoint in self._endpoints)
-        self._tell = tell
-        self._clock = clock
-        self._sleep = sleep
+        try:
+            from firstkey.metadata.transport import Endpoint
+        except ImportError as error:
+            text = f"the metadata service cannot be asked without {error.name or 'requests'}"
+            hint = "Install it: apt-get install python3-requests, or dnf install python3-requests"
+            raise FirstkeyError(text, reason=reasons.DEPENDENCY_MISSING, hint=hint) from error
+        self.settings = settings
+        self.tell = tell
+        self.clock = clock
+        self.sleep = sleep
         self.identity: Identity | None = None
-        self._tokens: dict[str, Token] = {}
-        self._told: set[tuple[object, ...]] = set()
-        self._running: dict[Endpoint, tuple[Conversation, Thread]] = {}
-        self._heard: SimpleQueue[Notice | Ended]
+        self.tokens: dict[str, Token] = {}
+        self.fallbacks: set[tuple[object, str]] = set()
+        self._endpoints = [Endpoint.parse(url) for url in dict.fromkeys(settings.endpoints)]
 
     def ask(self, *, deadline: float | None, known: str | None = None) -> Answer:
-        """Ask until there is an answer or the deadline (on the clock; None: never) has passed.
+        """The first good answer of any endpoint, until the deadline (on the clock; None: there is none).
 
         Raises Unreachable at the deadline, with the reason of the last full attempt, and FirstkeyError at
         once for an answer that is final (switched off, no metadata service at all, ...). Where the service
         says that this is another instance than `known`, and no more than that, Retriable at once: that is
         worth knowing before the keys can be had.
         """
-        started = self._clock()
-        limit = self._begin(deadline)
-        pauses = _pauses(lambda: self._clock() - started)
-        cause: Retriable | None = None
+        started = self.clock()
+        question = _Question(self, deadline, known=known, is_once=False)
         try:
-            while True:
-                was_fair = limit.left > LEAST_FAIR
-                pause = next(pauses)
-                try:
-                    return self._attempt(limit, grace=max(GRACE, pause))
-                except Retriable as fault:
-                    if known and self.identity and self.identity.instance_id != known:
-                        raise
-                    # An attempt that the deadline cut short tells less than the one before it.
-                    if cause is None or (was_fair and limit.left > 0):
-                        cause = fault
-                if limit.left < LAST_ATTEMPT + SHORTEST_PAUSE:
-                    seconds = self._clock() - started
-                    text = f"no usable answer of the metadata service in {seconds:.1f} s; {cause.message}"
-                    raise Unreachable(text, reason=cause.reason)
-                # Where an endpoint has not answered yet, the pause was the wait for it.
-                pause = 0.0 if self._running else min(pause, limit.left - LAST_ATTEMPT)
-                self._tell(Notice("retry", cause.reason, cause.message, self._urls, pause))
-                if pause:
-                    self._sleep(pause)
-        finally:
-            self._stop()
+            return question.answer(self._endpoints)
+        except Retriable as fault:
+            if question.is_elsewhere:
+                raise
+            seconds = self.clock() - started
+            text = f"no usable answer of the metadata service in {seconds:.1f} s; {fault.message}"
+            raise Unreachable(text, reason=fault.reason) from None
 
     def ask_once(self, *, deadline: float) -> Answer:
-        """Ask all endpoints once.
+        """Ask each endpoint once.
 
         Raises Retriable for what `ask` would try again, and otherwise what `ask` raises.
         """
-        limit = self._begin(deadline)
-        try:
-            return self._attempt(limit, grace=GRACE)
-        finally:
-            self._stop()
+        return _Question(self, deadline, known=None, is_once=True).answer(self._endpoints)
 
     def close(self) -> None:
         """Forget the tokens. The client may be used again."""
-        self._tokens.clear()
+        self.tokens.clear()
 
-    def _begin(self, deadline: float | None) -> Deadline:
+
+class _Question:
+    """One question to all endpoints, each in a thread of its own, until one of them has a good answer.
+
+    `is_elsewhere`: the service said that this is another instance than `known`.
+    """
+
+    def __init__(self, client: Client, deadline: float | None, *, known: str | None, is_once: bool) -> None:
         from queue import SimpleQueue
+        from threading import Event, Lock
 
         from firstkey.metadata.transport import Deadline
 
-        self._heard = SimpleQueue()
-        return Deadline(float("inf") if deadline is None else deadline, self._clock)
+        self._client = client
+        self._limit = Deadline(float("inf") if deadline is None else deadline, client.clock)
+        self._known = known
+        self._is_once = is_once
+        self.is_elsewhere = False
+        self._telling = Lock()
+        self._has_failed = Event()
+        self._is_over = Event()
+        self._heard: SimpleQueue[tuple[str, Answer | BaseException]] = SimpleQueue()
 
-    def _attempt(self, limit: Deadline, *, grace: float) -> Answer:
-        """The first good answer of any endpoint.
+    def answer(self, endpoints: list[Endpoint]) -> Answer:
+        """The first good answer.
 
-        The first on the list has a head start; the others are asked as soon as it fails, or is slow. Once
-        one has failed, the others have the grace; those that have not ended then go on meanwhile.
+        The first on the list has a head start; the others are asked as soon as it fails, or is slow.
         """
-        from queue import Empty
-
-        faults: dict[Endpoint, FirstkeyError] = {}
-        waiting = [endpoint for endpoint in self._endpoints if endpoint not in self._running]
-        while waiting or self._running:
-            if waiting and (faults or not self._running):
-                self._start(waiting.pop(0), limit)
-                continue
-            try:
-                heard = self._heard.get(timeout=HEAD_START if waiting else grace if faults else None)
-            except Empty:
-                if not waiting:
-                    break
-                self._start(waiting.pop(0), limit)
-                continue
-            if isinstance(heard, Notice):
-                self._tell_once(heard)
-                continue
-            endpoint, result, identity = heard
-            self._running.pop(endpoint)[1].join()
-            self.identity = identity or self.identity
-            if isinstance(result, Answer):
-                self._tell_once(Notice("endpoint", None, f"IMDSv{result.version}", endpoint.url))
-                return result
-            if not isinstance(result, FirstkeyError):
-                raise result
-            faults[endpoint] = result
-        raise _verdict(faults, [endpoint.url for endpoint in self._running])
-
-    def _start(self, endpoint: Endpoint, limit: Deadline) -> None:
         from threading import Thread
 
         from firstkey.metadata.transport import Conversation
 
-        conversation = Conversation(endpoint)
-        thread = Thread(target=self._inquire, args=(conversation, limit), daemon=True)
-        self._running[endpoint] = (conversation, thread)
-        thread.start()
+        conversations = [Conversation(endpoint) for endpoint in endpoints]
+        threads = []
+        try:
+            for number, conversation in enumerate(conversations):
+                thread = Thread(target=self._converse, args=(conversation, number * HEAD_START), daemon=True)
+                thread.start()
+                threads.append(thread)
+            return self._first_good([endpoint.url for endpoint in endpoints])
+        finally:
+            self._is_over.set()
+            self._has_failed.set()
+            for conversation in conversations:
+                conversation.stop()
+            for thread in threads:
+                thread.join()
 
-    def _inquire(self, conversation: Conversation, limit: Deadline) -> None:
-        """What the thread does; all that it tells, and how it ends, is heard by the one that asks."""
-        from firstkey.metadata.inquiry import Inquiry
+    def _first_good(self, silent: list[str]) -> Answer:
+        """The first good answer, or else what the faults of all endpoints come to."""
+        from queue import Empty
 
-        hear = self._heard.put
-        inquiry = Inquiry(conversation, self._settings, tokens=self._tokens, tell=hear, deadline=limit)
+        faults: list[FirstkeyError] = []
+        final: list[FirstkeyError] = []
+        while silent:
+            try:
+                heard = self._heard.get(timeout=GRACE if final or (faults and self._is_once) else None)
+            except Empty:
+                break
+            url, result = heard
+            silent.remove(url)
+            if isinstance(result, Answer):
+                return result
+            if self.is_elsewhere or not isinstance(result, FirstkeyError):
+                raise result
+            (faults if isinstance(result, Retriable) else final).append(result)
+        if final:
+            raise final[0]
+        # One that was asked and failed tells more than one that could not be asked.
+        known = [fault.reason for fault in faults if fault.reason != reasons.IMDS_UNREACHABLE]
+        text = "; ".join([fault.message for fault in faults] + [f"{url}: no answer yet" for url in silent])
+        raise Retriable(text, reason=known[0] if known else reasons.IMDS_UNREACHABLE)
+
+    def _converse(self, conversation: Conversation, head_start: float) -> None:
+        """What the thread of one endpoint does."""
+        self._has_failed.wait(head_start)
+        if self._is_over.is_set():
+            return
         result: Answer | BaseException
         try:
-            result = inquiry.answer()
+            result = self._attempts(conversation)
         except BaseException as error:  # noqa: BLE001 - raised again where it is heard
             result = error
-        conversation.close()
-        hear((conversation.endpoint, result, inquiry.identity))
+        self._has_failed.set()
+        self._heard.put((conversation.endpoint.url, result))
 
-    def _stop(self) -> None:
-        """End the threads: nobody waits for their answers any more."""
-        for conversation, _ in self._running.values():
-            conversation.stop()
-        for _, thread in self._running.values():
-            thread.join()
-        self._running.clear()
+    def _attempts(self, conversation: Conversation) -> Answer:
+        """Ask one endpoint until there is an answer or no time is left."""
+        from firstkey.metadata.inquiry import Inquiry
 
-    def _tell_once(self, notice: Notice) -> None:
-        """Tell what would be the same at each attempt; each request is one of its own."""
-        same = (notice.kind, notice.reason, notice.endpoint)
-        if notice.kind == "request" or same not in self._told:
-            self._told.add(same)
-            self._tell(notice)
+        client, limit, url = self._client, self._limit, conversation.endpoint.url
+        started = client.clock()
+        cause: Retriable | None = None
+        pauses = _pauses(lambda: client.clock() - started)
+        while True:
+            was_fair = limit.left > LEAST_FAIR
+            inquiry = Inquiry(
+                conversation, client.settings, tokens=client.tokens, tell=self._tell, deadline=limit
+            )
+            try:
+                return inquiry.answer()
+            except Retriable as fault:
+                # An attempt that the deadline cut short tells less than the one before it.
+                if cause is None or (was_fair and limit.left > 0):
+                    cause = fault
+            finally:
+                conversation.close()
+                client.identity = inquiry.identity or client.identity
+            self._has_failed.set()
+            self.is_elsewhere |= bool(self._known and inquiry.identity and inquiry.identity[0] != self._known)
+            left = limit.left - LAST_ATTEMPT
+            if self._is_once or self.is_elsewhere or self._is_over.is_set() or left < SHORTEST_PAUSE:
+                raise cause
+            pause = min(next(pauses), left)
+            self._tell(Notice("retry", cause.reason, cause.message, url, pause))
+            (client.sleep or self._is_over.wait)(pause)
 
-
-def _verdict(faults: dict[Endpoint, FirstkeyError], silent: list[str]) -> FirstkeyError:
-    """What the faults of all endpoints come to: the first that is final, or all of them."""
-    final = [fault for fault in faults.values() if not isinstance(fault, Retriable)]
-    if final:
-        return final[0]
-    # One that was asked and failed tells more than one that could not be asked.
-    known = [fault.reason for fault in faults.values() if fault.reason != reasons.IMDS_UNREACHABLE]
-    text = "; ".join(
-        [fault.message for fault in faults.values()] + [f"{url}: no answer yet" for url in silent]
-    )
-    return Retriable(text, reason=known[0] if known else reasons.IMDS_UNREACHABLE)
-
-
-def _load_transport() -> None:
-    try:
-        from firstkey.metadata import transport  # noqa: F401 - loaded for its own sake
-    except ImportError as error:
-        text = f"the metadata service cannot be asked without {error.name or 'requests'}"
-        hint = "Install it: apt-get install python3-requests, or dnf install python3-requests"
-        raise FirstkeyError(text, reason=reasons.DEPENDENCY_MISSING, hint=hint) from error
+    def _tell(self, notice: Notice) -> None:
+        """Tell a fallback once, and not at each attempt."""
+        same = (notice.reason, notice.endpoint)
+        with self._telling:
+            if self._is_over.is_set() or (notice.kind == "fallback" and same in self._client.fallbacks):
+                return
+            if notice.kind == "fallback":
+                self._client.fallbacks.add(same)
+            self._client.tell(notice)
 
 
 def _pauses(elapsed: Callable[[], float]) -> Iterator[float]:

@@ -12,18 +12,10 @@ from typing import TypeVar
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.metadata import answers
-from firstkey.metadata.answers import (
-    Answer,
-    Identity,
-    Listed,
-    NoAnswer,
-    Notice,
-    Retriable,
-    Settings,
-    Tell,
-)
+from firstkey.metadata.answers import Answer, Identity, Listed, NoAnswer, Notice, Retriable, Settings, Tell
 from firstkey.metadata.transport import Conversation, Deadline, Reply
 from firstkey.model import OfferedKey
+from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Reason, Refusal
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret
@@ -39,12 +31,11 @@ FAIR_TRIAL = 0.1
 _Value = TypeVar("_Value")
 
 
-class Token:
+class Token(NamedTuple):
     """A session token, which no repr shows, and the deadline after which a new one is asked for."""
 
-    def __init__(self, text: str, renewal: Deadline) -> None:
-        self.text = text
-        self.renewal = renewal
+    text: str
+    renewal: Deadline
 
     def __repr__(self) -> str:
         return "<a token>"
@@ -76,6 +67,7 @@ class Inquiry:
         # What requests go with: a token, or none and the reason for that (None: none was asked for).
         self._token = tokens.get(self._url)
         self._fallback: Reason | None = None
+        self._missed: Retriable | None = None  # why a key could not be had that another attempt may bring
 
     def answer(self) -> Answer:
         """Everything.
@@ -85,13 +77,12 @@ class Inquiry:
         """
         if not self._token:
             self._renew()
-        instance_id = self._parsed(answers.instance_id, INSTANCE_ID, self._read(INSTANCE_ID))
+        what = f"GET {self._url}{METADATA}{INSTANCE_ID}"
+        instance_id = _parsed(answers.instance_id, what, self._read(INSTANCE_ID))
         self.identity = self._identity(instance_id)
-        missed: list[FirstkeyError] = []
-        keys = tuple(self._key(listed, missed) for listed in self._index())
-        again = next((error for error in missed if isinstance(error, Retriable)), None)
-        if again and all(key.refusal for key in keys):
-            raise again
+        keys = tuple(map(self._key, self._index()))
+        if self._missed and all(key.refusal for key in keys):
+            raise self._missed
         return Answer(*self._identity(instance_id), keys)
 
     def _identity(self, instance_id: str) -> Identity:
@@ -106,7 +97,8 @@ class Inquiry:
         for path in (PUBLIC_KEYS, PUBLIC_KEYS.rstrip("/")):
             reply = self._get(path)
             if reply.status != 404:
-                return self._parsed(answers.index, path, self._content(reply, path))
+                what = f"GET {self._url}{METADATA}{path}"
+                return _parsed(answers.index, what, self._content(reply, path))
             if reply.server == "EC2ws":
                 return ()
         reply = self._get("")
@@ -115,7 +107,7 @@ class Inquiry:
             raise FirstkeyError(text, reason=reasons.CATEGORY_MISSING)
         return ()
 
-    def _key(self, listed: Listed, missed: list[FirstkeyError]) -> OfferedKey:
+    def _key(self, listed: Listed) -> OfferedKey:
         """One key. What is wrong with it alone is its own refusal: the others still come."""
         number, name, line = listed
         if number == "?":
@@ -126,10 +118,8 @@ class Inquiry:
         try:
             return OfferedKey(number, name, self._read(f"{PUBLIC_KEYS}{number}/openssh-key"))
         except FirstkeyError as error:
-            missed.append(error)
+            self._missed = error if isinstance(error, Retriable) else self._missed
             return OfferedKey(number, name, b"", error.refusal)
-
-    # --- requests -----------------------------------------------------------------------------
 
     def _read(self, path: str) -> bytes:
         return self._content(self._get(path), path)
@@ -169,33 +159,21 @@ class Inquiry:
                 text = f"{what}: the answer repeats the token that the request went with"
                 raise FirstkeyError(text, reason=reasons.BAD_ANSWER)
             return reply.body
+        if reply.status == 401 and self._token:
+            # Genuine services do that for a while, early in an instance's life (NixOS/amis issue 137).
+            raise Retriable(f"{what}: a fresh token was rejected (401)", reason=reasons.TOKEN_REJECTED)
+        if reply.status == 401 and self._fallback == reasons.TOKEN_TIMEOUT:
+            # A token is needed, and was given perhaps, but did not get through: next time it may.
+            text = f"{what}: it takes a token (401), and the token request was not answered"
+            raise Retriable(text, reason=reasons.TOKEN_TIMEOUT)
         if reply.status == 401:
-            raise self._unauthorized(what)
+            why = "the service has none to give" if self._fallback else "Version=1 asks for none"
+            raise FirstkeyError(f"{what}: it takes a token (401), and {why}", reason=reasons.V1_DISABLED)
         is_refused_a_token = not self._token and self._fallback != reasons.TOKEN_TIMEOUT
         if reply.status == 403 and path == INSTANCE_ID and is_refused_a_token:
             # The first of all reads, with no token to be had: this service answers 403 to everything.
             raise FirstkeyError(f"{what}: answered with 403", reason=reasons.IMDS_DISABLED)
         raise _failure(what, reply.status)
-
-    def _unauthorized(self, what: str) -> FirstkeyError:
-        if self._token:
-            # Genuine services do that for a while, early in an instance's life (NixOS/amis issue 137).
-            return Retriable(f"{what}: a fresh token was rejected (401)", reason=reasons.TOKEN_REJECTED)
-        if self._fallback == reasons.TOKEN_TIMEOUT:
-            # A token is needed, and was given perhaps, but did not get through: next time it may.
-            text = f"{what}: it takes a token (401), and the token request was not answered"
-            return Retriable(text, reason=reasons.TOKEN_TIMEOUT)
-        why = "the service has none to give" if self._fallback else "Version=1 asks for none"
-        return FirstkeyError(f"{what}: it takes a token (401), and {why}", reason=reasons.V1_DISABLED)
-
-    def _parsed(self, parse: Callable[[bytes], _Value], path: str, body: bytes) -> _Value:
-        try:
-            return parse(body)
-        except ValueError as error:
-            text = f"GET {self._url}{METADATA}{path}: {error}"
-            raise FirstkeyError(text, reason=reasons.BAD_ANSWER) from None
-
-    # --- the token ----------------------------------------------------------------------------
 
     def _renew(self) -> None:
         """Get a new token, or the reason to go on without one."""
@@ -222,10 +200,8 @@ class Inquiry:
             self._fall_back(reasons.TOKEN_TIMEOUT, text)
             return
         if reply.status == 200:
-            try:
-                self._token = self._tokens[self._url] = Token(answers.token(reply.body), renewal)
-            except ValueError as error:
-                raise FirstkeyError(f"{what}: {error}", reason=reasons.BAD_ANSWER) from None
+            text = _parsed(answers.token, what, reply.body)
+            self._token = self._tokens[self._url] = Token(text, renewal)
         elif reply.status not in (403, 404, 405):
             raise _failure(what, reply.status)
         elif may_fall_back:
@@ -242,18 +218,19 @@ class Inquiry:
         self._tell(Notice("fallback", reason, detail, self._url))
 
 
+def _parsed(parse: Callable[[bytes], _Value], what: str, body: bytes) -> _Value:
+    try:
+        return parse(body)
+    except ValueError as error:
+        raise FirstkeyError(f"{what}: {error}", reason=reasons.BAD_ANSWER) from None
+
+
 def _failure(what: str, status: int) -> FirstkeyError:
     """What a status means that is neither 200 nor a matter of tokens."""
-    if status == 400:
-        return FirstkeyError(
-            f"{what}: answered with 400, so the request is wrong", reason=reasons.BAD_REQUEST
-        )
-    if 300 <= status < 400:
-        text = f"{what}: answered with a redirect ({status})"
-        return FirstkeyError(text, reason=reasons.REDIRECT_REFUSED)
-    if status >= 400:
+    text = f"{what}: answered with {status}"
+    if status > 400:
         # Not only 429 and 5xx: where everything that is asked for exists, 404 or 403 in the middle come
         # from a service that is not ready yet, and to believe it would lock somebody out.
-        return Retriable(f"{what}: answered with {status}", reason=reasons.IMDS_ERROR)
-    text = f"{what}: answered with {status}, which the metadata service does not do"
-    return FirstkeyError(text, reason=reasons.BAD_ANSWER)
+        return Retriable(text, reason=reasons.IMDS_ERROR)
+    known = {3: reasons.REDIRECT_REFUSED, 4: reasons.BAD_REQUEST}
+    return FirstkeyError(text, reason=known.get(status // 100, reasons.BAD_ANSWER))

@@ -14,7 +14,7 @@ import errno
 import http.client
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import requests
@@ -76,20 +76,10 @@ class Endpoint(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """`http://IP[:PORT]`; raises FirstkeyError for all else, a name above all: none is ever looked up."""
-        try:
-            url = settings.endpoint(text)
-        except ValueError:
-            raise FirstkeyError(
-                f"{ascii(text)[:100]} is no endpoint of the metadata service: "
-                "that is http://ADDRESS or http://ADDRESS:PORT, with a literal IP address",
-                reason=reasons.CONFIG_INVALID,
-            ) from None
-        host, bracket, port = url[len("http://") :].rpartition("]")
-        if not bracket:
-            host, _, port = port.partition(":")
-        host, _, zone = host.lstrip("[").partition("%")
-        return cls(url, host, int(port.lstrip(":") or 80), zone)
+        """`http://IP[:PORT]`; raises ValueError for all else, a name above all: none is ever looked up."""
+        url = settings.endpoint(text)
+        v4, v6, zone, port = settings.ENDPOINT.fullmatch(url).groups("")  # type: ignore[union-attr]
+        return cls(url, v4 or v6, int(port or 80), zone[1:])
 
     def connect(self, connection: socket.socket) -> None:
         """Connect the socket. Raises OSError, for an interface that is not there too."""
@@ -162,9 +152,14 @@ class BoundedSocket(socket.socket):
         """The error for a connection that is not there (any more)."""
         return Retriable(f"{self.what}: {text}", reason=reasons.IMDS_UNREACHABLE)
 
+    def cut_off(self) -> Retriable:
+        """The error for an answer that ended too early."""
+        when = "in the middle of the answer" if self.received else "without an answer"
+        return self.lost(f"the connection was closed {when}")
+
     def too_large(self) -> FirstkeyError:
         """The error for an answer that is too large."""
-        text = f"{self.what}: the answer is larger than {ANSWER_LIMIT // 1024} KiB or has too many headers"
+        text = f"{self.what}: the answer is larger than {ANSWER_LIMIT // 1024} KiB"
         return FirstkeyError(text, reason=reasons.ANSWER_TOO_LARGE)
 
     def garbled(self, text: str) -> FirstkeyError:
@@ -212,21 +207,20 @@ class Conversation:
         """The connection for the next request. Raises Retriable, which is no NoAnswer."""
         if self._connection:
             return self._connection
-        reason, text = reasons.IMDS_UNREACHABLE, "no answer yet"
+        reason, text = reasons.IMDS_UNREACHABLE, "no connection in time"
         try:
             self._connection = connection = BoundedSocket(self.endpoint.family, socket.SOCK_STREAM)
-            connection.begin(self.endpoint.url, deadline)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            connection.in_time(self.endpoint.connect, connection)
-            if not self._is_over:
-                return connection
-        except NoAnswer:
-            text = "no connection in time"
-        except (OSError, Retriable) as error:
-            cause = error if isinstance(error, OSError) else error.__cause__
-            number = cause.errno if isinstance(cause, OSError) else None
-            text = os.strerror(number).lower() if number else "connection failed"
-            if number == errno.EACCES and os.path.exists(SYSTEMD_SOCKET):
+            left = deadline.left
+            if left > 0 and not self._is_over:
+                connection.settimeout(left)
+                self.endpoint.connect(connection)
+                if not self._is_over:
+                    return connection
+        except OSError as error:
+            if not isinstance(error, socket.timeout):
+                text = os.strerror(error.errno).lower() if error.errno else str(error)
+            if error.errno == errno.EACCES and os.path.exists(SYSTEMD_SOCKET):
                 reason = reasons.IMDS_LOCKED
         self.close()
         raise Retriable(f"{self.endpoint.url}: {text}", reason=reason)
@@ -245,8 +239,11 @@ class Conversation:
             response = _Adapter(connection).send(request.prepare(), stream=True)
             body = _body(response, connection) if response.status_code == 200 else b""
             return Reply(response.status_code, body, response.headers.get("Server", ""))
-        except (requests.RequestException, HTTPError, *_PASSED_ON) as error:
-            raise _meaning(error, connection) from None
+        except (requests.RequestException, HTTPError, *_PASSED_ON):
+            # Of the answer: errors of the connection itself are no OSError, and do not come here.
+            if connection.ended or not connection.received:
+                raise connection.cut_off() from None
+            raise connection.garbled("the answer is not HTTP, or has more headers than are read") from None
         finally:
             # The library leaves it to the garbage collector where it cannot make sense of the headers.
             self.close()
@@ -271,17 +268,6 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = {"http": Pool}
 
 
-def _meaning(error: Exception, connection: BoundedSocket) -> FirstkeyError:
-    """What an error of the library says of the answer. Those of the connection itself do not come here."""
-    if not connection.received:
-        return connection.lost("the connection was closed without an answer")
-    if connection.ended:
-        return connection.lost("the connection was closed in the middle of the answer")
-    # http.client limits the length of a header and their number; for the latter it has no class.
-    too_large = {http.client.LineTooLong, http.client.HTTPException} & set(map(type, _causes(error)))
-    return connection.too_large() if too_large else connection.garbled("the answer is not HTTP")
-
-
 def _body(response: requests.Response, connection: BoundedSocket) -> bytes:
     headers = response.headers
     encoding = headers.get("Content-Encoding", "identity")
@@ -299,11 +285,5 @@ def _body(response: requests.Response, connection: BoundedSocket) -> bytes:
     # Older versions of urllib3 take a body that ends too early for a whole one. And where no length was
     # said, nothing at all is no empty answer, but more likely one that was cut off.
     if len(body) < (1 if length is None else length):
-        raise connection.lost("the connection was closed in the middle of the answer")
+        raise connection.cut_off()
     return body
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__context__
