@@ -50,8 +50,8 @@ DOORS = {
 # One makes the others; the emulator shares nothing with the rest, and runs at no boot.
 TYPING_NAMED_TUPLES = ("firstkey.named_tuple", "firstkey.metadata.emulator")
 
-# `worker` ends a child process of its own; `__main__` is the command line's front step.
-MAY_EXIT = ("firstkey.cli", "firstkey.__main__", "firstkey.system.worker")
+# `child` ends a child process of its own; `__main__` is the command line's front step.
+MAY_EXIT = ("firstkey.cli", "firstkey.__main__", "firstkey.system.child")
 
 # Each of these costs milliseconds at every boot: whoever needs one imports it where it is used.
 SLOW = {"dataclasses", "inspect", "logging", "tempfile", "ipaddress", "pathlib", "subprocess", "hashlib"}

@@ -309,7 +309,6 @@ NEEDLES = [
     if isinstance(watch, Needle)
 ]
 READERS: dict[str, Callable[[str], object]] = {
-    "authorized_keys.parse": as_bytes(authorized_keys.parse),
     "authorized_keys.keyed": as_bytes(lambda content: list(authorized_keys.keyed(content))),
     "authorized_keys.merge": lines_of,
     "authorized_keys.options": lambda text: list(authorized_keys.keyed(in_options(text))),

@@ -70,7 +70,7 @@ TRUST_CORE = {
     "public keys": ("ssh.public_key",),
     "tree": ("system.tree",),
     "files": ("system.files", "system.descriptors"),
-    "child": ("system.worker", "system.identity"),
+    "child": ("system.child",),
     "command": ("system.command",),
     "sshd": ("system.openssh", "system.sshd", "system.sshd_start", "system.units", "ssh.sshd_config"),
 }

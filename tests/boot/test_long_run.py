@@ -28,7 +28,7 @@ PROGRAM = """
     from firstkey.boot import supervisor, words
     from firstkey.boot.supervisor import Supervisor
     from firstkey.boot.words import Plan, Result
-    from firstkey.system import worker
+    from firstkey.system import child
 
     tally, seed = sys.argv[1], int(sys.argv[2])
 
@@ -51,7 +51,7 @@ PROGRAM = """
     def say(entry):
         print(entry.event.name, flush=True)
 
-    worker.own_signals(0)
+    child.own_signals(0)
     sys.exit(Supervisor(work=work, say=say, started=time.monotonic()).run())
 """
 TROUBLED = 0.004

@@ -26,7 +26,7 @@ PROGRAM = """
     from firstkey.boot.supervisor import Supervisor
     from firstkey.boot.words import Off, Plan, Refused, Result
     from firstkey.errors import ConfigError, FirstkeyError
-    from firstkey.system import worker
+    from firstkey.system import child
 
     note = Path(sys.argv[1])
     note.touch()
@@ -48,7 +48,7 @@ PROGRAM = """
     def say(entry):
         print(entry.event.name, *sorted(entry.fields.values()), flush=True)
 
-    worker.own_signals(0)
+    child.own_signals(0)
     try:
         # As the command does it: a signal that comes while Python ends would kill it.
         os._exit(Supervisor(work=work, say=say, started=time.monotonic() - AGE).run())

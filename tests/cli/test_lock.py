@@ -18,18 +18,17 @@ from firstkey import events, reasons
 from firstkey.cli.common import locked
 from firstkey.errors import FirstkeyError
 from firstkey.events import Entry
-from firstkey.system import worker
 from firstkey.system.tree import Tree
 
 HOLDING = """
     import sys, time
     from firstkey.cli.common import locked
-    from firstkey.system import worker
+    from firstkey.system import child
     from firstkey.system.tree import Tree
     with Tree(sys.argv[1]) as tree, locked(tree, 0, print):
-        child = worker.start(lambda tell: (tell(b"!"), time.sleep(60)))
-        child.hear()
-        print(child.pid, flush=True)
+        inner = child.start(lambda tell: (tell(b"!"), time.sleep(60)))
+        inner.hear()
+        print(inner.pid, flush=True)
         time.sleep(60)
 """
 
@@ -105,25 +104,25 @@ def test_a_child_of_the_holder_does_not_keep_it(
     tree: Tree, holder: subprocess.Popen[str], number: int
 ) -> None:
     """A child that hangs on a dead disk for ever may not keep every later firstkey from its work."""
-    child = child_of(holder)
-    os.kill(child, signal.SIGSTOP)
-    processes.wait_for(lambda: processes.state(child) == "T", "the child's standstill")
+    pid = child_of(holder)
+    os.kill(pid, signal.SIGSTOP)
+    processes.wait_for(lambda: processes.state(pid) == "T", "the child's standstill")
     holder.send_signal(number)
     holder.wait(processes.PATIENCE)
     try:
         # The kernel may wake what was stopped when nobody is left to do so (setpgid(2)); it is there still.
-        assert processes.state(child) in {"T", "R", "S"}
+        assert processes.state(pid) in {"T", "R", "S"}
         with locked(tree, processes.PATIENCE, quiet):
             pass
     finally:
-        os.kill(child, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_a_child_that_ends_does_not_lose_it(tree: Tree) -> None:
     """What the holder forks ends without letting the holder's lock go."""
     with locked(tree, 0, quiet):
-        assert worker.ask(lambda: b"x", seconds=30) == b"x"
-        assert worker.ask(lambda: attempt(tree), seconds=30) == b"already-running"
+        assert processes.in_child(lambda: b"x") == b"x"
+        assert processes.in_child(lambda: attempt(tree)) == b"already-running"
 
 
 @pytest.mark.root
@@ -138,7 +137,7 @@ def test_a_tree_of_root_s_is_for_root(tree: Tree) -> None:
         except FirstkeyError as error:
             return f"{error.exit_status} {error.reason.code} {error.message}".encode()
 
-    said = worker.ask(as_nobody, seconds=30)
+    said = processes.in_child(as_nobody)
     assert said
     assert said.decode().startswith(f"77 needs-root in the tree under {tree.root}: cannot ")
 
@@ -163,7 +162,7 @@ def test_an_old_file_is_no_lock(tmp_path: Path, tree: Tree) -> None:
 
 def attempt_elsewhere(tree: Tree) -> bytes | None:
     """What another process gets, asked from here."""
-    return worker.ask(lambda: attempt(tree), seconds=30)
+    return processes.in_child(lambda: attempt(tree))
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])

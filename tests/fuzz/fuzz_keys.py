@@ -18,7 +18,7 @@ from firstkey.ssh import (
     known_hosts,
     public_key,
 )
-from firstkey.ssh.authorized_keys import Line, Written
+from firstkey.ssh.authorized_keys import Line
 from firstkey.ssh.public_key import PublicKey
 
 
@@ -30,21 +30,19 @@ def _ed25519(seed: int, comment: str) -> PublicKey:
 
 NEW, OLD, REDIRECTED = _ed25519(1, "new"), _ed25519(2, "old"), _ed25519(3, "root")
 COMMAND = 'restrict,command="echo no"'
-REVOKED = (Written(OLD.fingerprint, "", "old"), Written(REDIRECTED.fingerprint, COMMAND, "root"))
+REVOKED = ((OLD.fingerprint, "", "old"), (REDIRECTED.fingerprint, COMMAND, "root"))
 REMOVABLE = (OLD.line.split()[1].encode(), REDIRECTED.line.split()[1].encode())
 
 
 def check_authorized_keys(data: bytes) -> None:
-    """Lines are told apart without loss, foreign ones survive a merge, and a second merge changes nothing."""
-    entries = authorized_keys.parse(data)
-    assert b"".join(entry.raw for entry in entries) == data
-    for entry in entries:
+    """Foreign lines survive a merge, and a second merge changes nothing."""
+    for _, entry in authorized_keys.keyed(data):
         _check_options(entry)
     merged = authorized_keys.merge(data, add=[Line(NEW)], revoke=REVOKED)
     foreign = [raw for raw in BytesIO(data) if not _may_go(raw)]
     assert _is_in_order(foreign, merged.content), "a foreign line is gone, changed, or elsewhere"
-    assert len(merged.revoked) + len(authorized_keys.parse(data)) >= len(list(BytesIO(merged.content))) - 1
-    assert any(entry.key and entry.key.blob == NEW.blob for entry in authorized_keys.parse(merged.content))
+    assert len(merged.revoked) + len(list(BytesIO(data))) >= len(list(BytesIO(merged.content))) - 1
+    assert any(entry.key.blob == NEW.blob for _, entry in authorized_keys.keyed(merged.content))
     again = authorized_keys.merge(merged.content, add=[Line(NEW)])
     assert again.content is merged.content
     if merged.added:
@@ -54,9 +52,8 @@ def check_authorized_keys(data: bytes) -> None:
 def _check_options(entry: authorized_keys.Entry) -> None:
     access.parse_options(entry.options)
     access.useless(entry.options)
-    if entry.key:
-        line = entry.key.line.encode("utf-8", "surrogateescape")
-        or_refused(lambda: public_key.parse_launch_key(line))
+    line = entry.key.line.encode("utf-8", "surrogateescape")
+    or_refused(lambda: public_key.parse_launch_key(line))
 
 
 def _may_go(raw: bytes) -> bool:
@@ -91,7 +88,9 @@ def check_public_key(data: bytes) -> None:
     assert public_key.parse_launch_key(key.line.encode("utf-8", "surrogateescape")) == key
     assert public_key.read_key(key.line.encode("utf-8", "surrogateescape")) == key
     assert not set(key.line) & set(map(chr, [*range(32), *range(127, 160)]))
-    assert _keygen(key._replace(comment="")) == f"{key.bits} {key.fingerprint}"
+    seen = _keygen(key._replace(comment=""))
+    # Whether the point is on its curve is left to sshd, which passes over the line if not.
+    assert seen == f"{key.bits} {key.fingerprint}" or (not seen and key.short_type.startswith("ecdsa"))
 
 
 @lru_cache(maxsize=4096)

@@ -14,7 +14,6 @@ from firstkey.boot import ledger, report
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, InstalledKey, Ledger, MadeHostKey, Served
 from firstkey.cli import status, timeline
 from firstkey.ssh import authorized_keys
-from firstkey.ssh.authorized_keys import Written
 from firstkey.text import visible
 
 FILE = "/home/deploy/.ssh/authorized_keys"
@@ -77,12 +76,14 @@ def _check_damaged(edits: bytes) -> None:
 
 def _check_revoked(known: Ledger) -> None:
     """Every line goes that the ledger has as firstkey's own on another instance, and no other one."""
-    gone = [Written(key.fingerprint, key.options, key.comment) for key in known.of_other_instances("i-2")]
+    gone = [key.written for key in known.of_other_instances("i-2")]
     left = list(BytesIO(authorized_keys.merge(CONTENT, revoke=gone).content))
-    named = {(old.fingerprint, old.options, old.comment) for old in gone}
-    for entry in authorized_keys.parse(CONTENT):
-        line = (entry.key.fingerprint, entry.options.decode(), entry.key.comment) if entry.key else None
-        assert (entry.raw in left) or line in named, entry.raw
+    named = set(gone)
+    entries = dict(authorized_keys.keyed(CONTENT))
+    for number, raw in enumerate(BytesIO(CONTENT), start=1):
+        entry = entries.get(number)
+        line = (entry.key.fingerprint, entry.options.decode(), entry.key.comment) if entry else None
+        assert (raw in left) or line in named, raw
     if known == KNOWN:
         assert [line.decode() for line in left] == list(PERSONS)
 

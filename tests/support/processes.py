@@ -12,6 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.system import child
+
 AGENT = Path(__file__).parents[2] / "agent"
 PATIENCE = 60.0
 """Seconds after which a test that waits for something has failed; nothing takes a tenth of it."""
@@ -52,6 +56,17 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
         text=True,
         env=environment(),
     )
+
+
+def in_child(work: Callable[[], bytes]) -> bytes:
+    """What `work` returns in a child of this process; nothing where it dies on the way."""
+    try:
+        said: str = child.ask("a test", lambda _: work().decode("latin-1"), seconds=PATIENCE)
+    except FirstkeyError as error:
+        if error.reason is not reasons.INTERNAL_ERROR:
+            raise
+        return b""
+    return said.encode("latin-1")
 
 
 def missing_for_others() -> str | None:

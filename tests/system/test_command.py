@@ -160,8 +160,8 @@ def test_an_interruption_ends_it() -> None:
     """Whatever is raised while a program is waited for (SIGTERM to us), it is not left running."""
     code = """
         import sys
-        from firstkey.system import command, worker
-        worker.own_signals(0)
+        from firstkey.system import command, child
+        child.own_signals(0)
         print("ready", flush=True)
         command.run(["/bin/sh", "-c", "echo $$ >$0; sleep 60; :", sys.argv[1]], seconds=60)
     """

@@ -25,7 +25,7 @@ import pytest
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.reasons import Reason
-from firstkey.system import descriptors, files, worker
+from firstkey.system import descriptors, files
 from firstkey.system.files import Changed, Directory, File, Looks
 from firstkey.system.tree import Tree
 
@@ -449,7 +449,7 @@ def at_line(number: int, act: Callable[[], None], work: Callable[[], None]) -> b
                 act()
         return trace
 
-    def child() -> bytes:
+    def hurried() -> bytes:
         sys.settrace(trace)
         try:
             work()
@@ -459,7 +459,7 @@ def at_line(number: int, act: Callable[[], None], work: Callable[[], None]) -> b
             sys.settrace(None)
         return b"done"
 
-    said = worker.ask(child, seconds=30)
+    said = processes.in_child(hurried)
     assert said in (b"", b"done")
     return said == b""
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import processes
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.reasons import Reason
-from firstkey.system import worker
 from firstkey.system.tree import MAXIMUM_LINKS, Tree
 
 LIMIT = 1 << 20
@@ -103,7 +103,7 @@ def test_it_resolves_as_the_kernel_does_for_a_chrooted_process(
         if found:
             with found:
                 ours = b"%d" % os.fstat(found.fd).st_ino
-    assert ours == worker.ask(chrooted, seconds=30)
+    assert ours == processes.in_child(chrooted)
 
 
 def test_what_is_missing_is_none_and_what_is_no_directory_is_refused(root: Path, tree: Tree) -> None:
@@ -172,7 +172,7 @@ def test_a_user_reads_through_roots_links_too() -> None:
         with Tree("/") as host:
             return b"yes" if host.exists("/proc/self/stat") else b"no"
 
-    assert worker.ask(work, seconds=30) == b"yes"
+    assert processes.in_child(work) == b"yes"
 
 
 def test_only_what_masks_reads_as_empty(root: Path, tree: Tree) -> None:
@@ -316,7 +316,7 @@ def test_a_directory_one_may_only_pass_through(root: Path) -> None:
 
     if os.geteuid() != 0:
         (root / "etc").chmod(0o311)
-    assert worker.ask(work, seconds=30) == b"inside permission-denied"
+    assert processes.in_child(work) == b"inside permission-denied"
 
 
 def test_nothing_stays_open(root: Path, tree: Tree) -> None:

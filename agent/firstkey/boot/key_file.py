@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firstkey import events, reasons
@@ -23,17 +24,17 @@ from firstkey.reasons import Refusal
 from firstkey.ssh import strict_modes
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.ssh.strict_modes import Part
-from firstkey.system import command, identity
+from firstkey.system import child, command
 from firstkey.system.files import Changed, Directory, Looks
 from firstkey.system.sshd import matching
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
     from typing import TypeVar, Union
 
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
-    from firstkey.ssh.authorized_keys import Line, Merge, Written
+    from firstkey.ssh.authorized_keys import Line, Owned
     from firstkey.system.files import File
 
     Answer = Union["Change", FirstkeyError]
@@ -52,22 +53,16 @@ OTHERS_WRITE = 0o022
 
 
 class Existing(NamedTuple):
-    """An existing entry with a launch key, in this file or another one that sshd reads for the user.
-
-    `flaws` are the parts of the path for which sshd ignores the other file.
-    """
+    """An existing entry with a launch key, in this file or another one that sshd reads for the user."""
 
     fingerprint: str
     path: str
     options: str
-    flaws: tuple[str, ...] = ()
 
     @property
     def useless(self) -> str | None:
         """What of the options makes sshd take no key by the line; None: nothing."""
-        if not self.options:
-            return None
-        from firstkey.ssh import access  # few lines have options
+        from firstkey.ssh import access  # not for a mere check
 
         return access.useless(self.options.encode("utf-8", "surrogateescape"))
 
@@ -83,8 +78,8 @@ class Change(NamedTuple):
     add: tuple[Line, ...] = ()
     moved: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Fingerprints of lines to add that were in these other files: only if one still has the key."""
-    revoke: tuple[Written, ...] = ()
-    keep: tuple[Written, ...] = ()
+    revoke: tuple[Owned, ...] = ()
+    keep: tuple[Owned, ...] = ()
     """Owned lines in the file that may stay."""
     also_read: tuple[tuple[str, frozenset[str]], ...] = ()
     """Other files in which sshd looks, each with the keys that need no line here if they stand there."""
@@ -118,8 +113,7 @@ class Change(NamedTuple):
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in answer.items()
         }
-        found = values.pop("existing", ())
-        existing = tuple(Existing(key, path, options, tuple(flaws)) for key, path, options, flaws in found)
+        existing = tuple(Existing(*entry) for entry in values.pop("existing", ()))
         return self._replace(**values, existing=existing)
 
     def result(self) -> UserResult:
@@ -132,25 +126,21 @@ class Change(NamedTuple):
             CHANGED if self.changed else UNCHANGED,
             self.added,
             self.revoked,
-            self._why_no_login(),
+            self._refusal(),
             self.diff,
             self.left,
         )
 
-    def _why_no_login(self) -> Refusal | None:
+    def _refusal(self) -> Refusal | None:
         """What keeps the user out although the keys are where they belong."""
-        flaws = self._all_flaws()
-        if flaws:
-            return Refusal(reasons.BAD_MODES, f"sshd ignores it for: {', '.join(flaws)}")
+        if self.flaws:
+            return Refusal(reasons.BAD_MODES, f"sshd ignores it for: {', '.join(self.flaws)}")
         for entry in self.existing:
             if entry.useless:
                 where = f"{entry.path} has {entry.fingerprint}"
                 detail = f"{where} behind options with which sshd takes no key: {entry.useless}"
                 return Refusal(reasons.KEY_LINE_IGNORED, detail)
         return None
-
-    def _all_flaws(self) -> Iterable[str]:
-        return dict.fromkeys([*self.flaws, *(flaw for entry in self.existing for flaw in entry.flaws)])
 
     def entries(self, instance: str, owners: Mapping[str, str]) -> Iterator[events.Entry]:
         """The same for the journal. `owners` tells whose instance's each revoked key was."""
@@ -177,7 +167,7 @@ class Change(NamedTuple):
             yield events.KEY_LEFT_IN_PLACE(**where, fingerprint=key, instance=owners.get(key), reason=why)
         for path, old, new in self.repaired:
             yield events.MODES_REPAIRED(user=self.account.name, path=path, old=old, new=new)
-        for flaw in self._all_flaws():
+        for flaw in self.flaws:
             yield events.MODES_REPORTED(user=self.account.name, detail=flaw, reason=reasons.BAD_MODES.code)
 
 
@@ -200,7 +190,7 @@ class Visits:
         self._site = site
         self._done = done
         self._noted = noted
-        self._open: dict[identity.Visit, Change] = {}
+        self._open: dict[child.Visit, Change] = {}
 
     def __enter__(self) -> Visits:  # noqa: PYI034 - Self came with Python 3.11
         return self
@@ -213,10 +203,10 @@ class Visits:
         """Make the change, or leave it open where the home does not answer."""
         # For a mere look at one's own files, a process would be most of what it costs.
         here = change.is_check and change.account.uid == os.geteuid()
-        seconds = CHECK_SECONDS if change.is_check else identity.SECONDS
+        seconds = CHECK_SECONDS if change.is_check else child.SECONDS
         try:
             work = _Visitor(self._site, change).visit
-            visit = identity.Visit(change.account, work, seconds=seconds, here=here)
+            visit = child.Visit(change.account.name, work, seconds=seconds, here=here)
         except FirstkeyError as error:
             self._done(change, error)
             return
@@ -229,7 +219,7 @@ class Visits:
             for visit in list(self._open):
                 self._hear(visit)
 
-    def _hear(self, visit: identity.Visit) -> None:
+    def _hear(self, visit: child.Visit) -> None:
         change = self._open[visit]
         turn = time.monotonic() + OTHERS_TURN_SECONDS
         try:
@@ -279,11 +269,9 @@ class _Visitor:
         if not (change.is_check or site.dry_run):
             for kind, path in (("dir", os.path.dirname(change.path)), ("file", change.path)):
                 self._labels[kind] = command.selinux_label(site.tree, path, kind)
-        self._is_root = os.geteuid() == 0
         # Whether root works, as no user may write there: then all may read what is made, so that sshd may.
         self._as_root = False
         self._note: Callable[[list[str]], None] | None = None
-        self._noted: set[str] = set()
         self._made: list[str] = []
 
     def visit(self, note: Callable[[list[str]], None] | None) -> dict[str, Any]:
@@ -321,10 +309,9 @@ class _Visitor:
         try:
             return work()
         except FirstkeyError as refused:
-            if not (refused.reason is reasons.PERMISSION_DENIED and is_in_home and self._is_root):
+            if not (refused.reason is reasons.PERMISSION_DENIED and is_in_home and os.getuid() == 0):
                 raise
             self._become(None)
-            self._refuse_shared_home(path)
             if self._others_directory(path, roots):
                 raise
             return work()
@@ -333,19 +320,11 @@ class _Visitor:
         """Take the user's rights, or with None root's."""
         self._as_root = account is None
         if self._note:
-            identity.become(account or ROOT, self._groups if account else [0])
+            child.become(account or ROOT, self._groups if account else [0])
 
     def _is_in_home(self, path: str) -> bool:
         """Whether the path lies in the user's home, as it is written."""
         return path.startswith(self._change.account.home.rstrip("/") + "/") and ".." not in path.split("/")
-
-    def _refuse_shared_home(self, path: str) -> None:
-        """A file of root's in a home is heeded by sshd for everybody who has that home (`/`, say)."""
-        account = self._change.account
-        for other in self._accounts.all():
-            if other.uid != account.uid and other.home.rstrip("/") == account.home.rstrip("/"):
-                message = f"{path} is the file of {other.name} too, whose home is the same"
-                raise FirstkeyError(message, reason=reasons.SHARED_FILE)
 
     def _others_directory(self, path: str, allowed: tuple[int, ...]) -> str | None:
         """The first directory above the path that somebody else than these users can write, or None."""
@@ -385,31 +364,26 @@ class _Visitor:
     def _existing_elsewhere(self) -> dict[str, Existing]:
         """Which of the keys to add are in another of the user's files, and will be there after this run.
 
-        One that stands plainly in a file which sshd ignores is in none: nobody restricted it.
+        Of several entries with a key, the first counts by which sshd lets it in, or else the first of all.
         """
         wanted = {line.key.fingerprint for line in self._change.add}
-        best: dict[str, Existing] = {}
+        found: dict[str, Existing] = {}
         for path, keys in self._change.also_read:
-            # What cannot be read with the user's rights, sshd cannot read either.
-            found = [entry for each in self._files(path) for entry in self._find(each, wanted & keys) or []]
-            for entry in found:
-                if entry.options or not entry.flaws:
-                    best.setdefault(entry.fingerprint, entry)
-                if not (entry.flaws or entry.useless):
-                    best[entry.fingerprint] = entry
-                    wanted.discard(entry.fingerprint)
-        return best
+            files = [path]
+            if looks_for(path):
+                files = []
+                with suppress(FirstkeyError):
+                    files = self._with_rights(path, partial(matching, self._tree, path))
+            for entry in [entry for file in files for entry in self._find(file, wanted & keys) or ()]:
+                known = found.setdefault(entry.fingerprint, entry)
+                if known.useless and not entry.useless:
+                    found[entry.fingerprint] = entry
+        return found
 
-    def _files(self, path: str) -> list[str]:
-        """The files for which the path stands: where it is a pattern, those that there are."""
-        if not looks_for(path):
-            return [path]
-        with suppress(FirstkeyError):
-            return self._with_rights(path, lambda: matching(self._tree, path))
-        return []
-
-    def _find(self, path: str, keys: set[str]) -> list[Existing] | None:
-        """Which of these keys another file has; None where no such directory is, or no right to look."""
+    def _find(self, path: str, keys: Collection[str]) -> list[Existing] | None:
+        """Which of these keys another file has; None where no such directory is, no right to look (what the
+        user cannot read, sshd cannot read either), or a mode for which sshd ignores it.
+        """
         from firstkey.ssh import authorized_keys
 
         added = (line.key for line in self._change.add)
@@ -421,11 +395,11 @@ class _Visitor:
                 return None
             with directory:
                 file = directory.read(os.path.basename(path), limit=LIMIT)
-                flaws = tuple(self._flaws(directory, path))
-            entries = (entry for _, entry in authorized_keys.keyed(file.content if file else b""))
-            own = (each for each in entries if each.is_the_keys_own and each.key and each.key.blob in wanted)
-            best = authorized_keys.best_of_each_key(own).items()
-            return [Existing(wanted[blob], path, _text(each.options), flaws) for blob, each in best]
+                if self._flaws(directory, path):
+                    return None
+            found = (entry for _, entry in authorized_keys.keyed(file.content if file else b""))
+            best = authorized_keys.best_of_each_key(found, wanted)
+            return [Existing(wanted[blob], path, _text(each.options)) for blob, each in best.items()]
 
         with suppress(FirstkeyError):
             return self._with_rights(path, read)
@@ -450,16 +424,18 @@ class _Visitor:
                 merge = authorized_keys.merge(
                     before, add=change.add, revoke=change.revoke, own=change.keep, elsewhere=others
                 )
-                found, is_needed = _found(merge, others, change.path), merge.content != before
+                is_needed, found = merge.content != before, merge._asdict()
+                here = {key: Existing(key, change.path, _text(options)) for key, options in merge.existing}
+                found["existing"] = [*{**others, **here}.values()]
+                del found["content"]
                 if self._dry_run:
                     from firstkey import text
 
                     diff = text.diff(change.path, old.content if old else None, merge.content)
                     return {**found, **self._checked(directory), "changed": is_needed, "diff": diff}
                 # Noted before anything is written: after a power cut the line is known to be firstkey's.
-                if self._note and not self._noted.issuperset(found["added"]):
-                    self._note(found["added"])
-                    self._noted.update(found["added"])
+                if self._note and merge.added:
+                    self._note(list(merge.added))
                 if directory is None and is_needed:
                     make = True
                     continue
@@ -542,20 +518,13 @@ class _Visitor:
                 break
         parts = [Part(part, each.st_uid, each.st_gid, each.st_mode) for part, each in found if each]
         owners = (0, os.getuid(), self._change.account.uid)
-        bad = {flaw.part for flaw in strict_modes.flaws(parts, owners, home, may_share=self._may_share)}
+        may_share = partial(self._accounts.may_share, self._change.account)
+        bad = {flaw.part for flaw in strict_modes.flaws(parts, owners, home, may_share=may_share)}
         return [
             f"{part.path} (mode {_octal(part.mode)}, owner {part.uid})"
             for part in parts
             if part in bad or not self._may_use(part)
         ]
-
-    def _may_share(self, gid: int) -> bool:
-        """Whether sshd lets that group write: where it is lenient, and the user is alone in the group."""
-        if not self._accounts.has_group_alone(self._change.account, gid):
-            return False
-        paths = ("/etc/os-release", "/usr/lib/os-release")
-        release = next(filter(None, (self._tree.read(path, limit=65536) for path in paths)), b"")
-        return strict_modes.is_lenient(release)
 
     def _may_use(self, part: Part) -> bool:
         """Whether the user may read the file, or pass the directory: what the own rights did, they may."""
@@ -569,21 +538,6 @@ class _Visitor:
     def _real_path(self, directory: Directory) -> str:
         """Where the open directory really is in the tree, root's links followed."""
         return directory.on_host[len(self._tree.root.rstrip("/")) :] or "/"
-
-
-def _found(merge: Merge, others: Mapping[str, Existing], path: str) -> dict[str, Any]:
-    """What a merge comes to, as fields of the change."""
-    existing = []
-    for each in merge.present:
-        key = each.line.key.fingerprint
-        existing.append(others[key] if each.options is None else Existing(key, path, _text(each.options)))
-    return {
-        "added": [line.key.fingerprint for line in merge.added],
-        "existing": existing,
-        "owned": sorted(merge.own),
-        "revoked": [line.fingerprint for line in merge.revoked],
-        "left": [line.fingerprint for line in merge.left],
-    }
 
 
 def _above(path: str) -> Iterator[str]:

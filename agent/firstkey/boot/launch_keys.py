@@ -12,7 +12,7 @@ from firstkey import events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, TAKEN_OUT, InstalledKey
-from firstkey.boot.placement import Placement, Placer
+from firstkey.boot.placement import Placement, place
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, UNCHANGED, UserResult
 from firstkey.reasons import Refusal
@@ -82,7 +82,7 @@ class Installer:
         self.unread: set[str] = set()
         self.warnings: list[Refusal] = []
         self._site = site
-        self._placer = Placer(site, sshd)
+        self._sshd = sshd
         self._store = store
         self._instance = instance
         self._setups = setups
@@ -119,8 +119,7 @@ class Installer:
             self._visits.wait()
         able = self._able()
         if any(key.options for key in self._store.ledger.of("root", self._instance)):
-            known = [key.user for key in self._store.ledger.keys if key.instance == self._instance]
-            able += [name for name in (*names, *known) if name != "root" and self._site.accounts.find(name)]
+            able += [name for name in names if name != "root" and self._site.accounts.find(name)]
         if able:
             return able[0]
         why = Refusal(reasons.REDIRECT_WITHOUT_USER, "nobody of Users= can be logged in as in root's place")
@@ -148,63 +147,50 @@ class Installer:
     def _change(self, account: Account, wanted: Sequence[Line]) -> Change:
         """What is to become of the user's file: each launch key is added once an instance.
 
-        What a person took out since stays out, unless forced; also where sshd reads another file by now.
-        Raises FirstkeyError where keys cannot go anywhere.
+        What a person took out since stays out, unless forced. Raises FirstkeyError where keys cannot go
+        anywhere.
         """
-        placement = self._known_place(account, wanted) or self._placer.place(account)
+        own = self._site.config.user(account.name).authorized_keys_file
+        placement = self._known_place(account, wanted) or place(self._sshd, account, own)
         path = placement.path
         # Two users whose files are one and the same would let each in as the other.
         other = self._claimed.setdefault(path, account)
         if other.uid != account.uid:
             raise FirstkeyError(f"{path} is the file of {other.name} too", reason=reasons.SHARED_FILE)
         known = self._store.ledger.of(account.name, self._instance)
-        add, replaced, moved = [], [], []
+        add, moved = [], []
         for line in wanted:
             key = line.key.fingerprint
-            mine = [each for each in known if each.fingerprint == key]
-            here = next((each for each in mine if each.file == path), None)
-            if here and here.state == INSTALLED and here.options != line.options:
-                # RedirectRoot= was changed: firstkey's own line follows, unless it was taken out.
-                add.append(line if self._site.force else line._replace(instead_of=here.written))
-                replaced += [here.written] if self._site.force else []
-            elif not mine or self._site.force or (here and here.state == PENDING):
+            mine = {each.file: each for each in known if each.fingerprint == key}
+            if self._site.force or path not in mine or mine[path].state == PENDING:
                 add.append(line)
-            elif here is None:
-                add.append(line)
-                moved.append((key, tuple(each.file for each in mine if each.state != TAKEN_OUT)))
+                # Where sshd reads another file by now, it comes along, unless a person took it out.
+                if mine and path not in mine and not self._site.force:
+                    moved.append((key, tuple(mine)))
         keys = frozenset(line.key.fingerprint for line in wanted)
         stale = self._stale(account.name)
         also_read = tuple(
             (file, keys - {each.fingerprint for each in stale if each.file == file})
             for file in placement.also_read
         )
-        revocation = self._revocation(account, path)
-        revoke = (*revocation.revoke, *replaced)
-        return revocation._replace(
-            add=tuple(add),
-            moved=tuple(moved),
-            also_read=also_read,
-            revoke=revoke,
-            keep=tuple(written for written in revocation.keep if written not in revoke),
-            unread=placement.unread,
+        return self._revocation(account, path)._replace(
+            add=tuple(add), moved=tuple(moved), also_read=also_read, unread=placement.unread
         )
 
     def _known_place(self, account: Account, wanted: Sequence[Line]) -> Placement | None:
-        """Where all these lines were installed already: then sshd need not be asked again where keys go."""
+        """Where all these keys were installed already: then sshd need not be asked again where keys go."""
         served = self._store.serving(account.name, self._store.ledger, self._instance)
         if self._site.force or served is None or served.file is None:
             return None
-        here = [key for key in self._store.ledger.of(account.name, self._instance) if key.file == served.file]
-        done = [key for key in here if key.state != PENDING]
-        known = {(key.fingerprint, key.options if key.is_own else None) for key in done}
-        either = [{(line.key.fingerprint, line.options), (line.key.fingerprint, None)} for line in wanted]
-        return Placement(served.file) if all(known & each for each in either) else None
+        known = self._store.ledger.of(account.name, self._instance)
+        done = {key.fingerprint for key in known if key.file == served.file and key.state != PENDING}
+        return Placement(served.file) if done.issuperset(line.key.fingerprint for line in wanted) else None
 
     def _clearances(self) -> list[Change]:
         """Other instances' keys in files that no change touches: of users or paths configured no more."""
         left = dict.fromkeys((key.user, key.file) for key in self._stale())
         accounts = {name: self._site.accounts.find(name) for name, _ in left}
-        untouched = [place for place in left if place not in self._results]
+        untouched = [each for each in left if each not in self._results]
         return [self._revocation(account, file) for name, file in untouched if (account := accounts[name])]
 
     def _revocation(self, account: Account, path: str) -> Change:
@@ -279,10 +265,8 @@ class Installer:
     # --- remembering ----------------------------------------------------------------------------
 
     def _remember(self, change: Change, line: Line, state: str, *, file: str | None = None) -> None:
-        place = (change.account.name, file or change.path)
-        self._store.ledger = self._store.ledger.with_key(
-            InstalledKey(*place, *line.written, self._instance, state)
-        )
+        known = InstalledKey(change.account.name, file or change.path, *line.written, self._instance, state)
+        self._store.ledger = self._store.ledger.with_key(known)
 
     def _record(self, change: Change) -> None:
         """What was there before firstkey came is a person's; what it wrote, now or earlier, is its own."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.ssh.authorized_keys import Written
+    from firstkey.ssh.authorized_keys import Owned
     from firstkey.system.tree import Tree
 
 DIRECTORY = "/var/lib/firstkey"
@@ -61,12 +61,9 @@ class InstalledKey(NamedTuple):
     state: str
 
     @property
-    def written(self) -> Written:
+    def written(self) -> Owned:
         """The line, as it is found again in the file."""
-        # A run with nothing to do looks at no line.
-        from firstkey.ssh.authorized_keys import Written
-
-        return Written(self.fingerprint, self.options, self.comment)
+        return self.fingerprint, self.options, self.comment
 
     @property
     def is_own(self) -> bool:

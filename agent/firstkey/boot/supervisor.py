@@ -18,21 +18,23 @@ from firstkey.boot import words
 from firstkey.boot.words import Off, Plan, Refused, Result
 from firstkey.errors import FirstkeyError
 from firstkey.model import NO_KEY, OK
-from firstkey.system import notify, worker
+from firstkey.system import child, notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
     from firstkey.boot.words import Word
-    from firstkey.system.worker import Tell, Worker
+    from firstkey.system.child import Child, Tell
 
 DEFAULT_PLAN = Plan(settings.SECTIONS["IMDS"]["BootTimeoutSec"].default)
 """What holds until a worker has read the configuration, and where none can."""
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 60.0
-LONGEST_PAUSE_FOR_A_HOME = 60.0
-"""sshd runs by then; who waits for a home to come does not wait long for its key."""
+LONGEST_PAUSE_FOR_A_HOME = 600.0
+"""A home gets its key after at most twice the time that it took to come. A misspelt name in Users= is in the
+journal six times an hour, not each minute, for as long as the machine runs.
+"""
 MARGIN_SECONDS = 30.0
 """What systemd is asked to wait beyond the boot deadline before it believes that the daemon hangs."""
 
@@ -57,7 +59,7 @@ class Supervisor:
         self._is_ready = False
         self._has_answer = False
         self._pause = FIRST_PAUSE
-        self._worker: Worker | None = None
+        self._worker: Child | None = None
         self._heard = b""
         self._next_start: float | None = started
         self._signals: set[int] = set()
@@ -101,7 +103,7 @@ class Supervisor:
             return
         is_first = self._plan is DEFAULT_PLAN
         try:
-            self._worker = worker.start(lambda tell: self._work(is_first, tell))
+            self._worker = child.start(lambda tell: self._work(is_first, tell))
         except FirstkeyError as error:
             self._failed(error.message)
             return
@@ -144,7 +146,7 @@ class Supervisor:
 
     # --- what the worker tells ----------------------------------------------------------------
 
-    def _hear(self, telling: Worker) -> None:
+    def _hear(self, telling: Child) -> None:
         part = telling.hear()
         if not part:
             trouble = telling.finish() or "it said nothing"
@@ -250,8 +252,8 @@ class Supervisor:
     def _stop_worker(self) -> None:
         """End it politely, but not beyond the moment at which the boot has to go on."""
         if self._worker:
-            left = worker.GRACE_SECONDS if self._is_ready else self._deadline - time.monotonic()
-            self._worker.stop(max(0.0, min(left, worker.GRACE_SECONDS)))
+            left = child.GRACE_SECONDS if self._is_ready else self._deadline - time.monotonic()
+            self._worker.stop(max(0.0, min(left, child.GRACE_SECONDS)))
             self._forget_worker()
 
     def _forget_worker(self) -> None:

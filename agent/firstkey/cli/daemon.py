@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
     from firstkey.model import Report
-    from firstkey.system.worker import Tell
+    from firstkey.system.child import Tell
 
     Say = Callable[[events.Entry], None]
 

@@ -14,7 +14,7 @@ from firstkey import __version__
 from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.errors import FirstkeyError
-from firstkey.system import worker
+from firstkey.system import child
 from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def _main(argv: Sequence[str]) -> int:
     keep_private()
     streams.make_ready()
     # A daemon that is asked to end has done what it should; any other command has not.
-    worker.own_signals(0 if given[:1] == ["daemon"] else worker.TERMINATED)
+    child.own_signals(0 if given[:1] == ["daemon"] else child.TERMINATED)
     try:
         return _printed(given)
     except FirstkeyError as error:

@@ -159,7 +159,7 @@ def _fingerprints(site: Site, file: str) -> list[str] | str:
         content = site.tree.read(file, limit=LIMIT) or b""
     except FirstkeyError as error:
         return error.message
-    return [entry.key.fingerprint for _, entry in authorized_keys.keyed(content) if entry.key]
+    return [entry.key.fingerprint for _, entry in authorized_keys.keyed(content)]
 
 
 def _host_keys(site: Site, known: Ledger, last: dict[str, Any] | None) -> list[dict[str, Any]]:

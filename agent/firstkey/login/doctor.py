@@ -221,7 +221,7 @@ def _recovered(context: Context) -> LaunchKey:
         except FirstkeyError:
             continue
         for _, entry in authorized_keys.keyed(content):
-            if entry.key and entry.key.fingerprint == context.key.fingerprint:
+            if entry.key.fingerprint == context.key.fingerprint:
                 return launch_key.recover(context.key, entry.key)
     return context.key
 

@@ -13,7 +13,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, keys_command, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
 from firstkey.ssh.sshd_config import looks_for
-from firstkey.system import command, identity
+from firstkey.system import child, command
 from firstkey.system.descriptors import open_quietly, translated
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def paths(context: Context) -> list[str]:
     if not any(map(looks_for, patterns)):
         return context.sshd.key_files(account, patterns)
     groups = context.site.accounts.group_ids(account)
-    found: list[str] = identity.run_as(account, groups, lambda: context.sshd.key_files(account, patterns))
+    found: list[str] = child.run_as(account, groups, lambda: context.sshd.key_files(account, patterns))
     return found
 
 

@@ -92,7 +92,7 @@ def _lines(context: Context, content: bytes) -> list[Line]:
     return [
         Line(number, entry.options)
         for number, entry in authorized_keys.keyed(content)
-        if entry.key and entry.key.fingerprint == context.key.fingerprint
+        if entry.key.fingerprint == context.key.fingerprint
     ]
 
 

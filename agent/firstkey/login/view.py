@@ -11,13 +11,14 @@ import errno
 import os
 import stat
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import strict_modes
 from firstkey.ssh.strict_modes import Part
-from firstkey.system import command, identity
+from firstkey.system import child, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Seen(NamedTuple):
 def look(site: Site, account: Account, path: str, *, content: bool = True) -> Seen:
     """Look at `path` as the account. Raises FirstkeyError where its disk does not answer in time."""
     groups = site.accounts.group_ids(account)
-    said = identity.run_as(account, groups, lambda: _look(site.tree, path, content=content))
+    said = child.run_as(account, groups, lambda: _look(site.tree, path, content=content))
     steps = tuple(Part(*step) for step in said.pop("steps"))
     if command.ask_watcher and account.uid != 0:
         said.update(_barred_by_modes(steps, account.uid, groups))
@@ -65,15 +66,8 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
 
 def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Flaw]:
     """The steps for which sshd heeds no file of the account's; `home` is its path without links."""
-    places = ("/etc/os-release", "/usr/lib/os-release")
-    os_release = next(filter(None, (site.tree.read(path, limit=65536) for path in places)), b"")
-    lenient = strict_modes.is_lenient(os_release)
-    return strict_modes.flaws(
-        steps,
-        (0, account.uid),
-        home,
-        may_share=lambda group: lenient and site.accounts.has_group_alone(account, group),
-    )
+    may_share = partial(site.accounts.may_share, account)
+    return strict_modes.flaws(steps, (0, account.uid), home, may_share=may_share)
 
 
 def _barred_by_modes(steps: Sequence[Part], uid: int, groups: Sequence[int]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A key is taken where ssh-keygen(1) and sshd(8) take it. All formats of a key's data (RFC 4253 6.6,
 RFC 5656 3.1, RFC 8709 4, OpenSSH PROTOCOL.u2f) are nothing but a sequence of strings, each led by its
-length, so one reader serves them all. What the strings must be is checked by one function for a type.
+length, so one reader serves them all, and a table has what each of them must be.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ SIZE_LIMIT = 16 * 1024
 # OpenSSH reads no smaller RSA key, whatever RequiredRSASize= says, and no larger number.
 _RSA_LEAST_BITS = 1024
 _NUMBER_LIMIT = 16384 // 8
-
-Fields = tuple[bytes, ...]
 
 
 def sha256(data: bytes = b"") -> Any:  # noqa: ANN401 - the hash object has no public type
@@ -85,10 +83,15 @@ def parse_launch_key(text: bytes) -> PublicKey:
     Blank lines around it count for nothing, as with `ssh-keygen -l`. Raises
     FirstkeyError(not-a-public-key) with a sentence that shows little of what was there, escaped.
     """
-    try:
-        return _parse(text)
-    except _Flaw as flaw:
-        raise FirstkeyError(str(flaw), reason=reasons.NOT_A_PUBLIC_KEY) from None
+    line = _only_line(text)
+    words = _BLANKS.split(line, 2)
+    _refuse_other_types(words[0], line)
+    if len(words) == 1:
+        raise _flaw(f"the line ends after the type {_excerpt(words[0])}; the key itself is missing")
+    key = _key(words)
+    if _CONTROL.search(key.comment):
+        raise _flaw("the comment contains a control character")
+    return key
 
 
 def read_key(text: bytes) -> PublicKey | None:
@@ -101,7 +104,7 @@ def read_key(text: bytes) -> PublicKey | None:
         return None
     try:
         return _key(words)
-    except _Flaw:
+    except FirstkeyError:
         return None
 
 
@@ -112,15 +115,15 @@ def read_host_key(text: bytes) -> PublicKey | None:
         return read_key(text)
     try:
         blob = _from_base64(words[1])
-    except _Flaw:
+    except FirstkeyError:
         return None
     if not blob.startswith(_field(words[0])):
         return None
     return PublicKey(words[0].decode("ascii", "replace"), blob, _comment(words))
 
 
-class _Flaw(Exception):  # noqa: N818  what a text has is a flaw; the error is made of it at the door
-    """A sentence that says why a text is not a public key."""
+def _flaw(sentence: str) -> FirstkeyError:
+    return FirstkeyError(sentence, reason=reasons.NOT_A_PUBLIC_KEY)
 
 
 # --- the line -------------------------------------------------------------------------------------
@@ -129,31 +132,19 @@ _BLANKS = re.compile(rb"[ \t]+")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
-def _parse(text: bytes) -> PublicKey:
-    line = _only_line(text)
-    words = _BLANKS.split(line, 2)
-    _refuse_other_types(words[0], line)
-    if len(words) == 1:
-        raise _Flaw(f"the line ends after the type {_excerpt(words[0])}; the key itself is missing")
-    key = _key(words)
-    if _CONTROL.search(key.comment):
-        raise _Flaw("the comment contains a control character")
-    return key
-
-
 def _only_line(text: bytes) -> bytes:
     if len(text) > SIZE_LIMIT:
-        raise _Flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
+        raise _flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
     line = text.strip(b" \t\r\n")
     if not line:
-        raise _Flaw("it is empty")
+        raise _flaw("it is empty")
     _refuse_other_formats(line)
     if b"\n" in line:
-        raise _Flaw(f"it has {line.count(10) + 1} lines; a public key is one line")
-    # Tabs may stand between the words, as OpenSSH allows; _parse looks for them in the comment.
+        raise _flaw(f"it has {line.count(10) + 1} lines; a public key is one line")
+    # Tabs may stand between the words, as OpenSSH allows; parse_launch_key looks for them in the comment.
     control = _CONTROL.search(line.replace(b"\t", b" ").decode("ascii", "surrogateescape"))
     if control:
-        raise _Flaw(f"it contains a control character ({ord(control[0]):#04x}, byte {control.start()})")
+        raise _flaw(f"it contains a control character ({ord(control[0]):#04x}, byte {control.start()})")
     return line
 
 
@@ -161,24 +152,24 @@ def _refuse_other_formats(line: bytes) -> None:
     """Things that people and services put where a public key belongs, each by its name."""
     armour = line.startswith((b"-----BEGIN", b"---- BEGIN"))
     if (armour and b"PRIVATE" in line.split(b"\n")[0]) or line.startswith(b"PuTTY-User-Key-File"):
-        raise _Flaw("it is a private key, not a public key; whoever can read it should not have it")
+        raise _flaw("it is a private key, not a public key; whoever can read it should not have it")
     if armour:
-        raise _Flaw("it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes")
+        raise _flaw("it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes")
     if line.startswith(b"<"):
-        raise _Flaw(f"it is a page of HTML or XML, not a public key: {_excerpt(line)}")
+        raise _flaw(f"it is a page of HTML or XML, not a public key: {_excerpt(line)}")
 
 
 def _refuse_other_types(word: bytes, line: bytes) -> None:
     """The first word must be the type of a plain key that sshd lets in without being told to."""
     if word == b"ssh-dss":
-        raise _Flaw("it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0")
+        raise _flaw("it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0")
     if word.endswith((b"-cert-v01@openssh.com", b"-cert-v00@openssh.com")):
-        raise _Flaw("it is a certificate; only plain public keys are launch keys")
+        raise _flaw("it is a certificate; only plain public keys are launch keys")
     if word in _TYPES:
         return
     if any(other in _TYPES for other in _BLANKS.split(line)):
-        raise _Flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
-    raise _Flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
+        raise _flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
+    raise _flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
 
 
 def _excerpt(data: bytes) -> str:
@@ -191,12 +182,16 @@ def _excerpt(data: bytes) -> str:
 
 
 def _key(words: list[bytes]) -> PublicKey:
-    """Out of a known type, base64 and perhaps a comment. Raises _Flaw where sshkey_read takes none."""
+    """Out of a known type, base64 and perhaps a comment; FirstkeyError where sshkey_read takes none."""
     kind = _TYPES[words[0]]
     fields = _fields(_from_base64(words[1]))
     if not fields or fields[0] != kind.encode("ascii"):
-        raise _Flaw(f"its first word says {_excerpt(words[0])}, but its data is that of another type")
-    return PublicKey(kind, b"".join(map(_field, _FORMATS[kind].checked(fields))), _comment(words))
+        raise _flaw(f"its first word says {_excerpt(words[0])}, but its data is that of another type")
+    parts = _FORMATS[kind].parts
+    if len(fields) != 1 + len(parts):
+        raise _flaw(f"its data has {len(fields)} parts; a key of this type has {1 + len(parts)}")
+    checked = (part(field) for part, field in zip(parts, fields[1:]))
+    return PublicKey(kind, b"".join(map(_field, (fields[0], *checked))), _comment(words))
 
 
 def _comment(words: list[bytes]) -> str:
@@ -211,17 +206,17 @@ def _from_base64(text: bytes) -> bytes:
         data = b""
     # Python's decoder is laxer than OpenSSH's: foreign characters, and bits left over at the end.
     if b2a_base64(data, newline=False) != text:
-        raise _Flaw("the key after its type is not base64, or is cut off")
+        raise _flaw("the key after its type is not base64, or is cut off")
     return data
 
 
-def _fields(blob: bytes) -> Fields:
+def _fields(blob: bytes) -> tuple[bytes, ...]:
     fields, start = [], 0
     while start < len(blob):
         begin = start + 4
         start = begin + int.from_bytes(blob[start:begin], "big")
         if start > len(blob):
-            raise _Flaw("its data is cut off, or something is appended to it")
+            raise _flaw("its data is cut off, or something is appended to it")
         fields.append(blob[begin:start])
     return tuple(fields)
 
@@ -233,16 +228,11 @@ def _field(content: bytes) -> bytes:
 # --- what the data of each type must be -------------------------------------------------------------
 
 
-def _count(fields: Fields, count: int) -> None:
-    if len(fields) != count:
-        raise _Flaw(f"its data has {len(fields)} parts; a key of this type has {count}")
-
-
 def _number(field: bytes) -> int:
     if field[:1] >= b"\x80":
-        raise _Flaw("a number in its data is negative")
+        raise _flaw("a number in its data is negative")
     if len(field) > _NUMBER_LIMIT + field.startswith(b"\0"):
-        raise _Flaw(f"a number in its data has over {_NUMBER_LIMIT * 8} bits; OpenSSH reads no larger one")
+        raise _flaw(f"a number in its data has over {_NUMBER_LIMIT * 8} bits; OpenSSH reads no larger one")
     return int.from_bytes(field, "big")
 
 
@@ -252,113 +242,63 @@ def _shortest(field: bytes) -> bytes:
     return number.to_bytes(number.bit_length() // 8 + 1, "big") if number else b""
 
 
-def _rsa(fields: Fields) -> Fields:
-    _count(fields, 3)
-    exponent, modulus = (_number(field) for field in fields[1:])
-    if modulus.bit_length() < _RSA_LEAST_BITS:
-        raise _Flaw(f"it has {modulus.bit_length()} bits; sshd takes no RSA key under {_RSA_LEAST_BITS}")
+def _modulus(field: bytes) -> bytes:
+    bits = _number(field).bit_length()
+    if bits < _RSA_LEAST_BITS:
+        raise _flaw(f"it has {bits} bits; sshd takes no RSA key under {_RSA_LEAST_BITS}")
+    return _shortest(field)
+
+
+def _exponent(field: bytes) -> bytes:
     # ssh-keygen prints such a key, but with 1 anybody could sign for it, and with the others nobody can.
-    if not 2 < exponent < modulus:
-        raise _Flaw("its RSA exponent is not one that a signature can be checked with")
-    return (fields[0], *map(_shortest, fields[1:]))
+    if _number(field) <= 2:
+        raise _flaw("its RSA exponent is not one that a signature can be checked with")
+    return _shortest(field)
 
 
-def _dsa(fields: Fields) -> Fields:
-    _count(fields, 5)
-    return (fields[0], *map(_shortest, fields[1:]))
+def _exactly(size: int, start: bytes = b"") -> Callable[[bytes], bytes]:
+    """So many bytes, which begin so."""
+
+    def part(field: bytes) -> bytes:
+        if len(field) != size or not field.startswith(start):
+            raise _flaw(f"a part of its data is not the {size} bytes that a key of this type has there")
+        return field
+
+    return part
 
 
-def _ed25519(fields: Fields) -> Fields:
-    _count(fields, 2)
-    if len(fields[1]) != 32:
-        raise _Flaw(f"its Ed25519 key has {len(fields[1])} bytes, not 32")
-    return fields
-
-
-class Curve(NamedTuple):
-    """A curve y^2 = x^3 - 3x + b over a prime field, and the order of its base point (FIPS 186-4, D.1.2)."""
-
-    prime: int
-    b: int
-    order: int
-
-    def has(self, point: bytes) -> bool:
-        """Whether OpenSSH takes the encoded point: uncompressed (SEC 1, 2.3.3), on the curve, and no freak.
-
-        Freaks (sshkey.c: sshkey_ec_validate_public) have a coordinate of no more than half the
-        order's bits, or one that reaches the order less one. Honest keys never do.
-        """
-        size = (self.prime.bit_length() + 7) // 8
-        if len(point) != 1 + 2 * size or point[0] != 4:
-            return False
-        x, y = int.from_bytes(point[1 : 1 + size], "big"), int.from_bytes(point[1 + size :], "big")
-        small = min(x, y).bit_length() <= self.order.bit_length() // 2
-        large = max(x, y) >= min(self.order - 1, self.prime)
-        return not small and not large and (x**3 - 3 * x + self.b - y**2) % self.prime == 0
-
-
-# ssh-keygen asks OpenSSL the same. To start it for each key would take a boot longer, and could fail.
-CURVES = {
-    b"nistp256": Curve(
-        2**256 - 2**224 + 2**192 + 2**96 - 1,
-        0x5AC635D8AA3A93E7B3EBBD55769886BC651D06B0CC53B0F63BCE3C3E27D2604B,
-        2**256 - 2**224 + 2**192 - 0x4319055258E8617B0C46353D039CDAAF,
-    ),
-    b"nistp384": Curve(
-        2**384 - 2**128 - 2**96 + 2**32 - 1,
-        0xB3312FA7E23EE7E4988E056BE3F82D19181D9C6EFE8141120314088F5013875AC656398D8A2ED19D2A85C8EDD3EC2AEF,
-        2**384 - 0x389CB27E0BC8D220A7E5F24DB74F58851313E695333AD68D,
-    ),
-    b"nistp521": Curve(
-        2**521 - 1,
-        (0x51953EB9618E1C9A1F929A21A0B68540EEA2DA725B99B315F3B8B489918EF109E1 << 256)
-        + 0x56193951EC7E937B1652C0BD3BB1BF073573DF883D2C34F1EF451FD46B503F00,
-        2**521 - 0x5AE79787C40D069948033FEB708F65A2FC44A36477663B851449048E16EC79BF7,
-    ),
-}
-"""By the name that a key's data has for it (RFC 5656, 10.1)."""
-
-
-def _ecdsa(fields: Fields) -> Fields:
-    _count(fields, 3)
-    curve = CURVES.get(fields[1])
-    if curve is None or not fields[0].split(b"@")[0].endswith(b"-" + fields[1]):
-        raise _Flaw("its elliptic curve is not the one that its type names")
-    if not curve.has(fields[2]):
-        raise _Flaw("its point is not on the elliptic curve")
-    return fields
-
-
-def _security_key(plain: Callable[[Fields], Fields]) -> Callable[[Fields], Fields]:
-    """Keys on hardware (types with -sk): the plain key, and the name of an application at the end."""
-
-    def checked(fields: Fields) -> Fields:
-        plain(fields[:-1])
-        if b"\0" in fields[-1]:
-            raise _Flaw("its application contains a NUL")
-        return fields
-
-    return checked
+def _application(field: bytes) -> bytes:
+    if b"\0" in field:
+        raise _flaw("its application contains a NUL")
+    return field
 
 
 class _Format(NamedTuple):
-    """`checked` gives the fields as OpenSSH writes them; `modulus` is the one whose size counts, if any."""
+    """A type of key: what `ssh-keygen -t` calls it, its size, and what each part behind the type must be.
+
+    A part is given back as OpenSSH writes it. Without `bits`, the `modulus` (its index) has the size.
+    """
 
     short_type: str
-    checked: Callable[[Fields], Fields]
-    bits: int = 0
+    bits: int
+    parts: tuple[Callable[[bytes], bytes], ...]
     modulus: int = 0
 
 
+def _curve(name: bytes, bits: int) -> tuple[Callable[[bytes], bytes], ...]:
+    """Its name and an uncompressed point (RFC 5656, 3.1; SEC 1, 2.3.3), be that on the curve or beside it."""
+    return _exactly(len(name), name), _exactly(1 + 2 * ((bits + 7) // 8), b"\4")
+
+
 _FORMATS = {
-    "ssh-ed25519": _Format("ed25519", _ed25519, bits=256),
-    "ssh-rsa": _Format("rsa", _rsa, modulus=2),
-    "ecdsa-sha2-nistp256": _Format("ecdsa", _ecdsa, bits=256),
-    "ecdsa-sha2-nistp384": _Format("ecdsa", _ecdsa, bits=384),
-    "ecdsa-sha2-nistp521": _Format("ecdsa", _ecdsa, bits=521),
-    "sk-ssh-ed25519@openssh.com": _Format("ed25519-sk", _security_key(_ed25519), bits=256),
-    "sk-ecdsa-sha2-nistp256@openssh.com": _Format("ecdsa-sk", _security_key(_ecdsa), bits=256),
-    "ssh-dss": _Format("dsa", _dsa, modulus=1),
+    "ssh-ed25519": _Format("ed25519", 256, (_exactly(32),)),
+    "ssh-rsa": _Format("rsa", 0, (_exponent, _modulus), modulus=2),
+    "ecdsa-sha2-nistp256": _Format("ecdsa", 256, _curve(b"nistp256", 256)),
+    "ecdsa-sha2-nistp384": _Format("ecdsa", 384, _curve(b"nistp384", 384)),
+    "ecdsa-sha2-nistp521": _Format("ecdsa", 521, _curve(b"nistp521", 521)),
+    "sk-ssh-ed25519@openssh.com": _Format("ed25519-sk", 256, (_exactly(32), _application)),
+    "sk-ecdsa-sha2-nistp256@openssh.com": _Format("ecdsa-sk", 256, (*_curve(b"nistp256", 256), _application)),
+    "ssh-dss": _Format("dsa", 0, (_shortest,) * 4, modulus=1),
 }
 
 # OpenSSH takes the names of signatures for the types that they belong to (sshkey.c: sigonly).

@@ -8,7 +8,6 @@ in a child process with a time limit for the same reason.
 from __future__ import annotations
 
 import io
-import json
 import os
 import re
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.model import Account
-from firstkey.system import command, worker
+from firstkey.ssh import strict_modes
+from firstkey.system import child, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,6 +105,14 @@ class Accounts:
         alone = set(primary) <= {account.uid} and set(members) <= {account.name}
         return bool(lists) and alone and bool(primary or members)
 
+    def may_share(self, account: Account, group: int) -> bool:
+        """Whether sshd lets the group write the account's files: if lenient, and if nobody else is in it."""
+        if not self.has_group_alone(account, group):
+            return False
+        paths = ("/etc/os-release", "/usr/lib/os-release")
+        release = next(filter(None, (self._tree.read(path, limit=65536) for path in paths)), b"")
+        return strict_modes.is_lenient(release)
+
     def _group_from_nss(self, number: int) -> str | None:
         if not self._tree.is_running_system:
             return None
@@ -167,8 +175,10 @@ def nss(question: str, *values: Any) -> Any:  # noqa: ANN401 - each question has
     if command.ask_watcher:
         return command.ask_watcher("nss", question, *values)
     ask = QUESTIONS[question]
-    said = worker.ask(lambda: json.dumps(ask(*values)).encode(), seconds=NSS_SECONDS)
-    return json.loads(said) if said else False
+    try:
+        return child.ask("the name service", lambda _: ask(*values), seconds=NSS_SECONDS)
+    except FirstkeyError:
+        return False
 
 
 def _is_id(text: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import identity
+from firstkey.system import child
 
 if TYPE_CHECKING:
     from firstkey.model import Account
@@ -37,7 +37,7 @@ class Answer(NamedTuple):
 
 def account(service: str, user: Account, *, host: str) -> Answer:
     """Ask the account rules of `service`. Raises FirstkeyError where PAM is not there or does not answer."""
-    said = identity.run_as(
+    said = child.run_as(
         user._replace(uid=0, gid=0), [0], lambda: _ask(service, user.name, host), seconds=SECONDS
     )
     return Answer(said[0], said[1], tuple(said[2]))

@@ -13,20 +13,21 @@ from pathlib import Path
 import processes
 import pytest
 
-from firstkey.system import worker
-from firstkey.system.worker import Worker
+from firstkey.errors import FirstkeyError
+from firstkey.system import child
+from firstkey.system.child import Child
 
 Tell = Callable[[bytes], None]
 
 
-def started(work: Callable[[Tell], None]) -> Worker:
+def started(work: Callable[[Tell], None]) -> Child:
     """A worker whose first word was heard, so that it is at work."""
 
     def speaking(tell: Tell) -> None:
         tell(b"!")
         work(tell)
 
-    found = worker.start(speaking)
+    found = child.start(speaking)
     assert found.hear() == b"!"
     return found
 
@@ -35,12 +36,6 @@ def forever(_tell: Tell) -> None:
     """Work that never ends by itself."""
     while True:
         time.sleep(0.01)  # a signal just before a long one would be seen only after it
-
-
-def too_late() -> bytes:
-    """An answer that nobody waits for."""
-    time.sleep(60)
-    return b"late"
 
 
 def stubborn(tell: Tell) -> None:
@@ -53,7 +48,7 @@ def stubborn(tell: Tell) -> None:
 def test_what_it_says_is_heard_to_the_end() -> None:
     """All of it, more than a pipe holds, then the end, and no zombie."""
     said = os.urandom(300_000)
-    made = worker.start(lambda tell: tell(said))
+    made = child.start(lambda tell: tell(said))
     heard = b""
     while part := made.hear():
         heard += part
@@ -74,7 +69,7 @@ def test_what_it_says_is_heard_to_the_end() -> None:
 )
 def test_a_bad_end_is_told_from_a_good_one(work: Callable[[Tell], None], trouble: str) -> None:
     """Silence is not success."""
-    made = worker.start(work)
+    made = child.start(work)
     assert made.hear() == b""
     assert trouble in str(made.finish())
 
@@ -92,7 +87,7 @@ def test_stopping_lets_it_tidy_up(tmp_path: object) -> None:
         finally:
             os.unlink(file)
 
-    made = worker.start(tidy)
+    made = child.start(tidy)
     assert made.hear() == b"!"
     assert os.path.exists(file)
     made.stop()
@@ -101,7 +96,7 @@ def test_stopping_lets_it_tidy_up(tmp_path: object) -> None:
 
 def test_one_that_does_not_stop_is_killed() -> None:
     """A worker that ignores SIGTERM is ended all the same, soon after its time to tidy up."""
-    made = worker.start(stubborn)
+    made = child.start(stubborn)
     assert made.hear() == b"!"
     begin = time.monotonic()
     made.stop(patience=0.2)
@@ -131,33 +126,34 @@ def test_no_descriptor_is_left() -> None:
     """Neither finishing nor stopping nor a failed question leaves one open."""
     before = os.listdir("/proc/self/fd")
     for _ in range(5):
-        worker.ask(lambda: b"x", seconds=30)
-        worker.ask(too_late, seconds=0.05)
+        child.ask("a test", lambda _: "x", seconds=processes.PATIENCE)
+        with pytest.raises(FirstkeyError):
+            child.ask("a test", lambda _: time.sleep(60), seconds=0.05)
         started(forever).stop()
     assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_question_is_answered_or_given_up() -> None:
-    """The answer, nothing where the child dies, None where it takes too long."""
-    assert worker.ask(lambda: b"answer", seconds=30) == b"answer"
-    assert worker.ask(lambda: b"", seconds=30) == b""
-    assert worker.ask(lambda: os._exit(1), seconds=30) == b""
+    """The answer, whatever it is, or an error where it takes too long."""
+    for answer in ("answer", "", None, False):
+        assert child.ask("a test", lambda _: answer, seconds=processes.PATIENCE) == answer  # noqa: B023
     begin = time.monotonic()
-    assert worker.ask(too_late, seconds=0.2) is None
+    with pytest.raises(FirstkeyError, match="a test did not answer"):
+        child.ask("a test", lambda _: time.sleep(60), seconds=0.2)
     assert 0.2 <= time.monotonic() - begin < 20
 
 
 HOLDING = """
     import os, sys, time
-    from firstkey.system import worker
+    from firstkey.system import child
     def rest(_=None):
         while True:
             time.sleep(0.01)  # a signal just before a long one would be seen only after it
     def work(tell):
-        inner = worker.start(rest)
+        inner = child.start(rest)
         tell(b"%d %d" % (os.getpid(), inner.pid))
         rest()
-    made = worker.start(work)
+    made = child.start(work)
     print(made.hear().decode(), flush=True)
     rest()
 """
@@ -180,11 +176,11 @@ def test_a_hanging_grandchild_does_not_hide_the_end() -> None:
     """The end of file comes with the worker's end, though a child of its own hangs on (a dead disk)."""
 
     def work(tell: Tell) -> None:
-        grandchild = worker.start(stubborn)
+        grandchild = child.start(stubborn)
         assert grandchild.hear() == b"!"
         tell(b"%d" % grandchild.pid)
 
-    made = worker.start(work)
+    made = child.start(work)
     grandchild = int(made.hear())
     try:
         assert select.select([made.pipe], [], [], 30)[0]
@@ -197,12 +193,12 @@ def test_a_hanging_grandchild_does_not_hide_the_end() -> None:
 
 AT_THE_FORK = """
     import ctypes, functools, os, signal, sys
-    from firstkey.system import worker
-    worker.own_signals(0)
+    from firstkey.system import child
+    child.own_signals(0)
     # In C: what a handler of Python's raises within a function of Python's here would be lost.
     os.register_at_fork(after_in_child=functools.partial(ctypes.CDLL(None)["raise"], signal.SIGTERM))
     try:
-        made = worker.start(lambda tell: tell(b"x"))
+        made = child.start(lambda tell: tell(b"x"))
         made.hear()
         made.finish()
     finally:
@@ -220,8 +216,8 @@ def test_a_signal_in_the_instant_of_the_fork_does_not_run_the_parents_code(tmp_p
 
 IN_A_DESTRUCTOR = """
     import os, signal, time
-    from firstkey.system import worker
-    worker.own_signals(7)
+    from firstkey.system import child
+    child.own_signals(7)
     class Thing:
         def __del__(self):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -241,16 +237,16 @@ def test_a_request_to_stop_is_not_lost_in_a_destructor() -> None:
 
 STOPPED_AT_ANY_MOMENT = """
     import os, sys
-    from firstkey.system import worker
+    from firstkey.system import child
     from firstkey.system.files import Looks
     from firstkey.system.tree import Tree
-    worker.own_signals(0)
+    child.own_signals(0)
     def work(tell):
         with Tree(sys.argv[1]) as tree, tree.opened("/") as directory:
             tell(b"!")
             while True:
                 directory.replace("file", b"x" * 5000, Looks(0o600))
-    made = worker.start(work)
+    made = child.start(work)
     made.hear()
     print("at work", flush=True)
     try:
@@ -277,9 +273,9 @@ def test_signals_are_taken_back_from_whoever_started_us() -> None:
     """A starter that ignored SIGCHLD or blocked SIGTERM changes neither how we end nor what we learn."""
     code = """
         import os, signal, subprocess, time
-        from firstkey.system import command, worker
-        worker.own_signals(7)
-        assert worker.ask(lambda: b"x", seconds=30) == b"x"
+        from firstkey.system import command, child
+        child.own_signals(7)
+        assert child.ask("a test", lambda _: "x", seconds=30) == "x"
         assert command.run(["/bin/false"]).status == 1
         print("ready", flush=True)
         while True:
@@ -309,13 +305,13 @@ def test_no_room_for_a_process_is_an_error_with_a_reason() -> None:
     code = """
         import os, resource, sys
         from firstkey.errors import FirstkeyError
-        from firstkey.system import worker
+        from firstkey.system import child
         if os.geteuid() == 0:
             os.setuid(54321)
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         before = os.listdir("/proc/self/fd")
         try:
-            worker.start(lambda tell: None)
+            child.start(lambda tell: None)
         except FirstkeyError as error:
             print(error.reason.code, before == os.listdir("/proc/self/fd"))
     """

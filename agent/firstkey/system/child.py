@@ -3,28 +3,43 @@
 A disk, a server or a directory service that never answers blocks a process beyond the reach of any timer
 in it; the parent does nothing that can block, so a deadline and a request to stop are always kept.
 A child never outlives its parent for long: it is told to stop when the parent is gone, even by SIGKILL.
+
+Work in a home is done by a child that has the user's rights and no others; a child, because the ids of a
+process are shared by all its threads and by every program it starts. Only the effective ids are the user's,
+and with them every capability is gone (capabilities(7)). The real ones stay root's, so that the user can
+neither send the child signals (kill(2)) nor trace it or look into it (ptrace(2)), nor change its limits
+(prlimit(2)); and no core file of it is written (prctl(2), PR_SET_DUMPABLE). So the child itself, which runs
+firstkey's code alone, can become root again.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import select
 import signal
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system import descriptors
+from firstkey.system import command, descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from firstkey.model import Account
 
     Tell = Callable[[bytes], None]
+    Note = Callable[[Any], None]
 
+SECONDS = 8.0
+"""How long the work in one home may take: homes that hang may not use up the time that the boot waits."""
+PATIENCE_SECONDS = 0.5
+"""How long a child in a home may take to remove its temporary file; one that hangs takes all of it."""
 GRACE_SECONDS = 2.0
 """How long a child may tidy up after SIGTERM before it is killed."""
 KILL_SECONDS = 0.5
@@ -55,7 +70,7 @@ def _sever() -> None:
 os.register_at_fork(after_in_child=_sever)
 
 
-class Worker:
+class Child:
     """A running child. `pipe` has what it says, and at its end an end of file."""
 
     def __init__(self, pid: int, pipe: int, lifeline: int) -> None:
@@ -86,7 +101,12 @@ class Worker:
             self._signal(signal.SIGKILL)
             self._collected(KILL_SECONDS)
         self._close()
-        return _trouble(self._status)
+        if self._status is None:
+            return "it is stuck in the kernel"
+        code = os.waitstatus_to_exitcode(self._status)
+        if code < 0:
+            return f"it was ended by signal {-code}"
+        return f"it ended with status {code}" if code else None
 
     def stop(self, patience: float = GRACE_SECONDS) -> None:
         """End it: politely, so that it leaves nothing half done lying about, then at once."""
@@ -124,7 +144,7 @@ class Worker:
         return True
 
 
-def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Worker:
+def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Child:
     """Start a child that does `work`, which is given a way to tell the parent something.
 
     A `quiet` one has none of the caller's standard streams: should it get stuck, no pipe waits for it.
@@ -138,7 +158,7 @@ def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Worker:
         if pid == 0:
             _close_all(ours)
             _child(*theirs, work, quiet=quiet)
-        return Worker(pid, *ours)
+        return Child(pid, *ours)
     except OSError as error:
         _close_all(ours)
         message = f"cannot start a process: {error.strerror}"
@@ -146,27 +166,6 @@ def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Worker:
     finally:
         _close_all(theirs)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def ask(work: Callable[[], bytes], *, seconds: float, patience: float = 0.0) -> bytes | None:
-    """Do `work` in a child and return what it says, or None where it is not done within `seconds`.
-
-    A child that dies on the way has said nothing. One that is given up, or that has to end because this
-    process has to, may tidy up for `patience` seconds.
-    """
-    worker = start(lambda tell: tell(work()), quiet=True)
-    deadline = time.monotonic() + seconds
-    parts = []
-    try:
-        while part := worker.hear_by(deadline):
-            parts.append(part)
-    except BaseException:
-        worker.stop(patience)
-        raise
-    if part is None:
-        worker.stop(patience)
-        return None
-    return b"" if worker.finish() else b"".join(parts)
 
 
 def own_signals(status: int = TERMINATED) -> None:
@@ -192,6 +191,148 @@ def _once_more(lost: sys.UnraisableHookArgs, status: int) -> None:
         return
     signal.signal(signal.SIGALRM, lambda _number, _frame: _exit(status))
     signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+
+
+# --- with a user's rights -------------------------------------------------------------------------
+
+
+def ask(whom: str, work: Callable[[Note | None], Any], *, seconds: float) -> Any:  # noqa: ANN401 - as json.loads has it
+    """Do `work` in a child, and return what it returns (JSON values).
+
+    Raises what `work` raised if that was a FirstkeyError, and FirstkeyError(timed-out) after `seconds`.
+    """
+    visit = Visit(whom, lambda note: [work(note)], seconds=seconds)
+    answer = None
+    try:
+        while answer is None:
+            answer = visit.answer(float("inf"), lambda _: None)
+    finally:
+        visit.stop()
+    return answer[0]
+
+
+def run_as(
+    account: Account, groups: Sequence[int], work: Callable[[], Any], *, seconds: float = SECONDS
+) -> Any:  # noqa: ANN401 - as above
+    """Ask a child with the effective ids and groups of `account`.
+
+    Where the caller is not root, or boxed, the work is done with the caller's own rights.
+    """
+
+    def become_and_work(note: Note | None) -> Any:  # noqa: ANN401 - as above
+        if note:
+            become(account, groups)
+        return work()
+
+    return ask(account.name, become_and_work, seconds=seconds)
+
+
+def become(account: Account, groups: Sequence[int]) -> None:
+    """Take these effective ids and groups in a child of root's; any other caller keeps its own."""
+    os.umask(0o077)
+    if 0 not in (os.getuid(), os.geteuid()):
+        return
+    os.seteuid(0)
+    os.setgroups(list(groups))
+    os.setegid(account.gid)
+    os.seteuid(account.uid)
+
+
+class Visit:
+    """Work that goes on beside the caller's, in a child that becomes whom it has to by itself.
+
+    `work(note)` returns JSON values (not None); in `note(value)` it waits until the caller has heeded that.
+    With `here` it is done at once, by this process, and note is None: where there are no rights to give up.
+    """
+
+    def __init__(
+        self, whom: str, work: Callable[[Note | None], Any], *, seconds: float, here: bool = False
+    ) -> None:
+        self._is_over = here or command.ask_watcher is not None  # a boxed process cannot become another
+        if self._is_over:
+            self._answer = json.loads(json.dumps(work(None)))
+            return
+        self._whom = whom
+        self._seconds = seconds
+        self.deadline = time.monotonic() + seconds
+        waits, self._resume = os.pipe()
+        try:
+            self._child = start(lambda tell: _visit(tell, waits, work), quiet=True)
+        except BaseException:
+            os.close(self._resume)
+            raise
+        finally:
+            os.close(waits)
+        self._heard = b""
+
+    def answer(self, until: float, noted: Note) -> Any:  # noqa: ANN401 - as json.loads has it
+        """What the work returned; None where it is not done `until` then (time.monotonic).
+
+        What it notes on the way is given to `noted`. Raises what the work raised, FirstkeyError(timed-out)
+        when the time of the whole visit is over. With an answer or an error, the visit has ended.
+        """
+        if self._is_over:
+            return self._answer
+        while part := self._child.hear_by(min(until, self.deadline)):
+            self._heard += part
+            if self._heard.endswith(b"\n"):
+                noted(json.loads(self._heard))
+                self._heard = b""
+                with suppress(BrokenPipeError):  # it died meanwhile, which is heard next
+                    os.write(self._resume, b"!")
+        if part is None and time.monotonic() < self.deadline:
+            return None
+        if part is None:
+            self.stop()
+            return _value(None, self._whom, self._seconds)
+        self._is_over = True
+        os.close(self._resume)
+        return _value(b"" if self._child.finish() else self._heard, self._whom, self._seconds)
+
+    def stop(self) -> None:
+        """End it, wherever it is; one that has ended is left alone."""
+        if not self._is_over:
+            self._is_over = True
+            os.close(self._resume)
+            self._child.stop(PATIENCE_SECONDS)
+
+
+def _visit(tell: Tell, waits: int, work: Callable[[Note | None], Any]) -> None:
+    def note(value: Any) -> None:  # noqa: ANN401 - as json.dumps has it
+        tell(json.dumps(value).encode() + b"\n")
+        if not os.read(waits, 1):
+            raise FirstkeyError("nobody heeds it any more", reason=reasons.TIMED_OUT)
+
+    tell(json.dumps(_attempt(lambda: work(note))).encode())
+
+
+def _attempt(work: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        return {"value": work()}
+    except FirstkeyError as error:
+        return {"code": error.reason.code, "message": error.message, "hint": error.hint}
+    except Exception as error:  # noqa: BLE001 - the parent turns it into one sentence with a reason
+        where = sys.exc_info()[2]
+        while where is not None and where.tb_next is not None:
+            where = where.tb_next
+        line = f"{where.tb_frame.f_code.co_name}:{where.tb_lineno}" if where else "?"
+        return {"code": "internal-error", "message": f"{error!r} in {line}", "hint": None}
+
+
+def _value(answer: bytes | None, whom: str, seconds: float) -> Any:  # noqa: ANN401 - as json.loads has it
+    if answer is None:
+        message = f"the files of {whom} did not answer within {seconds:g} s"
+        raise FirstkeyError(message, reason=reasons.TIMED_OUT)
+    if not answer:
+        message = f"the process that worked as {whom} died"
+        raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
+    said = json.loads(answer)
+    if "code" in said:
+        raise FirstkeyError(said["message"], reason=reasons.ALL[said["code"]], hint=said["hint"])
+    return said["value"]
+
+
+# --- in the child, and around it ------------------------------------------------------------------
 
 
 def _child(writer: int, lifeline: int, work: Callable[[Tell], None], *, quiet: bool) -> None:
@@ -227,15 +368,6 @@ def _hang_on(lifeline: int) -> None:
 def _write(writer: int, said: bytes) -> None:
     while said:
         said = said[os.write(writer, said) :]
-
-
-def _trouble(status: int | None) -> str | None:
-    if status is None:
-        return "it is stuck in the kernel"
-    code = os.waitstatus_to_exitcode(status)
-    if code < 0:
-        return f"it was ended by signal {-code}"
-    return f"it ended with status {code}" if code else None
 
 
 def _collect_the_left_behind() -> None:
