@@ -17,6 +17,7 @@ from firstkey.ssh import (
     console_text,
     known_hosts,
     public_key,
+    restrictions,
 )
 from firstkey.ssh.authorized_keys import Line, Written
 from firstkey.ssh.public_key import PublicKey
@@ -52,7 +53,7 @@ def check_authorized_keys(data: bytes) -> None:
 
 
 def _check_options(entry: authorized_keys.Entry) -> None:
-    access.parse_options(entry.options)
+    restrictions.parse_options(entry.options)
     access.useless(entry.options)
     if entry.key:
         line = entry.key.line.encode("utf-8", "surrogateescape")

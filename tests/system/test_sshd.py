@@ -17,7 +17,8 @@ from firstkey.model import Account
 from firstkey.ssh import sshd_config
 from firstkey.ssh.sshd_config import Effective
 from firstkey.system import command, inspector, scratch, sshd
-from firstkey.system.sshd import Meaning, Sshd
+from firstkey.system.sshd import Meaning
+from firstkey.system.sshd_tree import TreeSshd, key_files, where
 from firstkey.system.tree import Tree
 
 pytestmark = pytest.mark.sshd
@@ -47,14 +48,14 @@ def write(root: Path, text: str | bytes, path: str = CONFIG) -> None:
 
 def meaning(tree: Tree, user: str = "user") -> Effective:
     """What the image's configuration means, which must be known."""
-    found = Sshd(tree).meaning(user)
+    found = TreeSshd(tree).meaning(user)
     assert found.refusal is None, found.refusal
     return found.effective
 
 
 def refused(tree: Tree) -> Meaning:
     """OpenSSH's defaults, with the reason why they are taken."""
-    found = Sshd(tree).meaning("user")
+    found = TreeSshd(tree).meaning("user")
     assert found.effective is sshd_config.DEFAULTS
     assert found.refusal
     return found
@@ -89,7 +90,7 @@ def test_sshd_is_asked_no_more_than_its_answers_can_differ(
     write(root, "Match User ben\nAuthorizedKeysFile /b\n", "/etc/ssh/conf.d/1.conf")
     write(root, "wheel:x:4001:ann\n", "/etc/group")
     write(root, "ann:x:1:1::/:/bin/sh\nben:x:2:2::/:/bin/sh\nroot:x:0:0::/:/bin/sh\n", "/etc/passwd")
-    asking = Sshd(tree)
+    asking = TreeSshd(tree)
     meanings = [asking.meaning(user) for user in ("ann", "ben", "root", "ann")]
     assert all(found.refusal is None for found in meanings)
     assert len(set(map(id, meanings))) == asked
@@ -286,10 +287,10 @@ def test_sshd_opens_nothing_of_the_hosts_for_an_image(root: Path, tmp_path: Path
         (trap / keyword).write_text("x")
     code = """
         import sys
-        from firstkey.system.sshd import Sshd
+        from firstkey.system.sshd_tree import TreeSshd
         from firstkey.system.tree import Tree
         with Tree(sys.argv[1]) as tree:
-            print(Sshd(tree).meaning("root").effective.host_keys)
+            print(TreeSshd(tree).meaning("root").effective.host_keys)
     """
     log = tmp_path / "log"
     done = subprocess.run(
@@ -322,10 +323,10 @@ def test_words_of_a_configuration_make_no_directory(root: Path, tree: Tree) -> N
 
 SEPARATION = """
     import os, sys
-    from firstkey.system.sshd import Sshd
+    from firstkey.system.sshd_tree import TreeSshd
     from firstkey.system.tree import Tree
     with Tree(sys.argv[2]) as tree:
-        print(Sshd(tree).meaning("root").refusal, os.listdir(sys.argv[1]))
+        print(TreeSshd(tree).meaning("root").refusal, os.listdir(sys.argv[1]))
 """
 
 
@@ -388,7 +389,7 @@ def test_patterns_are_looked_into_by_an_sshd_that_does_so(
     for path in ("/k/1.pub", "/k/2.pub", "/k/.3.pub", "/k/x", "/home/ann/k"):
         write(root, "", path)
     write(root, f"\0{version} Debian\0", "/usr/sbin/sshd")
-    found = Sshd(tree).key_files(ANN, ["/k/*.pub", "k", "none-there"])
+    found = key_files(TreeSshd(tree), ANN, ["/k/*.pub", "k", "none-there"])
     assert found == [*files, "/home/ann/k", "/home/ann/none-there"]
 
 
@@ -403,7 +404,7 @@ def test_the_main_file_may_be_elsewhere(root: Path, tree: Tree, place: str) -> N
         write(root, "[Service]\nExecStart=/usr/sbin/sshd -D -f /etc/alt\n", "/etc/systemd/system/ssh.service")
     found = meaning(tree)
     assert (found.permit_root_login, found.authorized_keys_files) == ("no", ("/x/%u",))
-    assert Sshd(tree).where("PermitRootLogin") == f"{place}:2"
+    assert where(TreeSshd(tree), "PermitRootLogin") == f"{place}:2"
 
 
 def test_options_of_the_unit_count_first(root: Path, tree: Tree) -> None:
@@ -413,7 +414,7 @@ def test_options_of_the_unit_count_first(root: Path, tree: Tree) -> None:
     write(root, unit, "/usr/lib/systemd/system/sshd.service")
     found = meaning(tree)
     assert (found.permit_root_login, found.host_keys, found.first("port")) == ("no", ("/etc/k",), "23")
-    assert Sshd(tree).options == ["-o", "PermitRootLogin=no", "-o", "HostKey /etc/k", "-o", "Port 23"]
+    assert TreeSshd(tree).options == ["-o", "PermitRootLogin=no", "-o", "HostKey /etc/k", "-o", "Port 23"]
 
 
 def test_an_sshd_that_knows_more_is_asked_without_a_key(

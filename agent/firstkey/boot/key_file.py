@@ -20,9 +20,9 @@ from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.ssh import strict_modes
+from firstkey.ssh import access
+from firstkey.ssh.access import Part
 from firstkey.ssh.sshd_config import looks_for
-from firstkey.ssh.strict_modes import Part
 from firstkey.system import identity
 from firstkey.system.files import Changed, Directory, Looks
 from firstkey.system.sshd import matching
@@ -67,8 +67,6 @@ class Existing(NamedTuple):
         """What of the options makes sshd take no key by the line; None: nothing."""
         if not self.options:
             return None
-        from firstkey.ssh import access  # few lines have options
-
         return access.useless(self.options.encode("utf-8", "surrogateescape"))
 
 
@@ -544,7 +542,7 @@ class _Visitor:
                 break
         parts = [Part(part, each.st_uid, each.st_gid, each.st_mode) for part, each in found if each]
         owners = (0, os.getuid(), self._change.account.uid)
-        bad = {flaw.part for flaw in strict_modes.flaws(parts, owners, home, may_share=self._may_share)}
+        bad = {flaw.part for flaw in access.flaws(parts, owners, home, may_share=self._may_share)}
         return [
             f"{part.path} (mode {_octal(part.mode)}, owner {part.uid})"
             for part in parts
@@ -557,7 +555,7 @@ class _Visitor:
             return False
         paths = ("/etc/os-release", "/usr/lib/os-release")
         release = next(filter(None, (self._tree.read(path, limit=65536) for path in paths)), b"")
-        return strict_modes.is_lenient(release)
+        return access.is_lenient(release)
 
     def _may_use(self, part: Part) -> bool:
         """Whether the user may read the file, or pass the directory: what the own rights did, they may."""

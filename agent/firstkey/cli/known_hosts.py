@@ -17,7 +17,7 @@ from firstkey.cli import common, looking, streams
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.system import openssh
-from firstkey.system.sshd import Sshd
+from firstkey.system.sshd_tree import sshd_of
 
 if TYPE_CHECKING:
     import argparse
@@ -124,7 +124,7 @@ def _lines(args: argparse.Namespace, hosts: Sequence[str], key: PublicKey) -> li
 
 def _of_machine(site: Site) -> list[PublicKey]:
     """The keys that sshd shows, by its own settings."""
-    files = Sshd(site.tree).meaning("root").effective.host_keys
+    files = sshd_of(site.tree).meaning("root").effective.host_keys
     return [key for file in files for key in [_host_key(site, file)] if key]
 
 

@@ -1,0 +1,358 @@
+"""The sshd of a tree: this machine's is asked what its configuration means, about copies, in a box.
+
+Whatever an image says, sshd may open nothing of the host's for it: each Include leads to copies, each HostKey
+to a file that is not there, and what else would have sshd open something on the way is left out. Nor does it
+go by the host's groups: Match Group names the members that the tree's groups have.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
+from firstkey.named_tuple import NamedTuple
+from firstkey.ssh import restrictions, sshd_config
+from firstkey.system import inspector
+from firstkey.system.accounts import Accounts
+from firstkey.system.sshd import (
+    BY_SOCKET,
+    CONFIG,
+    LISTENING,
+    Sshd,
+    Start,
+    knows_patterns,
+    matching,
+    question,
+    started_by,
+    understood,
+    values,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from firstkey.model import Account
+    from firstkey.ssh.sshd_config import Effective, Line
+    from firstkey.system.tree import Tree
+
+PROGRAMS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd")
+SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")
+"""From OpenSSH 9.8 on, it is another program that deals with a connection."""
+PROGRAM_LIMIT = 64 * 1024 * 1024
+SOCKETS = ("ssh.socket", "sshd.socket")
+NOBODY = "firstkey:nobody"
+"""A user name that no account can have."""
+
+_NO_NETWORK = ("vsock:", "/", "@")  # systemd.socket(5), ListenStream=
+_ADDRESS = re.compile(r"[0-9.]+(?::[0-9]+)?\s*|\[?[0-9A-Fa-f:.]+\]?(?::[0-9]+)?\s*")
+_OPENS_SOMETHING = ("hostcertificate", "securitykeyprovider")
+
+
+def sshd_of(tree: Tree) -> Sshd:
+    """The sshd of the running system, or of a tree."""
+    return Sshd(tree) if tree.is_running_system else TreeSshd(tree)
+
+
+def program(tree: Tree) -> str | None:
+    """The path of sshd in the tree, None where it has none."""
+    return next(filter(tree.exists, PROGRAMS), None)
+
+
+def where(sshd: Sshd, keyword: str, word: str = "") -> str | None:
+    """FILE:LINE of the first line with that keyword (and that word in it), for a person to change it."""
+    for path, content in sshd.files.items():
+        for number, line in sshd_config.lines(content):
+            if line.keyword == keyword.lower() and (not word or word in line.words):
+                return f"{path}:{number}"
+    return None
+
+
+def key_files(sshd: Sshd, account: Account, patterns: Iterable[str]) -> list[str]:
+    """The files that it reads for the user, in its order, by these patterns of AuthorizedKeysFile.
+
+    Where its version is not known, a pattern of files stands for itself too. Looks into directories with
+    the caller's rights. Raises FirstkeyError where a pattern is none, or matches too much.
+    """
+    found: list[str] = []
+    for path in sshd_config.key_paths(patterns, account):
+        reads = sshd.reads_patterns if sshd_config.looks_for(path) else False
+        found += [] if reads else [path]
+        found += [] if reads is False else matching(sshd.tree, path)
+    return found
+
+
+class TreeSshd(Sshd):
+    """A tree's sshd. With `replaced`, as it would be with these files in place of its own (or none)."""
+
+    def __init__(self, tree: Tree, replaced: Mapping[str, bytes] | None = None) -> None:
+        super().__init__(tree)
+        self._replaced = replaced or {}
+
+    @cached_property
+    def start(self) -> Start:
+        """What all units that start sshd have in common; where they differ, nothing is known."""
+        try:
+            units = [LISTENING] if _is_one_process(self.tree) else [LISTENING, BY_SOCKET]
+        except FirstkeyError as error:
+            return Start(unknown=error.message)
+        known = [one for one in (started_by(self.tree, names) for names in units) if one is not None]
+        unknown = next((one for one in known if one.unknown), None)
+        if not unknown and len({one._replace(place="") for one in known}) > 1:
+            detail = f"{known[0].place}: the units that start sshd do so with different options"
+            return Start((), None, known[0].place, detail)
+        return unknown or (known[0] if known else Start())
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether it is started with unknown options: a tree may well have no configuration."""
+        return bool(self.start.unknown)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is such a file."""
+        return path in self._replaced or super().exists(path)
+
+    def read(self, path: str) -> bytes | None:
+        """A file of the configuration, None where there is none. Raises FirstkeyError."""
+        content = self._replaced.get(path)
+        return super().read(path) if content is None else content
+
+    def names(self, path: str) -> list[str]:
+        """The names in a directory, none where there is none. Raises FirstkeyError."""
+        inside = {name.rpartition("/")[2] for name in self._replaced if name.rpartition("/")[0] == path}
+        return sorted(inside.union(super().names(path)))
+
+    def alike(self, user: str) -> object:
+        """The same for users whom no Match block tells apart: a tree may have thousands."""
+        try:
+            return alike(self._copy.contents.values(), user) if self.files else user
+        except FirstkeyError:
+            return user
+
+    def ask(self, program: str, login: str) -> Effective:
+        """What this machine's sshd says of copies. Raises FirstkeyError."""
+        if self.start.unknown:
+            raise FirstkeyError(self.start.unknown, reason=reasons.SSHD_CONFIG_INVALID)
+        if not self.files:
+            if self.config:
+                message = f"sshd is started with -f {self.config}, which does not exist"
+                raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+            message = f"{CONFIG} does not exist, nor another that is known; OpenSSH's defaults are assumed"
+            raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
+        copy = self._copy
+        argv = [program, "-C", login, "-f", copy.main]
+        try:
+            effective = understood(
+                question(argv, lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin))
+            )
+        except FirstkeyError as error:
+            words = error.message
+            for name, path in (*copy.files.items(), (f"{inspector.HERE}/", "")):
+                words = words.replace(name, path)
+            raise FirstkeyError(words, reason=error.reason) from None
+        keys = tuple(copy.host_keys.get(path, path) for path in effective.host_keys)
+        return effective._replace(settings={**effective.settings, "hostkey": keys})
+
+    @cached_property
+    def _copy(self) -> Copy:
+        return _Copying(self.tree, *self.read_files).done(self.start.lines)
+
+    @cached_property
+    def reads_patterns(self) -> bool | None:
+        """Whether it looks for files of keys by patterns, as its program's version does; None: not known."""
+        paths = filter(None, (program(self.tree), *SESSIONS))
+        try:
+            texts = [self.tree.read(path, limit=PROGRAM_LIMIT) or b"" for path in paths]
+        except FirstkeyError:
+            return None
+        return next((known for known in map(knows_patterns, texts) if known is not None), None)
+
+
+def _is_one_process(tree: Tree) -> bool:
+    """Whether sshd has sockets, and none gives connections to services of their own (Accept=yes)."""
+    there = [socket for socket in SOCKETS if values(tree, "Socket", "ListenStream", socket)]
+    return bool(there) and not any(_starts_services(tree, socket) for socket in there)
+
+
+def _starts_services(tree: Tree, socket: str) -> bool:
+    accept = values(tree, "Socket", "Accept", socket)[-1:]
+    streams = values(tree, "Socket", "ListenStream", socket)
+    is_on = accept and accept[0].lower() in ("1", "yes", "true", "on", "y", "t")
+    return bool(is_on) and not all(stream.startswith(_NO_NETWORK) for stream in streams)
+
+
+# --- copies -----------------------------------------------------------------------------------------
+
+
+class Copy(NamedTuple):
+    """The copies, by their names: which is the main file, which HostKey the stand-ins stand for, and which of
+    the tree's files each copy is of.
+    """
+
+    main: str
+    contents: dict[str, bytes]
+    host_keys: dict[str, str]
+    files: dict[str, str]
+
+
+class _Copying:
+    """`included` has what each Include stands for, by file and line."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        files: Mapping[str, bytes],
+        included: Mapping[tuple[str, int], Sequence[str]],
+    ) -> None:
+        self._tree = tree
+        self._files = files
+        self._included = included
+        self._names = {path: f"{number}.conf" for number, path in enumerate(files)}
+        self._host_keys: dict[str, str] = {}
+
+    def done(self, options: Sequence[str]) -> Copy:
+        """The copies, the main one first, with the options that sshd is started with before it.
+
+        Raises FirstkeyError where a line may mean what cannot be seen.
+        """
+        contents: dict[str, bytes] = {}
+        for path, content in self._files.items():
+            raws = without_groups(content, self._members).split(b"\n")
+            lines = [self._line(raw, path, number) for number, raw in enumerate(raws, 1)]
+            contents[self._names[path]] = b"\n".join(lines) + b"\n"
+        main = next(iter(contents))
+        files = {f"{inspector.HERE}/{name}": path for path, name in self._names.items()}
+        if options:
+            first = [self._line(option.encode("utf-8", "surrogateescape"), "", 0) for option in options]
+            contents["options.conf"] = b"\n".join(first) + b"\n"
+            include = f'Include "{inspector.HERE}/options.conf" "{inspector.HERE}/{main}"\n'
+            contents[main := "main.conf"] = include.encode()
+        return Copy(f"{inspector.HERE}/{main}", contents, self._host_keys, files)
+
+    def _members(self, patterns: str) -> list[str]:
+        accounts = Accounts(self._tree)
+        names = {number: name for name, number in accounts.groups()}
+        return [
+            account.name
+            for account in accounts.all()
+            if restrictions.any_matches([names.get(gid, "") for gid in accounts.group_ids(account)], patterns)
+        ]
+
+    def _line(self, raw: bytes, path: str, number: int) -> bytes:
+        line = sshd_config.line_of(raw)
+        if line is None:
+            message = f"{path}:{number}: the line has no plain keyword, so an image's sshd is not asked"
+            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+        if line.keyword == "include":
+            inner = self._included.get((path, number), ())
+            copies = [f'"{inspector.HERE}/{self._names[path]}"' for path in inner if path in self._names]
+            return f"Include {' '.join(copies)}".encode() if copies else b""
+        if line.keyword in ("hostkey", "hostdsakey"):
+            return f'HostKey "{self._stand_in(line, f"{path}:{number}")}"'.encode()
+        if line.keyword == "hostkeyagent" and line.words != ("none",):
+            # That there is one matters; the image's own socket is not this machine's to connect to.
+            return f'HostKeyAgent "{inspector.HERE}/absent.agent"'.encode()
+        if line.keyword == "listenaddress" and not _ADDRESS.fullmatch(line.rest):
+            return b""  # a name, which this machine's name service would be asked for
+        return b"" if line.keyword in _OPENS_SOMETHING else raw
+
+    def _stand_in(self, line: Line, place: str) -> str:
+        if len(line.words) != 1 or not {'"', "'", "\\"}.isdisjoint(line.words[0]):
+            message = f"{place}: the HostKey is not one plain path"
+            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+        stand_in = f"{inspector.HERE}/absent.{len(self._host_keys)}"
+        self._host_keys[stand_in] = line.words[0]
+        return stand_in
+
+
+# --- Match blocks: whom to ask about ----------------------------------------------------------------
+
+CRITERIA = {"host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
+"""What a block can ask of a connection, and what `sshd -C` calls it."""
+_ANYWHERE = dict(pair.split("=") for pair in sshd_config.ANY_CLIENT.split(","))
+
+
+def depends_on_client(files: Iterable[bytes]) -> bool:
+    """Whether a block asks where the client comes from."""
+    names = {name for criteria in _blocks(files) for name, _ in criteria}
+    return not names.isdisjoint({*CRITERIA, "rdomain"})
+
+
+def connections(files: Iterable[bytes]) -> tuple[str, ...]:
+    """The clients to ask sshd about, as -C takes them: any client, and one for each block that names some."""
+    found = [restrictions.connection()]
+    for criteria in _blocks(files):
+        named = {CRITERIA[name]: _sample(name, patterns) for name, patterns in criteria if name in CRITERIA}
+        found.append(restrictions.connection(None, **named))
+    return tuple(dict.fromkeys(found))
+
+
+def alike(files: Iterable[bytes], user: str) -> tuple[bool, ...]:
+    """What the User criteria of all Match blocks say to the user: who is told the same is treated alike."""
+    return tuple(
+        restrictions.matches_list(user, patterns)
+        for criteria in _blocks(files)
+        for name, patterns in criteria
+        if name == "user"
+    )
+
+
+def without_groups(content: bytes, members: Callable[[str], list[str]]) -> bytes:
+    """The same with `Group PATTERNS` put as `User NAMES`: another host's groups say nothing of this tree's.
+
+    `members` tells the accounts whose groups match a list of patterns.
+    """
+    if b"roup" not in content.lower():
+        return content
+    return b"\n".join(_without_groups(raw, members) for raw in content.split(b"\n"))
+
+
+def _blocks(files: Iterable[bytes]) -> Iterator[list[tuple[str, str]]]:
+    lines = (line for content in files for _, line in sshd_config.lines(content))
+    yield from (_criteria(line) for line in lines if line.keyword == "match")
+
+
+def _criteria(line: Line) -> list[tuple[str, str]]:
+    """The pairs of a Match line; `all` has no partner."""
+    words = sshd_config.arguments(line.rest.replace("=", " "))
+    return [(name.lower(), patterns) for name, patterns in zip(words[::2], words[1::2])]
+
+
+def _without_groups(raw: bytes, members: Callable[[str], list[str]]) -> bytes:
+    line = sshd_config.line_of(raw)
+    criteria = _criteria(line) if line and line.keyword == "match" else []
+    if not any(name == "group" for name, _ in criteria):
+        return raw
+    words = ["Match"]
+    for name, patterns in criteria:
+        if name == "group":
+            words += ["User", ",".join(members(patterns)) or NOBODY]
+        else:
+            words += [name, f'"{patterns}"']
+    return " ".join(words).encode("utf-8", "surrogateescape")
+
+
+def _sample(name: str, patterns: str) -> str:
+    """Something that the first pattern takes that is no negation."""
+    pattern = next((part for part in patterns.split(",") if not part.startswith("!")), "*")
+    fallback = _ANYWHERE[CRITERIA[name]]
+    if name in ("address", "localaddress"):
+        return _sample_address(pattern) or _ANYWHERE["addr"]
+    return fallback if pattern == "*" else pattern.replace("*", "x").replace("?", "1")
+
+
+def _sample_address(pattern: str) -> str | None:
+    if "/" in pattern:
+        import ipaddress
+
+        try:
+            network = ipaddress.ip_network(pattern, strict=False)
+        except ValueError:
+            return None
+        return str(network[1] if network.num_addresses > 2 else network[0])
+    if ":" in pattern:
+        return pattern.replace("*", "1").replace("?", "1")
+    parts = pattern.replace("*", "1").replace("?", "1").split(".")
+    return ".".join([*parts, "1", "1", "1"][:4]) if pattern != "*" else None
