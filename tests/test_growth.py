@@ -362,7 +362,6 @@ READERS: dict[str, Callable[[str], object]] = {
     "answers.index": as_bytes(answers.index),
     "answers.token": as_bytes(answers.token),
     "ledger.parsed": as_bytes(ledger.parsed),
-    "sshd.words": sshd._words,
     **{f"key_formats.{name}": as_bytes(watch.judge) for name, watch in HEADS.items()},
     **{f"needle {watch.needle.decode()}": as_bytes(judged(watch)) for watch in NEEDLES},
 }

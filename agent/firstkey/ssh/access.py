@@ -35,8 +35,8 @@ _ONCE = frozenset(b"command from principals".split())
 _WITH_VALUE = _ONCE.union(b"environment expiry-time permitlisten permitopen tunnel".split())
 
 # Inside the quotes only \" is an escape (misc.c: opt_dequote).
-_OPTION = re.compile(rb'([^=,"]+)(="(?:\\"|[^"\\]|\\(?!"))*")?')
-_COMMAS = re.compile(rb",*")
+_OPTION = re.compile(rb'([^=,"]+)(="(?:\\"|[^"\\]|\\(?!"))*")?(?=,|\Z)')
+_NO_COMMA = re.compile(rb"[^,]")
 
 
 class Option(NamedTuple):
@@ -50,18 +50,15 @@ class Option(NamedTuple):
 def each_option(options: bytes) -> Iterator[Option]:
     """The options one by one, up to a broken one. A comma too many is no matter to sshd."""
     # By their places: to cut off option after option would copy a line as often as it has options.
-    place = _behind_commas(options, 0)
-    while place < len(options):
-        match = _OPTION.match(options, place)
-        end = match.end() if match else place
-        if match:
-            text = match[2]
-            value = text[2:-1].replace(b'\\"', b'"').decode("utf-8", "surrogateescape") if text else None
-            yield Option(place, match[1].lower(), value)
-        if not match or options[end : end + 1] not in (b"", b","):
-            yield Option(end, b"")
+    end = 0
+    while begin := _NO_COMMA.search(options, end):
+        match = _OPTION.match(options, begin.start())
+        if match is None:
+            yield Option(begin.start(), b"")
             return
-        place = _behind_commas(options, end)
+        text, end = match[2], match.end()
+        value = text[2:-1].replace(b'\\"', b'"').decode("utf-8", "surrogateescape") if text else None
+        yield Option(begin.start(), match[1].lower(), value)
 
 
 def is_authority(options: bytes) -> bool:
@@ -71,13 +68,12 @@ def is_authority(options: bytes) -> bool:
     return any(each.name == b"cert-authority" and each.value is None for each in each_option(options))
 
 
-def unknown(options: bytes) -> tuple[int, str] | None:
-    """The first option that sshd does not know, or knows only once: where, and what stands there."""
+def unknown(options: bytes) -> str | None:
+    """The first option that sshd does not know, or knows only once."""
     seen: set[bytes] = set()
     for option in each_option(options):
-        known = _FLAGS if option.value is None else _WITH_VALUE - seen
-        if option.name not in known:
-            return option.place, excerpt(options, option.place)
+        if option.name not in (_FLAGS if option.value is None else _WITH_VALUE - seen):
+            return excerpt(options, option)
         seen |= {option.name} & _ONCE
     return None
 
@@ -87,21 +83,13 @@ def useless(options: bytes) -> str | None:
 
     Their values are not judged: that is for `firstkey doctor` (ssh/restrictions.py).
     """
-    found = unknown(options)
-    if found:
-        return found[1]
     principals = (option for option in each_option(options) if option.name == b"principals")
-    return next((f'principals="{option.value}"'[:40] for option in principals), None)
+    return unknown(options) or next((excerpt(options, option) for option in principals), None)
 
 
-def excerpt(options: bytes, place: int) -> str:
-    """What stands there, in a few words that can be printed."""
-    return options[place : place + 40].split(b",")[0].decode("utf-8", "backslashreplace")
-
-
-def _behind_commas(options: bytes, start: int) -> int:
-    found = _COMMAS.match(options, start)
-    return found.end() if found else start
+def excerpt(options: bytes, option: Option) -> str:
+    """How the option begins, for people."""
+    return options[option.place : option.place + 40].split(b",")[0].decode("utf-8", "backslashreplace")
 
 
 # --- owners and modes -----------------------------------------------------------------------------

@@ -206,8 +206,8 @@ _KEPT = {b"command": "command", b"from": "sources", b"principals": "principals"}
 
 def parse_options(options: bytes) -> KeyOptions:
     """The meaning of the options, as far as they can be told apart."""
-    found: dict[str, Any] = {}
-    flaw = access.unknown(options)
+    unknown = access.unknown(options)
+    found: dict[str, Any] = {"flaw": unknown} if unknown else {}
     for option in access.each_option(options):
         name, value = option.name, option.value
         if value is None:
@@ -215,12 +215,11 @@ def parse_options(options: bytes) -> KeyOptions:
             continue
         check = _VALUES.get(name) if len(options) <= MOST_JUDGED else None
         if check and not check(value):
-            found.setdefault("flaw", (option.place, access.excerpt(options, option.place)))
+            found.setdefault("flaw", access.excerpt(options, option))
         elif name == b"expiry-time" and check:
             found["expires"] = min(moment(value), found.get("expires", moment(value)))
         elif name in _KEPT:
             found.setdefault(_KEPT[name], value)
-    found["flaw"] = min(filter(None, (flaw, found.get("flaw"))), default=(0, None))[1]
     return KeyOptions(**found)
 
 

@@ -89,9 +89,6 @@ DEFAULTS = Effective(
             "/etc/ssh/ssh_host_ecdsa_key",
             "/etc/ssh/ssh_host_ed25519_key",
         ),
-        "permitrootlogin": ("prohibit-password",),
-        "strictmodes": ("yes",),
-        "usepam": ("no",),
     }
 )
 """What sshd does without a word of configuration (sshd_config(5)): for where sshd cannot be asked."""

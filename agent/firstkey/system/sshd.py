@@ -19,7 +19,7 @@ from firstkey.system import command
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from firstkey.ssh.sshd_config import Effective
 
@@ -67,6 +67,8 @@ class Meaning(NamedTuple):
 class Sshd:
     """The running system's sshd. `may_prepare`: a directory in /run that an old one misses is made for it."""
 
+    _may_have_no_files = False  # where there are none, they are in a place that is not known
+
     def __init__(self, tree: Tree, *, may_prepare: bool = False) -> None:
         self.tree = tree
         self._may_prepare = may_prepare
@@ -88,25 +90,25 @@ class Sshd:
     @property
     def config(self) -> str | None:
         """The main file; None where it is in none of the usual places, which is not the same as empty."""
-        return self.start.config or next(filter(self.exists, CONFIGS), None)
+        return self.start.config or next(filter(self._exists, CONFIGS), None)
 
     @property
     def files(self) -> dict[str, bytes]:
         """The files that the configuration consists of, the main one first, by path. Raises FirstkeyError."""
-        return self.read_files[0]
+        return self._read_files[0]
 
     @cached_property
-    def read_files(self) -> tuple[dict[str, bytes], dict[tuple[str, int], list[str]]]:
+    def _read_files(self) -> tuple[dict[str, bytes], dict[tuple[str, int], list[str]]]:
         """The same, read once; and the paths that each Include stands for, by file and line."""
         files: dict[str, bytes] = {}
         included: dict[tuple[str, int], list[str]] = {}
-        names = _limited(self.names)
+        names = _limited(self._names)
         # What is not named by its whole path is in sshd's own directory (sshd_config(5): Include).
         above = "/etc/openssh/" if self.config == CONFIGS[1] else "/etc/ssh/"
 
         def collect(path: str, depth: int) -> None:
             done = path in files or depth > INCLUDE_DEPTH or len(files) >= INCLUDE_FILES
-            content = None if done else self.read(path)
+            content = None if done else self._read(path)
             if content is None:
                 return
             files[path] = content
@@ -122,28 +124,20 @@ class Sshd:
         return files, included
 
     def digest(self) -> str | None:
-        """One of the whole configuration, byte for byte; None where it cannot be read."""
+        """One of the whole configuration, byte for byte; None where not all of it was found and read."""
         try:
-            whole = repr((self.start.lines, self.files))
+            is_known = not self.start.unknown and (self.files or self._may_have_no_files)
         except FirstkeyError:
             return None
-        return None if self.is_unknown else str(sha256(whole.encode()).hexdigest())
+        return str(sha256(repr((self.start.lines, self.files)).encode()).hexdigest()) if is_known else None
 
-    @property
-    def is_unknown(self) -> bool:
-        """Whether it may read what was not found: in an unknown place, or named by an unknown option."""
-        return bool(self.start.unknown) or not self.files
-
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+    def _exists(self, path: str) -> bool:
         return self.tree.exists(path)
 
-    def read(self, path: str) -> bytes | None:
-        """A file of the configuration, None where there is none. Raises FirstkeyError."""
+    def _read(self, path: str) -> bytes | None:
         return self.tree.read(path, limit=LIMIT)
 
-    def names(self, path: str) -> list[str]:
-        """The names in a directory, none where there is none. Raises FirstkeyError."""
+    def _names(self, path: str) -> list[str]:
         return sorted(self.tree.names(path))
 
     # --- what it says -------------------------------------------------------------------------
@@ -153,27 +147,25 @@ class Sshd:
 
         Without a Match block it is the same for all, so that then one answer serves them all.
         """
-        alike = (self.alike(user), client) if self._may_have_blocks() else ()
+        alike = (self._alike(user), client) if self._may_have_blocks() else ()
         if alike not in self._known:
             self._known[alike] = self._meaning(f"user={user},{client}")
         return self._known[alike]
 
-    def alike(self, user: str) -> object:
-        """What is the same for users whom no Match block tells apart: only sshd knows for sure."""
-        return user
-
-    def ask(self, program: str, login: str) -> Effective:
-        """What it says of a login (as -C takes it). Raises FirstkeyError."""
-        return understood(question([program, *self.options, "-C", login], self._run))
+    def _alike(self, user: str) -> object:
+        return user  # whose groups only sshd knows for sure
 
     def _meaning(self, login: str) -> Meaning:
         program = command.find("sshd")
         if program is None:
             return Meaning(sshd_config.DEFAULTS, Refusal(reasons.SSHD_MISSING, "sshd is not installed"))
         try:
-            return Meaning(self.ask(program, login), None)
+            return Meaning(self._ask(program, login), None)
         except FirstkeyError as error:
             return Meaning(sshd_config.DEFAULTS, error.refusal)
+
+    def _ask(self, program: str, login: str) -> Effective:
+        return understood(question([program, *self.options, "-C", login], self._run))
 
     def _run(self, argv: Sequence[str], stdin: bytes) -> command.Outcome:
         outcome = command.run(argv, seconds=SECONDS, stdin=stdin)
@@ -285,12 +277,8 @@ PLACES = (ADMINISTRATOR, "/usr/local/lib/systemd/system", "/usr/lib/systemd/syst
 # The service that listens, as Debian and others call it, and the one that a socket starts for a connection.
 LISTENING = ("ssh.service", "sshd.service")
 BY_SOCKET = ("ssh@.service", "sshd@.service")
-OPTIONS = "46deDf:C:b:c:E:g:Gh:ik:o:p:qrtTu:V"  # sshd(8)
-LONGEST = 16 * 1024
-"""Characters of a line that is taken apart: shlex takes the square of a word's length."""
-
-_PREFIXES = "-@:+!|"  # systemd.service(5), ExecStart=
-_KEYWORDS = {"-o": "", "-h": "HostKey ", "-p": "Port "}
+_OPTION = re.compile(r"-[46DdeGiqrTtV]*(?:([CEbcfghkopu])(.*))?")  # sshd(8)
+_KEYWORDS = {"o": "", "h": "HostKey ", "p": "Port "}
 
 
 class Start(NamedTuple):
@@ -313,63 +301,53 @@ def start(tree: Tree) -> Start:
 
 def started_by(tree: Tree, names: tuple[str, ...]) -> Start | None:
     """What the unit of one of these names has; None where there is none that starts anything."""
+    place = next(filter(tree.exists, _paths(names)), "")
     try:
-        place = next(filter(tree.exists, _paths(names)), "")
         commands = values(tree, "Service", "ExecStart", *names)
         return _given(tree, names, commands[-1], place) if commands else None
-    except FirstkeyError as error:
-        return Start(unknown=error.message)
+    except (FirstkeyError, ValueError) as error:
+        return Start((), None, place, f"{place}: how sshd is started cannot be read: {error}")
 
 
 def _given(tree: Tree, names: tuple[str, ...], line: str, place: str) -> Start:
-    import getopt  # few boots ask sshd
-
-    try:
-        given, place = _expanded(_words(line), _environment(tree, names), place)
-        options, rest = getopt.getopt(given[1:], OPTIONS)
-    except (ValueError, getopt.GetoptError) as error:
-        return _unknown(place, f"how sshd is started cannot be read: {error}")
-    if given[0].lstrip(_PREFIXES).rpartition("/")[2] != "sshd" or rest:
-        return _unknown(place, f"{given[0]} is started, and not sshd with its options alone")
-    lines = tuple(_KEYWORDS[option] + value.strip() for option, value in options if option in _KEYWORDS)
-    odd = next((line for line in lines if re.match(r"match|include", line, re.IGNORECASE)), None)
-    config = next((value for option, value in reversed(options) if option == "-f"), None)
-    return _unknown(place, f"sshd is started with {odd}") if odd else Start(lines, config, place)
-
-
-def _unknown(place: str, detail: str) -> Start:
-    return Start((), None, place, f"{place}: {detail}")
-
-
-def _words(text: str) -> list[str]:
-    """The words of a line, as a shell tells them apart. Raises ValueError; also where shlex took too long."""
-    import shlex
-
-    if len(text) > LONGEST:
-        raise ValueError(f"a line has more than {LONGEST} characters")
-    return shlex.split(text)
+    words, place = _expanded(sshd_config.arguments(line), _environment(tree, names), place)
+    if not words or words[0].lstrip("-@:+!|").rpartition("/")[2] != "sshd":  # systemd.service(5), ExecStart=
+        raise ValueError(f"{' '.join(words[:1])} is started, and not sshd")
+    lines: list[str] = []
+    config, rest = None, iter(words[1:])
+    for word in rest:
+        match = _OPTION.fullmatch(word)
+        if match is None:
+            raise ValueError(f"{word} is no option of sshd's")
+        value = match[2] or next(rest, "") if match[1] else ""
+        config = value if match[1] == "f" else config
+        lines += [_KEYWORDS[match[1]] + value.strip()] if match[1] in _KEYWORDS else []
+    return Start(tuple(lines), config, place)
 
 
 def _environment(tree: Tree, names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
     """The variables of the unit, each with the file that sets it, if any; files come after Environment=."""
     found: dict[str, tuple[str, str]] = {}
     for line in values(tree, "Service", "Environment", *names):
-        found.update({name: (value, "") for name, _, value in (word.partition("=") for word in _words(line))})
+        words = (word.partition("=") for word in sshd_config.arguments(line))
+        found.update({name: (value, "") for name, _, value in words})
     for path in (file.lstrip("-") for file in values(tree, "Service", "EnvironmentFile", *names)):
         for line in _lines(tree.read(path, limit=LIMIT) or b""):
             name, equals, value = line.strip().partition("=")
             if equals and name[:1] not in "#;":
-                found[name] = (" ".join(_words(value)), path)
+                found[name] = (" ".join(sshd_config.arguments(value)), path)
     return found
 
 
-def _expanded(words: list[str], variables: dict[str, tuple[str, str]], place: str) -> tuple[list[str], str]:
+def _expanded(
+    words: Iterable[str], variables: dict[str, tuple[str, str]], place: str
+) -> tuple[list[str], str]:
     """The words with their variables, as systemd has it: `$X` comes apart, `${X}` does not."""
     expanded: list[str] = []
     for word in words:
         if re.fullmatch(r"\$\w+", word):
             value, path = variables.get(word[1:], ("", ""))
-            expanded += _words(value)
+            expanded += sshd_config.arguments(value)
             place = path if value and path else place
         else:
             value = re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ("", ""))[0], word)

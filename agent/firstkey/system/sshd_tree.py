@@ -87,6 +87,8 @@ def key_files(sshd: Sshd, account: Account, patterns: Iterable[str]) -> list[str
 class TreeSshd(Sshd):
     """A tree's sshd. With `replaced`, as it would be with these files in place of its own (or none)."""
 
+    _may_have_no_files = True
+
     def __init__(self, tree: Tree, replaced: Mapping[str, bytes] | None = None) -> None:
         super().__init__(tree)
         self._replaced = replaced or {}
@@ -99,40 +101,34 @@ class TreeSshd(Sshd):
         except FirstkeyError as error:
             return Start(unknown=error.message)
         known = [one for one in (started_by(self.tree, names) for names in units) if one is not None]
-        unknown = next((one for one in known if one.unknown), None)
-        if not unknown and len({one._replace(place="") for one in known}) > 1:
-            detail = f"{known[0].place}: the units that start sshd do so with different options"
-            return Start((), None, known[0].place, detail)
-        return unknown or (known[0] if known else Start())
+        first = next((one for one in known if one.unknown), known[0] if known else Start())
+        # An option may not begin what the files go on with, nor open one of the host's.
+        odd = next((line for line in first.lines if re.match("match|include", line, re.IGNORECASE)), None)
+        detail = f"sshd is started with {odd}" if odd else ""
+        if len({one._replace(place="") for one in known}) > 1:
+            detail = "the units that start sshd do so with different options"
+        if first.unknown or not detail:
+            return first
+        return Start((), None, first.place, f"{first.place}: {detail}")
 
-    @property
-    def is_unknown(self) -> bool:
-        """Whether it is started with unknown options: a tree may well have no configuration."""
-        return bool(self.start.unknown)
+    def _exists(self, path: str) -> bool:
+        return path in self._replaced or super()._exists(path)
 
-    def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
-        return path in self._replaced or super().exists(path)
-
-    def read(self, path: str) -> bytes | None:
-        """A file of the configuration, None where there is none. Raises FirstkeyError."""
+    def _read(self, path: str) -> bytes | None:
         content = self._replaced.get(path)
-        return super().read(path) if content is None else content
+        return super()._read(path) if content is None else content
 
-    def names(self, path: str) -> list[str]:
-        """The names in a directory, none where there is none. Raises FirstkeyError."""
+    def _names(self, path: str) -> list[str]:
         inside = {name.rpartition("/")[2] for name in self._replaced if name.rpartition("/")[0] == path}
-        return sorted(inside.union(super().names(path)))
+        return sorted(inside.union(super()._names(path)))
 
-    def alike(self, user: str) -> object:
-        """The same for users whom no Match block tells apart: a tree may have thousands."""
+    def _alike(self, user: str) -> object:
         try:
             return alike(self._copy.contents.values(), user) if self.files else user
         except FirstkeyError:
             return user
 
-    def ask(self, program: str, login: str) -> Effective:
-        """What this machine's sshd says of copies. Raises FirstkeyError."""
+    def _ask(self, program: str, login: str) -> Effective:
         if self.start.unknown:
             raise FirstkeyError(self.start.unknown, reason=reasons.SSHD_CONFIG_INVALID)
         if not self.files:
@@ -157,7 +153,7 @@ class TreeSshd(Sshd):
 
     @cached_property
     def _copy(self) -> Copy:
-        return _Copying(self.tree, *self.read_files).done(self.start.lines)
+        return _Copying(self.tree, *self._read_files).done(self.start.lines)
 
     @cached_property
     def reads_patterns(self) -> bool | None:
