@@ -381,7 +381,7 @@ FILES: dict[str, tuple[str, Callable[[Any], object]]] = {
         "/etc/systemd/system/a.service",
         lambda tree: sshd.values(tree, "Service", "ExecStart", "a.service"),
     ),
-    "ssh.service": ("/etc/systemd/system/ssh.service", sshd.start),
+    "ssh.service": ("/etc/systemd/system/ssh.service", lambda tree: sshd.started_by(tree, sshd.LISTENING)),
     "hosts.allow": (tcp_wrappers.ALLOW, lambda tree: tcp_wrappers.decide(tree, None)),
     "pam.d": ("/etc/pam.d/sshd", lambda tree: pam.account_modules(tree, "sshd")),
 }

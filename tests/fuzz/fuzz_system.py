@@ -106,7 +106,7 @@ def check_sshd(data: bytes) -> None:
         sshd_config.is_shared(pattern)
     for file in effective.host_keys:
         host_keys.kind_of(file)
-    _ = (effective.strict_modes, effective.permit_root_login, effective.use_pam)
+    _ = (effective.strict_modes, restrictions.permit_root_login(effective), restrictions.use_pam(effective))
     _check_configuration_of_sshd(content)
 
 

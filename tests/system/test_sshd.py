@@ -14,7 +14,7 @@ import pytest
 
 from firstkey import reasons
 from firstkey.model import Account
-from firstkey.ssh import sshd_config
+from firstkey.ssh import restrictions, sshd_config
 from firstkey.ssh.sshd_config import Effective
 from firstkey.system import command, inspector, scratch, sshd
 from firstkey.system.sshd import Meaning
@@ -100,7 +100,7 @@ def test_sshd_is_asked_no_more_than_its_answers_can_differ(
 def test_no_name_in_a_configuration_is_looked_up(root: Path, tree: Tree, address: str) -> None:
     """An image may listen on a name that only its own network knows; nobody's DNS is asked for it here."""
     write(root, f"ListenAddress {address}\nPermitRootLogin no\n")
-    assert meaning(tree).permit_root_login == "no"
+    assert restrictions.permit_root_login(meaning(tree)) == "no"
 
 
 def test_patterns_that_multiply_come_to_an_end(root: Path, tree: Tree) -> None:
@@ -136,7 +136,7 @@ def test_sshd_decides_what_a_line_means(root: Path, tree: Tree) -> None:
     write(root, "PermitRootLogin yes\n", "/etc/ssh/conf.d/00-other.txt")
     assert meaning(tree).authorized_keys_files == ("/keys/%u",)
     assert meaning(tree, "other").authorized_keys_files != ("/keys/%u",)
-    assert meaning(tree).permit_root_login == "no"
+    assert restrictions.permit_root_login(meaning(tree)) == "no"
 
 
 def test_the_images_host_keys_are_told_and_not_opened(root: Path, tree: Tree) -> None:
@@ -153,9 +153,9 @@ def test_include_stays_inside_the_image(root: Path, tree: Tree) -> None:
     outside.write_text("PermitRootLogin yes\n")
     write(root, f"Include {outside}\nInclude ../../../..{outside}\nInclude /etc/link\nPermitRootLogin no\n")
     (root / "etc" / "link").symlink_to(outside)
-    assert meaning(tree).permit_root_login == "no"
+    assert restrictions.permit_root_login(meaning(tree)) == "no"
     write(root, "PermitRootLogin forced-commands-only\n", str(outside))
-    assert meaning(tree).permit_root_login == "forced-commands-only"
+    assert restrictions.permit_root_login(meaning(tree)) == "forced-commands-only"
 
 
 SHADOW = "root:$6$secret:1::::::\n"
@@ -403,7 +403,7 @@ def test_the_main_file_may_be_elsewhere(root: Path, tree: Tree, place: str) -> N
         write(root, "PermitRootLogin yes\n")
         write(root, "[Service]\nExecStart=/usr/sbin/sshd -D -f /etc/alt\n", "/etc/systemd/system/ssh.service")
     found = meaning(tree)
-    assert (found.permit_root_login, found.authorized_keys_files) == ("no", ("/x/%u",))
+    assert (restrictions.permit_root_login(found), found.authorized_keys_files) == ("no", ("/x/%u",))
     assert where(TreeSshd(tree), "PermitRootLogin") == f"{place}:2"
 
 
@@ -413,7 +413,11 @@ def test_options_of_the_unit_count_first(root: Path, tree: Tree) -> None:
     unit = "[Service]\nEnvironment=X=-oPermitRootLogin=no\nExecStart=/usr/sbin/sshd -D $X -h /etc/k -p 23\n"
     write(root, unit, "/usr/lib/systemd/system/sshd.service")
     found = meaning(tree)
-    assert (found.permit_root_login, found.host_keys, found.first("port")) == ("no", ("/etc/k",), "23")
+    assert (restrictions.permit_root_login(found), found.host_keys, found.first("port")) == (
+        "no",
+        ("/etc/k",),
+        "23",
+    )
     assert TreeSshd(tree).options == ["-o", "PermitRootLogin=no", "-o", "HostKey /etc/k", "-o", "Port 23"]
 
 

@@ -11,7 +11,7 @@ from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.ssh import sshd_config
+from firstkey.ssh import restrictions, sshd_config
 from firstkey.system import sshd_tree
 from firstkey.system.sshd import CONFIG
 from firstkey.system.sshd_tree import TreeSshd
@@ -93,7 +93,7 @@ class Settings:
     def uses_pam(self) -> bool:
         """Whether sshd leaves it to PAM who may log in; where it cannot be asked, what is written counts."""
         try:
-            return not self.is_there or self.effective("root").use_pam
+            return not self.is_there or restrictions.use_pam(self.effective("root"))
         except FirstkeyError:
             return "yes" in self.written("UsePAM")
 

@@ -28,7 +28,7 @@ CLOCK_TOLERANCE_SECONDS = 300.0
 def findings(context: Context) -> Iterator[Finding]:
     """Lock and expiry (where PAM is not the one to judge), shell, the four lists of users and groups."""
     yield from _clock(context)
-    if not context.effective.use_pam:
+    if not restrictions.use_pam(context.effective):
         yield from _account(context)
     if not context.says("chrootdirectory"):
         yield _shell(context)

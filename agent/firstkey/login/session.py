@@ -10,7 +10,7 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.login import pam, view
 from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered
-from firstkey.ssh import access
+from firstkey.ssh import access, restrictions
 from firstkey.ssh.sshd_config import with_tokens
 from firstkey.system import sshd_tree
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     """In sshd's order (monitor.c, auth-pam.c, session.c). `before` is what was found out about the key."""
     yield from _root(context, before)
-    if context.effective.use_pam:
+    if restrictions.use_pam(context.effective):
         yield from pam.findings(context)
     else:
         yield from pam.closed(context, pam.NOLOGIN)  # which sshd itself heeds without PAM
@@ -42,7 +42,7 @@ def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
 def _root(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     if context.account.uid != 0:
         return
-    value = context.effective.permit_root_login
+    value = restrictions.permit_root_login(context.effective)
     forced = any(finding.check == "forced-command" for finding in before)
     if value in ("yes", "prohibit-password") or (value == "forced-commands-only" and forced):
         yield passed("permitrootlogin", f"PermitRootLogin {value} lets root in with a key")

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import access
 from firstkey.ssh.sshd_config import ANY_CLIENT
+
+if TYPE_CHECKING:
+    from firstkey.ssh.sshd_config import Effective
 
 
 class Client(NamedTuple):
@@ -31,6 +34,18 @@ def connection(client: Client | None = None, **named: str) -> str:
 
 class BadPattern(ValueError):  # noqa: N818 - what a pattern is, not what happened
     """A pattern over which sshd ends the connection: an address whose mask cuts off bits of it."""
+
+
+def permit_root_login(effective: Effective) -> str:
+    """One of yes, no, prohibit-password and forced-commands-only."""
+    value = effective.first("permitrootlogin", "prohibit-password") or ""
+    # sshd prints the old name, and the manual has only the new one.
+    return "prohibit-password" if value == "without-password" else value
+
+
+def use_pam(effective: Effective) -> bool:
+    """Whether sshd asks PAM. Upstream's default is no; distributions set yes."""
+    return effective.first("usepam", "no") == "yes"
 
 
 # --- patterns -------------------------------------------------------------------------------------

@@ -68,18 +68,6 @@ class Effective(NamedTuple):
         """Whether sshd ignores files that others could have written (the default)."""
         return self.first("strictmodes", "yes") != "no"
 
-    @property
-    def permit_root_login(self) -> str:
-        """One of yes, no, prohibit-password and forced-commands-only."""
-        value = self.first("permitrootlogin", "prohibit-password") or ""
-        # sshd prints the old name, and the manual has only the new one.
-        return "prohibit-password" if value == "without-password" else value
-
-    @property
-    def use_pam(self) -> bool:
-        """Whether sshd asks PAM. Upstream's default is no; distributions set yes."""
-        return self.first("usepam", "no") == "yes"
-
 
 DEFAULTS = Effective(
     {

@@ -78,8 +78,8 @@ class Sshd:
 
     @cached_property
     def start(self) -> Start:
-        """The options that it is started with."""
-        return start(self.tree)
+        """How the unit that listens starts it, or else the one that a socket starts."""
+        return started_by(self.tree, LISTENING) or started_by(self.tree, BY_SOCKET) or Start()
 
     @property
     def options(self) -> list[str]:
@@ -292,11 +292,6 @@ class Start(NamedTuple):
     config: str | None = None
     place: str = ""
     unknown: str | None = None
-
-
-def start(tree: Tree) -> Start:
-    """What the unit that listens has, or else the one that a socket starts."""
-    return started_by(tree, LISTENING) or started_by(tree, BY_SOCKET) or Start()
 
 
 def started_by(tree: Tree, names: tuple[str, ...]) -> Start | None:

@@ -76,7 +76,7 @@ def _account(image: Image, name: str) -> Iterator[Finding]:
 
 def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding | Doubt]:
     """What sshd's effective configuration has against the user, as allowed_user of its auth.c asks."""
-    root = effective.permit_root_login
+    root = restrictions.permit_root_login(effective)
     if _is_root(image, name) and root in NO_ROOT:
         yield _finding(image, "PermitRootLogin", _ROOT, f"{root}, and {name} is root")
     if effective.first("pubkeyauthentication", "yes") == "no":
