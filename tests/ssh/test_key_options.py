@@ -133,21 +133,6 @@ def test_a_million_options_take_their_time_once(last: bytes) -> None:
     assert flaw(options) == (None if last == b"cert-authority" else "no-such")
 
 
-@pytest.mark.parametrize(
-    "good, bad",
-    [
-        (b'permitopen="a:ssh"', b'permitopen="x"'),
-        (b'expiry-time="20991231"', b'expiry-time="x"'),
-        (b'environment="a=b"', b'environment="a"'),
-    ],
-)
-def test_values_without_end_are_not_looked_into(good: bytes, bad: bytes) -> None:
-    """Such a line is in a user's own file, and whoever asks about it waits for the answer."""
-    assert flaw(b",".join([*[good] * 10, bad])) == bad.decode()
-    assert flaw(b",".join([*[good] * 50_000, bad])) is None
-    assert flaw(b",".join([*[good] * 50_000, b"no-such"])) == "no-such", "their form is"
-
-
 def test_a_boot_judges_no_values() -> None:
     """Whether there is such an option is all that everybody's keys wait for."""
     for option in BAD_VALUES:

@@ -65,8 +65,6 @@ class Existing(NamedTuple):
     @property
     def useless(self) -> str | None:
         """What of the options makes sshd take no key by the line; None: nothing."""
-        if not self.options:
-            return None
         return access.useless(self.options.encode("utf-8", "surrogateescape"))
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from firstkey.ssh.sshd_config import Effective
 
 
+ANYWHERE = dict(pair.split("=") for pair in ANY_CLIENT.split(","))
+"""What `sshd -C` is told of a client somewhere, by its own words."""
+
+
 class Client(NamedTuple):
     """From where somebody logs in, as sshd knows it: the name is the address where it looks up none."""
 
@@ -28,8 +32,7 @@ class Client(NamedTuple):
 def connection(client: Client | None = None, **named: str) -> str:
     """A client as `sshd -C` takes it, with what is named set so; None is one somewhere else."""
     known = {"host": client.name, "addr": client.address} if client else {}
-    anywhere = dict(pair.split("=") for pair in ANY_CLIENT.split(","))
-    return ",".join(f"{key}={value}" for key, value in {**anywhere, **known, **named}.items())
+    return ",".join(f"{key}={value}" for key, value in {**ANYWHERE, **known, **named}.items())
 
 
 class BadPattern(ValueError):  # noqa: N818 - what a pattern is, not what happened
@@ -187,9 +190,6 @@ def _user_listing(keyword: str, patterns: tuple[str, ...], user: str, client: Cl
 
 # --- the options before a key ---------------------------------------------------------------------
 
-MOST_JUDGED = 65536
-"""Bytes of options of which the values are looked into; of more, only their form is. A person needs less."""
-
 _VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
 _MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.IGNORECASE)
 _PLACE = re.compile(r"(?:\[[^]]*\]|(?!\[)[^:/]*)[:/](.*)", re.DOTALL)
@@ -228,7 +228,7 @@ def parse_options(options: bytes) -> KeyOptions:
         if value is None:
             _note_flag(found, name)
             continue
-        check = _VALUES.get(name) if len(options) <= MOST_JUDGED else None
+        check = _VALUES.get(name)
         if check and not check(value):
             found.setdefault("flaw", access.excerpt(options, option))
         elif name == b"expiry-time" and check:

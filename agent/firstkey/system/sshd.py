@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
 from firstkey.ssh import sshd_config
 from firstkey.ssh.public_key import sha256
 from firstkey.system import command
@@ -21,6 +20,7 @@ from firstkey.system.tree import Tree
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from firstkey.reasons import Refusal
     from firstkey.ssh.sshd_config import Effective
 
 CONFIG = "/etc/ssh/sshd_config"
@@ -149,23 +149,17 @@ class Sshd:
         """
         alike = (self._alike(user), client) if self._may_have_blocks() else ()
         if alike not in self._known:
-            self._known[alike] = self._meaning(f"user={user},{client}")
+            try:
+                self._known[alike] = Meaning(self._ask(f"user={user},{client}"), None)
+            except FirstkeyError as error:
+                self._known[alike] = Meaning(sshd_config.DEFAULTS, error.refusal)
         return self._known[alike]
 
     def _alike(self, user: str) -> object:
         return user  # whose groups only sshd knows for sure
 
-    def _meaning(self, login: str) -> Meaning:
-        program = command.find("sshd")
-        if program is None:
-            return Meaning(sshd_config.DEFAULTS, Refusal(reasons.SSHD_MISSING, "sshd is not installed"))
-        try:
-            return Meaning(self._ask(program, login), None)
-        except FirstkeyError as error:
-            return Meaning(sshd_config.DEFAULTS, error.refusal)
-
-    def _ask(self, program: str, login: str) -> Effective:
-        return understood(question([program, *self.options, "-C", login], self._run))
+    def _ask(self, login: str) -> Effective:
+        return understood(question([*self.options, "-C", login], self._run))
 
     def _run(self, argv: Sequence[str], stdin: bytes) -> command.Outcome:
         outcome = command.run(argv, seconds=SECONDS, stdin=stdin)
@@ -202,17 +196,20 @@ def knows_patterns(text: bytes) -> bool | None:
     return int(match[1]) >= PATTERNS_SINCE if match else None
 
 
-def question(argv: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> command.Outcome:
+def question(words: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> command.Outcome:
     """Ask sshd with these arguments: -G (OpenSSH 9.3) needs no host key, -T of an older one gets a stand-in.
 
-    Beside -G, -T is needed for -C.
+    Beside -G, -T is needed for -C. Raises FirstkeyError where there is no sshd to ask.
     """
-    outcome = run([argv[0], "-G", "-T", *argv[1:]], b"")
+    program = command.find("sshd")
+    if program is None:
+        raise FirstkeyError("sshd is not installed", reason=reasons.SSHD_MISSING)
+    outcome = run([program, "-G", "-T", *words], b"")
     if outcome.status and _NO_SUCH_OPTION.search(outcome.stderr):
         # Put together here, so that this file does not look like one of a private key.
         ends = ((b"BEGIN", _STAND_IN_KEY), (b"END", b""))
         key = b"".join(b"-----%b EC PRIVATE KEY-----\n%b" % end for end in ends)
-        outcome = run([argv[0], "-T", "-h", STAND_IN, *argv[1:]], key)
+        outcome = run([program, "-T", "-h", STAND_IN, *words], key)
     return outcome
 
 

@@ -128,7 +128,7 @@ class TreeSshd(Sshd):
         except FirstkeyError:
             return user
 
-    def _ask(self, program: str, login: str) -> Effective:
+    def _ask(self, login: str) -> Effective:
         if self.start.unknown:
             raise FirstkeyError(self.start.unknown, reason=reasons.SSHD_CONFIG_INVALID)
         if not self.files:
@@ -138,11 +138,12 @@ class TreeSshd(Sshd):
             message = f"{CONFIG} does not exist, nor another that is known; OpenSSH's defaults are assumed"
             raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
         copy = self._copy
-        argv = [program, "-C", login, "-f", copy.main]
         try:
-            effective = understood(
-                question(argv, lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin))
+            asked = question(
+                ["-C", login, "-f", copy.main],
+                lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin),
             )
+            effective = understood(asked)
         except FirstkeyError as error:
             words = error.message
             for name, path in (*copy.files.items(), (f"{inspector.HERE}/", "")):
@@ -267,7 +268,6 @@ class _Copying:
 
 CRITERIA = {"host": "host", "address": "addr", "localaddress": "laddr", "localport": "lport"}
 """What a block can ask of a connection, and what `sshd -C` calls it."""
-_ANYWHERE = dict(pair.split("=") for pair in sshd_config.ANY_CLIENT.split(","))
 
 
 def depends_on_client(files: Iterable[bytes]) -> bool:
@@ -333,9 +333,9 @@ def _without_groups(raw: bytes, members: Callable[[str], list[str]]) -> bytes:
 def _sample(name: str, patterns: str) -> str:
     """Something that the first pattern takes that is no negation."""
     pattern = next((part for part in patterns.split(",") if not part.startswith("!")), "*")
-    fallback = _ANYWHERE[CRITERIA[name]]
+    fallback = restrictions.ANYWHERE[CRITERIA[name]]
     if name in ("address", "localaddress"):
-        return _sample_address(pattern) or _ANYWHERE["addr"]
+        return _sample_address(pattern) or restrictions.ANYWHERE["addr"]
     return fallback if pattern == "*" else pattern.replace("*", "x").replace("?", "1")
 
 
