@@ -70,7 +70,7 @@ TRUST_CORE = {
     "files": ("system.files", "system.descriptors"),
     "child": ("system.worker", "system.identity"),
     "command": ("system.command",),
-    "sshd": ("system.openssh", "system.sshd", "ssh.sshd_config"),
+    "sshd": ("system.keygen", "system.sshd", "ssh.sshd_config"),
 }
 # The rest of boot/: a module that is new there plays a role above, or stands here with a reason.
 OUTSIDE_THE_CORE = {

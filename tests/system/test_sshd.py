@@ -17,7 +17,7 @@ from firstkey.model import Account
 from firstkey.ssh import restrictions, sshd_config
 from firstkey.ssh.sshd_config import Effective
 from firstkey.system import command, inspector, scratch, sshd
-from firstkey.system.sshd import Meaning
+from firstkey.system.sshd import Meaning, Sshd
 from firstkey.system.sshd_tree import TreeSshd, key_files, where
 from firstkey.system.tree import Tree
 
@@ -432,3 +432,13 @@ def test_an_sshd_that_knows_more_is_asked_without_a_key(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     write(root, "")
     assert meaning(tree).host_keys == ("/etc/ssh/ssh_host_mldsa44_key",)
+
+
+def test_a_boot_goes_by_the_unit_that_listens(root: Path, tree: Tree) -> None:
+    """Else by the one for a connection. Of an image whose units differ, nothing is known."""
+    place = "/usr/lib/systemd/system"
+    write(root, "[Service]\nExecStart=-/usr/sbin/sshd -i -p24\n", f"{place}/sshd@.service")
+    assert Sshd(tree).start.lines == TreeSshd(tree).start.lines == ("Port 24",)
+    write(root, "[Service]\nExecStart=/usr/sbin/sshd -D -p 23\n", f"{place}/ssh.service")
+    assert Sshd(tree).start.lines == ("Port 23",)
+    assert "differ" in str(TreeSshd(tree).start.unknown)

@@ -24,7 +24,8 @@ from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.ssh import public_key
-from firstkey.system import command, openssh, outside, scratch, selinux
+from firstkey.system import command, outside, scratch, selinux
+from firstkey.system import keygen as openssh
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import openssh
+from firstkey.system import keygen as openssh
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:

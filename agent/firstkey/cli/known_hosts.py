@@ -16,7 +16,7 @@ from firstkey.boot.ledger import Ledger
 from firstkey.cli import common, looking, streams
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
-from firstkey.system import openssh
+from firstkey.system import keygen
 from firstkey.system.sshd_tree import sshd_of
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def _of_machine(site: Site) -> list[PublicKey]:
 def _host_key(site: Site, file: str) -> PublicKey | None:
     """Root derives it from the private half, which is what counts; others take the public one's word."""
     try:
-        if not file.endswith(".pub") and (openssh.is_root() or not site.tree.is_running_system):
+        if not file.endswith(".pub") and (keygen.is_root() or not site.tree.is_running_system):
             want = host_keys.Wanted(file, host_keys.kind_of(file))
             return host_key_files.inspect(site, want, Ledger()).public
         content = site.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_files.LIMIT)

@@ -15,7 +15,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.login import tcp_wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import command, openssh, sockets, sshd_tree
+from firstkey.system import command, keygen, sockets, sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
         remedy = "apt-get install openssh-server, or dnf install openssh-server"
         return Connectivity((obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed", remedy=remedy),))
     found = [passed("sshd", "sshd is installed", path=program)]
-    if site.tree.is_running_system and openssh.is_root():
+    if site.tree.is_running_system and keygen.is_root():
         found += _trial(command.run([program, "-t", *sshd.options]))
     elif meaning.refusal:
         found.append(_unstarted(meaning.refusal, sshd.config))
@@ -125,7 +125,7 @@ def _host_key(site: Site, file: str, judge: host_keys.Judge) -> Finding:
         want = host_keys.Wanted(file, host_keys.kind_of(file))
         found = host_key_files.inspect(site, want, Ledger(), judge)
     except FirstkeyError as error:
-        if error.reason is reasons.PERMISSION_DENIED and not openssh.is_root():
+        if error.reason is reasons.PERMISSION_DENIED and not keygen.is_root():
             return unknown("host-keys", reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
         return unanswered("host-keys", error, path=file)
     if found.condition == host_keys.MISSING:
