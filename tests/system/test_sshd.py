@@ -442,3 +442,24 @@ def test_a_boot_goes_by_the_unit_that_listens(root: Path, tree: Tree) -> None:
     write(root, "[Service]\nExecStart=/usr/sbin/sshd -D -p 23\n", f"{place}/ssh.service")
     assert Sshd(tree).start.lines == ("Port 23",)
     assert "differ" in str(TreeSshd(tree).start.unknown)
+
+
+def test_a_configuration_is_known_again(root: Path, tree: Tree) -> None:
+    """A tree may have none; where a running system has none, it is in a place that nobody knows."""
+    assert Sshd(tree).digest() is None
+    unit = "[Service]\nExecStart=/usr/sbin/sshd -D {}\n"
+    seen = [TreeSshd(tree).digest()]
+    for path, text in (
+        (CONFIG, "Include x.conf\n"),
+        ("/etc/ssh/x.conf", "UsePAM yes\n"),
+        ("/etc/ssh/x.conf", "UsePAM no\n"),
+        ("/etc/systemd/system/ssh.service", unit.format("-p 23")),
+    ):
+        write(root, text, path)
+        seen.append(TreeSshd(tree).digest())
+        assert seen[-1] == Sshd(tree).digest()
+    assert len(set(seen)) == 5
+    assert None not in seen
+    write(root, unit.format("--strange"), "/etc/systemd/system/ssh.service")
+    assert Sshd(tree).digest() is None
+    assert TreeSshd(tree).digest() is None
