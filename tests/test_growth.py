@@ -31,8 +31,16 @@ from firstkey.image.watches import Headed, Needle
 from firstkey.login import journal, pam, tcp_wrappers
 from firstkey.metadata import answers
 from firstkey.model import Account
-from firstkey.ssh import access, authorized_keys, console_text, known_hosts, public_key, sshd_config
-from firstkey.system import mounts, sshd_copy, sshd_start, units
+from firstkey.ssh import (
+    access,
+    authorized_keys,
+    console_text,
+    known_hosts,
+    public_key,
+    restrictions,
+    sshd_config,
+)
+from firstkey.system import mounts, sshd, sshd_tree
 from firstkey.system import shadow as system_shadow
 from firstkey.system.tree import Tree
 
@@ -312,7 +320,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "authorized_keys.keyed": as_bytes(lambda content: list(authorized_keys.keyed(content))),
     "authorized_keys.merge": lines_of,
     "authorized_keys.options": lambda text: list(authorized_keys.keyed(in_options(text))),
-    "access.parse_options": as_bytes(access.parse_options),
+    "restrictions.parse_options": as_bytes(restrictions.parse_options),
     "access.useless": as_bytes(access.useless),
     "access.is_authority": lambda text: access.is_authority(f"cert-authority,{text}".encode()),
     "public_key.parse_launch_key": as_bytes(public_key.parse_launch_key),
@@ -324,10 +332,12 @@ READERS: dict[str, Callable[[str], object]] = {
     "sshd_config.lines": as_bytes(lambda content: [line.words for _, line in sshd_config.lines(content)]),
     "sshd_config.expand": lambda text: sshd_config.expand(text, ANN),
     "sshd_config.fits": lambda text: sshd_config.fits("/home/ann/.ssh/authorized_keys", text),
-    "sshd_copy.connections": as_bytes(lambda content: sshd_copy.connections([content])),
-    "sshd_copy.without_groups": as_bytes(lambda text: sshd_copy.without_groups(text, lambda _: ["ann"])),
-    "access.matches": lambda text: access.matches("client.invalid", text),
-    "access.host_matches": lambda text: access.host_matches(access.Client("192.0.2.1", "a.b"), text),
+    "sshd_tree.connections": as_bytes(lambda content: sshd_tree.connections([content])),
+    "sshd_tree.without_groups": as_bytes(lambda text: sshd_tree.without_groups(text, lambda _: ["ann"])),
+    "restrictions.matches": lambda text: restrictions.matches("client.invalid", text),
+    "restrictions.host_matches": lambda text: restrictions.host_matches(
+        restrictions.Client("192.0.2.1", "a.b"), text
+    ),
     "shadow.entries": as_bytes(lambda content: list(system_shadow.entries(content))),
     "shadow.broken": as_bytes(lambda content: list(shadow.broken(system_shadow.PASSWD, content))),
     "shadow.masked": as_bytes(shadow.masked),
@@ -350,7 +360,6 @@ READERS: dict[str, Callable[[str], object]] = {
     "answers.index": as_bytes(answers.index),
     "answers.token": as_bytes(answers.token),
     "ledger.parsed": as_bytes(ledger.parsed),
-    "sshd_start.words": sshd_start._words,
     **{f"key_formats.{name}": as_bytes(watch.judge) for name, watch in HEADS.items()},
     **{f"needle {watch.needle.decode()}": as_bytes(judged(watch)) for watch in NEEDLES},
 }
@@ -368,9 +377,9 @@ def test_readers(name: str) -> None:
 FILES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "units": (
         "/etc/systemd/system/a.service",
-        lambda tree: units.values(tree, "Service", "ExecStart", "a.service"),
+        lambda tree: sshd.values(tree, "Service", "ExecStart", "a.service"),
     ),
-    "ssh.service": ("/etc/systemd/system/ssh.service", sshd_start.start),
+    "ssh.service": ("/etc/systemd/system/ssh.service", lambda tree: sshd.started_by(tree, sshd.LISTENING)),
     "hosts.allow": (tcp_wrappers.ALLOW, lambda tree: tcp_wrappers.decide(tree, None)),
     "pam.d": ("/etc/pam.d/sshd", lambda tree: pam.account_modules(tree, "sshd")),
 }

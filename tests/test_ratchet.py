@@ -47,7 +47,7 @@ this file. Functions may rise as far: what is called differs by a few from one P
 STARTS = ("__main__", "cli.main", "cli.run", "cli.daemon", "cli.host_keys")
 # Imports that stand in a function which no boot calls. Each of them must be there, or goes from this list.
 NOT_AT_BOOT = {
-    ("system.sshd", "system.sshd_copy"): "a tree's sshd_config is asked about by copies, the system's is not",
+    ("boot.job", "system.sshd_tree"): "a tree's sshd_config is asked about by copies, the system's is not",
     ("system.sshd", "system.inspector"): "a boot makes the directory that an old sshd misses",
     ("boot.accounts", "system.inspector"): "a tree's rule is looked at in a box, the system's is not",
     ("boot.accounts", "boot.account_entries"): "entries of our own in a tree; the system has useradd",
@@ -72,7 +72,7 @@ TRUST_CORE = {
     "files": ("system.files", "system.descriptors"),
     "child": ("system.child",),
     "command": ("system.command",),
-    "sshd": ("system.openssh", "system.sshd", "system.sshd_start", "system.units", "ssh.sshd_config"),
+    "sshd": ("system.keygen", "system.sshd", "ssh.sshd_config"),
 }
 # The rest of boot/: a module that is new there plays a role above, or stands here with a reason.
 OUTSIDE_THE_CORE = {

@@ -16,7 +16,7 @@ from machine import AGENT, Run, World, fingerprint, new_key
 
 from firstkey.boot import launch_keys
 from firstkey.model import OfferedKey
-from firstkey.ssh import access
+from firstkey.ssh import restrictions
 from firstkey.ssh.public_key import parse_launch_key
 
 FIRST, SECOND, THIRD = "i-0000000000000001", "i-0000000000000002", "i-0000000000000003"
@@ -433,7 +433,7 @@ def test_a_good_key_beside_bad_ones_is_taken(tmp_path: Path) -> None:
 def test_the_redirection_is_one_that_sshd_understands(tmp_path: Path, user: str) -> None:
     """Its options are known, and its shell command says what it should."""
     options = launch_keys.redirection(user).encode()
-    assert access.parse_options(options).flaw is None
+    assert restrictions.parse_options(options).flaw is None
     command = options.split(b'command="', 1)[1].removesuffix(b'"').replace(b'\\"', b'"').decode()
     shell = command.replace("sleep 10", "sleep 0")
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)

@@ -17,6 +17,7 @@ from firstkey.ssh import (
     console_text,
     known_hosts,
     public_key,
+    restrictions,
 )
 from firstkey.ssh.authorized_keys import Line
 from firstkey.ssh.public_key import PublicKey
@@ -50,7 +51,7 @@ def check_authorized_keys(data: bytes) -> None:
 
 
 def _check_options(entry: authorized_keys.Entry) -> None:
-    access.parse_options(entry.options)
+    restrictions.parse_options(entry.options)
     access.useless(entry.options)
     line = entry.key.line.encode("utf-8", "surrogateescape")
     or_refused(lambda: public_key.parse_launch_key(line))

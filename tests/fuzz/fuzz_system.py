@@ -16,8 +16,8 @@ from firstkey.config import Source
 from firstkey.image import shadow as image_shadow
 from firstkey.model import Account
 from firstkey.settings import SECTIONS
-from firstkey.ssh import access, sshd_config
-from firstkey.system import shadow, sshd_copy
+from firstkey.ssh import restrictions, sshd_config
+from firstkey.system import shadow, sshd_tree
 from firstkey.system.accounts import Accounts
 
 DAY = 86400.0
@@ -107,19 +107,19 @@ def check_sshd(data: bytes) -> None:
         sshd_config.is_shared(pattern)
     for file in effective.host_keys:
         host_keys.kind_of(file)
-    _ = (effective.strict_modes, effective.permit_root_login, effective.use_pam)
+    _ = (effective.strict_modes, restrictions.permit_root_login(effective), restrictions.use_pam(effective))
     _check_configuration_of_sshd(content)
 
 
 def _check_configuration_of_sshd(content: bytes) -> None:
-    for client in sshd_copy.connections([content]):
+    for client in sshd_tree.connections([content]):
         assert client.count("=") >= 4
-    without = sshd_copy.without_groups(content, lambda patterns: ["a", "b"])
+    without = sshd_tree.without_groups(content, lambda patterns: ["a", "b"])
     assert without.count(b"\n") == content.count(b"\n")
     assert sshd_config.has_blocks([without]) == sshd_config.has_blocks([content])
     for _, line in sshd_config.lines(content):
         for value in line.words:
-            access.any_matches(["root", "deploy"], value)
+            restrictions.any_matches(["root", "deploy"], value)
 
 
 # --- configuration --------------------------------------------------------------------------------

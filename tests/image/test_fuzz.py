@@ -22,7 +22,7 @@ from firstkey.image.rules import (
 )
 from firstkey.image.watches import Headed, Needle
 from firstkey.ssh import sshd_config
-from firstkey.system import shadow, sshd_copy
+from firstkey.system import shadow, sshd_tree
 
 KEY = private_keys.EXAMPLE.encode()
 # Anything, and what looks like something: the starts of formats with anything behind.
@@ -100,9 +100,9 @@ def test_locking_changes_one_line(content: bytes, mark: str) -> None:
 @given(config)
 def test_sshd_configurations(content: bytes) -> None:
     """Whom to ask is known for every file; groups are put as users without losing a line."""
-    assert sshd_copy.connections([content])
+    assert sshd_tree.connections([content])
     [line.words for _, line in sshd_config.lines(content)]
-    assert sshd_copy.without_groups(content, lambda _patterns: ["ann"]).count(b"\n") == content.count(b"\n")
+    assert sshd_tree.without_groups(content, lambda _patterns: ["ann"]).count(b"\n") == content.count(b"\n")
 
 
 @given(st.text(max_size=200))

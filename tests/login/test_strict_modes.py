@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from firstkey.login import view
 from firstkey.model import Account
-from firstkey.ssh import strict_modes
-from firstkey.ssh.strict_modes import Part
+from firstkey.ssh import access
+from firstkey.ssh.access import Part
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -35,10 +36,10 @@ def judged(
     (etc / "group").write_text(group)
     with Tree(str(tmp_path)) as tree:
         accounts = Accounts(tree)
-        found = strict_modes.flaws(
+        found = access.flaws(
             steps, (0, 1000), HOME, may_share=lambda gid: lenient and accounts.has_group_alone(ALICE, gid)
         )
-        return [flaw.remedy("alice", HOME) for flaw in found]
+        return [view.remedy(flaw, "alice", HOME) for flaw in found]
 
 
 def test_what_is_right_has_no_remedy(tmp_path: Path) -> None:

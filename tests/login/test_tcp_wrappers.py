@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firstkey.login import tcp_wrappers
-from firstkey.ssh.access import Client
+from firstkey.ssh.restrictions import Client
 from firstkey.system.tree import Tree
 
 

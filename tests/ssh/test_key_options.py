@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lab import Lab
 
-from firstkey.ssh import access
+from firstkey.ssh import access, restrictions
 
 GOOD = [
     "restrict", "pty", "no-pty", "NO-X11-Forwarding", "user-rc", "no-touch-required", "agent-forwarding",
@@ -31,9 +31,18 @@ BAD = [
 ]  # fmt: skip
 
 
+BAD_VALUES = [
+    'tunnel="x"',
+    'permitopen="a:0"',
+    'environment="A"',
+    'expiry-time="20301399"',
+    'permitlisten=""',
+]
+
+
 def flaw(options: bytes) -> str | None:
     """The first thing that sshd does not take."""
-    return access.parse_options(options).flaw
+    return restrictions.parse_options(options).flaw
 
 
 @pytest.mark.slow
@@ -79,9 +88,9 @@ def test_a_real_sshd_agrees_about_each(option: str, sshd: Any, key_files: dict[s
     assert is_taken == (flaw(option.encode()) is None), log
 
 
-@pytest.mark.parametrize("option", ['principals="a"', 'from="10.0.0.1/8"', 'from="*,10.0.0.1/8"', "nonsense"])
+@pytest.mark.parametrize("option", ['principals="a"', "command", 'form="x"', "nonsense"])
 def test_what_lets_nobody_in(option: str) -> None:
-    """Although sshd may understand it: a plain key with it is refused, wherever one comes from."""
+    """Not only what sshd does not know: a plain key with principals= is refused too."""
     assert access.useless(f"pty,{option}".encode()) == option
     for other in ("", 'from="10.0.0.0/8"', "restrict", 'command="x"'):
         assert access.useless(other.encode()) is None
@@ -124,38 +133,24 @@ def test_a_million_options_take_their_time_once(last: bytes) -> None:
     assert flaw(options) == (None if last == b"cert-authority" else "no-such")
 
 
-@pytest.mark.parametrize(
-    "good, bad",
-    [
-        (b'permitopen="a:ssh"', b'permitopen="x"'),
-        (b'expiry-time="20991231"', b'expiry-time="x"'),
-        (b'environment="a=b"', b'environment="a"'),
-    ],
-)
-def test_values_without_end_are_not_looked_into(good: bytes, bad: bytes) -> None:
-    """Such a line is in a user's own file, and everybody's keys wait for the answer."""
-    assert access.useless(b",".join([*[good] * 10, bad])) == bad.decode()
-    assert access.useless(b",".join([*[good] * 50_000, bad])) is None
-    assert access.useless(b",".join([*[good] * 50_000, b"no-such"])) == "no-such", "their form is"
-
-
-def test_sources_without_end_are_not_looked_into() -> None:
-    """Nor is a list of addresses."""
-    assert access.useless(b'from="10.0.0.1/8"') == 'from="10.0.0.1/8"'
-    assert access.useless(b'from="' + b"0.0.0.0/0," * 100_000 + b'10.0.0.1/8"') is None
+def test_a_boot_judges_no_values() -> None:
+    """Whether there is such an option is all that everybody's keys wait for."""
+    for option in BAD_VALUES:
+        assert access.useless(option.encode()) is None
+        assert flaw(option.encode()) == option
 
 
 def test_what_the_options_mean() -> None:
     """Each meaning that a login depends on."""
-    found = access.parse_options(
+    found = restrictions.parse_options(
         b'restrict,command="say \\"hi\\"",from="a,!b",expiry-time="20300101Z",cert-authority'
     )
     assert (found.command, found.sources, found.has_terminal) == ('say "hi"', "a,!b", False)
     assert found.expires == 1893456000
     assert found.is_authority
-    assert access.parse_options(b"") == access.KeyOptions()
-    assert access.parse_options(b"restrict,pty").has_terminal
-    assert access.parse_options(b'principals="x"').principals == "x"
+    assert restrictions.parse_options(b"") == restrictions.KeyOptions()
+    assert restrictions.parse_options(b"restrict,pty").has_terminal
+    assert restrictions.parse_options(b'principals="x"').principals == "x"
 
 
 def test_times_without_a_zone_are_local(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,8 +158,8 @@ def test_times_without_a_zone_are_local(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("TZ", "XXX-02")
     time.tzset()
     try:
-        assert access.parse_options(b'expiry-time="203001010200"').expires == 1893456000
-        both = access.parse_options(b'expiry-time="20310101",expiry-time="20300101Z"')
+        assert restrictions.parse_options(b'expiry-time="203001010200"').expires == 1893456000
+        both = restrictions.parse_options(b'expiry-time="20310101",expiry-time="20300101Z"')
         assert both.expires == 1893456000
     finally:
         monkeypatch.undo()

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.model import Account
+from firstkey.ssh import restrictions
 from firstkey.ssh.sshd_config import (
     DEFAULTS,
     Effective,
@@ -56,7 +57,7 @@ def test_a_real_configuration_is_understood(sshd: Any) -> None:
         "/nowhere/with a blank",
     )
     assert not effective.strict_modes
-    assert effective.permit_root_login == "no"
+    assert restrictions.permit_root_login(effective) == "no"
     assert effective.first("Port") == "22"
 
 
@@ -65,7 +66,7 @@ def test_match_blocks_count_for_their_user_only(sshd: Any) -> None:
     """Each user has the patterns that sshd has for that user; `none` is no pattern."""
     nobody = parse(sshd.effective(CONFIG, user="nobody"))
     assert nobody.authorized_keys_files == ()
-    assert nobody.permit_root_login == "yes"
+    assert restrictions.permit_root_login(nobody) == "yes"
     assert parse(sshd.effective(CONFIG, user="daemon")).authorized_keys_files == (".ssh/second",)
 
 
@@ -75,8 +76,8 @@ def test_the_defaults_are_those_of_sshd(sshd: Any) -> None:
     effective = parse(sshd.effective(""))
     assert effective.authorized_keys_files == DEFAULTS.authorized_keys_files
     assert effective.strict_modes == DEFAULTS.strict_modes
-    assert effective.permit_root_login == DEFAULTS.permit_root_login
-    assert effective.use_pam == DEFAULTS.use_pam
+    assert restrictions.permit_root_login(effective) == restrictions.permit_root_login(DEFAULTS)
+    assert restrictions.use_pam(effective) == restrictions.use_pam(DEFAULTS)
 
 
 @pytest.mark.sshd
@@ -86,7 +87,7 @@ def test_the_defaults_are_those_of_sshd(sshd: Any) -> None:
 def test_permit_root_login_has_one_name_for_each_meaning(value: str, sshd: Any) -> None:
     """Old versions of sshd print the old name of prohibit-password, and so does the newest."""
     expected = "prohibit-password" if value == "without-password" else value
-    assert parse(sshd.effective(f"PermitRootLogin {value}\n")).permit_root_login == expected
+    assert restrictions.permit_root_login(parse(sshd.effective(f"PermitRootLogin {value}\n"))) == expected
 
 
 def test_what_was_not_printed_has_sshds_default() -> None:
@@ -94,7 +95,11 @@ def test_what_was_not_printed_has_sshds_default() -> None:
     empty = parse("")
     assert empty == Effective({})
     assert (empty.host_keys, empty.authorized_keys_files) == ((), ())
-    assert (empty.strict_modes, empty.use_pam, empty.permit_root_login) == (True, False, "prohibit-password")
+    assert (empty.strict_modes, restrictions.use_pam(empty), restrictions.permit_root_login(empty)) == (
+        True,
+        False,
+        "prohibit-password",
+    )
     assert empty.first("port") is None
     assert empty.first("port", "22") == "22"
 
@@ -122,10 +127,10 @@ def test_none_is_no_pattern_in_any_case() -> None:
 
 def test_use_pam_and_strict_modes_are_read() -> None:
     """Both values of both."""
-    assert parse("usepam yes\nstrictmodes no").use_pam
+    assert restrictions.use_pam(parse("usepam yes\nstrictmodes no"))
     assert not parse("usepam yes\nstrictmodes no").strict_modes
     assert parse("strictmodes yes\nusepam no").strict_modes
-    assert not parse("strictmodes yes\nusepam no").use_pam
+    assert not restrictions.use_pam(parse("strictmodes yes\nusepam no"))
 
 
 # --- words of a line ---------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firstkey.ssh.strict_modes import is_lenient
+from firstkey.ssh.access import is_lenient
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ import pytest
 
 from firstkey import reasons
 from firstkey.model import Account
-from firstkey.ssh import sshd_config
+from firstkey.ssh import restrictions, sshd_config
 from firstkey.ssh.sshd_config import Effective
 from firstkey.system import command, inspector, sshd
 from firstkey.system.sshd import Meaning, Sshd
+from firstkey.system.sshd_tree import TreeSshd, key_files, where
 from firstkey.system.tree import Tree
 
 pytestmark = pytest.mark.sshd
@@ -47,14 +48,14 @@ def write(root: Path, text: str | bytes, path: str = CONFIG) -> None:
 
 def meaning(tree: Tree, user: str = "user") -> Effective:
     """What the image's configuration means, which must be known."""
-    found = Sshd(tree).meaning(user)
+    found = TreeSshd(tree).meaning(user)
     assert found.refusal is None, found.refusal
     return found.effective
 
 
 def refused(tree: Tree) -> Meaning:
     """OpenSSH's defaults, with the reason why they are taken."""
-    found = Sshd(tree).meaning("user")
+    found = TreeSshd(tree).meaning("user")
     assert found.effective is sshd_config.DEFAULTS
     assert found.refusal
     return found
@@ -89,7 +90,7 @@ def test_sshd_is_asked_no_more_than_its_answers_can_differ(
     write(root, "Match User ben\nAuthorizedKeysFile /b\n", "/etc/ssh/conf.d/1.conf")
     write(root, "wheel:x:4001:ann\n", "/etc/group")
     write(root, "ann:x:1:1::/:/bin/sh\nben:x:2:2::/:/bin/sh\nroot:x:0:0::/:/bin/sh\n", "/etc/passwd")
-    asking = Sshd(tree)
+    asking = TreeSshd(tree)
     meanings = [asking.meaning(user) for user in ("ann", "ben", "root", "ann")]
     assert all(found.refusal is None for found in meanings)
     assert len(set(map(id, meanings))) == asked
@@ -99,7 +100,7 @@ def test_sshd_is_asked_no_more_than_its_answers_can_differ(
 def test_no_name_in_a_configuration_is_looked_up(root: Path, tree: Tree, address: str) -> None:
     """An image may listen on a name that only its own network knows; nobody's DNS is asked for it here."""
     write(root, f"ListenAddress {address}\nPermitRootLogin no\n")
-    assert meaning(tree).permit_root_login == "no"
+    assert restrictions.permit_root_login(meaning(tree)) == "no"
 
 
 def test_patterns_that_multiply_come_to_an_end(root: Path, tree: Tree) -> None:
@@ -135,7 +136,7 @@ def test_sshd_decides_what_a_line_means(root: Path, tree: Tree) -> None:
     write(root, "PermitRootLogin yes\n", "/etc/ssh/conf.d/00-other.txt")
     assert meaning(tree).authorized_keys_files == ("/keys/%u",)
     assert meaning(tree, "other").authorized_keys_files != ("/keys/%u",)
-    assert meaning(tree).permit_root_login == "no"
+    assert restrictions.permit_root_login(meaning(tree)) == "no"
 
 
 def test_the_images_host_keys_are_told_and_not_opened(root: Path, tree: Tree) -> None:
@@ -152,9 +153,9 @@ def test_include_stays_inside_the_image(root: Path, tree: Tree) -> None:
     outside.write_text("PermitRootLogin yes\n")
     write(root, f"Include {outside}\nInclude ../../../..{outside}\nInclude /etc/link\nPermitRootLogin no\n")
     (root / "etc" / "link").symlink_to(outside)
-    assert meaning(tree).permit_root_login == "no"
+    assert restrictions.permit_root_login(meaning(tree)) == "no"
     write(root, "PermitRootLogin forced-commands-only\n", str(outside))
-    assert meaning(tree).permit_root_login == "forced-commands-only"
+    assert restrictions.permit_root_login(meaning(tree)) == "forced-commands-only"
 
 
 SHADOW = "root:$6$secret:1::::::\n"
@@ -286,10 +287,10 @@ def test_sshd_opens_nothing_of_the_hosts_for_an_image(root: Path, tmp_path: Path
         (trap / keyword).write_text("x")
     code = """
         import sys
-        from firstkey.system.sshd import Sshd
+        from firstkey.system.sshd_tree import TreeSshd
         from firstkey.system.tree import Tree
         with Tree(sys.argv[1]) as tree:
-            print(Sshd(tree).meaning("root").effective.host_keys)
+            print(TreeSshd(tree).meaning("root").effective.host_keys)
     """
     log = tmp_path / "log"
     done = subprocess.run(
@@ -322,10 +323,10 @@ def test_words_of_a_configuration_make_no_directory(root: Path, tree: Tree) -> N
 
 SEPARATION = """
     import os, sys
-    from firstkey.system.sshd import Sshd
+    from firstkey.system.sshd_tree import TreeSshd
     from firstkey.system.tree import Tree
     with Tree(sys.argv[2]) as tree:
-        print(Sshd(tree).meaning("root").refusal, os.listdir(sys.argv[1]))
+        print(TreeSshd(tree).meaning("root").refusal, os.listdir(sys.argv[1]))
 """
 
 
@@ -388,7 +389,7 @@ def test_patterns_are_looked_into_by_an_sshd_that_does_so(
     for path in ("/k/1.pub", "/k/2.pub", "/k/.3.pub", "/k/x", "/home/ann/k"):
         write(root, "", path)
     write(root, f"\0{version} Debian\0", "/usr/sbin/sshd")
-    found = Sshd(tree).key_files(ANN, ["/k/*.pub", "k", "none-there"])
+    found = key_files(TreeSshd(tree), ANN, ["/k/*.pub", "k", "none-there"])
     assert found == [*files, "/home/ann/k", "/home/ann/none-there"]
 
 
@@ -402,8 +403,8 @@ def test_the_main_file_may_be_elsewhere(root: Path, tree: Tree, place: str) -> N
         write(root, "PermitRootLogin yes\n")
         write(root, "[Service]\nExecStart=/usr/sbin/sshd -D -f /etc/alt\n", "/etc/systemd/system/ssh.service")
     found = meaning(tree)
-    assert (found.permit_root_login, found.authorized_keys_files) == ("no", ("/x/%u",))
-    assert Sshd(tree).where("PermitRootLogin") == f"{place}:2"
+    assert (restrictions.permit_root_login(found), found.authorized_keys_files) == ("no", ("/x/%u",))
+    assert where(TreeSshd(tree), "PermitRootLogin") == f"{place}:2"
 
 
 def test_options_of_the_unit_count_first(root: Path, tree: Tree) -> None:
@@ -412,8 +413,12 @@ def test_options_of_the_unit_count_first(root: Path, tree: Tree) -> None:
     unit = "[Service]\nEnvironment=X=-oPermitRootLogin=no\nExecStart=/usr/sbin/sshd -D $X -h /etc/k -p 23\n"
     write(root, unit, "/usr/lib/systemd/system/sshd.service")
     found = meaning(tree)
-    assert (found.permit_root_login, found.host_keys, found.first("port")) == ("no", ("/etc/k",), "23")
-    assert Sshd(tree).options == ["-o", "PermitRootLogin=no", "-o", "HostKey /etc/k", "-o", "Port 23"]
+    assert (restrictions.permit_root_login(found), found.host_keys, found.first("port")) == (
+        "no",
+        ("/etc/k",),
+        "23",
+    )
+    assert TreeSshd(tree).options == ["-o", "PermitRootLogin=no", "-o", "HostKey /etc/k", "-o", "Port 23"]
 
 
 def test_an_sshd_that_knows_more_is_asked_without_a_key(
@@ -427,3 +432,34 @@ def test_an_sshd_that_knows_more_is_asked_without_a_key(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     write(root, "")
     assert meaning(tree).host_keys == ("/etc/ssh/ssh_host_mldsa44_key",)
+
+
+def test_a_boot_goes_by_the_unit_that_listens(root: Path, tree: Tree) -> None:
+    """Else by the one for a connection. Of an image whose units differ, nothing is known."""
+    place = "/usr/lib/systemd/system"
+    write(root, "[Service]\nExecStart=-/usr/sbin/sshd -i -p24\n", f"{place}/sshd@.service")
+    assert Sshd(tree).start.lines == TreeSshd(tree).start.lines == ("Port 24",)
+    write(root, "[Service]\nExecStart=/usr/sbin/sshd -D -p 23\n", f"{place}/ssh.service")
+    assert Sshd(tree).start.lines == ("Port 23",)
+    assert "differ" in str(TreeSshd(tree).start.unknown)
+
+
+def test_a_configuration_is_known_again(root: Path, tree: Tree) -> None:
+    """A tree may have none; where a running system has none, it is in a place that nobody knows."""
+    assert Sshd(tree).digest() is None
+    unit = "[Service]\nExecStart=/usr/sbin/sshd -D {}\n"
+    seen = [TreeSshd(tree).digest()]
+    for path, text in (
+        (CONFIG, "Include x.conf\n"),
+        ("/etc/ssh/x.conf", "UsePAM yes\n"),
+        ("/etc/ssh/x.conf", "UsePAM no\n"),
+        ("/etc/systemd/system/ssh.service", unit.format("-p 23")),
+    ):
+        write(root, text, path)
+        seen.append(TreeSshd(tree).digest())
+        assert seen[-1] == Sshd(tree).digest()
+    assert len(set(seen)) == 5
+    assert None not in seen
+    write(root, unit.format("--strange"), "/etc/systemd/system/ssh.service")
+    assert Sshd(tree).digest() is None
+    assert TreeSshd(tree).digest() is None

@@ -24,7 +24,7 @@ from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.ssh import public_key
-from firstkey.system import command, openssh
+from firstkey.system import command, keygen
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def survey(
             action = host_keys.decide(found, site.config.host_keys, now)
         except FirstkeyError as error:
             reason = error.reason
-            if reason is reasons.PERMISSION_DENIED and not openssh.is_root():
+            if reason is reasons.PERMISSION_DENIED and not keygen.is_root():
                 reason = reasons.NEEDS_ROOT
             action = Action(Found(want, "unknown"), host_keys.FAIL, reason, error.message)
         if not want.optional or action.kind == host_keys.REPLACE:
@@ -117,12 +117,12 @@ def _judged(
         if last and last.digest == digest and not _is_too_small(said, judge, was_good=True):
             return Found(want, host_keys.GOOD, "", said, digest, last)
     is_empty = not private.content.strip(b"\0 \t\r\n")
-    derived = None if is_empty else _parsed(openssh.public_half(private.content) or b"")
+    derived = None if is_empty else _parsed(keygen.public_half(private.content) or b"")
     if derived is None:
         condition = host_keys.BROKEN
-        if not is_empty and openssh.is_encrypted(private.content):
+        if not is_empty and keygen.is_encrypted(private.content):
             condition = host_keys.ENCRYPTED
-        elif not is_empty and said and public and not openssh.knows(public.content):
+        elif not is_empty and said and public and not keygen.knows(public.content):
             condition = host_keys.UNKNOWN_TYPE  # which is not broken
         return Found(want, condition)
     is_loose = _is_loose(site, private)
@@ -151,7 +151,7 @@ def _looks(private: File) -> tuple[int, int, int]:
 
 def _is_loose(site: Site, private: File) -> bool:
     """OpenSSH reads no key of its own that others can read, but Fedora's OpenSSH lets the group ssh_keys."""
-    if openssh.is_root() and private.uid != 0:
+    if keygen.is_root() and private.uid != 0:
         return True
     if private.mode & 0o077 != 0o040 or private.gid != site.accounts.group_id(host_keys.KEY_GROUP):
         return bool(private.mode & 0o077)
@@ -160,7 +160,7 @@ def _is_loose(site: Site, private: File) -> bool:
     with command.scratch_directory() as private_place:
         looks = Looks(private.mode, (private.uid, private.gid), durable=False)
         private_place.replace("judged", private.content, looks)
-        return not openssh.loads(f"{private_place.on_host}/judged")
+        return not keygen.loads(f"{private_place.on_host}/judged")
 
 
 def digest_of(private: bytes, public: bytes, looks: tuple[int, int, int]) -> str:
@@ -314,7 +314,7 @@ class Generation:
         try:
             _prove_writable(self._site.tree, action.file)
             name = self._in_workshop().temporary_name("key")
-            process = openssh.start_generating(
+            process = keygen.start_generating(
                 # OpenSSH's own names have hyphens where those of its files have underscores.
                 str(action.type).replace("_", "-"),
                 f"{self._in_workshop().on_host}/{name}",
@@ -340,10 +340,10 @@ class Generation:
         action, name, process = started
         outcome = process.finish(seconds=max(LEAST_SECONDS, deadline - time.monotonic()))
         halves = None
-        if outcome.status > 0 and action.type not in openssh.KINDS:
+        if outcome.status > 0 and action.type not in keygen.KINDS:
             halves = self._default_of_openssh(str(action.type), f"{name}.all")
         if halves is None:
-            openssh.check_generated(str(action.type), outcome)
+            keygen.check_generated(str(action.type), outcome)
             halves = _read(self._in_workshop(), name)
         key = _parsed(halves[1]) if halves else None
         if halves is None or key is None:
@@ -352,7 +352,7 @@ class Generation:
         private, public = halves
         if action.found.condition == host_keys.BROKEN:
             # Whoever called the old key broken must be able to tell a good one; else the old one stays.
-            told = _parsed(openssh.public_half(private) or b"")
+            told = _parsed(keygen.public_half(private) or b"")
             if told is None or told.blob != key.blob:
                 message = f"ssh-keygen cannot load the key that it has made, so {action.file} was left alone"
                 raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
@@ -366,9 +366,9 @@ class Generation:
         with self._in_workshop().make(name, looks) as top, top.make("etc", looks) as etc:
             try:
                 with etc.make("ssh", looks) as directory:
-                    for known in openssh.KINDS:  # what is there is not made again
+                    for known in keygen.KINDS:  # what is there is not made again
                         directory.replace(f"ssh_host_{known}_key", b"-", Looks(0o600, durable=False))
-                    openssh.generate_defaults(top.on_host)
+                    keygen.generate_defaults(top.on_host)
                     return _read(directory, f"ssh_host_{kind}_key")
             finally:
                 etc.remove_directory("ssh")
@@ -476,13 +476,13 @@ def _private_looks(site: Site, private: bytes, workshop: Directory) -> Looks:
     Which of the two is right changed several times with OpenSSH's versions, so OpenSSH itself is the
     judge: of a copy of the key in `workshop`, a private directory.
     """
-    if not openssh.is_root():
+    if not keygen.is_root():
         return Looks(host_keys.PRIVATE_MODE)
     group = site.accounts.group_id(host_keys.KEY_GROUP)
     if group is not None:
         lent = Looks(host_keys.GROUP_MODE, (0, group))
         workshop.replace("judged", private, lent._replace(durable=False))
-        if openssh.loads(f"{workshop.on_host}/judged"):
+        if keygen.loads(f"{workshop.on_host}/judged"):
             return lent
     return Looks(host_keys.PRIVATE_MODE, (0, 0))
 
@@ -552,7 +552,7 @@ def _repair(site: Site, action: Action) -> None:
     if found.is_loose:
         directory, name = site.tree.place(action.file)
         with directory:
-            if openssh.is_root():
+            if keygen.is_root():
                 directory.set_owner(name, 0, 0)
             directory.set_mode(name, host_keys.PRIVATE_MODE)
     if action.kind == host_keys.DERIVE and found.public:

@@ -65,7 +65,7 @@ class Job:
         self._timeline = Timeline()
         if site.dry_run:
             site.say(events.DRY_RUN())
-        self._sshd = Sshd(site.tree, may_prepare=not site.dry_run)
+        self._sshd = _sshd(site)
         self._store = LedgerStore(site, self._sshd.digest())
         self._warnings = [warning.refusal for warning in site.config.warnings]
         self._firmware = site.firmware_instance()
@@ -411,6 +411,14 @@ def _load_ahead() -> None:
     """Load what installing keys takes while ssh-keygen is still at work: the boot waits for it afterwards."""
     with suppress(Exception):  # it goes wrong again where that is reported, and costs no host key there
         from firstkey.boot import launch_keys  # noqa: F401
+
+
+def _sshd(site: Site) -> Sshd:
+    if site.tree.is_running_system:
+        return Sshd(site.tree, may_prepare=not site.dry_run)
+    from firstkey.system.sshd_tree import TreeSshd  # a boot works on the running system
+
+    return TreeSshd(site.tree)
 
 
 def _spoken(who: Answer | Identity) -> Imds:

@@ -21,9 +21,9 @@ from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.ssh import strict_modes
+from firstkey.ssh import access
+from firstkey.ssh.access import Part
 from firstkey.ssh.sshd_config import looks_for
-from firstkey.ssh.strict_modes import Part
 from firstkey.system import child, command
 from firstkey.system.files import Changed, Directory, Looks
 from firstkey.system.sshd import matching
@@ -62,8 +62,6 @@ class Existing(NamedTuple):
     @property
     def useless(self) -> str | None:
         """What of the options makes sshd take no key by the line; None: nothing."""
-        from firstkey.ssh import access  # not for a mere check
-
         return access.useless(self.options.encode("utf-8", "surrogateescape"))
 
 
@@ -519,7 +517,7 @@ class _Visitor:
         parts = [Part(part, each.st_uid, each.st_gid, each.st_mode) for part, each in found if each]
         owners = (0, os.getuid(), self._change.account.uid)
         may_share = partial(self._accounts.may_share, self._change.account)
-        bad = {flaw.part for flaw in strict_modes.flaws(parts, owners, home, may_share=may_share)}
+        bad = {flaw.part for flaw in access.flaws(parts, owners, home, may_share=may_share)}
         return [
             f"{part.path} (mode {_octal(part.mode)}, owner {part.uid})"
             for part in parts

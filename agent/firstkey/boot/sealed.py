@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import openssh
+from firstkey.system import keygen
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def blob_of_public(content: bytes) -> bytes | None:
 
 def blob_of_private(content: bytes) -> bytes | None:
     """The public blob of a private key that ssh-keygen can load, or None."""
-    line = openssh.public_half(content)
+    line = keygen.public_half(content)
     return blob_of_public(line) if line else None
 
 

@@ -12,7 +12,7 @@ from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
 from firstkey.settings import seconds
-from firstkey.ssh.access import Client
+from firstkey.ssh.restrictions import Client
 from firstkey.text import REMEDY
 
 if TYPE_CHECKING:

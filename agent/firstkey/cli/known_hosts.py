@@ -16,8 +16,8 @@ from firstkey.boot.ledger import Ledger
 from firstkey.cli import common, looking, streams
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
-from firstkey.system import openssh
-from firstkey.system.sshd import Sshd
+from firstkey.system import keygen
+from firstkey.system.sshd_tree import sshd_of
 
 if TYPE_CHECKING:
     import argparse
@@ -124,14 +124,14 @@ def _lines(args: argparse.Namespace, hosts: Sequence[str], key: PublicKey) -> li
 
 def _of_machine(site: Site) -> list[PublicKey]:
     """The keys that sshd shows, by its own settings."""
-    files = Sshd(site.tree).meaning("root").effective.host_keys
+    files = sshd_of(site.tree).meaning("root").effective.host_keys
     return [key for file in files for key in [_host_key(site, file)] if key]
 
 
 def _host_key(site: Site, file: str) -> PublicKey | None:
     """Root derives it from the private half, which is what counts; others take the public one's word."""
     try:
-        if not file.endswith(".pub") and (openssh.is_root() or not site.tree.is_running_system):
+        if not file.endswith(".pub") and (keygen.is_root() or not site.tree.is_running_system):
             want = host_keys.Wanted(file, host_keys.kind_of(file))
             return host_key_files.inspect(site, want, Ledger()).public
         content = site.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_files.LIMIT)

@@ -15,7 +15,7 @@ from firstkey.errors import FirstkeyError, UsageError
 from firstkey.login_reasons import NO_REPORT
 from firstkey.model import DISABLED, NO_KEY, OK
 from firstkey.ssh import authorized_keys, public_key
-from firstkey.system.sshd import Sshd
+from firstkey.system.sshd_tree import sshd_of
 from firstkey.text import visible
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def _fingerprints(site: Site, file: str) -> list[str] | str:
 
 def _host_keys(site: Site, known: Ledger, last: dict[str, Any] | None) -> list[dict[str, Any]]:
     """All of them. One that is not there is perhaps on its way, as the last run said."""
-    effective = Sshd(site.tree).meaning("root").effective
+    effective = sshd_of(site.tree).meaning("root").effective
     judge = host_keys.Judge(has_changed=True, ask=lambda: effective)
     wanted = host_keys.wanted(site.config.host_keys, effective.host_keys)
     found = [_host_key(site, want, known, judge) for want in wanted]

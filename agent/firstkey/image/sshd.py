@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
-from firstkey.ssh import sshd_config
-from firstkey.system import sshd_copy
-from firstkey.system.sshd import CONFIG, Sshd
+from firstkey.ssh import restrictions, sshd_config
+from firstkey.system import sshd_tree
+from firstkey.system.sshd import CONFIG
+from firstkey.system.sshd_tree import TreeSshd
 
 if TYPE_CHECKING:
     from firstkey.ssh.sshd_config import Effective
@@ -34,13 +36,15 @@ class Settings:
 
     def __init__(self, tree: Tree, replaced: Mapping[str, bytes] | None = None) -> None:
         # Never asked as it runs: sshd then reads the copies, and nothing of the host's.
-        self._sshd = Sshd(tree, replaced or {})
-        self.where, self.key_files = self._sshd.where, self._sshd.key_files
+        self._sshd = TreeSshd(tree, replaced)
+        self.where = partial(sshd_tree.where, self._sshd)
+        self.key_files = partial(sshd_tree.key_files, self._sshd)
 
     def place_of(self, keyword: str) -> str:
         """The file to change so that the setting changes: the options come before all others."""
         start = self._sshd.start
-        return start.place if start.sets(keyword) else self.config
+        set_there = (re.split(r"[\s=]", line, maxsplit=1)[0].lower() for line in start.lines)
+        return start.place if keyword.lower() in set_there else self.config
 
     @property
     def config(self) -> str:
@@ -50,7 +54,7 @@ class Settings:
     @property
     def is_there(self) -> bool:
         """Whether OpenSSH's server is in the image at all."""
-        return bool(self._sshd.program or self._sshd.config)
+        return bool(sshd_tree.program(self._sshd.tree) or self._sshd.config)
 
     @cached_property
     def files(self) -> Mapping[str, bytes]:
@@ -75,7 +79,7 @@ class Settings:
 
     @cached_property
     def _all_clients(self) -> tuple[str, ...]:
-        return sshd_copy.connections(self.files.values())
+        return sshd_tree.connections(self.files.values())
 
     def answers(self, user: str) -> list[Answer]:
         """What sshd does when `user` comes, for each client. Raises FirstkeyError if it cannot be asked."""
@@ -89,7 +93,7 @@ class Settings:
     def uses_pam(self) -> bool:
         """Whether sshd leaves it to PAM who may log in; where it cannot be asked, what is written counts."""
         try:
-            return not self.is_there or self.effective("root").use_pam
+            return not self.is_there or restrictions.use_pam(self.effective("root"))
         except FirstkeyError:
             return "yes" in self.written("UsePAM")
 

@@ -18,7 +18,7 @@ from firstkey.image.door import LIMIT
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Finding
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import sshd_config
+from firstkey.ssh import restrictions, sshd_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,9 @@ class Setting(NamedTuple):
 
 
 PERMIT_ROOT_LOGIN = Setting(
-    "PermitRootLogin", "prohibit-password", lambda effective: effective.permit_root_login != "yes"
+    "PermitRootLogin",
+    "prohibit-password",
+    lambda effective: restrictions.permit_root_login(effective) != "yes",
 )
 USE_DNS = Setting("UseDNS", "no", lambda effective: effective.first("usedns", "no") == "no", in_match=False)
 SETTINGS = {setting.keyword: setting for setting in (PERMIT_ROOT_LOGIN, USE_DNS)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system.units import ADMINISTRATOR, LIMIT, PLACES, values
+from firstkey.system.sshd import ADMINISTRATOR, LIMIT, PLACES, values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from firstkey import login_reasons as why
 from firstkey.errors import FirstkeyError
 from firstkey.login import view
 from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
-from firstkey.ssh import access
-from firstkey.system import shadow
+from firstkey.ssh import restrictions
+from firstkey.system import shadow, sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ CLOCK_TOLERANCE_SECONDS = 300.0
 def findings(context: Context) -> Iterator[Finding]:
     """Lock and expiry (where PAM is not the one to judge), shell, the four lists of users and groups."""
     yield from _clock(context)
-    if not context.effective.use_pam:
+    if not restrictions.use_pam(context.effective):
         yield from _account(context)
     if not context.says("chrootdirectory"):
         yield _shell(context)
@@ -105,7 +105,7 @@ def _shell(context: Context) -> Finding:
         detail = f"the shell of {context.name} does not exist"
         return obstacle("shell", why.SHELL_MISSING, detail, path=shell, remedy=remedy)
     if not (seen.file.is_file and seen.file.mode & ANYBODY_RUNS):
-        detail = f"the shell of {context.name} is not a file that can be run ({seen.file.looks})"
+        detail = f"the shell of {context.name} is not a file that can be run ({view.looks(seen.file)})"
         remedy = f"chmod 0755 {shlex.quote(seen.canonical)}" if seen.file.is_file else remedy
         return obstacle("shell", why.SHELL_MISSING, detail, path=shell, remedy=remedy)
     return passed("shell", f"the shell {shell} is there and can be run", path=shell)
@@ -114,11 +114,11 @@ def _shell(context: Context) -> Finding:
 def _lists(context: Context) -> Iterator[Finding]:
     """What the four lists of users and groups say."""
     groups = context.site.accounts.group_names(context.account)
-    for listing in access.listings(context.words, context.name, groups, context.client):
+    for listing in restrictions.listings(context.words, context.name, groups, context.client):
         check = listing.keyword.lower()
         if listing.refuses is None:
             detail = f"{listing.word} is about {context.name} from some places only"
-            place = context.sshd.where(check, listing.word)
+            place = sshd_tree.where(context.sshd, check, listing.word)
             yield unknown(check, why.CLIENT_DEPENDENT, detail, path=place)
         elif listing.refuses:
             yield _refused(context, listing, groups)
@@ -126,7 +126,7 @@ def _lists(context: Context) -> Iterator[Finding]:
             yield passed(check, f"{listing.keyword} has {listing.group or listing.word}")
 
 
-def _refused(context: Context, listing: access.Listing, groups: Sequence[str]) -> Finding:
+def _refused(context: Context, listing: restrictions.Listing, groups: Sequence[str]) -> Finding:
     """The list that turns the user away, with what to change."""
     keyword, words, word, remedy = listing.keyword, " ".join(listing.words), listing.word, ""
     if keyword == "DenyUsers":

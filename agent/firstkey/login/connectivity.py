@@ -15,13 +15,13 @@ from firstkey.errors import FirstkeyError
 from firstkey.login import tcp_wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import command, openssh, sockets
+from firstkey.system import command, keygen, sockets, sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from firstkey.boot.site import Site
-    from firstkey.ssh.access import Client
+    from firstkey.ssh.restrictions import Client
     from firstkey.system.sockets import Listener
     from firstkey.system.sshd import Meaning, Sshd
 
@@ -52,12 +52,12 @@ class Connectivity(NamedTuple):
 
 def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> Connectivity:
     """All of it, in the order in which sshd comes by."""
-    program = command.find("sshd") if site.tree.is_running_system else sshd.program
+    program = command.find("sshd") if site.tree.is_running_system else sshd_tree.program(site.tree)
     if program is None:
         remedy = "apt-get install openssh-server, or dnf install openssh-server"
         return Connectivity((obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed", remedy=remedy),))
     found = [passed("sshd", "sshd is installed", path=program)]
-    if site.tree.is_running_system and openssh.is_root():
+    if site.tree.is_running_system and keygen.is_root():
         found += _trial(command.run([program, "-t", *sshd.options]))
     elif meaning.refusal:
         found.append(_unstarted(meaning.refusal, sshd.config))
@@ -125,7 +125,7 @@ def _host_key(site: Site, file: str, judge: host_keys.Judge) -> Finding:
         want = host_keys.Wanted(file, host_keys.kind_of(file))
         found = host_key_files.inspect(site, want, Ledger(), judge)
     except FirstkeyError as error:
-        if error.reason is reasons.PERMISSION_DENIED and not openssh.is_root():
+        if error.reason is reasons.PERMISSION_DENIED and not keygen.is_root():
             return unknown("host-keys", reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
         return unanswered("host-keys", error, path=file)
     if found.condition == host_keys.MISSING:
@@ -155,7 +155,7 @@ def _socket(site: Site, sshd: Sshd, meaning: Meaning) -> tuple[Listener | None, 
         return best, passed("socket", f"something listens on {best}")
     if found:
         detail = f"port {found[0].port} is open on {found[0].address} only"
-        place = sshd.where("listenaddress")
+        place = sshd_tree.where(sshd, "listenaddress")
         return found[0], obstacle("socket", why.SSHD_ON_LOOPBACK, detail, path=place)
     detail = f"nothing listens on port {' or '.join(map(str, ports))}{_unit_state(site)}"
     return None, obstacle("socket", why.SSHD_NOT_RUNNING, detail, remedy=_start(site))

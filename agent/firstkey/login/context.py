@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from firstkey.login.finding import obstacle
 from firstkey.named_tuple import NamedTuple
+from firstkey.system import sshd_tree
 
 if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.login.finding import Finding
     from firstkey.model import Account
     from firstkey.reasons import Reason
-    from firstkey.ssh.access import Client
     from firstkey.ssh.public_key import PublicKey
+    from firstkey.ssh.restrictions import Client
     from firstkey.ssh.sshd_config import Effective
     from firstkey.system.sshd import Sshd
 
@@ -68,7 +69,7 @@ class Context(NamedTuple):
         self, keyword: str, reason: Reason, detail: str, *, word: str = "", check: str = "", remedy: str = ""
     ) -> Finding:
         """That a line of sshd's configuration is in the way (the one with that word), and which one it is."""
-        place = self.sshd.where(keyword, word)
+        place = sshd_tree.where(self.sshd, keyword, word)
         remedy = remedy or (reason.remedy.replace("sshd_config", place) if place else reason.remedy)
         remedy = remedy.replace("NAME", shlex.quote(self.name)).replace("the user", self.name)
         return obstacle(check or keyword, reason, detail, path=place, remedy=remedy)

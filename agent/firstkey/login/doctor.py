@@ -27,10 +27,8 @@ from firstkey.login import (
 from firstkey.login.context import Context, LaunchKey
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import authorized_keys
-from firstkey.ssh.sshd_config import connection
-from firstkey.system.sshd import Sshd
-from firstkey.system.sshd_copy import depends_on_client
+from firstkey.ssh import authorized_keys, restrictions
+from firstkey.system import sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from firstkey.login.connectivity import Connectivity
     from firstkey.login.launch_key import Sources
     from firstkey.model import Account
-    from firstkey.ssh.access import Client
+    from firstkey.ssh.restrictions import Client
 
 OPEN = "open"
 BLOCKED = "blocked"
@@ -90,11 +88,11 @@ class Doctor:
         self._client = client
         self._probing = probing
         self._connectivity: Connectivity | None = None
-        self._sshd = Sshd(site.tree)
+        self._sshd = sshd_tree.sshd_of(site.tree)
 
     def examine(self, name: str) -> Diagnosis:
         """What stands between the launch key and a shell as that user."""
-        meaning = self._sshd.meaning(name, connection(self._client))
+        meaning = self._sshd.meaning(name, restrictions.connection(self._client))
         if self._connectivity is None:
             self._connectivity = connectivity.examine(self._site, self._sshd, meaning, self._client)
         sought = self._sources.of(name)
@@ -144,7 +142,7 @@ class Doctor:
 
     def _elsewhere(self, found: Sequence[Finding]) -> list[Finding]:
         """Where sshd's answers differ by client, and none was named, they are those for one far away."""
-        if self._client or session.stops(found) or not depends_on_client(self._sshd.files.values()):
+        if self._client or session.stops(found) or not sshd_tree.depends_on_client(self._sshd.files.values()):
             return []
         detail = "sshd's configuration has Match blocks about where the client comes from"
         return [unknown("match", why.CLIENT_DEPENDENT, detail)]

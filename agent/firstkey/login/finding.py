@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.named_tuple import NamedTuple
-from firstkey.system import openssh
+from firstkey.system import keygen
 
 if TYPE_CHECKING:
     from firstkey.errors import FirstkeyError
@@ -63,6 +63,6 @@ def unknown(check: str, reason: Reason, detail: str, *, path: str | None = None,
 
 def unanswered(check: str, error: FirstkeyError, *, path: str | None = None) -> Finding:
     """It cannot be said, because looking failed."""
-    if error.reason is reasons.PERMISSION_DENIED and not openssh.is_root():
+    if error.reason is reasons.PERMISSION_DENIED and not keygen.is_root():
         return unknown(check, reasons.NEEDS_ROOT, error.message, path=path)
     return Finding(check, UNKNOWN, error.message, path, error.reason, error.hint)

@@ -13,7 +13,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, keys_command, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
 from firstkey.ssh.sshd_config import looks_for
-from firstkey.system import child, command
+from firstkey.system import child, command, sshd_tree
 from firstkey.system.descriptors import open_quietly, translated
 
 if TYPE_CHECKING:
@@ -53,9 +53,11 @@ def paths(context: Context) -> list[str]:
     """Where sshd looks for this user's keys, in its order."""
     account, patterns = context.account, context.effective.authorized_keys_files
     if not any(map(looks_for, patterns)):
-        return context.sshd.key_files(account, patterns)
+        return sshd_tree.key_files(context.sshd, account, patterns)
     groups = context.site.accounts.group_ids(account)
-    found: list[str] = child.run_as(account, groups, lambda: context.sshd.key_files(account, patterns))
+    found: list[str] = child.run_as(
+        account, groups, lambda: sshd_tree.key_files(context.sshd, account, patterns)
+    )
     return found
 
 
@@ -78,7 +80,7 @@ def _judged(context: Context, seen: Seen) -> Iterator[Finding]:
     elif seen.barred:
         yield _barred(context, seen)
     elif seen.file and not seen.file.is_file:
-        detail = f"sshd reads keys only from a regular file ({seen.file.looks})"
+        detail = f"sshd reads keys only from a regular file ({view.looks(seen.file)})"
         yield obstacle(CHECK, reasons.NOT_A_REGULAR_FILE, detail, path=seen.path)
     elif seen.trouble:
         yield obstacle(CHECK, reasons.IO_ERROR, seen.trouble, path=seen.path)
@@ -110,7 +112,7 @@ def _barred(context: Context, seen: Seen) -> Finding:
     step = next((step for step in seen.steps if step.path == barred), None)
     detail = f"{context.name} may not {'read' if barred == seen.canonical else 'pass'} {barred}"
     if step:
-        detail += f" ({step.looks}), so sshd cannot either"
+        detail += f" ({view.looks(step)}), so sshd cannot either"
     inside = barred == context.account.home or barred.startswith(f"{context.account.home}/")
     quoted = shlex.quote(barred)
     remedy = f"chown {context.name} {quoted} && chmod u+rwX {quoted}" if inside else f"chmod a+rX {quoted}"
@@ -123,8 +125,8 @@ def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
     home = _home(context)
     found = view.flaws(context.site, context.account, seen.steps, home)
     for flaw in found:
-        detail = f"sshd ignores the keys, since {flaw.why} ({flaw.part.looks})"
-        remedy = flaw.remedy(context.name, home)
+        detail = f"sshd ignores the keys, since {view.why(flaw)} ({view.looks(flaw.part)})"
+        remedy = view.remedy(flaw, context.name, home)
         yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.part.path, remedy=remedy)
     if not found:
         yield passed("strict-modes", "owners and modes are such that sshd takes the file", path=seen.path)

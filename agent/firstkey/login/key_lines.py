@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from firstkey import login_reasons as why
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import access, authorized_keys
+from firstkey.ssh import authorized_keys, restrictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +46,7 @@ def findings(context: Context, seen: Seen) -> Iterator[Finding]:
 def judge(context: Context, line: Line, path: str) -> list[Finding]:
     """What the options of one line mean for this login, in sshd's order (auth2-pubkeyfile.c)."""
     place = f"{path}:{line.number}"
-    options = access.parse_options(line.options)
+    options = restrictions.parse_options(line.options)
     if options.flaw is not None:
         detail = f"sshd passes over the line: {options.flaw!a} is nothing that it takes"
         return [obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=place)]
@@ -75,8 +75,8 @@ def moment(seconds: float) -> str:
 
 def _source(context: Context, sources: str, place: str, fine: Finding) -> Finding:
     try:
-        fits = access.host_matches(context.client, sources)
-    except access.BadPattern as error:
+        fits = restrictions.host_matches(context.client, sources)
+    except restrictions.BadPattern as error:
         return obstacle(CHECK, why.KEY_NOT_FROM_HERE, f"from= cannot be read: {error}", path=place)
     if fits is None:
         detail = f"from={sources[:80]!r} before the key: only from some places"

@@ -16,7 +16,7 @@ from firstkey.login.finding import Finding, obstacle, unanswered
 from firstkey.login.view import Seen
 from firstkey.model import Account
 from firstkey.ssh.sshd_config import with_tokens
-from firstkey.system import command, openssh
+from firstkey.system import command, keygen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,8 +68,8 @@ def _unsafe(context: Context, runner: Account, program: str) -> list[Finding]:
         return [obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=program)]
     return [
         obstacle(
-            CHECK, why.KEYS_COMMAND_FAILED, f"sshd does not run {program}, since {flaw.why}",
-            path=flaw.part.path, remedy=flaw.remedy(ROOT.name, ""),
+            CHECK, why.KEYS_COMMAND_FAILED, f"sshd does not run {program}, since {view.why(flaw)}",
+            path=flaw.part.path, remedy=view.remedy(flaw, ROOT.name, ""),
         )
         for flaw in view.flaws(context.site, ROOT, seen.steps, "/")
     ]  # fmt: skip
@@ -78,7 +78,7 @@ def _unsafe(context: Context, runner: Account, program: str) -> list[Finding]:
 def _said(context: Context, runner: Account, words: list[str]) -> list[Finding]:
     if not context.site.tree.is_running_system:
         raise FirstkeyError(f"{words[0]} can only be asked where it runs", reason=why.NOT_RUNNING_SYSTEM)
-    if not openssh.is_root():
+    if not keygen.is_root():
         raise FirstkeyError(f"only root can run {words[0]} as {runner.name}", reason=reasons.NEEDS_ROOT)
     rights = command.Rights(runner.uid, runner.gid, tuple(context.site.accounts.group_ids(runner)))
     outcome = command.run(words, seconds=SECONDS, rights=rights)

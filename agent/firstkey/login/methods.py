@@ -8,9 +8,9 @@ from firstkey import login_reasons as why
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
-from firstkey.ssh import access
+from firstkey.ssh import restrictions
 from firstkey.ssh.public_key import read_key
-from firstkey.system import command, inspector
+from firstkey.system import command, inspector, sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,9 +48,9 @@ def findings(context: Context) -> Iterator[Finding]:
 def _algorithm(context: Context, kind: str, accepted: str) -> Finding:
     check = "pubkeyacceptedalgorithms"
     signatures = SIGNATURES.get(kind, (kind,))
-    if any(access.matches_list(signature, accepted) for signature in signatures):
+    if any(restrictions.matches_list(signature, accepted) for signature in signatures):
         return passed(check, f"sshd takes keys of type {kind}")
-    if access.matches_list(kind, accepted):
+    if restrictions.matches_list(kind, accepted):
         detail = (
             f"for {kind} keys sshd takes only SHA-1 signatures, which clients since OpenSSH 8.8 do not make"
         )
@@ -88,7 +88,7 @@ def _revocation(context: Context, path: str) -> Finding:
         detail = (
             f"RevokedKeys {path} does not exist" if content is None else f"{path} has a line that is no key"
         )
-        place = context.sshd.where("revokedkeys")
+        place = sshd_tree.where(context.sshd, "revokedkeys")
         remedy = f"take RevokedKeys out of {place}; then reload sshd" if place else ""
         return obstacle("revokedkeys", why.REVOKED_KEYS_UNREADABLE, detail, path=path, remedy=remedy)
     if key is None:

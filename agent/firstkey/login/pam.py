@@ -15,7 +15,7 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.login.access_control import expired
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unanswered, unknown
-from firstkey.system import openssh, shadow
+from firstkey.system import keygen, shadow
 from firstkey.system import pam as answers
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _asked(context: Context, modules: list[str]) -> answers.Answer | Finding:
     counting = COUNTING.intersection(modules)
     if not context.site.tree.is_running_system:
         return note(CHECK, why.NOT_RUNNING_SYSTEM, "PAM can only be asked on the system itself")
-    if not openssh.is_root():
+    if not keygen.is_root():
         return unknown(CHECK, reasons.NEEDS_ROOT, "only root can ask PAM about a user")
     if counting:
         detail = f"PAM was not asked, since {' '.join(sorted(counting))} would reset its counters"

@@ -10,8 +10,9 @@ from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.login import pam, view
 from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered
-from firstkey.ssh import access
+from firstkey.ssh import access, restrictions
 from firstkey.ssh.sshd_config import with_tokens
+from firstkey.system import sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     """In sshd's order (monitor.c, auth-pam.c, session.c). `before` is what was found out about the key."""
     yield from _root(context, before)
-    if context.effective.use_pam:
+    if restrictions.use_pam(context.effective):
         yield from pam.findings(context)
     else:
         yield from pam.closed(context, pam.NOLOGIN)  # which sshd itself heeds without PAM
@@ -41,7 +42,7 @@ def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
 def _root(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     if context.account.uid != 0:
         return
-    value = context.effective.permit_root_login
+    value = restrictions.permit_root_login(context.effective)
     forced = any(finding.check == "forced-command" for finding in before)
     if value in ("yes", "prohibit-password") or (value == "forced-commands-only" and forced):
         yield passed("permitrootlogin", f"PermitRootLogin {value} lets root in with a key")
@@ -61,7 +62,7 @@ def _chroot(context: Context) -> Iterator[Finding]:
         place = "/".join(["", *parts[:depth]]) or "/"
         step = steps.get(place)
         if step is None or step.uid != 0 or step.mode & 0o022:
-            looks = step.looks if step else "it does not exist"
+            looks = view.looks(step) if step else "it does not exist"
             quoted = shlex.quote(place)
             remedy = f"chown root {quoted} && chmod go-w {quoted}" if step else f"mkdir -p {quoted}"
             detail = f"ChrootDirectory must be root's alone at each step: {looks}"
@@ -92,7 +93,7 @@ def _home(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
 def _forced(context: Context) -> Iterator[Finding]:
     command = context.says("forcecommand")
     if command:
-        place = context.sshd.where("forcecommand")
+        place = sshd_tree.where(context.sshd, "forcecommand")
         remedy = f"take ForceCommand out of {place}; then reload sshd" if place else ""
         detail = f"ForceCommand runs {command[:80]!r} in place of a shell"
         yield obstacle("forced-command", why.FORCED_COMMAND, detail, path=place, remedy=remedy)

@@ -10,12 +10,12 @@ import re
 from typing import TYPE_CHECKING
 
 from firstkey.named_tuple import NamedTuple
-from firstkey.system.sshd import PROGRAM_LIMIT, SESSIONS
+from firstkey.system.sshd_tree import PROGRAM_LIMIT, SESSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from firstkey.ssh.access import Client
+    from firstkey.ssh.restrictions import Client
     from firstkey.system.tree import Tree
 
 ALLOW, DENY = "/etc/hosts.allow", "/etc/hosts.deny"

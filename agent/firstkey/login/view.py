@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import errno
 import os
+import shlex
 import stat
 from contextlib import suppress
 from functools import partial
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import strict_modes
-from firstkey.ssh.strict_modes import Part
+from firstkey.ssh import access
+from firstkey.ssh.access import GROUP_WRITE, OTHERS_WRITE, Part
 from firstkey.system import child, command
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
     from firstkey.model import Account
-    from firstkey.ssh.strict_modes import Flaw
+    from firstkey.ssh.access import Flaw
     from firstkey.system.tree import Tree
 
 LIMIT = 4 * 1024 * 1024
@@ -67,7 +68,31 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
 def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Flaw]:
     """The steps for which sshd heeds no file of the account's; `home` is its path without links."""
     may_share = partial(site.accounts.may_share, account)
-    return strict_modes.flaws(steps, (0, account.uid), home, may_share=may_share)
+    return access.flaws(steps, (0, account.uid), home, may_share=may_share)
+
+
+def looks(part: Part) -> str:
+    """Mode and owner, for people."""
+    return f"mode {stat.S_IMODE(part.mode):04o}, owner {part.uid}, group {part.gid}"
+
+
+def why(flaw: Flaw) -> str:
+    """What is wrong, for people."""
+    whys = (
+        (flaw.is_foreign, f"it belongs to user {flaw.part.uid}"),
+        (flaw.writers & OTHERS_WRITE, "everybody can write it"),
+        (flaw.writers & GROUP_WRITE, f"group {flaw.part.gid} can write it"),
+    )
+    return " and ".join(why for is_so, why in whys if is_so)
+
+
+def remedy(flaw: Flaw, user: str, home: str) -> str:
+    """The commands that repair it; what lies in the home is to be the user's, all else root's."""
+    path = shlex.quote(flaw.part.path)
+    inside = flaw.part.path == home or flaw.part.path.startswith(f"{home}/")
+    commands = [f"chown {user if inside else 'root'} {path}"] if flaw.is_foreign else []
+    commands += [f"chmod go-w {path}"] if flaw.part.mode & (GROUP_WRITE | OTHERS_WRITE) else []
+    return " && ".join(commands)
 
 
 def _barred_by_modes(steps: Sequence[Part], uid: int, groups: Sequence[int]) -> dict[str, Any]:

@@ -1,14 +1,15 @@
-"""Whom sshd lets in, the key itself apart: patterns, lists of users and groups, options before a key, shells.
+"""What keeps sshd from letting somebody in with a key that is there: a shell, options, owners and modes.
 
-Patterns are those of ssh_config(5), options those of sshd(8). What depends on the client is answered for one
-client, or with "it depends" where no client is given.
+Options are those before a key (sshd(8)). StrictModes (sshd_config(5); misc.c: safe_path) means: the file of
+keys and each directory above it, up to the home or else the root, must be the user's or root's, and nobody
+else may write it. Debian's and Ubuntu's sshd lets a group write in which there is only the user.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from firstkey.named_tuple import NamedTuple
 
@@ -16,352 +17,132 @@ NO_SHELLS = frozenset({"nologin", "false", "true", "sync", "shutdown", "halt"})
 """Programs that stand as a shell in passwd(5) so that there is none."""
 
 
-class Client(NamedTuple):
-    """From where somebody logs in, as sshd knows it: the name is the address where it looks up none."""
-
-    address: str
-    name: str
-
-
-class BadPattern(ValueError):  # noqa: N818 - what a pattern is, not what happened
-    """A pattern over which sshd ends the connection: an address whose mask cuts off bits of it."""
-
-
 def is_no_shell(shell: str) -> bool:
     """Whether the program only ends the session."""
     return shell.rpartition("/")[2] in NO_SHELLS
 
 
-# --- patterns -------------------------------------------------------------------------------------
-
-
-def matches(text: str, pattern: str) -> bool:
-    """Whether `*` (any characters) and `?` (any one) make the pattern fit all of the text.
-
-    In one pass: a pattern out of a user's own file must not cost more than its length.
-    """
-    first, *others = re.split(r"\*+", pattern)
-    if not others:
-        return _fits(text, pattern)
-    *middle, last = others
-    position, end = len(first), len(text) - len(last)
-    if position > end or not _fits(text[:position], first) or not _fits(text[end:], last):
-        return False
-    for part in middle:
-        starts = range(position, end - len(part) + 1)
-        start = next((start for start in starts if _fits(text[start : start + len(part)], part)), None)
-        if start is None:
-            return False
-        position = start + len(part)
-    return True
-
-
-def _fits(text: str, part: str) -> bool:
-    return len(text) == len(part) and all(wanted in ("?", char) for char, wanted in zip(text, part))
-
-
-def matches_list(text: str, patterns: str) -> bool:
-    """Whether one of the comma-separated patterns fits and none with `!` does (the refusal wins)."""
-    return _verdict(text, patterns, matches) == 1
-
-
-def any_matches(names: Sequence[str], patterns: str) -> bool:
-    """Whether the list takes one of the names and forbids none, as `Match Group` has it."""
-    verdicts = [_verdict(name, patterns, matches) for name in names]
-    return 1 in verdicts and -1 not in verdicts
-
-
-def _verdict(text: str, patterns: str, fits: Callable[[str, str], bool]) -> int:
-    """1 where a pattern fits, 0 where none does, -1 where one with `!` does."""
-    found = 0
-    for pattern in patterns.split(","):
-        if fits(text, pattern.removeprefix("!")):
-            if pattern.startswith("!"):
-                return -1
-            found = 1
-    return found
-
-
-def host_matches(client: Client | None, patterns: str) -> bool | None:
-    """Whether the list of names, addresses and CIDR blocks fits the client; None: it depends on the client.
-
-    Raises BadPattern where sshd could not read the list.
-    """
-    if client is None:
-        return True if set(patterns.split(",")) == {"*"} else None
-    by_address = _verdict(client.address, patterns, _address_matches)
-    by_name = _verdict(client.name.lower(), patterns.lower(), matches)
-    return -1 not in (by_address, by_name) and 1 in (by_address, by_name)
-
-
-def user_matches(user: str, client: Client | None, pattern: str) -> bool | None:
-    """Whether a word of AllowUsers or DenyUsers, `USER` or `USER@HOSTS`, fits; None: it depends."""
-    name, at, hosts = pattern.partition("@")
-    if not matches(user, name):
-        return False
-    return host_matches(client, hosts) if at else True
-
-
-def _address_matches(address: str, pattern: str) -> bool:
-    # ipaddress costs more than a boot that has nothing to do can spend.
-    import ipaddress
-
-    block, _, bits = pattern.partition("/")
-    try:
-        # sshd reads /8 and not /255.0.0.0.
-        network = ipaddress.ip_network(f"{block}/{int(bits)}" if bits else block, strict=False)
-        given = ipaddress.ip_address(address)
-    except ValueError:
-        # What is no block of addresses to sshd is a pattern of characters.
-        return matches(address, pattern)
-    if ipaddress.ip_address(block) != network.network_address:
-        raise BadPattern(f"{pattern} has address bits behind its mask")
-    return given in network
-
-
-# --- allowed users and groups ---------------------------------------------------------------------
-
-
-class Listing(NamedTuple):
-    """One of sshd's four lists that is set, and what it says of a user (auth.c: allowed_user).
-
-    `fits` is None where it depends on the client; `word` is the pattern that decides, `group` the group that
-    it is about.
-    """
-
-    keyword: str
-    words: tuple[str, ...]
-    fits: bool | None
-    word: str = ""
-    group: str = ""
-
-    @property
-    def refuses(self) -> bool | None:
-        """Whether sshd turns the user away for it; None: from some places only."""
-        return None if self.fits is None else self.fits == self.keyword.startswith("Deny")
-
-
-def listings(
-    words: Callable[[str], Sequence[str]], user: str, groups: Sequence[str], client: Client | None
-) -> Iterator[Listing]:
-    """Each list that is set, in sshd's order. `words` tells the effective words of a keyword."""
-    for keyword in ("DenyUsers", "AllowUsers", "DenyGroups", "AllowGroups"):
-        patterns = tuple(words(keyword.lower()))
-        if patterns and keyword.endswith("Users"):
-            yield _user_listing(keyword, patterns, user, client)
-        elif patterns:
-            pairs = ((group, word) for group in groups for word in patterns if matches(group, word))
-            group, word = next(pairs, ("", ""))
-            yield Listing(keyword, patterns, bool(word), word, group)
-
-
-def _user_listing(keyword: str, patterns: tuple[str, ...], user: str, client: Client | None) -> Listing:
-    depends = ""
-    for pattern in patterns:
-        try:
-            fits = user_matches(user, client, pattern)
-        except BadPattern:
-            # sshd ends the connection over it, whatever the list is for.
-            return Listing(keyword, patterns, keyword == "DenyUsers", pattern)
-        if fits:
-            return Listing(keyword, patterns, fits=True, word=pattern)
-        depends = pattern if fits is None else depends
-    return Listing(keyword, patterns, None if depends else False, depends)
-
-
 # --- the options before a key ---------------------------------------------------------------------
 
+# auth-options.c: sshauthopt_parse. They have no case for sshd; here they are in lower case.
 _FLAGS = frozenset(
     b"restrict cert-authority"
     b" agent-forwarding port-forwarding pty user-rc x11-forwarding touch-required verify-required"
     b" no-agent-forwarding no-port-forwarding no-pty no-user-rc no-x11-forwarding no-touch-required"
     b" no-verify-required".split()
 )
-"""Options that stand alone (auth-options.c: sshauthopt_parse), in lower case; they have no case for sshd."""
-
 _ONCE = frozenset(b"command from principals".split())
-"""Options with a value of which a second one is an error."""
-
-MOST_JUDGED = 65536
-"""Bytes of options of which the values are looked into; of more, only their form is. A person needs less, and
-a user who puts a million addresses there must not hold up everybody's keys.
-"""
+_WITH_VALUE = _ONCE.union(b"environment expiry-time permitlisten permitopen tunnel".split())
 
 # Inside the quotes only \" is an escape (misc.c: opt_dequote).
-_OPTION = re.compile(rb'([^=,"]+)(="(?:\\"|[^"\\]|\\(?!"))*")?')
-_COMMAS = re.compile(rb",*")
-_VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
-_MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.IGNORECASE)
-_PLACE = re.compile(r"(?:\[[^]]*\]|(?!\[)[^:/]*)[:/](.*)", re.DOTALL)
-_NUMBER = re.compile(r"[0-9]{1,10}")
-_LONGEST_HOST = 1024
-_MOST_TUNNELS = 0x7FFFFFFD
+_OPTION = re.compile(rb'([^=,"]+)(="(?:\\"|[^"\\]|\\(?!"))*")?(?=,|\Z)')
+_NO_COMMA = re.compile(rb"[^,]")
 
 
-class KeyOptions(NamedTuple):
-    """What the options before a key mean for a login with it.
+class Option(NamedTuple):
+    """One of the options: where it begins, its name in lower case (none where it is broken) and value."""
 
-    `flaw` is the first thing that sshd does not take: it passes over the whole line. A newer sshd may know
-    more options than these. `sources` (from=) are as `host_matches` reads them; `expires` is in seconds since
-    the epoch; `command` runs whatever the client asks for. `is_authority`: the key signs certificates, and
-    lets nobody in itself. sshd refuses a plain key with `principals`.
-    """
-
-    command: str | None = None
-    sources: str | None = None
-    principals: str | None = None
-    expires: float | None = None
-    has_terminal: bool = True
-    is_authority: bool = False
-    flaw: str | None = None
+    place: int
+    name: bytes
+    value: str | None = None
 
 
-_KEPT = {b"command": "command", b"from": "sources", b"principals": "principals"}
-
-
-def parse_options(options: bytes) -> KeyOptions:
-    """The meaning of the options, as far as they can be told apart. A comma too many is no matter to sshd."""
-    found: dict[str, Any] = {}
-    seen: set[bytes] = set()
+def each_option(options: bytes) -> Iterator[Option]:
+    """The options one by one, up to a broken one. A comma too many is no matter to sshd."""
     # By their places: to cut off option after option would copy a line as often as it has options.
-    place = _behind_commas(options, 0)
-    while place < len(options):
-        match = _OPTION.match(options, place)
-        end = match.end() if match else place
-        name = match[1].lower() if match else b""
-        text = match[2] if match else None
+    end = 0
+    while begin := _NO_COMMA.search(options, end):
+        match = _OPTION.match(options, begin.start())
+        if match is None:
+            yield Option(begin.start(), b"")
+            return
+        text, end = match[2], match.end()
         value = text[2:-1].replace(b'\\"', b'"').decode("utf-8", "surrogateescape") if text else None
-        if not _is_taken(name, value, seen, judged=len(options) <= MOST_JUDGED):
-            found.setdefault("flaw", _excerpt(options, place))
-        seen |= {name} & _ONCE
-        if not match or options[end : end + 1] not in (b"", b","):
-            found.setdefault("flaw", _excerpt(options, end))
-            break
-        _note(found, name, value, judged=len(options) <= MOST_JUDGED)
-        place = _behind_commas(options, end)
-    return KeyOptions(**found)
+        yield Option(begin.start(), match[1].lower(), value)
 
 
 def is_authority(options: bytes) -> bool:
     """Whether the key behind the options may only sign certificates, and lets nobody in itself."""
-    return b"cert-authority" in options.lower() and parse_options(options).is_authority
+    if b"cert-authority" not in options.lower():
+        return False
+    return any(each.name == b"cert-authority" and each.value is None for each in each_option(options))
 
 
-def useless(options: bytes) -> str | None:
-    """The first thing in the options of a plain key for which sshd lets nobody in with it, from nowhere."""
-    if not options:
-        return None
-    found = parse_options(options)
-    if found.flaw or len(options) > MOST_JUDGED:
-        return found.flaw
-    if found.principals is not None:
-        return f'principals="{found.principals}"'[:40]
-    if found.sources is not None and not _is_readable(found.sources):
-        return f'from="{found.sources}"'[:40]
+def unknown(options: bytes) -> str | None:
+    """The first option that sshd does not know, or knows only once."""
+    seen: set[bytes] = set()
+    for option in each_option(options):
+        if option.name not in (_FLAGS if option.value is None else _WITH_VALUE - seen):
+            return excerpt(options, option)
+        seen |= {option.name} & _ONCE
     return None
 
 
-def moment(text: str) -> float:
-    """YYYYMMDD[HHMM[SS]][Z] in seconds since the epoch; local time without the Z (sshd(8): expiry-time).
+def useless(options: bytes) -> str | None:
+    """The first thing in the options of a plain key for which sshd takes no key by the line.
 
-    Raises ValueError.
+    Their values are not judged: that is for `firstkey doctor` (ssh/restrictions.py).
     """
-    import calendar
-    import time
-
-    match = _MOMENT.fullmatch(text)
-    if not match or (match[3] and not match[2]):
-        raise ValueError(f"{text[:40]!a} is no time like 20301231 or 203012311200Z")
-    try:
-        parts = time.strptime(f"{match[1]}{match[2] or '0000'}{match[3] or '00'}", "%Y%m%d%H%M%S")
-        return float(calendar.timegm(parts) if match[4] else time.mktime(parts))
-    except (ValueError, OverflowError):
-        raise ValueError(f"{text[:40]!a} is no time that there is") from None
+    principals = (option for option in each_option(options) if option.name == b"principals")
+    return unknown(options) or next((excerpt(options, option) for option in principals), None)
 
 
-def _is_taken(name: bytes, value: str | None, seen: set[bytes], *, judged: bool) -> bool:
-    if value is None:
-        return name in _FLAGS
-    if name not in _VALUES or name in seen:
-        return False
-    check = _VALUES[name]
-    return check is None or not judged or bool(check(value))
+def excerpt(options: bytes, option: Option) -> str:
+    """How the option begins, for people."""
+    return options[option.place : option.place + 40].split(b",")[0].decode("utf-8", "backslashreplace")
 
 
-def _note(found: dict[str, Any], name: bytes, value: str | None, *, judged: bool) -> None:
-    if name in (b"restrict", b"no-pty", b"pty") and value is None:
-        found["has_terminal"] = name == b"pty"
-    elif name == b"cert-authority" and value is None:
-        found["is_authority"] = True
-    elif name in _KEPT and value is not None:
-        found.setdefault(_KEPT[name], value)
-    elif name == b"expiry-time" and value and judged and _is_time(value):
-        found["expires"] = min(moment(value), found.get("expires", moment(value)))
+# --- owners and modes -----------------------------------------------------------------------------
+
+GROUP_WRITE, OTHERS_WRITE = stat.S_IWGRP, stat.S_IWOTH
 
 
-def _behind_commas(options: bytes, start: int) -> int:
-    found = _COMMAS.match(options, start)
-    return found.end() if found else start
+class Part(NamedTuple):
+    """A file or a directory on its path, links followed."""
+
+    path: str
+    uid: int
+    gid: int
+    mode: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
 
 
-def _excerpt(options: bytes, place: int) -> str:
-    return options[place : place + 40].split(b",")[0].decode("utf-8", "backslashreplace")
+class Flaw(NamedTuple):
+    """A part for which sshd ignores the file: another user's, or with the write bits of others."""
+
+    part: Part
+    is_foreign: bool
+    writers: int
 
 
-def _is_readable(sources: str) -> bool:
-    """Whether sshd can match a client with the list at all."""
-    blocks = ",".join(source for source in sources.split(",") if "/" in source)
-    try:
-        host_matches(Client("192.0.2.1", "192.0.2.1"), blocks)
-    except BadPattern:
-        return False
-    return True
+def flaws(
+    parts: Iterable[Part], owners: Collection[int], home: str | None, *, may_share: Callable[[int], bool]
+) -> list[Flaw]:
+    """What is wrong, in the order in which sshd walks: the file, then upwards, nothing above the home.
+
+    `owners` are root and the user; `home` is the home's path without links. `may_share` tells of a group
+    whether it may write: where sshd is lenient and nobody but the user is in it.
+    """
+    found = []
+    for part in parts:
+        writers = part.mode & (GROUP_WRITE | OTHERS_WRITE)
+        if writers & GROUP_WRITE and may_share(part.gid):
+            writers &= ~GROUP_WRITE
+        if writers or part.uid not in owners:
+            found.append(Flaw(part, part.uid not in owners, writers))
+        if part.path == home:
+            break
+    return found
 
 
-def _is_time(value: str) -> bool:
-    try:
-        return moment(value) > 0
-    except ValueError:
-        return False
-
-
-def _is_tunnel(value: str) -> bool:
-    """A number of a tun device, or any (misc.c: a2tun)."""
-    return value.lower() == "any" or (bool(_NUMBER.fullmatch(value)) and int(value) <= _MOST_TUNNELS)
-
-
-def _is_place(value: str) -> bool:
-    """HOST:PORT, with any port as * (auth-options.c: handle_permit)."""
-    match = _PLACE.fullmatch(value)
-    return match is not None and match.start(1) <= _LONGEST_HOST and _is_port(match[1])
-
-
-def _is_listener(value: str) -> bool:
-    """The same, or a port alone."""
-    return _is_place(value if ":" in value else f"*:{value}")
-
-
-def _is_port(text: str) -> bool:
-    if text == "*":
-        return True
-    if _NUMBER.fullmatch(text):
-        return 0 < int(text) <= 65535
-    import socket
-
-    try:
-        return bool(text) and socket.getservbyname(text, "tcp") > 0
-    except (OSError, ValueError):
-        return False
-
-
-_VALUES: dict[bytes, Callable[[str], object] | None] = {
-    b"command": None,
-    b"environment": _VARIABLE.fullmatch,
-    b"expiry-time": _is_time,
-    b"from": None,
-    b"permitlisten": _is_listener,
-    b"permitopen": _is_place,
-    b"principals": None,
-    b"tunnel": _is_tunnel,
-}
-"""Options with a value in quotes, and what sshd takes as one."""
+def is_lenient(os_release: bytes) -> bool:
+    """Whether the system's sshd lets a user's own group write, by os-release(5): Debian's and its kin do."""
+    for line in os_release.decode("utf-8", "replace").split("\n"):
+        key, _, value = line.partition("=")
+        if key in ("ID", "ID_LIKE") and "debian" in value.strip("\"'").split():
+            return True
+    return False

@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import access
 
 if TYPE_CHECKING:
     from firstkey.model import Account
 
 PATH_LIMIT = 4095
 """Bytes of a path without its NUL (limits.h: PATH_MAX); sshd ends the connection over a longer one."""
+
+
+# Documentation addresses (RFC 5737), which no Match block names on purpose.
+ANY_CLIENT = "host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
+"""A client somewhere, as `sshd -C` takes it."""
 
 
 # --- what it means --------------------------------------------------------------------------------
@@ -64,18 +68,6 @@ class Effective(NamedTuple):
         """Whether sshd ignores files that others could have written (the default)."""
         return self.first("strictmodes", "yes") != "no"
 
-    @property
-    def permit_root_login(self) -> str:
-        """One of yes, no, prohibit-password and forced-commands-only."""
-        value = self.first("permitrootlogin", "prohibit-password") or ""
-        # sshd prints the old name, and the manual has only the new one.
-        return "prohibit-password" if value == "without-password" else value
-
-    @property
-    def use_pam(self) -> bool:
-        """Whether sshd asks PAM. Upstream's default is no; distributions set yes."""
-        return self.first("usepam", "no") == "yes"
-
 
 DEFAULTS = Effective(
     {
@@ -85,9 +77,6 @@ DEFAULTS = Effective(
             "/etc/ssh/ssh_host_ecdsa_key",
             "/etc/ssh/ssh_host_ed25519_key",
         ),
-        "permitrootlogin": ("prohibit-password",),
-        "strictmodes": ("yes",),
-        "usepam": ("no",),
     }
 )
 """What sshd does without a word of configuration (sshd_config(5)): for where sshd cannot be asked."""
@@ -225,16 +214,6 @@ def arguments(text: str) -> tuple[str, ...]:
             word = word or []
             word.append(inside or escaped or (blank and " ") or other or "")
     return tuple(words if word is None else [*words, "".join(word)])
-
-
-# Documentation addresses (RFC 5737), which no Match block names on purpose.
-ANY_CLIENT = {"host": "client.invalid", "addr": "192.0.2.1", "laddr": "192.0.2.2", "lport": "22"}
-
-
-def connection(client: access.Client | None = None, **named: str) -> str:
-    """A client as `sshd -C` takes it, with what is named set so; None is one somewhere else."""
-    known = {"host": client.name, "addr": client.address} if client else {}
-    return ",".join(f"{key}={value}" for key, value in {**ANY_CLIENT, **known, **named}.items())
 
 
 def has_blocks(files: Iterable[bytes]) -> bool:

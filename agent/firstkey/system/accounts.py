@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.model import Account
-from firstkey.ssh import strict_modes
+from firstkey.ssh import access
 from firstkey.system import child, command
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Accounts:
             return False
         paths = ("/etc/os-release", "/usr/lib/os-release")
         release = next(filter(None, (self._tree.read(path, limit=65536) for path in paths)), b"")
-        return strict_modes.is_lenient(release)
+        return access.is_lenient(release)
 
     def _group_from_nss(self, number: int) -> str | None:
         if not self._tree.is_running_system:

@@ -1,7 +1,6 @@
-"""sshd: the files of its configuration, what it says that they mean, and where it looks for a user's keys.
+"""sshd: how it is started, the files of its configuration, and what it says that they mean.
 
-On a running system sshd itself is asked, as its unit starts it. Of a tree, this machine's sshd is asked about
-copies (system/sshd_copy.py).
+On a running system sshd itself is asked, as its unit starts it. A tree's is in system/sshd_tree.py.
 """
 
 from __future__ import annotations
@@ -13,28 +12,21 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
 from firstkey.ssh import sshd_config
 from firstkey.ssh.public_key import sha256
 from firstkey.system import command
-from firstkey.system.sshd_start import Start, start
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from firstkey.model import Account
+    from firstkey.reasons import Refusal
     from firstkey.ssh.sshd_config import Effective
-    from firstkey.system.sshd_copy import Copy
 
 CONFIG = "/etc/ssh/sshd_config"
 CONFIGS = (CONFIG, "/etc/openssh/sshd_config", "/usr/etc/ssh/sshd_config")
 """Where the main file is: OpenSSH's own place, ALT Linux's, and openSUSE's while there is none in /etc."""
-PROGRAMS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd")
-SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")
-"""From OpenSSH 9.8 on, it is another program that deals with a connection."""
 LIMIT = 1024 * 1024
-PROGRAM_LIMIT = 64 * 1024 * 1024
 INCLUDE_DEPTH = 16
 """sshd's own limit of nested Include (servconf.c: SERVCONF_MAX_DEPTH)."""
 INCLUDE_FILES = 512
@@ -73,26 +65,21 @@ class Meaning(NamedTuple):
 
 
 class Sshd:
-    """The tree's sshd. With `replaced`, as it would be with these files in place of its own (or none).
+    """The running system's sshd. `may_prepare`: a directory in /run that an old one misses is made for it."""
 
-    `may_prepare`: a directory in /run that an old sshd misses is made for it.
-    """
+    _may_have_no_files = False  # where there are none, they are in a place that is not known
 
-    def __init__(
-        self, tree: Tree, replaced: Mapping[str, bytes] | None = None, *, may_prepare: bool = False
-    ) -> None:
-        self._tree = tree
-        self._replaced = replaced or {}
-        self._asks_itself = tree.is_running_system and replaced is None
+    def __init__(self, tree: Tree, *, may_prepare: bool = False) -> None:
+        self.tree = tree
         self._may_prepare = may_prepare
-        self._known: dict[tuple[object, str], Meaning] = {}
+        self._known: dict[object, Meaning] = {}
 
     # --- its files ----------------------------------------------------------------------------
 
     @cached_property
     def start(self) -> Start:
-        """The options that it is started with."""
-        return start(self._tree)
+        """How the unit that listens starts it, or else the one that a socket starts."""
+        return started_by(self.tree, LISTENING) or started_by(self.tree, BY_SOCKET) or Start()
 
     @property
     def options(self) -> list[str]:
@@ -103,84 +90,76 @@ class Sshd:
     @property
     def config(self) -> str | None:
         """The main file; None where it is in none of the usual places, which is not the same as empty."""
-        if self.start.config:
-            return self.start.config
-        there = (path for path in CONFIGS if path in self._replaced or self._tree.exists(path))
-        return next(there, None)
-
-    @property
-    def program(self) -> str | None:
-        """Sshd in the tree, None where it has none."""
-        return next((path for path in PROGRAMS if self._tree.exists(path)), None)
-
-    @cached_property
-    def configuration(self) -> Configuration:
-        """The files, read once. Raises FirstkeyError."""
-        return Configuration(self.config, self._read, self._names)
+        return self.start.config or next(filter(self._exists, CONFIGS), None)
 
     @property
     def files(self) -> dict[str, bytes]:
-        """Every file that the configuration consists of, Include followed inside the tree, by path."""
-        return self.configuration.files
+        """The files that the configuration consists of, the main one first, by path. Raises FirstkeyError."""
+        return self._read_files[0]
+
+    @cached_property
+    def _read_files(self) -> tuple[dict[str, bytes], dict[tuple[str, int], list[str]]]:
+        """The same, read once; and the paths that each Include stands for, by file and line."""
+        files: dict[str, bytes] = {}
+        included: dict[tuple[str, int], list[str]] = {}
+        names = _limited(self._names)
+        # What is not named by its whole path is in sshd's own directory (sshd_config(5): Include).
+        above = "/etc/openssh/" if self.config == CONFIGS[1] else "/etc/ssh/"
+
+        def collect(path: str, depth: int) -> None:
+            done = path in files or depth > INCLUDE_DEPTH or len(files) >= INCLUDE_FILES
+            content = None if done else self._read(path)
+            if content is None:
+                return
+            files[path] = content
+            for number, line in sshd_config.lines(content):
+                for word in filter(None, line.words if line.keyword == "include" else ()):
+                    found = _glob(names, word if word.startswith("/") else above + word)
+                    included.setdefault((path, number), []).extend(found)
+                    for inner in found:
+                        collect(inner, depth + 1)
+
+        if self.config:
+            collect(self.config, 0)
+        return files, included
 
     def digest(self) -> str | None:
-        """One of the whole configuration, byte for byte; None where it cannot be read."""
+        """One of the whole configuration, byte for byte; None where not all of it was found and read."""
         try:
-            files = self.files
+            is_known = not self.start.unknown and (self.files or self._may_have_no_files)
         except FirstkeyError:
             return None
-        if (self._asks_itself and not files) or self.start.unknown:
-            return None
-        whole = sha256("\0".join(self.start.lines).encode("utf-8", "surrogateescape"))
-        for path, content in files.items():
-            whole.update(f"{path}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
-            whole.update(content)
-        digest: str = whole.hexdigest()
-        return digest
+        return str(sha256(repr((self.start.lines, self.files)).encode()).hexdigest()) if is_known else None
 
-    def where(self, keyword: str, word: str = "") -> str | None:
-        """FILE:LINE of the first line with that keyword (and that word in it), for a person to change it."""
-        for path, content in self.files.items():
-            for number, line in sshd_config.lines(content):
-                if line.keyword == keyword.lower() and (not word or word in line.words):
-                    return f"{path}:{number}"
-        return None
+    def _exists(self, path: str) -> bool:
+        return self.tree.exists(path)
 
     def _read(self, path: str) -> bytes | None:
-        content = self._replaced.get(path)
-        return self._tree.read(path, limit=LIMIT) if content is None else content
+        return self.tree.read(path, limit=LIMIT)
 
     def _names(self, path: str) -> list[str]:
-        inside = {name.rpartition("/")[2] for name in self._replaced if name.rpartition("/")[0] == path}
-        return sorted(inside.union(self._tree.names(path)))
+        return sorted(self.tree.names(path))
 
     # --- what it says -------------------------------------------------------------------------
 
-    def meaning(self, user: str, client: str | None = None) -> Meaning:
+    def meaning(self, user: str, client: str = sshd_config.ANY_CLIENT) -> Meaning:
         """The effective configuration when `user` logs in from `client` (as -C takes it); it is asked once.
 
         Without a Match block it is the same for all, so that then one answer serves them all.
         """
-        client = client or sshd_config.connection()
-        login = (self._alike(user), client) if self._may_have_blocks() else ("", "")
-        if login not in self._known:
-            self._known[login] = self._meaning(user, client)
-        return self._known[login]
+        alike = (self._alike(user), client) if self._may_have_blocks() else ()
+        if alike not in self._known:
+            try:
+                self._known[alike] = Meaning(self._ask(f"user={user},{client}"), None)
+            except FirstkeyError as error:
+                self._known[alike] = Meaning(sshd_config.DEFAULTS, error.refusal)
+        return self._known[alike]
 
-    def _meaning(self, user: str, client: str) -> Meaning:
-        program = command.find("sshd")
-        if program is None:
-            return Meaning(sshd_config.DEFAULTS, Refusal(reasons.SSHD_MISSING, "sshd is not installed"))
-        try:
-            if self._asks_itself:
-                return Meaning(self._ask(program, user, client), None)
-            return Meaning(self._ask_about_copies(program, user, client), None)
-        except FirstkeyError as error:
-            return Meaning(sshd_config.DEFAULTS, error.refusal)
+    def _alike(self, user: str) -> object:
+        return user  # whose groups only sshd knows for sure
 
-    def _ask(self, program: str, user: str, client: str) -> Effective:
-        argv = [program, *self.options, "-C", f"user={user},{client}"]
-        return understood(question(argv, self._run), {}, {})
+    def _ask(self, login: str) -> Effective:
+        return understood(question([*self.options, "-C", login], self._run))
 
     def _run(self, argv: Sequence[str], stdin: bytes) -> command.Outcome:
         outcome = command.run(argv, seconds=SECONDS, stdin=stdin)
@@ -195,145 +174,60 @@ class Sshd:
             return inspector.run(argv, stdin=stdin)  # which gives it one
         return outcome
 
-    def _ask_about_copies(self, program: str, user: str, client: str) -> Effective:
-        from firstkey.system import inspector  # a boot works on the running system
-
-        if self.start.unknown:
-            raise FirstkeyError(self.start.unknown, reason=reasons.SSHD_CONFIG_INVALID)
-        if not self.files:
-            if self.config:
-                message = f"sshd is started with -f {self.config}, which does not exist"
-                raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
-            message = f"{CONFIG} does not exist, nor another that is known; OpenSSH's defaults are assumed"
-            raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
-        copy = self._copy
-        argv = [program, "-C", f"user={user},{client}", "-f", copy.main]
-        outcome = question(argv, lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin))
-        return understood(outcome, copy.host_keys, {**copy.files, f"{inspector.HERE}/": ""})
-
-    @cached_property
-    def _copy(self) -> Copy:
-        from firstkey.system import sshd_copy  # as above
-
-        configuration = self.configuration
-        return sshd_copy.copy(self._tree, configuration.files, configuration.included, self.start.lines)
-
     def _may_have_blocks(self) -> bool:
         try:
             return not self.files or sshd_config.has_blocks(self.files.values())
         except FirstkeyError:
             return True
 
-    def _alike(self, user: str) -> object:
-        """What is the same for users whom no Match block tells apart: a tree may have thousands."""
-        if self._asks_itself:
-            return user  # whose groups only sshd knows for sure
-        from firstkey.system import sshd_copy  # as above
-
-        try:
-            return sshd_copy.alike(self._copy.contents.values(), user) if self.files else user
-        except FirstkeyError:
-            return user
-
-    # --- where it looks for keys --------------------------------------------------------------
-
-    def key_files(self, account: Account, patterns: Iterable[str]) -> list[str]:
-        """The files that it reads for the user, in its order, by these patterns of AuthorizedKeysFile.
-
-        Where its version is not known, a pattern of files stands for itself too. Looks into directories with
-        the caller's rights. Raises FirstkeyError where a pattern is none, or matches too much.
-        """
-        found: list[str] = []
-        for path in sshd_config.key_paths(patterns, account):
-            reads = self.reads_patterns if sshd_config.looks_for(path) else False
-            found += [] if reads else [path]
-            found += [] if reads is False else matching(self._tree, path)
-        return found
-
     @cached_property
     def reads_patterns(self) -> bool | None:
-        """Whether it is an OpenSSH that looks for files by patterns; None where nobody knows its version.
-
-        That is asked of a running system's, and read in a tree's program.
-        """
-        program = command.find("sshd") if self._asks_itself else self.program
+        """Whether it is an OpenSSH that looks for files of keys by patterns; None where nobody knows."""
+        program = command.find("sshd")
         try:
-            if program is None:
-                return None
-            if self._asks_itself:
-                texts = [command.run([program, "-V"], seconds=SECONDS).stderr]
-            else:
-                texts = [self._tree.read(path, limit=PROGRAM_LIMIT) or b"" for path in (program, *SESSIONS)]
+            return knows_patterns(command.run([program, "-V"], seconds=SECONDS).stderr) if program else None
         except FirstkeyError:
             return None
-        match = next(filter(None, map(_VERSION.search, texts)), None)
-        return int(match[1]) >= PATTERNS_SINCE if match else None
 
 
-def question(argv: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> command.Outcome:
+def knows_patterns(text: bytes) -> bool | None:
+    """Whether the version of OpenSSH in the text reads patterns in AuthorizedKeysFile; None: no version."""
+    match = _VERSION.search(text)
+    return int(match[1]) >= PATTERNS_SINCE if match else None
+
+
+def question(words: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> command.Outcome:
     """Ask sshd with these arguments: -G (OpenSSH 9.3) needs no host key, -T of an older one gets a stand-in.
 
-    Beside -G, -T is needed for -C.
+    Beside -G, -T is needed for -C. Raises FirstkeyError where there is no sshd to ask.
     """
-    outcome = run([argv[0], "-G", "-T", *argv[1:]], b"")
+    program = command.find("sshd")
+    if program is None:
+        raise FirstkeyError("sshd is not installed", reason=reasons.SSHD_MISSING)
+    outcome = run([program, "-G", "-T", *words], b"")
     if outcome.status and _NO_SUCH_OPTION.search(outcome.stderr):
         # Put together here, so that this file does not look like one of a private key.
         ends = ((b"BEGIN", _STAND_IN_KEY), (b"END", b""))
         key = b"".join(b"-----%b EC PRIVATE KEY-----\n%b" % end for end in ends)
-        outcome = run([argv[0], "-T", "-h", STAND_IN, *argv[1:]], key)
+        outcome = run([program, "-T", "-h", STAND_IN, *words], key)
     return outcome
 
 
-def understood(outcome: command.Outcome, stand_ins: Mapping[str, str], files: Mapping[str, str]) -> Effective:
-    """What sshd says. `stand_ins` are the host keys that some of it stand for, `files` what copies are of.
-
-    Raises FirstkeyError where it says that the configuration is wrong.
-    """
+def understood(outcome: command.Outcome) -> Effective:
+    """What sshd says. Raises FirstkeyError where it says that the configuration is wrong."""
     if outcome.status:
         # The first thing that sshd says of a line of it: its last words only count such lines.
         said = (line.strip() for line in outcome.stderr.decode("utf-8", "replace").split("\n"))
         words = next(filter(_COMPLAINT.match, said), outcome.words)[:300]
-        for copy, path in files.items():
-            words = words.replace(copy, path)
         message = f"sshd rejects its configuration: {words}"
         raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
     effective = sshd_config.parse(outcome.stdout.decode("utf-8", "surrogateescape"))
-    keys = tuple(stand_ins.get(path, path) for path in effective.host_keys if path != STAND_IN)
+    keys = tuple(path for path in effective.host_keys if path != STAND_IN)
     settings = {**effective.settings, "hostkey": keys or sshd_config.DEFAULTS.host_keys}
     return effective._replace(settings=settings)
 
 
-class Configuration:
-    """One pass over the files, the main one first; `included` has the paths that each Include stands for, by
-    file and line.
-    """
-
-    def __init__(
-        self, main: str | None, read: Callable[[str], bytes | None], names: Callable[[str], list[str]]
-    ) -> None:
-        self.files: dict[str, bytes] = {}
-        self.included: dict[tuple[str, int], list[str]] = {}
-        self._read = read
-        self._names = _limited(names)
-        # What is not named by its whole path is in sshd's own directory (sshd_config(5): Include).
-        self._above = "/etc/openssh/" if main == CONFIGS[1] else "/etc/ssh/"
-        if main:
-            self._collect(main, 0)
-
-    def _collect(self, path: str, depth: int) -> None:
-        if path in self.files or depth > INCLUDE_DEPTH or len(self.files) >= INCLUDE_FILES:
-            return
-        content = self._read(path)
-        if content is None:
-            return
-        self.files[path] = content
-        for number, line in sshd_config.lines(content):
-            words = filter(None, line.words if line.keyword == "include" else ())
-            for pattern in (word if word.startswith("/") else self._above + word for word in words):
-                found = _glob(self._names, pattern)
-                self.included.setdefault((path, number), []).extend(found)
-                for inner in found:
-                    self._collect(inner, depth + 1)
+# --- patterns of files ----------------------------------------------------------------------------
 
 
 def matching(tree: Tree, pattern: str) -> list[str]:
@@ -370,3 +264,120 @@ def _limited(names: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
         return found
 
     return counted
+
+
+# --- the unit that starts it: its options count before any line of a file ---------------------------
+
+ADMINISTRATOR = "/etc/systemd/system"
+# systemd.unit(5), UNIT FILE LOAD PATH; /lib is /usr/lib except on systems that are older.
+PLACES = (ADMINISTRATOR, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+# The service that listens, as Debian and others call it, and the one that a socket starts for a connection.
+LISTENING = ("ssh.service", "sshd.service")
+BY_SOCKET = ("ssh@.service", "sshd@.service")
+_OPTION = re.compile(r"-[46DdeGiqrTtV]*(?:([CEbcfghkopu])(.*))?")  # sshd(8)
+_KEYWORDS = {"o": "", "h": "HostKey ", "p": "Port "}
+
+
+class Start(NamedTuple):
+    """The options as lines of sshd_config, which mean the same at its very top; or why they are not known.
+
+    `config` is the main file, where an option names it (-f). `place` is the file that gives the options;
+    `unknown` is a sentence.
+    """
+
+    lines: tuple[str, ...] = ()
+    config: str | None = None
+    place: str = ""
+    unknown: str | None = None
+
+
+def started_by(tree: Tree, names: tuple[str, ...]) -> Start | None:
+    """What the unit of one of these names has; None where there is none that starts anything."""
+    place = next(filter(tree.exists, _paths(names)), "")
+    try:
+        commands = values(tree, "Service", "ExecStart", *names)
+        return _given(tree, names, commands[-1], place) if commands else None
+    except (FirstkeyError, ValueError) as error:
+        return Start((), None, place, f"{place}: how sshd is started cannot be read: {error}")
+
+
+def _given(tree: Tree, names: tuple[str, ...], line: str, place: str) -> Start:
+    words, place = _expanded(sshd_config.arguments(line), _environment(tree, names), place)
+    if not words or words[0].lstrip("-@:+!|").rpartition("/")[2] != "sshd":  # systemd.service(5), ExecStart=
+        raise ValueError(f"{' '.join(words[:1])} is started, and not sshd")
+    lines: list[str] = []
+    config, rest = None, iter(words[1:])
+    for word in rest:
+        match = _OPTION.fullmatch(word)
+        if match is None:
+            raise ValueError(f"{word} is no option of sshd's")
+        value = match[2] or next(rest, "") if match[1] else ""
+        config = value if match[1] == "f" else config
+        lines += [_KEYWORDS[match[1]] + value.strip()] if match[1] in _KEYWORDS else []
+    return Start(tuple(lines), config, place)
+
+
+def _environment(tree: Tree, names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
+    """The variables of the unit, each with the file that sets it, if any; files come after Environment=."""
+    found: dict[str, tuple[str, str]] = {}
+    for line in values(tree, "Service", "Environment", *names):
+        words = (word.partition("=") for word in sshd_config.arguments(line))
+        found.update({name: (value, "") for name, _, value in words})
+    for path in (file.lstrip("-") for file in values(tree, "Service", "EnvironmentFile", *names)):
+        for line in _lines(tree.read(path, limit=LIMIT) or b""):
+            name, equals, value = line.strip().partition("=")
+            if equals and name[:1] not in "#;":
+                found[name] = (" ".join(sshd_config.arguments(value)), path)
+    return found
+
+
+def _expanded(
+    words: Iterable[str], variables: dict[str, tuple[str, str]], place: str
+) -> tuple[list[str], str]:
+    """The words with their variables, as systemd has it: `$X` comes apart, `${X}` does not."""
+    expanded: list[str] = []
+    for word in words:
+        if re.fullmatch(r"\$\w+", word):
+            value, path = variables.get(word[1:], ("", ""))
+            expanded += sshd_config.arguments(value)
+            place = path if value and path else place
+        else:
+            value = re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ("", ""))[0], word)
+            expanded.append(value)
+    return expanded, place
+
+
+def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
+    """What a setting of a unit (of any of these names) comes to with its drop-ins: systemd.syntax(7).
+
+    An empty value takes back those before it.
+    """
+    found: list[str] = []
+    for text in _texts(tree, names):
+        current = ""
+        for line in _lines(re.sub(rb"\\\n", b" ", text)):
+            name, equals, value = line.strip().partition("=")
+            if line.startswith("["):
+                current = line.strip()
+            elif equals and current == f"[{section}]" and name.rstrip() == key:
+                found = [*found, value.strip()] if value.strip() else []
+    return found
+
+
+def _texts(tree: Tree, names: tuple[str, ...]) -> Iterator[bytes]:
+    """The first of the unit's files that there is, then its drop-ins by name, each from the first place."""
+    files = (tree.read(path, limit=LIMIT) for path in _paths(names))
+    yield next((content for content in files if content is not None), b"")
+    directories = [f"{place}/{name}.d" for place in PLACES for name in names]
+    drop_ins = {file: f"{where}/{file}" for where in reversed(directories) for file in tree.names(where)}
+    for file, path in sorted(drop_ins.items()):
+        if file.endswith(".conf"):
+            yield tree.read(path, limit=LIMIT) or b""
+
+
+def _paths(names: tuple[str, ...]) -> list[str]:
+    return [f"{place}/{name}" for name in names for place in PLACES]
+
+
+def _lines(content: bytes) -> list[str]:
+    return content.decode("utf-8", "surrogateescape").split("\n")

@@ -11,7 +11,7 @@ from firstkey.image import installers, units
 from firstkey.image.rule import Rule, by_hand
 from firstkey.image.verdict import ERROR, NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
-from firstkey.ssh import access
+from firstkey.ssh import access, restrictions
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
@@ -76,7 +76,7 @@ def _account(image: Image, name: str) -> Iterator[Finding]:
 
 def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding | Doubt]:
     """What sshd's effective configuration has against the user, as allowed_user of its auth.c asks."""
-    root = effective.permit_root_login
+    root = restrictions.permit_root_login(effective)
     if _is_root(image, name) and root in NO_ROOT:
         yield _finding(image, "PermitRootLogin", _ROOT, f"{root}, and {name} is root")
     if effective.first("pubkeyauthentication", "yes") == "no":
@@ -84,7 +84,7 @@ def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding
     commands = effective.first("authorizedkeyscommand", "none")
     if not effective.authorized_keys_files and commands == "none":
         yield _finding(image, "AuthorizedKeysFile", "Set it to a file, or take it out", "none")
-    for listing in access.listings(effective.words, name, _groups(image, name), None):
+    for listing in restrictions.listings(effective.words, name, _groups(image, name), None):
         keyword = listing.keyword
         if listing.refuses is None:
             detail = f"{keyword} is about {name} from some places only"

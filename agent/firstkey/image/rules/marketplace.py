@@ -16,7 +16,7 @@ from firstkey.image.changes import quoted
 from firstkey.image.rule import Rule, by_hand
 from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
-from firstkey.ssh import sshd_config
+from firstkey.ssh import restrictions, sshd_config
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
@@ -51,7 +51,7 @@ def _ways(effective: Effective) -> Iterator[str]:
     """The settings by which a password lets somebody in (sshd_config(5))."""
     if effective.first("passwordauthentication", "yes") == "yes":
         yield "PasswordAuthentication"
-    if effective.use_pam and effective.first("kbdinteractiveauthentication", "yes") == "yes":
+    if restrictions.use_pam(effective) and effective.first("kbdinteractiveauthentication", "yes") == "yes":
         yield "KbdInteractiveAuthentication"
 
 
@@ -71,7 +71,7 @@ def check_root(image: Image) -> Verdict:
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
     doubts = (Doubt(image.sshd.config, image.sshd.unasked),) if image.sshd.unasked else ()
-    ways = [answer.effective.permit_root_login for answer in image.sshd.answers("root")]
+    ways = [restrictions.permit_root_login(answer.effective) for answer in image.sshd.answers("root")]
     way = next((way for way in ways if way != "no"), None)
     if way is None:
         return Verdict(doubts=doubts)

@@ -6,13 +6,13 @@ import ipaddress
 
 import pytest
 
-from firstkey.ssh import access, sshd_config
-from firstkey.system import sshd_copy
+from firstkey.ssh import restrictions, sshd_config
+from firstkey.system import sshd_tree
 
 
 def asked(config: str) -> list[dict[str, str]]:
     """The clients beyond the one that is always asked about."""
-    specs = sshd_copy.connections([config.encode()])
+    specs = sshd_tree.connections([config.encode()])
     return [dict(part.split("=") for part in spec.split(",")) for spec in specs[1:]]
 
 
@@ -50,14 +50,14 @@ def test_blocks_about_users_need_no_other_client() -> None:
 )
 def test_broken_lines_are_harmless(line: str) -> None:
     """Sshd rejects such a file by itself; it is asked all the same."""
-    assert len(sshd_copy.connections([line.encode()])) >= 1
+    assert len(sshd_tree.connections([line.encode()])) >= 1
 
 
 def test_groups_become_users() -> None:
     """Only the criterion changes; every other line stays as it is."""
     config = b"Port 22\nMatch Group wheel,adm Address 10.0.0.0/8\n  Group no\nMatch Group none\n# group\n"
     members = {"wheel,adm": ["ann", "root"], "none": []}
-    assert sshd_copy.without_groups(config, lambda patterns: members[patterns]) == (
+    assert sshd_tree.without_groups(config, lambda patterns: members[patterns]) == (
         b'Port 22\nMatch User ann,root address "10.0.0.0/8"\n  Group no\n'
         b"Match User firstkey:nobody\n# group\n"
     )
@@ -75,7 +75,7 @@ def test_groups_become_users() -> None:
 )
 def test_patterns(patterns: str, names: list[str], expected: bool) -> None:
     """A negation that takes one of the names forbids all (ssh_config(5): PATTERNS)."""
-    assert access.any_matches(names, patterns) is expected
+    assert restrictions.any_matches(names, patterns) is expected
 
 
 def test_settings_are_seen_as_sshd_sees_them() -> None:

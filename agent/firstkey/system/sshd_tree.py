@@ -1,4 +1,4 @@
-"""Asking this machine's sshd what a tree's configuration means: about copies, with a box around it.
+"""The sshd of a tree: this machine's is asked what its configuration means, about copies, in a box.
 
 Whatever an image says, sshd may open nothing of the host's for it: each Include leads to copies, each HostKey
 to a file that is not there, and what else would have sshd open something on the way is left out. Nor does it
@@ -8,26 +8,179 @@ go by the host's groups: Match Group names the members that the tree's groups ha
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.ssh import access, sshd_config
+from firstkey.ssh import restrictions, sshd_config
 from firstkey.system import inspector
 from firstkey.system.accounts import Accounts
+from firstkey.system.sshd import (
+    BY_SOCKET,
+    CONFIG,
+    LISTENING,
+    Sshd,
+    Start,
+    knows_patterns,
+    matching,
+    question,
+    started_by,
+    understood,
+    values,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from firstkey.ssh.sshd_config import Line
+    from firstkey.model import Account
+    from firstkey.ssh.sshd_config import Effective, Line
     from firstkey.system.tree import Tree
 
+PROGRAMS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd")
+SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")
+"""From OpenSSH 9.8 on, it is another program that deals with a connection."""
+PROGRAM_LIMIT = 64 * 1024 * 1024
+SOCKETS = ("ssh.socket", "sshd.socket")
 NOBODY = "firstkey:nobody"
 """A user name that no account can have."""
 
+_NO_NETWORK = ("vsock:", "/", "@")  # systemd.socket(5), ListenStream=
 _ADDRESS = re.compile(r"[0-9.]+(?::[0-9]+)?\s*|\[?[0-9A-Fa-f:.]+\]?(?::[0-9]+)?\s*")
 _OPENS_SOMETHING = ("hostcertificate", "securitykeyprovider")
+
+
+def sshd_of(tree: Tree) -> Sshd:
+    """The sshd of the running system, or of a tree."""
+    return Sshd(tree) if tree.is_running_system else TreeSshd(tree)
+
+
+def program(tree: Tree) -> str | None:
+    """The path of sshd in the tree, None where it has none."""
+    return next(filter(tree.exists, PROGRAMS), None)
+
+
+def where(sshd: Sshd, keyword: str, word: str = "") -> str | None:
+    """FILE:LINE of the first line with that keyword (and that word in it), for a person to change it."""
+    for path, content in sshd.files.items():
+        for number, line in sshd_config.lines(content):
+            if line.keyword == keyword.lower() and (not word or word in line.words):
+                return f"{path}:{number}"
+    return None
+
+
+def key_files(sshd: Sshd, account: Account, patterns: Iterable[str]) -> list[str]:
+    """The files that it reads for the user, in its order, by these patterns of AuthorizedKeysFile.
+
+    Where its version is not known, a pattern of files stands for itself too. Looks into directories with
+    the caller's rights. Raises FirstkeyError where a pattern is none, or matches too much.
+    """
+    found: list[str] = []
+    for path in sshd_config.key_paths(patterns, account):
+        reads = sshd.reads_patterns if sshd_config.looks_for(path) else False
+        found += [] if reads else [path]
+        found += [] if reads is False else matching(sshd.tree, path)
+    return found
+
+
+class TreeSshd(Sshd):
+    """A tree's sshd. With `replaced`, as it would be with these files in place of its own (or none)."""
+
+    _may_have_no_files = True
+
+    def __init__(self, tree: Tree, replaced: Mapping[str, bytes] | None = None) -> None:
+        super().__init__(tree)
+        self._replaced = replaced or {}
+
+    @cached_property
+    def start(self) -> Start:
+        """What all units that start sshd have in common; where they differ, nothing is known."""
+        try:
+            units = [LISTENING] if _is_one_process(self.tree) else [LISTENING, BY_SOCKET]
+        except FirstkeyError as error:
+            return Start(unknown=error.message)
+        known = [one for one in (started_by(self.tree, names) for names in units) if one is not None]
+        first = next((one for one in known if one.unknown), known[0] if known else Start())
+        # An option may not begin what the files go on with, nor open one of the host's.
+        odd = next((line for line in first.lines if re.match("match|include", line, re.IGNORECASE)), None)
+        detail = f"sshd is started with {odd}" if odd else ""
+        if len({one._replace(place="") for one in known}) > 1:
+            detail = "the units that start sshd do so with different options"
+        if first.unknown or not detail:
+            return first
+        return Start((), None, first.place, f"{first.place}: {detail}")
+
+    def _exists(self, path: str) -> bool:
+        return path in self._replaced or super()._exists(path)
+
+    def _read(self, path: str) -> bytes | None:
+        content = self._replaced.get(path)
+        return super()._read(path) if content is None else content
+
+    def _names(self, path: str) -> list[str]:
+        inside = {name.rpartition("/")[2] for name in self._replaced if name.rpartition("/")[0] == path}
+        return sorted(inside.union(super()._names(path)))
+
+    def _alike(self, user: str) -> object:
+        try:
+            return alike(self._copy.contents.values(), user) if self.files else user
+        except FirstkeyError:
+            return user
+
+    def _ask(self, login: str) -> Effective:
+        if self.start.unknown:
+            raise FirstkeyError(self.start.unknown, reason=reasons.SSHD_CONFIG_INVALID)
+        if not self.files:
+            if self.config:
+                message = f"sshd is started with -f {self.config}, which does not exist"
+                raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+            message = f"{CONFIG} does not exist, nor another that is known; OpenSSH's defaults are assumed"
+            raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
+        copy = self._copy
+        try:
+            asked = question(
+                ["-C", login, "-f", copy.main],
+                lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin),
+            )
+            effective = understood(asked)
+        except FirstkeyError as error:
+            words = error.message
+            for name, path in (*copy.files.items(), (f"{inspector.HERE}/", "")):
+                words = words.replace(name, path)
+            raise FirstkeyError(words, reason=error.reason) from None
+        keys = tuple(copy.host_keys.get(path, path) for path in effective.host_keys)
+        return effective._replace(settings={**effective.settings, "hostkey": keys})
+
+    @cached_property
+    def _copy(self) -> Copy:
+        return _Copying(self.tree, *self._read_files).done(self.start.lines)
+
+    @cached_property
+    def reads_patterns(self) -> bool | None:
+        """Whether it looks for files of keys by patterns, as its program's version does; None: not known."""
+        paths = filter(None, (program(self.tree), *SESSIONS))
+        try:
+            texts = [self.tree.read(path, limit=PROGRAM_LIMIT) or b"" for path in paths]
+        except FirstkeyError:
+            return None
+        return next((known for known in map(knows_patterns, texts) if known is not None), None)
+
+
+def _is_one_process(tree: Tree) -> bool:
+    """Whether sshd has sockets, and none gives connections to services of their own (Accept=yes)."""
+    there = [socket for socket in SOCKETS if values(tree, "Socket", "ListenStream", socket)]
+    return bool(there) and not any(_starts_services(tree, socket) for socket in there)
+
+
+def _starts_services(tree: Tree, socket: str) -> bool:
+    accept = values(tree, "Socket", "Accept", socket)[-1:]
+    streams = values(tree, "Socket", "ListenStream", socket)
+    is_on = accept and accept[0].lower() in ("1", "yes", "true", "on", "y", "t")
+    return bool(is_on) and not all(stream.startswith(_NO_NETWORK) for stream in streams)
+
+
+# --- copies -----------------------------------------------------------------------------------------
 
 
 class Copy(NamedTuple):
@@ -41,21 +194,9 @@ class Copy(NamedTuple):
     files: dict[str, str]
 
 
-def copy(
-    tree: Tree,
-    files: Mapping[str, bytes],
-    included: Mapping[tuple[str, int], Sequence[str]],
-    options: Sequence[str],
-) -> Copy:
-    """The copies of the files, the main one first, with the options that sshd is started with before it.
-
-    `included` has what each Include stands for, by file and line. Raises FirstkeyError where a line may mean
-    what cannot be seen.
-    """
-    return _Copying(tree, files, included).done(options)
-
-
 class _Copying:
+    """`included` has what each Include stands for, by file and line."""
+
     def __init__(
         self,
         tree: Tree,
@@ -69,6 +210,10 @@ class _Copying:
         self._host_keys: dict[str, str] = {}
 
     def done(self, options: Sequence[str]) -> Copy:
+        """The copies, the main one first, with the options that sshd is started with before it.
+
+        Raises FirstkeyError where a line may mean what cannot be seen.
+        """
         contents: dict[str, bytes] = {}
         for path, content in self._files.items():
             raws = without_groups(content, self._members).split(b"\n")
@@ -89,7 +234,7 @@ class _Copying:
         return [
             account.name
             for account in accounts.all()
-            if access.any_matches([names.get(gid, "") for gid in accounts.group_ids(account)], patterns)
+            if restrictions.any_matches([names.get(gid, "") for gid in accounts.group_ids(account)], patterns)
         ]
 
     def _line(self, raw: bytes, path: str, number: int) -> bytes:
@@ -133,17 +278,17 @@ def depends_on_client(files: Iterable[bytes]) -> bool:
 
 def connections(files: Iterable[bytes]) -> tuple[str, ...]:
     """The clients to ask sshd about, as -C takes them: any client, and one for each block that names some."""
-    found = [sshd_config.connection()]
+    found = [restrictions.connection()]
     for criteria in _blocks(files):
         named = {CRITERIA[name]: _sample(name, patterns) for name, patterns in criteria if name in CRITERIA}
-        found.append(sshd_config.connection(None, **named))
+        found.append(restrictions.connection(None, **named))
     return tuple(dict.fromkeys(found))
 
 
 def alike(files: Iterable[bytes], user: str) -> tuple[bool, ...]:
     """What the User criteria of all Match blocks say to the user: who is told the same is treated alike."""
     return tuple(
-        access.matches_list(user, patterns)
+        restrictions.matches_list(user, patterns)
         for criteria in _blocks(files)
         for name, patterns in criteria
         if name == "user"
@@ -188,9 +333,9 @@ def _without_groups(raw: bytes, members: Callable[[str], list[str]]) -> bytes:
 def _sample(name: str, patterns: str) -> str:
     """Something that the first pattern takes that is no negation."""
     pattern = next((part for part in patterns.split(",") if not part.startswith("!")), "*")
-    fallback = sshd_config.ANY_CLIENT[CRITERIA[name]]
+    fallback = restrictions.ANYWHERE[CRITERIA[name]]
     if name in ("address", "localaddress"):
-        return _sample_address(pattern) or sshd_config.ANY_CLIENT["addr"]
+        return _sample_address(pattern) or restrictions.ANYWHERE["addr"]
     return fallback if pattern == "*" else pattern.replace("*", "x").replace("?", "1")
 
 

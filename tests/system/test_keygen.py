@@ -12,7 +12,7 @@ import pytest
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system import command, openssh
+from firstkey.system import command, keygen
 
 pytestmark = pytest.mark.sshd
 
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.sshd
 def generated(kind: str, directory: Path) -> Path:
     """A new private key of that type."""
     path = directory / "key"
-    process = openssh.start_generating(kind, str(path), comment="someone@somewhere")
-    openssh.check_generated(kind, process.finish())
+    process = keygen.start_generating(kind, str(path), comment="someone@somewhere")
+    keygen.check_generated(kind, process.finish())
     return path
 
 
@@ -40,23 +40,23 @@ def test_a_pair_is_made_for_its_owner_alone(private: Path) -> None:
 def test_the_public_half_is_told_by_the_private_one(private: Path) -> None:
     """Of a good key; None of a torn, empty, foreign or encrypted one."""
     content = private.read_bytes()
-    line = openssh.public_half(content)
+    line = keygen.public_half(content)
     assert line
     assert line.split()[:2] == private.with_suffix(".pub").read_bytes().split()[:2]
     for bad in (b"", b"\0" * 400, content[:200], b"x", content.replace(b"OPENSSH", b"NONSENSE")):
-        assert openssh.public_half(bad) is None
-        assert not openssh.is_encrypted(bad)
+        assert keygen.public_half(bad) is None
+        assert not keygen.is_encrypted(bad)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", private], check=True, capture_output=True)
-    assert openssh.public_half(private.read_bytes()) is None
-    assert openssh.is_encrypted(private.read_bytes())
+    assert keygen.public_half(private.read_bytes()) is None
+    assert keygen.is_encrypted(private.read_bytes())
 
 
 def test_openssh_judges_a_key_file_with_its_mode(private: Path) -> None:
     """A key that others may read is none to sshd."""
-    assert openssh.loads(str(private))
+    assert keygen.loads(str(private))
     private.chmod(0o644)
-    assert openssh.loads(str(private)) == (os.geteuid() != private.stat().st_uid)
-    assert not openssh.loads(str(private) + ".none")
+    assert keygen.loads(str(private)) == (os.geteuid() != private.stat().st_uid)
+    assert not keygen.loads(str(private) + ".none")
 
 
 def test_a_type_that_is_refused_has_its_reason(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_without_ssh_keygen_each_question_says_so(tmp_path: Path, monkeypatch: p
     assert shutil.which("ssh-keygen") is None
     for question in (
         lambda: generated("rsa", tmp_path),
-        lambda: openssh.public_half(b"x"),
+        lambda: keygen.public_half(b"x"),
     ):
         with pytest.raises(FirstkeyError) as caught:
             question()

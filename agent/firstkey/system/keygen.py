@@ -33,18 +33,6 @@ def start_generating(
     return command.start(argv, before=before)
 
 
-def generate_defaults(directory: str) -> None:
-    """Make the host keys that this OpenSSH has by default, as far as `directory`/etc/ssh lacks them."""
-    _check_alive(command.run([_keygen(), "-A", "-f", directory]))
-
-
-def _keygen() -> str:
-    program = command.find("ssh-keygen")
-    if program is None:
-        raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
-    return program
-
-
 def check_generated(kind: str, outcome: command.Outcome) -> None:
     """Raise FirstkeyError where ssh-keygen did not make the key: it may not, or could not save it."""
     _check_alive(outcome)
@@ -54,32 +42,30 @@ def check_generated(kind: str, outcome: command.Outcome) -> None:
         raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED if is_unsaved else reasons.KEYGEN_REFUSED)
 
 
-def public_half(private: bytes) -> bytes | None:
-    """The public key line of an unencrypted private key, by ssh-keygen; None where it cannot load it.
+def generate_defaults(directory: str) -> None:
+    """Make the host keys that this OpenSSH has by default, as far as `directory`/etc/ssh lacks them."""
+    _ask("-A", "-f", directory)
 
-    A ssh-keygen that is killed says nothing about the key: that is an error.
-    """
-    outcome = command.run([_keygen(), "-y", "-P", "", "-f", "/dev/stdin"], stdin=private)
-    _check_alive(outcome)
+
+def public_half(private: bytes) -> bytes | None:
+    """The public key line of an unencrypted private key; None where ssh-keygen cannot load it."""
+    outcome = _ask("-y", "-P", "", "-f", "/dev/stdin", stdin=private)
     return outcome.stdout.strip() if outcome.status == 0 else None
 
 
 def knows(public: bytes) -> bool:
     """Whether ssh-keygen knows the type of that public key."""
-    outcome = command.run([_keygen(), "-l", "-f", "/dev/stdin"], stdin=public)
-    _check_alive(outcome)
-    return outcome.status == 0
-
-
-def _check_alive(outcome: command.Outcome) -> None:
-    if outcome.status < 0:
-        message = f"ssh-keygen was ended by signal {-outcome.status}"
-        raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
+    return _ask("-l", "-f", "/dev/stdin", stdin=public).status == 0
 
 
 def loads(path: str) -> bool:
     """Whether OpenSSH takes the private key file (a host path) as it stands, its mode and owner included."""
-    return command.run([_keygen(), "-y", "-P", "", "-f", path]).status == 0
+    return _ask("-y", "-P", "", "-f", path).status == 0
+
+
+def is_encrypted(private: bytes) -> bool:
+    """Whether the private key wants a passphrase: ssh-keygen then says so, and not that it is invalid."""
+    return b"incorrect passphrase" in _ask("-y", "-P", "", "-f", "/dev/stdin", stdin=private).stderr
 
 
 def is_root() -> bool:
@@ -87,7 +73,21 @@ def is_root() -> bool:
     return os.geteuid() == 0
 
 
-def is_encrypted(private: bytes) -> bool:
-    """Whether the private key wants a passphrase: ssh-keygen then says so, and not that it is invalid."""
-    outcome = command.run([_keygen(), "-y", "-P", "", "-f", "/dev/stdin"], stdin=private)
-    return b"incorrect passphrase" in outcome.stderr
+def _ask(*words: str, stdin: bytes = b"") -> command.Outcome:
+    """Raises FirstkeyError where it is missing or killed, which says nothing about a key."""
+    outcome = command.run([_keygen(), *words], stdin=stdin)
+    _check_alive(outcome)
+    return outcome
+
+
+def _keygen() -> str:
+    program = command.find("ssh-keygen")
+    if program is None:
+        raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
+    return program
+
+
+def _check_alive(outcome: command.Outcome) -> None:
+    if outcome.status < 0:
+        message = f"ssh-keygen was ended by signal {-outcome.status}"
+        raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)

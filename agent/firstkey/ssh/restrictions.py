@@ -1,0 +1,309 @@
+"""What restricts a login beside the key, as doctor and audit judge it: users, groups, clients, option values.
+
+Patterns are those of ssh_config(5), options those of sshd(8). What depends on the client is answered for one
+client, or with "it depends" where no client is given.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from firstkey.named_tuple import NamedTuple
+from firstkey.ssh import access
+from firstkey.ssh.sshd_config import ANY_CLIENT
+
+if TYPE_CHECKING:
+    from firstkey.ssh.sshd_config import Effective
+
+
+ANYWHERE = dict(pair.split("=") for pair in ANY_CLIENT.split(","))
+"""What `sshd -C` is told of a client somewhere, by its own words."""
+
+
+class Client(NamedTuple):
+    """From where somebody logs in, as sshd knows it: the name is the address where it looks up none."""
+
+    address: str
+    name: str
+
+
+def connection(client: Client | None = None, **named: str) -> str:
+    """A client as `sshd -C` takes it, with what is named set so; None is one somewhere else."""
+    known = {"host": client.name, "addr": client.address} if client else {}
+    return ",".join(f"{key}={value}" for key, value in {**ANYWHERE, **known, **named}.items())
+
+
+class BadPattern(ValueError):  # noqa: N818 - what a pattern is, not what happened
+    """A pattern over which sshd ends the connection: an address whose mask cuts off bits of it."""
+
+
+def permit_root_login(effective: Effective) -> str:
+    """One of yes, no, prohibit-password and forced-commands-only."""
+    value = effective.first("permitrootlogin", "prohibit-password") or ""
+    # sshd prints the old name, and the manual has only the new one.
+    return "prohibit-password" if value == "without-password" else value
+
+
+def use_pam(effective: Effective) -> bool:
+    """Whether sshd asks PAM. Upstream's default is no; distributions set yes."""
+    return effective.first("usepam", "no") == "yes"
+
+
+# --- patterns -------------------------------------------------------------------------------------
+
+
+def matches(text: str, pattern: str) -> bool:
+    """Whether `*` (any characters) and `?` (any one) make the pattern fit all of the text.
+
+    In one pass: a pattern out of a user's own file must not cost more than its length.
+    """
+    first, *others = re.split(r"\*+", pattern)
+    if not others:
+        return _fits(text, pattern)
+    *middle, last = others
+    position, end = len(first), len(text) - len(last)
+    if position > end or not _fits(text[:position], first) or not _fits(text[end:], last):
+        return False
+    for part in middle:
+        starts = range(position, end - len(part) + 1)
+        start = next((start for start in starts if _fits(text[start : start + len(part)], part)), None)
+        if start is None:
+            return False
+        position = start + len(part)
+    return True
+
+
+def _fits(text: str, part: str) -> bool:
+    return len(text) == len(part) and all(wanted in ("?", char) for char, wanted in zip(text, part))
+
+
+def matches_list(text: str, patterns: str) -> bool:
+    """Whether one of the comma-separated patterns fits and none with `!` does (the refusal wins)."""
+    return _verdict(text, patterns, matches) == 1
+
+
+def any_matches(names: Sequence[str], patterns: str) -> bool:
+    """Whether the list takes one of the names and forbids none, as `Match Group` has it."""
+    verdicts = [_verdict(name, patterns, matches) for name in names]
+    return 1 in verdicts and -1 not in verdicts
+
+
+def _verdict(text: str, patterns: str, fits: Callable[[str, str], bool]) -> int:
+    """1 where a pattern fits, 0 where none does, -1 where one with `!` does."""
+    found = 0
+    for pattern in patterns.split(","):
+        if fits(text, pattern.removeprefix("!")):
+            if pattern.startswith("!"):
+                return -1
+            found = 1
+    return found
+
+
+def host_matches(client: Client | None, patterns: str) -> bool | None:
+    """Whether the list of names, addresses and CIDR blocks fits the client; None: it depends on the client.
+
+    Raises BadPattern where sshd could not read the list.
+    """
+    if client is None:
+        return True if set(patterns.split(",")) == {"*"} else None
+    by_address = _verdict(client.address, patterns, _address_matches)
+    by_name = _verdict(client.name.lower(), patterns.lower(), matches)
+    return -1 not in (by_address, by_name) and 1 in (by_address, by_name)
+
+
+def user_matches(user: str, client: Client | None, pattern: str) -> bool | None:
+    """Whether a word of AllowUsers or DenyUsers, `USER` or `USER@HOSTS`, fits; None: it depends."""
+    name, at, hosts = pattern.partition("@")
+    if not matches(user, name):
+        return False
+    return host_matches(client, hosts) if at else True
+
+
+def _address_matches(address: str, pattern: str) -> bool:
+    # ipaddress costs more than a boot that has nothing to do can spend.
+    import ipaddress
+
+    block, _, bits = pattern.partition("/")
+    try:
+        # sshd reads /8 and not /255.0.0.0.
+        network = ipaddress.ip_network(f"{block}/{int(bits)}" if bits else block, strict=False)
+        given = ipaddress.ip_address(address)
+    except ValueError:
+        # What is no block of addresses to sshd is a pattern of characters.
+        return matches(address, pattern)
+    if ipaddress.ip_address(block) != network.network_address:
+        raise BadPattern(f"{pattern} has address bits behind its mask")
+    return given in network
+
+
+# --- allowed users and groups ---------------------------------------------------------------------
+
+
+class Listing(NamedTuple):
+    """One of sshd's four lists that is set, and what it says of a user (auth.c: allowed_user).
+
+    `fits` is None where it depends on the client; `word` is the pattern that decides, `group` the group that
+    it is about.
+    """
+
+    keyword: str
+    words: tuple[str, ...]
+    fits: bool | None
+    word: str = ""
+    group: str = ""
+
+    @property
+    def refuses(self) -> bool | None:
+        """Whether sshd turns the user away for it; None: from some places only."""
+        return None if self.fits is None else self.fits == self.keyword.startswith("Deny")
+
+
+def listings(
+    words: Callable[[str], Sequence[str]], user: str, groups: Sequence[str], client: Client | None
+) -> Iterator[Listing]:
+    """Each list that is set, in sshd's order. `words` tells the effective words of a keyword."""
+    for keyword in ("DenyUsers", "AllowUsers", "DenyGroups", "AllowGroups"):
+        patterns = tuple(words(keyword.lower()))
+        if patterns and keyword.endswith("Users"):
+            yield _user_listing(keyword, patterns, user, client)
+        elif patterns:
+            pairs = ((group, word) for group in groups for word in patterns if matches(group, word))
+            group, word = next(pairs, ("", ""))
+            yield Listing(keyword, patterns, bool(word), word, group)
+
+
+def _user_listing(keyword: str, patterns: tuple[str, ...], user: str, client: Client | None) -> Listing:
+    depends = ""
+    for pattern in patterns:
+        try:
+            fits = user_matches(user, client, pattern)
+        except BadPattern:
+            # sshd ends the connection over it, whatever the list is for.
+            return Listing(keyword, patterns, keyword == "DenyUsers", pattern)
+        if fits:
+            return Listing(keyword, patterns, fits=True, word=pattern)
+        depends = pattern if fits is None else depends
+    return Listing(keyword, patterns, None if depends else False, depends)
+
+
+# --- the options before a key ---------------------------------------------------------------------
+
+_VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
+_MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.IGNORECASE)
+_PLACE = re.compile(r"(?:\[[^]]*\]|(?!\[)[^:/]*)[:/](.*)", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_LONGEST_HOST = 1024
+_MOST_TUNNELS = 0x7FFFFFFD
+
+
+class KeyOptions(NamedTuple):
+    """What the options before a key mean for a login with it.
+
+    `flaw` is the first thing that sshd does not take: it passes over the whole line. A newer sshd may know
+    more options than these. `sources` (from=) are as `host_matches` reads them; `expires` is in seconds since
+    the epoch; `command` runs whatever the client asks for. `is_authority`: the key signs certificates, and
+    lets nobody in itself. sshd refuses a plain key with `principals`.
+    """
+
+    command: str | None = None
+    sources: str | None = None
+    principals: str | None = None
+    expires: float | None = None
+    has_terminal: bool = True
+    is_authority: bool = False
+    flaw: str | None = None
+
+
+_KEPT = {b"command": "command", b"from": "sources", b"principals": "principals"}
+
+
+def parse_options(options: bytes) -> KeyOptions:
+    """The meaning of the options, as far as they can be told apart."""
+    unknown = access.unknown(options)
+    found: dict[str, Any] = {"flaw": unknown} if unknown else {}
+    for option in access.each_option(options):
+        name, value = option.name, option.value
+        if value is None:
+            _note_flag(found, name)
+            continue
+        check = _VALUES.get(name)
+        if check and not check(value):
+            found.setdefault("flaw", access.excerpt(options, option))
+        elif name == b"expiry-time" and check:
+            found["expires"] = min(moment(value), found.get("expires", moment(value)))
+        elif name in _KEPT:
+            found.setdefault(_KEPT[name], value)
+    return KeyOptions(**found)
+
+
+def _note_flag(found: dict[str, Any], name: bytes) -> None:
+    if name in (b"restrict", b"no-pty", b"pty"):
+        found["has_terminal"] = name == b"pty"
+    elif name == b"cert-authority":
+        found["is_authority"] = True
+
+
+def moment(text: str) -> float:
+    """YYYYMMDD[HHMM[SS]][Z] in seconds since the epoch; local time without the Z (sshd(8): expiry-time).
+
+    Raises ValueError.
+    """
+    import calendar
+    import time
+
+    match = _MOMENT.fullmatch(text)
+    if not match or (match[3] and not match[2]):
+        raise ValueError(f"{text[:40]!a} is no time like 20301231 or 203012311200Z")
+    try:
+        parts = time.strptime(f"{match[1]}{match[2] or '0000'}{match[3] or '00'}", "%Y%m%d%H%M%S")
+        return float(calendar.timegm(parts) if match[4] else time.mktime(parts))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text[:40]!a} is no time that there is") from None
+
+
+def _is_time(value: str) -> bool:
+    try:
+        return moment(value) > 0
+    except ValueError:
+        return False
+
+
+def _is_tunnel(value: str) -> bool:
+    """A number of a tun device, or any (misc.c: a2tun)."""
+    return value.lower() == "any" or (bool(_NUMBER.fullmatch(value)) and int(value) <= _MOST_TUNNELS)
+
+
+def _is_place(value: str) -> bool:
+    """HOST:PORT, with any port as * (auth-options.c: handle_permit)."""
+    match = _PLACE.fullmatch(value)
+    return match is not None and match.start(1) <= _LONGEST_HOST and _is_port(match[1])
+
+
+def _is_listener(value: str) -> bool:
+    """The same, or a port alone."""
+    return _is_place(value if ":" in value else f"*:{value}")
+
+
+def _is_port(text: str) -> bool:
+    if text == "*":
+        return True
+    if _NUMBER.fullmatch(text):
+        return 0 < int(text) <= 65535
+    import socket
+
+    try:
+        return bool(text) and socket.getservbyname(text, "tcp") > 0
+    except (OSError, ValueError):
+        return False
+
+
+_VALUES: dict[bytes, Callable[[str], object]] = {
+    b"environment": _VARIABLE.fullmatch,
+    b"expiry-time": _is_time,
+    b"permitlisten": _is_listener,
+    b"permitopen": _is_place,
+    b"tunnel": _is_tunnel,
+}
+"""What sshd takes as the value of an option."""
