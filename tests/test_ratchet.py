@@ -67,7 +67,7 @@ TRUST_CORE = {
     "authorized_keys": ("ssh.authorized_keys", "ssh.access"),
     "public keys": ("ssh.public_key",),
     "tree": ("system.tree",),
-    "files": ("system.files", "system.descriptors"),
+    "files": ("system.files",),
     "child": ("system.worker", "system.identity"),
     "command": ("system.command",),
     "sshd": ("system.openssh", "system.sshd", "system.sshd_start", "system.units", "ssh.sshd_config"),

@@ -159,7 +159,7 @@ def _entry(content: bytes, name: str, *numbers: int) -> list[str] | None:
 
 
 def _put(etc: Directory, name: str, file: File, content: bytes) -> None:
-    looks = Looks(file.mode, (file.uid, file.gid), erase.label(etc, name), etc.attributes(name))
+    looks = Looks(file.mode, (file.uid, file.gid), erase.label(etc, name))
     etc.replace(f"{name}-", file.content, looks)
     try:
         etc.replace(name, content, looks, expected=file)

@@ -342,9 +342,7 @@ def make_home(tree: Tree, account: Account) -> None:
     skeletons = (defaults.path("USRSKEL", "/usr/etc/skel"), defaults.path("SKEL", "/etc/skel"))
     parent, name = os.path.split(account.home.rstrip("/"))
     with tree.ensure(parent, mode=0o755) as above:
-        for stale in above.stale_names():
-            with suppress(FirstkeyError):  # it is in nobody's way
-                _remove(above, stale)
+        above.remove_stale(depth=DEEPEST)
         temporary = above.temporary_name(name)
         try:
             with above.make(temporary, Looks(0o700, durable=False)) as home:
@@ -354,7 +352,7 @@ def make_home(tree: Tree, account: Account) -> None:
                 home.dress(_looks(tree, account, mode, account.home, "dir"))
             above.rename(temporary, name)
         except BaseException:
-            _remove(above, temporary)
+            above.remove_directory(temporary, depth=DEEPEST)
             raise
 
 
@@ -368,9 +366,9 @@ def _copy(
             target.link(name, os.readlink(name, dir_fd=source.fd), (account.uid, account.gid))
         elif found and stat.S_ISREG(found.st_mode):
             file = source.read(name, limit=LIMIT)
-            looks = _looks(tree, account, stat.S_IMODE(found.st_mode), path, "file")
             if file:
-                target.replace(name, file.content, looks._replace(attributes=source.attributes(name)))
+                looks = _looks(tree, account, stat.S_IMODE(found.st_mode), path, "file")
+                target.replace(name, file.content, looks)
         elif found and stat.S_ISDIR(found.st_mode) and depth:
             inner = source.child(name)
             looks = _looks(tree, account, stat.S_IMODE(found.st_mode), path, "dir")
@@ -381,19 +379,6 @@ def _copy(
 
 def _looks(tree: Tree, account: Account, mode: int, path: str, kind: str) -> Looks:
     return Looks(mode, (account.uid, account.gid), selinux.default_label(tree, path, kind))
-
-
-def _remove(above: Directory, name: str) -> None:
-    """Remove a home that nobody has come into yet."""
-    inside = above.child(name)
-    if inside is None:
-        return
-    with inside:
-        for each in inside.names():
-            found = inside.status(each)
-            if found and stat.S_ISDIR(found.st_mode):
-                _remove(inside, each)
-    above.remove_directory(name)
 
 
 def _unmounted(tree: Tree, home: str) -> str | None:

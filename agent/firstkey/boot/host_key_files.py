@@ -498,7 +498,9 @@ def _prove_writable(tree: Tree, file: str) -> None:
     if place is None:
         return
     with place[0] as directory:
-        directory.remove(directory.stage(place[1], b"", Looks(host_keys.PRIVATE_MODE, durable=False)))
+        name = directory.temporary_name(place[1])
+        directory.replace(name, b"", Looks(host_keys.PRIVATE_MODE, durable=False))
+        directory.remove(name)
 
 
 def _check_judge(action: Action, private: bytes, key: PublicKey) -> None:
@@ -572,9 +574,7 @@ def _repair(site: Site, action: Action) -> None:
     if found.is_loose:
         directory, name = site.tree.place(action.file)
         with directory:
-            if openssh.is_root():
-                directory.set_owner(name, 0, 0)
-            directory.set_mode(name, host_keys.PRIVATE_MODE)
+            directory.set_mode(name, host_keys.PRIVATE_MODE, (0, 0) if openssh.is_root() else None)
     if action.kind == host_keys.DERIVE and found.public:
         _write_public_half(site, action.file, _public_line(found.public))
 

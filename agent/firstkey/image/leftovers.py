@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from firstkey.image.changes import Change
     from firstkey.image.subject import Image
-    from firstkey.system.tree import Found
+    from firstkey.system.walk import Found
 
 REMOVE = "remove"
 EMPTY = "empty"

@@ -11,7 +11,7 @@ import os
 
 from firstkey.errors import FirstkeyError
 from firstkey.system import command
-from firstkey.system.descriptors import open_quietly, translated
+from firstkey.system.files import open_quietly, translated
 from firstkey.system.tree import Tree
 
 

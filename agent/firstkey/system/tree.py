@@ -13,20 +13,10 @@ from contextlib import ExitStack
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
-from firstkey.system.descriptors import open_quietly
-from firstkey.system.files import Directory, Looks, translated
+from firstkey.system.files import Directory, Looks, open_quietly, translated
 
 MAXIMUM_LINKS = 40
 """How many symbolic links one path may go through; the kernel's own limit (path_resolution(7))."""
-
-
-class Found(NamedTuple):
-    """What a path leads to in the end, by a path with no link in it, and the links at the end, in order."""
-
-    path: str
-    status: os.stat_result
-    links: tuple[str, ...]
 
 
 def resolved(root: str) -> str:
@@ -67,7 +57,7 @@ class Tree:
         """
         try:
             with translated(f"open {path}"):
-                fd, _ = self._walk(path)
+                fd, _ = self.walk(path)
         except FirstkeyError as error:
             if isinstance(error.__cause__, FileNotFoundError):
                 return None
@@ -97,9 +87,9 @@ class Tree:
         """
         final, directory = self._final(path)
         if directory is None:
-            return b"" if _is_null(final) else None
+            return b"" if is_null(final) else None
         with directory:
-            if _is_null(final):
+            if is_null(final):
                 return b""
             file = directory.read(os.path.basename(final), limit=limit)
             return file.content if file else None
@@ -128,47 +118,6 @@ class Tree:
             path = target
         raise FirstkeyError(f"{path} goes round in links", reason=reasons.SYMLINK_REFUSED)
 
-    def follow(self, path: str) -> Found | None:
-        """What `path` leads to in the end; None where nothing is there, or where it leads to /dev/null.
-
-        At its end, a user's link is followed as well, but only to what that user owns; a path with a link
-        of somebody else's on the way to that is refused, as `open` does.
-        """
-        links: list[str] = []
-        owners: set[int] = set()
-        while len(links) <= MAXIMUM_LINKS:
-            found = None if _is_null(path) else self._at(path)
-            if found is None:
-                return None
-            if not stat.S_ISLNK(found.status.st_mode):
-                if owners - {0, os.getuid(), found.status.st_uid}:
-                    message = f"{links[0]} is a user's link to another's {found.path}; it was not followed"
-                    raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
-                return found._replace(links=tuple(links))
-            links.append(found.path)
-            owners.add(found.status.st_uid)
-            path = os.path.join(os.path.dirname(found.path), found.links[0])
-        raise FirstkeyError(f"{links[0]} goes round in links", reason=reasons.SYMLINK_REFUSED)
-
-    def _at(self, path: str) -> Found | None:
-        """What is at `path` itself; of a link, `links` is where it leads."""
-        above, name = os.path.split(path)
-        if name in ("", ".", ".."):
-            above, name = path, ""
-        with translated(f"look at {path}"):
-            try:
-                fd, real = self._walk(above)
-            except FileNotFoundError:
-                return None
-        with Directory(fd, real) as directory:
-            status = directory.status(name)
-            if status is None:
-                return None
-            is_link = stat.S_ISLNK(status.st_mode)
-            with translated(f"look at {path}"):
-                leads_to = (os.readlink(name, dir_fd=fd),) if is_link else ()
-            return Found(directory.join(name) if name else real, status, leads_to)
-
     def names(self, path: str) -> list[str]:
         """The names in the directory at `path`; none where it is absent."""
         directory = self.open(path)
@@ -195,8 +144,11 @@ class Tree:
         with self.ensure(os.path.dirname(path), mode=0o755) as directory:
             directory.replace(os.path.basename(path), content, Looks(mode))
 
-    def _walk(self, path: str) -> tuple[int, str]:
-        """Open the directory at `path`, component by component: a descriptor to read it, and where it is."""
+    def walk(self, path: str) -> tuple[int, str]:
+        """Open the directory at `path`, component by component: a descriptor to read it, and where it is.
+
+        Raises OSError for what the kernel refuses, FirstkeyError for a stranger's link.
+        """
         if "\0" in path:
             raise FileNotFoundError(errno.ENOENT, "no file can have such a name")
         trail = _Trail(os.dup(self._fd))
@@ -279,7 +231,8 @@ def _readable(place: int) -> int:
         return os.open(".", os.O_PATH | flags, dir_fd=place)
 
 
-def _is_null(path: str) -> bool:
+def is_null(path: str) -> bool:
+    """Whether that is /dev/null, to which systemd links what is masked."""
     return os.path.normpath(path) == "/dev/null"
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system import descriptors
+from firstkey.system import files
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -206,7 +206,7 @@ def _child(writer: int, lifeline: int, work: Callable[[Tell], None], *, quiet: b
         _hang_on(lifeline)
         for number in range(3) if quiet else ():
             with suppress(OSError):
-                descriptors.send_nowhere(number)
+                files.send_nowhere(number)
         work(lambda said: _write(writer, said))
         status = 0
     finally:
