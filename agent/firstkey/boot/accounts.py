@@ -296,7 +296,7 @@ def _missing(site: Site, account: Account) -> Missing:
     """What a useradd that was cut off did not come to: it writes passwd, shadow and group, in this order."""
     if account not in site.accounts.all():
         return Missing()  # a directory service's: what it lacks is for that to give
-    groups = dict(site.accounts.groups())
+    groups = {name: number for name, number, _ in site.accounts.groups()}
     is_own = account.gid == account.uid and account.name not in groups
     shadow = site.tree.read("/etc/shadow", limit=LIMIT)
     return Missing(

@@ -16,9 +16,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.boot import host_keys, neighbours, sealed
+from firstkey.boot import host_keys
 from firstkey.boot.host_keys import Action, Found, Judge, Now
-from firstkey.boot.ledger import MadeHostKey
+from firstkey.boot.ledger import SEALED_ORIGIN, MadeHostKey, load_sealed
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.named_tuple import NamedTuple
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firstkey.boot.host_keys import Wanted
-    from firstkey.boot.ledger import Ledger
-    from firstkey.boot.sealed import Sealed
+    from firstkey.boot.ledger import Ledger, Sealed
     from firstkey.boot.site import Site
     from firstkey.ssh.public_key import PublicKey
     from firstkey.system.command import Process
@@ -58,8 +57,8 @@ def survey(
 ) -> list[Action]:
     """Look at every wanted host key and decide."""
     is_known = ledger.instance is not None and instance in (None, ledger.instance)
-    now = Now(instance, site.boot_id(), is_known, neighbours.began(site.tree))
-    removed = sealed.load(site.tree)
+    now = Now(instance, site.boot_id(), is_known, site.cloud_init_began())
+    removed = load_sealed(site.tree)
     actions: dict[str, Action] = {}
     for want in host_keys.wanted(site.config.host_keys, files):
         try:
@@ -81,7 +80,7 @@ def _back_from_an_image(found: Found, removed: Sealed, now: Now) -> Found:
     if found.public is None or not removed.knows(found.public.blob, now.instance):
         return found
     file, fingerprint = found.wanted.file, found.public.fingerprint
-    origin = MadeHostKey(file, fingerprint, found.digest, sealed.ORIGIN, None, made=True)
+    origin = MadeHostKey(file, fingerprint, found.digest, SEALED_ORIGIN, None, made=True)
     return found._replace(remembered=origin)
 
 

@@ -14,7 +14,7 @@ import json
 import os
 import time
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from firstkey import events, reasons
@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 DIRECTORY = "/var/lib/firstkey"
 NAME = "ledger.json"
 PATH = f"{DIRECTORY}/{NAME}"
+SEALED = f"{DIRECTORY}/sealed-host-keys.json"
 LIMIT = 4 * 1024 * 1024
 VERSION = 1
+SEALED_ORIGIN = "an instance whose image was sealed"
+"""What stands for the instance of a key that seal removed: which one it was is not kept."""
 HOST_KEYS_KEPT = 64
 """How many host keys are remembered. Earlier ones too: an image may bring any of them back."""
 
@@ -324,3 +327,44 @@ def _value(name: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in t
     if not (isinstance(found, str) or (found is None and name in _OPTIONAL)):
         raise ValueError("not a text")
     return found
+
+
+# --- what seal removed ------------------------------------------------------------------------------
+
+
+class Sealed(NamedTuple):
+    """Which host keys `firstkey seal` removed, each by its hash, and on which instance, by its hash too.
+
+    A hash tells a key that one has again, and tells nobody which key it was; the salt keeps two images that
+    were sealed with the same key from being linked.
+    """
+
+    salt: bytes = b""
+    hashes: frozenset[str] = frozenset()
+    instances: frozenset[str] = frozenset()
+
+    def knows(self, blob: bytes, instance: str | None) -> bool:
+        """Whether the key of that public half was removed, and positively not on this very instance."""
+        return (
+            instance is not None
+            and bool(self.hashes)
+            and self.digest(blob) in self.hashes
+            and self.digest(instance.encode()) not in self.instances
+        )
+
+    def digest(self, content: bytes) -> str:
+        """The salted hash."""
+        from firstkey.ssh.public_key import sha256
+
+        digest: str = sha256(self.salt + content).hexdigest()
+        return digest
+
+
+def load_sealed(tree: Tree) -> Sealed:
+    """What seal left; nothing where there is no such file, or one that seal did not write so."""
+    with suppress(FirstkeyError, ValueError, KeyError, TypeError, RecursionError):
+        plain = json.loads(tree.read(SEALED, limit=LIMIT) or b"")
+        if plain["version"] == VERSION:
+            parts = frozenset(plain["hashes"]), frozenset(plain["instances"])
+            return Sealed(bytes.fromhex(plain["salt"]), *parts)
+    return Sealed()

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from firstkey import config, events, reasons, settings
-from firstkey.boot import neighbours, report
 from firstkey.boot.site import Site
 from firstkey.cli import plain, streams
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
-from firstkey.model import CHANGED, DISABLED, UNCHANGED, Report
+from firstkey.model import CHANGED, DISABLED, REPORT, UNCHANGED, Report
 from firstkey.reasons import Refusal
 from firstkey.system import journal, lock, outside
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree, resolved
+from firstkey.text import as_json
 
 if TYPE_CHECKING:
     import argparse
@@ -187,9 +187,9 @@ def show_switched_off(args: argparse.Namespace, off: str) -> None:
         streams.show(f"Switched off: {off}. Nothing was done.")
 
 
-def tell_of_neighbours(site: Site) -> None:
-    """Say who else does this work here."""
-    found = neighbours.cloud_init(site.tree)
+def tell_of_cloud_init(site: Site) -> None:
+    """Say that it does this work here too, so that nobody has to find out."""
+    found = site.cloud_init()
     if found:
         site.say(events.CLOUD_INIT_BESIDE(detail=found))
 
@@ -249,9 +249,10 @@ def save_report(site: Site, done: Report) -> None:
     if site.dry_run:
         return
     try:
-        report.save(site.tree, done)
+        # World-readable, no secrets in it.
+        site.tree.write(REPORT, f"{as_json(done.as_json())}\n".encode(), mode=0o644)
     except FirstkeyError as error:
-        site.say(events.STATE_NOT_SAVED(file=report.PATH, detail=error.message, reason=error.reason.code))
+        site.say(events.STATE_NOT_SAVED(file=REPORT, detail=error.message, reason=error.reason.code))
 
 
 SHOWN = "/run/firstkey/console-shown"

@@ -120,7 +120,7 @@ def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off 
         if off:
             return Off(off)
         if is_first:
-            common.tell_of_neighbours(site)
+            common.tell_of_cloud_init(site)
         return Result.of(_run(site, tell, ready_by, is_first=is_first))
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))

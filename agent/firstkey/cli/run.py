@@ -47,7 +47,7 @@ def _run(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
             say(events.DISABLED(detail=off, reason="disabled"))
             common.show_switched_off(args, off)
             return 0
-        common.tell_of_neighbours(site)
+        common.tell_of_cloud_init(site)
         done = _locked(site, site.config.imds.boot_timeout if args.wait is None else args.wait)
         if args.verbose:
             common.tell_steps(site, done)

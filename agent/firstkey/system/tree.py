@@ -112,10 +112,18 @@ class Tree:
         """`path`, or where the links lead that stand at its end, and the directory of that, open."""
         for _ in range(MAXIMUM_LINKS + 1):
             directory = self.open(os.path.dirname(path))
-            target = _target(directory, path) if directory else None
-            if target is None:
-                return path, directory
-            path = target
+            if directory is None:
+                return path, None
+            name = os.path.basename(path)
+            with ExitStack() as stack:
+                stack.push(directory.__exit__)
+                found = directory.status(name)
+                if found is None or not stat.S_ISLNK(found.st_mode):
+                    stack.pop_all()
+                    return path, directory
+                _check_link(found, path)
+                with translated(f"look at {path}"):
+                    path = os.path.join(directory.path, os.readlink(name, dir_fd=directory.fd))
         raise FirstkeyError(f"{path} goes round in links", reason=reasons.SYMLINK_REFUSED)
 
     def names(self, path: str) -> list[str]:
@@ -151,75 +159,35 @@ class Tree:
         """
         if "\0" in path:
             raise FileNotFoundError(errno.ENOENT, "no file can have such a name")
-        trail = _Trail(os.dup(self._fd))
+        # The directories from the root to where the walk has come, all open: `..` is the one before.
+        opened, links = [os.dup(self._fd)], 0
+        names: list[str] = []
         pending = path.split("/")[::-1]
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             while pending:
                 name = pending.pop()
-                if name == "..":
-                    trail.up()
-                elif name not in ("", "."):
-                    target = trail.step(name, path)
+                if name == ".." and names:
+                    os.close(opened.pop())
+                    names.pop()
+                if name in ("", ".", ".."):
+                    continue
+                try:
+                    # It is O_DIRECTORY that has an automount point (a home, say) mounted at all.
+                    opened.append(os.open(name, flags | os.O_DIRECTORY, dir_fd=opened[-1]))
+                except NotADirectoryError:
+                    links += 1
+                    target = _follow(os.open(name, flags, dir_fd=opened[-1]), links, path)
                     pending.extend(target.split("/")[::-1])
-            return _readable(trail.here), trail.path
+                    while target.startswith("/") and names:
+                        os.close(opened.pop())
+                        names.pop()
+                else:
+                    names.append(name)
+            return _readable(opened[-1]), "/" + "/".join(names)
         finally:
-            trail.close()
-
-
-class _Trail:
-    """The directories from the root to where a walk has come, all open: `..` is the one before."""
-
-    def __init__(self, root: int) -> None:
-        self._open = [root]
-        self._names: list[str] = []
-        self._links = 0
-
-    @property
-    def here(self) -> int:
-        return self._open[-1]
-
-    @property
-    def path(self) -> str:
-        return "/" + "/".join(self._names)
-
-    def up(self) -> None:
-        if len(self._open) > 1:
-            os.close(self._open.pop())
-            self._names.pop()
-
-    def step(self, name: str, path: str) -> str:
-        """Go to `name`; returns what is to be walked next if that is a link, else nothing."""
-        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            # It is O_DIRECTORY that has an automount point (a home, say) mounted at all.
-            self._open.append(os.open(name, flags | os.O_DIRECTORY, dir_fd=self.here))
-        except NotADirectoryError:
-            fd = os.open(name, flags, dir_fd=self.here)
-        else:
-            self._names.append(name)
-            return ""
-        self._links += 1
-        target = _follow(fd, self._links, path)
-        while target.startswith("/") and len(self._open) > 1:
-            self.up()
-        return target
-
-    def close(self) -> None:
-        for fd in self._open:
-            os.close(fd)
-
-
-def _target(directory: Directory, path: str) -> str | None:
-    """Where the link at `path` leads, which closes its directory; None where there is none."""
-    name = os.path.basename(path)
-    with ExitStack() as stack:
-        stack.push(directory.__exit__)
-        found = directory.status(name)
-        if found is None or not stat.S_ISLNK(found.st_mode):
-            stack.pop_all()
-            return None
-        _check_link(found, path)
-        return os.path.join(directory.path, os.readlink(name, dir_fd=directory.fd))
+            for fd in opened:
+                os.close(fd)
 
 
 def _readable(place: int) -> int:

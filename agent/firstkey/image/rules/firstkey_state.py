@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey.boot import ledger, sealed
+from firstkey.boot import ledger
 from firstkey.image import leftovers
 from firstkey.image.leftovers import Place
 from firstkey.image.rule import LOGS, Rule
@@ -25,16 +25,16 @@ PLACES = (
 
 
 def _is_meant_to_stay(path: str) -> bool:
-    return path == sealed.PATH
+    return path == ledger.SEALED
 
 
 def _failing(tree: Builder) -> None:
     tree.file(ledger.PATH, "{}\n", mode=0o600)
-    tree.file(sealed.PATH, "{}\n", mode=0o600)
+    tree.file(ledger.SEALED, "{}\n", mode=0o600)
 
 
 def _passing(tree: Builder) -> None:
-    tree.file(sealed.PATH, "{}\n", mode=0o600)
+    tree.file(ledger.SEALED, "{}\n", mode=0o600)
 
 
 RULE = Rule(
