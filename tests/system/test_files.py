@@ -772,11 +772,13 @@ def test_removing_takes_the_name_and_not_what_it_leads_to(directory: Directory, 
 
 
 def test_a_free_name_is_not_taken(directory: Directory, place: Path) -> None:
-    """Not even by a dangling link."""
-    assert directory.free_name("x") == "x"
-    (place / "x").touch()
-    (place / "x.1").symlink_to("nowhere")
-    assert directory.free_name("x") == "x.2"
+    """What is set aside replaces nothing, not even a dangling link."""
+    names = []
+    for number in range(9):
+        (place / "x").symlink_to(f"nowhere-{number}")
+        names.append(directory.set_aside("x", "broken"))
+    assert [os.readlink(place / name) for name in names] == [f"nowhere-{number}" for number in range(9)]
+    assert sorted(names) == sorted(os.listdir(place))
 
 
 def test_a_file_to_lock_is_nobody_elses(directory: Directory, place: Path) -> None:

@@ -531,7 +531,7 @@ def _put_in_place(site: Site, pair: KeyPair) -> str | None:
     with directory:
         directory.remove_stale()
         if keeps and directory.status(name):
-            backup = directory.join(_back_up(directory, name))
+            backup = directory.join(directory.set_aside(name, "broken"))
             # For whoever wants to look at it; root alone: half a private key is still a secret.
             directory.set_mode(os.path.basename(backup), host_keys.PRIVATE_MODE)
         _clear(site.tree, f"{file}.pub", keeps=keeps)
@@ -554,17 +554,9 @@ def _clear(tree: Tree, path: str, *, keeps: bool) -> None:
     directory, name = place
     with directory:
         if keeps and directory.status(name):
-            _back_up(directory, name)
+            directory.set_aside(name, "broken")
         else:
             directory.remove(name, durable=True)
-
-
-def _back_up(directory: Directory, name: str) -> str:
-    """Keep a file under another name, which is returned."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    free = directory.free_name(f"{name}.broken.{stamp}")
-    directory.rename(name, free)
-    return free
 
 
 def _repair(site: Site, action: Action) -> None:

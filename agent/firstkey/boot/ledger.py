@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -176,8 +175,7 @@ class LedgerStore:
             site.say(events.LEDGER_DAMAGED(file=PATH, detail=loaded.refusal.detail))
             if not site.dry_run:
                 with self._reported(), site.tree.opened(DIRECTORY) as directory:
-                    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-                    directory.rename(NAME, directory.free_name(f"{NAME}.damaged.{stamp}"))
+                    directory.set_aside(NAME, "damaged")
 
     def save(self, new: Ledger | None = None) -> None:
         """Put the ledger (or a newer one) on the disk, if it says anything new. Nothing else saves it.
@@ -258,13 +256,13 @@ def load(tree: Tree) -> Loaded:
         return Loaded(Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message))
     if file is None:
         return Loaded(Ledger(), None)
-    found = ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid))
-    flaws = [f"{path} can be written by others than root" for path, mode, _ in found if mode & 0o022]
-    if tree.is_running_system:
-        flaws += [f"{path} belongs to user {uid}, not to root" for path, _, uid in found if uid]
-    ledger = None if flaws else parsed(file.content)
+    for path, mode, uid in ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid)):
+        if mode & 0o022 or (uid and tree.is_running_system):
+            detail = f"{path} can be written by others than root"
+            return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
+    ledger = parsed(file.content)
     if ledger is None:
-        detail = [*flaws, f"{PATH} does not hold what firstkey wrote there"][0]
+        detail = f"{PATH} does not hold what firstkey wrote there"
         return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
     return Loaded(ledger, None)
 

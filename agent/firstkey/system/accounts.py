@@ -65,17 +65,21 @@ class Accounts:
             return FirstkeyError(message, reason=reasons.TIMED_OUT)
         return FirstkeyError(f"there is no user {name}", reason=reasons.NO_SUCH_USER)
 
-    def all(self) -> Iterator[Account]:
+    def all(self) -> list[Account]:
         """Every account that passwd(5) lists; broken lines are passed over, as libc does."""
-        for name, _, uid, gid, _, home, shell in self._lines("/etc/passwd", 7):
-            if name and _is_id(uid) and _is_id(gid) and home.startswith("/"):
-                yield Account(name, int(uid), int(gid), home, shell or "/bin/sh")
+        return [
+            Account(name, int(uid), int(gid), home, shell or "/bin/sh")
+            for name, _, uid, gid, _, home, shell in self._lines("/etc/passwd", 7)
+            if name and _is_id(uid) and _is_id(gid) and home.startswith("/")
+        ]
 
-    def groups(self) -> Iterator[tuple[str, int, list[str]]]:
+    def groups(self) -> list[tuple[str, int, list[str]]]:
         """Every group that group(5) lists: its name, its number, and the names that it lists."""
-        for name, _, number, members in self._lines("/etc/group", 4):
-            if _is_id(number):
-                yield name, int(number), members.split(",")
+        return [
+            (name, int(number), members.split(","))
+            for name, _, number, members in self._lines("/etc/group", 4)
+            if _is_id(number)
+        ]
 
     def group_id(self, name: str) -> int | None:
         """The number of the group of that name, or None."""
@@ -94,7 +98,7 @@ class Accounts:
 
     def group_names(self, account: Account) -> list[str]:
         """The names of the account's groups; one without a name has none to go by, for sshd too."""
-        names = {number: name for name, number, _ in reversed([*self.groups()])}
+        names = {number: name for name, number, _ in reversed(self.groups())}
         ask = self._tree.is_running_system
         found = [names.get(each) or (ask and nss("group", each)) for each in self.group_ids(account)]
         return [name for name in found if name]

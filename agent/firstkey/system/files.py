@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import stat
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -125,20 +126,6 @@ def require(found: os.stat_result, wanted: Callable[[int], bool], path: str) -> 
         raise FirstkeyError(f"{path} is not a regular file", reason=reasons.NOT_A_REGULAR_FILE)
 
 
-def read_file(fd: int, path: str, limit: int) -> File:
-    """All of it, up to `limit` bytes. The stamp is of before: what changes meanwhile makes it an old one."""
-    found = os.fstat(fd)
-    parts: list[bytes] = []
-    length = 0
-    while part := os.read(fd, min(limit + 1 - length, 1 << 20)):
-        parts.append(part)
-        length += len(part)
-        if length > limit:
-            message = f"{path} is larger than {limit} bytes"
-            raise FirstkeyError(message, reason=reasons.FILE_TOO_LARGE)
-    return File(b"".join(parts), stamp(found), stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
-
-
 def dress(fd: int, looks: Looks) -> None:
     """Owner, then mode (chown clears set-id bits), then the SELinux label."""
     if looks.owner is not None:
@@ -234,17 +221,15 @@ class Directory:
 
         It has its mode from the start: nobody comes back to repair it after a crash.
         """
-        umask = os.umask(0)
-        try:
-            with translated(f"make the directory {self.join(name)}"):
+        with translated(f"make the directory {self.join(name)}"):
+            umask = os.umask(0)
+            try:
                 os.mkdir(name, looks.mode, dir_fd=self.fd)
-            made = True
-        except FirstkeyError as error:
-            if not isinstance(error.__cause__, FileExistsError):
-                raise
-            made = False
-        finally:
-            os.umask(umask)
+                made = True
+            except FileExistsError:
+                made = False
+            finally:
+                os.umask(umask)
         directory = self.child(name)
         if directory is None:
             raise FirstkeyError(f"{self.join(name)} vanished", reason=reasons.CONCURRENT_CHANGE)
@@ -268,13 +253,21 @@ class Directory:
     def read(self, name: str, *, limit: int) -> File | None:
         """The regular file `name`, or None where there is none. More than `limit` bytes are refused."""
         path = self.join(name)
-        try:
-            with translated(f"read {path}"), self._opened(name, stat.S_ISREG) as fd:
-                return read_file(fd, path, limit)
-        except FirstkeyError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+        parts: list[bytes] = []
+        length = 0
+        with translated(f"read {path}"):
+            try:
+                with self._opened(name, stat.S_ISREG) as fd:
+                    found = os.fstat(fd)  # of before: what changes meanwhile makes the stamp an old one
+                    while length <= limit and (part := os.read(fd, min(limit + 1 - length, 1 << 20))):
+                        parts.append(part)
+                        length += len(part)
+            except FileNotFoundError:
                 return None
-            raise
+        if length > limit:
+            raise FirstkeyError(f"{path} is larger than {limit} bytes", reason=reasons.FILE_TOO_LARGE)
+        mode = stat.S_IMODE(found.st_mode)
+        return File(b"".join(parts), stamp(found), mode, found.st_uid, found.st_gid)
 
     def replace(self, name: str, content: bytes, looks: Looks, *, expected: object = ANYTHING) -> None:
         """Put `content` in place of whatever `name` is, in one instant.
@@ -323,14 +316,15 @@ class Directory:
         """A name that nobody can guess, and that `remove_stale` knows as firstkey's."""
         return f".firstkey-{name[:NAME_PART]}.{os.urandom(4).hex()}"
 
-    def free_name(self, name: str) -> str:
-        """`name`, or that with the first number behind it that is not taken."""
-        number = 0
-        free = name
-        while self.status(free):
+    def set_aside(self, name: str, why: str) -> str:
+        """Keep `name` under another name, durably, and return that: why, and when, stand behind it."""
+        number, stamp = 0, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        new = kept = f"{name}.{why}.{stamp}"
+        while self.status(new):
             number += 1
-            free = f"{name}.{number}"
-        return free
+            new = f"{kept}.{number}"
+        self.rename(name, new)
+        return new
 
     def rename(self, old: str, new: str) -> None:
         """Give `old` the name `new`, durably."""

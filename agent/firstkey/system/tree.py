@@ -55,14 +55,11 @@ class Tree:
         Links are followed inside the tree, but only root's own (or, for a caller that is not root, the
         caller's): a link that a user placed could aim anything that root does at another file.
         """
-        try:
-            with translated(f"open {path}"):
-                fd, _ = self.walk(path)
-        except FirstkeyError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+        with translated(f"open {path}"):
+            try:
+                return Directory(self.walk(path)[0], path)
+            except FileNotFoundError:
                 return None
-            raise
-        return Directory(fd, path)
 
     def opened(self, path: str) -> Directory:
         """The directory at `path`, which must exist."""
