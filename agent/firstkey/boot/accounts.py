@@ -245,7 +245,7 @@ def set_up(site: Site, user: User) -> Setup:
     changes: list[Change] = []
     absent: list[str] = []
     try:
-        changes, absent = _plan(site, user)
+        changes, absent = plan(site, user)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one account, the others are served
         failed("look at the account", error)
     for name in absent:  # an account can be made without them
@@ -272,7 +272,7 @@ def set_up(site: Site, user: User) -> Setup:
     return Setup(tuple(results), failures[0] if failures else None, planned)
 
 
-def _plan(site: Site, user: User) -> tuple[list[Change], list[str]]:
+def plan(site: Site, user: User) -> tuple[list[Change], list[str]]:
     """What is to be done so that the account is as its section says, and the groups that there are not.
 
     A rule in place is to be confirmed.

@@ -16,7 +16,7 @@ from firstkey.boot.host_key_files import Generation
 from firstkey.boot.host_keys import Judge
 from firstkey.boot.ledger import LedgerStore, Served
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.model import FAILED, OK, UNREACHABLE, HostKeyResult, Imds, Phase, Report
+from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Phase, Report
 from firstkey.reasons import Refusal
 from firstkey.system.sshd import Sshd
 
@@ -335,7 +335,7 @@ class Job:
             instance_id=answer.instance_id,
             imds=_spoken(answer),
             keys=judged,
-            users=(*self._cleared, *results),
+            users=_joined(self._cleared, results),
             host_keys=tuple(made),
             refusal=None if answer.keys else no_key,
         )
@@ -430,6 +430,17 @@ def _load_ahead() -> None:
     """Load what installing keys takes while ssh-keygen is still at work: the boot waits for it afterwards."""
     with suppress(Exception):  # it goes wrong again where that is reported, and costs no host key there
         from firstkey.boot import launch_keys  # noqa: F401
+
+
+def _joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple[UserResult, ...]:
+    """One entry a user and file, where the same run came to it twice: its first visit only took keys away."""
+    before = {(user.name, user.file): user for user in earlier}
+    joined = []
+    for user in later:
+        revoked = before.pop((user.name, user.file), user._replace(revoked=())).revoked
+        result = CHANGED if revoked and user.result == UNCHANGED else user.result
+        joined.append(user._replace(result=result, revoked=(*revoked, *user.revoked)))
+    return (*before.values(), *joined)
 
 
 def _spoken(who: Answer | Identity) -> Imds:

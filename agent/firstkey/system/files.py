@@ -259,7 +259,7 @@ class Directory:
             try:
                 with self._opened(name, stat.S_ISREG) as fd:
                     found = os.fstat(fd)  # of before: what changes meanwhile makes the stamp an old one
-                    while length <= limit and (part := os.read(fd, min(limit + 1 - length, 1 << 20))):
+                    while part := os.read(fd, min(limit + 1 - length, 1 << 20)):
                         parts.append(part)
                         length += len(part)
             except FileNotFoundError:
