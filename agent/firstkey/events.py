@@ -211,8 +211,6 @@ MODES_REPORTED = _warning("modes-reported", "891c15f1e233467da61090bc610567a1",
     "sshd ignores the keys of {user} for the mode or owner of {detail} ({reason}).")
 FILE_UNCHANGED = _debug("file-unchanged", "cf85b0e1b73243c7a7fb1082e8f1c9ba",
     "{file} of {user} needed no change.")
-LABEL_NOT_RESTORED = _warning("label-not-restored", "cb73ecd26f924e69a7fb706e3455f3f1",
-    "The SELinux label of {path} could not be restored: {detail}.")
 
 # --- host keys ----------------------------------------------------------------------------------
 HOST_KEY_UNCHANGED = _debug("host-key-unchanged", "27deaedc5b2d4553b2ecd30572bae9ba",

@@ -6,10 +6,17 @@ never removed or renamed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from firstkey import reasons
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+REPORT = "/run/firstkey/report.json"
+"""Where programs read the report of the last run; in /run, so that it is of this boot."""
 
 CHANGED = "changed"
 UNCHANGED = "unchanged"
@@ -22,6 +29,10 @@ NO_KEY = "no-key"
 PARTIAL = "partial"
 UNREACHABLE = "unreachable"
 DISABLED = "disabled"
+
+_FAILURES = (REFUSED, FAILED)
+_MEANT = (reasons.HOST_KEY_IN_AGENT, reasons.REGENERATION_OFF)
+"""Why a host key is not made that is no trouble: the settings say that it is not firstkey's to make."""
 
 
 class Account(NamedTuple):
@@ -131,86 +142,100 @@ class Report(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """The published form of the report (DESIGN: Report)."""
+        asked = self.imds
         return {
             "version": 1,
             "outcome": self.outcome,
             "instance_id": self.instance_id,
-            "imds": _imds_json(self.imds),
-            "keys": [_key_json(key) for key in self.keys],
-            "users": [_user_json(user) for user in self.users],
-            "host_keys": [_host_key_json(key) for key in self.host_keys],
-            "accounts": [_account_json(account) for account in self.accounts],
+            "imds": {
+                "endpoint": asked.endpoint if asked else None,
+                "version": asked.version if asked else None,
+                "fallback_reason": _why(asked.fallback if asked else None)["reason"],
+            },
+            "keys": [
+                {
+                    "index": key.number,
+                    **_plain(key, "name type fingerprint", code="refused"),
+                }
+                for key in self.keys
+            ],
+            "users": [_plain(user, "name file result added revoked left") for user in self.users],
+            "host_keys": [_plain(key, "type file result fingerprint changes") for key in self.host_keys],
+            "accounts": [_plain(account, "name change result") for account in self.accounts],
             "timeline": [phase._asdict() for phase in self.timeline],
-            "warnings": [_refusal_json(warning) for warning in self.warnings],
+            "warnings": [{**_why(why), "remedy": why.reason.remedy} for why in self.warnings],
             "dry_run": self.dry_run,
-            "reason": _code(self.refusal),
-            "detail": self.refusal.detail if self.refusal else None,
+            **_why(self.refusal),
         }
 
+    # --- what it comes to ------------------------------------------------------------------------
 
-def _code(refusal: Refusal | None) -> str | None:
-    return refusal.reason.code if refusal else None
+    def judged(self) -> Report:
+        """The same with the one word for the whole run (DESIGN: Report)."""
+        if self._has_no_answer():
+            outcome = UNREACHABLE if self.outcome == UNREACHABLE else FAILED
+        elif not any(number for number, _, _ in self._failures()):
+            outcome = NO_KEY if self.refusal else OK
+        else:
+            key = not self.keys or any(key.refusal is None for key in self.keys)
+            user = not self.users or any(user.result not in _FAILURES for user in self.users)
+            is_for_host_keys = not (self.keys or self.users)
+            made = not is_for_host_keys or any(key.result not in (FAILED, SKIPPED) for key in self.host_keys)
+            outcome = PARTIAL if key and user and made else FAILED
+        return self._replace(outcome=outcome)
+
+    @property
+    def summary(self) -> str:
+        """What was done and what was not, in a few words; of a dry run, what would have been."""
+        parts = []
+        for number, noun, verb in (*self._changes(), *self._failures()):
+            negation, participle = ("not ", verb[4:]) if verb.startswith("not ") else ("", verb)
+            auxiliary = f"would {negation}be " if self.dry_run else negation
+            if number:
+                parts.append(f"{number} {noun}{'' if number == 1 else 's'} {auxiliary}{participle}")
+        if self._has_no_answer():
+            parts.append("no usable answer of the metadata service")
+        return ", ".join(parts) or "nothing to change"
+
+    def _has_no_answer(self) -> bool:
+        return bool(self.refusal and self.refusal.reason is not reasons.NO_KEY_PAIR)
+
+    def _changes(self) -> Sequence[tuple[int, str, str]]:
+        repaired = [
+            user for user in self.users if user.result == CHANGED and not (user.added or user.revoked)
+        ]
+        return (
+            (sum(len(user.added) for user in self.users), "launch key", "added"),
+            (sum(len(user.revoked) for user in self.users), "launch key", "revoked"),
+            (len(repaired), "key file", "repaired"),
+            (sum(key.result == CHANGED for key in self.host_keys), "host key", "made or repaired"),
+            (len({each.name for each in self.accounts if each.result == CHANGED}), "account", "set up"),
+        )
+
+    def _failures(self) -> Sequence[tuple[int, str, str]]:
+        """What makes the outcome another one than `ok`, so that the summary never lacks its cause."""
+        unserved = [user for user in self.users if user.result in _FAILURES]
+        kept_out = [user for user in self.users if user.refusal and user not in unserved]
+        # At least one host key must be there, unless the settings leave it to another program.
+        needed = [key for key in self.host_keys if not (key.refusal and key.refusal.reason in _MEANT)]
+        if any(key.result != SKIPPED for key in needed):
+            needed = [key for key in self.host_keys if key.result == FAILED]
+        return (
+            (sum(bool(key.refusal) for key in self.keys), "launch key", "refused"),
+            (len(unserved), "user", "not served"),
+            (len(kept_out), "user", "kept out by sshd"),
+            (len({each.name for each in self.accounts if each.result in _FAILURES}), "account", "not set up"),
+            (len(needed), "host key", "not made or repaired"),
+        )
 
 
-def _refusal_json(refusal: Refusal) -> dict[str, str]:
+def _why(refusal: Refusal | None, code: str = "reason") -> dict[str, str | None]:
     return {
-        "reason": refusal.reason.code,
-        "detail": refusal.detail,
-        "remedy": refusal.reason.remedy,
+        code: refusal.reason.code if refusal else None,
+        "detail": refusal.detail if refusal else None,
     }
 
 
-def _imds_json(imds: Imds | None) -> dict[str, Any]:
-    if imds is None:
-        return {"endpoint": None, "version": None, "fallback_reason": None}
-    return {
-        "endpoint": imds.endpoint,
-        "version": imds.version,
-        "fallback_reason": _code(imds.fallback),
-    }
-
-
-def _key_json(key: OfferedKey) -> dict[str, Any]:
-    return {
-        "index": key.number,
-        "name": key.name,
-        "type": key.type,
-        "fingerprint": key.fingerprint,
-        "refused": _code(key.refusal),
-        "detail": key.refusal.detail if key.refusal else None,
-    }
-
-
-def _account_json(account: AccountResult) -> dict[str, Any]:
-    return {
-        "name": account.name,
-        "change": account.change,
-        "result": account.result,
-        "reason": _code(account.refusal),
-        "detail": account.refusal.detail if account.refusal else None,
-    }
-
-
-def _user_json(user: UserResult) -> dict[str, Any]:
-    return {
-        "name": user.name,
-        "file": user.file,
-        "result": user.result,
-        "added": list(user.added),
-        "revoked": list(user.revoked),
-        "left": list(user.left),
-        "reason": _code(user.refusal),
-        "detail": user.refusal.detail if user.refusal else None,
-    }
-
-
-def _host_key_json(key: HostKeyResult) -> dict[str, Any]:
-    return {
-        "type": key.type,
-        "file": key.file,
-        "result": key.result,
-        "fingerprint": key.fingerprint,
-        "changes": list(key.changes),
-        "reason": _code(key.refusal),
-        "detail": key.refusal.detail if key.refusal else None,
-    }
+def _plain(part: Any, fields: str, code: str = "reason") -> dict[str, Any]:  # noqa: ANN401 - any of the parts
+    """Those fields, and why it is so."""
+    return {**{name: getattr(part, name) for name in fields.split()}, **_why(part.refusal, code)}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 from machine import World
 
-from firstkey.boot import report
 from firstkey.metadata.emulator import Fault
-from firstkey.model import UserResult
 
 
 def test_modes_that_were_repaired_are_no_nothing(world: World) -> None:
@@ -87,17 +85,3 @@ def test_a_dry_run_says_what_would_be_done(world: World) -> None:
     world.machine.configure("[Keys]\nUsers=nobody-here\n")
     done = world.machine.firstkey("run", "--dry-run", service=world.service)
     assert "3 host keys would be made or repaired, 1 user would not be served." in done.err
-
-
-def test_two_visits_to_a_file_are_one_entry() -> None:
-    """What was taken away first and what came after are one; other files and users are for themselves."""
-    first = UserResult("a", "/a", "changed", revoked=("old",))
-    gone = UserResult("gone", "/gone", "changed", revoked=("old",))
-    then = UserResult("a", "/a", "unchanged", added=())
-    assert report.joined([first, gone], [then]) == (gone, first)
-    assert report.joined([], [then]) == (then,)
-    refused = UserResult("a", "/a", "refused")
-    assert report.joined([first], [refused]) == (refused._replace(revoked=("old",)),)
-    nowhere = UserResult("a", None, "unchanged")
-    assert report.joined([first], [nowhere]) == (first,)
-    assert report.joined([], [nowhere]) == (nowhere,)

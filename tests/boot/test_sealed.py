@@ -8,7 +8,8 @@ import shutil
 import pytest
 from machine import World, fingerprint, new_key
 
-from firstkey.boot import sealed
+from firstkey.boot import ledger
+from firstkey.image.host_key_files import remember
 from firstkey.system.tree import Tree
 
 KEY = "/etc/ssh/ssh_host_ed25519_key"
@@ -66,7 +67,7 @@ def test_the_instance_that_was_sealed_may_have_it_back(world: World, old: str) -
     """On the very instance that the image was made on, the key is its own."""
     instance = "i-0000000000000001"
     with Tree(str(world.machine.root)) as tree:
-        sealed.remember(tree, b"another", instance=instance)
+        remember(tree, b"another", instance=instance)
     assert world.machine.run(world.service).status == 0
     assert now(world) == old
 
@@ -92,6 +93,6 @@ def test_regenerate_never_is_obeyed(world: World, old: str) -> None:
 @pytest.mark.sample(3)
 def test_a_damaged_list_replaces_nothing(world: World, old: str, content: bytes) -> None:
     """A list that seal did not write so is not believed, and does not stop the boot."""
-    world.machine.path(sealed.PATH).write_bytes(content)
+    world.machine.path(ledger.SEALED).write_bytes(content)
     assert world.machine.run(world.service).status == 0
     assert now(world) == old

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from scene import Scene
 
-from firstkey.boot import sealed
+from firstkey.boot import ledger
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
 
@@ -85,7 +85,7 @@ def test_an_image_that_is_sealed_from_outside(scene: Scene) -> None:
     assert scene.host_keys() == {}
     assert machine_id(scene) == "uninitialized"
     assert not scene.disk.path("/var/lib/firstkey/ledger.json").exists()
-    assert scene.disk.path(sealed.PATH).exists()
+    assert scene.disk.path(ledger.SEALED).exists()
     start_as_the_buyers(scene, old)
 
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from fuzz_keys import COMMAND, NEW, OLD, REDIRECTED
 from fuzz_oracle import Scratch, Target, or_refused, shown
 
-from firstkey.boot import ledger, report
+from firstkey.boot import ledger
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, InstalledKey, Ledger, MadeHostKey, Served
 from firstkey.cli import status, timeline
+from firstkey.model import REPORT
 from firstkey.ssh import authorized_keys
 from firstkey.text import visible
 
@@ -94,7 +95,7 @@ class _Site(NamedTuple):
 
 def check_report(data: bytes) -> None:
     """`firstkey status` shows what it can of any report, in lines that a terminal can show."""
-    site: Any = _Site(Scratch({report.PATH: data}))
+    site: Any = _Site(Scratch({REPORT: data}))
     last = or_refused(lambda: status._last_run(site))
     for line in status._last_run_lines(last, None):
         shown(visible(line), status.LIMIT * 4)

@@ -16,7 +16,7 @@ import pytest
 from machine import new_key
 from sapling import Sapling
 
-from firstkey.boot import sealed
+from firstkey.boot import ledger
 from firstkey.image import rules
 from firstkey.ssh import public_key
 from firstkey.system.tree import Tree
@@ -211,10 +211,10 @@ def test_removed_host_keys_are_remembered_by_salted_hashes(sapling: Sapling, tmp
     sapling.path("/etc/keys/host.pub").unlink()
     assert seal(sapling, "--rule", "host-keys").status == 0
     assert not list(sapling.path("/etc/keys").iterdir())
-    text = sapling.path(sealed.PATH).read_text()
-    assert sapling.path(sealed.PATH).stat().st_mode & 0o777 == 0o600
+    text = sapling.path(ledger.SEALED).read_text()
+    assert sapling.path(ledger.SEALED).stat().st_mode & 0o777 == 0o600
     with Tree(str(sapling.root)) as tree:
-        known = sealed.load(tree)
+        known = ledger.load_sealed(tree)
     stranger = new_key(tmp_path, "stranger")
     blobs = [public_key.parse_launch_key(line.encode()).blob for line in (*lines, stranger)]
     assert [known.knows(blob, "i-1") for blob in blobs] == [True, True, False]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 LIMIT = 16 * 1024 * 1024
 FILES = ("group", "gshadow", "shadow", "subuid", "subgid", "passwd")
+SUDOERS_FILES = ("/etc/sudoers", "/usr/etc/sudoers")
+"""Of these sudo reads the first that is there."""
+_INCLUDE = re.compile(r'^[ \t]*[@#](include(?:dir)?)[ \t]+"?([^\s"]+)', re.MULTILINE)
 LOCK_SECONDS = 15.0
 """How long shadow's tools wait for each other."""
 
@@ -159,7 +162,7 @@ def _entry(content: bytes, name: str, *numbers: int) -> list[str] | None:
 
 
 def _put(etc: Directory, name: str, file: File, content: bytes) -> None:
-    looks = Looks(file.mode, (file.uid, file.gid), erase.label(etc, name), etc.attributes(name))
+    looks = Looks(file.mode, (file.uid, file.gid), erase.label(etc, name))
     etc.replace(f"{name}-", file.content, looks)
     try:
         etc.replace(name, content, looks, expected=file)
@@ -204,3 +207,20 @@ def _has_taken(etc: Directory, lock: str, held: ExitStack) -> bool:
     if holder.isdigit() and not os.path.exists(f"/proc/{int(holder)}"):
         etc.remove(lock)  # its holder was killed
     return False
+
+
+# --- sudo -------------------------------------------------------------------------------------------
+
+
+def reads_sudoers(tree: Tree, place: str) -> bool:
+    """Whether sudo's configuration includes that directory, by its files; true where it has none."""
+    found = [path for path in SUDOERS_FILES if tree.exists(path)][:1]
+    for path in found:
+        content = (tree.read(path, limit=LIMIT) or b"").decode("utf-8", "replace")
+        for directive, name in _INCLUDE.findall(content):
+            included = os.path.normpath(os.path.join(os.path.dirname(path), name))
+            if directive == "include" and included not in found:
+                found.append(included)
+            elif directive == "includedir" and included == place:
+                return True
+    return not found

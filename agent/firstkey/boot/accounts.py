@@ -40,13 +40,10 @@ NO_HOME = "/nonexistent"
 SUDO_SECONDS = 10.0
 """How long sudo may take to list a user's rules: it may ask a directory service for them."""
 SUDOERS = "/etc/sudoers.d"
-SUDOERS_FILES = ("/etc/sudoers", "/usr/etc/sudoers")
-"""Of these sudo reads the first that is there."""
 SUDOERS_MODE = 0o440
 HEADER = "# Written by firstkey from [User {name}] of its configuration; changes here are lost.\n"
 GOOD_RULE = b"root ALL=(ALL) ALL\n"
 """What every sudo takes: a checker that rejects this one as well cannot look."""
-_INCLUDE = re.compile(r'^[ \t]*[@#](include(?:dir)?)[ \t]+"?([^\s"]+)', re.MULTILINE)
 
 
 class Missing(NamedTuple):
@@ -190,7 +187,10 @@ class WriteSudoers(NamedTuple):
         """
         flaw = None
         if not site.tree.is_running_system:
-            flaw = None if _reads_directory(site.tree) else f"no file of sudo's includes {SUDOERS}"
+            from firstkey.boot import account_entries
+
+            reads = account_entries.reads_sudoers(site.tree, SUDOERS)
+            flaw = None if reads else f"no file of sudo's includes {SUDOERS}"
         elif not site.dry_run:
             flaw = self._flaw_by_sudo()
         if flaw:
@@ -243,11 +243,15 @@ def set_up(site: Site, user: User) -> Setup:
         failures.append(error)
 
     changes: list[Change] = []
+    absent: list[str] = []
     try:
-        changes = plan(site, user)
-        results += _absent_groups(site, user)
+        changes, absent = plan(site, user)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one account, the others are served
         failed("look at the account", error)
+    for name in absent:  # an account can be made without them
+        why = Refusal(reasons.NO_SUCH_GROUP, f"there is no group {name}")
+        site.say(events.GROUP_MISSING(user=user.name, reason=why.reason.code, detail=why.detail))
+        results.append(AccountResult(user.name, f"add to the group {name}", SKIPPED, why))
     for change in changes:
         diff = ""
         try:
@@ -268,11 +272,14 @@ def set_up(site: Site, user: User) -> Setup:
     return Setup(tuple(results), failures[0] if failures else None, planned)
 
 
-def plan(site: Site, user: User) -> list[Change]:
-    """What is to be done so that the account is as its section says; a rule in place is to be confirmed."""
+def plan(site: Site, user: User) -> tuple[list[Change], list[str]]:
+    """What is to be done so that the account is as its section says, and the groups that there are not.
+
+    A rule in place is to be confirmed.
+    """
     account = site.accounts.find(user.name)
     if account is None and not user.create:
-        return []
+        return [], []
     changes: list[Change] = []
     groups = tuple(name for name in user.groups if site.accounts.group_id(name) is not None)
     has_group = site.accounts.group_id(user.name) is not None
@@ -289,14 +296,14 @@ def plan(site: Site, user: User) -> list[Change]:
         changes.append(Complete(user, missing, account, has_group))
     if user.sudo:
         changes.append(WriteSudoers(user))
-    return changes
+    return changes, [name for name in user.groups if name not in groups]
 
 
 def _missing(site: Site, account: Account) -> Missing:
     """What a useradd that was cut off did not come to: it writes passwd, shadow and group, in this order."""
     if account not in site.accounts.all():
         return Missing()  # a directory service's: what it lacks is for that to give
-    groups = dict(site.accounts.groups())
+    groups = {name: number for name, number, _ in site.accounts.groups()}
     is_own = account.gid == account.uid and account.name not in groups
     shadow = site.tree.read("/etc/shadow", limit=LIMIT)
     return Missing(
@@ -304,19 +311,6 @@ def _missing(site: Site, account: Account) -> Missing:
         group=is_own and account.gid not in groups.values(),
         home=_lacks_home(site.tree, account),
     )
-
-
-def _absent_groups(site: Site, user: User) -> list[AccountResult]:
-    """Groups of the section that the system does not have; an account can be made without them."""
-    if site.accounts.find(user.name) is None and not user.create:
-        return []
-    results = []
-    for name in user.groups:
-        if site.accounts.group_id(name) is None:
-            why = Refusal(reasons.NO_SUCH_GROUP, f"there is no group {name}")
-            site.say(events.GROUP_MISSING(user=user.name, reason=why.reason.code, detail=why.detail))
-            results.append(AccountResult(user.name, f"add to the group {name}", SKIPPED, why))
-    return results
 
 
 # --- the home ---------------------------------------------------------------------------------------
@@ -342,9 +336,7 @@ def make_home(tree: Tree, account: Account) -> None:
     skeletons = (defaults.path("USRSKEL", "/usr/etc/skel"), defaults.path("SKEL", "/etc/skel"))
     parent, name = os.path.split(account.home.rstrip("/"))
     with tree.ensure(parent, mode=0o755) as above:
-        for stale in above.stale_names():
-            with suppress(FirstkeyError):  # it is in nobody's way
-                _remove(above, stale)
+        above.remove_stale(depth=DEEPEST)
         temporary = above.temporary_name(name)
         try:
             with above.make(temporary, Looks(0o700, durable=False)) as home:
@@ -354,7 +346,7 @@ def make_home(tree: Tree, account: Account) -> None:
                 home.dress(_looks(tree, account, mode, account.home, "dir"))
             above.rename(temporary, name)
         except BaseException:
-            _remove(above, temporary)
+            above.remove_directory(temporary, depth=DEEPEST)
             raise
 
 
@@ -368,9 +360,9 @@ def _copy(
             target.link(name, os.readlink(name, dir_fd=source.fd), (account.uid, account.gid))
         elif found and stat.S_ISREG(found.st_mode):
             file = source.read(name, limit=LIMIT)
-            looks = _looks(tree, account, stat.S_IMODE(found.st_mode), path, "file")
             if file:
-                target.replace(name, file.content, looks._replace(attributes=source.attributes(name)))
+                looks = _looks(tree, account, stat.S_IMODE(found.st_mode), path, "file")
+                target.replace(name, file.content, looks)
         elif found and stat.S_ISDIR(found.st_mode) and depth:
             inner = source.child(name)
             looks = _looks(tree, account, stat.S_IMODE(found.st_mode), path, "dir")
@@ -381,19 +373,6 @@ def _copy(
 
 def _looks(tree: Tree, account: Account, mode: int, path: str, kind: str) -> Looks:
     return Looks(mode, (account.uid, account.gid), command.selinux_label(tree, path, kind))
-
-
-def _remove(above: Directory, name: str) -> None:
-    """Remove a home that nobody has come into yet."""
-    inside = above.child(name)
-    if inside is None:
-        return
-    with inside:
-        for each in inside.names():
-            found = inside.status(each)
-            if found and stat.S_ISDIR(found.st_mode):
-                _remove(inside, each)
-    above.remove_directory(name)
 
 
 def _unmounted(tree: Tree, home: str) -> str | None:
@@ -430,17 +409,3 @@ def _objection(site: Site, rule: bytes) -> str | None:
     # The first line says what is wrong and where; those behind it only draw an arrow below the rule.
     words = (outcome.stderr or outcome.stdout).decode("utf-8", "replace").split("\n")[0]
     return words.replace(path, "the rule").strip(" :<>") or outcome.words
-
-
-def _reads_directory(tree: Tree) -> bool:
-    """Whether sudo's configuration includes SUDOERS, as far as its files tell; true where there are none."""
-    found = [path for path in SUDOERS_FILES if tree.exists(path)][:1]
-    for path in found:
-        content = (tree.read(path, limit=LIMIT) or b"").decode("utf-8", "replace")
-        for directive, name in _INCLUDE.findall(content):
-            included = os.path.normpath(os.path.join(os.path.dirname(path), name))
-            if directive == "include" and included not in found:
-                found.append(included)
-            elif directive == "includedir" and included == SUDOERS:
-                return True
-    return not found

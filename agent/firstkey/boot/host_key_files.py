@@ -16,9 +16,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.boot import host_keys, neighbours, sealed
+from firstkey.boot import host_keys
 from firstkey.boot.host_keys import Action, Found, Judge, Now
-from firstkey.boot.ledger import MadeHostKey
+from firstkey.boot.ledger import SEALED_ORIGIN, MadeHostKey, load_sealed
 from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.named_tuple import NamedTuple
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firstkey.boot.host_keys import Wanted
-    from firstkey.boot.ledger import Ledger
-    from firstkey.boot.sealed import Sealed
+    from firstkey.boot.ledger import Ledger, Sealed
     from firstkey.boot.site import Site
     from firstkey.ssh.public_key import PublicKey
     from firstkey.system.command import Process
@@ -58,8 +57,8 @@ def survey(
 ) -> list[Action]:
     """Look at every wanted host key and decide."""
     is_known = ledger.instance is not None and instance in (None, ledger.instance)
-    now = Now(instance, site.boot_id(), is_known, neighbours.began(site.tree))
-    removed = sealed.load(site.tree)
+    now = Now(instance, site.boot_id(), is_known, site.cloud_init_began())
+    removed = load_sealed(site.tree)
     actions: dict[str, Action] = {}
     for want in host_keys.wanted(site.config.host_keys, files):
         try:
@@ -81,7 +80,7 @@ def _back_from_an_image(found: Found, removed: Sealed, now: Now) -> Found:
     if found.public is None or not removed.knows(found.public.blob, now.instance):
         return found
     file, fingerprint = found.wanted.file, found.public.fingerprint
-    origin = MadeHostKey(file, fingerprint, found.digest, sealed.ORIGIN, None, made=True)
+    origin = MadeHostKey(file, fingerprint, found.digest, SEALED_ORIGIN, None, made=True)
     return found._replace(remembered=origin)
 
 
@@ -493,7 +492,9 @@ def _prove_writable(tree: Tree, file: str) -> None:
     if place is None:
         return
     with place[0] as directory:
-        directory.remove(directory.stage(place[1], b"", Looks(host_keys.PRIVATE_MODE, durable=False)))
+        name = directory.temporary_name(place[1])
+        directory.replace(name, b"", Looks(host_keys.PRIVATE_MODE, durable=False))
+        directory.remove(name)
 
 
 def _read(directory: Directory, name: str) -> tuple[bytes, bytes] | None:
@@ -516,7 +517,7 @@ def _put_in_place(site: Site, pair: KeyPair) -> str | None:
     with directory:
         directory.remove_stale()
         if keeps and directory.status(name):
-            backup = directory.join(_back_up(directory, name))
+            backup = directory.join(directory.set_aside(name, "broken"))
             # For whoever wants to look at it; root alone: half a private key is still a secret.
             directory.set_mode(os.path.basename(backup), host_keys.PRIVATE_MODE)
         _clear(site.tree, f"{file}.pub", keeps=keeps)
@@ -533,17 +534,9 @@ def _clear(tree: Tree, path: str, *, keeps: bool) -> None:
     directory, name = place
     with directory:
         if keeps and directory.status(name):
-            _back_up(directory, name)
+            directory.set_aside(name, "broken")
         else:
             directory.remove(name, durable=True)
-
-
-def _back_up(directory: Directory, name: str) -> str:
-    """Keep a file under another name, which is returned."""
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    free = directory.free_name(f"{name}.broken.{stamp}")
-    directory.rename(name, free)
-    return free
 
 
 def _repair(site: Site, action: Action) -> None:
@@ -552,9 +545,7 @@ def _repair(site: Site, action: Action) -> None:
     if found.is_loose:
         directory, name = site.tree.place(action.file)
         with directory:
-            if keygen.is_root():
-                directory.set_owner(name, 0, 0)
-            directory.set_mode(name, host_keys.PRIVATE_MODE)
+            directory.set_mode(name, host_keys.PRIVATE_MODE, (0, 0) if keygen.is_root() else None)
     if action.kind == host_keys.DERIVE and found.public:
         _write_public_half(site, action.file, _public_line(found.public))
 

@@ -7,22 +7,21 @@ Those that sshd need not wait for go on being made meanwhile, and are put in pla
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.boot import host_key_files, host_keys, report
+from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.host_keys import Judge
 from firstkey.boot.ledger import LedgerStore, Served
-from firstkey.boot.report import Timeline
 from firstkey.errors import FirstkeyError, Unreachable
-from firstkey.model import FAILED, OK, UNREACHABLE, HostKeyResult, Imds, Report
+from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Phase, Report
 from firstkey.reasons import Refusal
 from firstkey.system.sshd import Sshd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from firstkey.boot.accounts import Setup
     from firstkey.boot.host_keys import Action
@@ -34,6 +33,26 @@ if TYPE_CHECKING:
 
 FIRST_ATTEMPT_SECONDS = 10.0
 """How long the attempt may take at most that is made while host keys wait to be put in place."""
+
+
+class Timeline:
+    """The phases of a run, in the order in which they ended."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self.phases: tuple[Phase, ...] = ()
+
+    @contextmanager
+    def phase(self, name: str, *, since: float | None = None) -> Iterator[None]:
+        """Measure what is done inside, and what other processes did for it `since` then (time.monotonic)."""
+        start = self._at(since or time.monotonic())
+        try:
+            yield
+        finally:
+            self.phases = (*self.phases, Phase(name, start, self._at(time.monotonic())))
+
+    def _at(self, moment: float) -> int:
+        return round((moment - self._start) * 1000)
 
 
 class Job:
@@ -316,7 +335,7 @@ class Job:
             instance_id=answer.instance_id,
             imds=_spoken(answer),
             keys=judged,
-            users=report.joined(self._cleared, results),
+            users=_joined(self._cleared, results),
             host_keys=tuple(made),
             refusal=None if answer.keys else no_key,
         )
@@ -392,7 +411,7 @@ class Job:
     def _told(self, done: Report) -> Report:
         """The end of the run: what follows from it, and its result for the journal."""
         self._let_load()
-        self._site.say(events.FINISHED(outcome=done.outcome, summary=report.summary(done)))
+        self._site.say(events.FINISHED(outcome=done.outcome, summary=done.summary))
         return done
 
     def _finished(self, draft: Report) -> Report:
@@ -404,7 +423,7 @@ class Job:
             timeline=self._timeline.phases,
             dry_run=self._site.dry_run,
         )
-        return draft._replace(outcome=report.outcome(draft))
+        return draft.judged()
 
 
 def _load_ahead() -> None:
@@ -419,6 +438,17 @@ def _sshd(site: Site) -> Sshd:
     from firstkey.system.sshd_tree import TreeSshd  # a boot works on the running system
 
     return TreeSshd(site.tree)
+
+
+def _joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple[UserResult, ...]:
+    """One entry a user and file, where the same run came to it twice: its first visit only took keys away."""
+    before = {(user.name, user.file): user for user in earlier}
+    joined = []
+    for user in later:
+        revoked = before.pop((user.name, user.file), user._replace(revoked=())).revoked
+        result = CHANGED if revoked and user.result == UNCHANGED else user.result
+        joined.append(user._replace(result=result, revoked=(*revoked, *user.revoked)))
+    return (*before.values(), *joined)
 
 
 def _spoken(who: Answer | Identity) -> Imds:

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from firstkey import events, reasons
@@ -33,8 +32,11 @@ if TYPE_CHECKING:
 DIRECTORY = "/var/lib/firstkey"
 NAME = "ledger.json"
 PATH = f"{DIRECTORY}/{NAME}"
+SEALED = f"{DIRECTORY}/sealed-host-keys.json"
 LIMIT = 4 * 1024 * 1024
 VERSION = 1
+SEALED_ORIGIN = "an instance whose image was sealed"
+"""What stands for the instance of a key that seal removed: which one it was is not kept."""
 HOST_KEYS_KEPT = 64
 """How many host keys are remembered. Earlier ones too: an image may bring any of them back."""
 
@@ -170,8 +172,7 @@ class LedgerStore:
             site.say(events.LEDGER_DAMAGED(file=PATH, detail=loaded.refusal.detail))
             if not site.dry_run:
                 with self._reported(), site.tree.opened(DIRECTORY) as directory:
-                    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-                    directory.rename(NAME, directory.free_name(f"{NAME}.damaged.{stamp}"))
+                    directory.set_aside(NAME, "damaged")
 
     def save(self, new: Ledger | None = None) -> None:
         """Put the ledger (or a newer one) on the disk, if it says anything new. Nothing else saves it.
@@ -252,13 +253,13 @@ def load(tree: Tree) -> Loaded:
         return Loaded(Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message))
     if file is None:
         return Loaded(Ledger(), None)
-    found = ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid))
-    flaws = [f"{path} can be written by others than root" for path, mode, _ in found if mode & 0o022]
-    if tree.is_running_system:
-        flaws += [f"{path} belongs to user {uid}, not to root" for path, _, uid in found if uid]
-    ledger = None if flaws else parsed(file.content)
+    for path, mode, uid in ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid)):
+        if mode & 0o022 or (uid and tree.is_running_system):
+            detail = f"{path} can be written by others than root"
+            return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
+    ledger = parsed(file.content)
     if ledger is None:
-        detail = [*flaws, f"{PATH} does not hold what firstkey wrote there"][0]
+        detail = f"{PATH} does not hold what firstkey wrote there"
         return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
     return Loaded(ledger, None)
 
@@ -321,3 +322,44 @@ def _value(name: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in t
     if not (isinstance(found, str) or (found is None and name in _OPTIONAL)):
         raise ValueError("not a text")
     return found
+
+
+# --- what seal removed ------------------------------------------------------------------------------
+
+
+class Sealed(NamedTuple):
+    """Which host keys `firstkey seal` removed, each by its hash, and on which instance, by its hash too.
+
+    A hash tells a key that one has again, and tells nobody which key it was; the salt keeps two images that
+    were sealed with the same key from being linked.
+    """
+
+    salt: bytes = b""
+    hashes: frozenset[str] = frozenset()
+    instances: frozenset[str] = frozenset()
+
+    def knows(self, blob: bytes, instance: str | None) -> bool:
+        """Whether the key of that public half was removed, and positively not on this very instance."""
+        return (
+            instance is not None
+            and bool(self.hashes)
+            and self.digest(blob) in self.hashes
+            and self.digest(instance.encode()) not in self.instances
+        )
+
+    def digest(self, content: bytes) -> str:
+        """The salted hash."""
+        from firstkey.ssh.public_key import sha256
+
+        digest: str = sha256(self.salt + content).hexdigest()
+        return digest
+
+
+def load_sealed(tree: Tree) -> Sealed:
+    """What seal left; nothing where there is no such file, or one that seal did not write so."""
+    with suppress(FirstkeyError, ValueError, KeyError, TypeError, RecursionError):
+        plain = json.loads(tree.read(SEALED, limit=LIMIT) or b"")
+        if plain["version"] == VERSION:
+            parts = frozenset(plain["hashes"]), frozenset(plain["instances"])
+            return Sealed(bytes.fromhex(plain["salt"]), *parts)
+    return Sealed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,16 @@ MAKERS = (
 SERVERS = ("poweredge", "proliant", "synergy", "thinksystem", "thinkserver", "system x", "flex system")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
+# cloud-init's generator leaves one of the first two before any unit starts; the third switches it off
+# (cloud-init's documentation, "How to disable cloud-init").
+CLOUD_INIT_ENABLED = "/run/cloud-init/enabled"
+CLOUD_INIT_DISABLED = ("/run/cloud-init/disabled", "/etc/cloud/cloud-init.disabled")
+# In an image nothing has run yet. The stage for users and SSH was renamed in cloud-init 24.3.
+CLOUD_INIT_WANTED = tuple(
+    f"/etc/systemd/system/cloud-init.target.wants/{unit}"
+    for unit in ("cloud-init-network.service", "cloud-init.service")
+)
+
 
 class Site(NamedTuple):
     """One system to work on."""
@@ -62,6 +73,28 @@ class Site(NamedTuple):
     def hostname(self) -> str | None:
         """The tree's own name (hostname(5)), or None."""
         return _first_line(self.tree, "/etc/hostname")
+
+    def cloud_init(self) -> str | None:
+        """The path that shows that cloud-init works on this system too, or will at its first boot; or None.
+
+        The two do not fight, since firstkey.service is ordered behind cloud-init's stage for users and SSH:
+        what that makes is found, and kept.
+        """
+        shows = (CLOUD_INIT_ENABLED, *(() if self.tree.is_running_system else CLOUD_INIT_WANTED))
+        is_off = any(self.tree.exists(path) for path in CLOUD_INIT_DISABLED)
+        return None if is_off else next((path for path in shows if self.tree.exists(path)), None)
+
+    def cloud_init_began(self) -> int | None:
+        """When cloud-init's generator ran in this boot (ns since the epoch), or None where it did not.
+
+        What is younger in /etc/ssh, before sshd has started, is what cloud-init made for this instance.
+        """
+        directory = self.tree.open(os.path.dirname(CLOUD_INIT_ENABLED))
+        if directory is None:
+            return None
+        with directory:
+            status = directory.status(os.path.basename(CLOUD_INIT_ENABLED))
+            return status.st_mtime_ns if status else None
 
     def firmware_claim(self) -> str:
         """Which platform the firmware says this is: vendor and product, for the journal."""

@@ -10,14 +10,14 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from firstkey import config, events, reasons, settings
-from firstkey.boot import neighbours, report
 from firstkey.boot.site import Site
 from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
-from firstkey.model import CHANGED, UNCHANGED
+from firstkey.model import CHANGED, REPORT, UNCHANGED
 from firstkey.system import command, journal
 from firstkey.system.accounts import Accounts
 from firstkey.system.files import translated
 from firstkey.system.tree import Tree, resolved
+from firstkey.text import as_json
 
 if TYPE_CHECKING:
     import argparse
@@ -245,9 +245,9 @@ def switched_off(site: Site) -> str | None:
     return "firstkey=off on the kernel command line" if b"firstkey=off" in words else None
 
 
-def tell_of_neighbours(site: Site) -> None:
-    """Say who else does this work here."""
-    found = neighbours.cloud_init(site.tree)
+def tell_of_cloud_init(site: Site) -> None:
+    """Say that it does this work here too, so that nobody has to find out."""
+    found = site.cloud_init()
     if found:
         site.say(events.CLOUD_INIT_BESIDE(detail=found))
 
@@ -307,9 +307,10 @@ def save_report(site: Site, done: Report) -> None:
     if site.dry_run:
         return
     try:
-        report.save(site.tree, done)
+        # World-readable, no secrets in it.
+        site.tree.write(REPORT, f"{as_json(done.as_json())}\n".encode(), mode=0o644)
     except FirstkeyError as error:
-        site.say(events.STATE_NOT_SAVED(file=report.PATH, detail=error.message, reason=error.reason.code))
+        site.say(events.STATE_NOT_SAVED(file=REPORT, detail=error.message, reason=error.reason.code))
 
 
 def show_on_console(site: Site, done: Report) -> None:

@@ -120,7 +120,7 @@ def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off 
         if off:
             return Off(off)
         if is_first:
-            common.tell_of_neighbours(site)
+            common.tell_of_cloud_init(site)
 
         def ready(done: Report) -> None:
             common.save_report(site, done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey.boot import launch_keys, report
+from firstkey.boot import launch_keys
 from firstkey.cli import common, looking, render, streams
 from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report
@@ -82,7 +82,7 @@ def _report(answer: Answer) -> Report:
         keys=launch_keys.judge(answer.keys)[1],
         refusal=None if answer.keys else none,
     )
-    return draft._replace(outcome=report.outcome(draft))
+    return draft.judged()
 
 
 def _failed(error: FirstkeyError) -> Report:

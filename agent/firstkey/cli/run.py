@@ -82,7 +82,7 @@ def _alone(site: Site, wait: float | None, work: Callable[[Site, Job], Report]) 
 
 
 def _whole(site: Site, job: Job) -> Report:
-    common.tell_of_neighbours(site)
+    common.tell_of_cloud_init(site)
     done = job.run()
     common.save_report(site, done)
     return done

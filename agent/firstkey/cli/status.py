@@ -9,11 +9,11 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.boot import host_key_files, host_keys, ledger, report
+from firstkey.boot import host_key_files, host_keys, ledger
 from firstkey.cli import common, looking, streams, timeline
 from firstkey.errors import FirstkeyError, UsageError
 from firstkey.login_reasons import NO_REPORT
-from firstkey.model import DISABLED, NO_KEY, OK
+from firstkey.model import DISABLED, NO_KEY, OK, REPORT
 from firstkey.ssh import authorized_keys, public_key
 from firstkey.system.sshd_tree import sshd_of
 from firstkey.text import visible
@@ -73,7 +73,7 @@ def _draw(last: dict[str, Any], args: argparse.Namespace) -> int:
     """The phases of the last run. Raises FirstkeyError(no-report) where there was none."""
     found = timeline.bars(last)
     if not found:
-        raise FirstkeyError(f"{report.PATH} has no phases of a run", reason=NO_REPORT)
+        raise FirstkeyError(f"{REPORT} has no phases of a run", reason=NO_REPORT)
     if args.timeline:
         streams.show(*timeline.text(found, width=_width()))
     if args.svg:
@@ -122,7 +122,7 @@ def _standing(site: Site) -> dict[str, Any]:
 
 def _last_run(site: Site) -> dict[str, Any] | None:
     """Its report, None where there is none. Raises FirstkeyError where what is there cannot be read."""
-    content = site.tree.read(report.PATH, limit=LIMIT)
+    content = site.tree.read(REPORT, limit=LIMIT)
     if content is None:
         return None
     try:
@@ -131,7 +131,7 @@ def _last_run(site: Site) -> dict[str, Any] | None:
         found = None
     if isinstance(found, dict) and isinstance(found.get("outcome"), str):
         return found
-    raise FirstkeyError(f"{report.PATH} does not hold what firstkey wrote there", reason=NO_REPORT)
+    raise FirstkeyError(f"{REPORT} does not hold what firstkey wrote there", reason=NO_REPORT)
 
 
 def _user(site: Site, name: str, known: Ledger) -> dict[str, Any]:
@@ -238,9 +238,9 @@ def _last_run_lines(last: dict[str, Any] | None, unread: dict[str, str] | None) 
         yield "Last run:  unknown"
         yield from _why(unread)
     elif last is None:
-        yield f"Last run:  none in this boot ({report.PATH} is not there)"
+        yield f"Last run:  none in this boot ({REPORT} is not there)"
     else:
-        yield f"Last run:  {last['outcome']}{_asked(last)} ({report.PATH})"
+        yield f"Last run:  {last['outcome']}{_asked(last)} ({REPORT})"
         yield from _why(last)
 
 

@@ -9,7 +9,7 @@ import io
 import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
-from firstkey.system import descriptors
+from firstkey.system import files
 from firstkey.text import as_json, folded, visible, width_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def make_ready() -> None:
 
     A closed descriptor is the next one that a file gets, and whatever is printed then goes into that file.
     """
-    descriptors.fill_standard()
+    files.fill_standard()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name with letters that the terminal does not have is shown with escapes, not a riddle.
@@ -73,5 +73,5 @@ def abandon() -> None:
 
     The stream tries once more what has failed when it is done away with, and would complain.
     """
-    descriptors.send_nowhere(1)
+    files.send_nowhere(1)
     sys.stdout = None

@@ -13,9 +13,8 @@ import stat
 from typing import TYPE_CHECKING, Protocol
 
 from firstkey import image_reasons, reasons
-from firstkey.boot import sealed
 from firstkey.errors import FirstkeyError
-from firstkey.image import door, shadow
+from firstkey.image import door, host_key_files, shadow
 from firstkey.named_tuple import NamedTuple
 from firstkey.system import command, erase
 from firstkey.system.shadow import LOCKED, entries
@@ -93,7 +92,7 @@ class RemoveHostKey(NamedTuple):
         """The hash first: what is gone can no longer be told from a stranger's."""
         if self.blob is not None:
             try:
-                sealed.remember(context.tree, self.blob, instance=context.instance)
+                host_key_files.remember(context.tree, self.blob, instance=context.instance)
             except FirstkeyError as error:
                 message = f"{self.path} was not removed: it could not be remembered: {error.message}"
                 raise FirstkeyError(message, reason=error.reason) from error

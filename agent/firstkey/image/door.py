@@ -181,7 +181,7 @@ def target_of(directory: Directory, name: str) -> str:
 def put(
     directory: Directory, name: str, content: bytes, old: File | None, *, mode: int, over_link: bool = False
 ) -> None:
-    """Replace the file in one instant; owner, mode, attributes and SELinux label stay what they were.
+    """Replace the file in one instant; owner, mode and SELinux label stay what they were.
 
     A new file takes the label of one beside it, since the image's own policy cannot be asked here.
     """
@@ -190,7 +190,7 @@ def put(
         looks = Looks(mode, label=erase.label_for_new(directory))
     else:
         owner = (old.uid, old.gid) if os.geteuid() == 0 else None
-        looks = Looks(old.mode, owner, erase.label(directory, name), directory.attributes(name))
+        looks = Looks(old.mode, owner, erase.label(directory, name))
     try:
         if over_link:
             directory.replace(name, content, looks)

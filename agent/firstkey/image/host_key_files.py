@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import binascii
+import json
+import os
 import posixpath
 import stat
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from firstkey.boot import sealed
+from firstkey.boot import ledger
+from firstkey.boot.ledger import Sealed
 from firstkey.errors import FirstkeyError
 from firstkey.ssh.sshd_config import DEFAULTS
+from firstkey.system import keygen
+from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from firstkey.image.subject import Image
+    from firstkey.system.tree import Tree
 
 # sshd(8), FILES, with the dsa keys and the protocol-1 key of old versions; copies and set-aside ones too.
 # Some distributions had them right in /etc; ALT Linux has them in /etc/openssh.
@@ -29,6 +36,7 @@ KINDS = (b"ssh-", b"ecdsa-", b"sk-", b"rsa-")
 """What the names of all types begin with, behind their length (RFC 4253, 6.6)."""
 LARGEST = 1024 * 1024
 """No key is larger, in bytes."""
+SALT_BYTES = 16
 DROPBEAR = "/etc/dropbear/"
 DROPBEAR_PATTERN = f"{DROPBEAR}dropbear_*_host_key*"
 
@@ -58,7 +66,7 @@ def is_host_key(image: Image, path: str) -> bool:
     first = content.partition(b"\n")[0]
     if first.startswith(PRIVATE) and b"PRIVATE KEY" in first:
         return True
-    blob = sealed.blob_of_public(content) or content  # dropbear's are as OpenSSH's blobs
+    blob = blob_of_public(content) or content  # dropbear's are as OpenSSH's blobs
     return blob[4:].startswith(KINDS)
 
 
@@ -79,3 +87,41 @@ def _files(image: Image, path: str) -> Iterator[str]:
     file = image.file(path, [])
     if file:
         yield file.path
+
+
+def remember(tree: Tree, blob: bytes, *, instance: str | None) -> None:
+    """Add a removed key to the salted hashes by which a boot knows one that comes back.
+
+    Raises FirstkeyError where the file cannot be written.
+    """
+    before = ledger.load_sealed(tree)
+    sealed = before if before.salt else Sealed(os.urandom(SALT_BYTES))
+    instances = {sealed.digest(instance.encode())} if instance else set()
+    sealed = Sealed(sealed.salt, sealed.hashes | {sealed.digest(blob)}, sealed.instances | instances)
+    if sealed == before:
+        return
+    plain = {
+        "version": ledger.VERSION,
+        "salt": sealed.salt.hex(),
+        "hashes": sorted(sealed.hashes),
+        "instances": sorted(sealed.instances),
+    }
+    with tree.ensure(ledger.DIRECTORY, mode=0o700) as directory:
+        directory.remove_stale()
+        content = json.dumps(plain, indent=1).encode() + b"\n"
+        directory.replace(posixpath.basename(ledger.SEALED), content, Looks(0o600))
+
+
+def blob_of_public(content: bytes) -> bytes | None:
+    """The blob of a public key file, or None where it is none."""
+    words = content.split()
+    try:
+        return binascii.a2b_base64(words[1]) if len(words) > 1 else None
+    except binascii.Error:
+        return None
+
+
+def blob_of_private(content: bytes) -> bytes | None:
+    """The public blob of a private key that ssh-keygen can load, or None."""
+    line = keygen.public_half(content)
+    return blob_of_public(line) if line else None

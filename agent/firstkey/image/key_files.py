@@ -12,6 +12,7 @@ from firstkey.image.verdict import Doubt
 from firstkey.image.watches import Named
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh.sshd_config import DEFAULTS
+from firstkey.system import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +59,7 @@ def _is_in_the_way(image: Image, path: str, doubts: list[Doubt]) -> bool:
         status = image.status(path)
         if status is None or not stat.S_ISLNK(status.st_mode) or image.is_elsewhere(path):
             return False
-        return image.tree.follow(path) is not None or image.read(path) is None
+        return walk.follow(image.tree, path) is not None or image.read(path) is None
     except FirstkeyError as error:
         if error.reason is not reasons.NOT_A_DIRECTORY:
             doubts.append(Doubt(path, error.refusal))

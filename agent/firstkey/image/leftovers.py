@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from firstkey.image.rule import Builder, Example
     from firstkey.image.subject import Image
     from firstkey.image.watches import Watch
-    from firstkey.system.tree import Found
+    from firstkey.system.walk import Found
 
 REMOVE = "remove"
 EMPTY = "empty"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from firstkey import image_reasons
 from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
+from firstkey.system import walk
 
 if TYPE_CHECKING:
     from firstkey.system.tree import Tree
@@ -182,7 +183,7 @@ def _address(tree: Tree, path: str) -> tuple[str, int]:
     """
     from urllib.parse import quote_from_bytes
 
-    found = tree.follow(path)
+    found = walk.follow(tree, path)
     if found is None or not stat.S_ISREG(found.status.st_mode):
         raise _unreadable(path, "there is no file at its end")
     if found.status.st_size > LARGEST:

@@ -24,6 +24,7 @@ from firstkey.image.rules import ami_tools
 from firstkey.image.verdict import FINDING
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
+from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 from firstkey.system.sshd import CONFIGS
 
@@ -161,7 +162,7 @@ def _to_be_destroyed(change: Remove | RemoveHostKey | Empty, image: Image) -> Ch
 
 def _file(image: Image, path: str) -> str:
     """Where the path leads in the end; a file that is not there yet, where it will be."""
-    found = image.tree.follow(path)
+    found = walk.follow(image.tree, path)
     return found.path if found else _real(image, path)
 
 
@@ -170,13 +171,13 @@ def _real(image: Image, path: str) -> str:
     above, name = posixpath.split(posixpath.normpath(path))
     if not name:
         return above
-    found = image.tree.follow(above)
+    found = walk.follow(image.tree, above)
     return posixpath.join(found.path if found else _real(image, above), name)
 
 
 def _leads(image: Image, path: str) -> str | None:
     try:
-        found = image.tree.follow(path)
+        found = walk.follow(image.tree, path)
     except FirstkeyError:
         return None
     return found.path if found else None

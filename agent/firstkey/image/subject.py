@@ -21,7 +21,7 @@ from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Doubt
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import access
-from firstkey.system import mounts
+from firstkey.system import mounts, walk
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.image.watches import Sighting, Watch
     from firstkey.reasons import Refusal
-    from firstkey.system.tree import Found
+    from firstkey.system.walk import Found
 
 FILE_LIMIT = 16 * 1024 * 1024
 """The largest file that a rule reads whole."""
@@ -134,7 +134,7 @@ class Image:
             if home.user in no_logins:
                 continue
             with suppress(FirstkeyError):
-                found = self.tree.follow(home.path)
+                found = walk.follow(self.tree, home.path)
                 if found and found.path != "/":
                     places.append((home.path, found.path))
         return tuple(places)
@@ -174,7 +174,7 @@ class Image:
     def refuse_mounted(self, path: str) -> None:
         """Raise FirstkeyError where the directory of `path`, links followed, is no part of the image."""
         above, name = os.path.split(path)
-        found = self.tree.follow(above)
+        found = walk.follow(self.tree, above)
         real = f"{found.path.rstrip('/')}/{name}" if found else path
         mount = self.mounted_at(real)
         if mount:
@@ -204,7 +204,7 @@ class Image:
         is put to the `doubts`, or raised without such a list.
         """
         try:
-            found = self.tree.follow(path)
+            found = walk.follow(self.tree, path)
         except FirstkeyError as error:
             if error.reason is reasons.NOT_A_DIRECTORY:
                 return None

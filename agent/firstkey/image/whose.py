@@ -16,11 +16,12 @@ from firstkey.errors import FirstkeyError
 from firstkey.image import scan, secrets
 from firstkey.image.verdict import Doubt
 from firstkey.reasons import Refusal
+from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Home, Image
-    from firstkey.system.tree import Found
+    from firstkey.system.walk import Found
 
 SYSTEM = (*scan.PACKAGED, "/dev", "/etc", "/proc", "/run", "/sys")
 
@@ -100,6 +101,6 @@ def not_taken(path: str, target: str) -> Doubt:
 
 def _place(image: Image, home: Home) -> Found | None:
     try:
-        return image.tree.follow(home.path)
+        return walk.follow(image.tree, home.path)
     except FirstkeyError:
         return None

@@ -14,7 +14,7 @@ from firstkey.login import key_lines, keys_command, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import child, command, sshd_tree
-from firstkey.system.descriptors import open_quietly, translated
+from firstkey.system.files import open_quietly, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

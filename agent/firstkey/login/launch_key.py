@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.boot import launch_keys, ledger, report
+from firstkey.boot import launch_keys, ledger
 from firstkey.errors import FirstkeyError
 from firstkey.login.context import LaunchKey
 from firstkey.login.finding import Finding, note, obstacle, passed, unknown
+from firstkey.model import REPORT
 from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import public_key
 
@@ -103,9 +104,9 @@ def _of_ledger(site: Site, user: str) -> list[LaunchKey]:
 def _of_report(site: Site) -> list[LaunchKey]:
     """The report of the last run is for everybody to read."""
     try:
-        found = json.loads(site.tree.read(report.PATH, limit=LIMIT) or b"{}")
+        found = json.loads(site.tree.read(REPORT, limit=LIMIT) or b"{}")
         return [
-            LaunchKey(str(key["fingerprint"]), report.PATH, None, str(key["type"]))
+            LaunchKey(str(key["fingerprint"]), REPORT, None, str(key["type"]))
             for key in found.get("keys", [])
             if key.get("fingerprint") and not key.get("refused")
         ]

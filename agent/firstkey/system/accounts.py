@@ -43,66 +43,72 @@ class Accounts:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self._answers: dict[str, Account | None] = {}
-        self._silent: set[str] = set()
+        self._answers: dict[str, Any] = {}
 
     def find(self, name: str) -> Account | None:
         """The account of that name, or None; then `unknown` tells why."""
         found = self.listed(name)
-        return self._from_nss(name) if found is None and self._tree.is_running_system else found
+        if found or not self._tree.is_running_system:
+            return found
+        if name not in self._answers:
+            self._answers[name] = nss("account", name)
+        return Account(*self._answers[name]) if self._answers[name] else None
 
     def listed(self, name: str) -> Account | None:
         """The account of that name in passwd(5), or None. No directory service is waited for."""
-        return next((account for account in self._listed() if account.name == name), None)
+        return next((account for account in self.all() if account.name == name), None)
 
     def unknown(self, name: str) -> FirstkeyError:
         """Why there is no such account, as far as anybody knows."""
-        if name in self._silent:
+        if self._answers.get(name) is False:
             message = f"the name service did not tell within {NSS_SECONDS:g} s who {name} is"
             return FirstkeyError(message, reason=reasons.TIMED_OUT)
         return FirstkeyError(f"there is no user {name}", reason=reasons.NO_SUCH_USER)
 
     def all(self) -> list[Account]:
         """Every account that passwd(5) lists; broken lines are passed over, as libc does."""
-        return list(self._listed())
+        return [
+            Account(name, int(uid), int(gid), home, shell or "/bin/sh")
+            for name, _, uid, gid, _, home, shell in self._lines("/etc/passwd", 7)
+            if name and _is_id(uid) and _is_id(gid) and home.startswith("/")
+        ]
+
+    def groups(self) -> list[tuple[str, int, list[str]]]:
+        """Every group that group(5) lists: its name, its number, and the names that it lists."""
+        return [
+            (name, int(number), members.split(","))
+            for name, _, number, members in self._lines("/etc/group", 4)
+            if _is_id(number)
+        ]
 
     def group_id(self, name: str) -> int | None:
         """The number of the group of that name, or None."""
-        for fields in self._lines("/etc/group", 4):
-            if fields[0] == name and _is_id(fields[2]):
-                return int(fields[2])
-        return None
-
-    def groups(self) -> list[tuple[str, int]]:
-        """Every group that group(5) lists, with its number."""
-        return [(fields[0], int(fields[2])) for fields in self._lines("/etc/group", 4) if _is_id(fields[2])]
+        return next((number for each, number, _ in self.groups() if each == name), None)
 
     def group_ids(self, account: Account) -> list[int]:
         """The account's groups as initgroups(3) would set them: the primary one and those that list it.
 
         Where NSS does not tell in time, the primary one alone: fewer rights than the user has, never more.
         """
-        if self._tree.is_running_system and account not in self._listed():
-            return _groups_from_nss(account) or [account.gid]
-        listed = [
-            int(fields[2])
-            for fields in self._lines("/etc/group", 4)
-            if _is_id(fields[2]) and account.name in fields[3].split(",")
-        ]
+        if self._tree.is_running_system and account not in self.all():
+            found: list[int] = nss("groups", account.name, account.gid) or []
+            return [group for group in found if _is_id(str(group))] or [account.gid]
+        listed = [number for _, number, members in self.groups() if account.name in members]
         return list(dict.fromkeys([account.gid, *listed]))
 
     def group_names(self, account: Account) -> list[str]:
         """The names of the account's groups; one without a name has none to go by, for sshd too."""
-        names = {fields[2]: fields[0] for fields in reversed([*self._lines("/etc/group", 4)])}
-        found = [names.get(str(number)) or self._group_from_nss(number) for number in self.group_ids(account)]
+        names = {number: name for name, number, _ in reversed(self.groups())}
+        ask = self._tree.is_running_system
+        found = [names.get(each) or (ask and nss("group", each)) for each in self.group_ids(account)]
         return [name for name in found if name]
 
     def has_group_alone(self, account: Account, group: int) -> bool:
         """Whether nobody but the account is in the group, and the account is."""
-        primary = [other.uid for other in self.all() if other.gid == group]
-        lists = [fields[3] for fields in self._lines("/etc/group", 4) if fields[2] == str(group)]
-        members = [name for names in lists for name in names.split(",") if name]
-        alone = set(primary) <= {account.uid} and set(members) <= {account.name}
+        primary = {other.uid for other in self.all() if other.gid == group}
+        lists = [members for _, number, members in self.groups() if number == group]
+        members = {name for names in lists for name in names if name}
+        alone = primary <= {account.uid} and members <= {account.name}
         return bool(lists) and alone and bool(primary or members)
 
     def may_share(self, account: Account, group: int) -> bool:
@@ -113,17 +119,6 @@ class Accounts:
         release = next(filter(None, (self._tree.read(path, limit=65536) for path in paths)), b"")
         return access.is_lenient(release)
 
-    def _group_from_nss(self, number: int) -> str | None:
-        if not self._tree.is_running_system:
-            return None
-        found: str | None = nss("group", number) or None
-        return found
-
-    def _listed(self) -> Iterator[Account]:
-        for name, _, uid, gid, _, home, shell in self._lines("/etc/passwd", 7):
-            if name and _is_id(uid) and _is_id(gid) and home.startswith("/"):
-                yield Account(name, int(uid), int(gid), home, shell or "/bin/sh")
-
     def _lines(self, path: str, width: int) -> Iterator[list[str]]:
         """The lines that libc takes: comments and NIS's `+` and `-` name nobody, the last field may lack."""
         for line in io.BytesIO(self._tree.read(path, limit=LIMIT) or b""):
@@ -133,14 +128,6 @@ class Accounts:
             fields = text.split(":", width - 1)
             if width - 1 <= len(fields) and text[0] not in "#+-":
                 yield [*fields, ""][:width]
-
-    def _from_nss(self, name: str) -> Account | None:
-        if name not in self._answers:
-            said = nss("account", name)
-            if said is False:
-                self._silent.add(name)
-            self._answers[name] = Account(*said) if said else None
-        return self._answers[name]
 
 
 class Defaults:
@@ -205,11 +192,6 @@ def _group(number: int) -> str | None:
         return grp.getgrgid(number).gr_name
     except KeyError:
         return None
-
-
-def _groups_from_nss(account: Account) -> list[int]:
-    found: list[int] = nss("groups", account.name, account.gid) or []
-    return [group for group in found if _is_id(str(group))]
 
 
 QUESTIONS: dict[str, Callable[..., Any]] = {"account": _entry, "group": _group, "groups": os.getgrouplist}

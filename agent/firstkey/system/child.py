@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system import command, descriptors
+from firstkey.system import command, files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -347,7 +347,7 @@ def _child(writer: int, lifeline: int, work: Callable[[Tell], None], *, quiet: b
         _hang_on(lifeline)
         for number in range(3) if quiet else ():
             with suppress(OSError):
-                descriptors.send_nowhere(number)
+                files.send_nowhere(number)
         work(lambda said: _write(writer, said))
         status = 0
     finally:

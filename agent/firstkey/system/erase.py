@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
 from firstkey.system import mounts
-from firstkey.system.descriptors import require, translated, write_all
-from firstkey.system.files import Directory, Looks
+from firstkey.system.files import Directory, Looks, require, translated, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,25 +11,43 @@ import errno
 import os
 import re
 import stat
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.system import descriptors
-from firstkey.system.descriptors import File, Looks, Stamp, translated
+from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ANYTHING", "Changed", "Directory", "File", "Looks", "Stamp", "translated"]
-
 _STALE = re.compile(r"\.firstkey-.+\.[0-9a-f]{8}", re.DOTALL)
-_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""What link(2) answers where there are no hard links: vfat, and some file systems in user space."""
 
 NAME_PART = 50
 """Characters of a name that stand in that of its temporary file: with four bytes each it fits (NAME_MAX)."""
+
+_BY_ERRNO = {
+    errno.ELOOP: reasons.SYMLINK_REFUSED,
+    errno.EACCES: reasons.PERMISSION_DENIED,
+    errno.EBADF: reasons.PERMISSION_DENIED,  # a directory that may be passed through, but not read
+    errno.EPERM: reasons.READ_ONLY,
+    errno.EROFS: reasons.READ_ONLY,
+    errno.ENOSPC: reasons.NO_SPACE,
+    errno.EDQUOT: reasons.NO_SPACE,
+    errno.EFBIG: reasons.NO_SPACE,
+    errno.ENOTDIR: reasons.NOT_A_DIRECTORY,
+    errno.EISDIR: reasons.NOT_A_REGULAR_FILE,
+    errno.ENXIO: reasons.NOT_A_REGULAR_FILE,
+    errno.ENOENT: reasons.CONCURRENT_CHANGE,  # where that is expected, it is no error but None
+    errno.ESTALE: reasons.CONCURRENT_CHANGE,
+    errno.EAGAIN: reasons.CONCURRENT_CHANGE,  # somebody holds a lease on it (fcntl(2), F_SETLEASE)
+    errno.ETIMEDOUT: reasons.TIMED_OUT,
+}
+_UNSYNCED = (errno.EBADF, errno.EINVAL, errno.ENOSYS)
+_MODE = 0o1777
+"""What of a mode is kept: a set-id bit means nothing on a file of keys, and the unit's sandbox refuses it."""
+
 
 ANYTHING = object()
 """For `Directory.replace`: whatever is there may go."""
@@ -37,6 +55,107 @@ ANYTHING = object()
 
 class Changed(Exception):  # noqa: N818 - not an error but an answer: look again
     """The file is not the one that was read: another program changed it meanwhile."""
+
+
+class Stamp(NamedTuple):
+    """What tells one state of a file from another: identity, size and times (ns)."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+
+class File(NamedTuple):
+    """A regular file as it was read: its content and the metadata that belonged to it."""
+
+    content: bytes
+    stamp: Stamp
+    mode: int
+    uid: int
+    gid: int
+
+
+class Looks(NamedTuple):
+    """How a new file is to look before anything is written into it. `owner`: uid and gid; None: the caller's.
+
+    `durable`: it survives a power cut from now on; not needed for what is lost with the boot anyway.
+    """
+
+    mode: int
+    owner: tuple[int, int] | None = None
+    label: str | None = None
+    durable: bool = True
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn the kernel's refusals into FirstkeyError; `doing` says what was tried, with the path."""
+    try:
+        yield
+    except OSError as error:
+        reason = _BY_ERRNO.get(error.errno or 0, reasons.IO_ERROR)
+        raise FirstkeyError(f"cannot {doing}: {error.strerror}", reason=reason) from error
+
+
+def open_quietly(name: str, flags: int, dir_fd: int | None = None) -> int:
+    """Open to read, without a new access time where this process may do that (its own files, or root)."""
+    try:
+        return os.open(name, flags | os.O_NOATIME, dir_fd=dir_fd)
+    except PermissionError:
+        return os.open(name, flags, dir_fd=dir_fd)
+
+
+def stamp(found: os.stat_result) -> Stamp:
+    """The stamp of what has that status."""
+    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def is_plain(mode: int) -> bool:
+    """Whether that st_mode is a regular file's or a directory's: what can be opened without any effect."""
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+def require(found: os.stat_result, wanted: Callable[[int], bool], path: str) -> None:
+    """Refuse what is a link, or is not of a wanted type (by its st_mode)."""
+    if stat.S_ISLNK(found.st_mode):
+        message = f"{path} is a symbolic link; it was not followed"
+        raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
+    if not wanted(found.st_mode):
+        raise FirstkeyError(f"{path} is not a regular file", reason=reasons.NOT_A_REGULAR_FILE)
+
+
+def dress(fd: int, looks: Looks) -> None:
+    """Owner, then mode (chown clears set-id bits), then the SELinux label."""
+    if looks.owner is not None:
+        os.fchown(fd, *looks.owner)
+    os.fchmod(fd, looks.mode & _MODE)
+    if looks.label:
+        # What a file system or an unprivileged owner cannot set is no reason to lose the key: without a label
+        # of its own, a file has the one that its directory hands down.
+        with suppress(OSError):
+            os.setxattr(fd, "security.selinux", looks.label.encode() + b"\0")
+
+
+def sync_directory(fd: int) -> None:
+    """Put the names in it on the disk (fsync(2)).
+
+    A directory that one may only pass through cannot be synced, nor can any on some file systems (FUSE, 9p):
+    these write it when they please, and what was done is done.
+    """
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _UNSYNCED:
+            raise
+
+
+def write_all(fd: int, content: bytes) -> None:
+    """Write all of `content`: write(2) may take less than it is given."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 class Directory:
@@ -88,24 +207,29 @@ class Directory:
         path = self.join(name)
         with translated(f"open {path}"):
             try:
-                return Directory(descriptors.open_quietly(name, flags, self.fd), path)
+                return Directory(open_quietly(name, flags, self.fd), path)
             except FileNotFoundError:
                 return None
             except NotADirectoryError:
-                # O_DIRECTORY hides a link behind ENOTDIR.
-                self._refuse_link(name)
+                found = self.status(name)
+                if found and stat.S_ISLNK(found.st_mode):  # O_DIRECTORY hides it behind ENOTDIR
+                    require(found, stat.S_ISDIR, path)
                 raise
 
-    def _refuse_link(self, name: str) -> None:
-        found = self.status(name)
-        if found and stat.S_ISLNK(found.st_mode):
-            message = f"{self.join(name)} is a symbolic link; it was not followed"
-            raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
-
     def make(self, name: str, looks: Looks) -> Directory:
-        """Make the directory `name`, durably, and open it; one that is there already is opened as it is."""
+        """Make the directory `name`, durably, and open it; one that is there already is opened as it is.
+
+        It has its mode from the start: nobody comes back to repair it after a crash.
+        """
         with translated(f"make the directory {self.join(name)}"):
-            made = self._mkdir(name, looks.mode)
+            umask = os.umask(0)
+            try:
+                os.mkdir(name, looks.mode, dir_fd=self.fd)
+                made = True
+            except FileExistsError:
+                made = False
+            finally:
+                os.umask(umask)
         directory = self.child(name)
         if directory is None:
             raise FirstkeyError(f"{self.join(name)} vanished", reason=reasons.CONCURRENT_CHANGE)
@@ -113,8 +237,7 @@ class Directory:
             return directory
         try:
             directory.dress(looks)
-            with translated(f"sync {self.path}"):
-                self._sync(looks)
+            self._sync(looks)
         except BaseException:
             directory.__exit__()
             with suppress(OSError):
@@ -122,31 +245,29 @@ class Directory:
             raise
         return directory
 
-    def _mkdir(self, name: str, mode: int) -> bool:
-        """Made with its mode from the start: nobody comes back to mend it after a crash."""
-        umask = os.umask(0)
-        try:
-            os.mkdir(name, mode, dir_fd=self.fd)
-        except FileExistsError:
-            return False
-        finally:
-            os.umask(umask)
-        return True
-
     def _sync(self, looks: Looks) -> None:
         if looks.durable:
-            descriptors.sync_directory(self.fd)
+            with translated(f"sync {self.path}"):
+                sync_directory(self.fd)
 
     def read(self, name: str, *, limit: int) -> File | None:
         """The regular file `name`, or None where there is none. More than `limit` bytes are refused."""
         path = self.join(name)
-        try:
-            with translated(f"read {path}"), self._opened(name, stat.S_ISREG) as fd:
-                return descriptors.read_file(fd, path, limit)
-        except FirstkeyError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+        parts: list[bytes] = []
+        length = 0
+        with translated(f"read {path}"):
+            try:
+                with self._opened(name, stat.S_ISREG) as fd:
+                    found = os.fstat(fd)  # of before: what changes meanwhile makes the stamp an old one
+                    while part := os.read(fd, min(limit + 1 - length, 1 << 20)):
+                        parts.append(part)
+                        length += len(part)
+            except FileNotFoundError:
                 return None
-            raise
+        if length > limit:
+            raise FirstkeyError(f"{path} is larger than {limit} bytes", reason=reasons.FILE_TOO_LARGE)
+        mode = stat.S_IMODE(found.st_mode)
+        return File(b"".join(parts), stamp(found), mode, found.st_uid, found.st_gid)
 
     def replace(self, name: str, content: bytes, looks: Looks, *, expected: object = ANYTHING) -> None:
         """Put `content` in place of whatever `name` is, in one instant.
@@ -155,40 +276,30 @@ class Directory:
         Changed is raised, and what is there is what the other program wrote.
         """
         temporary = self.temporary_name(name)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with self.unless_renamed(temporary), translated(f"write {self.join(name)}"):
-            self._fill(temporary, content, looks)
+            fd = os.open(temporary, flags, 0o600, dir_fd=self.fd)
+            try:
+                dress(fd, looks)
+                write_all(fd, content)
+                if looks.durable:
+                    os.fsync(fd)
+            finally:
+                os.close(fd)
             if isinstance(expected, File):
                 found = self.status(name)
-                if found is None or descriptors.stamp(found) != expected.stamp:
+                if found is None or stamp(found) != expected.stamp:
                     raise Changed(name)
             if expected is None:
-                self._link(temporary, name)
+                # link(2) replaces nothing, unlike rename(2).
+                try:
+                    os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
+                except FileExistsError as error:
+                    raise Changed(name) from error
+                os.unlink(temporary, dir_fd=self.fd)
             else:
                 os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
             self._sync(looks)
-
-    def _link(self, temporary: str, name: str) -> None:
-        """Give the new file its name only if nothing has that: link(2) replaces nothing, unlike rename(2)."""
-        try:
-            os.link(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd, follow_symlinks=False)
-        except FileExistsError as error:
-            raise Changed(name) from error
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # A file system without hard links: between this look and the rename, a file that comes is lost.
-            if self.status(name):
-                raise Changed(name) from error
-            os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-        else:
-            os.unlink(temporary, dir_fd=self.fd)
-
-    def stage(self, name: str, content: bytes, looks: Looks) -> str:
-        """Write a complete new file beside `name`, and return its temporary name."""
-        temporary = self.temporary_name(name)
-        with self.unless_renamed(temporary), translated(f"write {self.join(name)}"):
-            self._fill(temporary, content, looks)
-        return temporary
 
     @contextmanager
     def unless_renamed(self, temporary: str) -> Iterator[None]:
@@ -200,36 +311,26 @@ class Directory:
                 self.remove(temporary)
             raise
 
-    def _fill(self, temporary: str, content: bytes, looks: Looks) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(temporary, flags, 0o600, dir_fd=self.fd)
-        try:
-            descriptors.dress(fd, looks)
-            descriptors.write_all(fd, content)
-            if looks.durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
-
     @staticmethod
     def temporary_name(name: str) -> str:
         """A name that nobody can guess, and that `remove_stale` knows as firstkey's."""
         return f".firstkey-{name[:NAME_PART]}.{os.urandom(4).hex()}"
 
-    def free_name(self, name: str) -> str:
-        """`name`, or that with the first number behind it that is not taken."""
-        number = 0
-        free = name
-        while self.status(free):
+    def set_aside(self, name: str, why: str) -> str:
+        """Keep `name` under another name, durably, and return that: why, and when, stand behind it."""
+        number, stamp = 0, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        new = kept = f"{name}.{why}.{stamp}"
+        while self.status(new):
             number += 1
-            free = f"{name}.{number}"
-        return free
+            new = f"{kept}.{number}"
+        self.rename(name, new)
+        return new
 
     def rename(self, old: str, new: str) -> None:
         """Give `old` the name `new`, durably."""
         with translated(f"rename {self.join(old)} to {self.join(new)}"):
             os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            descriptors.sync_directory(self.fd)
+            sync_directory(self.fd)
 
     def open_to_lock(self, name: str) -> int:
         """A descriptor of the regular file `name`, made for its owner alone where it is missing."""
@@ -238,10 +339,10 @@ class Directory:
         with translated(f"open {path}"):
             found = self.status(name)
             if found:
-                descriptors.require(found, stat.S_ISREG, path)
+                require(found, stat.S_ISREG, path)
             fd = os.open(name, flags, 0o600, dir_fd=self.fd)
             try:
-                descriptors.require(os.fstat(fd), stat.S_ISREG, path)
+                require(os.fstat(fd), stat.S_ISREG, path)
             except BaseException:
                 os.close(fd)
                 raise
@@ -255,37 +356,38 @@ class Directory:
             except FileNotFoundError:
                 return
             if durable:
-                descriptors.sync_directory(self.fd)
+                sync_directory(self.fd)
 
-    def remove_directory(self, name: str) -> None:
-        """Remove the directory `name` and the plain files in it; it is one that firstkey made."""
+    def remove_directory(self, name: str, *, depth: int = 0) -> None:
+        """Remove the directory `name`, which firstkey made, with its files, and so many levels below it."""
         directory = self.child(name)
         if directory is None:
             return
         with directory:
             for inside in directory.names():
-                directory.remove(inside)
+                found = directory.status(inside) if depth else None
+                if found and stat.S_ISDIR(found.st_mode):
+                    directory.remove_directory(inside, depth=depth - 1)
+                else:
+                    directory.remove(inside)
         with translated(f"remove {self.join(name)}"):
             os.rmdir(name, dir_fd=self.fd)
 
-    def remove_stale(self) -> None:
+    def remove_stale(self, *, depth: int = 0) -> None:
         """Remove what an interrupted run of firstkey left here. Called while no other one can be at work.
 
         What cannot be removed stays: it is in nobody's way, and no reason to refuse the work.
         """
-        for name in self.stale_names():
+        # One by one: whose directory it is may have put a million names there.
+        with translated(f"list {self.path}"), os.scandir(self.fd) as entries:
+            stale = [entry.name for entry in entries if _STALE.fullmatch(entry.name)]
+        for name in stale:
             with suppress(FirstkeyError):
                 found = self.status(name)
                 if found and stat.S_ISDIR(found.st_mode):
-                    self.remove_directory(name)
+                    self.remove_directory(name, depth=depth)
                 elif found and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
                     self.remove(name)
-
-    def stale_names(self) -> list[str]:
-        """What an interrupted run of firstkey left here."""
-        # One by one: whose directory it is may have put a million names there.
-        with translated(f"list {self.path}"), os.scandir(self.fd) as entries:
-            return [entry.name for entry in entries if _STALE.fullmatch(entry.name)]
 
     def link(self, name: str, target: str, owner: tuple[int, int] | None) -> None:
         """Make the symbolic link `name`, which must not be there, durably; `owner`: uid and gid."""
@@ -293,38 +395,48 @@ class Directory:
             os.symlink(target, name, dir_fd=self.fd)
             if owner:
                 os.chown(name, *owner, dir_fd=self.fd, follow_symlinks=False)
-            descriptors.sync_directory(self.fd)
+            sync_directory(self.fd)
 
     def dress(self, looks: Looks) -> None:
         """Give the directory itself that mode and owner."""
         with translated(f"set up the directory {self.path}"):
-            descriptors.dress(self.fd, looks)
+            dress(self.fd, looks)
 
-    def set_mode(self, name: str, mode: int) -> None:
-        """Give the regular file or directory `name` another mode."""
+    def set_mode(self, name: str, mode: int, owner: tuple[int, int] | None = None) -> None:
+        """Give the regular file or directory `name` another mode, and before that an owner (uid and gid)."""
         with translated(f"change the mode of {self.join(name)}"), self._opened(name) as fd:
+            if owner:
+                os.fchown(fd, *owner)
             os.fchmod(fd, mode)
 
-    def set_owner(self, name: str, uid: int, gid: int) -> None:
-        """Give the regular file or directory `name` to somebody else."""
-        with translated(f"change the owner of {self.join(name)}"), self._opened(name) as fd:
-            os.fchown(fd, uid, gid)
-
-    def attributes(self, name: str) -> tuple[tuple[str, bytes], ...]:
-        """The extended attributes (ACLs among them) of `name` that a rewritten file should have again."""
-        with suppress(OSError), self._opened(name) as fd:
-            return descriptors.attributes(fd)
-        return ()
-
     @contextmanager
-    def _opened(self, name: str, wanted: Callable[[int], bool] = descriptors.is_plain) -> Iterator[int]:
+    def _opened(self, name: str, wanted: Callable[[int], bool] = is_plain) -> Iterator[int]:
         """A descriptor of `name` to read it, once it is known what it is: opening a device can be an act."""
-        descriptors.require(os.stat(name, dir_fd=self.fd, follow_symlinks=False), wanted, self.join(name))
+        require(os.stat(name, dir_fd=self.fd, follow_symlinks=False), wanted, self.join(name))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        fd = descriptors.open_quietly(name, flags, self.fd)
+        fd = open_quietly(name, flags, self.fd)
         try:
             # Looked at again: between the two, it may have been exchanged.
-            descriptors.require(os.fstat(fd), wanted, self.join(name))
+            require(os.fstat(fd), wanted, self.join(name))
             yield fd
         finally:
             os.close(fd)
+
+
+# --- the standard descriptors ------------------------------------------------------------------------
+
+
+def fill_standard() -> None:
+    """Open descriptors 0, 1 and 2 where the caller closed them: to nowhere."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203 - three times
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+
+
+def send_nowhere(number: int) -> None:
+    """Let an open descriptor lead to nowhere from now on."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, number)
+    os.close(nowhere)

@@ -230,7 +230,7 @@ class _Copying:
 
     def _members(self, patterns: str) -> list[str]:
         accounts = Accounts(self._tree)
-        names = {number: name for name, number in accounts.groups()}
+        names = {number: name for name, number, _ in accounts.groups()}
         return [
             account.name
             for account in accounts.all()

@@ -13,20 +13,10 @@ from contextlib import ExitStack
 
 from firstkey import reasons
 from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
-from firstkey.system.descriptors import open_quietly
-from firstkey.system.files import Directory, Looks, translated
+from firstkey.system.files import Directory, Looks, open_quietly, translated
 
 MAXIMUM_LINKS = 40
 """How many symbolic links one path may go through; the kernel's own limit (path_resolution(7))."""
-
-
-class Found(NamedTuple):
-    """What a path leads to in the end, by a path with no link in it, and the links at the end, in order."""
-
-    path: str
-    status: os.stat_result
-    links: tuple[str, ...]
 
 
 def resolved(root: str) -> str:
@@ -65,14 +55,11 @@ class Tree:
         Links are followed inside the tree, but only root's own (or, for a caller that is not root, the
         caller's): a link that a user placed could aim anything that root does at another file.
         """
-        try:
-            with translated(f"open {path}"):
-                fd, _ = self._walk(path)
-        except FirstkeyError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
+        with translated(f"open {path}"):
+            try:
+                return Directory(self.walk(path)[0], path)
+            except FileNotFoundError:
                 return None
-            raise
-        return Directory(fd, path)
 
     def opened(self, path: str) -> Directory:
         """The directory at `path`, which must exist."""
@@ -97,9 +84,9 @@ class Tree:
         """
         final, directory = self._final(path)
         if directory is None:
-            return b"" if _is_null(final) else None
+            return b"" if is_null(final) else None
         with directory:
-            if _is_null(final):
+            if is_null(final):
                 return b""
             file = directory.read(os.path.basename(final), limit=limit)
             return file.content if file else None
@@ -122,52 +109,19 @@ class Tree:
         """`path`, or where the links lead that stand at its end, and the directory of that, open."""
         for _ in range(MAXIMUM_LINKS + 1):
             directory = self.open(os.path.dirname(path))
-            target = _target(directory, path) if directory else None
-            if target is None:
-                return path, directory
-            path = target
+            if directory is None:
+                return path, None
+            name = os.path.basename(path)
+            with ExitStack() as stack:
+                stack.push(directory.__exit__)
+                found = directory.status(name)
+                if found is None or not stat.S_ISLNK(found.st_mode):
+                    stack.pop_all()
+                    return path, directory
+                _check_link(found, path)
+                with translated(f"look at {path}"):
+                    path = os.path.join(directory.path, os.readlink(name, dir_fd=directory.fd))
         raise FirstkeyError(f"{path} goes round in links", reason=reasons.SYMLINK_REFUSED)
-
-    def follow(self, path: str) -> Found | None:
-        """What `path` leads to in the end; None where nothing is there, or where it leads to /dev/null.
-
-        At its end, a user's link is followed as well, but only to what that user owns; a path with a link
-        of somebody else's on the way to that is refused, as `open` does.
-        """
-        links: list[str] = []
-        owners: set[int] = set()
-        while len(links) <= MAXIMUM_LINKS:
-            found = None if _is_null(path) else self._at(path)
-            if found is None:
-                return None
-            if not stat.S_ISLNK(found.status.st_mode):
-                if owners - {0, os.getuid(), found.status.st_uid}:
-                    message = f"{links[0]} is a user's link to another's {found.path}; it was not followed"
-                    raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
-                return found._replace(links=tuple(links))
-            links.append(found.path)
-            owners.add(found.status.st_uid)
-            path = os.path.join(os.path.dirname(found.path), found.links[0])
-        raise FirstkeyError(f"{links[0]} goes round in links", reason=reasons.SYMLINK_REFUSED)
-
-    def _at(self, path: str) -> Found | None:
-        """What is at `path` itself; of a link, `links` is where it leads."""
-        above, name = os.path.split(path)
-        if name in ("", ".", ".."):
-            above, name = path, ""
-        with translated(f"look at {path}"):
-            try:
-                fd, real = self._walk(above)
-            except FileNotFoundError:
-                return None
-        with Directory(fd, real) as directory:
-            status = directory.status(name)
-            if status is None:
-                return None
-            is_link = stat.S_ISLNK(status.st_mode)
-            with translated(f"look at {path}"):
-                leads_to = (os.readlink(name, dir_fd=fd),) if is_link else ()
-            return Found(directory.join(name) if name else real, status, leads_to)
 
     def names(self, path: str) -> list[str]:
         """The names in the directory at `path`; none where it is absent."""
@@ -195,79 +149,42 @@ class Tree:
         with self.ensure(os.path.dirname(path), mode=0o755) as directory:
             directory.replace(os.path.basename(path), content, Looks(mode))
 
-    def _walk(self, path: str) -> tuple[int, str]:
-        """Open the directory at `path`, component by component: a descriptor to read it, and where it is."""
+    def walk(self, path: str) -> tuple[int, str]:
+        """Open the directory at `path`, component by component: a descriptor to read it, and where it is.
+
+        Raises OSError for what the kernel refuses, FirstkeyError for a stranger's link.
+        """
         if "\0" in path:
             raise FileNotFoundError(errno.ENOENT, "no file can have such a name")
-        trail = _Trail(os.dup(self._fd))
+        # The directories from the root to where the walk has come, all open: `..` is the one before.
+        opened, links = [os.dup(self._fd)], 0
+        names: list[str] = []
         pending = path.split("/")[::-1]
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             while pending:
                 name = pending.pop()
-                if name == "..":
-                    trail.up()
-                elif name not in ("", "."):
-                    target = trail.step(name, path)
+                if name == ".." and names:
+                    os.close(opened.pop())
+                    names.pop()
+                if name in ("", ".", ".."):
+                    continue
+                try:
+                    # It is O_DIRECTORY that has an automount point (a home, say) mounted at all.
+                    opened.append(os.open(name, flags | os.O_DIRECTORY, dir_fd=opened[-1]))
+                except NotADirectoryError:
+                    links += 1
+                    target = _follow(os.open(name, flags, dir_fd=opened[-1]), links, path)
                     pending.extend(target.split("/")[::-1])
-            return _readable(trail.here), trail.path
+                    while target.startswith("/") and names:
+                        os.close(opened.pop())
+                        names.pop()
+                else:
+                    names.append(name)
+            return _readable(opened[-1]), "/" + "/".join(names)
         finally:
-            trail.close()
-
-
-class _Trail:
-    """The directories from the root to where a walk has come, all open: `..` is the one before."""
-
-    def __init__(self, root: int) -> None:
-        self._open = [root]
-        self._names: list[str] = []
-        self._links = 0
-
-    @property
-    def here(self) -> int:
-        return self._open[-1]
-
-    @property
-    def path(self) -> str:
-        return "/" + "/".join(self._names)
-
-    def up(self) -> None:
-        if len(self._open) > 1:
-            os.close(self._open.pop())
-            self._names.pop()
-
-    def step(self, name: str, path: str) -> str:
-        """Go to `name`; returns what is to be walked next if that is a link, else nothing."""
-        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-        try:
-            # It is O_DIRECTORY that has an automount point (a home, say) mounted at all.
-            self._open.append(os.open(name, flags | os.O_DIRECTORY, dir_fd=self.here))
-        except NotADirectoryError:
-            fd = os.open(name, flags, dir_fd=self.here)
-        else:
-            self._names.append(name)
-            return ""
-        self._links += 1
-        target = _follow(fd, self._links, path)
-        while target.startswith("/") and len(self._open) > 1:
-            self.up()
-        return target
-
-    def close(self) -> None:
-        for fd in self._open:
-            os.close(fd)
-
-
-def _target(directory: Directory, path: str) -> str | None:
-    """Where the link at `path` leads, which closes its directory; None where there is none."""
-    name = os.path.basename(path)
-    with ExitStack() as stack:
-        stack.push(directory.__exit__)
-        found = directory.status(name)
-        if found is None or not stat.S_ISLNK(found.st_mode):
-            stack.pop_all()
-            return None
-        _check_link(found, path)
-        return os.path.join(directory.path, os.readlink(name, dir_fd=directory.fd))
+            for fd in opened:
+                os.close(fd)
 
 
 def _readable(place: int) -> int:
@@ -279,7 +196,8 @@ def _readable(place: int) -> int:
         return os.open(".", os.O_PATH | flags, dir_fd=place)
 
 
-def _is_null(path: str) -> bool:
+def is_null(path: str) -> bool:
+    """Whether that is /dev/null, to which systemd links what is masked."""
     return os.path.normpath(path) == "/dev/null"
 
 

@@ -1,6 +1,6 @@
 """The quick door to many files: each is opened once, looked at through one buffer, and left as it was.
 
-Nothing here follows a link or opens anything but regular files and directories, so no walk leads out of its
+No walk follows a link or opens anything but regular files and directories, so none leads out of its
 tree, waits for a pipe or wakes a device. Access times stay where the kernel allows it (open(2): O_NOATIME).
 """
 
@@ -13,11 +13,16 @@ import sys
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
+from firstkey import reasons
+from firstkey.errors import FirstkeyError
 from firstkey.named_tuple import NamedTuple
-from firstkey.system.descriptors import open_quietly
+from firstkey.system.files import Directory, open_quietly, translated
+from firstkey.system.tree import MAXIMUM_LINKS, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from firstkey.system.tree import Tree
 
 BLOCK = 256 * 1024
 OVERLAP = 8 * 1024
@@ -140,3 +145,57 @@ def close(fd: int) -> None:
     """Close a descriptor that was only read."""
     with suppress(OSError):
         os.close(fd)
+
+
+# --- one path, to its end ---------------------------------------------------------------------------
+
+
+class Found(NamedTuple):
+    """What a path leads to in the end, by a path with no link in it, and the links at the end, in order."""
+
+    path: str
+    status: os.stat_result
+    links: tuple[str, ...]
+
+
+def follow(tree: Tree, path: str) -> Found | None:
+    """What `path` leads to in the end; None where nothing is there, or where it leads to /dev/null.
+
+    At its end, a user's link is followed as well, but only to what that user owns; a path with a link of
+    somebody else's on the way to that is refused, as `Tree.open` does. Raises FirstkeyError.
+    """
+    links: list[str] = []
+    owners: set[int] = set()
+    while len(links) <= MAXIMUM_LINKS:
+        found = None if is_null(path) else _at(tree, path)
+        if found is None:
+            return None
+        if not stat.S_ISLNK(found.status.st_mode):
+            if owners - {0, os.getuid(), found.status.st_uid}:
+                message = f"{links[0]} is a user's link to another's {found.path}; it was not followed"
+                raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
+            return found._replace(links=tuple(links))
+        links.append(found.path)
+        owners.add(found.status.st_uid)
+        path = os.path.join(os.path.dirname(found.path), found.links[0])
+    raise FirstkeyError(f"{links[0]} goes round in links", reason=reasons.SYMLINK_REFUSED)
+
+
+def _at(tree: Tree, path: str) -> Found | None:
+    """What is at `path` itself; of a link, `links` is where it leads."""
+    above, name = os.path.split(path)
+    if name in ("", ".", ".."):
+        above, name = path, ""
+    with translated(f"look at {path}"):
+        try:
+            fd, real = tree.walk(above)
+        except FileNotFoundError:
+            return None
+    with Directory(fd, real) as directory:
+        status = directory.status(name)
+        if status is None:
+            return None
+        is_link = stat.S_ISLNK(status.st_mode)
+        with translated(f"look at {path}"):
+            leads_to = (os.readlink(name, dir_fd=fd),) if is_link else ()
+        return Found(directory.join(name) if name else real, status, leads_to)

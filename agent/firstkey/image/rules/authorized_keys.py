@@ -10,6 +10,7 @@ from firstkey.errors import FirstkeyError
 from firstkey.image import changes, key_files, whose
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
+from firstkey.system import walk
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -69,7 +70,7 @@ def remedy(image: Image) -> list[Change]:
 
 def _changes(image: Image, finding: Finding) -> Iterator[Change]:
     if finding.line is None:
-        found = image.tree.follow(finding.path) if whose.is_systems(finding.path) else None
+        found = walk.follow(image.tree, finding.path) if whose.is_systems(finding.path) else None
         if found is None or _is_of_keys(found.path, image.read(found.path, limit=LIMIT) or b""):
             yield changes.Remove(finding.path, "a link in place of a file of keys")
     elif _is_of_keys(finding.path, image.read(finding.path, limit=LIMIT) or b""):

@@ -17,13 +17,14 @@ from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
 from firstkey.image.watches import Named
 from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
+from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.rule import Builder
     from firstkey.image.subject import Home, Image
-    from firstkey.system.tree import Found
+    from firstkey.system.walk import Found
 
 KIND = "history"
 WHAT = "a history of what somebody typed"
@@ -121,7 +122,7 @@ def _is_to_another(image: Image, path: str) -> bool:
     if status is None or not stat.S_ISLNK(status.st_mode):
         return False
     try:
-        found = image.tree.follow(path)
+        found = walk.follow(image.tree, path)
     except FirstkeyError:
         return True
     if found is None or not stat.S_ISREG(found.status.st_mode):
@@ -181,7 +182,7 @@ def _theirs(image: Image, profile: str, place: str, home: Home | None, doubts: l
     others = []
     for path in image.glob(posixpath.normpath(place), []):
         try:
-            found = image.tree.follow(path)
+            found = walk.follow(image.tree, path)
         except FirstkeyError:
             continue  # a link to what is another's: it counts for nothing
         if found is None or not (stat.S_ISREG(found.status.st_mode) and found.status.st_size):

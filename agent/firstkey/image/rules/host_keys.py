@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey.boot import sealed
 from firstkey.errors import FirstkeyError
 from firstkey.image import changes
 from firstkey.image.changes import RemoveHostKey
-from firstkey.image.host_key_files import DROPBEAR, LARGEST, host_key_files, is_host_key
+from firstkey.image.host_key_files import (
+    DROPBEAR,
+    LARGEST,
+    blob_of_private,
+    blob_of_public,
+    host_key_files,
+    is_host_key,
+)
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
 
@@ -44,9 +50,9 @@ def _blob(image: Image, path: str) -> bytes | None:
     if path.startswith(DROPBEAR):
         return None
     public = path if path.endswith(".pub") else f"{path}.pub"
-    blob = sealed.blob_of_public(_content(image, public)) if image.is_file(public) else None
+    blob = blob_of_public(_content(image, public)) if image.is_file(public) else None
     if blob is None and not path.endswith(".pub"):
-        blob = sealed.blob_of_private(_content(image, path))
+        blob = blob_of_private(_content(image, path))
     return blob
 
 

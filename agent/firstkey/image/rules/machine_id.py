@@ -13,6 +13,7 @@ from firstkey.image.changes import Link, Write
 from firstkey.image.door import seen
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
+from firstkey.system import walk
 from firstkey.text import visible
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _leads_to_dbus(image: Image) -> bool:
     if not _is_link(image):
         return False
     try:
-        found, dbus = image.tree.follow(FILE), image.tree.follow(DBUS)
+        found, dbus = walk.follow(image.tree, FILE), walk.follow(image.tree, DBUS)
     except FirstkeyError:
         return True
     return found is not None and dbus is not None and found.path == dbus.path and not dbus.links

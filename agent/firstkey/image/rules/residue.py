@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey.boot import ledger, sealed
+from firstkey.boot import ledger
 from firstkey.image.leftovers import EMPTY, Place, Table, places
 from firstkey.image.rule import CREDENTIALS, LOGS
 from firstkey.image.verdict import ERROR, NOTE
@@ -179,9 +179,9 @@ TABLES = (
                 empty_counts=True,
             ),
         ),
-        spare=lambda path: path == sealed.PATH,
-        failing={ledger.PATH: "{}\n", sealed.PATH: "{}\n"},
-        passing={sealed.PATH: "{}\n"},
+        spare=lambda path: path == ledger.SEALED,
+        failing={ledger.PATH: "{}\n", ledger.SEALED: "{}\n"},
+        passing={ledger.SEALED: "{}\n"},
         stage=LOGS,
         after="authorized-keys",
     ),

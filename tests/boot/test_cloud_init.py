@@ -9,13 +9,20 @@ from pathlib import Path
 import pytest
 from machine import Machine, World
 
-from firstkey import events
-from firstkey.boot import neighbours
+from firstkey import config, events
+from firstkey.boot.site import Site
+from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
 LINK = "/etc/systemd/system/cloud-init.target.wants/cloud-init.service"
 NEW_LINK = "/etc/systemd/system/cloud-init.target.wants/cloud-init-network.service"
 RUN = "/run/cloud-init/enabled"
+
+
+def shown(machine: Machine) -> str | None:
+    """The path by which cloud-init is noticed there."""
+    with Tree(str(machine.root)) as tree:
+        return Site(tree, Accounts(tree), config.read(()), lambda _: None).cloud_init()
 
 
 @pytest.mark.parametrize(
@@ -37,8 +44,7 @@ def test_cloud_init_is_noticed_where_it_works(there: list[str], found: str | Non
     machine = Machine(tmp_path)
     for path in there:
         machine.write(path, "")
-    with Tree(str(machine.root)) as tree:
-        assert neighbours.cloud_init(tree) == found
+    assert shown(machine) == found
 
 
 def test_a_link_that_leads_nowhere_yet_counts(tmp_path: Path) -> None:
@@ -46,8 +52,7 @@ def test_a_link_that_leads_nowhere_yet_counts(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.path(LINK).parent.mkdir(parents=True)
     machine.path(LINK).symlink_to("/lib/systemd/system/cloud-init.service")
-    with Tree(str(machine.root)) as tree:
-        assert neighbours.cloud_init(tree) == LINK
+    assert shown(machine) == LINK
 
 
 @pytest.mark.parametrize("command", ["run", "daemon"])
