@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from firstkey.cli.config import describe
 from firstkey.config import Config, ConfigWarning, Origin, Source, load, read
-from firstkey.errors import ConfigError
+from firstkey.reasons import ConfigError
 from firstkey.settings import SETTINGS
 from firstkey.system.tree import Tree
 

@@ -23,7 +23,6 @@ import slow_texts
 import firstkey
 from firstkey import config, settings, text
 from firstkey.boot import ledger
-from firstkey.errors import FirstkeyError
 from firstkey.image import key_formats, packages, rpm, self_signed, shadow
 from firstkey.image.kernel_words import word_of
 from firstkey.image.rules import access_keys, ami_tools, first_boot_questions
@@ -31,6 +30,7 @@ from firstkey.image.watches import Headed, Needle
 from firstkey.login import journal, pam, tcp_wrappers
 from firstkey.metadata import answers
 from firstkey.model import Account
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import (
     access,
     authorized_keys,

@@ -6,7 +6,7 @@ import typing
 
 import pytest
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 
 
 class Ours(NamedTuple):

@@ -81,7 +81,6 @@ OUTSIDE_THE_CORE = {
     "boot.accounts": "accounts",
     "boot.sshd_reload": "a running sshd, once the keys are in place",
     "boot.supervisor": "when the job is run, not what it does",
-    "boot.words": "what a worker tells the supervisor",
 }
 
 MODULES = {

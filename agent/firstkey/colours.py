@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Union
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 
 RED, GREEN, YELLOW, BLUE, BOLD, PLAIN = 31, 32, 33, 34, 1, 0
 """Numbers of ECMA-48 (SGR)."""

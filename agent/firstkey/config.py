@@ -13,10 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from firstkey import reasons, settings
-from firstkey.errors import ConfigError, FirstkeyError
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey import NamedTuple, reasons, settings
+from firstkey.reasons import ConfigError, FirstkeyError, Refusal
 from firstkey.settings import SECTIONS, Setting
 
 # In order of precedence, as systemd's own tools have it (systemd-system.conf(5), the paths in the synopsis).

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from firstkey import reasons
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
 from firstkey.text import visible
 
 # The levels of syslog(3), which the journal and sd-daemon(3) share.

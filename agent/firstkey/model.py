@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:

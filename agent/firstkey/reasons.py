@@ -6,7 +6,7 @@ A code is never renamed or reused: programs match on it.
 
 from __future__ import annotations
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 
 
 class Reason(NamedTuple):
@@ -398,3 +398,60 @@ INTERNAL_ERROR = define(
     "firstkey met something that it was not built for.",
     "Please report it, with the output of: firstkey run -v",
 )
+
+
+# --- as exceptions: raised anywhere, printed in `cli` alone; third parties' are translated at their door
+
+
+class FirstkeyError(Exception):
+    """Something could not be done.
+
+    `message` says what was being done to what, and why it failed; `reason` is the published
+    code; `hint` is what to do next (by default the reason's own remedy).
+    """
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, reason: Reason, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.reason = reason
+        self.hint = hint or reason.remedy
+
+    @property
+    def refusal(self) -> Refusal:
+        """The same as a value, for results that stand beside others that went well."""
+        return Refusal(self.reason, self.message)
+
+
+class UsageError(FirstkeyError):
+    """The command line asks for something that cannot be."""
+
+    exit_status = 2
+
+    def __init__(self, message: str, *, hint: str = "See: firstkey --help") -> None:
+        super().__init__(message, reason=BAD_USAGE, hint=hint)
+
+
+class Unreachable(FirstkeyError):  # noqa: N818 - an answer to "when": not now
+    """The metadata service gave no answer in time (sysexits.h: EX_TEMPFAIL)."""
+
+    exit_status = 75
+
+
+class NeedsRoot(FirstkeyError):  # noqa: N818 - what is missing, as the reason code has it
+    """Only root may do this (sysexits.h: EX_NOPERM)."""
+
+    exit_status = 77
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, reason=NEEDS_ROOT)
+
+
+class ConfigError(FirstkeyError):
+    """The configuration is wrong and was asked to be right (sysexits.h: EX_CONFIG)."""
+
+    exit_status = 78
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, reason=CONFIG_INVALID, hint=hint)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 
 # poll(2) takes its time limit as milliseconds in an int, so a time must stay below 24 days.
 _LONGEST_TIME = 7 * 86400.0

@@ -17,7 +17,7 @@ from firstkey import config, events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change, Existing, Visits
 from firstkey.boot.site import Site
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh.authorized_keys import Line, Owned
 from firstkey.ssh.public_key import PublicKey, parse_launch_key
 from firstkey.system.accounts import Accounts

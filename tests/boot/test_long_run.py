@@ -25,9 +25,8 @@ SEED = 20261124
 HARMLESS = (signal.SIGCHLD, signal.SIGCONT, signal.SIGURG, signal.SIGWINCH, signal.SIGPIPE)
 PROGRAM = """
     import os, random, signal, sys, time
-    from firstkey.boot import supervisor, words
-    from firstkey.boot.supervisor import Supervisor
-    from firstkey.boot.words import Plan, Result
+    from firstkey.boot import supervisor
+    from firstkey.boot.supervisor import Plan, Result, Supervisor, as_line
     from firstkey.system import child
 
     tally, seed = sys.argv[1], int(sys.argv[2])
@@ -39,14 +38,14 @@ PROGRAM = """
             file.write(b".")
             number = file.tell()
         fate = random.Random(seed + number).random() if number > 5 else 1.0
-        tell(words.line(Plan(0.1)))
+        tell(as_line(Plan(0.1)))
         if fate < 0.002:
             os.kill(os.getpid(), signal.SIGKILL)
         if fate < 0.004:
             raise RuntimeError("fate")
         if fate < 0.05:
             time.sleep(0.02)
-        tell(words.line(Result("failed", "bad-answer")))
+        tell(as_line(Result("failed", "bad-answer")))
 
     def say(entry):
         print(entry.event.name, flush=True)

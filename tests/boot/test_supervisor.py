@@ -14,18 +14,15 @@ import pytest
 from manager import Manager
 
 from firstkey import reasons
-from firstkey.boot.words import Off, Plan, Refused, Result, line, word
-from firstkey.errors import ConfigError
+from firstkey.boot.supervisor import Off, Plan, Refused, Result, as_line, from_line
 from firstkey.model import FAILED, NO_KEY, OK, PARTIAL, UNCHANGED, UNREACHABLE, Report, UserResult
-from firstkey.reasons import Reason, Refusal
+from firstkey.reasons import ConfigError, Reason, Refusal
 
 PROGRAM = """
     import os, signal, sys, time
     from pathlib import Path
-    from firstkey.boot import words
-    from firstkey.boot.supervisor import Supervisor
-    from firstkey.boot.words import Off, Plan, Refused, Result
-    from firstkey.errors import ConfigError, FirstkeyError
+    from firstkey.boot.supervisor import Off, Plan, Refused, Result, Supervisor, as_line
+    from firstkey.reasons import ConfigError, FirstkeyError
     from firstkey.system import child
 
     note = Path(sys.argv[1])
@@ -42,7 +39,7 @@ PROGRAM = """
 
     def work(is_first, tell):
         number = noted(is_first)
-        said = lambda word: tell(words.line(word))
+        said = lambda word: tell(as_line(word))
         WORK
 
     def say(entry):
@@ -146,10 +143,10 @@ DONE = "said(Plan(30)); said(Result('ok', None))"
 )
 def test_a_word_arrives_as_it_was_said(value: Plan | Off | Result | Refused) -> None:
     """On one line, whatever is in it."""
-    said = line(value)
+    said = as_line(value)
     assert said.count(b"\n") == 1
     assert said.endswith(b"\n")
-    assert word(said) == value
+    assert from_line(said) == value
 
 
 def test_an_error_arrives_with_all_that_is_told_of_it() -> None:

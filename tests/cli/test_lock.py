@@ -16,8 +16,8 @@ import pytest
 
 from firstkey import events, reasons
 from firstkey.cli.common import locked
-from firstkey.errors import FirstkeyError
 from firstkey.events import Entry
+from firstkey.reasons import FirstkeyError
 from firstkey.system.tree import Tree
 
 HOLDING = """

@@ -21,8 +21,8 @@ from firstkey import events, image_reasons, login_reasons, reasons, settings
 from firstkey.cli import config
 from firstkey.cli.main import COMMANDS
 from firstkey.cli.render import OUTCOMES
-from firstkey.errors import FirstkeyError
 from firstkey.image import audit, rules
+from firstkey.reasons import FirstkeyError
 
 OWN_CHAPTERS = (image_reasons, login_reasons)
 """Both put their codes on the list when they are read."""

@@ -10,7 +10,7 @@ from io import BytesIO
 from fuzz_oracle import Target, or_refused, shown
 
 from firstkey.cli import known_hosts as command
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import (
     access,
     authorized_keys,

@@ -13,12 +13,12 @@ from fuzz_oracle import SEPARATOR, Target, or_refused, shown
 from firstkey.boot import launch_keys
 from firstkey.cli import keys as keys_command
 from firstkey.cli import render
-from firstkey.errors import FirstkeyError
 from firstkey.events import KEY_ADDED
 from firstkey.metadata import answers, inquiry
 from firstkey.metadata.answers import Answer, Notice, Settings
 from firstkey.metadata.inquiry import Inquiry, Token
 from firstkey.metadata.transport import ANSWER_LIMIT, BoundedSocket, Conversation, Deadline, Endpoint, Reply
+from firstkey.reasons import FirstkeyError
 from firstkey.text import visible
 
 ENDPOINT = Endpoint.parse("http://127.0.0.1:80")

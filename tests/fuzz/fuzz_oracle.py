@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 
 SEPARATOR = b"\n%%\n"
 """Between the parts of an input that stands for several files."""

@@ -8,12 +8,12 @@ import pytest
 from sapling import Sapling
 
 from firstkey import image_reasons, login_reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import rules
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.examples import access_key
 from firstkey.image.rules import first_login, root_password_login
 from firstkey.image.verdict import FINDING, NOTE, UNKNOWN
+from firstkey.reasons import FirstkeyError
 
 PASSWD = (
     "root:x:0:0::/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\nsvc:x:990:990::/var/lib/svc:/bin/sh\n"

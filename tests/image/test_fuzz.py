@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstkey.errors import FirstkeyError
 from firstkey.image import key_formats, packages, rpm, self_signed
 from firstkey.image import shadow as image_shadow
 from firstkey.image.rules import (
@@ -21,6 +20,7 @@ from firstkey.image.rules import (
     tool_credentials,
 )
 from firstkey.image.watches import Headed, Needle
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import sshd_config
 from firstkey.system import shadow, sshd_tree
 

@@ -26,9 +26,9 @@ import pytest
 from sapling import Sapling
 
 from firstkey import image_reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import packed, rpm
 from firstkey.image.rules import private_keys
+from firstkey.reasons import FirstkeyError
 
 KEY = private_keys.EXAMPLE.encode()
 MEMORY = 512 * 1024 * 1024

@@ -14,10 +14,10 @@ import pytest
 from sapling import Sapling
 
 from firstkey import image_reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import rpm
 from firstkey.image.audit import verdict_of
 from firstkey.image.rules import ami_tools, private_keys
+from firstkey.reasons import FirstkeyError
 
 KEY = private_keys.EXAMPLE.encode()
 PLACE = "/usr/share/doc/tls/test key.pem"

@@ -11,12 +11,12 @@ import pytest
 from sapling import Sapling
 
 from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import change_json, plan, rules, seal
 from firstkey.image.changes import Change, Empty, Link, Remove, RemoveHostKey, Write
 from firstkey.image.door import Seen
 from firstkey.image.plan import Step
 from firstkey.image.rule import Rule
+from firstkey.reasons import FirstkeyError
 
 NEED_SSHD = ("root-password-login", "use-dns", "first-login")
 SEEN = Seen(1, 2, stat.S_IFREG, 0, single=True)

@@ -23,9 +23,9 @@ from sapling import Sapling
 from treestate import Entry
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import rules, seal
 from firstkey.image.audit import audit
+from firstkey.reasons import FirstkeyError
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd]
 

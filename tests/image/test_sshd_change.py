@@ -11,9 +11,9 @@ from machine import new_key
 from sapling import Sapling
 
 from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import sshd_change
 from firstkey.image.rules import root_password_login
+from firstkey.reasons import FirstkeyError
 
 pytestmark = pytest.mark.sshd
 

@@ -16,10 +16,10 @@ from promises import PROMISED, timeout
 from raw_server import RawServer, answer, black_hole, ok, silent_server
 
 from firstkey import __version__
-from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.metadata.client import Client, Retriable, Settings
 from firstkey.metadata.emulator import FAULTS, Emulator, Fault
 from firstkey.metadata.emulator import Settings as Instance
+from firstkey.reasons import FirstkeyError, Unreachable
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0bDCPBe8Z1tF8NYvZ7yDyM0Zr8TYBDx4TtMk0T0X1m launch"
 OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2sDCPBe8Z1tF8NYvZ7yDyM0Zr8TYBDx4TtMk0T0X1m other"

@@ -10,10 +10,10 @@ import pytest
 from asking import HANG, ask
 from raw_server import INSTANCE_ID, RawServer, answer, black_hole, ok, silent_server, slowly
 
-from firstkey.errors import Unreachable
 from firstkey.metadata.client import LAST_ATTEMPT, SHORTEST_PAUSE, Client, Notice
 from firstkey.metadata.client import Settings as Asking
 from firstkey.metadata.emulator import Emulator, Fault, Settings
+from firstkey.reasons import Unreachable
 
 REFUSED = "http://127.0.0.1:1"  # tcpmux: no machine of today answers there
 

@@ -16,8 +16,8 @@ from asking import Outcome, ask
 from machine import new_key
 from raw_server import INDEX, RawServer, answer
 
-from firstkey.errors import Unreachable
 from firstkey.metadata.emulator import IMITATIONS, Emulator, Settings
+from firstkey.reasons import Unreachable
 
 MOCK = shutil.which("amazon-ec2-metadata-mock") or shutil.which("ec2-metadata-mock")
 SUPPORT = os.path.dirname(processes.__file__)

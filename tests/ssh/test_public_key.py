@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh.public_key import SIZE_LIMIT, PublicKey, parse_launch_key, read_key
 
 pytestmark = pytest.mark.sshd  # ssh-keygen makes the keys

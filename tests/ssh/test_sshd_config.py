@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.model import Account
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
 from firstkey.ssh.sshd_config import (
     DEFAULTS,

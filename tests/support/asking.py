@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, Union
 
 import pytest
 
-from firstkey.errors import FirstkeyError
 from firstkey.metadata.client import Answer, Client, Notice, Settings
+from firstkey.reasons import FirstkeyError
 
 HANG = 100.0
 """Seconds that nothing here may take. Only a hang takes as long, however busy the machine is."""

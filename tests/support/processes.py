@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import child
 
 AGENT = Path(__file__).parents[2] / "agent"

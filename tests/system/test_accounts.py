@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.model import Account
+from firstkey.reasons import FirstkeyError
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 

@@ -17,7 +17,7 @@ import processes
 import pytest
 import treestate
 
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import boxed, command, inspector
 
 AGENT = Path(__file__).resolve().parents[2] / "agent"

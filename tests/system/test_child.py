@@ -13,7 +13,7 @@ from pathlib import Path
 import processes
 import pytest
 
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import child
 from firstkey.system.child import Child
 
@@ -304,7 +304,7 @@ def test_no_room_for_a_process_is_an_error_with_a_reason() -> None:
     """Where the kernel has no process left, it is said, and nothing stays open (RLIMIT_NPROC binds users)."""
     code = """
         import os, resource, sys
-        from firstkey.errors import FirstkeyError
+        from firstkey.reasons import FirstkeyError
         from firstkey.system import child
         if os.geteuid() == 0:
             os.setuid(54321)

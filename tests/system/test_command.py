@@ -13,7 +13,7 @@ import processes
 import pytest
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import command
 
 

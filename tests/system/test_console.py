@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import console
 
 PREFIX = "<14>Nov 24 04:00:00 firstkey: "

@@ -22,7 +22,7 @@ AGENT = str(Path(firstkey.__file__).parents[1])
 
 DAEMON = """
 import fcntl, json, os, resource, sys, time
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.cli import streams
 from firstkey.system import detach
 streams.make_ready()

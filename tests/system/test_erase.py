@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import erase
 from firstkey.system.files import Directory
 from firstkey.system.tree import Tree
@@ -124,7 +124,7 @@ def test_what_is_mounted_is_left_alone(tmp_path: Path) -> None:
     """A file system that is mounted inside of what goes is no part of it; the rest goes, and that is told."""
     program = f"""
 import subprocess
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import erase
 from firstkey.system.tree import Tree
 root = {str(tmp_path)!r}
@@ -148,7 +148,7 @@ def test_what_is_bound_from_the_same_disk_is_left_alone(tmp_path: Path) -> None:
     """It has the same device number; a file that is bound onto another is neither overwritten nor emptied."""
     program = f"""
 import subprocess
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import erase
 from firstkey.system.tree import Tree
 root = {str(tmp_path)!r}

@@ -22,8 +22,7 @@ import processes
 import pytest
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.reasons import Reason
+from firstkey.reasons import FirstkeyError, Reason
 from firstkey.system import files
 from firstkey.system.files import Changed, Directory, File, Looks
 from firstkey.system.tree import Tree
@@ -600,7 +599,7 @@ def test_a_crowded_directory_costs_little_to_clear(directory: Directory, place: 
 
 REFUSING = """
     import os, sys
-    from firstkey.errors import FirstkeyError
+    from firstkey.reasons import FirstkeyError
     from firstkey.system.files import Looks
     from firstkey.system.tree import Tree
     with Tree(sys.argv[1]) as tree, tree.opened("/") as directory:
@@ -653,7 +652,7 @@ def test_a_call_that_fails_leaves_the_old_file_or_the_new_one(
 
 FULL = """
     import os, sys
-    from firstkey.errors import FirstkeyError
+    from firstkey.reasons import FirstkeyError
     from firstkey.system.files import Looks
     from firstkey.system.tree import Tree
     def attempt(do):

@@ -16,8 +16,8 @@ import processes
 import pytest
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.model import Account
+from firstkey.reasons import FirstkeyError
 from firstkey.system import child
 from firstkey.system.files import Looks
 from firstkey.system.tree import Tree
@@ -264,7 +264,7 @@ def test_it_cannot_give_files_away(homes: Path) -> None:
 
 SQUASHED = """
     import os, sys
-    from firstkey.errors import FirstkeyError
+    from firstkey.reasons import FirstkeyError
     from firstkey.model import Account
     from firstkey.system import child
     from firstkey.system.tree import Tree

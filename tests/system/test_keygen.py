@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import command, keygen
 
 pytestmark = pytest.mark.sshd

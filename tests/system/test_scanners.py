@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import treestate
 
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import box, command, mounts, scanners
 
 pytestmark = pytest.mark.root

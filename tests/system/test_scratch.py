@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import command
 from firstkey.system.files import Looks
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import sockets
 from firstkey.system.sockets import Listener
 from firstkey.system.tree import Tree

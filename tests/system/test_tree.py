@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.reasons import Reason
+from firstkey.reasons import FirstkeyError, Reason
 from firstkey.system import walk
 from firstkey.system.tree import MAXIMUM_LINKS, Tree
 

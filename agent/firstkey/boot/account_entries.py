@@ -16,7 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import erase
 from firstkey.system.accounts import NO_PASSWORD, Defaults
 from firstkey.system.files import Changed, Looks

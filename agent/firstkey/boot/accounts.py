@@ -14,11 +14,9 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from firstkey import events, reasons, text
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, events, reasons, text
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
 from firstkey.system.accounts import NO_PASSWORD, Defaults
 from firstkey.system.files import Looks

@@ -15,14 +15,12 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import NamedTuple, reasons
 from firstkey.boot import host_keys
 from firstkey.boot.host_keys import Action, Found, Judge, Now
 from firstkey.boot.ledger import SEALED_ORIGIN, MadeHostKey, load_sealed
-from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import public_key
 from firstkey.system import command, keygen
 from firstkey.system.files import Looks

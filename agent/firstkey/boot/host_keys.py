@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
+from firstkey import NamedTuple, events, reasons
 from firstkey.boot.ledger import MadeHostKey
 from firstkey.model import FAILED, SKIPPED
-from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Reason, Refusal
 
 if TYPE_CHECKING:

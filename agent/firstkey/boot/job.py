@@ -15,9 +15,8 @@ from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.host_keys import Judge
 from firstkey.boot.ledger import LedgerStore, Served
-from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, HostKeyResult, Imds, Phase, Report
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal, Unreachable
 from firstkey.system.sshd import Sshd
 
 if TYPE_CHECKING:

@@ -16,11 +16,9 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from firstkey import events, reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, events, reasons
 from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import access
 from firstkey.ssh.access import Part
 from firstkey.ssh.sshd_config import looks_for

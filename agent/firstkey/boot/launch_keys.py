@@ -13,9 +13,8 @@ from firstkey.boot import key_file
 from firstkey.boot.key_file import Change
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, TAKEN_OUT, InstalledKey
 from firstkey.boot.placement import Placement, place
-from firstkey.errors import FirstkeyError
 from firstkey.model import CHANGED, FAILED, REFUSED, UNCHANGED, UserResult
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import public_key
 from firstkey.ssh.authorized_keys import Line
 

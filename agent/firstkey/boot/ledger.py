@@ -16,10 +16,8 @@ import zlib
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from firstkey import events, reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey import NamedTuple, events, reasons
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:

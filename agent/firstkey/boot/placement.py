@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import sshd_config
 from firstkey.ssh.sshd_config import fits, looks_for
 

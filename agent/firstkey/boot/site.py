@@ -6,9 +6,8 @@ import os.path
 import re
 from typing import TYPE_CHECKING
 
-from firstkey import settings
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, settings
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

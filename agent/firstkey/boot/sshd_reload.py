@@ -11,8 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.errors import FirstkeyError
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
 
 if TYPE_CHECKING:

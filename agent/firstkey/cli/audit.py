@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from firstkey.cli import common, screen, streams
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
-from firstkey.errors import UsageError
 from firstkey.image import audit, baseline, formats, render, rules
 from firstkey.image.survey import AUTO, BUILTIN, Survey
+from firstkey.reasons import UsageError
 from firstkey.system import scanners
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from firstkey import config, events, reasons, settings
 from firstkey.boot.site import Site
-from firstkey.errors import FirstkeyError, NeedsRoot, UsageError
 from firstkey.model import CHANGED, REPORT, UNCHANGED
+from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.system import command, journal
 from firstkey.system.accounts import Accounts
 from firstkey.system.files import translated

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firstkey import config, settings
+from firstkey import NamedTuple, config, settings
 from firstkey.cli import common, looking, streams
-from firstkey.errors import ConfigError
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import ConfigError
 from firstkey.settings import SECTIONS
 from firstkey.system.tree import Tree
 

@@ -7,12 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 from firstkey import __version__, events, reasons
-from firstkey.boot import words
-from firstkey.boot.supervisor import Supervisor
-from firstkey.boot.words import Off, Plan, Refused, Result
+from firstkey.boot.supervisor import Off, Plan, Refused, Result, Supervisor, as_line
 from firstkey.cli import common
-from firstkey.errors import FirstkeyError
 from firstkey.model import FAILED
+from firstkey.reasons import FirstkeyError
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -105,13 +103,13 @@ def _work(args: argparse.Namespace, say: Say, tell: Tell, started: float, *, is_
         with common.opened(args, say, warn=is_first) as site:
             common.require_root(args, "the daemon")
             boot_timeout = site.config.imds.boot_timeout
-            tell(words.line(Plan(boot_timeout)))
-            tell(words.line(_outcome(site, tell, started + boot_timeout, is_first=is_first)))
+            tell(as_line(Plan(boot_timeout)))
+            tell(as_line(_outcome(site, tell, started + boot_timeout, is_first=is_first)))
     except FirstkeyError as error:
-        tell(words.line(Refused.by(error)))
+        tell(as_line(Refused.by(error)))
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
         say(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
-        tell(words.line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
+        tell(as_line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
 
 
 def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off | Result:
@@ -124,11 +122,11 @@ def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off 
 
         def ready(done: Report) -> None:
             common.save_report(site, done)
-            tell(words.line(Result.of(done)))
+            tell(as_line(Result.of(done)))
 
         def unheld() -> None:
             """The boot has nothing to wait for."""
-            tell(words.line(Plan(site.config.imds.boot_timeout, is_held=False)))
+            tell(as_line(Plan(site.config.imds.boot_timeout, is_held=False)))
 
         from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
 

@@ -11,8 +11,8 @@ from firstkey import events
 from firstkey.cli import demo_machine, run, screen, streams
 from firstkey.cli.parsers import Parser
 from firstkey.colours import GREEN, RED, Coloured
-from firstkey.errors import FirstkeyError
 from firstkey.metadata.emulator import Emulator, Settings
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     import os

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons, settings
 from firstkey.cli import streams
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access, public_key
 from firstkey.system import command
 from firstkey.system.tree import Tree

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons
 from firstkey.cli import common, looking, streams
-from firstkey.errors import FirstkeyError, UsageError
 from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
+from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.settings import seconds
 from firstkey.ssh.restrictions import Client
 from firstkey.text import REMEDY

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from firstkey.cli import streams
 from firstkey.cli.parsers import Parser
-from firstkey.errors import FirstkeyError, UsageError
 from firstkey.metadata.emulator import FAULTS, IMITATIONS, Asked, Emulator, Fault, Kind, Settings, usage
+from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.settings import endpoint
 from firstkey.ssh import public_key
 

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 from firstkey.boot import launch_keys
 from firstkey.cli import common, looking, render, streams
-from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report
-from firstkey.reasons import NO_KEY_PAIR, Refusal
+from firstkey.reasons import NO_KEY_PAIR, FirstkeyError, Refusal, Unreachable
 from firstkey.settings import seconds
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from firstkey import login_reasons
 from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.ledger import Ledger
 from firstkey.cli import common, looking, streams
-from firstkey.errors import FirstkeyError, UsageError
+from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.system import keygen
 from firstkey.system.sshd_tree import sshd_of

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from firstkey import __version__
 from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import child
 from firstkey.text import REMEDY
 

@@ -6,17 +6,16 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from firstkey import events
+from firstkey import NamedTuple, events
 from firstkey.cli import common, screen, streams
 from firstkey.cli.audit import add_choice
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
-from firstkey.errors import UsageError
 from firstkey.image import audit, door, render, render_seal, seal
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
 from firstkey.image.rules import histories, publisher
 from firstkey.image.survey import Survey
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import UsageError
 from firstkey.system import shells
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from firstkey import reasons
 from firstkey.boot import host_key_files, host_keys, ledger
 from firstkey.cli import common, looking, streams, timeline
-from firstkey.errors import FirstkeyError, UsageError
 from firstkey.login_reasons import NO_REPORT
 from firstkey.model import DISABLED, NO_KEY, OK, REPORT
+from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import authorized_keys, public_key
 from firstkey.system.sshd_tree import sshd_of
 from firstkey.text import visible

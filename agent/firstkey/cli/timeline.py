@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 from firstkey.text import visible
 
 if TYPE_CHECKING:

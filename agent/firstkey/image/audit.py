@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError, UsageError
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import baseline, rules
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, NOTE, WARNING, Doubt, Verdict
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal, UsageError
 from firstkey.text import visible
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from firstkey.errors import UsageError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
+from firstkey.reasons import UsageError
 
 if TYPE_CHECKING:
     from firstkey.image.verdict import Finding

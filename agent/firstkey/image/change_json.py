@@ -6,8 +6,7 @@ import base64
 import os
 from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, reasons
 from firstkey.image import shadow
 from firstkey.image.changes import (
     AMI_TOOLS,
@@ -22,7 +21,7 @@ from firstkey.image.changes import (
     Write,
 )
 from firstkey.image.door import Seen
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

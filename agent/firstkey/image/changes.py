@@ -12,10 +12,9 @@ import shlex
 import stat
 from typing import TYPE_CHECKING, Protocol
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import door, host_key_files, shadow
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.system import command, erase
 from firstkey.system.shadow import LOCKED, entries
 from firstkey.text import diff, visible

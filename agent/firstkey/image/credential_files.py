@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple
 from firstkey.image import secrets, whose
 from firstkey.image.verdict import Doubt, Verdict
 from firstkey.image.watches import Named, Sighting
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

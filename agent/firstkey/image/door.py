@@ -11,10 +11,9 @@ import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import shadow
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.system import erase, mounts
 from firstkey.system.files import Changed, Looks
 from firstkey.system.mounts import is_at_or_below

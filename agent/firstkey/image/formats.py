@@ -6,13 +6,12 @@ import os
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from firstkey import __version__
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, __version__
 from firstkey.image import baseline, rules
 from firstkey.image.changes import Empty, Remove, RemoveHostKey
 from firstkey.image.rule import by_hand
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.text import REMEDY, visible
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from firstkey.boot import ledger
 from firstkey.boot.ledger import Sealed
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import DEFAULTS
 from firstkey.system import keygen
 from firstkey.system.files import Looks

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from firstkey import NamedTuple
 from firstkey.image import kernel_words, units
 from firstkey.image.changes import Link, Remove
 from firstkey.image.verdict import Finding, Verdict
-from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change

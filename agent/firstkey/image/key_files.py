@@ -6,11 +6,10 @@ import posixpath
 import stat
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, reasons
 from firstkey.image.verdict import Doubt
 from firstkey.image.watches import Named
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import DEFAULTS
 from firstkey.system import walk
 

@@ -8,10 +8,10 @@ import stat
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from firstkey import NamedTuple
 from firstkey.image import changes, whose
 from firstkey.image.rule import FIRST, Rule, by_hand
 from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict
-from firstkey.named_tuple import NamedTuple
 from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:

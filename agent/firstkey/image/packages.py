@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from firstkey import NamedTuple
 from firstkey.image import rpm
-from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.system.tree import Tree

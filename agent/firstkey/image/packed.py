@@ -10,8 +10,7 @@ from __future__ import annotations
 import zlib
 from typing import IO, TYPE_CHECKING, Any
 
-from firstkey import image_reasons
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, image_reasons
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from firstkey import NamedTuple
 from firstkey.image import shadow
 from firstkey.image.changes import Lock
 from firstkey.image.verdict import Doubt, Finding, Verdict, not_applicable
-from firstkey.named_tuple import NamedTuple
 from firstkey.system.shadow import ELSEWHERE, EMPTY, LOCKED, PASSWD, TCB, Shadow, entries, unknown
 from firstkey.text import diff
 

@@ -6,13 +6,11 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import change_json, rules
 from firstkey.image.change_json import flag, row, text
 from firstkey.image.changes import Empty, Link, Lock, Remove, RemoveHostKey, SetSshd, Write
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system.mounts import is_at_or_below
 from firstkey.text import visible
 

@@ -16,9 +16,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, image_reasons
+from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
 
 if TYPE_CHECKING:

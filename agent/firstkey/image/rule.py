@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
+from firstkey import NamedTuple
 from firstkey.image.changes import Change
 from firstkey.image.verdict import Verdict
 from firstkey.image.watches import Watch
-from firstkey.named_tuple import NamedTuple
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Image

@@ -11,11 +11,10 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons, reasons
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import packed
 from firstkey.image.verdict import Doubt
 from firstkey.image.watches import Headed, Named, Needle, Scanned, Sighting
-from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 from firstkey.system import mounts, walk
 

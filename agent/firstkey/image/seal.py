@@ -12,8 +12,7 @@ import stat
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import in_use, rules, sshd_change, whose
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
@@ -22,8 +21,7 @@ from firstkey.image.plan import DESTROYING, Left, Plan, Spot, Step, destroyed, j
 from firstkey.image.rule import HISTORIES, by_hand
 from firstkey.image.rules import ami_tools
 from firstkey.image.verdict import FINDING
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 from firstkey.system.sshd import CONFIGS

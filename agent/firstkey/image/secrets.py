@@ -6,10 +6,10 @@ import re
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple
 from firstkey.image import changes, key_formats
 from firstkey.image.verdict import Doubt, Finding, Verdict
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change

@@ -7,7 +7,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

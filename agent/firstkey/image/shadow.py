@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from firstkey.errors import FirstkeyError
 from firstkey.image_reasons import ACCOUNTS_BROKEN
+from firstkey.reasons import FirstkeyError
 from firstkey.system.shadow import PASSWD
 
 SHADOW, GROUP, GSHADOW = "/etc/shadow", "/etc/group", "/etc/gshadow"

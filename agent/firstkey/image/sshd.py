@@ -7,10 +7,8 @@ from collections.abc import Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey import NamedTuple, image_reasons, reasons
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import restrictions, sshd_config
 from firstkey.system import sshd_tree
 from firstkey.system.sshd import CONFIG

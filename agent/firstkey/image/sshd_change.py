@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image.changes import SetSshd
 from firstkey.image.door import LIMIT
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Finding
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions, sshd_config
 
 if TYPE_CHECKING:

@@ -13,13 +13,12 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons, reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import in_use, scan
 from firstkey.image.packages import Packages
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Doubt
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access
 from firstkey.system import mounts, walk
 

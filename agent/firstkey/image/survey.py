@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import in_use, plan, seal, sshd_change
 from firstkey.image.audit import RULE, Audit, Result, image_of, verdict_of
 from firstkey.image.rules import access_keys
 from firstkey.image.scan import FILE, Looking
 from firstkey.image.verdict import Doubt, Finding, Verdict
 from firstkey.image.watches import OTHERS, Scanned, Sighting
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import mounts, scanners
 from firstkey.system.boxed import Overrun
 

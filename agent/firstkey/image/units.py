@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system.sshd import ADMINISTRATOR, LIMIT, PLACES, values
 
 if TYPE_CHECKING:

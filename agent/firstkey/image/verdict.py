@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 from firstkey.reasons import Refusal
 
 ERROR = "error"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Union
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 from firstkey.reasons import Refusal
 
 

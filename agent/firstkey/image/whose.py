@@ -12,10 +12,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import scan, secrets
 from firstkey.image.verdict import Doubt
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 

@@ -7,9 +7,9 @@ import stat
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
-from firstkey.errors import FirstkeyError
 from firstkey.login import view
 from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
 from firstkey.system import shadow, sshd_tree
 

@@ -7,14 +7,13 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
-from firstkey import reasons
 from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.ledger import Ledger
-from firstkey.errors import FirstkeyError
 from firstkey.login import tcp_wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.system import command, keygen, sockets, sshd_tree
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from firstkey import NamedTuple
 from firstkey.login.finding import obstacle
-from firstkey.named_tuple import NamedTuple
 from firstkey.system import sshd_tree
 
 if TYPE_CHECKING:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.login import (
     access_control,
     connectivity,
@@ -26,7 +25,7 @@ from firstkey.login import (
 )
 from firstkey.login.context import Context, LaunchKey
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import authorized_keys, restrictions
 from firstkey.system import sshd_tree
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
 from firstkey.system import keygen
 
 if TYPE_CHECKING:
-    from firstkey.errors import FirstkeyError
-    from firstkey.reasons import Reason
+    from firstkey.reasons import FirstkeyError, Reason
 
 OK = "ok"
 OBSTACLE = "obstacle"

@@ -7,8 +7,8 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.system import command
 
 if TYPE_CHECKING:

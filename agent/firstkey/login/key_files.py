@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, keys_command, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import child, command, sshd_tree
 from firstkey.system.files import open_quietly, translated

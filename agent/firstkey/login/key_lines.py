@@ -7,9 +7,9 @@ from binascii import b2a_base64
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+from firstkey import NamedTuple
 from firstkey import login_reasons as why
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
-from firstkey.named_tuple import NamedTuple
 from firstkey.ssh import authorized_keys, restrictions
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.login import key_lines, view
 from firstkey.login.finding import Finding, obstacle, unanswered
 from firstkey.login.view import Seen
 from firstkey.model import Account
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import with_tokens
 from firstkey.system import command, keygen
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
-from firstkey import reasons
 from firstkey.boot import launch_keys, ledger
-from firstkey.errors import FirstkeyError
 from firstkey.login.context import LaunchKey
 from firstkey.login.finding import Finding, note, obstacle, passed, unknown
 from firstkey.model import REPORT
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import public_key
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
 from firstkey.ssh.public_key import read_key
 from firstkey.system import command, inspector, sshd_tree

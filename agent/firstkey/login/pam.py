@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.login.access_control import expired
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.reasons import FirstkeyError
 from firstkey.system import keygen, shadow
 from firstkey.system import pam as answers
 

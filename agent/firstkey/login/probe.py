@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 from firstkey.system import command
 
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ import stat
 import time
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import NamedTuple, reasons
 from firstkey.boot import launch_keys
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import public_key
 from firstkey.system.files import Looks
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.login import pam, view
 from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access, restrictions
 from firstkey.ssh.sshd_config import with_tokens
 from firstkey.system import sshd_tree

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 from firstkey.system.sshd_tree import PROGRAM_LIMIT, SESSIONS
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access
 from firstkey.ssh.access import GROUP_WRITE, OTHERS_WRITE, Part
 from firstkey.system import child, command

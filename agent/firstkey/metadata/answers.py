@@ -10,10 +10,9 @@ import re
 from collections.abc import Callable
 from typing import Optional
 
-from firstkey.errors import Unreachable
+from firstkey import NamedTuple
 from firstkey.model import OfferedKey
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Reason
+from firstkey.reasons import Reason, Unreachable
 
 TOKEN_LIMIT = 1024
 """Bytes of a token. AWS gives no limit; genuine ones have 56."""

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError, Unreachable
 from firstkey.metadata.answers import Answer, Identity, NoAnswer, Notice, Retriable, Settings, Tell
+from firstkey.reasons import FirstkeyError, Unreachable
 
 if TYPE_CHECKING:
     from firstkey.metadata.inquiry import Token

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, reasons
 from firstkey.metadata import answers
 from firstkey.metadata.answers import Answer, Identity, Listed, NoAnswer, Notice, Retriable, Settings, Tell
 from firstkey.metadata.transport import Conversation, Deadline, Reply
 from firstkey.model import OfferedKey
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Reason, Refusal
+from firstkey.reasons import FirstkeyError, Reason, Refusal
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"

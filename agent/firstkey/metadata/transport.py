@@ -23,10 +23,9 @@ from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 
-from firstkey import __version__, reasons, settings
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, __version__, reasons, settings
 from firstkey.metadata.answers import NoAnswer, Retriable
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

@@ -11,7 +11,7 @@ import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 
 NO_SHELLS = frozenset({"nologin", "false", "true", "sync", "shutdown", "halt"})
 """Programs that stand as a shell in passwd(5) so that there is none."""

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 from firstkey.ssh import access
 from firstkey.ssh.public_key import PublicKey, read_key
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import public_key
 
 if TYPE_CHECKING:

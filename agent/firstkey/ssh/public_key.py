@@ -15,9 +15,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError
 
 SIZE_LIMIT = 16 * 1024
 """Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""

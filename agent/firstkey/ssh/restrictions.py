@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 from firstkey.ssh import access
 from firstkey.ssh.sshd_config import ANY_CLIENT
 

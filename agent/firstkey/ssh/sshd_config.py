@@ -10,9 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from firstkey.model import Account

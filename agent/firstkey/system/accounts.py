@@ -13,8 +13,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.model import Account
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access
 from firstkey.system import child, command
 

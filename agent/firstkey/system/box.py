@@ -22,7 +22,7 @@ import resource
 import signal
 from typing import TYPE_CHECKING
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -17,9 +17,9 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from firstkey import errors, reasons
-from firstkey.errors import FirstkeyError
+from firstkey import reasons
 from firstkey.image_reasons import OVER_BUDGET
+from firstkey.reasons import FirstkeyError
 from firstkey.system import box, command
 
 if TYPE_CHECKING:
@@ -319,14 +319,14 @@ def _load() -> None:
 
 
 def _told(error: FirstkeyError) -> dict[str, str]:
-    kind = next(base for base in type(error).__mro__ if base.__module__ == errors.__name__)
+    kind = next(base for base in type(error).__mro__ if base.__module__ == reasons.__name__)
     return {"kind": kind.__name__, "code": error.reason.code, "message": error.message, "hint": error.hint}
 
 
 def _revived(told: Any) -> FirstkeyError:  # noqa: ANN401 - whatever JSON has
     """The error again, as far as it is one."""
     said = told if isinstance(told, dict) else {}
-    kind = getattr(errors, str(said.get("kind")), None)
+    kind = getattr(reasons, str(said.get("kind")), None)
     is_one = isinstance(kind, type) and issubclass(kind, FirstkeyError)
     error: FirstkeyError = BaseException.__new__(kind if is_one else FirstkeyError)  # type: ignore[arg-type]
     reason = reasons.ALL.get(str(said.get("code")), reasons.INTERNAL_ERROR)

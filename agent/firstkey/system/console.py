@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.text import visible
 
 if TYPE_CHECKING:

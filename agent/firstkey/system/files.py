@@ -15,9 +15,8 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

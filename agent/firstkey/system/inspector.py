@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import box, command
 from firstkey.system.files import Looks
 

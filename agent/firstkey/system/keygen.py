@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system import command
 
 if TYPE_CHECKING:

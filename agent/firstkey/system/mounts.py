@@ -9,7 +9,7 @@ import re
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

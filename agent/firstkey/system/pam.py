@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError
 from firstkey.system import child
 
 if TYPE_CHECKING:

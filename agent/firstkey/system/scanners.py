@@ -13,9 +13,9 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple
 from firstkey.image_reasons import NO_SCANNER
-from firstkey.named_tuple import NamedTuple
+from firstkey.reasons import FirstkeyError
 from firstkey.system import box, command
 
 if TYPE_CHECKING:

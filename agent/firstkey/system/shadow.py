@@ -6,9 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import login_reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, login_reasons
+from firstkey.reasons import FirstkeyError
 from firstkey.system import command
 
 if TYPE_CHECKING:

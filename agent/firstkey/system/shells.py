@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple
 
 PROC = "/proc"
 NAMES = frozenset(

@@ -6,9 +6,8 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

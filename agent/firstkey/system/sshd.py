@@ -9,9 +9,8 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import sshd_config
 from firstkey.ssh.public_key import sha256
 from firstkey.system import command

@@ -11,9 +11,8 @@ import re
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions, sshd_config
 from firstkey.system import inspector
 from firstkey.system.accounts import Accounts

@@ -12,7 +12,7 @@ import stat
 from contextlib import ExitStack
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
+from firstkey.reasons import FirstkeyError
 from firstkey.system.files import Directory, Looks, open_quietly, translated
 
 MAXIMUM_LINKS = 40

@@ -13,9 +13,8 @@ import sys
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.errors import FirstkeyError
-from firstkey.named_tuple import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.reasons import FirstkeyError
 from firstkey.system.files import Directory, open_quietly, translated
 from firstkey.system.tree import MAXIMUM_LINKS, is_null
 

@@ -8,13 +8,12 @@ from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons
+from firstkey import NamedTuple, image_reasons
 from firstkey.image import changes, packed
 from firstkey.image.changes import Update, Write
 from firstkey.image.packages import deb822
 from firstkey.image.rule import AMI_TOOLS, Rule
 from firstkey.image.verdict import NOTE, WARNING, Doubt, Finding, Verdict, not_applicable
-from firstkey.named_tuple import NamedTuple
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from firstkey.errors import FirstkeyError
 from firstkey.image import changes, key_files, whose
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
+from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
 
 if TYPE_CHECKING:

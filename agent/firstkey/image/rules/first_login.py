@@ -6,11 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import installers, units
 from firstkey.image.rule import Rule, by_hand
 from firstkey.image.verdict import ERROR, NOTE, Doubt, Finding, Verdict, not_applicable
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import access, restrictions
 
 if TYPE_CHECKING:

@@ -8,15 +8,13 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import image_reasons
-from firstkey.errors import FirstkeyError
+from firstkey import NamedTuple, image_reasons
 from firstkey.image import changes, leftovers, secrets, whose
 from firstkey.image.leftovers import Place
 from firstkey.image.rule import HISTORIES, Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
 from firstkey.image.watches import Named
-from firstkey.named_tuple import NamedTuple
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 

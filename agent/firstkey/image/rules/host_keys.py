@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey.errors import FirstkeyError
 from firstkey.image import changes
 from firstkey.image.changes import RemoveHostKey
 from firstkey.image.host_key_files import (
@@ -17,6 +16,7 @@ from firstkey.image.host_key_files import (
 )
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change

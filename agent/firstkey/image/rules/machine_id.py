@@ -7,12 +7,12 @@ import stat
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.errors import FirstkeyError
 from firstkey.image import units
 from firstkey.image.changes import Link, Write
 from firstkey.image.door import seen
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
+from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
 from firstkey.text import visible
 
