@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import stat
@@ -427,6 +428,17 @@ def test_a_good_key_beside_bad_ones_is_taken(tmp_path: Path) -> None:
     )
     assert [key.line for key in keys] == [line]
     assert [bool(result.refusal) for result in judged] == [True, False, True]
+
+
+def test_a_point_beside_its_curve_is_refused(tmp_path: Path) -> None:
+    """As OpenSSH has it; one on the curve is taken."""
+    good = new_key(tmp_path, "launch", kind="ecdsa")
+    fields = (b"ecdsa-sha2-nistp256", b"nistp256", b"\4" + b"p" * 64)
+    blob = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+    bad = b"ecdsa-sha2-nistp256 " + base64.b64encode(blob)
+    keys, judged = launch_keys.judge([OfferedKey("0", "bad", bad), OfferedKey("1", "good", good.encode())])
+    assert [key.line for key in keys] == [good]
+    assert [key.refusal and key.refusal.reason.code for key in judged] == ["not-a-public-key", None]
 
 
 @pytest.mark.parametrize("user", ["admin", "ec2-user", "a.b_c$", "x" * 31])

@@ -17,6 +17,7 @@ from firstkey.model import CHANGED, FAILED, REFUSED, UNCHANGED, UserResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import public_key
 from firstkey.ssh.authorized_keys import Line
+from firstkey.system import keygen
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -43,12 +44,28 @@ def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[O
         known = offer
         try:
             if not offer.refusal:
-                keys.append(key := public_key.parse_launch_key(offer.text))
+                keys.append(key := _taken(offer.text))
                 known = offer._replace(type=key.type, fingerprint=key.fingerprint)
         except FirstkeyError as error:
             known = offer._replace(refusal=error.refusal)
         judged.append(known)
     return tuple(keys), tuple(judged)
+
+
+def _taken(text: bytes) -> PublicKey:
+    """The key. Raises FirstkeyError where OpenSSH would not take it.
+
+    Whether a point is on its elliptic curve is ssh-keygen's to say. Without it, sshd will pass over the line.
+    """
+    key = public_key.parse_launch_key(text)
+    try:
+        is_taken = "ecdsa" not in key.type or keygen.knows(f"{key.line}\n".encode("utf-8", "surrogateescape"))
+    except FirstkeyError:
+        is_taken = True
+    if not is_taken:
+        message = "ssh-keygen does not take it: its point is not on the curve"
+        raise FirstkeyError(message, reason=reasons.NOT_A_PUBLIC_KEY)
+    return key
 
 
 def lines(keys: Sequence[PublicKey], *, redirect_to: str | None = None) -> tuple[Line, ...]:
