@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -224,6 +225,31 @@ def test_no_set_id_bit_is_handed_on(directory: Directory, place: Path, mode: int
     """The old file's mode goes on to the new one, but not what could make it more than a file of keys."""
     directory.replace("file", b"x", Looks(mode))
     assert stat.S_IMODE((place / "file").stat().st_mode) == mode & 0o777
+
+
+def test_acls_and_users_attributes_go_on(directory: Directory, place: Path) -> None:
+    """An ACL and a user's attribute are on the new file too."""
+    (place / "file").write_bytes(b"old")
+    acl = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", *entry)
+        for entry in [
+            (1, 6, 2**32 - 1),
+            (2, 4, 12345),
+            (4, 0, 2**32 - 1),
+            (16, 4, 2**32 - 1),
+            (32, 0, 2**32 - 1),
+        ]
+    )
+    try:
+        os.setxattr(place / "file", "user.note", b"kept")
+        os.setxattr(place / "file", "system.posix_acl_access", acl)
+    except OSError as error:
+        pytest.skip(f"the file system of {place} takes no extended attributes: {error}")
+    old = read(directory)
+    directory.replace("file", b"new", Looks(old.mode, attributes=directory.attributes("file")), expected=old)
+    assert os.getxattr(place / "file", "user.note") == b"kept"
+    assert os.getxattr(place / "file", "system.posix_acl_access") == acl
+    assert (place / "file").stat().st_mode == 0o100640
 
 
 def test_a_long_name_can_be_replaced(directory: Directory, place: Path) -> None:

@@ -440,7 +440,9 @@ class _Visitor:
                         # Also where nothing is needed: it may be another name of the file.
                         directory.remove_stale()
                     if directory and is_needed:
-                        directory.replace(name, merge.content, self._looks(old), expected=old)
+                        directory.replace(
+                            name, merge.content, self._looks(directory, name, old), expected=old
+                        )
                 except Changed:
                     continue
                 if is_needed and old is None:
@@ -451,7 +453,7 @@ class _Visitor:
         message = f"{change.path} kept changing while keys were merged into it"
         raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
 
-    def _looks(self, old: File | None) -> Looks:
+    def _looks(self, directory: Directory, name: str, old: File | None) -> Looks:
         """How the file is to look: as the old one, or as a new one."""
         label = self._labels.get("file")
         if old is None:
@@ -461,7 +463,7 @@ class _Visitor:
         owner = (-1, old.gid) if is_mine else None
         if self._as_root and os.geteuid() == 0:
             owner = (old.uid, old.gid)
-        return Looks(old.mode, owner, label)
+        return Looks(old.mode, owner, label, attributes=directory.attributes(name))
 
     def _modes(self) -> tuple[int, int]:
         """Of a new file and a new directory."""

@@ -189,7 +189,7 @@ def put(
         looks = Looks(mode, label=erase.label_for_new(directory))
     else:
         owner = (old.uid, old.gid) if os.geteuid() == 0 else None
-        looks = Looks(old.mode, owner, erase.label(directory, name))
+        looks = Looks(old.mode, owner, erase.label(directory, name), attributes=directory.attributes(name))
     try:
         if over_link:
             directory.replace(name, content, looks)

@@ -86,6 +86,7 @@ class Looks(NamedTuple):
     owner: tuple[int, int] | None = None
     label: str | None = None
     durable: bool = True
+    attributes: tuple[tuple[str, bytes], ...] = ()
 
 
 @contextmanager
@@ -126,15 +127,16 @@ def require(found: os.stat_result, wanted: Callable[[int], bool], path: str) -> 
 
 
 def dress(fd: int, looks: Looks) -> None:
-    """Owner, then mode (chown clears set-id bits), then the SELinux label."""
+    """Owner, then mode (chown clears set-id bits), then attributes and the SELinux label."""
     if looks.owner is not None:
         os.fchown(fd, *looks.owner)
     os.fchmod(fd, looks.mode & _MODE)
-    if looks.label:
+    label = [("security.selinux", looks.label.encode() + b"\0")] if looks.label else []
+    for key, value in (*looks.attributes, *label):
         # What a file system or an unprivileged owner cannot set is no reason to lose the key: without a label
         # of its own, a file has the one that its directory hands down.
         with suppress(OSError):
-            os.setxattr(fd, "security.selinux", looks.label.encode() + b"\0")
+            os.setxattr(fd, key, value)
 
 
 def sync_directory(fd: int) -> None:
@@ -194,6 +196,17 @@ class Directory:
                 return os.stat(name, dir_fd=self.fd, follow_symlinks=False) if name else os.fstat(self.fd)
             except FileNotFoundError:
                 return None
+
+    def attributes(self, name: str) -> tuple[tuple[str, bytes], ...]:
+        """The extended attributes of `name` that what takes its place should have again (xattr(7)): ACLs and
+        users' own. What the kernel keeps under security.* is about the old content, like a signature of it.
+        """
+        path = f"/proc/self/fd/{self.fd}/{name}"
+        with suppress(OSError):
+            keys = os.listxattr(path, follow_symlinks=False)
+            carried = [key for key in keys if key.startswith(("user.", "system."))]
+            return tuple((key, os.getxattr(path, key, follow_symlinks=False)) for key in carried)
+        return ()
 
     def names(self) -> list[str]:
         """The names in it, sorted."""
