@@ -24,7 +24,7 @@ DAEMON = """
 import fcntl, json, os, resource, sys, time
 from firstkey.reasons import FirstkeyError
 from firstkey.cli import streams
-from firstkey.system import detach
+from firstkey.system import child, detach
 streams.make_ready()
 with open("/dev/zero") as zero:
     kept = fcntl.fcntl(zero, fcntl.F_DUPFD_CLOEXEC, 10)
@@ -37,7 +37,7 @@ try:
                  "limit": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
                  "inherited": os.path.exists(f"/proc/self/fd/{sys.argv[3]}")}
         if "WORK" in globals():
-            assert processes.in_child(lambda: b"x") == b"x"
+            assert child.ask("a test", lambda _: "x", seconds=30) == "x"
         with open(sys.argv[2] + ".new", "w") as out:
             json.dump(facts, out)
         os.rename(sys.argv[2] + ".new", sys.argv[2])

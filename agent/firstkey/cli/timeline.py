@@ -20,9 +20,9 @@ class Kind(NamedTuple):
 
 
 NETWORK = Kind("~", "#d97706", "waiting for the metadata service")
-KEYS = Kind("#", "#2563eb", "making host keys, of which RSA takes the longest")
+KEYS = Kind("#", "#2563eb", "making host keys; sshd starts before those in the background")
 WORK = Kind("=", "#6b7280", "looking and writing")
-KINDS = {"metadata": NETWORK, "host keys: make": KEYS}
+KINDS = {"metadata": NETWORK, "host keys: make": KEYS, "host keys: background": KEYS}
 
 LEAST_BAR = 20
 
