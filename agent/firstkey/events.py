@@ -222,7 +222,7 @@ HOST_KEY_SET_ASIDE = _warning("host-key-set-aside", "58ec136b541e498aaf49325da9c
     "{file} is no usable host key and was moved to {aside} ({reason}).")
 HOST_KEY_PUBLIC_DERIVED = _notice("host-key-public-derived", "5d8537f533e049adb1f61974bd402554",
     "The public half of {file} was missing and was derived again: {fingerprint}.")
-HOST_KEY_MODE_MENDED = _notice("host-key-mode-mended", "21761d3488134d29b5d901d2da07da37",
+HOST_KEY_MODE_REPAIRED = _notice("host-key-mode-repaired", "21761d3488134d29b5d901d2da07da37",
     "{file} had a mode or an owner that no private host key may have; it is for root alone now.")
 HOST_KEY_SKIPPED = _info("host-key-skipped", "a0d7387305d14e0c9766dc3d8472e92e",
     "No {type} host key was made: {detail} ({reason}).")

@@ -342,7 +342,7 @@ def entries(result: HostKeyResult, action: Action, backup: str | None) -> list[e
     elif action.kind == DERIVE:
         told.append(events.HOST_KEY_PUBLIC_DERIVED(**shown))
     if action.keeps_the_key and action.found.is_loose:
-        told.append(events.HOST_KEY_MODE_MENDED(**shown))
+        told.append(events.HOST_KEY_MODE_REPAIRED(**shown))
     if action.keeps_the_key and action.reason is reasons.HOST_KEY_FOREIGN:
         told.append(events.HOST_KEY_FOREIGN(**shown, reason=code))
     return told

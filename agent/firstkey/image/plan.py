@@ -31,7 +31,7 @@ class Step(NamedTuple):
 
 
 class Left(NamedTuple):
-    """A rule with findings that are not mended, and why."""
+    """A rule with findings that are not repaired, and why."""
 
     rule: Rule
     refusal: Refusal

@@ -186,7 +186,7 @@ def _remedy(rule: Rule, image: Image) -> list[Change] | Refusal:
         return rule.remedy(image)
     except FirstkeyError as error:
         return error.refusal
-    except Exception as error:  # noqa: BLE001 - one rule's mistake must not keep the others from being mended
+    except Exception as error:  # noqa: BLE001 - one rule's mistake must not keep the others from being repaired
         return Refusal(reasons.INTERNAL_ERROR, f"the rule {rule.id} failed: {error!r}")
 
 

@@ -52,7 +52,7 @@ RULE = Rule(
     prose=(
         "A line of passwd, shadow, group or gshadow with a field too many or too few is passed over by "
         "some programs and misread by others, so what is said of the accounts may not be all. A second "
-        "account with root's number is a second root. Neither is mended by seal: only a person knows what "
+        "account with root's number is a second root. Neither is repaired by seal: only a person knows what "
         "was meant."
     ),
     check=check,
