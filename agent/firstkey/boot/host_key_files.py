@@ -303,6 +303,8 @@ class Generation:
                 pairs.append(self._finished(started, deadline))
             except FirstkeyError as error:
                 self._failures[started.action.file] = error.refusal
+                if started.action not in self.todo:
+                    self.todo.append(started.action)  # what became of it is still to be told
             self._started.remove(started)
         return pairs
 
@@ -391,10 +393,12 @@ class Generation:
             self._tried.add(action.file)
             self.backups[action.file] = _put_in_place(self._site, pair)
             self._made[action.file] = pair.public
+            self._failures.pop(action.file, None)
         elif action.keeps_the_key and action.changes:
             _repair(self._site, action)
         elif action.file in self._later and action.kind == host_keys.REPLACE:
             # Another instance's key. The private half last: while it is there, the next run sees it.
+            self._tried.add(action.file)
             _clear(self._site.tree, f"{action.file}.pub", keeps=False)
             _clear(self._site.tree, action.file, keeps=False)
         else:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 FIRST_ATTEMPT_SECONDS = 10.0
 """How long the attempt may take at most that is made while host keys wait to be put in place."""
+LOOK_SECONDS = 2.0
+"""How long it is asked, once sshd runs, before a look whether the last host keys are made."""
 
 
 class Timeline:
@@ -59,8 +61,8 @@ class Job:
 
     `unheld` is for a platform that has no metadata service: called once host keys are in place and accounts
     made, before the service is asked at all. `ready` is for the daemon: it gets the report as soon as sshd
-    may start, where host keys are still being made then. `ready_by` is when sshd starts in any case, on
-    time.monotonic.
+    may start, where host keys are still being made then; false: it asks again sooner than these are made.
+    `ready_by` is when sshd starts in any case, on time.monotonic.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class Job:
         connect: Callable[[], Client],
         deadline: float | None,
         unheld: Callable[[], None] | None = None,
-        ready: Callable[[Report], None] | None = None,
+        ready: Callable[[Report], bool] | None = None,
         ready_by: float = 0.0,
     ) -> None:
         self._site = site
@@ -103,9 +105,12 @@ class Job:
         """Everything. What goes wrong is in the report; only what nobody foresaw is raised."""
         with self._generation as generation:
             done = self._before_sshd()
+            goes_on = True
             if generation.is_pending and self._ready and not generation.has_ended:
-                self._ready(done)
-            if generation.is_pending:
+                goes_on = self._ready(done)
+            if generation.is_pending and goes_on:
+                if self._ready and time.monotonic() > self._ready_by:
+                    self._let_load()  # sshd runs, perhaps with host keys that were replaced just now
                 made = self._publish("host keys: background", is_last=True)
                 done = self._finished(done._replace(host_keys=tuple(made)))
         return self._told(done)
@@ -149,9 +154,8 @@ class Job:
         soon = min(time.monotonic() + seconds, float("inf") if self._deadline is None else self._deadline)
         return self._ask(lambda client: client.ask_once(deadline=soon))
 
-    def _ask_until(self, deadline: float | None) -> Answer | FirstkeyError:
-        """Until there is an answer, time is over, or this proves not to be the instance of before."""
-        known = self._instance or self._store.ledger.instance
+    def _ask_until(self, deadline: float | None, known: str | None) -> Answer | FirstkeyError:
+        """Until there is an answer, time is over, or this proves to be another instance than `known`."""
         return self._ask(lambda client: client.ask(deadline=deadline, known=known))
 
     @property
@@ -205,30 +209,43 @@ class Job:
 
         if self._unheld:
             self._unheld()
-        answer: Answer | FirstkeyError | None = None
-        if self._generation.is_pending:
-            # sshd runs from that moment on, and the answer may never come.
-            answer = None if self._unheld else self._ask_until(self._ready_by)
-            if answer is None or isinstance(answer, Unreachable):
-                made = self._publish("host keys: background", is_last=True)
-                self._let_load()
-                answer = None
-        if answer is None:
-            answer = self._ask_until(self._deadline)
+        made, answer = self._ask_past_ready(made, self._instance or self._store.ledger.instance)
         if isinstance(answer, Retriable):
             # Once in a run: a service that calls the instance by two names in turn is not followed for ever.
             made = self._leave_other_instance(made)
-            answer = self._ask(lambda client: client.ask(deadline=self._deadline))
+            made, answer = self._ask_past_ready(made, None)
         return made, answer
 
+    def _ask_past_ready(
+        self, made: list[HostKeyResult], known: str | None
+    ) -> tuple[list[HostKeyResult], Answer | FirstkeyError]:
+        """Go on asking. Sshd runs from a moment on, and the answer may never come: then all keys are due."""
+        from firstkey.metadata.answers import Retriable
+
+        due = 0.0 if self._unheld else self._ready_by
+        while self._generation.is_pending:
+            if self._generation.has_ended and time.monotonic() >= due:
+                made = self._publish("host keys: background", is_last=True)
+                self._let_load()
+                break
+            answer = self._ask_until(max(due, time.monotonic() + LOOK_SECONDS), known)
+            if isinstance(answer, Retriable) or not isinstance(answer, Unreachable):
+                return made, answer
+        return made, self._ask_until(self._deadline, known)
+
     def _leave_other_instance(self, made: list[HostKeyResult]) -> list[HostKeyResult]:
-        """Where the service told the instance and no keys: another one's go without waiting for its own."""
-        who = self._identity
-        if who is None or who.instance_id == self._instance:
+        """Where the instance is known and no keys are: another one's go without waiting for its own.
+
+        The service may have told it, or the firmware alone.
+        """
+        instance = self._identity.instance_id if self._identity else self._instance
+        if instance is None:
             return made
-        self._say_instance(who.instance_id)
-        made = self._replace_clones(who.instance_id, made)
-        self._cleared += self._install(who.instance_id, [], [])
+        if instance != self._instance:
+            self._say_instance(instance)
+            made = self._replace_clones(instance, made)
+        if self._store.ledger.of_other_instances(instance):
+            self._cleared += self._install(instance, [], [])
         return made
 
     def _set_up_users(self) -> None:

@@ -120,9 +120,14 @@ def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off 
         if is_first:
             common.tell_of_cloud_init(site)
 
-        def ready(done: Report) -> None:
+        def ready(done: Report) -> bool:
+            """False where asking again is more urgent than host keys that sshd need not wait for."""
             common.save_report(site, done)
-            tell(as_line(Result.of(done)))
+            result = Result.of(done)
+            if not result.is_final and time.monotonic() < ready_by:
+                return False
+            tell(as_line(result))
+            return True
 
         def unheld() -> None:
             """The boot has nothing to wait for."""
@@ -144,8 +149,10 @@ def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off 
             )
             done = job.run()
             common.save_report(site, done)
-            common.show_on_console(site, done)
-        return Result.of(done)
+            result = Result.of(done)
+            if not result.pending:
+                common.show_on_console(site, done)
+        return result._replace(pending="")  # what is not made by now is the next run's
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
