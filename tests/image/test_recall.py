@@ -26,7 +26,7 @@ from firstkey.system import scanners
 pytestmark = pytest.mark.slow
 
 SECRETS = ("private-keys", "certificates", "cloud-credentials", "tool-credentials", "system-credentials",
-           "access-keys")  # fmt: skip
+           "vendor-credentials", "access-keys")  # fmt: skip
 PACKAGES = ("awscli", "ansible", "botocore", "tornado")
 RECALL = 0.8
 """How many of the tokens a scanner finds at least: some have no form of their own, but for a maker's name."""

@@ -68,28 +68,102 @@ def is_authority(options: bytes) -> bool:
     return any(each.name == b"cert-authority" and each.value is None for each in each_option(options))
 
 
-def unknown(options: bytes) -> str | None:
-    """The first option that sshd does not know, or knows only once."""
+def flaw(options: bytes) -> str | None:
+    """The first option that sshd does not know, or knows only once, or whose value it does not take."""
     seen: set[bytes] = set()
     for option in each_option(options):
-        if option.name not in (_FLAGS if option.value is None else _WITH_VALUE - seen):
+        name, value = option.name, option.value
+        if name not in (_FLAGS if value is None else _WITH_VALUE - seen):
             return excerpt(options, option)
-        seen |= {option.name} & _ONCE
+        if value is not None and name in _VALUES and not _VALUES[name](value):
+            return excerpt(options, option)
+        seen |= {name} & _ONCE
     return None
 
 
 def useless(options: bytes) -> str | None:
-    """The first thing in the options of a plain key for which sshd takes no key by the line.
-
-    Their values are not judged: that is for `firstkey doctor` (ssh/restrictions.py).
-    """
+    """The first thing in the options of a plain key for which sshd takes no key by the line."""
     principals = (option for option in each_option(options) if option.name == b"principals")
-    return unknown(options) or next((excerpt(options, option) for option in principals), None)
+    return flaw(options) or next((excerpt(options, option) for option in principals), None)
 
 
 def excerpt(options: bytes, option: Option) -> str:
     """How the option begins, for people."""
     return options[option.place : option.place + 40].split(b",")[0].decode("utf-8", "backslashreplace")
+
+
+# --- the values of options ------------------------------------------------------------------------
+
+_VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
+_MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.IGNORECASE)
+_PLACE = re.compile(r"(?:\[[^]]*\]|(?!\[)[^:/]*)[:/](.*)", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]{1,10}")
+_LONGEST_HOST = 1024
+_MOST_TUNNELS = 0x7FFFFFFD
+
+
+def moment(text: str) -> float:
+    """YYYYMMDD[HHMM[SS]][Z] in seconds since the epoch; local time without the Z (sshd(8): expiry-time).
+
+    Raises ValueError.
+    """
+    import calendar
+    import time
+
+    match = _MOMENT.fullmatch(text)
+    if not match or (match[3] and not match[2]):
+        raise ValueError(f"{text[:40]!a} is no time like 20301231 or 203012311200Z")
+    try:
+        parts = time.strptime(f"{match[1]}{match[2] or '0000'}{match[3] or '00'}", "%Y%m%d%H%M%S")
+        return float(calendar.timegm(parts) if match[4] else time.mktime(parts))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{text[:40]!a} is no time that there is") from None
+
+
+def _is_time(value: str) -> bool:
+    try:
+        return moment(value) > 0
+    except ValueError:
+        return False
+
+
+def _is_tunnel(value: str) -> bool:
+    """A number of a tun device, or any (misc.c: a2tun)."""
+    return value.lower() == "any" or (bool(_NUMBER.fullmatch(value)) and int(value) <= _MOST_TUNNELS)
+
+
+def _is_place(value: str) -> bool:
+    """HOST:PORT, with any port as * (auth-options.c: handle_permit)."""
+    match = _PLACE.fullmatch(value)
+    return match is not None and match.start(1) <= _LONGEST_HOST and _is_port(match[1])
+
+
+def _is_listener(value: str) -> bool:
+    """The same, or a port alone."""
+    return _is_place(value if ":" in value else f"*:{value}")
+
+
+def _is_port(text: str) -> bool:
+    if text == "*":
+        return True
+    if _NUMBER.fullmatch(text):
+        return 0 < int(text) <= 65535
+    import socket
+
+    try:
+        return bool(text) and socket.getservbyname(text, "tcp") > 0
+    except (OSError, ValueError):
+        return False
+
+
+_VALUES: dict[bytes, Callable[[str], object]] = {
+    b"environment": _VARIABLE.fullmatch,
+    b"expiry-time": _is_time,
+    b"permitlisten": _is_listener,
+    b"permitopen": _is_place,
+    b"tunnel": _is_tunnel,
+}
+"""What sshd takes as the value of an option."""
 
 
 # --- owners and modes -----------------------------------------------------------------------------

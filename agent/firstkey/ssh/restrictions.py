@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple
@@ -190,13 +191,6 @@ def _user_listing(keyword: str, patterns: tuple[str, ...], user: str, client: Cl
 
 # --- the options before a key ---------------------------------------------------------------------
 
-_VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
-_MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.IGNORECASE)
-_PLACE = re.compile(r"(?:\[[^]]*\]|(?!\[)[^:/]*)[:/](.*)", re.DOTALL)
-_NUMBER = re.compile(r"[0-9]{1,10}")
-_LONGEST_HOST = 1024
-_MOST_TUNNELS = 0x7FFFFFFD
-
 
 class KeyOptions(NamedTuple):
     """What the options before a key mean for a login with it.
@@ -221,18 +215,15 @@ _KEPT = {b"command": "command", b"from": "sources", b"principals": "principals"}
 
 def parse_options(options: bytes) -> KeyOptions:
     """The meaning of the options, as far as they can be told apart."""
-    unknown = access.unknown(options)
-    found: dict[str, Any] = {"flaw": unknown} if unknown else {}
+    found: dict[str, Any] = {"flaw": access.flaw(options)}
     for option in access.each_option(options):
         name, value = option.name, option.value
         if value is None:
             _note_flag(found, name)
             continue
-        check = _VALUES.get(name)
-        if check and not check(value):
-            found.setdefault("flaw", access.excerpt(options, option))
-        elif name == b"expiry-time" and check:
-            found["expires"] = min(moment(value), found.get("expires", moment(value)))
+        if name == b"expiry-time":
+            with suppress(ValueError):
+                found["expires"] = min(access.moment(value), found.get("expires", access.moment(value)))
         elif name in _KEPT:
             found.setdefault(_KEPT[name], value)
     return KeyOptions(**found)
@@ -243,67 +234,3 @@ def _note_flag(found: dict[str, Any], name: bytes) -> None:
         found["has_terminal"] = name == b"pty"
     elif name == b"cert-authority":
         found["is_authority"] = True
-
-
-def moment(text: str) -> float:
-    """YYYYMMDD[HHMM[SS]][Z] in seconds since the epoch; local time without the Z (sshd(8): expiry-time).
-
-    Raises ValueError.
-    """
-    import calendar
-    import time
-
-    match = _MOMENT.fullmatch(text)
-    if not match or (match[3] and not match[2]):
-        raise ValueError(f"{text[:40]!a} is no time like 20301231 or 203012311200Z")
-    try:
-        parts = time.strptime(f"{match[1]}{match[2] or '0000'}{match[3] or '00'}", "%Y%m%d%H%M%S")
-        return float(calendar.timegm(parts) if match[4] else time.mktime(parts))
-    except (ValueError, OverflowError):
-        raise ValueError(f"{text[:40]!a} is no time that there is") from None
-
-
-def _is_time(value: str) -> bool:
-    try:
-        return moment(value) > 0
-    except ValueError:
-        return False
-
-
-def _is_tunnel(value: str) -> bool:
-    """A number of a tun device, or any (misc.c: a2tun)."""
-    return value.lower() == "any" or (bool(_NUMBER.fullmatch(value)) and int(value) <= _MOST_TUNNELS)
-
-
-def _is_place(value: str) -> bool:
-    """HOST:PORT, with any port as * (auth-options.c: handle_permit)."""
-    match = _PLACE.fullmatch(value)
-    return match is not None and match.start(1) <= _LONGEST_HOST and _is_port(match[1])
-
-
-def _is_listener(value: str) -> bool:
-    """The same, or a port alone."""
-    return _is_place(value if ":" in value else f"*:{value}")
-
-
-def _is_port(text: str) -> bool:
-    if text == "*":
-        return True
-    if _NUMBER.fullmatch(text):
-        return 0 < int(text) <= 65535
-    import socket
-
-    try:
-        return bool(text) and socket.getservbyname(text, "tcp") > 0
-    except (OSError, ValueError):
-        return False
-
-
-_VALUES: dict[bytes, Callable[[str], object]] = {
-    b"environment": _VARIABLE.fullmatch,
-    b"expiry-time": _is_time,
-    b"permitlisten": _is_listener,
-    b"permitopen": _is_place,
-    b"tunnel": _is_tunnel,
-}
-"""What sshd takes as the value of an option."""
