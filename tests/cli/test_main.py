@@ -194,7 +194,7 @@ NOBODY_THERE = ("--imds", "http://127.0.0.1:9")
 @pytest.mark.slow
 def test_ctrl_c_while_it_loads_is_quiet_too(machine: Machine) -> None:
     """At whatever moment it comes, once the package itself is found."""
-    for pause in range(3, 60, 4):
+    for pause in range(7, 60, 4):
         loading = subprocess.Popen(
             [sys.executable, "-c", SLOWLY, str(pause), "keys", *NOBODY_THERE, "--root", str(machine.root)],
             stderr=subprocess.PIPE,

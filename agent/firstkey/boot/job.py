@@ -449,11 +449,11 @@ def _load_ahead() -> None:
 
 
 def _sshd(site: Site) -> Sshd:
-    if site.tree.is_running_system:
-        return Sshd(site.tree, may_prepare=not site.dry_run)
-    from firstkey.system.sshd_tree import TreeSshd  # a boot works on the running system
+    if site.tree.is_running_system and not site.dry_run:
+        return Sshd(site.tree)
+    from firstkey.system import sshd_tree  # a boot works on the running system, and does its work
 
-    return TreeSshd(site.tree)
+    return sshd_tree.sshd_of(site.tree)
 
 
 def _joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple[UserResult, ...]:

@@ -64,13 +64,12 @@ class Meaning(NamedTuple):
 
 
 class Sshd:
-    """The running system's sshd. `may_prepare`: a directory in /run that an old one misses is made for it."""
+    """The running system's sshd. A directory in /run that an old one misses is made for it."""
 
     _may_have_no_files = False  # where there are none, they are in a place that is not known
 
-    def __init__(self, tree: Tree, *, may_prepare: bool = False) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self._may_prepare = may_prepare
         self._known: dict[object, Meaning] = {}
 
     # --- its files ----------------------------------------------------------------------------
@@ -149,7 +148,7 @@ class Sshd:
         alike = (self._alike(user), client) if self._may_have_blocks() else ()
         if alike not in self._known:
             try:
-                self._known[alike] = Meaning(self._ask(f"user={user},{client}"), None)
+                self._known[alike] = Meaning(self.ask(f"user={user},{client}"), None)
             except FirstkeyError as error:
                 self._known[alike] = Meaning(sshd_config.DEFAULTS, error.refusal)
         return self._known[alike]
@@ -157,21 +156,18 @@ class Sshd:
     def _alike(self, user: str) -> object:
         return user  # whose groups only sshd knows for sure
 
-    def _ask(self, login: str) -> Effective:
+    def ask(self, login: str) -> Effective:
+        """What the configuration means for a login, as `sshd -C` takes it. Raises FirstkeyError."""
         return understood(question([*self.options, "-C", login], self._run))
 
     def _run(self, argv: Sequence[str], stdin: bytes) -> command.Outcome:
         outcome = command.run(argv, seconds=SECONDS, stdin=stdin)
-        missing = _NO_PRIVSEP_DIRECTORY.search(outcome.stderr) if outcome.status else None
-        if missing and self._may_prepare:
-            with Tree("/") as host:
-                host.ensure(missing.group(1).decode(), mode=0o755).__exit__()
-            return command.run(argv, seconds=SECONDS, stdin=stdin)
-        if missing:
-            from firstkey.system import inspector  # a boot makes the directory
-
-            return inspector.run(argv, stdin=stdin)  # which gives it one
-        return outcome
+        missing = missing_directory(outcome)
+        if missing is None:
+            return outcome
+        with Tree("/") as host:
+            host.ensure(missing, mode=0o755).__exit__()
+        return command.run(argv, seconds=SECONDS, stdin=stdin)
 
     def _may_have_blocks(self) -> bool:
         try:
@@ -187,6 +183,12 @@ class Sshd:
             return knows_patterns(command.run([program, "-V"], seconds=SECONDS).stderr) if program else None
         except FirstkeyError:
             return None
+
+
+def missing_directory(outcome: command.Outcome) -> str | None:
+    """The directory for which sshd said nothing, where it misses one."""
+    match = _NO_PRIVSEP_DIRECTORY.search(outcome.stderr) if outcome.status else None
+    return match[1].decode() if match else None
 
 
 def knows_patterns(text: bytes) -> bool | None:
@@ -359,7 +361,9 @@ def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
             if line.startswith("["):
                 current = line.strip()
             elif equals and current == f"[{section}]" and name.rstrip() == key:
-                found = [*found, value.strip()] if value.strip() else []
+                found.append(value.strip())
+                if not value.strip():
+                    found.clear()
     return found
 
 

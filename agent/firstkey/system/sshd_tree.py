@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from firstkey import NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions, sshd_config
-from firstkey.system import inspector
+from firstkey.system import command, inspector
 from firstkey.system.accounts import Accounts
 from firstkey.system.sshd import (
     BY_SOCKET,
@@ -24,6 +24,7 @@ from firstkey.system.sshd import (
     Start,
     knows_patterns,
     matching,
+    missing_directory,
     question,
     started_by,
     understood,
@@ -52,7 +53,15 @@ _OPENS_SOMETHING = ("hostcertificate", "securitykeyprovider")
 
 def sshd_of(tree: Tree) -> Sshd:
     """The sshd of the running system, or of a tree."""
-    return Sshd(tree) if tree.is_running_system else TreeSshd(tree)
+    return _LookingSshd(tree) if tree.is_running_system else TreeSshd(tree)
+
+
+class _LookingSshd(Sshd):
+    """The running system's sshd, for who makes no directory that an old one misses: a box has it."""
+
+    def ask(self, login: str) -> Effective:
+        outcome = question([*self.options, "-C", login], lambda argv, stdin: command.run(argv, stdin=stdin))
+        return TreeSshd(self.tree).ask(login) if missing_directory(outcome) else understood(outcome)
 
 
 def program(tree: Tree) -> str | None:
@@ -127,7 +136,8 @@ class TreeSshd(Sshd):
         except FirstkeyError:
             return user
 
-    def _ask(self, login: str) -> Effective:
+    def ask(self, login: str) -> Effective:
+        """The same, by copies and in a box."""
         if self.start.unknown:
             raise FirstkeyError(self.start.unknown, reason=reasons.SSHD_CONFIG_INVALID)
         if not self.files:
@@ -224,7 +234,8 @@ class _Copying:
             first = [self._line(option.encode("utf-8", "surrogateescape"), "", 0) for option in options]
             contents["options.conf"] = b"\n".join(first) + b"\n"
             include = f'Include "{inspector.HERE}/options.conf" "{inspector.HERE}/{main}"\n'
-            contents[main := "main.conf"] = include.encode()
+            main = "main.conf"
+            contents[main] = include.encode()
         return Copy(f"{inspector.HERE}/{main}", contents, self._host_keys, files)
 
     def _members(self, patterns: str) -> list[str]:
