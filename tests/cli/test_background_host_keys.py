@@ -202,6 +202,64 @@ def test_another_instances_rsa_key_is_gone_before_sshd_starts(bench: Bench, firm
     assert bench.result("rsa")["reason"] == "host-key-cloned"
 
 
+def on_another_instance(bench: Bench) -> None:
+    """A disk that FIRST has set up, its RSA key included, wakes up on SECOND; no launch key can be had."""
+    bench.configure("[IMDS]\nBootTimeoutSec=2")
+    bench.let_go()
+    assert bench.daemon().end().status == 0
+    assert bench.machine.keys == [bench.lab.key]
+    (bench.machine.root.parent / "bin" / "ssh-keygen.go").unlink()
+    bench.machine.write("/proc/sys/kernel/random/boot_id", "boot-2\n")
+    bench.lab.service.change(instance_id=SECOND)
+    bench.lab.service.inject(Fault("status", 503, path="/latest/meta-data/public-keys"))
+
+
+@pytest.mark.parametrize("firmware", [False, True])
+def test_another_instances_launch_key_is_gone_before_sshd_starts(bench: Bench, firmware: bool) -> None:
+    """Also where the firmware has told the instance, and where RSA is made meanwhile; and RSA comes."""
+    if firmware:
+        bench.machine.set_firmware(FIRST)
+    on_another_instance(bench)
+    if firmware:
+        bench.machine.set_firmware(SECOND)
+    bench.daemon()
+    processes.wait_for(lambda: bench.lab.manager.count("READY=1") == 2)
+    assert bench.machine.keys == []
+    bench.let_go()
+    processes.wait_for(lambda: bench.kinds == set(KINDS))
+
+
+def test_the_answer_is_asked_for_while_rsa_is_made(bench: Bench) -> None:
+    """Past the deadline too: the launch key comes as soon as the service has it."""
+    bench.configure("[IMDS]\nBootTimeoutSec=1")
+    bench.lab.service.inject(Fault("status", 503))
+    daemon = bench.daemon()
+    daemon.manager.wait("READY=1")
+    bench.lab.service.inject()
+    processes.wait_for(lambda: bench.machine.keys == [bench.lab.key])
+    assert bench.kinds == QUICK
+    bench.let_go()
+    assert daemon.end().status == 0
+    assert bench.kinds == set(KINDS)
+
+
+def test_another_instances_key_is_not_shown_where_no_other_could_be_made(bench: Bench) -> None:
+    """It is gone, so neither the report nor the console has it; and the journal tells of the failure."""
+    bench.let_go()
+    assert bench.daemon().end().status == 0
+    old = public(private(bench.machine, "rsa")).read_text().split()[1]
+    bench.machine.write("/proc/sys/kernel/random/boot_id", "boot-2\n")
+    bench.machine.path("/run/firstkey/console-shown").unlink(missing_ok=True)
+    console = bench.machine.write("/dev/console", "")
+    bench.lab.service.change(instance_id=SECOND)
+    bench.set_keygen('case "$*" in *"-t rsa"*) echo no entropy >&2; exit 1;; esac\n' + REAL)
+    ended = bench.daemon().end()
+    assert bench.kinds == QUICK
+    assert old not in console.read_text()
+    assert bench.result("rsa")["fingerprint"] is None
+    assert "No rsa host key was made" in ended.said
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_what_is_cut_off_is_made_on_the_next_boot(bench: Bench, how: signal.Signals) -> None:
     """Between READY and the RSA key: nothing is torn, nothing is left over, and the next run completes it."""
