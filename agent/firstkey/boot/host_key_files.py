@@ -291,7 +291,8 @@ class Generation:
             kept = (action.found.public for action in self._actions.values() if action.keeps_the_key)
             shown = [*(pair.public for pair in pairs), *self._made.values(), *filter(None, kept)]
             is_last = not any(map(self._judge.offers, shown))
-            pairs += self._collect((), deadline) if is_last else []
+            # Begun with what the rest of the boot leaves, it may take longer. The boot has its own deadline.
+            pairs += self._collect((), time.monotonic() + BACKGROUND_SECONDS) if is_last else []
         if is_last:
             self._later = frozenset()
         return pairs
