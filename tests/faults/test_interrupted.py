@@ -73,10 +73,10 @@ FOUND = [
     # A ledger that could not be written once was not written at all, so host keys were forgotten.
     ("broken host keys", "EIO", "write", r"/var/lib/firstkey/\.firstkey-ledger\..*"),
     # A key that found no room was taken for one of a type that is refused, and the run for a success.
-    ("broken host keys", "ENOSPC", "write", r"/run/firstkey/\.firstkey-hostkeys\.\w+/key0"),
+    ("broken host keys", "ENOSPC", "write", r"/run/firstkey/\.firstkey-hostkeys\.\w+/\.firstkey-key\.\w+"),
     # A workshop that could not be set up was left behind, and one that could not be removed ended the run.
     ("broken host keys", "EIO", "fchmod", r"/run/firstkey/\.firstkey-hostkeys\.\w+"),
-    ("another instance", "EIO", "unlinkat", r"/run/firstkey/\.firstkey-hostkeys\.\w+/key1\.pub"),
+    ("another instance", "EIO", "unlinkat", r"/run/firstkey/\.firstkey-hostkeys\.\w+/\.firstkey-key\.\w+\.pub"),
     # No lock, no keys.
     ("another instance", "EIO", "openat", r"/run/firstkey/lock"),
 ]

@@ -12,10 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from firstkey import reasons
-from firstkey.reasons import FirstkeyError
-from firstkey.system import child
-
 AGENT = Path(__file__).parents[2] / "agent"
 PATIENCE = 60.0
 """Seconds after which a test that waits for something has failed; nothing takes a tenth of it."""
@@ -60,6 +56,11 @@ def start(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 def in_child(work: Callable[[], bytes]) -> bytes:
     """What `work` returns in a child of this process; nothing where it dies on the way."""
+    # Programs that know nothing of firstkey use this module too.
+    from firstkey import reasons
+    from firstkey.reasons import FirstkeyError
+    from firstkey.system import child
+
     try:
         said: str = child.ask("a test", lambda _: work().decode("latin-1"), seconds=PATIENCE)
     except FirstkeyError as error:
