@@ -76,7 +76,12 @@ FOUND = [
     ("broken host keys", "ENOSPC", "write", r"/run/firstkey/\.firstkey-hostkeys\.\w+/\.firstkey-key\.\w+"),
     # A workshop that could not be set up was left behind, and one that could not be removed ended the run.
     ("broken host keys", "EIO", "fchmod", r"/run/firstkey/\.firstkey-hostkeys\.\w+"),
-    ("another instance", "EIO", "unlinkat", r"/run/firstkey/\.firstkey-hostkeys\.\w+/\.firstkey-key\.\w+\.pub"),
+    (
+        "another instance",
+        "EIO",
+        "unlinkat",
+        r"/run/firstkey/\.firstkey-hostkeys\.\w+/\.firstkey-key\.\w+\.pub",
+    ),
     # No lock, no keys.
     ("another instance", "EIO", "openat", r"/run/firstkey/lock"),
 ]
