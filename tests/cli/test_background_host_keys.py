@@ -243,6 +243,18 @@ def test_the_answer_is_asked_for_while_rsa_is_made(bench: Bench) -> None:
     assert bench.kinds == set(KINDS)
 
 
+def test_a_useless_answer_does_not_make_sshd_wait_for_rsa(bench: Bench) -> None:
+    """A captive portal's page or two: the service is asked again long before the key is made."""
+    bench.lab.service.inject(Fault("html", first=2))
+    daemon = bench.daemon()
+    daemon.manager.wait("READY=1")
+    assert bench.machine.keys == [bench.lab.key]
+    assert bench.kinds == QUICK
+    bench.let_go()
+    assert daemon.end().status == 0
+    assert bench.kinds == set(KINDS)
+
+
 def test_another_instances_key_is_not_shown_where_no_other_could_be_made(bench: Bench) -> None:
     """It is gone, so neither the report nor the console has it; and the journal tells of the failure."""
     bench.let_go()

@@ -52,7 +52,9 @@ def main(argv: Sequence[str]) -> int:
     wanted = audit.chosen(args.rule, args.skip, args.profile)
     known = _baseline(args.baseline)
     if args.html not in (None, "-"):
-        _write(args.html, "")  # what cannot be written is better known before a large tree is looked at
+        screen.save(
+            "--html", args.html, ""
+        )  # what cannot be written is better known before a large tree is looked at
     common.tree_at(args.root).__exit__()
     common.require_root(args, "auditing")
     looker = Looker(args, common.voice(args))
@@ -132,17 +134,9 @@ def _html(done: Audit, args: argparse.Namespace) -> None:
     if args.html == "-":
         streams.put(sys.stdout, text)
         return
-    _write(args.html, text)
+    screen.save("--html", args.html, text)
     if not args.quiet:
         screen.show(*render.summary(done))
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="ascii") as file:
-            file.write(text)
-    except OSError as error:
-        raise UsageError(f"--html {path}: {error.strerror}") from error
 
 
 MOST_KNOWN = 16 * 1024 * 1024

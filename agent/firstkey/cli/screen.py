@@ -1,4 +1,4 @@
-"""What a person at a terminal gets besides plain lines: colours, a line that changes, a question."""
+"""What a person gets besides plain lines: colours, a line that changes, a question, a file to look at."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from firstkey.cli import streams
 from firstkey.colours import Coloured
+from firstkey.reasons import UsageError
 from firstkey.text import folded, visible, width_of
 
 if TYPE_CHECKING:
@@ -45,3 +46,12 @@ def ask(question: str) -> str:
     """What somebody at the terminal answers, on one line."""
     streams.put(sys.stderr, visible(question))
     return sys.stdin.readline().strip()
+
+
+def save(option: str, path: str, text: str) -> None:
+    """Write the file that the option names, in UTF-8. Raises UsageError where it cannot be written."""
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {error.strerror}") from error

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.boot import host_key_files, host_keys, ledger
-from firstkey.cli import common, looking, streams, timeline
+from firstkey.cli import common, looking, screen, streams, timeline
 from firstkey.login_reasons import NO_REPORT
 from firstkey.model import DISABLED, NO_KEY, OK, REPORT
-from firstkey.reasons import FirstkeyError, UsageError
+from firstkey.reasons import FirstkeyError
 from firstkey.ssh import authorized_keys, public_key
 from firstkey.system.sshd_tree import sshd_of
 from firstkey.text import visible
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     picture = io.StringIO()
     with redirect_stdout(picture):
         status = looking.command(args, _show)
-    _write(path, picture.getvalue())
+    screen.save("--svg", path, picture.getvalue())
     return status
 
 
@@ -87,14 +87,6 @@ def _width() -> int:
         return os.get_terminal_size().columns
     except OSError:
         return 80
-
-
-def _write(path: str, picture: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(picture)
-    except OSError as error:
-        raise UsageError(f"--svg {path}: {error.strerror}") from error
 
 
 def _standing(site: Site) -> dict[str, Any]:
