@@ -33,6 +33,7 @@ class Figure(NamedTuple):
 FIGURES = {
     "modules that a boot can reach": Figure(48, 48, "what only trees, doctor and audit ask stands apart"),
     "lines that a boot can reach": Figure(10_592, 9_000, "launch keys, host keys and sshd each built once"),
+    "lines of the agent": Figure(30021, 20_000, "the first time that it is held"),
     "modules of the trust core": Figure(18, 15, "launch keys in three modules, host keys in two"),
     "lines of the trust core": Figure(5_617, 3_800, "one visit a home, one Change, one sshd"),
     "modules in circles of imports": Figure(0, 0, "units and sshd know nothing of the image"),
@@ -177,6 +178,11 @@ def test_the_trust_core_only_shrinks() -> None:
     assert boot - core == full(OUTSIDE_THE_CORE), "give it a role on the page, or a reason"
     assert core <= boot_reach()
     hold(modules_of_the_trust_core=len(core), lines_of_the_trust_core=lines(core))
+
+
+def test_the_agent_only_shrinks() -> None:
+    """All of it is installed, and somebody has to look after all of it."""
+    hold(lines_of_the_agent=lines(MODULES))
 
 
 def test_circles_of_imports_only_open() -> None:
