@@ -21,10 +21,10 @@ examples:
   firstkey config --check    for CI: exit 78 over any mistake
   firstkey config --check --root /mnt/image --config own.conf
 
---check also finds what a boot would find: a rule of sudo that visudo rejects, and
-users, groups and shells that the system or tree lacks, and an endpoint that the
-unit's sandbox does not let through. With --config and without --root, only the
-file is checked.
+--check also finds what a boot would find: a rule of sudo that visudo rejects,
+accounts, groups and shells that the system or tree lacks, and an endpoint that
+the unit's sandbox keeps out. With --config and without --root, only the file
+is checked.
 """
 
 
@@ -34,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.check and args.diff:
         parser.error("argument --diff: not allowed with argument --check")
+    if args.check:
+        from firstkey.cli import config_check  # noqa: F401 - before the box is shut
     return looking.command(args, _show)
 
 

@@ -43,7 +43,13 @@ def of_rules(site: Site, say: Callable[[str], None]) -> Iterator[ConfigWarning]:
 
 
 def of_tree(site: Site) -> Iterator[ConfigWarning]:
-    """What the tree lacks: accounts, groups, shells, a sudo that reads rules, a sandbox for the endpoints."""
+    """What the tree lacks: accounts, groups, shells, a sudo that reads rules, a sandbox for the endpoints.
+
+    Nothing is said of accounts where the tree has none at all: it is no system yet.
+    """
+    yield from _kept_out(site)
+    if not site.tree.exists("/etc/passwd"):
+        return
     for name in site.config.keys.users:
         user = site.config.user(name)
         exists = site.accounts.find(name) is not None
@@ -60,7 +66,6 @@ def of_tree(site: Site) -> Iterator[ConfigWarning]:
         error = _error_of(WriteSudoers(user).require_effect, site)
         if error:
             yield _warning(site, user, "Sudo", error.message)
-    yield from _kept_out(site)
 
 
 def _error_of(check: Callable[[Site], None], site: Site) -> FirstkeyError | None:

@@ -22,9 +22,7 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """Explain the command that is named; returns the exit status."""
-    parser = Parser(prog="firstkey help", description="Explain a command, or list all.", epilog=EPILOG)
-    parser.add_argument("command", nargs="?", metavar="COMMAND", help="the command to explain")
-    name = parser.parse_args(argv).command
+    name = _parser().parse_args(argv).command
     if name is None:
         streams.show(*_overview())
     elif name in COMMANDS:
@@ -32,6 +30,12 @@ def main(argv: Sequence[str]) -> int:
     else:
         raise UsageError(f"there is no command {name!r}.{suggestion(name)}", hint="See: firstkey --help")
     return 0
+
+
+def _parser() -> Parser:
+    made = Parser(prog="firstkey help", description="Explain a command, or list all.", epilog=EPILOG)
+    made.add_argument("command", nargs="?", metavar="COMMAND", help="the command to explain")
+    return made
 
 
 def suggestion(name: str) -> str:

@@ -19,6 +19,10 @@ examples:
 
 def main(argv: Sequence[str]) -> int:
     """Print the version; returns the exit status."""
-    Parser(prog="firstkey version", description="Print the version.", epilog=EPILOG).parse_args(argv)
+    _parser().parse_args(argv)
     streams.show(f"firstkey {__version__}")
     return 0
+
+
+def _parser() -> Parser:
+    return Parser(prog="firstkey version", description="Print the version.", epilog=EPILOG)
