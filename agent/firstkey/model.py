@@ -134,6 +134,8 @@ class Report(NamedTuple):
     users: tuple[UserResult, ...] = ()
     host_keys: tuple[HostKeyResult, ...] = ()
     accounts: tuple[AccountResult, ...] = ()
+    started: str | None = None
+    """When the run began, by the system's clock in UTC, as in ISO 8601."""
     timeline: tuple[Phase, ...] = ()
     warnings: tuple[Refusal, ...] = ()
     dry_run: bool = False
@@ -161,6 +163,7 @@ class Report(NamedTuple):
             "users": [_plain(user, "name file result added revoked left") for user in self.users],
             "host_keys": [_plain(key, "type file result fingerprint changes") for key in self.host_keys],
             "accounts": [_plain(account, "name change result") for account in self.accounts],
+            "started": self.started,
             "timeline": [phase._asdict() for phase in self.timeline],
             "warnings": [{**_why(why), "remedy": why.reason.remedy} for why in self.warnings],
             "dry_run": self.dry_run,

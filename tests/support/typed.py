@@ -39,6 +39,7 @@ TYPED: dict[str, list[str]] = {
         "docs/authorized-keys-command.md: cd /usr/share/doc/firstkey/examples/authorized-k",
         "docs/recipes.md: firstkey seal --yes --rule root-password --rule",
     ],
+    "first login": ["docs/first-login.md: await-host-keys i-0123456789abcdef0 203.0.113.7"],
     "tree": [
         "docs/guidelines.md: firstkey audit --root /mnt/image              #",
         "docs/recipes.md: firstkey audit --root rootfs --sarif > firstkey.",

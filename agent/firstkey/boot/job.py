@@ -40,6 +40,7 @@ class Timeline:
     """The phases of a run, in the order in which they ended."""
 
     def __init__(self) -> None:
+        self.started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._start = time.monotonic()
         self.phases: tuple[Phase, ...] = ()
 
@@ -436,6 +437,7 @@ class Job:
         draft = draft._replace(
             accounts=tuple(accounts),
             warnings=(*self._store.warnings, *self._warnings),
+            started=self._timeline.started,
             timeline=self._timeline.phases,
             dry_run=self._site.dry_run,
         )
