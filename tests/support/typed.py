@@ -50,8 +50,11 @@ TYPED: dict[str, list[str]] = {
 
 NEEDS_AWS = "needs an AWS account"
 NOT_TYPED: dict[str, str] = {
-    "README.md: $ ./dev demo": "its output is shortened; tests/cli/test_demo.py runs the demo",
-    "README.md: apt-get install ./firstkey_*_all.deb        # De": (
+    "docs/demo.md: $ ./dev demo": "its output is shortened; tests/cli/test_demo.py runs the demo",
+    "README.md: ./dev demo     # see it work in a scratch direct": (
+        "tests/cli/test_demo.py runs the demo, tests/packaging builds the deb"
+    ),
+    "README.md: apt-get install ./dist/firstkey_*_all.deb   # De": (
         "needs an archive to install from; tests/packaging and tests/firstboot install both packages"
     ),
     f"{FIRST_IMAGE}: apt-get install --yes mmdebstrap systemd-contain": (
