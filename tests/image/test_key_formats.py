@@ -149,6 +149,7 @@ def test_what_openssl_writes_in_an_archive(
     assert "in an archive" in str(found(sapling, tarred((tmp_path / "store").read_bytes())))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("keytool") is None, reason="needs keytool")
 @pytest.mark.parametrize("kind", ["jks", "jceks", "pkcs12"])
 def test_what_keytool_writes(sapling: Sapling, tmp_path: Path, kind: str) -> None:
@@ -228,7 +229,8 @@ def test_what_others_write(sapling: Sapling, content: bytes) -> None:
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
-@pytest.mark.parametrize("algorithm", ["rsa2048", "dsa2048", "ed25519", "nistp256"])
+@pytest.mark.parametrize("algorithm", ["ed25519", "rsa2048", "nistp256", "dsa2048"])
+@pytest.mark.sample(4)
 def test_what_gpg_exports(sapling: Sapling, tmp_path: Path, algorithm: str) -> None:
     """A secret key that is exported without armour is found; the public one is nobody's secret."""
     home = tmp_path / "gnupg"
