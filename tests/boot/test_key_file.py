@@ -191,7 +191,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.sample(8)
+@pytest.mark.sample(12)
 def test_a_file_of_any_shape(bench: Bench, sshd: Sshd, shape: Shape) -> None:
     """Added or not as sshd's reading demands; every other byte as it was; revoked, it is as before."""
     before = bench.put(shape.content)

@@ -83,7 +83,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     pieces=st.lists(
         st.tuples(st.sampled_from(PIECES), st.sampled_from(["ed25519", "rsa", "ecdsa-sk"])), max_size=12
@@ -149,7 +149,7 @@ def test_a_key_is_added_to_an_empty_file(keys: Keys) -> None:
     assert result == Merge(text(keys["rsa"]), added=(keys["rsa"].fingerprint,))
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(
     content=st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=9).map(b"\n".join))
 )
@@ -268,7 +268,6 @@ def test_nothing_to_do_is_the_same_object(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("options", ["", REDIRECT])
-@settings(max_examples=100)
 @given(
     before=st.lists(st.sampled_from(PIECES), max_size=5), after=st.lists(st.sampled_from(PIECES), max_size=5)
 )
@@ -386,7 +385,7 @@ def test_nothing_is_revoked_that_sshd_does_not_read(keys: Keys) -> None:
 # --- all together ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings().max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_no_line_changes_but_what_is_firstkeys(data: st.DataObject, keys: Keys) -> None:
     """Whatever is added and revoked, all other lines are there still, byte for byte and in order."""

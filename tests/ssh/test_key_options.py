@@ -47,7 +47,7 @@ def flaw(options: bytes) -> str | None:
 
 @pytest.mark.slow
 @pytest.mark.sshd
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3 * settings().max_examples // 5, suppress_health_check=[HealthCheck.too_slow])
 @given(options=st.lists(st.sampled_from([*GOOD, *GOOD, *BAD]), min_size=1, max_size=4).map(",".join))
 def test_unknown_options_are_those_that_sshd_refuses(
     options: str, sshd: Any, key_files: dict[str, Path]

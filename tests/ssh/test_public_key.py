@@ -35,7 +35,9 @@ WORDS = (
     b"rsa",
     b"",
 )
-EXAMPLES = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(
+    max_examples=3 * settings().max_examples // 2, suppress_health_check=[HealthCheck.too_slow]
+)
 
 # Where firstkey refuses on purpose what ssh-keygen prints, by the sentence that says so. There is
 # no other difference, and the other way round only points that are not on their curve.
@@ -353,7 +355,7 @@ def test_what_is_no_key_at_all_gets_a_sentence_of_its_own(text: bytes, sentence:
     assert "c2VjcmV0" not in str(message)
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(
     st.one_of(st.binary(max_size=200), st.binary(max_size=60).map(lambda tail: b"ssh-ed25519 AAAA" + tail))
 )
