@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,19 @@ def test_unknown_options_are_those_that_sshd_refuses(
         assert ("bad key options" in log) == (flaw(options.encode()) is not None), log
 
 
+def knows_services() -> bool:
+    """Whether this machine has a port for the name ssh; to sshd the name is a mistake where it has none."""
+    try:
+        return socket.getservbyname("ssh") == 22
+    except OSError:
+        return False
+
+
 @pytest.mark.parametrize("option", GOOD)
 def test_what_sshd_knows_is_known(option: str) -> None:
     """Alone, and among others."""
+    if "ssh" in option and not knows_services():
+        pytest.skip("needs the names of services in /etc/services (netbase)")
     assert flaw(option.encode()) is None
     assert flaw(f"restrict,{option},pty".encode()) is None
 
