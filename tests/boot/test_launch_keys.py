@@ -17,7 +17,7 @@ from machine import AGENT, Run, World, fingerprint, new_key
 
 from firstkey.boot import launch_keys
 from firstkey.model import OfferedKey
-from firstkey.ssh import restrictions
+from firstkey.ssh import key_options
 from firstkey.ssh.public_key import parse_launch_key
 
 FIRST, SECOND, THIRD = "i-0000000000000001", "i-0000000000000002", "i-0000000000000003"
@@ -444,8 +444,9 @@ def test_a_point_beside_its_curve_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("user", ["admin", "ec2-user", "a.b_c$", "x" * 31])
 def test_the_redirection_is_one_that_sshd_understands(tmp_path: Path, user: str) -> None:
     """Its options are known, and its shell command says what it should."""
-    options = launch_keys.redirection(user).encode()
-    assert restrictions.parse_options(options).flaw is None
+    text = launch_keys.redirection(user)
+    assert key_options.parse_options(text).flaw is None
+    options = text.encode()
     command = options.split(b'command="', 1)[1].removesuffix(b'"').replace(b'\\"', b'"').decode()
     shell = command.replace("sleep 10", "sleep 0")
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)

@@ -9,8 +9,8 @@ import pytest
 
 from firstkey.login import view
 from firstkey.model import Account
-from firstkey.ssh import access
-from firstkey.ssh.access import Part
+from firstkey.ssh import authorized_keys
+from firstkey.ssh.authorized_keys import Part
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -36,7 +36,7 @@ def judged(
     (etc / "group").write_text(group)
     with Tree(str(tmp_path)) as tree:
         accounts = Accounts(tree)
-        found = access.flaws(
+        found = authorized_keys.flaws(
             steps, (0, 1000), HOME, may_share=lambda gid: lenient and accounts.has_group_alone(ALICE, gid)
         )
         return [view.remedy(flaw, "alice", HOME) for flaw in found]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import access
-from firstkey.ssh.access import GROUP_WRITE, OTHERS_WRITE, Part
+from firstkey.ssh import authorized_keys
+from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
 from firstkey.system import child, command
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
     from firstkey.model import Account
-    from firstkey.ssh.access import Flaw
+    from firstkey.ssh.authorized_keys import Flaw
     from firstkey.system.tree import Tree
 
 LIMIT = 4 * 1024 * 1024
@@ -68,7 +68,7 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
 def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Flaw]:
     """The steps for which sshd heeds no file of the account's; `home` is its path without links."""
     may_share = partial(site.accounts.may_share, account)
-    return access.flaws(steps, (0, account.uid), home, may_share=may_share)
+    return authorized_keys.flaws(steps, (0, account.uid), home, may_share=may_share)
 
 
 def looks(part: Part) -> str:

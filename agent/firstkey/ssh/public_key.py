@@ -82,9 +82,25 @@ def parse_launch_key(text: bytes) -> PublicKey:
     Blank lines around it count for nothing, as with `ssh-keygen -l`. Raises
     FirstkeyError(not-a-public-key) with a sentence that shows little of what was there, escaped.
     """
-    line = _only_line(text)
+    if len(text) > SIZE_LIMIT:
+        raise _flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
+    line = text.strip(b" \t\r\n")
+    if not line:
+        raise _flaw("it is empty")
+    for beginning, sentence in _OTHER_THINGS:
+        if re.match(beginning, line):
+            raise _flaw(sentence)
+    if b"\n" in line:
+        raise _flaw(f"it has {line.count(10) + 1} lines; a public key is one line")
+    # Tabs may stand between the words, as OpenSSH allows; in a comment they are control characters.
+    control = _CONTROL.search(line.replace(b"\t", b" ").decode("ascii", "surrogateescape"))
+    if control:
+        raise _flaw(f"it contains a control character ({ord(control[0]):#04x}, byte {control.start()})")
     words = _BLANKS.split(line, 2)
-    _refuse_other_types(words[0], line)
+    if words[0] not in _TYPES:
+        if any(other in _TYPES for other in _BLANKS.split(line)):
+            raise _flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
+        raise _flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
     if len(words) == 1:
         raise _flaw(f"the line ends after the type {_excerpt(words[0])}; the key itself is missing")
     key = _key(words)
@@ -129,46 +145,23 @@ def _flaw(sentence: str) -> FirstkeyError:
 
 _BLANKS = re.compile(rb"[ \t]+")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
-
-
-def _only_line(text: bytes) -> bytes:
-    if len(text) > SIZE_LIMIT:
-        raise _flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
-    line = text.strip(b" \t\r\n")
-    if not line:
-        raise _flaw("it is empty")
-    _refuse_other_formats(line)
-    if b"\n" in line:
-        raise _flaw(f"it has {line.count(10) + 1} lines; a public key is one line")
-    # Tabs may stand between the words, as OpenSSH allows; parse_launch_key looks for them in the comment.
-    control = _CONTROL.search(line.replace(b"\t", b" ").decode("ascii", "surrogateescape"))
-    if control:
-        raise _flaw(f"it contains a control character ({ord(control[0]):#04x}, byte {control.start()})")
-    return line
-
-
-def _refuse_other_formats(line: bytes) -> None:
-    """Things that people and services put where a public key belongs, each by its name."""
-    armour = line.startswith((b"-----BEGIN", b"---- BEGIN"))
-    if (armour and b"PRIVATE" in line.split(b"\n")[0]) or line.startswith(b"PuTTY-User-Key-File"):
-        raise _flaw("it is a private key, not a public key; whoever can read it should not have it")
-    if armour:
-        raise _flaw("it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes")
-    if line.startswith(b"<"):
-        raise _flaw(f"it is a page of HTML or XML, not a public key: {_excerpt(line)}")
-
-
-def _refuse_other_types(word: bytes, line: bytes) -> None:
-    """The first word must be the type of a plain key that sshd lets in without being told to."""
-    if word == b"ssh-dss":
-        raise _flaw("it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0")
-    if word.endswith((b"-cert-v01@openssh.com", b"-cert-v00@openssh.com")):
-        raise _flaw("it is a certificate; only plain public keys are launch keys")
-    if word in _TYPES:
-        return
-    if any(other in _TYPES for other in _BLANKS.split(line)):
-        raise _flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
-    raise _flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
+_OTHER_THINGS = (
+    (
+        rb"-----BEGIN[^\n]*PRIVATE|---- BEGIN[^\n]*PRIVATE|PuTTY-User-Key-File",
+        "it is a private key, not a public key; whoever can read it should not have it",
+    ),
+    (
+        rb"-----BEGIN|---- BEGIN",
+        "it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes",
+    ),
+    (rb"<", "it is a page of HTML or XML, not a public key"),
+    (rb"ssh-dss[ \t]", "it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0"),
+    (
+        rb"[^ \t\n]+-cert-v0[01]@openssh\.com(?![^ \t])",
+        "it is a certificate; only plain public keys are launch keys",
+    ),
+)
+"""What people and services put where a public key belongs, by how it begins, and the sentence about it."""
 
 
 def _excerpt(data: bytes) -> str:
