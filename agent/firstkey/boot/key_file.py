@@ -75,8 +75,10 @@ class Change(NamedTuple):
     revoke: tuple[Owned, ...] = ()
     keep: tuple[Owned, ...] = ()
     """Owned lines in the file that may stay."""
-    also_read: tuple[tuple[str, frozenset[str]], ...] = ()
-    """Other files in which sshd looks, each with the keys that need no line here if they stand there."""
+    also_read: tuple[str, ...] = ()
+    """Other files in which sshd looks for the user's keys, and patterns of such (sshd_config.looks_for)."""
+    leaving: frozenset[tuple[str, str]] = frozenset()
+    """Other instances' keys, by file and fingerprint: they will be gone after this run."""
     made: tuple[str, ...] = ()
     """Paths that firstkey made: their modes are its own to repair."""
     unread: Refusal | None = None
@@ -343,7 +345,7 @@ class _Visitor:
             add=tuple(line for line in change.add if line.key.fingerprint not in gone)
         )
         best: dict[str, Existing] = {}
-        for path, keys in change.also_read if self._change.add else ():
+        for path in change.also_read if self._change.add else ():
             files = [path]
             if looks_for(path):
                 files = []
@@ -351,20 +353,21 @@ class _Visitor:
                     files = matching(self._tree, path)
             for file in files:
                 for key, entry in (self._find(file) or {}).items():
-                    if key in keys and (key not in best or (best[key].flaw and not entry.flaw)):
+                    is_better = key not in best or (best[key].flaw and not entry.flaw)
+                    if is_better and (file, key) not in change.leaving:
                         best[key] = entry
         return best
 
     def _find(self, path: str) -> dict[str, Existing] | None:
-        """Which of the keys to add another file has, read with the user's rights, as sshd does. None where that
-        cannot be seen, where no such directory is, or where sshd ignores the file for a mode.
+        """Which of the keys to add another file has, read with the user's rights, as sshd does. None where
+        that cannot be seen, where no such directory is, or where sshd ignores the file for a mode.
         """
         with suppress(FirstkeyError), self._directory(os.path.dirname(path)) or nullcontext() as directory:
             if directory:
                 file = directory.read(os.path.basename(path), limit=LIMIT)
                 lines = (line for _, line in authorized_keys.keyed(file.content if file else b""))
                 found = authorized_keys.best_of_each_key(lines, {line.key.blob for line in self._change.add})
-                if not self._flaws(directory, path):
+                if not self._flaws(path):
                     return {line.key.fingerprint: _existing(path, line) for line in found.values()}
         return None
 
@@ -404,7 +407,12 @@ class _Visitor:
                         continue
                     self._made += [change.path] if is_needed and old is None else []
                 here = {line.key.fingerprint: _existing(change.path, line) for line in merge.existing}
-                repaired, flaws = self._checked(directory)
+                repaired = self._repaired(directory)
+                try:
+                    flaws = self._flaws(change.path)
+                except FirstkeyError as error:
+                    # Where they cannot be told: what is done is done, and no reason to call it a failure.
+                    flaws = [error.message] if error.reason is reasons.PERMISSION_DENIED else []
                 return {
                     "added": merge.added,
                     "existing": [*{**others, **here}.values()],
@@ -438,53 +446,40 @@ class _Visitor:
 
     # --- owners and modes (sshd_config(5): StrictModes) -----------------------------------------
 
-    def _checked(self, directory: Directory | None) -> tuple[list[tuple[str, str, str]], list[str]]:
-        """Repair the modes of the file and its directory where firstkey made them and others may write, and
-        look for flaws that are left. What somebody else made is theirs to repair, and reported.
+    def _repaired(self, directory: Directory | None) -> list[tuple[str, str, str]]:
+        """Repair the modes of the file and its directory where firstkey made them and others may write: path,
+        old and new mode. What somebody else made is theirs to repair.
         """
-        if directory is None:
-            return [], []
-        path, repaired, flaws = self._change.path, [], []
-        own = () if self._dry_run else (*self._change.made, *self._made)
+        path, repaired = self._change.path, []
         parts = (path, os.path.basename(path)), (os.path.dirname(path), ".")
-        for (part, inside), mode in zip(parts, self._modes()):
-            found = directory.status(inside) if part in own else None
-            if found and found.st_mode & OTHERS_WRITE and not stat.S_ISLNK(found.st_mode):
-                directory.set_mode(inside, mode)
+        for (part, name), mode in zip(parts, self._modes()):
+            is_own = part in (*self._change.made, *self._made) and not self._dry_run
+            found = directory.status(name) if directory and is_own else None
+            if directory and found and found.st_mode & OTHERS_WRITE and not stat.S_ISLNK(found.st_mode):
+                directory.set_mode(name, mode)
                 repaired.append((part, _octal(found.st_mode), _octal(mode)))
-        # Where they cannot be told: what is done is done, and no reason to call it a failure.
-        with suppress(FirstkeyError):
-            flaws = self._flaws(directory, path)
-            if self._as_root and not flaws and not self._may_be_read():
-                flaws = [f"{path}, which {self._change.account.name} may not read"]
-        return repaired, flaws
+        return repaired
 
-    def _flaws(self, directory: Directory, path: str) -> list[str]:
-        """The parts of the path for which sshd ignores the file, each with its mode and owner: the file, and
-        each directory above it up to the home, or up to the root outside of it. No file, no flaw.
+    def _flaws(self, path: str) -> list[str]:
+        """The parts of the path for which sshd ignores the file: the file, and each directory above it up to
+        the home, or up to the root outside of it. No file, no flaw.
+
+        Seen with the user's rights, as sshd reads it.
         """
-        name, account = os.path.basename(path), self._change.account
-        file = directory.status(name)
-        if file is None:
-            return []
+        account, name = self._change.account, os.path.basename(path)
+        self._become(account)
+        with self._directory(os.path.dirname(path)) or nullcontext() as directory:
+            file = directory.status(name) if directory else None
+            if directory is None or file is None:
+                return []
+            parts = [Part(path, file.st_uid, file.st_gid, file.st_mode), *self._parts(directory)]
+            may_read = os.access(name, os.R_OK, dir_fd=directory.fd, effective_ids=True)
         with self._tree.open(account.home) or nullcontext() as opened:
             home = self._real_path(opened) if opened else None
-        parts = [Part(path, file.st_uid, file.st_gid, file.st_mode), *self._parts(directory)]
         owners = (0, os.getuid(), account.uid)
         found = authorized_keys.flaws(parts, owners, home, may_share=self._may_share)
-        return [f"{flaw.part.path} (mode {_octal(flaw.part.mode)}, owner {flaw.part.uid})" for flaw in found]
-
-    def _may_be_read(self) -> bool:
-        """Whether the user may read what root wrote or found: sshd reads it as the user."""
-        where, name = os.path.split(self._change.path)
-        self._become(self._change.account)
-        try:
-            with self._directory(where) or nullcontext() as directory:
-                if directory is None or directory.status(name) is None:
-                    return directory is not None
-                return os.access(name, os.R_OK, dir_fd=directory.fd, effective_ids=True)
-        except FirstkeyError:
-            return False
+        flaws = [f"{flaw.part.path} (mode {_octal(flaw.part.mode)}, owner {flaw.part.uid})" for flaw in found]
+        return flaws if flaws or may_read else [f"{path}, which {account.name} may not read"]
 
 
 def _existing(path: str, line: Line) -> Existing:

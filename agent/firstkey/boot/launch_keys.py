@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, events, reasons
+from firstkey import events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, InstalledKey
@@ -57,13 +57,13 @@ def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[O
 
 def _taken(text: bytes) -> PublicKey:
     """The key. Raises FirstkeyError where OpenSSH would not take it."""
-    key, is_taken = public_key.parse_launch_key(text), True
-    if "ecdsa" in key.type:
-        # Whether a point is on its curve is ssh-keygen's to say. Without it, sshd will pass over the line.
-        with suppress(FirstkeyError):
+    key = public_key.parse_launch_key(text)
+    is_taken = True
+    if not key.is_judged_here:
+        with suppress(FirstkeyError):  # without ssh-keygen, sshd will pass over the line
             is_taken = keygen.knows(f"{key.line}\n".encode("utf-8", "surrogateescape"))
     if not is_taken:
-        message = "ssh-keygen does not take it: its point is not on the curve"
+        message = f"ssh-keygen does not take its data for a key of the type {key.type}"
         raise FirstkeyError(message, reason=reasons.NOT_A_PUBLIC_KEY)
     return key
 
@@ -84,21 +84,10 @@ def redirection(user: str) -> str:
 # --- where a user's keys go -----------------------------------------------------------------------
 
 
-class Placement(NamedTuple):
-    """The file that sshd reads for a user and for nobody else. `also_read` are the other files in which sshd
-    looks for this user's keys, and patterns of such (sshd_config.looks_for).
+def place(sshd: Sshd, account: Account, own: str | None) -> Change:
+    """A change, of nothing as yet, at the file that sshd reads first for this user and for nobody else.
 
-    `unread` tells that sshd does not look into `path` at all.
-    """
-
-    path: str
-    also_read: tuple[str, ...] = ()
-    unread: Refusal | None = None
-
-
-def place(sshd: Sshd, account: Account, own: str | None) -> Placement:
-    """Where sshd looks first for this user's keys; `own`, the section's setting, comes before sshd's.
-
+    `own`, the section's setting, comes before sshd's.
     Raises FirstkeyError (authorized-keys-disabled, shared-file).
     """
 
@@ -133,7 +122,7 @@ def place(sshd: Sshd, account: Account, own: str | None) -> Placement:
     if not meaning.refusal and not any(path == each or (looks(each) and fits(path, each)) for each in others):
         detail = f"{path} is not among the files that sshd reads for {name} ({' '.join(read) or 'none'})"
         unread = Refusal(reasons.NOT_READ_BY_SSHD, detail)
-    return Placement(path, also_read, unread)
+    return Change(account, path, also_read=also_read, unread=unread)
 
 
 # --- what is to be done, and what became of it ------------------------------------------------------
@@ -208,13 +197,13 @@ class Installer:
         name, force = account.name, self._site.force
         known = self._store.ledger.of(name, self._instance)
         keys = frozenset(line.key.fingerprint for line in wanted)
-        served = self._store.serving(name, self._store.ledger, self._instance)
+        served = self._store.serving(name, self._instance)
         file = served.file if served and not force else None
         if file and keys <= {each.fingerprint for each in known if (each.file, each.is_done) == (file, True)}:
-            placement = Placement(file)  # installed already: sshd need not be asked again
+            change = Change(account, file)  # installed already: sshd need not be asked again
         else:
-            placement = place(self._sshd, account, self._site.config.user(name).authorized_keys_file)
-        path = placement.path
+            change = place(self._sshd, account, self._site.config.user(name).authorized_keys_file)
+        path = change.path
         # Two users whose files are one and the same would let each in as the other.
         other = self._claimed.setdefault(path, account)
         if other.uid != account.uid:
@@ -228,28 +217,26 @@ class Installer:
                 # Where sshd reads another file by now, it comes along, unless a person took it out.
                 if mine and path not in mine and not force:
                     moved.append((key, tuple(mine)))
-        stale = self._stale(name)
-        also_read = tuple(
-            (file, keys - {each.fingerprint for each in stale if each.file == file})
-            for file in placement.also_read
-        )
-        return self._revocation(account, path)._replace(
-            add=tuple(add), moved=tuple(moved), also_read=also_read, unread=placement.unread
-        )
+        return self._revoking(change._replace(add=tuple(add), moved=tuple(moved)))
 
     def _clearances(self) -> Iterator[Change]:
         """Other instances' keys in files that no change touches: of users or paths configured no more."""
         for name, file in dict.fromkeys((key.user, key.file) for key in self._stale()):
             account = None if (name, file) in self._results else self._site.accounts.find(name)
             if account:
-                yield self._revocation(account, file)
+                yield self._revoking(Change(account, file))
 
-    def _revocation(self, account: Account, path: str) -> Change:
-        """The change of one file with nothing to add: other instances' lines go, this one's may stay."""
-        own = [key for key in self._store.ledger.in_file(account.name, path) if key.is_own]
-        going = [key.written for key in self._stale(account.name) if key in own]
-        keep = tuple(key.written for key in own if key.written not in going)
-        return Change(account, path, revoke=tuple(going), keep=keep, made=self._store.ledger.made_files)
+    def _revoking(self, change: Change) -> Change:
+        """The same, and other instances' lines go; this one's may stay."""
+        known, stale = self._store.ledger, self._stale(change.account.name)
+        own = [key for key in known.in_file(change.account.name, change.path) if key.is_own]
+        going = tuple(key.written for key in stale if key in own)
+        return change._replace(
+            revoke=going,
+            keep=tuple(key.written for key in own if key.written not in going),
+            leaving=frozenset((key.file, key.fingerprint) for key in stale),
+            made=known.made_files,
+        )
 
     def _stale(self, name: str | None = None) -> list[InstalledKey]:
         """What firstkey wrote for other instances, if such lines are to go."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple, events, reasons
 from firstkey.reasons import FirstkeyError, Refusal
+from firstkey.ssh.public_key import sha256
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -203,15 +204,15 @@ class LedgerStore:
         names = [*keys.users, *(["root"] if keys.redirect_root else [])]
         stale = [] if keys.revoke == "never" else self.ledger.of_other_instances(instance)
         return (
-            all(self.serving(name, self.ledger, instance) for name in names)
+            all(self.serving(name, instance) for name in names)
             and all(key.is_done for key in self.ledger.keys if key.user in names)
             and not any(self._site.accounts.listed(key.user) for key in stale)
         )
 
-    def serving(self, name: str, ledger: Ledger, instance: str) -> Served | None:
+    def serving(self, name: str, instance: str) -> Served | None:
         """How the user is served on this instance, if nothing about that has changed since."""
-        found = next((each for each in ledger.served if each.name == name), None)
-        is_current = ledger.instance == instance and found and found.conditions == self.conditions(name)
+        found = next((each for each in self.ledger.served if each.name == name), None)
+        is_current = self.ledger.instance == instance and found and found.conditions == self.conditions(name)
         return found if is_current else None
 
     def conditions(self, name: str) -> str | None:
@@ -241,31 +242,27 @@ class Loaded(NamedTuple):
 
 def load(tree: Tree) -> Loaded:
     """Read the ledger: an empty one where there is none, one with a refusal where it cannot be trusted."""
-    found, damage = None, ""
     try:
-        with tree.open(DIRECTORY) or nullcontext() as directory:
-            file = directory.read(NAME, limit=LIMIT) if directory else None
-            if directory and file:
-                found = parsed(file.content)
-                if found is None:
-                    damage = f"{PATH} does not hold what firstkey wrote there"
-                above = os.fstat(directory.fd)
-                for path, mode, uid in (
-                    (PATH, file.mode, file.uid),
-                    (DIRECTORY, above.st_mode, above.st_uid),
-                ):
-                    if mode & 0o022 or (uid and tree.is_running_system):
-                        damage = f"{path} can be written by others than root"
+        return Loaded(_believed(tree), None)
     except FirstkeyError as error:
         # Who may not read it (a dry run of somebody's) can say nothing about it.
-        if error.reason is reasons.PERMISSION_DENIED:
-            return Loaded(Ledger(), error.refusal)
-        damage = error.message
-    return (
-        Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, damage))
-        if damage
-        else Loaded(found or Ledger(), None)
-    )
+        hidden = error.reason is reasons.PERMISSION_DENIED
+        return Loaded(Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message))
+
+
+def _believed(tree: Tree) -> Ledger:
+    with tree.open(DIRECTORY) or nullcontext() as directory:
+        file = directory.read(NAME, limit=LIMIT) if directory else None
+        if directory is None or file is None:
+            return Ledger()
+        above = os.fstat(directory.fd)
+    ledger, damage = parsed(file.content), f"{PATH} does not hold what firstkey wrote there"
+    for path, mode, uid in ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid)):
+        if mode & 0o022 or (uid and tree.is_running_system):
+            ledger, damage = None, f"{path} can be written by others than root"
+    if ledger is None:
+        raise FirstkeyError(damage, reason=reasons.LEDGER_DAMAGED)
+    return ledger
 
 
 def save(tree: Tree, ledger: Ledger) -> None:
@@ -348,8 +345,6 @@ class Sealed(NamedTuple):
 
     def digest(self, content: bytes) -> str:
         """The salted hash."""
-        from firstkey.ssh.public_key import sha256
-
         digest: str = sha256(self.salt + content).hexdigest()
         return digest
 

@@ -163,11 +163,13 @@ def merge(
     ]
     owned = {old[0] for old in (*revoke, *own) if _find(lines, old)}
     remaining = {line.key.fingerprint for line in lines.values() if going}
-    rest = b"".join(raw for number, raw in enumerate(BytesIO(content), 1) if number not in taken_out)
+    rest = content
+    if taken_out:
+        rest = b"".join(raw for number, raw in enumerate(BytesIO(content), 1) if number not in taken_out)
     # Without a last newline, the first key would become the comment of the line before it.
     gap = b"\n" if new and rest and not rest.endswith(b"\n") else b""
     return Merge(
-        rest + gap + b"".join(line.text for line in new) if new or taken_out else content,
+        rest + gap + b"".join(line.text for line in new) if new else rest,
         added=tuple(line.key.fingerprint for line in new),
         existing=tuple(best[blob] for blob in wanted if blob in best),
         owned=tuple(key for key in names if key in owned),
