@@ -39,7 +39,7 @@ def judged(
         found = authorized_keys.flaws(
             steps, (0, 1000), HOME, may_share=lambda gid: lenient and accounts.has_group_alone(ALICE, gid)
         )
-        return [view.remedy(flaw, "alice", HOME) for flaw in found]
+        return [view.remedy(flaw, ALICE, HOME) for flaw in found]
 
 
 def test_what_is_right_has_no_remedy(tmp_path: Path) -> None:

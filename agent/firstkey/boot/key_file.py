@@ -104,10 +104,6 @@ class Change(NamedTuple):
         """Whether no line is to come or to go."""
         return not (self.add or self.revoke)
 
-    def completed(self, answer: Mapping[str, Any]) -> Change:
-        """The same with what the visit answered, which came through a pipe."""
-        return self._replace(**{**answer, "existing": [Existing(*entry) for entry in answer["existing"]]})
-
     def result(self) -> UserResult:
         """What became of it, for the report; with the file that lets the user in, if that is another one."""
         refusal = None
@@ -177,12 +173,14 @@ def visit(
         turn = time.monotonic() + OTHERS_TURN_SECONDS
         try:
             values = visitor.answer(turn, lambda keys: noted(change, keys))
-            answer: Answer | None = change.completed(values) if values else None
         except FirstkeyError as error:
-            answer = error
-        if answer:
             del waiting[visitor]
-            yield change, answer
+            yield change, error
+        else:
+            if values:
+                del waiting[visitor]
+                existing = [Existing(*entry) for entry in values.pop("existing")]
+                yield change, change._replace(**values, existing=existing)
 
     try:
         for change in changes:
@@ -211,10 +209,8 @@ def check(site: Site, ledger: Ledger) -> list[UserResult]:
     names = {*keys.users, "root"} if keys.redirect_root else keys.users
     served = {each.name: each.file for each in ledger.served if each.name in names}
     results = {name: UserResult(name, file, UNCHANGED) for name, file in served.items()}
-    accounts = ((site.accounts.listed(name), file) for name, file in served.items())
-    changes = (
-        Change(account, file, made=ledger.made_files) for account, file in accounts if account and file
-    )
+    there = [(site.accounts.listed(name), file) for name, file in served.items()]
+    changes = [Change(account, file, made=ledger.made_files) for account, file in there if account and file]
     for change, answer in visit(site, changes):
         if isinstance(answer, Change):
             results[change.account.name] = answer.result()
@@ -478,7 +474,7 @@ class _Visitor:
             home = self._real_path(opened) if opened else None
         owners = (0, os.getuid(), account.uid)
         found = authorized_keys.flaws(parts, owners, home, may_share=self._may_share)
-        flaws = [f"{flaw.part.path} (mode {_octal(flaw.part.mode)}, owner {flaw.part.uid})" for flaw in found]
+        flaws = [f"{part.path} (mode {_octal(part.mode)}, owner {part.uid})" for part in found]
         return flaws if flaws or may_read else [f"{path}, which {account.name} may not read"]
 
 

@@ -316,11 +316,14 @@ class Installer:
         """What was there before firstkey came is a person's; what it wrote, now or earlier, is its own."""
         if change.is_check:
             return
-        entries = self._store.ledger.in_file(change.account.name, change.path)
+        ledger, stale = self._store.ledger, self._stale(change.account.name)
+        entries = ledger.in_file(change.account.name, change.path)
         own = {key.fingerprint: key for key in entries if key.is_own and key.fingerprint in change.owned}
-        stale = self._stale(change.account.name)
         gone = [key for key in entries if key.instance != self._instance and (not key.is_own or key in stale)]
-        self._store.ledger = self._store.ledger.without(gone)
+        self._store.ledger = ledger._replace(
+            keys=tuple(key for key in ledger.keys if key not in gone),
+            made_files=tuple(dict.fromkeys([*ledger.made_files, *change.made])),
+        )
         existing = {entry.fingerprint: entry.path for entry in change.existing}
         for line in change.add:
             key = line.key.fingerprint
@@ -332,5 +335,3 @@ class Installer:
             else:
                 # There already, or taken out of the file where it was before sshd read this one.
                 self._remember(change, line, PRESENT, file=existing.get(key))
-        made = tuple(dict.fromkeys([*self._store.ledger.made_files, *change.made]))
-        self._store.ledger = self._store.ledger._replace(made_files=made)

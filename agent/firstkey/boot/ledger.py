@@ -22,7 +22,7 @@ from firstkey.ssh.public_key import sha256
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from firstkey.boot.site import Site
     from firstkey.ssh.authorized_keys import Owned
@@ -144,10 +144,6 @@ class Ledger(NamedTuple):
         place = (*key[:3], key.instance)
         others = [other for other in self.keys if (*other[:3], other.instance) != place]
         return self._replace(keys=(*others, key))
-
-    def without(self, gone: Sequence[InstalledKey]) -> Ledger:
-        """The same without these."""
-        return self._replace(keys=tuple(key for key in self.keys if key not in gone))
 
     def of_other_instances(self, instance: str) -> list[InstalledKey]:
         """Lines that firstkey wrote for instances that are positively not this one."""

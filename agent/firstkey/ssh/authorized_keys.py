@@ -206,18 +206,10 @@ class Part(NamedTuple):
         return stat.S_ISREG(self.mode)
 
 
-class Flaw(NamedTuple):
-    """A part for which sshd ignores the file: another user's, or with the write bits of others."""
-
-    part: Part
-    is_foreign: bool
-    writers: int
-
-
 def flaws(
     parts: Iterable[Part], owners: Collection[int], home: str | None, *, may_share: Callable[[int], bool]
-) -> list[Flaw]:
-    """What is wrong, in the order in which sshd walks (misc.c: safe_path): the file, then upwards.
+) -> list[Part]:
+    """The parts for which sshd ignores the file, in its order (misc.c: safe_path): the file, then upwards.
 
     The file and each directory above it must be the user's or root's (`owners`), and nobody else may write
     it, up to the home (a path without links) or else the root. `may_share` tells of a group whether it may
@@ -225,11 +217,9 @@ def flaws(
     """
     found = []
     for part in parts:
-        writers = part.mode & (GROUP_WRITE | OTHERS_WRITE)
-        if writers & GROUP_WRITE and may_share(part.gid):
-            writers &= ~GROUP_WRITE
-        if writers or part.uid not in owners:
-            found.append(Flaw(part, part.uid not in owners, writers))
+        is_shared = part.mode & GROUP_WRITE and not may_share(part.gid)
+        if is_shared or part.mode & OTHERS_WRITE or part.uid not in owners:
+            found.append(part)
         if part.path == home:
             break
     return found
