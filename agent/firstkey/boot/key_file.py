@@ -245,8 +245,9 @@ class _Visitor:
         others than root and the user can change.
         """
         self._note = note
-        change, account = self._change, self._change.account
+        account = self._change.account
         self._become(account)
+        self._change = change = self._change._replace(add=self._still_wanted())
         work = partial(self._merge, self._existing_elsewhere())
         if self._is_in_home(change.path):
             try:
@@ -325,23 +326,25 @@ class _Visitor:
 
     # --- the other files --------------------------------------------------------------------------
 
+    def _still_wanted(self) -> tuple[Line, ...]:
+        """The lines to add, without those that a person took out of the files where they were before.
+
+        Only what can be seen to be gone was taken out.
+        """
+        gone = set()
+        for key, files in self._change.moved:
+            found = [self._find(file) for file in files]
+            if all(keys is not None and key not in keys for keys in found):
+                gone.add(key)
+        return tuple(line for line in self._change.add if line.key.fingerprint not in gone)
+
     def _existing_elsewhere(self) -> dict[str, Existing]:
         """Which of the keys to add are in another of the user's files, and will be there after this run.
 
         Of several lines with a key, the first counts by which sshd lets it in, or else the first of all.
-        A key that a person took out of the file where it was is none to add any more; only what can be seen
-        to be gone was taken out.
         """
-        change = self._change
-        gone = {
-            key for key, files in change.moved
-            if all((found := self._find(file)) is not None and key not in found for file in files)
-        }  # fmt: skip
-        self._change = change._replace(
-            add=tuple(line for line in change.add if line.key.fingerprint not in gone)
-        )
         best: dict[str, Existing] = {}
-        for path in change.also_read if self._change.add else ():
+        for path in self._change.also_read if self._change.add else ():
             files = [path]
             if looks_for(path):
                 files = []
@@ -350,7 +353,7 @@ class _Visitor:
             for file in files:
                 for key, entry in (self._find(file) or {}).items():
                     is_better = key not in best or (best[key].flaw and not entry.flaw)
-                    if is_better and (file, key) not in change.leaving:
+                    if is_better and (file, key) not in self._change.leaving:
                         best[key] = entry
         return best
 
