@@ -295,7 +295,7 @@ def lines_of(text: str) -> object:
     content = text.encode("latin-1", "replace")
     key = public_key.parse_launch_key(KEY.encode())
     line = authorized_keys.Line(key)
-    return authorized_keys.merge(content, add=[line], revoke=[line.written], own=[line.written])
+    return authorized_keys.merge(content, add=[line], revoke=[line.written])
 
 
 def ignored(read: Callable[[Any], object]) -> Callable[[Any], object]:

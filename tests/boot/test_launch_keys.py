@@ -106,6 +106,21 @@ def test_a_name_that_changed_does_not_hide_the_line(world: World) -> None:
     assert world.machine.keys == [third]
 
 
+def test_a_line_that_a_person_restricted_since_stays_and_is_told(world: World) -> None:
+    """The same key pair on the second instance: it is still firstkey's to look for when it is another's."""
+    run(world)
+    mine = f"restrict {world.key}"
+    world.machine.write_keys(f"{mine}\n")
+    world.become(SECOND, world.key)
+    run(world)
+    assert world.machine.keys == [mine]
+    third = world.another_key("third")
+    world.become(THIRD, third)
+    done = run(world)
+    assert world.machine.keys == [mine, third]
+    assert done.user("admin")["left"] == [fingerprint(world.key)]
+
+
 def test_two_offered_keys_that_are_one_are_added_once(world: World) -> None:
     """The index may list a key twice."""
     world.service.change(keys=(("a", world.key), ("b", world.key)))

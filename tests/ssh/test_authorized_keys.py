@@ -349,14 +349,14 @@ def test_each_of_several_recorded_options_counts(keys: Keys) -> None:
 
 
 def test_a_key_that_is_the_new_launch_key_too_is_not_revoked(keys: Keys) -> None:
-    """The new instance has the same key pair: its owner must get in, and the line stays firstkey's."""
+    """The new instance has the same key pair: its owner must get in."""
     rsa = keys["rsa"]
     content = b"# mine\n" + text(rsa)
     result = merge(content, add=[Line(rsa._replace(comment="new name"))], revoke=[Line(rsa).written])
     assert result.content is content
     assert not result.added
     assert not result.revoked
-    assert result.owned == (rsa.fingerprint,)
+    assert result.existing == (Line(rsa),)
 
 
 def test_a_key_that_is_wanted_in_another_form_changes_its_form(keys: Keys) -> None:

@@ -73,8 +73,6 @@ class Change(NamedTuple):
     moved: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Fingerprints of lines to add that were in these other files: only if one still has the key."""
     revoke: tuple[Owned, ...] = ()
-    keep: tuple[Owned, ...] = ()
-    """Owned lines in the file that may stay."""
     also_read: tuple[str, ...] = ()
     """Other files in which sshd looks for the user's keys, and patterns of such (sshd_config.looks_for)."""
     leaving: frozenset[tuple[str, str]] = frozenset()
@@ -88,8 +86,6 @@ class Change(NamedTuple):
     changed: bool = False
     added: Sequence[str] = ()
     existing: Sequence[Existing] = ()
-    owned: Sequence[str] = ()
-    """Of the lines to add, those that firstkey had written already."""
     revoked: Sequence[str] = ()
     left: Sequence[str] = ()
     """Keys to revoke that still stand in lines that firstkey did not write, or that were changed since."""
@@ -115,7 +111,7 @@ class Change(NamedTuple):
             detail = f"{where} behind options with which sshd takes no key: {useless.flaw}"
             refusal = Refusal(reasons.KEY_LINE_IGNORED, detail)
         others = {entry.path for entry in self.existing}
-        is_another = len(others) == 1 and not (self.changed or self.owned)
+        is_another = len(others) == 1 and not self.changed
         return UserResult(
             self.account.name,
             others.pop() if is_another else self.path,
@@ -384,9 +380,7 @@ class _Visitor:
             with self._directory(where, make=is_new and not self._dry_run) or nullcontext() as directory:
                 old = directory.read(name, limit=LIMIT) if directory else None
                 before = old.content if old else b""
-                merge = authorized_keys.merge(
-                    before, add=change.add, revoke=change.revoke, own=change.keep, elsewhere=others
-                )
+                merge = authorized_keys.merge(before, add=change.add, revoke=change.revoke, elsewhere=others)
                 is_needed, diff = merge.content != before, ""
                 if self._dry_run and is_needed:
                     from firstkey import text
@@ -415,7 +409,6 @@ class _Visitor:
                 return {
                     "added": merge.added,
                     "existing": [*{**others, **here}.values()],
-                    "owned": merge.owned,
                     "revoked": merge.revoked,
                     "left": merge.left,
                     "made": self._made,

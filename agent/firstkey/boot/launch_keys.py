@@ -227,13 +227,11 @@ class Installer:
                 yield self._revoking(Change(account, file))
 
     def _revoking(self, change: Change) -> Change:
-        """The same, and other instances' lines go; this one's may stay."""
+        """The same, and other instances' lines go."""
         known, stale = self._store.ledger, self._stale(change.account.name)
         own = [key for key in known.in_file(change.account.name, change.path) if key.is_own]
-        going = tuple(key.written for key in stale if key in own)
         return change._replace(
-            revoke=going,
-            keep=tuple(key.written for key in own if key.written not in going),
+            revoke=tuple(key.written for key in stale if key in own),
             leaving=frozenset((key.file, key.fingerprint) for key in stale),
             made=known.made_files,
         )
@@ -318,7 +316,7 @@ class Installer:
             return
         ledger, stale = self._store.ledger, self._stale(change.account.name)
         entries = ledger.in_file(change.account.name, change.path)
-        own = {key.fingerprint: key for key in entries if key.is_own and key.fingerprint in change.owned}
+        own = {key.fingerprint: key for key in entries if key.is_own}
         gone = [key for key in entries if key.instance != self._instance and (not key.is_own or key in stale)]
         self._store.ledger = ledger._replace(
             keys=tuple(key for key in ledger.keys if key not in gone),
@@ -329,7 +327,8 @@ class Installer:
             key = line.key.fingerprint
             if key in change.added:
                 self._remember(change, line, INSTALLED)
-            elif key in own:
+            elif key in own and existing.get(key) == change.path:
+                # Also where a person changed the line since: it goes only if it is as firstkey wrote it.
                 entry = own[key]._replace(instance=self._instance, state=INSTALLED)
                 self._store.ledger = self._store.ledger.with_key(entry)
             else:

@@ -61,15 +61,14 @@ class Line(NamedTuple):
 class Merge(NamedTuple):
     """What became of a file. `content` is the file as it shall be, the very same where nothing changes.
 
-    The others are keys by their fingerprints. `existing` are lines that were there already with wanted keys;
-    `owned` are wanted keys whose line is one that firstkey wrote. `left` should have gone, but stand in lines
-    that firstkey did not write, or that somebody changed since: these stay.
+    The others are keys by their fingerprints. `existing` are lines that were there already with wanted keys.
+    `left` should have gone, but stand in lines that firstkey did not write, or that somebody changed since:
+    these stay.
     """
 
     content: bytes
     added: tuple[str, ...] = ()
     existing: tuple[Line, ...] = ()
-    owned: tuple[str, ...] = ()
     revoked: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
 
@@ -131,14 +130,13 @@ def merge(
     *,
     add: Sequence[Line] = (),
     revoke: Sequence[Owned] = (),
-    own: Sequence[Owned] = (),
     elsewhere: Collection[str] = (),
 ) -> Merge:
     """The file without the lines to revoke and with the lines to add, each key once.
 
-    `own` are lines that firstkey wrote and that may stay; `elsewhere` are fingerprints that sshd finds in
-    another of the user's files. A line that is to go and is wanted again just so stays where it is: it is
-    the launch key of this instance as well. Of two lines that read the same, one is firstkey's, and goes.
+    `elsewhere` are fingerprints that sshd finds in another of the user's files. A line that is to go and is
+    wanted again just so stays where it is: it is the launch key of this instance as well. Of two lines that
+    read the same, one is firstkey's, and goes.
     """
     if not (add or revoke):
         return Merge(content)
@@ -161,7 +159,6 @@ def merge(
     new = [
         line for line in wanted.values() if not (line.key.blob in best or line.key.fingerprint in elsewhere)
     ]
-    owned = {old[0] for old in (*revoke, *own) if _find(lines, old)}
     remaining = {line.key.fingerprint for line in lines.values() if going}
     rest = content
     if taken_out:
@@ -172,7 +169,6 @@ def merge(
         rest + gap + b"".join(line.text for line in new) if new else rest,
         added=tuple(line.key.fingerprint for line in new),
         existing=tuple(best[blob] for blob in wanted if blob in best),
-        owned=tuple(key for key in names if key in owned),
         revoked=tuple(revoked),
         left=tuple(key for key, *_ in going if key in remaining and key not in names),
     )
