@@ -20,7 +20,7 @@ from firstkey import NamedTuple, events, reasons
 from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import authorized_keys
-from firstkey.ssh.authorized_keys import Part
+from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import child, command
 from firstkey.system.files import Changed, Directory, Looks
@@ -46,7 +46,7 @@ OTHERS_TURN_SECONDS = 0.25
 CHECK_SECONDS = 2.0
 """How long one home may take where there is nothing to do: a dead server may not hold that boot."""
 ROOT = Account("root", 0, 0, "/root", "/bin/sh")
-OTHERS_WRITE = 0o022
+SHARED_WRITE = GROUP_WRITE | OTHERS_WRITE
 
 
 class Existing(NamedTuple):
@@ -281,7 +281,7 @@ class _Visitor:
             above = os.path.dirname(above)
         with directory:
             parts = self._parts(directory)
-            found = (part for part in parts if part.uid not in allowed or part.mode & OTHERS_WRITE)
+            found = (part for part in parts if part.uid not in allowed or part.mode & SHARED_WRITE)
             return next((part.path for part in found), None)
 
     def _parts(self, directory: Directory) -> Iterator[Part]:
@@ -447,7 +447,7 @@ class _Visitor:
         for (part, name), mode in zip(parts, self._modes()):
             is_own = part in (*self._change.made, *self._made) and not self._dry_run
             found = directory.status(name) if directory and is_own else None
-            if directory and found and found.st_mode & OTHERS_WRITE and not stat.S_ISLNK(found.st_mode):
+            if directory and found and found.st_mode & SHARED_WRITE and not stat.S_ISLNK(found.st_mode):
                 directory.set_mode(name, mode)
                 repaired.append((part, _octal(found.st_mode), _octal(mode)))
         return repaired

@@ -196,10 +196,10 @@ class Installer:
         """
         name, force = account.name, self._site.force
         known = self._store.ledger.of(name, self._instance)
-        keys = frozenset(line.key.fingerprint for line in wanted)
         served = self._store.serving(name, self._instance)
         file = served.file if served and not force else None
-        if file and keys <= {each.fingerprint for each in known if (each.file, each.is_done) == (file, True)}:
+        done = {each.fingerprint for each in known if each.file == file and each.is_done}
+        if file and done.issuperset(line.key.fingerprint for line in wanted):
             change = Change(account, file)  # installed already: sshd need not be asked again
         else:
             change = place(self._sshd, account, self._site.config.user(name).authorized_keys_file)
