@@ -32,9 +32,9 @@ from firstkey.metadata import answers
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import (
-    access,
     authorized_keys,
     console_text,
+    key_options,
     known_hosts,
     public_key,
     restrictions,
@@ -298,7 +298,7 @@ def lines_of(text: str) -> object:
     content = text.encode("latin-1", "replace")
     key = public_key.parse_launch_key(KEY.encode())
     line = authorized_keys.Line(key)
-    return authorized_keys.merge(content, add=[line], revoke=[line.written], own=[line.written])
+    return authorized_keys.merge(content, add=[line], revoke=[line.written])
 
 
 def ignored(read: Callable[[Any], object]) -> Callable[[Any], object]:
@@ -319,13 +319,15 @@ NEEDLES = [
     for watch in (*key_formats.KEYS, *key_formats.CERTIFICATES, *access_keys.WATCHES)
     if isinstance(watch, Needle)
 ]
+A_KEY = public_key.parse_launch_key(KEY.encode())
 READERS: dict[str, Callable[[str], object]] = {
     "authorized_keys.keyed": as_bytes(lambda content: list(authorized_keys.keyed(content))),
     "authorized_keys.merge": lines_of,
     "authorized_keys.options": lambda text: list(authorized_keys.keyed(in_options(text))),
-    "restrictions.parse_options": as_bytes(restrictions.parse_options),
-    "access.useless": as_bytes(access.useless),
-    "access.is_authority": lambda text: access.is_authority(f"cert-authority,{text}".encode()),
+    "key_options.parse_options": key_options.parse_options,
+    "authorized_keys.is_authority": lambda text: (
+        authorized_keys.Line(A_KEY, f"cert-authority,{text}").is_authority
+    ),
     "public_key.parse_launch_key": as_bytes(public_key.parse_launch_key),
     "public_key.read_key": as_bytes(public_key.read_key),
     "known_hosts.is_host": known_hosts.is_host,

@@ -75,17 +75,19 @@ class UserResult(NamedTuple):
     name: str
     file: str | None
     result: str
-    added: tuple[str, ...] = ()
-    revoked: tuple[str, ...] = ()
+    added: Sequence[str] = ()
+    revoked: Sequence[str] = ()
     refusal: Refusal | None = None
     diff: str = ""
-    left: tuple[str, ...] = ()
+    left: Sequence[str] = ()
     """Another instance's launch keys that still stand there, in lines that are not firstkey's."""
+    is_read: bool = True
+    """Whether sshd looks into the file at all; where not, a warning tells."""
 
     @property
     def is_well(self) -> bool:
         """Whether the user has the keys and nothing is known that would keep the user out."""
-        return self.result in (CHANGED, UNCHANGED) and self.refusal is None
+        return self.result in (CHANGED, UNCHANGED) and self.refusal is None and self.is_read
 
 
 class HostKeyResult(NamedTuple):

@@ -99,7 +99,6 @@ class Job:
         self._generation = Generation(site, self._judge, in_background=ready is not None)
         self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
-        self._unread: frozenset[str] = frozenset()
         self._said: str | None = None
 
     def run(self) -> Report:
@@ -364,7 +363,6 @@ class Job:
         with self._timeline.phase("launch keys"):
             results = installer.install(names, keys)
         self._warnings += installer.warnings
-        self._unread = frozenset(installer.unread)
         return results
 
     def _say_answer(self, answer: Answer) -> None:
@@ -402,7 +400,7 @@ class Job:
         for user in results:
             served.pop(user.name, None)
             conditions = self._store.conditions(user.name)
-            if user.is_well and conditions and user.name not in self._unread:
+            if user.is_well and conditions:
                 served[user.name] = Served(user.name, user.file, conditions)
         self._store.save(
             known._replace(
