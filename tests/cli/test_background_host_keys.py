@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,10 @@ class Bench:
         """The report as it stands."""
         found: dict[str, Any] = json.loads(self.machine.path("/run/firstkey/report.json").read_text())
         return found
+
+    def has_reported(self) -> bool:
+        """Whether there is a report."""
+        return self.machine.path("/run/firstkey/report.json").exists()
 
     def result(self, kind: str) -> dict[str, Any]:
         """What it says of one host key."""
@@ -137,9 +142,10 @@ def test_where_there_is_no_other_key_sshd_waits(bench: Bench, why: str) -> None:
         bench.set_keygen(REFUSING + SLOW + REAL)
     daemon = bench.daemon()
     processes.wait_for(bench.has_begun)
-    processes.wait_for(lambda: bench.lab.service.requests)  # so far, it has not waited
     assert not bench.lab.manager.was_told("READY=1")
     bench.let_go()
+    ready = time.time() - (time.monotonic() - daemon.manager.wait("READY=1"))
+    assert private(bench.machine, "rsa").stat().st_ctime < ready + 0.1
     ended = daemon.end()
     assert ended.status == 0, ended.said
     assert "rsa" in bench.kinds
@@ -163,14 +169,22 @@ def test_an_old_key_counts_as_another_one(bench: Bench) -> None:
 def test_without_an_answer_it_is_made_at_the_deadline_all_the_same(bench: Bench) -> None:
     """The answer may never come, and sshd runs by then; both come at last."""
     bench.configure("[IMDS]\nBootTimeoutSec=1\nRequestTimeoutSec=0.5")
+    console = bench.machine.write("/dev/console", "")
     bench.lab.service.inject(Fault("status", 503))
-    bench.let_go()
     daemon = bench.daemon()
     daemon.manager.wait("READY=1")
-    processes.wait_for(lambda: bench.kinds == set(KINDS))
+    processes.wait_for(bench.has_reported)
+    assert (bench.report["outcome"], bench.result("rsa")["reason"]) == ("unreachable", "host-key-pending")
+    bench.let_go()
+    # What is there by now is told without the answer.
+    processes.wait_for(lambda: bench.result("rsa")["result"] == "changed")
+    processes.wait_for(lambda: bench.result("rsa")["fingerprint"] in console.read_text())
+    assert bench.kinds == set(KINDS)
     assert bench.machine.keys == []
     bench.lab.service.inject()
     ended = daemon.end()
+    assert console.read_text().count(BEGIN) == 1
+    assert ended.said.count("Finished with outcome") == 1
     assert ended.status == 0, ended.said
     assert bench.machine.keys == [bench.lab.key]
     assert bench.result("rsa")["result"] == "changed"
@@ -285,6 +299,10 @@ def test_what_is_cut_off_is_made_on_the_next_boot(bench: Bench, how: signal.Sign
         processes.wait_for(lambda pid=pid: processes.is_gone(pid))  # type: ignore[misc]
     assert bench.machine.snapshot() == before
     assert bench.kinds == QUICK
+    if how == signal.SIGKILL:
+        # Of a type that only `ssh-keygen -A` knows, as deep as that goes.
+        (workshop,) = bench.machine.path("/run/firstkey").glob(".firstkey-hostkeys.*")
+        bench.machine.write(f"/run/firstkey/{workshop.name}/.firstkey-key.all/etc/ssh/key", "a private half")
 
     bench.let_go()
     daemon = bench.daemon()

@@ -11,13 +11,12 @@ from firstkey.model import FAILED, SKIPPED
 from firstkey.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from firstkey.boot.ledger import Ledger
     from firstkey.config import HostKeys as Settings
     from firstkey.model import HostKeyResult
     from firstkey.ssh.public_key import PublicKey
-    from firstkey.ssh.sshd_config import Effective
 
 KEY_GROUP = "ssh_keys"
 PRIVATE_MODE = 0o600
@@ -99,29 +98,6 @@ class Now(NamedTuple):
     boot: str | None
     is_known: bool
     cloud_init_began: int | None = None
-
-
-class Judge(NamedTuple):
-    """What sshd asks of a host key. It is asked only where the answer can change something.
-
-    `has_changed`: the configuration is not the one under which the ledger's keys were found good.
-    """
-
-    has_changed: bool
-    ask: Callable[[], Effective]
-
-    def least_rsa_bits(self, *, was_good: bool = False) -> int:
-        """RequiredRSASize; 0 where sshd names none, or where a key that was good is good still."""
-        if was_good and not self.has_changed:
-            return 0
-        least = self.ask().first("requiredrsasize") or ""
-        return int(least) if least.isdigit() else 0
-
-    def offers(self, key: PublicKey) -> bool:
-        """Whether sshd shows such a key to anybody (HostKeyAlgorithms; a crypto policy sets it too)."""
-        algorithms = (self.ask().first("hostkeyalgorithms") or key.type).split(",")
-        signatures = ("rsa-sha2-256", "rsa-sha2-512") if key.type == "ssh-rsa" else ()
-        return not {key.type, *signatures}.isdisjoint(algorithms)
 
 
 class Action(NamedTuple):
@@ -293,9 +269,6 @@ def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None])
     instance, boot = mark
     found = action.found
     key = found.remembered
-    if found.condition == TOO_SMALL:
-        # Until it is replaced, which may be in a later boot, no digest may call it good.
-        return key._replace(digest="") if key and key.file == action.file and key.digest else None
     if found.public is None or not action.keeps_the_key:
         return None
     if key is None:

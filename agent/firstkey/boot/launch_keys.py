@@ -17,7 +17,7 @@ from firstkey.model import CHANGED, FAILED, REFUSED, UNCHANGED, UserResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import public_key
 from firstkey.ssh.authorized_keys import Line
-from firstkey.system import keygen
+from firstkey.system.sshd import knows_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -59,7 +59,7 @@ def _taken(text: bytes) -> PublicKey:
     """
     key = public_key.parse_launch_key(text)
     try:
-        is_taken = "ecdsa" not in key.type or keygen.knows(f"{key.line}\n".encode("utf-8", "surrogateescape"))
+        is_taken = "ecdsa" not in key.type or knows_key(f"{key.line}\n".encode("utf-8", "surrogateescape"))
     except FirstkeyError:
         is_taken = True
     if not is_taken:

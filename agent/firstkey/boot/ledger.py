@@ -109,7 +109,6 @@ class Ledger(NamedTuple):
     made_files: tuple[str, ...] = ()
     sshd_digest: str | None = None
     sshd_host_keys: tuple[str, ...] = ()
-    sshd_has_key_agent: bool = False
 
     def host_key_at(self, file: str) -> MadeHostKey | None:
         """What is remembered of the host key that was put in place at `file`, or seen there, last."""
@@ -271,7 +270,7 @@ def save(tree: Tree, ledger: Ledger) -> None:
 
 _PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": MadeHostKey}
 _LISTS = ("made_files", "sshd_host_keys")
-_FLAGS = ("host_keys.made", "sshd_has_key_agent")
+_FLAGS = ("host_keys.made",)
 _OPTIONAL = ("instance", "firmware", "sshd_digest", "served.file", "host_keys.instance", "host_keys.boot")
 
 
