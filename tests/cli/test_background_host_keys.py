@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -214,6 +215,35 @@ def test_another_instances_rsa_key_is_gone_before_sshd_starts(bench: Bench, firm
     assert bench.kinds == set(KINDS)
     assert ended.said.count("HOST KEY REPLACED") == len(KINDS)
     assert bench.result("rsa")["reason"] == "host-key-cloned"
+
+
+def make_immutable(file: Path, order: str) -> None:
+    """Let nobody remove it, or again everybody (chattr(1)); skips the test where that cannot be had."""
+    done = subprocess.run(["chattr", order, file], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs chattr, which says: {done.stderr.strip()}")
+
+
+@pytest.mark.root
+def test_a_failure_is_over_once_the_key_is_in_place(bench: Bench) -> None:
+    """Another instance's key could not be removed at first: that is told, and later the replacement is."""
+    bench.let_go()
+    assert bench.daemon().end().status == 0
+    (bench.machine.root.parent / "bin" / "ssh-keygen.go").unlink()
+    bench.lab.service.change(instance_id=SECOND)
+    bench.machine.write("/proc/sys/kernel/random/boot_id", "boot-2\n")
+    make_immutable(private(bench.machine, "rsa"), "+i")
+    try:
+        daemon = bench.daemon()
+        processes.wait_for(lambda: bench.lab.manager.count("READY=1") == 2)
+        assert (bench.result("rsa")["result"], bench.result("rsa")["reason"]) == ("failed", "read-only")
+    finally:
+        make_immutable(private(bench.machine, "rsa"), "-i")
+    bench.let_go()
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert (bench.result("rsa")["result"], bench.result("rsa")["reason"]) == ("changed", "host-key-cloned")
+    assert bench.kinds == set(KINDS)
 
 
 def on_another_instance(bench: Bench) -> None:

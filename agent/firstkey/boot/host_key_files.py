@@ -210,25 +210,24 @@ class KeyPair(NamedTuple):
 
 
 class HostKey:
-    """One host key while the run lasts: what is to be done about it, and how far that is."""
+    """One host key while the run lasts: what is to be done about it, and how far that is.
+
+    `process` makes it under `name` in the workshop; `is_later`: sshd does not wait for that. `pair` is a new
+    one that is not in place yet, `made` one that is. `is_news`: it is still to be dealt with or reported.
+    `is_touched`: what was there before an attempt may be gone. `backup`: where the old private half is now.
+    """
 
     def __init__(self, action: Action) -> None:
         self.action = action
-        self.is_news = True
-        """Whether anything of it is still to be put in place, or to be told."""
         self.name = ""
-        """Under which it is being made in the workshop, by `process`."""
         self.process: Process | None = None
         self.is_later = False
-        """Whether it is being made, and sshd does not wait for it."""
         self.pair: KeyPair | None = None
-        """A new one that is not in place yet."""
         self.made: PublicKey | None = None
         self.failure: Refusal | None = None
+        self.is_news = True
         self.is_touched = False
-        """Whether what was there before an attempt may be gone."""
         self.backup: str | None = None
-        """Where the old private half was moved to, if it was kept."""
 
     @property
     def shown(self) -> PublicKey | None:
@@ -241,7 +240,7 @@ class HostKey:
     def result(self) -> HostKeyResult:
         """What became of it so far; of a dry run, what would."""
         action, failure, shown = self.action, self.failure, self.shown
-        if self.is_later:
+        if self.is_later and not failure:
             failure = Refusal(reasons.HOST_KEY_PENDING, f"{action.file} is being made in the background")
         known = shown or action.found.public
         is_skipped = failure and failure.reason in (reasons.KEYGEN_REFUSED, reasons.HOST_KEY_PENDING)
@@ -442,7 +441,7 @@ class Generation:
         if pair:
             key.is_touched, key.pair = True, None
             key.backup = _put_in_place(self._site, pair, keeps=action.kind == host_keys.BACK_UP)
-            key.made = pair.public
+            key.made, key.failure = pair.public, None
         elif action.keeps_the_key and action.changes:
             _repair(self._site, action)
         elif key.is_later and action.kind == host_keys.REPLACE:

@@ -198,8 +198,9 @@ def _is_to_go(found: Found, settings: Settings, now: Now) -> bool:
         return False
     if _is_anothers(key, now):
         return True
-    is_new_here = (key is None or key.instance != now.instance) and not _is_cloud_inits(found, now)
-    return settings.regenerate == "new-instance" and is_new_here and not now.is_known
+    is_of_this_boot = key and key.made and key.boot == now.boot and key.instance is None
+    is_own = is_of_this_boot or (key and key.instance == now.instance) or _is_cloud_inits(found, now)
+    return settings.regenerate == "new-instance" and not is_own and not now.is_known
 
 
 def _is_cloud_inits(found: Found, now: Now) -> bool:
@@ -279,15 +280,6 @@ def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None])
     # A key that firstkey made stays the key of the instance where it was made, whatever lets it stay here.
     owner = instance if instance and (key.instance is None or not key.made) else key.instance
     return key._replace(file=action.file, digest=found.digest, instance=owner)
-
-
-def bound(ledger: Ledger, instance: str, boot: str | None) -> Ledger:
-    """The ledger with the keys made earlier in this boot tied to the instance, now that it is known."""
-    keys = tuple(
-        key._replace(instance=instance) if key.made and key.instance is None and key.boot == boot else key
-        for key in ledger.host_keys
-    )
-    return ledger._replace(host_keys=keys)
 
 
 # --- what is told ---------------------------------------------------------------------------------

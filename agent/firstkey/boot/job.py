@@ -237,7 +237,6 @@ class Job:
         """Host keys that came along from another instance go, before sshd starts."""
         if instance == self._instance:
             return
-        self._store.ledger = host_keys.bound(self._store.ledger, instance, self._site.boot_id())
         self._instance = instance
         whose = (host_keys.KEEP, host_keys.REPLACE)  # what else was to be done was done before
         actions = [action for action in self._survey() if action.kind in whose]
