@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
@@ -54,7 +55,6 @@ WORKSHOP_DEPTH = 3
 
 _UNSAVED = re.compile(rb"^(Saving key|Unable to save) ", re.MULTILINE)
 """How ssh-keygen says that a key was made, but found no room or a broken disk."""
-_RESULTS = {host_keys.KEEP: UNCHANGED, host_keys.SKIP: SKIPPED, host_keys.FAIL: FAILED}
 
 
 # --- look -----------------------------------------------------------------------------------------
@@ -243,12 +243,16 @@ class HostKey:
         if self.is_later and not failure:
             failure = Refusal(reasons.HOST_KEY_PENDING, f"{action.file} is being made in the background")
         known = shown or action.found.public
-        is_skipped = failure and failure.reason in (reasons.KEYGEN_REFUSED, reasons.HOST_KEY_PENDING)
-        failed = SKIPPED if is_skipped else FAILED
+        if failure:
+            is_skipped = failure.reason in (reasons.KEYGEN_REFUSED, reasons.HOST_KEY_PENDING)
+            result = SKIPPED if is_skipped else FAILED
+        else:
+            unchanged = {host_keys.SKIP: SKIPPED, host_keys.FAIL: FAILED}.get(action.kind, UNCHANGED)
+            result = CHANGED if action.changes else unchanged
         return HostKeyResult(
             action.type or (known.short_type if known else "unknown"),
             action.file,
-            failed if failure else _RESULTS.get(action.kind, CHANGED),
+            result,
             shown.fingerprint if shown else None,
             failure or action.refusal,
             shown.line if shown else None,
@@ -270,7 +274,7 @@ class Generation:
         self._sshd = sshd
         self._in_background = in_background and not site.dry_run
         self._keys: dict[str, HostKey] = {}
-        self._workshop: tuple[Directory, Directory, str] | None = None
+        self._undo = ExitStack()
         self._looks: Looks | None = None
         self.began: float | None = None
         """When (time.monotonic) keys began to be made, beside everything else; None where none is."""
@@ -289,13 +293,9 @@ class Generation:
         for key in self._keys.values():
             if key.process:
                 key.process.kill()
-        if self._workshop:
-            run, workshop, name = self._workshop
-            self._workshop = None
-            workshop.__exit__()
-            # What stays is removed by the next run, and no reason to go without launch keys.
-            with run, suppress(FirstkeyError):
-                run.remove_directory(name, depth=WORKSHOP_DEPTH)
+        # What stays is removed by the next run, and no reason to go without launch keys.
+        with suppress(FirstkeyError):
+            self._undo.close()
 
     @property
     def has_ended(self) -> bool:
@@ -329,24 +329,24 @@ class Generation:
         """Start making it, of ssh-keygen's default size, or a larger one if sshd asks for that."""
         self.began = self.began or time.monotonic()
         try:
-            key.name = self._in_workshop().temporary_name("key")
+            key.name = self._workshop.temporary_name("key")
             kind = str(key.action.type)
             bits = self._sshd.meaning("root").effective.least_rsa_bits if kind == "rsa" else 0
             size = ["-b", str(bits)] if bits > DEFAULT_RSA_BITS else []
             # OpenSSH's own names have hyphens where those of its files have underscores.
             argv = [keygen(), "-q", "-t", kind.replace("_", "-"), *size, "-N", "", "-C", "root"]
-            argv += ["-f", f"{self._in_workshop().on_host}/{key.name}"]
+            argv += ["-f", f"{self._workshop.on_host}/{key.name}"]
             key.process = command.start(argv, before=_step_back if key.is_later else None)
         except FirstkeyError as error:
             key.failure, key.is_later = error.refusal, False
 
-    def _in_workshop(self) -> Directory:
+    @cached_property
+    def _workshop(self) -> Directory:
         """The private directory in which keys are made."""
-        if self._workshop is None:
-            run = self._site.tree.ensure(RUN_DIRECTORY, mode=0o755)
-            name = run.temporary_name("hostkeys")
-            self._workshop = run, run.make(name, Looks(0o700)), name
-        return self._workshop[1]
+        run = self._undo.enter_context(self._site.tree.ensure(RUN_DIRECTORY, mode=0o755))
+        name = run.temporary_name("hostkeys")
+        self._undo.callback(run.remove_directory, name, depth=WORKSHOP_DEPTH)
+        return self._undo.enter_context(run.make(name, Looks(0o700)))
 
     def finish(self, *, is_last: bool = False) -> list[HostKey]:
         """Wait for the keys that sshd has to wait for, at last for all. Returns those of which there is news.
@@ -388,7 +388,7 @@ class Generation:
                 is_unable = outcome.status < 0 or _UNSAVED.search(outcome.stderr)
                 reason = reasons.KEYGEN_FAILED if is_unable else reasons.KEYGEN_REFUSED
                 raise FirstkeyError(message, reason=reason)
-            halves = _read(self._in_workshop(), key.name)
+            halves = _read(self._workshop, key.name)
         public = _parsed(halves[1]) if halves else None
         if halves is None or public is None:
             message = f"ssh-keygen left no {kind} key behind"
@@ -410,14 +410,14 @@ class Generation:
             return Looks(host_keys.PRIVATE_MODE)
         group = self._site.accounts.group_id(host_keys.KEY_GROUP)
         lent = Looks(host_keys.GROUP_MODE, (0, group or 0))
-        if group is not None and _is_taken(self._in_workshop(), private, lent):
+        if group is not None and _is_taken(self._workshop, private, lent):
             return lent
         return Looks(host_keys.PRIVATE_MODE, (0, 0))
 
     def _default_of_openssh(self, kind: str, name: str) -> tuple[bytes, bytes] | None:
         """The key of a type that is known by its file alone, where it is one of `ssh-keygen -A`."""
         looks = Looks(0o700, durable=False)
-        top = self._in_workshop().make(name, looks)
+        top = self._workshop.make(name, looks)
         with top, top.make("etc", looks) as etc, etc.make("ssh", looks) as directory:
             for known in KINDS:  # what is there is not made again
                 directory.replace(f"ssh_host_{known}_key", b"-", Looks(0o600, durable=False))
@@ -440,10 +440,22 @@ class Generation:
         action, pair, tree = key.action, key.pair, self._site.tree
         if pair:
             key.is_touched, key.pair = True, None
-            key.backup = _put_in_place(self._site, pair, keeps=action.kind == host_keys.BACK_UP)
+            # The old public half goes first, the new one comes last: to sshd, a private half is a host key.
+            keeps = action.kind == host_keys.BACK_UP
+            key.backup = _clear(tree, action.file, keeps=True) if keeps else None
+            _clear(tree, f"{action.file}.pub", keeps=keeps)
+            _write(self._site, action.file, pair.private, pair.looks)
+            _write(self._site, f"{action.file}.pub", pair.public_line, Looks(PUBLIC_MODE))
             key.made, key.failure = pair.public, None
         elif action.keeps_the_key and action.changes:
-            _repair(self._site, action)
+            if action.found.is_loose:
+                directory, name = tree.place(action.file)
+                with directory:
+                    owner = (0, 0) if os.geteuid() == 0 else None
+                    directory.set_mode(name, host_keys.PRIVATE_MODE, owner)
+            if "public-half" in action.changes and action.found.public:
+                line = _public_line(action.found.public)
+                _write(self._site, f"{action.file}.pub", line, Looks(PUBLIC_MODE))
         elif key.is_later and action.kind == host_keys.REPLACE:
             # Another instance's key. The private half last: while it is there, the next run sees it.
             key.is_touched = True
@@ -485,58 +497,25 @@ def _read(directory: Directory, name: str) -> tuple[bytes, bytes] | None:
     return (private.content, public.content) if private and public else None
 
 
-# --- put in place, remove, repair -----------------------------------------------------------------
-
-
-def _put_in_place(site: Site, pair: KeyPair, *, keeps: bool) -> str | None:
-    """Put a new pair in place; returns where the old private half was moved to, if that one is kept.
-
-    The old public half goes first, the new one comes last: a private half alone is a host key to sshd.
-    """
-    file, backup = pair.file, None
-    directory, name = site.tree.place(file)
-    with directory:
-        directory.remove_stale()
-        if keeps and directory.status(name):
-            backup = directory.join(directory.set_aside(name, "broken"))
-            # For whoever wants to look at it; root alone: half a private key is still a secret.
-            directory.set_mode(os.path.basename(backup), host_keys.PRIVATE_MODE)
-        _clear(site.tree, f"{file}.pub", keeps=keeps)
-        directory.replace(
-            name, pair.private, pair.looks._replace(label=command.selinux_label(site.tree, file, "file"))
-        )
-    _write_public_half(site, file, pair.public_line)
-    return backup
-
-
-def _clear(tree: Tree, path: str, *, keeps: bool) -> None:
-    """Out of the way with one half, for good or under another name."""
+def _clear(tree: Tree, path: str, *, keeps: bool) -> str | None:
+    """Out of the way with one half, for good or under another name, which is returned."""
     place = tree.locate(path)
     if place is None:
-        return
+        return None
     directory, name = place
     with directory:
-        if keeps and directory.status(name):
-            directory.set_aside(name, "broken")
-        else:
+        if not (keeps and directory.status(name)):
             directory.remove(name, durable=True)
+            return None
+        kept = directory.set_aside(name, "broken")
+        # For whoever wants to look at it; root alone: half a private key is still a secret.
+        directory.set_mode(kept, host_keys.PRIVATE_MODE)
+        return directory.join(kept)
 
 
-def _repair(site: Site, action: Action) -> None:
-    """Repair mode and owner of a key that stays, and derive its public half if that is lost."""
-    found = action.found
-    if found.is_loose:
-        directory, name = site.tree.place(action.file)
-        with directory:
-            directory.set_mode(name, host_keys.PRIVATE_MODE, (0, 0) if os.geteuid() == 0 else None)
-    if action.kind == host_keys.DERIVE and found.public:
-        _write_public_half(site, action.file, _public_line(found.public))
-
-
-def _write_public_half(site: Site, file: str, line: bytes) -> None:
-    path = f"{file}.pub"
+def _write(site: Site, path: str, content: bytes, looks: Looks) -> None:
     directory, name = site.tree.place(path)
     with directory:
         directory.remove_stale()
         label = command.selinux_label(site.tree, path, "file")
-        directory.replace(name, line, Looks(PUBLIC_MODE, label=label))
+        directory.replace(name, content, looks._replace(label=label))

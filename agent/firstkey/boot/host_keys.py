@@ -38,8 +38,6 @@ KEEP = "keep"
 MAKE = "make"
 REPLACE = "replace"
 BACK_UP = "back-up"
-DERIVE = "derive"
-REPAIR = "repair"
 SKIP = "skip"
 FAIL = "fail"
 
@@ -126,15 +124,15 @@ class Action(NamedTuple):
     @property
     def keeps_the_key(self) -> bool:
         """Whether the host shows the same key afterwards."""
-        return self.kind in (KEEP, REPAIR, DERIVE)
+        return self.kind == KEEP
 
     @property
     def changes(self) -> tuple[str, ...]:
         """What of the host key is another one afterwards (model.HostKeyResult)."""
         if self.makes_a_key:
             return ("key",)
-        parts = {"mode": self.keeps_the_key and self.found.is_loose, "public-half": self.kind == DERIVE}
-        return tuple(part for part, changes in parts.items() if changes)
+        parts = {"mode": self.found.is_loose, "public-half": self.found.condition == NO_PUBLIC_HALF}
+        return tuple(part for part, changes in parts.items() if changes and self.keeps_the_key)
 
     @property
     def refusal(self) -> Refusal | None:
@@ -179,8 +177,7 @@ def decide(found: Found, settings: Settings, now: Now) -> Action:
         return Action(found, kind, reason) if kind == SKIP else _made(found, kind, reason)
     if _is_to_go(found, settings, now):
         return _made(found, REPLACE, reasons.HOST_KEY_CLONED, _origin(found))
-    kind = DERIVE if found.condition == NO_PUBLIC_HALF else REPAIR if found.is_loose else KEEP
-    return Action(found, kind, *_doubt(found, now))
+    return Action(found, KEEP, *_doubt(found, now))
 
 
 def _made(found: Found, kind: str, reason: Reason | None, detail: str = "") -> Action:
@@ -198,9 +195,9 @@ def _is_to_go(found: Found, settings: Settings, now: Now) -> bool:
         return False
     if _is_anothers(key, now):
         return True
-    is_of_this_boot = key and key.made and key.boot == now.boot and key.instance is None
-    is_own = is_of_this_boot or (key and key.instance == now.instance) or _is_cloud_inits(found, now)
-    return settings.regenerate == "new-instance" and not is_own and not now.is_known
+    is_own = key and (key.instance == now.instance or (key.made and key.boot == now.boot))
+    is_new_here = not is_own and not _is_cloud_inits(found, now)
+    return settings.regenerate == "new-instance" and is_new_here and not now.is_known
 
 
 def _is_cloud_inits(found: Found, now: Now) -> bool:
@@ -212,6 +209,8 @@ def _is_anothers(key: MadeHostKey | None, now: Now) -> bool:
     """Whether firstkey made the key, and positively not on this instance."""
     if key is None or not key.made or now.instance is None:
         return False
+    if key.boot and key.boot == now.boot:
+        return False  # whatever the instance was called when it was made
     if key.instance is None:
         # Made in a tree that was not running: an image, which any number of instances start from.
         return key.boot is None and now.boot is not None
@@ -278,7 +277,8 @@ def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None])
         fresh = MadeHostKey(action.file, found.public.fingerprint, found.digest, instance, boot, made=False)
         return fresh if is_clear else None
     # A key that firstkey made stays the key of the instance where it was made, whatever lets it stay here.
-    owner = instance if instance and (key.instance is None or not key.made) else key.instance
+    is_made_elsewhere = key.made and key.instance is not None and not (boot and key.boot == boot)
+    owner = key.instance if is_made_elsewhere or instance is None else instance
     return key._replace(file=action.file, digest=found.digest, instance=owner)
 
 
@@ -304,9 +304,9 @@ def entries(result: HostKeyResult, action: Action, backup: str | None) -> list[e
     elif action.makes_a_key and action.found.public:
         old, new = action.found.public.fingerprint, shown["fingerprint"]
         told.append(events.HOST_KEY_REPLACED(**names, reason=code, old=old, new=new))
-    elif action.kind == DERIVE:
+    if "public-half" in action.changes:
         told.append(events.HOST_KEY_PUBLIC_DERIVED(**shown))
-    if action.keeps_the_key and action.found.is_loose:
+    if "mode" in action.changes:
         told.append(events.HOST_KEY_MODE_REPAIRED(**shown))
     if action.keeps_the_key and action.reason is reasons.HOST_KEY_FOREIGN:
         told.append(events.HOST_KEY_FOREIGN(**shown, reason=code))
