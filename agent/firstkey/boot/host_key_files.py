@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 LIMIT = 64 * 1024  # bytes a file; an RSA key of 16384 bits takes a fifth of that
 PUBLIC_MODE = 0o644
 RUN_DIRECTORY = "/run/firstkey"
-LEAST_SECONDS = 0.5
-"""What a key gets to be collected that was ready long before its turn came."""
 BACKGROUND_SECONDS = 300.0
 """How long a key may take that is made when nothing else wants the processor."""
 
@@ -370,7 +368,8 @@ class Generation:
             if key.process is None:
                 continue
             try:
-                outcome = key.process.finish(seconds=max(LEAST_SECONDS, deadline - time.monotonic()))
+                # One that has ended is collected, though no time may be left when its turn comes.
+                outcome = key.process.finish(seconds=max(0.0, deadline - time.monotonic()))
                 key.pair = self._pair(key, outcome)
             except FirstkeyError as error:
                 key.failure = error.refusal

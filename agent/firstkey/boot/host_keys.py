@@ -297,7 +297,7 @@ def entries(result: HostKeyResult, action: Action, backup: str | None) -> list[e
     code = action.reason.code if action.reason else ""
     shown = {**names, "fingerprint": result.fingerprint or "none"}
     told = []
-    if backup and action.makes_a_key:
+    if backup:
         told.append(events.HOST_KEY_SET_ASIDE(**shown, aside=backup, reason=code))
     if action.makes_a_key and action.found.public is None:
         told.append(events.HOST_KEY_MADE(**shown))
