@@ -57,7 +57,8 @@ def test_another_platform_does_not_hold_the_boot(scene: Scene) -> None:
         assert len(machine.events("other-platform")) == 1
         assert machine.report["outcome"] == "unreachable"
         assert "No metadata service is expected here" in machine.show("firstkey", "StatusText")
-        assert scene.login(on=machine).is_refused
+        # While sshd loads the RSA key, it listens for a moment to nobody.
+        wait_until(lambda: scene.login(on=machine).is_refused, seconds=PROMPT, what="the refusal")
         scene.cloud.offer(scene.line)
         wait_until(lambda: scene.login(on=machine).status == 0, seconds=BACKGROUND, what="the login")
         assert len(BLOCK.findall(machine.console)) == 1
