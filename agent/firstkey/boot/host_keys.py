@@ -1,4 +1,4 @@
-"""Host keys: which there should be, what is to be done about each, what is remembered and told. No I/O."""
+"""Host keys: which there should be, what is to be done about each, what ledger and journal get. No I/O."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def for_later(actions: Sequence[Action], settings: Settings) -> frozenset[str]:
     return frozenset(later) if any(each.makes_a_key or each.keeps_the_key for each in others) else frozenset()
 
 
-# --- what is remembered ---------------------------------------------------------------------------
+# --- what the ledger gets -------------------------------------------------------------------------
 
 
 def remembered(
@@ -282,11 +282,11 @@ def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None])
     return key._replace(file=action.file, digest=found.digest, instance=owner)
 
 
-# --- what is told ---------------------------------------------------------------------------------
+# --- what the journal gets ------------------------------------------------------------------------
 
 
 def entries(result: HostKeyResult, action: Action, backup: str | None) -> list[events.Entry]:
-    """What the journal gets to know of a host key that is not simply as it was. `backup`: of the old one."""
+    """The events of a host key that is not simply as it was. `backup`: of the old private half."""
     names = {"type": result.type, "file": result.file}
     if result.refusal and result.refusal.reason is reasons.HOST_KEY_PENDING:
         return [events.HOST_KEY_PENDING(**names, reason=result.refusal.reason.code)]

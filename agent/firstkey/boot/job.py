@@ -77,7 +77,7 @@ class Job:
         self._said: str | None = None
 
     def run(self) -> Report:
-        """Everything. What goes wrong is in the report; only what nobody foresaw is raised."""
+        """Everything. What goes wrong is in the report; only what was not foreseen is raised."""
         with self._generation as generation:
             done = self._before_sshd()
             if generation.is_pending and (generation.has_ended or not self._ready or self._ready(done)):
@@ -305,7 +305,7 @@ class Job:
                     self._ready(self._finished(self._without_answer(answer)))
 
     def _ask(self, deadline: float) -> Answer | FirstkeyError:
-        """What the metadata service says. Failures are answers too, those that nobody foresaw included."""
+        """What the metadata service says. Failures are answers too, unforeseen ones included."""
         with self._phase("metadata"):
             try:
                 self._client = self._client or self._connect()
@@ -340,7 +340,7 @@ class Job:
                 why = {"reason": key.refusal.reason.code, "detail": key.refusal.detail}
                 self._site.say(events.KEY_REFUSED(index=key.number, **why))
         results = self._install(answer.instance_id, self._site.config.keys.users, good)
-        # A key that could not be had may be had another time: nobody counts as served before.
+        # A key that could not be had may be had another time: no user counts as served before.
         self._remember_service(answer, [] if any(key.refusal for key in judged) else results)
         no_key = Refusal(reasons.NO_KEY_PAIR, "the instance was launched without a key pair")
         return Report(

@@ -177,7 +177,7 @@ class Sshd:
 
     @cached_property
     def reads_patterns(self) -> bool | None:
-        """Whether it is an OpenSSH that looks for files of keys by patterns; None where nobody knows."""
+        """Whether it is an OpenSSH that looks for files of keys by patterns; None: not known."""
         program = command.find("sshd")
         try:
             return knows_patterns(command.run([program, "-V"], seconds=SECONDS).stderr) if program else None
