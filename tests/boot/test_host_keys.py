@@ -56,7 +56,7 @@ def test_a_fresh_machine_has_what_sshd_wants(machine: Machine, tmp_path: Path) -
         assert mode(private(machine, kind)) == 0o600
         assert mode(public(private(machine, kind))) == 0o644
         assert matches(private(machine, kind))
-        assert public(private(machine, kind)).read_text().split()[2] == "root@scratch"
+        assert public(private(machine, kind)).read_text().split()[2:] == ["root"]
     assert refused_by_sshd(machine, [f"/etc/ssh/ssh_host_{kind}_key" for kind in KINDS]) == ""
     files = {path.name for path in machine.path("/etc/ssh").iterdir()}
     keys = {f"ssh_host_{kind}_key{suffix}" for kind in KINDS for suffix in ("", ".pub")}
@@ -81,15 +81,6 @@ def test_a_second_run_starts_no_program_and_touches_nothing(machine: Machine, tm
     private(machine).write_bytes(b"broken")
     host_keys(machine, path=fake)
     assert started.exists()
-
-
-@pytest.mark.parametrize("name", ["", "with space", "-e", "b\x07ell", "x" * 300, "grüße"])
-def test_an_odd_host_name_is_no_comment(machine: Machine, name: str) -> None:
-    """What is no host name does not get into a key; the key is made all the same."""
-    machine.write("/etc/hostname", f"{name}\n")
-    made(machine)
-
-    assert public(private(machine)).read_text().split()[2:] == ["root"]
 
 
 def test_a_dry_run_makes_none(machine: Machine) -> None:
@@ -657,11 +648,10 @@ def test_without_ssh_keygen_it_says_what_to_install(machine: Machine) -> None:
     assert (done.status, done.report["outcome"]) == (1, "failed")
 
 
-def test_a_directory_that_cannot_be_written_is_told(machine: Machine, tmp_path: Path) -> None:
-    """Before the work of making a key; the kernel's own words, and nothing left in /run."""
+def test_a_directory_that_cannot_be_written_is_told(machine: Machine) -> None:
+    """In the kernel's own words, and nothing is left in /run."""
     be_quick(machine)
     directory = machine.path("/etc/ssh")
-    fake = fake_keygen(tmp_path / "bin", f'echo x >>{tmp_path}/started; exec $real "$@"')
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         bind = (
@@ -670,7 +660,7 @@ def test_a_directory_that_cannot_be_written_is_told(machine: Machine, tmp_path: 
         prefix = ("unshare", "-m", "sh", "-c", bind, "sh")
     else:
         directory.chmod(0o555)
-    done = host_keys(machine, prefix=prefix, path=fake)
+    done = host_keys(machine, prefix=prefix)
     directory.chmod(0o755)
 
     expected = "read-only" if prefix else "permission-denied"
@@ -678,5 +668,3 @@ def test_a_directory_that_cannot_be_written_is_told(machine: Machine, tmp_path: 
     assert {key["fingerprint"] for key in done.report["host_keys"]} == {None}
     assert (done.status, done.report["outcome"]) == (1, "failed")
     assert [path.name for path in machine.path("/run/firstkey").iterdir()] == ["lock"]
-    # sshd is asked with a key of its own; none of the wanted types was begun.
-    assert not (tmp_path / "started").exists() or (tmp_path / "started").read_text() == "x\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import processes
 import pytest
-from machine import AGENT, World
+from machine import AGENT, World, fingerprint
 from manager import Manager
 
 from firstkey.boot.site import AZURE, is_another_platform
@@ -152,12 +153,19 @@ def firmware(world: World, words: dict[str, str]) -> None:
 def test_sshd_is_not_held_on_another_platform(world: World, tmp_path: Path) -> None:
     """Host keys, and READY; the journal says why, and a service that is there after all is heard."""
     firmware(world, OTHERS["Google"])
+    console = world.machine.write("/dev/console", "")
     with Manager(tmp_path) as manager:
         boot = Boot(world, manager)
         manager.wait("READY=1")
-        assert len(world.machine.host_keys()) == 1
+        (line,) = world.machine.host_keys().values()
         assert world.machine.keys == []
+        # No answer may ever come: what there is to know is told without one, and once.
+        report = json.loads(world.machine.path("/run/firstkey/report.json").read_text())
+        assert (report["outcome"], report["reason"]) == ("unreachable", "imds-unreachable")
+        assert [key["fingerprint"] for key in report["host_keys"]] == [fingerprint(line)]
+        processes.wait_for(lambda: fingerprint(line) in console.read_text())
         said = boot.serve()
+    assert console.read_text().count("BEGIN SSH HOST KEY FINGERPRINTS") == 1
     assert said.count("this is Google Google Compute Engine, not EC2") == 1
     assert "(other-platform)" in said
     assert "Endpoints=" in said

@@ -180,6 +180,7 @@ def test_modes_are_looked_at_without_asking(world: World) -> None:
 
 def test_a_service_that_names_another_instance_is_believed_and_told(world: World) -> None:
     """In a container, the firmware is the host's: host keys are made once, not at each run."""
+    world.machine.write("/proc/sys/kernel/random/boot_id", "boot-1\n")
     world.machine.set_firmware("i-0fffffffffffffff1")
     done = world.machine.run(world.service)
     assert (done.status, done.report["instance_id"]) == (0, FIRST)
@@ -192,6 +193,10 @@ def test_a_service_that_names_another_instance_is_believed_and_told(world: World
     assert done.report["instance_id"] == FIRST
     asked(world, "--force")
     assert world.machine.snapshot() == before
+    world.machine.write("/proc/sys/kernel/random/boot_id", "boot-2\n")
+    host_keys = world.machine.host_keys()
+    asked(world, "--force")
+    assert world.machine.host_keys() == host_keys
 
 
 def test_another_firmware_is_another_instance_for_such_a_machine_too(world: World) -> None:

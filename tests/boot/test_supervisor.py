@@ -14,15 +14,15 @@ import pytest
 from manager import Manager
 
 from firstkey import reasons
-from firstkey.boot.supervisor import Off, Plan, Refused, Result, as_line, from_line
+from firstkey.boot.supervisor import Plan, Ready, Refused, Result, as_line, from_line
 from firstkey.model import FAILED, NO_KEY, OK, PARTIAL, UNCHANGED, UNREACHABLE, Report, UserResult
-from firstkey.reasons import ConfigError, Reason, Refusal
+from firstkey.reasons import Reason, Refusal
 
 PROGRAM = """
     import os, signal, sys, time
     from pathlib import Path
-    from firstkey.boot.supervisor import Off, Plan, Refused, Result, Supervisor, as_line
-    from firstkey.reasons import ConfigError, FirstkeyError
+    from firstkey.boot.supervisor import Plan, Ready, Refused, Result, Supervisor, as_line
+    from firstkey.reasons import FirstkeyError
     from firstkey.system import child
 
     note = Path(sys.argv[1])
@@ -133,32 +133,19 @@ DONE = "said(Plan(30)); said(Result('ok', None))"
     "value",
     [
         Plan(1.5),
-        Plan(1.5, is_held=False),
-        Off("it is"),
+        Ready("it is"),
         Result(OK, None),
         Result(PARTIAL, None, "a b"),
         Result(FAILED, "io-error"),
         Refused("m\n", "x", "h", 78),
     ],
 )
-def test_a_word_arrives_as_it_was_said(value: Plan | Off | Result | Refused) -> None:
+def test_a_word_arrives_as_it_was_said(value: Plan | Ready | Result | Refused) -> None:
     """On one line, whatever is in it."""
     said = as_line(value)
     assert said.count(b"\n") == 1
     assert said.endswith(b"\n")
     assert from_line(said) == value
-
-
-def test_an_error_arrives_with_all_that_is_told_of_it() -> None:
-    """Message, reason, hint and exit status."""
-    error = ConfigError("wrong")
-    again = Refused.by(error).error()
-    assert (again.message, again.reason, again.hint, again.exit_status) == (
-        "wrong",
-        error.reason,
-        error.hint,
-        78,
-    )
 
 
 # --- readiness ------------------------------------------------------------------------------------
@@ -226,7 +213,7 @@ def test_the_time_before_the_daemon_counts(start: Start) -> None:
 
 def test_what_no_answer_is_expected_for_is_not_held(start: Start) -> None:
     """READY as soon as the worker says so, without a word on the deadline; the work goes on."""
-    daemon = start("said(Plan(60)); said(Plan(60, is_held=False)); hang()")
+    daemon = start("said(Plan(60)); said(Ready('not held')); hang()")
     assert daemon.manager.wait("READY=1") - daemon.started < 40
     assert not processes.is_gone(int(daemon.orders[0][1]))
     daemon.signal(signal.SIGTERM)
@@ -289,7 +276,7 @@ def test_the_pauses_between_attempts_grow(start: Start) -> None:
 
 def test_one_that_cannot_begin_says_so_to_whoever_starts_it(start: Start) -> None:
     """A configuration file that is not there ends the daemon at once, with the status for it."""
-    daemon = start("said(Refused.by(ConfigError('no such file')))")
+    daemon = start("said(Refused('no such file', 'config-invalid', 'h', 78))")
     ended, out = daemon.end()
     assert ended == 78
     assert "raised config-invalid no such file" in out
@@ -297,13 +284,15 @@ def test_one_that_cannot_begin_says_so_to_whoever_starts_it(start: Start) -> Non
 
 
 def test_switched_off(start: Start) -> None:
-    """Ready at once, told, and done."""
-    daemon = start("said(Plan(30)); said(Off('somebody said so'))")
+    """Ready at once, and done; the status goes on saying why."""
+    daemon = start(
+        "said(Plan(30)); said(Ready('Switched off: somebody said so')); said(Result('disabled', None))"
+    )
     ended, out = daemon.end()
     assert ended == 0
-    assert "disabled" in out
+    assert out == ""
     assert daemon.manager.was_told("READY=1")
-    assert daemon.manager.was_told("STATUS=Switched off: somebody said so")
+    assert daemon.manager.said[-1] == "STATUS=Switched off: somebody said so"
 
 
 def test_a_worker_that_hangs_on_its_way_out_is_not_waited_for(start: Start) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,10 @@ class Bench:
         """The report as it stands."""
         found: dict[str, Any] = json.loads(self.machine.path("/run/firstkey/report.json").read_text())
         return found
+
+    def has_reported(self) -> bool:
+        """Whether there is a report."""
+        return self.machine.path("/run/firstkey/report.json").exists()
 
     def result(self, kind: str) -> dict[str, Any]:
         """What it says of one host key."""
@@ -142,9 +148,10 @@ def test_where_there_is_no_other_key_sshd_waits(bench: Bench, why: str) -> None:
         bench.set_keygen(REFUSING + SLOW + REAL)
     daemon = bench.daemon()
     processes.wait_for(bench.has_begun)
-    processes.wait_for(lambda: bench.lab.service.requests)  # so far, it has not waited
     assert not bench.lab.manager.was_told("READY=1")
     bench.let_go()
+    ready = time.time() - (time.monotonic() - daemon.manager.wait("READY=1"))
+    assert private(bench.machine, "rsa").stat().st_ctime < ready + 0.1
     ended = daemon.end()
     assert ended.status == 0, ended.said
     assert "rsa" in bench.kinds
@@ -168,14 +175,22 @@ def test_an_old_key_counts_as_another_one(bench: Bench) -> None:
 def test_without_an_answer_it_is_made_at_the_deadline_all_the_same(bench: Bench) -> None:
     """The answer may never come, and sshd runs by then; both come at last."""
     bench.configure("[IMDS]\nBootTimeoutSec=1\nRequestTimeoutSec=0.5")
+    console = bench.machine.write("/dev/console", "")
     bench.lab.service.inject(Fault("status", 503))
-    bench.let_go()
     daemon = bench.daemon()
     daemon.manager.wait("READY=1")
-    processes.wait_for(lambda: bench.kinds == set(KINDS))
+    processes.wait_for(bench.has_reported)
+    assert (bench.report["outcome"], bench.result("rsa")["reason"]) == ("unreachable", "host-key-pending")
+    bench.let_go()
+    # What is there by now is told without the answer.
+    processes.wait_for(lambda: bench.result("rsa")["result"] == "changed")
+    processes.wait_for(lambda: bench.result("rsa")["fingerprint"] in console.read_text())
+    assert bench.kinds == set(KINDS)
     assert bench.machine.keys == []
     bench.lab.service.inject()
     ended = daemon.end()
+    assert console.read_text().count(BEGIN) == 1
+    assert ended.said.count("Finished with outcome") == 1
     assert ended.status == 0, ended.said
     assert bench.machine.keys == [bench.lab.key]
     assert bench.result("rsa")["result"] == "changed"
@@ -205,6 +220,35 @@ def test_another_instances_rsa_key_is_gone_before_sshd_starts(bench: Bench, firm
     assert bench.kinds == set(KINDS)
     assert ended.said.count("HOST KEY REPLACED") == len(KINDS)
     assert bench.result("rsa")["reason"] == "host-key-cloned"
+
+
+def make_immutable(file: Path, order: str) -> None:
+    """Let nobody remove it, or again everybody (chattr(1)); skips the test where that cannot be had."""
+    done = subprocess.run(["chattr", order, file], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"needs chattr, which says: {done.stderr.strip()}")
+
+
+@pytest.mark.root
+def test_a_failure_is_over_once_the_key_is_in_place(bench: Bench) -> None:
+    """Another instance's key could not be removed at first: that is told, and later the replacement is."""
+    bench.let_go()
+    assert bench.daemon().end().status == 0
+    (bench.machine.root.parent / "bin" / "ssh-keygen.go").unlink()
+    bench.lab.service.change(instance_id=SECOND)
+    bench.machine.write("/proc/sys/kernel/random/boot_id", "boot-2\n")
+    make_immutable(private(bench.machine, "rsa"), "+i")
+    try:
+        daemon = bench.daemon()
+        processes.wait_for(lambda: bench.lab.manager.count("READY=1") == 2)
+        assert (bench.result("rsa")["result"], bench.result("rsa")["reason"]) == ("failed", "read-only")
+    finally:
+        make_immutable(private(bench.machine, "rsa"), "-i")
+    bench.let_go()
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert (bench.result("rsa")["result"], bench.result("rsa")["reason"]) == ("changed", "host-key-cloned")
+    assert bench.kinds == set(KINDS)
 
 
 def on_another_instance(bench: Bench) -> None:
@@ -291,6 +335,9 @@ def test_what_is_cut_off_is_made_on_the_next_boot(bench: Bench, how: signal.Sign
         processes.wait_for(lambda pid=pid: processes.is_gone(pid))  # type: ignore[misc]
     assert bench.machine.snapshot() == before
     assert bench.kinds == QUICK
+    # Of a worker that was killed itself, as deep as `ssh-keygen -A` goes.
+    workshop = "/run/firstkey/.firstkey-hostkeys.0123abcd"
+    bench.machine.write(f"{workshop}/.firstkey-key.0123abcd.all/etc/ssh/key", "a private half")
 
     bench.let_go()
     daemon = bench.daemon()

@@ -48,7 +48,7 @@ def test_readers_find_the_keys_of_this_host(quick: Machine) -> None:
     for kind, line in keys.items():
         words = text[text.index(kind) :].split("\n", 1)[0].split(" ")
         assert base64.b64decode(words[1], validate=True) == base64.b64decode(line.split()[1])
-        assert f"firstkey: 256 {fingerprint(line)} root@scratch (" in text
+        assert f"firstkey: 256 {fingerprint(line)} root (" in text
     assert text.split(BEGIN)[1].split(END)[0].split("\n") == list(keys.values())
 
 

@@ -17,8 +17,7 @@ from pages import PAGES, anchors, blocks, commands, every_block, links, name_of,
 from typed import NOT_TYPED, TYPED
 
 from firstkey import events, image_reasons, login_reasons, reasons, settings
-from firstkey.cli import config
-from firstkey.cli.main import COMMANDS
+from firstkey.cli import COMMANDS, config
 from firstkey.cli.render import OUTCOMES
 from firstkey.image import audit, rules
 from firstkey.reasons import FirstkeyError

@@ -8,7 +8,7 @@ import pytest
 from bootlab import Machine
 from machine import fingerprint
 from netlab import wait_until
-from scene import PROMPT, Scene
+from scene import BACKGROUND, BLOCK, PROMPT, Scene
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
 
@@ -39,6 +39,30 @@ def test_sshd_is_up_at_the_deadline_and_the_key_arrives_later(scene: Scene) -> N
         wait_until(lambda: machine.events("imds-late-answer"), what="the end of the daemon's work")
         assert starts(machine) == began
         wait_until(lambda: machine.show("firstkey", "SubState") == "exited", what="the daemon's end")
+
+
+def test_another_platform_does_not_hold_the_boot(scene: Scene) -> None:
+    """Its firmware says so: sshd starts at once, and host keys are reported and shown without an answer."""
+    # A container's firmware is its host's, and says nothing of it: to firstkey this is none.
+    scene.disk.write(
+        "/etc/systemd/system/firstkey.service.d/test.conf",
+        "[Service]\nExecStartPre=+rm -f /run/systemd/container\n",
+    )
+    scene.configure("[IMDS]\nBootTimeoutSec=300\n")
+    firmware = {"sys_vendor": "Google", "product_name": "Google Compute Engine", "bios_vendor": "Google"}
+    with scene.boot(firmware=firmware) as machine:
+        machine.wait_for_ssh()
+        assert machine.wait_until_booted() == "running"
+        assert machine.show("firstkey", "SubState") == "running"
+        assert len(machine.events("other-platform")) == 1
+        assert machine.report["outcome"] == "unreachable"
+        assert "No metadata service is expected here" in machine.show("firstkey", "StatusText")
+        # While sshd loads the RSA key, it listens for a moment to nobody.
+        wait_until(lambda: scene.login(on=machine).is_refused, seconds=PROMPT, what="the refusal")
+        scene.cloud.offer(scene.line)
+        wait_until(lambda: scene.login(on=machine).status == 0, seconds=BACKGROUND, what="the login")
+        assert len(BLOCK.findall(machine.console)) == 1
+        assert {key["result"] for key in machine.report["host_keys"]} == {"changed"}
 
 
 def test_a_service_that_accepts_and_says_nothing(scene: Scene) -> None:

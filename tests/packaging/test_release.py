@@ -131,7 +131,7 @@ def test_what_is_no_release_is_refused(checkout: Checkout, tmp_path: Path, flaw:
     """With one sentence that says what to do, and nothing is built."""
     own = Checkout(tmp_path / "own")
     shutil.copytree(checkout.top, own.top, symlinks=True)
-    options, said = ("--reserved-address",), ""
+    options: tuple[str, ...] = ("--reserved-address",)
     (tmp_path / "out").mkdir()
     if flaw == "dirty":
         (own.top / "new").touch()

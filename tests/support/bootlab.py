@@ -130,7 +130,7 @@ class Machine:
         cloud: Cloud,
         *,
         kernel_words: tuple[str, ...] = (),
-        firmware: str = "",
+        firmware: str | dict[str, str] = "",
         options: tuple[str, ...] = (),
         may_ask: bool = False,
     ) -> None:
@@ -179,9 +179,11 @@ class Machine:
         return [*argv, *BOOT_WORDS.get(self.disk.image.suite, ()), *self._words]
 
     def _fake_firmware(self) -> Path:
-        """What a Nitro instance's firmware tells about itself (/sys/class/dmi/id)."""
+        """What the firmware tells about itself (/sys/class/dmi/id); a Nitro instance's, by its name."""
         directory = self.disk.directory / "sys-class"
-        entries = {"board_asset_tag": self._firmware, "sys_vendor": "Amazon EC2", "product_name": "t3.micro"}
+        entries = self._firmware
+        if isinstance(entries, str):
+            entries = {"board_asset_tag": entries, "sys_vendor": "Amazon EC2", "product_name": "t3.micro"}
         for name, content in entries.items():
             file = directory / "dmi/id" / name
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -65,7 +65,7 @@ class Scene:
             self.disk.write("/etc/systemd/system/ssh.socket.d/accept.conf", ACCEPTING)
             self.disk.write("/etc/systemd/system/ssh@.service", INSTANCE)
 
-    def boot(self, *kernel_words: str, firmware: str = "", may_ask: bool = False) -> Machine:
+    def boot(self, *kernel_words: str, firmware: str | dict[str, str] = "", may_ask: bool = False) -> Machine:
         """Switch the machine on."""
         return Machine(self.disk, self.cloud, kernel_words=kernel_words, firmware=firmware, may_ask=may_ask)
 

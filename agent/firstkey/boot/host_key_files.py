@@ -11,60 +11,72 @@ gets its place in one instant, and at no instant do halves of different keys sta
 from __future__ import annotations
 
 import os
+import re
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
 from firstkey.boot import host_keys
-from firstkey.boot.host_keys import Action, Found, Judge, Now
-from firstkey.boot.ledger import SEALED_ORIGIN, MadeHostKey, load_sealed
+from firstkey.boot.host_keys import Action, Found, Now
+from firstkey.boot.ledger import SEALED_ORIGIN, Ledger, MadeHostKey, load_sealed
 from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import public_key
-from firstkey.system import command, keygen
+from firstkey.system import command
 from firstkey.system.files import Looks
+from firstkey.system.sshd import ask_keygen, is_encrypted, keygen, knows_key, public_half
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firstkey.boot.host_keys import Wanted
-    from firstkey.boot.ledger import Ledger, Sealed
     from firstkey.boot.site import Site
     from firstkey.ssh.public_key import PublicKey
-    from firstkey.system.command import Process
+    from firstkey.system.command import Outcome, Process
     from firstkey.system.files import Directory, File
+    from firstkey.system.sshd import Sshd
     from firstkey.system.tree import Tree
 
 LIMIT = 64 * 1024  # bytes a file; an RSA key of 16384 bits takes a fifth of that
 PUBLIC_MODE = 0o644
 RUN_DIRECTORY = "/run/firstkey"
-LEAST_SECONDS = 0.5
-"""What a key gets to be collected that was ready long before its turn came."""
 BACKGROUND_SECONDS = 300.0
 """How long a key may take that is made when nothing else wants the processor."""
 
-_RESULTS = {host_keys.KEEP: UNCHANGED, host_keys.SKIP: SKIPPED, host_keys.FAIL: FAILED}
+KINDS = ("rsa", "ecdsa", "ed25519")
+"""The types of host keys that every OpenSSH of today has; a newer one may have more."""
+DEFAULT_RSA_BITS = 3072
+WORKSHOP_DEPTH = 3
+"""Directories below the one in which keys are made: `ssh-keygen -A` wants an etc/ssh of its own."""
+
+_UNSAVED = re.compile(rb"^(Saving key|Unable to save) ", re.MULTILINE)
+"""How ssh-keygen says that a key was made, but found no room or a broken disk."""
 
 
 # --- look -----------------------------------------------------------------------------------------
 
 
 def survey(
-    site: Site, files: Sequence[str], ledger: Ledger, instance: str | None, judge: Judge
+    site: Site, sshd: Sshd, files: Sequence[str], ledger: Ledger, instance: str | None
 ) -> list[Action]:
-    """Look at every wanted host key and decide."""
+    """Look at every wanted host key and decide. `files` are sshd's HostKey files."""
     is_known = ledger.instance is not None and instance in (None, ledger.instance)
     now = Now(instance, site.boot_id(), is_known, site.cloud_init_began())
     removed = load_sealed(site.tree)
     actions: dict[str, Action] = {}
     for want in host_keys.wanted(site.config.host_keys, files):
         try:
-            found = _back_from_an_image(inspect(site, want, ledger, judge), removed, now)
+            found = inspect(site, sshd, want, ledger)
+            if found.public and removed.knows(found.public.blob, instance):
+                # `firstkey seal` took it out of an image, and it is there again: not this instance's own.
+                mark = (want.file, found.public.fingerprint, found.digest, SEALED_ORIGIN, None)
+                found = found._replace(remembered=MadeHostKey(*mark, made=True))
             action = host_keys.decide(found, site.config.host_keys, now)
         except FirstkeyError as error:
             reason = error.reason
-            if reason is reasons.PERMISSION_DENIED and not keygen.is_root():
+            if reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
                 reason = reasons.NEEDS_ROOT
             action = Action(Found(want, "unknown"), host_keys.FAIL, reason, error.message)
         if not want.optional or action.kind == host_keys.REPLACE:
@@ -73,24 +85,19 @@ def survey(
     return list(actions.values())
 
 
-def _back_from_an_image(found: Found, removed: Sealed, now: Now) -> Found:
-    """A key that `firstkey seal` took out of an image and that is there again is not this instance's own."""
-    if found.public is None or not removed.knows(found.public.blob, now.instance):
-        return found
-    file, fingerprint = found.wanted.file, found.public.fingerprint
-    origin = MadeHostKey(file, fingerprint, found.digest, SEALED_ORIGIN, None, made=True)
-    return found._replace(remembered=origin)
+def inspect(site: Site, sshd: Sshd, want: Wanted, ledger: Ledger | None = None) -> Found:
+    """Look at one host key; its files are only read. Raises FirstkeyError where that is impossible.
 
-
-def inspect(site: Site, want: Wanted, ledger: Ledger, judge: Judge | None = None) -> Found:
-    """Look at one host key; its files are only read. Raises FirstkeyError where that is impossible."""
+    `ledger` knows which keys were good already, under sshd's configuration as it is.
+    """
     if want.file.endswith(".pub"):
         return Found(want, host_keys.IN_AGENT)
     place, private = _half(site.tree, want.file)
     if private is None:
-        return Found(want, host_keys.IN_AGENT if ledger.sshd_has_key_agent else host_keys.MISSING, place)
+        has_agent = sshd.meaning("root").effective.has_host_key_agent
+        return Found(want, host_keys.IN_AGENT if has_agent else host_keys.MISSING, place)
     public = _half(site.tree, f"{want.file}.pub")[1]
-    found = _judged(site, want, private, public, ledger, judge)
+    found = _judged(site, sshd, want, (private, public), ledger or Ledger())
     return found._replace(place=place, modified_ns=private.stamp.modified_ns)
 
 
@@ -104,27 +111,26 @@ def _half(tree: Tree, path: str) -> tuple[str, File | None]:
         return directory.join(name), directory.read(name, limit=LIMIT)
 
 
-def _judged(
-    site: Site, want: Wanted, private: File, public: File | None, ledger: Ledger, judge: Judge | None
-) -> Found:
+def _judged(site: Site, sshd: Sshd, want: Wanted, halves: tuple[File, File | None], ledger: Ledger) -> Found:
+    private, public = halves
     said = _parsed(public.content) if public else None
     if said and public:
         last = ledger.host_key_at(want.file)
         digest = digest_of(private.content, public.content, _looks(private))
-        if last and last.digest == digest and not _is_too_small(said, judge, was_good=True):
+        if last and last.digest == digest:
             return Found(want, host_keys.GOOD, "", said, digest, last)
     is_empty = not private.content.strip(b"\0 \t\r\n")
-    derived = None if is_empty else _parsed(keygen.public_half(private.content) or b"")
+    derived = None if is_empty else _parsed(public_half(private.content) or b"")
     if derived is None:
         condition = host_keys.BROKEN
-        if not is_empty and keygen.is_encrypted(private.content):
+        if not is_empty and is_encrypted(private.content):
             condition = host_keys.ENCRYPTED
-        elif not is_empty and said and public and not keygen.knows(public.content):
+        elif not is_empty and said and public and not knows_key(public.content):
             condition = host_keys.UNKNOWN_TYPE  # which is not broken
         return Found(want, condition)
     is_loose = _is_loose(site, private)
     looks = (host_keys.PRIVATE_MODE, os.geteuid(), 0) if is_loose else _looks(private)
-    if _is_too_small(derived, judge):
+    if derived.type == "ssh-rsa" and derived.bits < sshd.meaning("root").effective.least_rsa_bits:
         condition = host_keys.TOO_SMALL
     elif said is None:
         condition = host_keys.NO_PUBLIC_HALF
@@ -135,12 +141,6 @@ def _judged(
     return Found(want, condition, "", derived, digest, ledger.host_key(derived.fingerprint), is_loose)
 
 
-def _is_too_small(key: PublicKey, judge: Judge | None, *, was_good: bool = False) -> bool:
-    if judge is None or key.type != "ssh-rsa":
-        return False
-    return key.bits < judge.least_rsa_bits(was_good=was_good)
-
-
 def _looks(private: File) -> tuple[int, int, int]:
     """Mode, owner, and the group where it has a say."""
     return private.mode, private.uid, private.gid if private.mode & 0o070 else 0
@@ -148,16 +148,23 @@ def _looks(private: File) -> tuple[int, int, int]:
 
 def _is_loose(site: Site, private: File) -> bool:
     """OpenSSH reads no key of its own that others can read, but Fedora's OpenSSH lets the group ssh_keys."""
-    if keygen.is_root() and private.uid != 0:
+    if os.geteuid() == 0 and private.uid != 0:
         return True
     if private.mode & 0o077 != 0o040 or private.gid != site.accounts.group_id(host_keys.KEY_GROUP):
         return bool(private.mode & 0o077)
     if command.ask_watcher:
         return False  # a boxed process can give no copy to the group
-    with command.scratch_directory() as private_place:
-        looks = Looks(private.mode, (private.uid, private.gid), durable=False)
-        private_place.replace("judged", private.content, looks)
-        return not keygen.loads(f"{private_place.on_host}/judged")
+    with command.scratch_directory() as workshop:
+        return not _is_taken(workshop, private.content, Looks(private.mode, (private.uid, private.gid)))
+
+
+def _is_taken(workshop: Directory, private: bytes, looks: Looks) -> bool:
+    """Whether OpenSSH takes a key with that mode and owner: of a copy in `workshop`, a private directory.
+
+    What it takes beside 0600 changed several times with OpenSSH's versions.
+    """
+    workshop.replace("judged", private, looks._replace(durable=False))
+    return ask_keygen("-y", "-P", "", "-f", f"{workshop.on_host}/judged").status == 0
 
 
 def digest_of(private: bytes, public: bytes, looks: tuple[int, int, int]) -> str:
@@ -165,9 +172,9 @@ def digest_of(private: bytes, public: bytes, looks: tuple[int, int, int]) -> str
 
     It gives nothing of the key away. `looks` are the private half's mode, owner and group.
     """
-    from firstkey.ssh.public_key import sha256
-
-    digest: str = sha256(b"%d %o %d %d\n%b%b" % (len(private), *looks, private, public)).hexdigest()
+    digest: str = public_key.sha256(
+        b"%d %o %d %d\n%b%b" % (len(private), *looks, private, public)
+    ).hexdigest()
     return digest
 
 
@@ -187,7 +194,7 @@ def _parsed(content: bytes) -> PublicKey | None:
 class KeyPair(NamedTuple):
     """A new key pair that is not in place yet. `looks`: how the private half is to be."""
 
-    action: Action
+    file: str
     private: bytes
     public_line: bytes
     public: PublicKey
@@ -197,15 +204,59 @@ class KeyPair(NamedTuple):
         """What the ledger is to know of the pair once it is in place."""
         uid, gid = self.looks.owner or (os.geteuid(), 0)
         digest = digest_of(self.private, self.public_line, (self.looks.mode, uid, gid))
-        return MadeHostKey(self.action.file, self.public.fingerprint, digest, instance, boot, made=True)
+        return MadeHostKey(self.file, self.public.fingerprint, digest, instance, boot, made=True)
 
 
-class _Started(NamedTuple):
-    """A key that is being made, under that name in the workshop."""
+class HostKey:
+    """One host key while the run lasts: what is to be done about it, and how far that is.
 
-    action: Action
-    name: str
-    process: Process
+    `process` makes it under `name` in the workshop; `is_later`: sshd does not wait for that. `pair` is a new
+    one that is not in place yet, `made` one that is. `is_news`: it is still to be dealt with or reported.
+    `is_touched`: what was there before an attempt may be gone. `backup`: where the old private half is now.
+    """
+
+    def __init__(self, action: Action) -> None:
+        self.action = action
+        self.name = ""
+        self.process: Process | None = None
+        self.is_later = False
+        self.pair: KeyPair | None = None
+        self.made: PublicKey | None = None
+        self.failure: Refusal | None = None
+        self.is_news = True
+        self.is_touched = False
+        self.backup: str | None = None
+
+    @property
+    def shown(self) -> PublicKey | None:
+        """The key that sshd has at that place now, as far as that is known."""
+        before = self.action.found.public
+        if self.failure:
+            return None if self.is_touched else before
+        return self.made or (None if self.action.makes_a_key else before)
+
+    def result(self) -> HostKeyResult:
+        """What became of it so far; of a dry run, what would."""
+        action, failure, shown = self.action, self.failure, self.shown
+        if self.is_later and not failure:
+            failure = Refusal(reasons.HOST_KEY_PENDING, f"{action.file} is being made in the background")
+        known = shown or action.found.public
+        if failure:
+            is_skipped = failure.reason in (reasons.KEYGEN_REFUSED, reasons.HOST_KEY_PENDING)
+            result = SKIPPED if is_skipped else FAILED
+        else:
+            unchanged = {host_keys.SKIP: SKIPPED, host_keys.FAIL: FAILED}.get(action.kind, UNCHANGED)
+            result = CHANGED if action.changes else unchanged
+        return HostKeyResult(
+            action.type or (known.short_type if known else "unknown"),
+            action.file,
+            result,
+            shown.fingerprint if shown else None,
+            failure or action.refusal,
+            shown.line if shown else None,
+            shown.bits if shown else 0,
+            () if failure else action.changes,
+        )
 
 
 class Generation:
@@ -216,22 +267,13 @@ class Generation:
     `in_background`: sshd need not wait for the types that Background= names.
     """
 
-    def __init__(self, site: Site, judge: Judge, *, in_background: bool) -> None:
+    def __init__(self, site: Site, sshd: Sshd, *, in_background: bool) -> None:
         self._site = site
-        self._judge = judge
+        self._sshd = sshd
         self._in_background = in_background and not site.dry_run
-        self._actions: dict[str, Action] = {}
-        self.todo: list[Action] = []
-        """What the last look asks for, as long as it is not carried out."""
-        self._started: list[_Started] = []
-        self._later: frozenset[str] = frozenset()
-        self._workshop: tuple[Directory, Directory, str] | None = None
+        self._keys: dict[str, HostKey] = {}
+        self._undo = ExitStack()
         self._looks: Looks | None = None
-        self._made: dict[str, PublicKey] = {}
-        self._failures: dict[str, Refusal] = {}
-        self._tried: set[str] = set()
-        self.backups: dict[str, str | None] = {}
-        """Where the old private half of a file was moved to, if it was kept."""
         self.began: float | None = None
         """When (time.monotonic) keys began to be made, beside everything else; None where none is."""
         self.changed: dict[str, float] = {}
@@ -241,176 +283,190 @@ class Generation:
         run = None if self._site.dry_run else self._site.tree.open(RUN_DIRECTORY)
         if run:
             with run:
-                run.remove_stale()  # the workshop of a run that was killed: there are private keys in it
+                # The workshop of a run that was killed: there are private keys in it.
+                run.remove_stale(depth=WORKSHOP_DEPTH)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for started in self._started:
-            started.process.kill()
-        if self._workshop:
-            run, workshop, name = self._workshop
-            self._workshop = None
-            workshop.__exit__()
-            # What stays is removed by the next run, and no reason to go without launch keys.
-            with run, suppress(FirstkeyError):
-                run.remove_directory(name)
+        for key in self._keys.values():
+            if key.process:
+                key.process.kill()
+        # What stays is removed by the next run, and no reason to go without launch keys.
+        with suppress(FirstkeyError):
+            self._undo.close()
 
     @property
     def has_ended(self) -> bool:
         """Whether no key is being made any more: all can be put in place at once."""
-        return all(started.process.has_ended for started in self._started)
+        return all(key.process.has_ended for key in self._keys.values() if key.process)
 
     @property
     def is_pending(self) -> bool:
         """Whether keys are still being made that sshd does not wait for."""
-        return bool(self._later)
+        return any(key.is_later for key in self._keys.values())
 
     def begin(self, actions: Sequence[Action]) -> None:
         """Begin to make all keys that these actions ask for. Of a second look, what is new counts."""
-        self.todo = list(actions)
+        begun = []
         for action in actions:
-            if action.file not in self._actions or action.kind == host_keys.REPLACE or action.reason:
-                self._actions[action.file] = action
-        if self._site.dry_run:
-            return
+            before = self._keys.get(action.file)
+            if not before or action.kind == host_keys.REPLACE or action.reason:
+                self._keys[action.file] = HostKey(action)
+                begun.append(self._keys[action.file])
         if self._in_background:
-            later = host_keys.for_later(list(self._actions.values()), self._site.config.host_keys)
-            self._later |= later.intersection(action.file for action in actions if action.makes_a_key)
-        for action in actions:
-            if action.makes_a_key:
-                self._start(action)
+            later = host_keys.for_later(
+                [key.action for key in self._keys.values()], self._site.config.host_keys
+            )
+            for key in begun:
+                key.is_later = key.action.file in later
+        for key in begun:
+            if key.action.makes_a_key and not self._site.dry_run:
+                self._start(key)
 
-    def finish(self, *, is_last: bool = False) -> list[KeyPair]:
-        """Wait for the keys that sshd has to wait for, at last for all; what failed is known to `results`.
-
-        Where none of the others is one that sshd would show to anybody, it has to wait for all.
-        """
-        deadline = time.monotonic() + (BACKGROUND_SECONDS if is_last else command.SECONDS)
-        pairs = self._collect(() if is_last else self._later, deadline)
-        if self._later and not is_last:
-            kept = (action.found.public for action in self._actions.values() if action.keeps_the_key)
-            shown = [*(pair.public for pair in pairs), *self._made.values(), *filter(None, kept)]
-            is_last = not any(map(self._judge.offers, shown))
-            # Begun with what the rest of the boot leaves, it may take longer. The boot has its own deadline.
-            pairs += self._collect((), time.monotonic() + BACKGROUND_SECONDS) if is_last else []
-        if is_last:
-            self._later = frozenset()
-        return pairs
-
-    def _collect(self, without: Sequence[str] | frozenset[str], deadline: float) -> list[KeyPair]:
-        pairs = []
-        for started in [each for each in self._started if each.action.file not in without]:
-            try:
-                pairs.append(self._finished(started, deadline))
-            except FirstkeyError as error:
-                self._failures[started.action.file] = error.refusal
-                if started.action not in self.todo:
-                    self.todo.append(started.action)  # what became of it is still to be told
-            self._started.remove(started)
-        return pairs
-
-    def _start(self, action: Action) -> None:
+    def _start(self, key: HostKey) -> None:
+        """Start making it, of ssh-keygen's default size, or a larger one if sshd asks for that."""
         self.began = self.began or time.monotonic()
         try:
-            _prove_writable(self._site.tree, action.file)
-            name = self._in_workshop().temporary_name("key")
-            process = keygen.start_generating(
-                # OpenSSH's own names have hyphens where those of its files have underscores.
-                str(action.type).replace("_", "-"),
-                f"{self._in_workshop().on_host}/{name}",
-                comment=_comment(self._site.hostname() or ""),
-                bits=self._judge.least_rsa_bits() if action.type == "rsa" else 0,
-                before=_step_back if action.file in self._later else None,
-            )
+            key.name = self._workshop.temporary_name("key")
+            kind = str(key.action.type)
+            bits = self._sshd.meaning("root").effective.least_rsa_bits if kind == "rsa" else 0
+            size = ["-b", str(bits)] if bits > DEFAULT_RSA_BITS else []
+            # OpenSSH's own names have hyphens where those of its files have underscores.
+            argv = [keygen(), "-q", "-t", kind.replace("_", "-"), *size, "-N", "", "-C", "root"]
+            argv += ["-f", f"{self._workshop.on_host}/{key.name}"]
+            key.process = command.start(argv, before=_step_back if key.is_later else None)
         except FirstkeyError as error:
-            self._failures[action.file] = error.refusal
-            self._later -= {action.file}
-            return
-        self._started.append(_Started(action, name, process))
+            key.failure, key.is_later = error.refusal, False
 
-    def _in_workshop(self) -> Directory:
+    @cached_property
+    def _workshop(self) -> Directory:
         """The private directory in which keys are made."""
-        if self._workshop is None:
-            run = self._site.tree.ensure(RUN_DIRECTORY, mode=0o755)
-            name = run.temporary_name("hostkeys")
-            self._workshop = run, run.make(name, Looks(0o700)), name
-        return self._workshop[1]
+        run = self._undo.enter_context(self._site.tree.ensure(RUN_DIRECTORY, mode=0o755))
+        name = run.temporary_name("hostkeys")
+        self._undo.callback(run.remove_directory, name, depth=WORKSHOP_DEPTH)
+        return self._undo.enter_context(run.make(name, Looks(0o700)))
 
-    def _finished(self, started: _Started, deadline: float) -> KeyPair:
-        action, name, process = started
-        outcome = process.finish(seconds=max(LEAST_SECONDS, deadline - time.monotonic()))
+    def finish(self, *, is_last: bool = False) -> list[HostKey]:
+        """Wait for the keys that sshd has to wait for, at last for all. Returns those of which there is news.
+
+        Where none of the others is one that sshd would show to any client, it has to wait for all.
+        """
+        keys = list(self._keys.values())
+        if not is_last:
+            self._collect([key for key in keys if not key.is_later], command.SECONDS)
+            ready = [key.pair.public if key.pair else key.shown for key in keys if not key.is_later]
+            shows = self._sshd.meaning("root").effective.shows if self.is_pending else None
+            is_last = not (shows and any(each and shows(each.type) for each in ready))
+        if is_last:
+            # Begun with what the rest of the boot leaves, it may take longer. The boot has its own deadline.
+            self._collect(keys, BACKGROUND_SECONDS)
+        return [key for key in keys if key.is_news]
+
+    def _collect(self, keys: Sequence[HostKey], seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        for key in keys:
+            if key.process is None:
+                continue
+            try:
+                # One that has ended is collected, though no time may be left when its turn comes.
+                outcome = key.process.finish(seconds=max(0.0, deadline - time.monotonic()))
+                key.pair = self._pair(key, outcome)
+            except FirstkeyError as error:
+                key.failure = error.refusal
+            key.process, key.is_later, key.is_news = None, False, True
+
+    def _pair(self, key: HostKey, outcome: Outcome) -> KeyPair:
+        """The new pair. Raises FirstkeyError where there is none, or none that can be believed."""
+        action, kind = key.action, str(key.action.type)
         halves = None
-        if outcome.status > 0 and action.type not in keygen.KINDS:
-            halves = self._default_of_openssh(str(action.type), f"{name}.all")
+        if outcome.status > 0 and kind not in KINDS:
+            halves = self._default_of_openssh(kind, f"{key.name}.all")
         if halves is None:
-            keygen.check_generated(str(action.type), outcome)
-            halves = _read(self._in_workshop(), name)
-        key = _parsed(halves[1]) if halves else None
-        if halves is None or key is None:
-            message = f"ssh-keygen left no {action.type} key behind"
+            if outcome.status:
+                message = f"ssh-keygen makes no {kind} key: {outcome.words}"
+                is_unable = outcome.status < 0 or _UNSAVED.search(outcome.stderr)
+                reason = reasons.KEYGEN_FAILED if is_unable else reasons.KEYGEN_REFUSED
+                raise FirstkeyError(message, reason=reason)
+            halves = _read(self._workshop, key.name)
+        public = _parsed(halves[1]) if halves else None
+        if halves is None or public is None:
+            message = f"ssh-keygen left no {kind} key behind"
             raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
-        private, public = halves
+        private, line = halves
         if action.found.condition == host_keys.BROKEN:
             # Whoever called the old key broken must be able to tell a good one; else the old one stays.
-            told = _parsed(keygen.public_half(private) or b"")
-            if told is None or told.blob != key.blob:
+            derived = _parsed(public_half(private) or b"")
+            if derived is None or derived.blob != public.blob:
                 message = f"ssh-keygen cannot load the key that it has made, so {action.file} was left alone"
                 raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
         if self._looks is None:
-            self._looks = _private_looks(self._site, private, self._in_workshop())
-        return KeyPair(action, private, public, key, self._looks)
+            self._looks = self._private_looks(private)
+        return KeyPair(action.file, private, line, public, self._looks)
+
+    def _private_looks(self, private: bytes) -> Looks:
+        """0640 for the group ssh_keys where there is one and OpenSSH takes such a key, else 0600."""
+        if os.geteuid() != 0:
+            return Looks(host_keys.PRIVATE_MODE)
+        group = self._site.accounts.group_id(host_keys.KEY_GROUP)
+        lent = Looks(host_keys.GROUP_MODE, (0, group or 0))
+        if group is not None and _is_taken(self._workshop, private, lent):
+            return lent
+        return Looks(host_keys.PRIVATE_MODE, (0, 0))
 
     def _default_of_openssh(self, kind: str, name: str) -> tuple[bytes, bytes] | None:
         """The key of a type that is known by its file alone, where it is one of `ssh-keygen -A`."""
         looks = Looks(0o700, durable=False)
-        with self._in_workshop().make(name, looks) as top, top.make("etc", looks) as etc:
-            try:
-                with etc.make("ssh", looks) as directory:
-                    for known in keygen.KINDS:  # what is there is not made again
-                        directory.replace(f"ssh_host_{known}_key", b"-", Looks(0o600, durable=False))
-                    keygen.generate_defaults(top.on_host)
-                    return _read(directory, f"ssh_host_{kind}_key")
-            finally:
-                etc.remove_directory("ssh")
-                top.remove_directory("etc")
-                self._in_workshop().remove_directory(name)
+        top = self._workshop.make(name, looks)
+        with top, top.make("etc", looks) as etc, etc.make("ssh", looks) as directory:
+            for known in KINDS:  # what is there is not made again
+                directory.replace(f"ssh_host_{known}_key", b"-", Looks(0o600, durable=False))
+            ask_keygen("-A", "-f", top.on_host)
+            return _read(directory, f"ssh_host_{kind}_key")
 
     # --- put in place -------------------------------------------------------------------------------
 
-    def publish(self, pairs: Sequence[KeyPair]) -> list[Action]:
-        """Put the new pairs in place, and repair what only needs that. Returns what was dealt with."""
-        by_file = {pair.action.file: pair for pair in pairs}
-        actions = [*self.todo, *(pair.action for pair in pairs if pair.action not in self.todo)]
-        self.todo = []
-        for action in actions:
+    def publish(self, keys: Sequence[HostKey]) -> None:
+        """Put the new pairs in place, and repair what only needs that."""
+        for key in keys:
+            key.is_news = False
             try:
-                self._carry_out(action, by_file.get(action.file))
-            except FirstkeyError as error:  # noqa: PERF203 - one key that fails must not stop the others
-                self._failures[action.file] = error.refusal
-        return actions
+                if not self._site.dry_run:
+                    self._carry_out(key)
+            except FirstkeyError as error:
+                key.failure = error.refusal  # one key that fails does not stop the others
 
-    def _carry_out(self, action: Action, pair: KeyPair | None) -> None:
+    def _carry_out(self, key: HostKey) -> None:
+        action, pair, tree = key.action, key.pair, self._site.tree
         if pair:
-            self._tried.add(action.file)
-            self.backups[action.file] = _put_in_place(self._site, pair)
-            self._made[action.file] = pair.public
-            self._failures.pop(action.file, None)
+            key.is_touched, key.pair = True, None
+            # The old public half goes first, the new one comes last: to sshd, a private half is a host key.
+            keeps = action.kind == host_keys.BACK_UP
+            key.backup = _clear(tree, action.file, keeps=True) if keeps else None
+            _clear(tree, f"{action.file}.pub", keeps=keeps)
+            _write(self._site, action.file, pair.private, pair.looks)
+            _write(self._site, f"{action.file}.pub", pair.public_line, Looks(PUBLIC_MODE))
+            key.made, key.failure = pair.public, None
         elif action.keeps_the_key and action.changes:
-            _repair(self._site, action)
-        elif action.file in self._later and action.kind == host_keys.REPLACE:
+            if action.found.is_loose:
+                directory, name = tree.place(action.file)
+                with directory:
+                    owner = (0, 0) if os.geteuid() == 0 else None
+                    directory.set_mode(name, host_keys.PRIVATE_MODE, owner)
+            if "public-half" in action.changes and action.found.public:
+                line = _public_line(action.found.public)
+                _write(self._site, f"{action.file}.pub", line, Looks(PUBLIC_MODE))
+        elif key.is_later and action.kind == host_keys.REPLACE:
             # Another instance's key. The private half last: while it is there, the next run sees it.
-            self._tried.add(action.file)
-            _clear(self._site.tree, f"{action.file}.pub", keeps=False)
-            _clear(self._site.tree, action.file, keeps=False)
+            key.is_touched = True
+            _clear(tree, f"{action.file}.pub", keeps=False)
+            _clear(tree, action.file, keeps=False)
         else:
             return
         self.changed[action.file] = time.monotonic()
 
-    # --- what became of them ------------------------------------------------------------------------
-
     def results(self) -> list[HostKeyResult]:
         """What became of each wanted host key so far; for a dry run, what would."""
-        results = list(map(self.result, self._actions.values()))
+        results = [key.result() for key in self._keys.values()]
         if any(result.result in (CHANGED, UNCHANGED) for result in results):
             return results
         # Where there is no host key at all, sshd does not start: then a refused type is a failure.
@@ -420,36 +476,6 @@ class Generation:
             else result
             for result in results
         ]
-
-    def result(self, action: Action) -> HostKeyResult:
-        """What became of one."""
-        file = action.file
-        failure = self._failures.get(file)
-        if file in self._later and not failure:
-            failure = Refusal(reasons.HOST_KEY_PENDING, f"{file} is being made in the background")
-        shown = self._shown(action)
-        known = shown or action.found.public
-        is_skipped = failure and failure.reason in (reasons.KEYGEN_REFUSED, reasons.HOST_KEY_PENDING)
-        failed = SKIPPED if is_skipped else FAILED
-        return HostKeyResult(
-            action.type or (known.short_type if known else "unknown"),
-            file,
-            failed if failure else _RESULTS.get(action.kind, CHANGED),
-            shown.fingerprint if shown else None,
-            failure or action.refusal,
-            shown.line if shown else None,
-            shown.bits if shown else 0,
-            () if failure else action.changes,
-        )
-
-    def _shown(self, action: Action) -> PublicKey | None:
-        """The key that sshd has at that place now, as far as that is known."""
-        if action.file in self._later:
-            return None
-        if action.file not in self._failures:
-            return self._made.get(action.file) or (None if action.makes_a_key else action.found.public)
-        # What came before a failed attempt is still there; what an attempt left behind is not known.
-        return None if action.file in self._tried else action.found.public
 
 
 def _step_back() -> None:
@@ -465,101 +491,30 @@ def _step_back() -> None:
         file.write("5")
 
 
-def _comment(hostname: str) -> str:
-    """The comment of a new key: root@HOSTNAME, as ssh-keygen -A writes it, or root (hostname(7))."""
-    letters = hostname.replace("-", "").replace(".", "")
-    is_name = letters.isascii() and letters.isalnum() and hostname[0].isalnum() and hostname[-1].isalnum()
-    return f"root@{hostname}" if is_name and len(hostname) <= 64 else "root"
-
-
-def _private_looks(site: Site, private: bytes, workshop: Directory) -> Looks:
-    """0640 for the group ssh_keys where there is one and OpenSSH takes such a key, else 0600.
-
-    Which of the two is right changed several times with OpenSSH's versions, so OpenSSH itself is the
-    judge: of a copy of the key in `workshop`, a private directory.
-    """
-    if not keygen.is_root():
-        return Looks(host_keys.PRIVATE_MODE)
-    group = site.accounts.group_id(host_keys.KEY_GROUP)
-    if group is not None:
-        lent = Looks(host_keys.GROUP_MODE, (0, group))
-        workshop.replace("judged", private, lent._replace(durable=False))
-        if keygen.loads(f"{workshop.on_host}/judged"):
-            return lent
-    return Looks(host_keys.PRIVATE_MODE, (0, 0))
-
-
-def _prove_writable(tree: Tree, file: str) -> None:
-    """Raise FirstkeyError where a new key could not be put in place, before the work of making one."""
-    place = tree.locate(file)
-    if place is None:
-        return
-    with place[0] as directory:
-        name = directory.temporary_name(place[1])
-        directory.replace(name, b"", Looks(host_keys.PRIVATE_MODE, durable=False))
-        directory.remove(name)
-
-
 def _read(directory: Directory, name: str) -> tuple[bytes, bytes] | None:
     private, public = (directory.read(f"{name}{suffix}", limit=LIMIT) for suffix in ("", ".pub"))
     return (private.content, public.content) if private and public else None
 
 
-# --- put in place, remove, repair -----------------------------------------------------------------
-
-
-def _put_in_place(site: Site, pair: KeyPair) -> str | None:
-    """Put a new pair in place; returns where the old private half was moved to, if it was kept.
-
-    The old public half goes first, the new one comes last: a private half alone is a host key to sshd.
-    """
-    file = pair.action.file
-    keeps = pair.action.kind == host_keys.BACK_UP
-    backup = None
-    directory, name = site.tree.place(file)
-    with directory:
-        directory.remove_stale()
-        if keeps and directory.status(name):
-            backup = directory.join(directory.set_aside(name, "broken"))
-            # For whoever wants to look at it; root alone: half a private key is still a secret.
-            directory.set_mode(os.path.basename(backup), host_keys.PRIVATE_MODE)
-        _clear(site.tree, f"{file}.pub", keeps=keeps)
-        directory.replace(name, pair.private, pair.looks._replace(label=_label(site, file)))
-    _write_public_half(site, file, pair.public_line)
-    return backup
-
-
-def _clear(tree: Tree, path: str, *, keeps: bool) -> None:
-    """Out of the way with one half, for good or under another name."""
+def _clear(tree: Tree, path: str, *, keeps: bool) -> str | None:
+    """Out of the way with one half, for good or under another name, which is returned."""
     place = tree.locate(path)
     if place is None:
-        return
+        return None
     directory, name = place
     with directory:
-        if keeps and directory.status(name):
-            directory.set_aside(name, "broken")
-        else:
+        if not (keeps and directory.status(name)):
             directory.remove(name, durable=True)
+            return None
+        kept = directory.set_aside(name, "broken")
+        # For whoever wants to look at it; root alone: half a private key is still a secret.
+        directory.set_mode(kept, host_keys.PRIVATE_MODE)
+        return directory.join(kept)
 
 
-def _repair(site: Site, action: Action) -> None:
-    """Repair mode and owner of a key that stays, and derive its public half if that is lost."""
-    found = action.found
-    if found.is_loose:
-        directory, name = site.tree.place(action.file)
-        with directory:
-            directory.set_mode(name, host_keys.PRIVATE_MODE, (0, 0) if keygen.is_root() else None)
-    if action.kind == host_keys.DERIVE and found.public:
-        _write_public_half(site, action.file, _public_line(found.public))
-
-
-def _write_public_half(site: Site, file: str, line: bytes) -> None:
-    path = f"{file}.pub"
+def _write(site: Site, path: str, content: bytes, looks: Looks) -> None:
     directory, name = site.tree.place(path)
     with directory:
         directory.remove_stale()
-        directory.replace(name, line, Looks(PUBLIC_MODE, label=_label(site, path)))
-
-
-def _label(site: Site, path: str) -> str | None:
-    return command.selinux_label(site.tree, path, "file")
+        label = command.selinux_label(site.tree, path, "file")
+        directory.replace(name, content, looks._replace(label=label))

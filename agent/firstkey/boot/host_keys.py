@@ -1,4 +1,4 @@
-"""Host keys: which there should be, what is to be done about each, what is remembered and told. No I/O."""
+"""Host keys: which there should be, what is to be done about each, what ledger and journal get. No I/O."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from firstkey.model import FAILED, SKIPPED
 from firstkey.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from firstkey.boot.ledger import Ledger
     from firstkey.config import HostKeys as Settings
     from firstkey.model import HostKeyResult
     from firstkey.ssh.public_key import PublicKey
-    from firstkey.ssh.sshd_config import Effective
 
 KEY_GROUP = "ssh_keys"
 PRIVATE_MODE = 0o600
@@ -39,8 +38,6 @@ KEEP = "keep"
 MAKE = "make"
 REPLACE = "replace"
 BACK_UP = "back-up"
-DERIVE = "derive"
-REPAIR = "repair"
 SKIP = "skip"
 FAIL = "fail"
 
@@ -101,29 +98,6 @@ class Now(NamedTuple):
     cloud_init_began: int | None = None
 
 
-class Judge(NamedTuple):
-    """What sshd asks of a host key. It is asked only where the answer can change something.
-
-    `has_changed`: the configuration is not the one under which the ledger's keys were found good.
-    """
-
-    has_changed: bool
-    ask: Callable[[], Effective]
-
-    def least_rsa_bits(self, *, was_good: bool = False) -> int:
-        """RequiredRSASize; 0 where sshd names none, or where a key that was good is good still."""
-        if was_good and not self.has_changed:
-            return 0
-        least = self.ask().first("requiredrsasize") or ""
-        return int(least) if least.isdigit() else 0
-
-    def offers(self, key: PublicKey) -> bool:
-        """Whether sshd shows such a key to anybody (HostKeyAlgorithms; a crypto policy sets it too)."""
-        algorithms = (self.ask().first("hostkeyalgorithms") or key.type).split(",")
-        signatures = ("rsa-sha2-256", "rsa-sha2-512") if key.type == "ssh-rsa" else ()
-        return not {key.type, *signatures}.isdisjoint(algorithms)
-
-
 class Action(NamedTuple):
     """What is to be done about one host key, and why."""
 
@@ -150,15 +124,15 @@ class Action(NamedTuple):
     @property
     def keeps_the_key(self) -> bool:
         """Whether the host shows the same key afterwards."""
-        return self.kind in (KEEP, REPAIR, DERIVE)
+        return self.kind == KEEP
 
     @property
     def changes(self) -> tuple[str, ...]:
         """What of the host key is another one afterwards (model.HostKeyResult)."""
         if self.makes_a_key:
             return ("key",)
-        parts = {"mode": self.keeps_the_key and self.found.is_loose, "public-half": self.kind == DERIVE}
-        return tuple(part for part, changes in parts.items() if changes)
+        parts = {"mode": self.found.is_loose, "public-half": self.found.condition == NO_PUBLIC_HALF}
+        return tuple(part for part, changes in parts.items() if changes and self.keeps_the_key)
 
     @property
     def refusal(self) -> Refusal | None:
@@ -203,8 +177,7 @@ def decide(found: Found, settings: Settings, now: Now) -> Action:
         return Action(found, kind, reason) if kind == SKIP else _made(found, kind, reason)
     if _is_to_go(found, settings, now):
         return _made(found, REPLACE, reasons.HOST_KEY_CLONED, _origin(found))
-    kind = DERIVE if found.condition == NO_PUBLIC_HALF else REPAIR if found.is_loose else KEEP
-    return Action(found, kind, *_doubt(found, now))
+    return Action(found, KEEP, *_doubt(found, now))
 
 
 def _made(found: Found, kind: str, reason: Reason | None, detail: str = "") -> Action:
@@ -222,7 +195,8 @@ def _is_to_go(found: Found, settings: Settings, now: Now) -> bool:
         return False
     if _is_anothers(key, now):
         return True
-    is_new_here = (key is None or key.instance != now.instance) and not _is_cloud_inits(found, now)
+    is_own = key and (key.instance == now.instance or (key.made and key.boot == now.boot))
+    is_new_here = not is_own and not _is_cloud_inits(found, now)
     return settings.regenerate == "new-instance" and is_new_here and not now.is_known
 
 
@@ -235,6 +209,8 @@ def _is_anothers(key: MadeHostKey | None, now: Now) -> bool:
     """Whether firstkey made the key, and positively not on this instance."""
     if key is None or not key.made or now.instance is None:
         return False
+    if key.boot and key.boot == now.boot:
+        return False  # whatever the instance was called when it was made
     if key.instance is None:
         # Made in a tree that was not running: an image, which any number of instances start from.
         return key.boot is None and now.boot is not None
@@ -269,7 +245,7 @@ def for_later(actions: Sequence[Action], settings: Settings) -> frozenset[str]:
     return frozenset(later) if any(each.makes_a_key or each.keeps_the_key for each in others) else frozenset()
 
 
-# --- what is remembered ---------------------------------------------------------------------------
+# --- what the ledger gets -------------------------------------------------------------------------
 
 
 def remembered(
@@ -293,9 +269,6 @@ def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None])
     instance, boot = mark
     found = action.found
     key = found.remembered
-    if found.condition == TOO_SMALL:
-        # Until it is replaced, which may be in a later boot, no digest may call it good.
-        return key._replace(digest="") if key and key.file == action.file and key.digest else None
     if found.public is None or not action.keeps_the_key:
         return None
     if key is None:
@@ -304,24 +277,16 @@ def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None])
         fresh = MadeHostKey(action.file, found.public.fingerprint, found.digest, instance, boot, made=False)
         return fresh if is_clear else None
     # A key that firstkey made stays the key of the instance where it was made, whatever lets it stay here.
-    owner = instance if instance and (key.instance is None or not key.made) else key.instance
+    is_made_elsewhere = key.made and key.instance is not None and not (boot and key.boot == boot)
+    owner = key.instance if is_made_elsewhere or instance is None else instance
     return key._replace(file=action.file, digest=found.digest, instance=owner)
 
 
-def bound(ledger: Ledger, instance: str, boot: str | None) -> Ledger:
-    """The ledger with the keys made earlier in this boot tied to the instance, now that it is known."""
-    keys = tuple(
-        key._replace(instance=instance) if key.made and key.instance is None and key.boot == boot else key
-        for key in ledger.host_keys
-    )
-    return ledger._replace(host_keys=keys)
-
-
-# --- what is told ---------------------------------------------------------------------------------
+# --- what the journal gets ------------------------------------------------------------------------
 
 
 def entries(result: HostKeyResult, action: Action, backup: str | None) -> list[events.Entry]:
-    """What the journal gets to know of a host key that is not simply as it was. `backup`: of the old one."""
+    """The events of a host key that is not simply as it was. `backup`: of the old private half."""
     names = {"type": result.type, "file": result.file}
     if result.refusal and result.refusal.reason is reasons.HOST_KEY_PENDING:
         return [events.HOST_KEY_PENDING(**names, reason=result.refusal.reason.code)]
@@ -332,16 +297,16 @@ def entries(result: HostKeyResult, action: Action, backup: str | None) -> list[e
     code = action.reason.code if action.reason else ""
     shown = {**names, "fingerprint": result.fingerprint or "none"}
     told = []
-    if backup and action.makes_a_key:
+    if backup:
         told.append(events.HOST_KEY_SET_ASIDE(**shown, aside=backup, reason=code))
     if action.makes_a_key and action.found.public is None:
         told.append(events.HOST_KEY_MADE(**shown))
     elif action.makes_a_key and action.found.public:
         old, new = action.found.public.fingerprint, shown["fingerprint"]
         told.append(events.HOST_KEY_REPLACED(**names, reason=code, old=old, new=new))
-    elif action.kind == DERIVE:
+    if "public-half" in action.changes:
         told.append(events.HOST_KEY_PUBLIC_DERIVED(**shown))
-    if action.keeps_the_key and action.found.is_loose:
+    if "mode" in action.changes:
         told.append(events.HOST_KEY_MODE_REPAIRED(**shown))
     if action.keeps_the_key and action.reason is reasons.HOST_KEY_FOREIGN:
         told.append(events.HOST_KEY_FOREIGN(**shown, reason=code))

@@ -18,7 +18,7 @@ from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import public_key, sshd_config
 from firstkey.ssh.authorized_keys import Line
 from firstkey.ssh.sshd_config import fits, looks_for
-from firstkey.system import keygen
+from firstkey.system.sshd import knows_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -61,7 +61,7 @@ def _taken(text: bytes) -> PublicKey:
     is_taken = True
     if not key.is_judged_here:
         with suppress(FirstkeyError):  # without ssh-keygen, sshd will pass over the line
-            is_taken = keygen.knows(f"{key.line}\n".encode("utf-8", "surrogateescape"))
+            is_taken = knows_key(f"{key.line}\n".encode("utf-8", "surrogateescape"))
     if not is_taken:
         message = f"ssh-keygen does not take its data for a key of the type {key.type}"
         raise FirstkeyError(message, reason=reasons.NOT_A_PUBLIC_KEY)

@@ -112,7 +112,6 @@ class Ledger(NamedTuple):
     made_files: tuple[str, ...] = ()
     sshd_digest: str | None = None
     sshd_host_keys: tuple[str, ...] = ()
-    sshd_has_key_agent: bool = False
 
     def host_key_at(self, file: str) -> MadeHostKey | None:
         """What is remembered of the host key that was put in place at `file`, or seen there, last."""

@@ -1,4 +1,4 @@
-"""Where the main job works: the tree, its configuration, and whom to tell."""
+"""The system that the main job works on: its tree, configuration, firmware and platform."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UUID = re.compile(r"ec2|[0-9a-f]{4}2[0-9a-f]ec-")
 AZURE = "7783-7084-3265-9085-8269-3286-77"
 """The chassis asset tag of every machine on Azure; Hyper-V elsewhere may run OpenStack."""
 HYPERVISORS = {"qemu": "standard pc", "vmware, inc.": "vmware", "innotek gmbh": "virtualbox"}
-"""By vendor, how the product's name begins that is nobody's but the hypervisor's own."""
+"""By vendor, how the product's name begins that is the hypervisor's own alone."""
 NOTHING = ("", "not specified", "no asset tag", "none", "0")
 MAKERS = (
     "acer", "asustek computer inc.", "dell inc.", "framework", "hp", "lenovo", "system76",

@@ -1,12 +1,12 @@
 """An sshd that is older than a new host key: its own unit is asked to reload, or its operator is told.
 
-firstkey signals no sshd: what a reload means, and that it ends no session, is the unit's to know.
+firstkey signals no sshd: what a reload means, and that it ends no session, is the unit's to know. Whether it
+comes back is systemd's to report.
 """
 
 from __future__ import annotations
 
 import os
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,10 @@ from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from firstkey.boot.site import Site
 
-AWAY_SECONDS = 0.5
-"""How long it is watched whether sshd, which was asked to reload, has begun to."""
-BACK_SECONDS = 10.0
 BY_HAND = "A run by hand asks no unit to reload."
 BY_SOCKET = "A reload would end it: systemd has the port that it listens on."
 """OpenSSH 9.2 of Debian 12 cannot bind the port again. A restart gets it from there, and ends no session."""
@@ -30,20 +27,23 @@ UNITS = ("ssh.service", "sshd.service")
 """As firstkey.service is ordered before them. An ssh@.service reads its keys for each connection."""
 
 
-def let_load(site: Site, changed: Mapping[str, float], *, may_reload: bool) -> None:
-    """Have host keys loaded that are in place since then (time.monotonic); by a reload, if that may be."""
-    units = list(_running_units())
-    for unit, pid, started in units:
+def let_load(site: Site, options: Sequence[str], changed: Mapping[str, float], *, may_reload: bool) -> None:
+    """Have host keys loaded that are in place since then (time.monotonic); by a reload, if that may be.
+
+    `options`: those with which sshd is started.
+    """
+    units = _running_units()
+    for unit, _, started in units:
         shown = " ".join(file for file, moment in changed.items() if started < moment)
         if not shown:
             continue
-        refusal = _reloaded(unit, pid) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
+        refusal = _reloaded(unit, options) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
         if refusal is None:
             site.say(events.SSHD_RELOADED(unit=unit, files=shown))
-            continue
-        first = f"{refusal.reason.remedy} Then: " if refusal.reason is reasons.SSHD_CONFIG_INVALID else ""
-        verb = "restart" if refusal.detail == BY_SOCKET else "reload"
-        site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl {verb} {unit}"))
+        else:
+            first = f"{refusal.reason.remedy} Then: " if refusal.reason is reasons.SSHD_CONFIG_INVALID else ""
+            verb = "restart" if refusal.detail == BY_SOCKET else "reload"
+            site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl {verb} {unit}"))
     for pid in _listeners(besides={pid for _, pid, _ in units}):
         refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
         remedy = f"Let it read its configuration again: kill -HUP {pid}"
@@ -74,58 +74,38 @@ def _running_units() -> set[tuple[str, int, float]]:
     }
 
 
-def _reloaded(unit: str, pid: int) -> Refusal | None:
+def _reloaded(unit: str, options: Sequence[str]) -> Refusal | None:
     """Ask the unit to reload; the reason where that was not done, and the sshd that runs goes on as it is."""
     try:
         # Not every distribution's unit looks before it lets sshd start again, which a mistake would end.
-        sshd = command.find("sshd")
-        tested = command.run([sshd, "-t"]) if sshd else None
-        if tested and tested.status:
+        tested = command.run([str(command.find("sshd")), "-t", *options])
+        if tested.status:
             detail = f"sshd rejects its configuration: {tested.words}."
             return Refusal(reasons.SSHD_CONFIG_INVALID, detail)
         systemctl = str(command.find("systemctl"))
         if command.run([systemctl, "is-active", "--quiet", *SOCKETS]).status == 0:
             return Refusal(reasons.HOST_KEY_NOT_LOADED, BY_SOCKET)
-        was_there = _is_listener(pid)
         asked = command.run([systemctl, "reload", unit])
     except FirstkeyError as error:
         return error.refusal
-    if asked.status:
-        return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}")
-    if was_there and not _is_back(pid):
-        return Refusal(reasons.HOST_KEY_NOT_LOADED, "It does not listen any more.")
-    return None
+    return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}") if asked.status else None
 
 
-def _is_back(pid: int) -> bool:
-    """Wait until it listens again: for some milliseconds in between, connections are refused."""
-    began, was_away = time.monotonic(), False
-    while time.monotonic() - began < (BACK_SECONDS if was_away else AWAY_SECONDS):
-        is_there = _is_listener(pid)
-        if is_there and was_away:
-            return True
-        was_away = was_away or not is_there
-        time.sleep(0.001)
-    return not was_away
-
-
-def _listeners(*, besides: set[int]) -> set[int]:
+def _listeners(*, besides: set[int]) -> Iterator[int]:
     """The numbers of root's other sshd processes that wait for connections.
 
-    A child that one of them has made for a connection has its title at first.
+    They are known by the title that sshd gives itself then (sshd.c: server_accept_loop), which a child that
+    one has made for a connection has at first too.
     """
-    numbers = map(int, filter(str.isdecimal, os.listdir("/proc")))
     found: dict[int, int] = {}
-    for pid in filter(_is_listener, numbers):
-        with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as source:
-            found[pid] = int(source.read().rpartition(b")")[2].split()[1])  # proc(5): its parent
-    return {pid for pid, parent in found.items() if not {pid, parent} & besides and parent not in found}
-
-
-def _is_listener(pid: int) -> bool:
-    """By the title that sshd gives itself once it listens (sshd.c: server_accept_loop)."""
-    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as source:
-        title = source.read()
-        is_roots = os.fstat(source.fileno()).st_uid == 0
-        return is_roots and title.startswith(b"sshd: /") and b" [listener] " in title
-    return False
+    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as source:
+            title = source.read()
+            if (
+                title.startswith(b"sshd: /")
+                and b" [listener] " in title
+                and not os.fstat(source.fileno()).st_uid
+            ):
+                with open(f"/proc/{pid}/stat", "rb") as stat:
+                    found[pid] = int(stat.read().rpartition(b")")[2].split()[1])  # proc(5): its parent
+    return (pid for pid, parent in found.items() if not {pid, parent} & besides and parent not in found)

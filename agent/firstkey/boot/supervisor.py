@@ -1,6 +1,6 @@
 """The daemon: readiness in time, retries until all is done that time can bring, and a clean end.
 
-It decides when a worker is started and what the service manager is told; the workers do the job, and read
+It decides when a worker is started and what the service manager hears; the workers do the job, and read
 the configuration. From its start to its end the supervisor itself touches no disk, no network and no name
 service, so that nothing but its own clock decides when the boot goes on.
 """
@@ -15,18 +15,17 @@ import time
 from typing import TYPE_CHECKING, Union
 
 from firstkey import NamedTuple, events, reasons, settings
-from firstkey.model import NO_KEY, OK, UNREACHABLE
+from firstkey.model import DISABLED, NO_KEY, OK, UNREACHABLE
 from firstkey.reasons import FirstkeyError
 from firstkey.system import child, notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import FrameType
 
     from firstkey.model import Report
     from firstkey.system.child import Child, Tell
 
-# --- what a worker tells: one word a line, in JSON, over the pipe between the two -----------------
+# --- what a worker says: one word a line, in JSON, over the pipe between the two ------------------
 
 _TRIED_AGAIN = frozenset({
     reasons.BAD_ANSWER.code, reasons.ANSWER_TOO_LARGE.code, reasons.REDIRECT_REFUSED.code,
@@ -38,50 +37,35 @@ _HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY, reasons.NO_SUCH_USER
 
 
 class Plan(NamedTuple):
-    """The settings of the daemon itself, in seconds: told first, as soon as the configuration is read.
-
-    `is_held` is told again where the boot has nothing to wait for: no metadata service is expected here.
-    """
+    """The settings of the daemon itself, in seconds: said first, as soon as the configuration is read."""
 
     boot_timeout: float
-    is_held: bool = True
 
 
-class Off(NamedTuple):
-    """firstkey is switched off here, and what does that."""
+class Ready(NamedTuple):
+    """sshd may start. The worker goes on with what may come later; `status` says with what."""
 
-    detail: str
+    status: str
 
 
 class Refused(NamedTuple):
-    """The work could not even be begun, and why: what a FirstkeyError says."""
+    """The work could not even be begun, and why: what a FirstkeyError says. A worker's last word."""
 
     message: str
     code: str
     hint: str
     exit_status: int
 
-    @classmethod
-    def by(cls, error: FirstkeyError) -> Refused:
-        """The word for this error."""
-        return cls(error.message, error.reason.code, error.hint, error.exit_status)
-
-    def error(self) -> FirstkeyError:
-        """The error again, in the other process."""
-        error = FirstkeyError(self.message, reason=reasons.ALL[self.code], hint=self.hint)
-        error.exit_status = self.exit_status
-        return error
-
 
 class Result(NamedTuple):
-    """How a run ended: the outcome of its report, and the reason where there is one."""
+    """How a run ended, a worker's last word: the outcome of its report, and the reason where there is one."""
 
     outcome: str
     reason: str | None
     late: str = ""
     """The names of users whose home, account, or a file system that can be written, may come later."""
     pending: str = ""
-    """The types of host keys that are still being made: another result follows when they are in place."""
+    """The types of host keys that are still being made."""
 
     @classmethod
     def of(cls, report: Report) -> Result:
@@ -100,10 +84,18 @@ class Result(NamedTuple):
         """Whether there was an answer, so that there is nothing to try again."""
         return self.outcome != UNREACHABLE and self.reason not in _TRIED_AGAIN
 
+    @property
+    def status(self) -> str:
+        """What `systemctl status` shows of it."""
+        if self.pending:
+            return f"Done: {self.outcome}; making the host key {self.pending} in the background"
+        more = f"; going on with the attempts for {self.late}" if self.late else ""
+        return f"Done: {self.outcome}{more}"
 
-Word = Union[Plan, Off, Refused, Result]
 
-_KINDS: dict[str, type[Word]] = {kind.__name__: kind for kind in (Plan, Off, Refused, Result)}
+Word = Union[Plan, Ready, Refused, Result]
+
+_KINDS: dict[str, type[Word]] = {kind.__name__: kind for kind in (Plan, Ready, Refused, Result)}
 
 
 def as_line(word: Word) -> bytes:
@@ -134,7 +126,7 @@ MARGIN_SECONDS = 30.0
 class Supervisor:
     """One daemon. `work` is done in a child; the deadline counts from `started`, on time.monotonic().
 
-    `work` is told whether it reads the configuration for the first time, and how to tell a word.
+    `work` is told whether it reads the configuration for the first time, and how to say a word.
     """
 
     def __init__(
@@ -149,12 +141,11 @@ class Supervisor:
         self._started = started
         self._plan = DEFAULT_PLAN
         self._is_ready = False
-        self._has_answer = False
+        self._is_overdue = False  # ready at the deadline, without an answer
         self._pause = FIRST_PAUSE
         self._worker: Child | None = None
         self._heard = b""
         self._next_start: float | None = started
-        self._signals: set[int] = set()
         self._refusal: FirstkeyError | None = None
         self._status = 0
 
@@ -162,21 +153,20 @@ class Supervisor:
         """Supervise until there is nothing more to do, or SIGTERM; returns the exit status.
 
         Raises FirstkeyError where the first worker could not begin (no such configuration file, not root).
+        The handlers of SIGTERM and SIGINT stay the supervisor's: the process is to end after this.
         """
-        wakeup, restore = self._listen()
+        wakeup = _signals_as_bytes()
         self._ask_for_time()
         try:
             while not self._is_over():
                 self._start_if_due()
                 self._wait(wakeup)
-                self._heed_signals()
                 self._ready_if_due()
             if self._refusal:
                 raise self._refusal
             return self._status
         finally:
             self._stop_worker()
-            restore()
 
     # --- what happens -------------------------------------------------------------------------
 
@@ -203,66 +193,58 @@ class Supervisor:
             notify.status("Asking the metadata service, and making host keys")
 
     def _wait(self, wakeup: int) -> None:
+        moments = [] if self._is_ready else [self._deadline]
+        if self._worker is None and self._next_start is not None:
+            moments.append(self._next_start)
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
         if self._worker:
             poll.register(self._worker.pipe, select.POLLIN)
-        ready = {descriptor for descriptor, _ in poll.poll(self._milliseconds_to_next())}
-        if wakeup in ready:
-            self._signals.update(os.read(wakeup, 64))
+        left = max(0.0, min(moments) - time.monotonic()) * 1000 if moments else None
+        ready = {descriptor for descriptor, _ in poll.poll(left)}
         if self._worker and self._worker.pipe in ready:
             self._hear(self._worker)
-
-    def _milliseconds_to_next(self) -> float | None:
-        moments = [] if self._is_ready else [self._deadline]
-        if self._worker is None and self._next_start is not None:
-            moments.append(self._next_start)
-        return max(0.0, min(moments) - time.monotonic()) * 1000 if moments else None
+        if wakeup in ready:
+            self._stop()
 
     def _ready_if_due(self) -> None:
         """The boot is not held longer than the deadline, whatever the worker is waiting for."""
-        if self._is_ready or self._is_over() or (self._plan.is_held and time.monotonic() < self._deadline):
+        if self._is_ready or self._is_over() or time.monotonic() < self._deadline:
             return
+        self._is_overdue = True
         self._ready("No answer from the metadata service yet; going on with the attempts")
-        if not self._plan.is_held:
-            return
         detail = "" if self._worker else "The last answer was not usable."
         self._say(events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=f"{self._plan.boot_timeout:g}", detail=detail))
 
     def _ready(self, status: str) -> None:
-        if self._is_ready:
-            notify.status(status)
-        else:
-            self._is_ready = True
-            notify.ready(status)
+        tell = notify.status if self._is_ready else notify.ready
+        self._is_ready = True
+        tell(status)
 
-    # --- what the worker tells ----------------------------------------------------------------
+    # --- what the worker says -----------------------------------------------------------------
 
-    def _hear(self, telling: Child) -> None:
-        part = telling.hear()
+    def _hear(self, worker: Child) -> None:
+        part = worker.hear()
         if not part:
-            trouble = telling.finish() or "it said nothing"
+            trouble = worker.finish() or "it said nothing"
             self._failed(f"the process that does the work ended before it was done: {trouble}")
             return
         *lines, self._heard = (self._heard + part).split(b"\n")
         for said in lines:
             word = from_line(said)
-            self._heed(word)
-            if not (isinstance(word, Plan) or (isinstance(word, Result) and word.pending)):
-                # That was its last word; should it hang on its way out, nobody waits for it.
-                telling.finish()
+            if isinstance(word, Plan):
+                self._planned(word)
+            elif isinstance(word, Ready):
+                self._ready(word.status)
+            else:
+                if isinstance(word, Refused):
+                    self._refused(word)
+                else:
+                    self._ended(word)
+                # Should it hang on its way out, nothing waits for it.
+                worker.finish()
                 self._forget_worker()
                 return
-
-    def _heed(self, word: Word) -> None:
-        if isinstance(word, Plan):
-            self._planned(word)
-        elif isinstance(word, Off):
-            self._off(word.detail)
-        elif isinstance(word, Refused):
-            self._refused(word)
-        else:
-            self._ended(word)
 
     def _planned(self, plan: Plan) -> None:
         is_longer = plan.boot_timeout > self._plan.boot_timeout
@@ -270,37 +252,29 @@ class Supervisor:
         if is_longer and not self._is_ready:
             self._ask_for_time()
 
-    def _off(self, detail: str) -> None:
-        self._next_start = None
-        self._ready(f"Switched off: {detail}")
-        self._say(events.DISABLED(detail=detail, reason="disabled"))
-
     def _refused(self, word: Refused) -> None:
-        """Whoever starts the daemon is told at once; one that runs already goes on and tries again."""
-        error = word.error()
+        """Whoever starts the daemon hears it at once; one that runs already goes on and tries again."""
         if self._plan is DEFAULT_PLAN and not self._is_ready:
+            error = FirstkeyError(word.message, reason=reasons.ALL[word.code], hint=word.hint)
+            error.exit_status = word.exit_status
             self._refusal = error
             self._next_start = None
             return
-        self._say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
+        self._say(events.RUN_FAILED(detail=word.message, reason=word.code))
         self._try_again(LONGEST_PAUSE)
 
     def _ended(self, result: Result) -> None:
-        """A run has ended, or lacks only host keys that sshd need not wait for: be ready, or try again."""
         if not result.is_final:
-            if not result.pending:
-                self._try_again(LONGEST_PAUSE)
+            self._try_again(LONGEST_PAUSE)
             return
-        was_late = self._is_ready and not self._has_answer
-        self._has_answer = True
         self._next_start = None
-        if result.late and not result.pending:
+        if result.late:
             self._try_again(LONGEST_PAUSE_FOR_A_HOME)
-        self._status = 0 if result.outcome in (OK, NO_KEY) else 1
-        more = f"; going on with the attempts for {result.late}" if result.late else ""
-        more = f"; making the host key {result.pending} in the background" if result.pending else more
-        self._ready(f"Done: {result.outcome}{more}")
-        if was_late:
+        self._status = 0 if result.outcome in (OK, NO_KEY, DISABLED) else 1
+        if result.outcome != DISABLED:  # then the status tells what switched it off
+            self._ready(result.status)
+        if self._is_overdue:
+            self._is_overdue = False
             self._say(events.IMDS_LATE_ANSWER(seconds=f"{time.monotonic() - self._started:.0f}"))
 
     def _failed(self, detail: str) -> None:
@@ -312,34 +286,14 @@ class Supervisor:
         self._next_start = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, longest)
 
-    # --- signals ------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------
 
-    def _listen(self) -> tuple[int, Callable[[], None]]:
-        """Signals become bytes in a pipe, so that they are heeded between steps and never within one."""
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        # The pipe first: a signal that came between a handler and its pipe would be lost.
-        previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        before = {number: signal.signal(number, _noted) for number in (signal.SIGTERM, signal.SIGINT)}
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            signal.set_wakeup_fd(previous)
-            os.close(reader)
-            os.close(writer)
-
-        return reader, restore
-
-    def _heed_signals(self) -> None:
-        if self._signals & {signal.SIGTERM, signal.SIGINT}:
-            notify.stopping("Stopping")
-            self._say(events.STOPPING(detail="asked to by a signal"))
-            self._stop_worker()
-            self._next_start = None
-            self._refusal = None
-            self._status = 0
-            self._is_ready = True
-        self._signals.clear()
+    def _stop(self) -> None:
+        notify.stopping("Stopping")
+        self._say(events.STOPPING(detail="asked to by a signal"))
+        self._stop_worker()
+        self._next_start = self._refusal = None
+        self._status = 0
 
     def _stop_worker(self) -> None:
         """End it politely, but not beyond the moment at which the boot has to go on."""
@@ -353,5 +307,11 @@ class Supervisor:
         self._heard = b""
 
 
-def _noted(_number: int, _frame: FrameType | None) -> None:
-    """The wake-up pipe has it already."""
+def _signals_as_bytes() -> int:
+    """SIGTERM and SIGINT become bytes in this pipe: they are heeded between steps and never within one."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    # The pipe first: a signal that came between a handler and its pipe would be lost.
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: None)
+    return reader

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from firstkey import config, events, reasons, settings
 from firstkey.boot.site import Site
-from firstkey.model import CHANGED, REPORT, UNCHANGED
+from firstkey.model import REPORT, UNCHANGED
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.system import command, journal
 from firstkey.system.accounts import Accounts
@@ -315,7 +315,7 @@ def save_report(site: Site, done: Report) -> None:
 
 
 def show_on_console(site: Site, done: Report) -> None:
-    """Host keys to the console: once a boot, and whenever one of them changed.
+    """Host keys to the console: once a boot, and whenever they are not those that it shows.
 
     A console that fails counts as well, or a daemon that tries again would say so every time. An image's tree
     has no console of its own, unless somebody put a file or pipe there to look at.
@@ -323,8 +323,11 @@ def show_on_console(site: Site, done: Report) -> None:
     keys = [key for key in done.host_keys if key.public and key.fingerprint]
     if site.dry_run or not site.config.host_keys.console or not keys:
         return
-    is_new = any(key.result == CHANGED for key in done.host_keys) or not site.tree.exists(SHOWN)
-    if not is_new or not (site.tree.is_running_system or site.tree.exists(CONSOLE)):
+    shown = "".join(f"{key.public}\n" for key in keys).encode("utf-8", "replace")
+    with suppress(FirstkeyError):
+        if site.tree.read(SHOWN, limit=2 * len(shown)) == shown:
+            return
+    if not (site.tree.is_running_system or site.tree.exists(CONSOLE)):
         return
     try:
         _write_block(site, keys)
@@ -332,7 +335,7 @@ def show_on_console(site: Site, done: Report) -> None:
     except FirstkeyError as error:
         site.say(events.CONSOLE_FAILED(detail=error.message, reason=error.reason.code))
     with suppress(FirstkeyError):
-        site.tree.write(SHOWN, b"", mode=0o644)
+        site.tree.write(SHOWN, shown, mode=0o644)
 
 
 def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:

@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING
 
 from firstkey import __version__, events, reasons
-from firstkey.boot.supervisor import Off, Plan, Refused, Result, Supervisor, as_line
+from firstkey.boot.supervisor import Plan, Ready, Refused, Result, Supervisor, as_line
 from firstkey.cli import common
-from firstkey.model import FAILED
+from firstkey.model import DISABLED, FAILED
 from firstkey.reasons import FirstkeyError
 from firstkey.system.tree import Tree
 
@@ -102,57 +102,52 @@ def _work(args: argparse.Namespace, say: Say, tell: Tell, started: float, *, is_
     try:
         with common.opened(args, say, warn=is_first) as site:
             common.require_root(args, "the daemon")
-            boot_timeout = site.config.imds.boot_timeout
-            tell(as_line(Plan(boot_timeout)))
-            tell(as_line(_outcome(site, tell, started + boot_timeout, is_first=is_first)))
+            tell(as_line(Plan(site.config.imds.boot_timeout)))
+            tell(as_line(_result(site, tell, started, is_first=is_first)))
     except FirstkeyError as error:
-        tell(as_line(Refused.by(error)))
+        tell(as_line(Refused(error.message, error.reason.code, error.hint, error.exit_status)))
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
         say(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
         tell(as_line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
 
 
-def _outcome(site: Site, tell: Tell, ready_by: float, *, is_first: bool) -> Off | Result:
+def _result(site: Site, tell: Tell, started: float, *, is_first: bool) -> Result:
+    from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
+
     try:
         off = common.switched_off(site)
         if off:
-            return Off(off)
+            site.say(events.DISABLED(detail=off, reason="disabled"))
+            tell(as_line(Ready(f"Switched off: {off}")))
+            return Result(DISABLED, None)
+        is_elsewhere = site.is_elsewhere()
         if is_first:
             common.tell_of_cloud_init(site)
+        if is_elsewhere and is_first:
+            site.say(events.OTHER_PLATFORM(claim=site.firmware_claim(), reason=reasons.OTHER_PLATFORM.code))
+        ready_by = 0.0 if is_elsewhere else started + site.config.imds.boot_timeout
 
         def ready(done: Report) -> bool:
             """False where asking again is more urgent than host keys that sshd need not wait for."""
-            common.save_report(site, done)
-            result = Result.of(done)
-            if not result.is_final and time.monotonic() < ready_by:
-                return False
-            tell(as_line(result))
-            return True
+            result = _kept(site, done)
+            if result.is_final:
+                tell(as_line(Ready(result.status)))
+            elif is_elsewhere:
+                tell(as_line(Ready("No metadata service is expected here; it is asked all the same")))
+            return result.is_final or time.monotonic() >= ready_by
 
-        def unheld() -> None:
-            """The boot has nothing to wait for."""
-            tell(as_line(Plan(site.config.imds.boot_timeout, is_held=False)))
-
-        from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
-
-        is_elsewhere = site.is_elsewhere()
-        if is_elsewhere and is_first:
-            site.say(events.OTHER_PLATFORM(claim=site.firmware_claim(), reason=reasons.OTHER_PLATFORM.code))
         with common.alone(site, FOREVER):
-            job = Job(
-                site,
-                connect=lambda: common.client(site),
-                deadline=None,
-                unheld=unheld if is_elsewhere else None,
-                ready=ready,
-                ready_by=ready_by,
-            )
-            done = job.run()
-            common.save_report(site, done)
-            result = Result.of(done)
-            if not result.pending:
-                common.show_on_console(site, done)
-        return result._replace(pending="")  # what is not made by now is the next run's
+            job = Job(site, lambda: common.client(site), ready=ready, ready_by=ready_by)
+            return _kept(site, job.run())
     except FirstkeyError as error:
         site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
+
+
+def _kept(site: Site, done: Report) -> Result:
+    """Leave the report for programs; on the console the host keys are shown once they are all there."""
+    common.save_report(site, done)
+    result = Result.of(done)
+    if not result.pending:
+        common.show_on_console(site, done)
+    return result

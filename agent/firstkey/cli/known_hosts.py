@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import login_reasons
 from firstkey.boot import host_key_files, host_keys
-from firstkey.boot.ledger import Ledger
 from firstkey.cli import common, looking, streams
 from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
-from firstkey.system import keygen
 from firstkey.system.sshd_tree import sshd_of
 
 if TYPE_CHECKING:
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
     from firstkey.ssh.public_key import PublicKey
+    from firstkey.system.sshd import Sshd
 
 LIMIT = 64 * 1024 * 1024
 EPILOG = """\
@@ -125,16 +124,17 @@ def _lines(args: argparse.Namespace, hosts: Sequence[str], key: PublicKey) -> li
 
 def _of_machine(site: Site) -> list[PublicKey]:
     """The keys that sshd shows, by its own settings."""
-    files = sshd_of(site.tree).meaning("root").effective.host_keys
-    return [key for file in files for key in [_host_key(site, file)] if key]
+    sshd = sshd_of(site.tree)
+    files = sshd.meaning("root").effective.host_keys
+    return [key for file in files for key in [_host_key(site, sshd, file)] if key]
 
 
-def _host_key(site: Site, file: str) -> PublicKey | None:
+def _host_key(site: Site, sshd: Sshd, file: str) -> PublicKey | None:
     """Root derives it from the private half, which is what counts; others take the public one's word."""
     try:
-        if not file.endswith(".pub") and (keygen.is_root() or not site.tree.is_running_system):
+        if not file.endswith(".pub") and (os.geteuid() == 0 or not site.tree.is_running_system):
             want = host_keys.Wanted(file, host_keys.kind_of(file))
-            return host_key_files.inspect(site, want, Ledger()).public
+            return host_key_files.inspect(site, sshd, want).public
         content = site.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_files.LIMIT)
         return public_key.parse_launch_key(content) if content else None
     except FirstkeyError:

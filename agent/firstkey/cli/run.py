@@ -76,7 +76,7 @@ def _alone(site: Site, wait: float | None, work: Callable[[Site, Job], Report]) 
     seconds = site.config.imds.boot_timeout if wait is None else wait
     deadline = common.wait_until(seconds)
     with nullcontext() if site.dry_run else common.alone(site, seconds):
-        done = work(site, Job(site, connect=lambda: common.client(site), deadline=deadline))
+        done = work(site, Job(site, lambda: common.client(site), deadline=deadline))
         common.show_on_console(site, done)
         return done
 

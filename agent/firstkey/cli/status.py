@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
     from firstkey.ssh.public_key import PublicKey
+    from firstkey.system.sshd import Sshd
 
 LIMIT = 4 * 1024 * 1024
 PENDING = "being made in the background, when this was reported"
@@ -109,7 +110,7 @@ def _standing(site: Site) -> dict[str, Any]:
             {**_user(site, name, known.ledger), "reported": _reported(last, "users", name=name)}
             for name in site.config.keys.users
         ],
-        "host_keys": _host_keys(site, known.ledger, last),
+        "host_keys": _host_keys(site, last),
         "ledger": None if known.refusal is None else known.refusal.detail,
     }
 
@@ -156,12 +157,11 @@ def _fingerprints(site: Site, file: str) -> list[str] | str:
     return [entry.key.fingerprint for _, entry in authorized_keys.keyed(content)]
 
 
-def _host_keys(site: Site, known: Ledger, last: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _host_keys(site: Site, last: dict[str, Any] | None) -> list[dict[str, Any]]:
     """All of them. One that is not there is perhaps on its way, as the last run said."""
-    effective = sshd_of(site.tree).meaning("root").effective
-    judge = host_keys.Judge(has_changed=True, ask=lambda: effective)
-    wanted = host_keys.wanted(site.config.host_keys, effective.host_keys)
-    found = [_host_key(site, want, known, judge) for want in wanted]
+    sshd = sshd_of(site.tree)
+    wanted = host_keys.wanted(site.config.host_keys, sshd.meaning("root").effective.host_keys)
+    found = [_host_key(site, sshd, want) for want in wanted]
     for key in found:
         told = _reported(last, "host_keys", file=key["file"]) or {}
         if key["state"] == host_keys.MISSING and told.get("reason") == reasons.HOST_KEY_PENDING.code:
@@ -169,10 +169,10 @@ def _host_keys(site: Site, known: Ledger, last: dict[str, Any] | None) -> list[d
     return found
 
 
-def _host_key(site: Site, want: host_keys.Wanted, known: Ledger, judge: host_keys.Judge) -> dict[str, Any]:
+def _host_key(site: Site, sshd: Sshd, want: host_keys.Wanted) -> dict[str, Any]:
     """One host key: by both halves where the caller may read them, else by the public one."""
     try:
-        found = host_key_files.inspect(site, want, known, judge)
+        found = host_key_files.inspect(site, sshd, want)
         state = "readable by others" if found.is_loose else found.condition
         public = found.public
     except FirstkeyError as error:

@@ -14,8 +14,8 @@ from firstkey.boot import ledger
 from firstkey.boot.ledger import Sealed
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import DEFAULTS
-from firstkey.system import keygen
 from firstkey.system.files import Looks
+from firstkey.system.sshd import public_half
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,5 +123,5 @@ def blob_of_public(content: bytes) -> bytes | None:
 
 def blob_of_private(content: bytes) -> bytes | None:
     """The public blob of a private key that ssh-keygen can load, or None."""
-    line = keygen.public_half(content)
+    line = public_half(content)
     return blob_of_public(line) if line else None

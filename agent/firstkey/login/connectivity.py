@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.boot import host_key_files, host_keys
-from firstkey.boot.ledger import Ledger
 from firstkey.login import tcp_wrappers
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
-from firstkey.system import command, keygen, sockets, sshd_tree
+from firstkey.system import command, sockets, sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,11 +55,11 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
         remedy = "apt-get install openssh-server, or dnf install openssh-server"
         return Connectivity((obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed", remedy=remedy),))
     found = [passed("sshd", "sshd is installed", path=program)]
-    if site.tree.is_running_system and keygen.is_root():
+    if site.tree.is_running_system and os.geteuid() == 0:
         found += _trial(command.run([program, "-t", *sshd.options]))
     elif meaning.refusal:
         found.append(_unstarted(meaning.refusal, sshd.config))
-    found += _host_keys(site, meaning)
+    found += _host_keys(site, sshd, meaning)
     if not site.tree.is_running_system:
         detail = "whether sshd runs can only be seen on the system itself"
         return Connectivity((*found, note("socket", why.NOT_RUNNING_SYSTEM, detail)))
@@ -97,14 +96,13 @@ def _unstarted(refusal: reasons.Refusal, config: str | None) -> Finding:
     return unknown("sshd-config", refusal.reason, refusal.detail, path=config)
 
 
-def _host_keys(site: Site, meaning: Meaning) -> Iterator[Finding]:
+def _host_keys(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
     """One that loads is enough for sshd; those that do not are worth a note."""
     files = [file for file in meaning.effective.host_keys if not file.endswith(".pub")]
     if meaning.effective.has_host_key_agent:
         yield passed("host-keys", "the host keys are in an agent (HostKeyAgent)")
         return
-    judge = host_keys.Judge(has_changed=True, ask=lambda: meaning.effective)
-    found = [_host_key(site, file, judge) for file in files]
+    found = [_host_key(site, sshd, file) for file in files]
     if any(finding.status == OK and not finding.reason for finding in found):
         yield from found
     elif any(finding.status not in (OK, OBSTACLE) for finding in found):
@@ -119,12 +117,12 @@ def _host_keys(site: Site, meaning: Meaning) -> Iterator[Finding]:
         yield obstacle("host-keys", why.NO_HOST_KEY, detail, path=path, remedy=remedy)
 
 
-def _host_key(site: Site, file: str, judge: host_keys.Judge) -> Finding:
+def _host_key(site: Site, sshd: Sshd, file: str) -> Finding:
     try:
         want = host_keys.Wanted(file, host_keys.kind_of(file))
-        found = host_key_files.inspect(site, want, Ledger(), judge)
+        found = host_key_files.inspect(site, sshd, want)
     except FirstkeyError as error:
-        if error.reason is reasons.PERMISSION_DENIED and not keygen.is_root():
+        if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
             return unknown("host-keys", reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
         return unanswered("host-keys", error, path=file)
     if found.condition == host_keys.MISSING:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple, reasons
-from firstkey.system import keygen
 
 if TYPE_CHECKING:
     from firstkey.reasons import FirstkeyError, Reason
@@ -61,6 +61,6 @@ def unknown(check: str, reason: Reason, detail: str, *, path: str | None = None,
 
 def unanswered(check: str, error: FirstkeyError, *, path: str | None = None) -> Finding:
     """It cannot be said, because looking failed."""
-    if error.reason is reasons.PERMISSION_DENIED and not keygen.is_root():
+    if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
         return unknown(check, reasons.NEEDS_ROOT, error.message, path=path)
     return Finding(check, UNKNOWN, error.message, path, error.reason, error.hint)

@@ -5,6 +5,7 @@ It is asked as sshd asks it (auth2-pubkey.c): as its user, with a cleaned enviro
 
 from __future__ import annotations
 
+import os
 import shlex
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from firstkey.login.view import Seen
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import with_tokens
-from firstkey.system import command, keygen
+from firstkey.system import command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,7 +79,7 @@ def _unsafe(context: Context, runner: Account, program: str) -> list[Finding]:
 def _said(context: Context, runner: Account, words: list[str]) -> list[Finding]:
     if not context.site.tree.is_running_system:
         raise FirstkeyError(f"{words[0]} can only be asked where it runs", reason=why.NOT_RUNNING_SYSTEM)
-    if not keygen.is_root():
+    if os.geteuid() != 0:
         raise FirstkeyError(f"only root can run {words[0]} as {runner.name}", reason=reasons.NEEDS_ROOT)
     rights = command.Rights(runner.uid, runner.gid, tuple(context.site.accounts.group_ids(runner)))
     outcome = command.run(words, seconds=SECONDS, rights=rights)

@@ -6,6 +6,7 @@ whether asking is harmless, and which module it may have been that refused.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from typing import TYPE_CHECKING
@@ -15,8 +16,8 @@ from firstkey import reasons
 from firstkey.login.access_control import expired
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
-from firstkey.system import keygen, shadow
 from firstkey.system import pam as answers
+from firstkey.system import shadow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,7 @@ def _asked(context: Context, modules: list[str]) -> answers.Answer | Finding:
     counting = COUNTING.intersection(modules)
     if not context.site.tree.is_running_system:
         return note(CHECK, why.NOT_RUNNING_SYSTEM, "PAM can only be asked on the system itself")
-    if not keygen.is_root():
+    if os.geteuid() != 0:
         return unknown(CHECK, reasons.NEEDS_ROOT, "only root can ask PAM about a user")
     if counting:
         detail = f"PAM was not asked, since {' '.join(sorted(counting))} would reset its counters"

@@ -53,6 +53,18 @@ class Effective(NamedTuple):
         return self.first("hostkeyagent", "none") != "none"
 
     @property
+    def least_rsa_bits(self) -> int:
+        """RequiredRSASize; 0 where sshd prints none (before OpenSSH 9.1)."""
+        least = self.first("requiredrsasize") or ""
+        return int(least) if least.isdigit() else 0
+
+    def shows(self, kind: str) -> bool:
+        """Whether a host key of that type (as in a public key line) is shown to any client."""
+        algorithms = (self.first("hostkeyalgorithms") or kind).split(",")
+        signatures = ("rsa-sha2-256", "rsa-sha2-512") if kind == "ssh-rsa" else ()
+        return not {kind, *signatures}.isdisjoint(algorithms)
+
+    @property
     def authorized_keys_files(self) -> tuple[str, ...]:
         """The patterns to `expand`, in order; none where sshd reads no such file.
 

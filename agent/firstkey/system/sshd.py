@@ -1,4 +1,4 @@
-"""sshd: how it is started, the files of its configuration, and what it says that they mean.
+"""OpenSSH's programs: how sshd is started, what it says that its configuration means, and ssh-keygen's word.
 
 On a running system sshd itself is asked, as its unit starts it. A tree's is in system/sshd_tree.py.
 """
@@ -177,7 +177,7 @@ class Sshd:
 
     @cached_property
     def reads_patterns(self) -> bool | None:
-        """Whether it is an OpenSSH that looks for files of keys by patterns; None where nobody knows."""
+        """Whether it is an OpenSSH that looks for files of keys by patterns; None: not known."""
         program = command.find("sshd")
         try:
             return knows_patterns(command.run([program, "-V"], seconds=SECONDS).stderr) if program else None
@@ -226,6 +226,42 @@ def understood(outcome: command.Outcome) -> Effective:
     keys = tuple(path for path in effective.host_keys if path != STAND_IN)
     settings = {**effective.settings, "hostkey": keys or sshd_config.DEFAULTS.host_keys}
     return effective._replace(settings=settings)
+
+
+# --- ssh-keygen -------------------------------------------------------------------------------------
+
+
+def public_half(private: bytes) -> bytes | None:
+    """The public key line of an unencrypted private key; None where ssh-keygen cannot load it."""
+    outcome = ask_keygen("-y", "-P", "", "-f", "/dev/stdin", stdin=private)
+    return outcome.stdout.strip() if outcome.status == 0 else None
+
+
+def is_encrypted(private: bytes) -> bool:
+    """Whether the private key wants a passphrase: ssh-keygen then says so, and not that it is invalid."""
+    return b"incorrect passphrase" in ask_keygen("-y", "-P", "", "-f", "/dev/stdin", stdin=private).stderr
+
+
+def knows_key(public: bytes) -> bool:
+    """Whether ssh-keygen takes that public key: its type, and for ECDSA that its point is on the curve."""
+    return ask_keygen("-l", "-f", "/dev/stdin", stdin=public).status == 0
+
+
+def ask_keygen(*words: str, stdin: bytes = b"") -> command.Outcome:
+    """Ask ssh-keygen. Raises FirstkeyError where it is missing or killed, which says nothing of a key."""
+    outcome = command.run([keygen(), *words], stdin=stdin)
+    if outcome.status < 0:
+        message = f"ssh-keygen was ended by signal {-outcome.status}"
+        raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
+    return outcome
+
+
+def keygen() -> str:
+    """The program's path. Raises FirstkeyError where it is not installed."""
+    program = command.find("ssh-keygen")
+    if program is None:
+        raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
+    return program
 
 
 # --- patterns of files ----------------------------------------------------------------------------
