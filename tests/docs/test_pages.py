@@ -19,8 +19,8 @@ from typed import NOT_TYPED, TYPED
 
 from firstkey import events, image_reasons, login_reasons, reasons, settings
 from firstkey.cli import config
-from firstkey.cli.main import COMMANDS
 from firstkey.cli.render import OUTCOMES
+from firstkey.cli.usage import COMMANDS
 from firstkey.image import audit, rules
 from firstkey.reasons import FirstkeyError
 

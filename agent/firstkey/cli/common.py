@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from firstkey import config, events, reasons, settings
 from firstkey.boot.site import Site
-from firstkey.model import CHANGED, REPORT, UNCHANGED
+from firstkey.model import CHANGED, REPORT
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.system import command, journal
 from firstkey.system.accounts import Accounts
@@ -22,20 +22,27 @@ from firstkey.text import as_json
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
 
     from firstkey.metadata.client import Client, Notice
     from firstkey.model import HostKeyResult, Report
 
 
 def parsed(
-    argv: Sequence[str],
-    parser: Callable[[], argparse.ArgumentParser],
-    *,
-    flags: Sequence[str] = (),
-    others: Sequence[str] = (),
+    argv: Sequence[str], command: str, *, flags: Sequence[str] = (), others: Sequence[str] = ()
 ) -> argparse.Namespace:
-    """The options. Those in the form in which units and scripts give them are read without argparse.
+    """The options of one of the commands that a boot runs."""
+    plain = plain_options(argv, flags=flags, others=others)
+    if plain is None:
+        from firstkey.cli import usage  # the unit gives no option
+
+        return usage.PARSERS[command]().parse_args(argv)
+    return plain
+
+
+def plain_options(
+    argv: Sequence[str], *, flags: Sequence[str] = (), others: Sequence[str] = ()
+) -> argparse.Namespace | None:
+    """The options, where they have the form in which units and scripts give them; else None.
 
     argparse takes longer to load than a run with nothing to do takes for everything else. Whatever is not as
     plain as this (an abbreviation, `--name=value`, a mistake, a call for help) is argparse's to judge.
@@ -49,45 +56,14 @@ def parsed(
     for word in words:
         if word in known:
             found[known[word]] = True
-        elif word in COMMON_VALUES:
-            value = next(words, "")
-            if not value or value.startswith("-"):
-                return parser().parse_args(argv)
-            found[COMMON_VALUES[word]] = value
-        else:
-            return parser().parse_args(argv)
+            continue
+        value = next(words, "") if word in COMMON_VALUES else ""
+        if not value or value.startswith("-"):
+            return None
+        found[COMMON_VALUES[word]] = value
     if found["verbose"] and found["quiet"]:
-        return parser().parse_args(argv)
+        return None
     return cast("argparse.Namespace", SimpleNamespace(**found))
-
-
-def parser(name: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
-    """A command's parser, with the options that every command has."""
-    from firstkey.cli.parsers import Parser
-
-    made = Parser(prog=f"firstkey {name}", description=description, epilog=epilog)
-    made.add_argument(
-        "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
-    )
-    made.add_argument("--config", metavar="FILE", help="read this configuration file instead of the system's")
-    made.add_argument("--imds", metavar="URL", help="ask the metadata service at URL (http://ADDRESS[:PORT])")
-    volume = made.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="tell each step")
-    volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
-    return made
-
-
-def with_forms(made: argparse.ArgumentParser) -> Any:  # noqa: ANN401 - argparse does not name it in public
-    """Add --json; returns the group of forms of output, of which a call names one at most."""
-    forms = made.add_mutually_exclusive_group()
-    forms.add_argument("--json", action="store_true", help="print the result for programs")
-    return forms
-
-
-def with_dry_run(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add --dry-run."""
-    made.add_argument("--dry-run", action="store_true", help="show what would be done, and change nothing")
-    return made
 
 
 def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
@@ -186,11 +162,6 @@ def require_root(args: argparse.Namespace, doing: str) -> None:
         raise NeedsRoot(f"{doing} on the running system is for root")
 
 
-def alone(site: Site, seconds: float) -> AbstractContextManager[None]:
-    """Nobody else works on the system meanwhile: see `locked`."""
-    return locked(site.tree, seconds, site.say)
-
-
 @contextmanager
 def locked(tree: Tree, seconds: float, say: Callable[[events.Entry], None]) -> Iterator[None]:
     """Hold the tree's lock; wait `seconds` at most for another holder, else FirstkeyError(already-running).
@@ -252,11 +223,6 @@ def tell_of_cloud_init(site: Site) -> None:
         site.say(events.CLOUD_INIT_BESIDE(detail=found))
 
 
-def wait_until(seconds: float) -> float:
-    """The deadline that lies so many seconds ahead, on time.monotonic."""
-    return time.monotonic() + seconds
-
-
 def client(site: Site) -> Client:
     """A client of the metadata service by the site's settings. `requests` is imported here, not before."""
     from firstkey.metadata.client import Client, Settings
@@ -288,18 +254,6 @@ def entry_of(notice: Notice) -> events.Entry | None:
         pause = f"{notice.pause:.2f}"
         return events.IMDS_RETRY(endpoint=notice.endpoint, detail=notice.detail, reason=code, pause=pause)
     return None
-
-
-def tell_steps(site: Site, done: Report) -> None:
-    """What -v tells besides: all that was looked at and found well, and where the time went."""
-    for key in done.host_keys:
-        if key.result == UNCHANGED and not key.refusal:
-            site.say(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))
-    for user in done.users:
-        if user.result == UNCHANGED and user.file and not user.refusal:
-            site.say(events.FILE_UNCHANGED(user=user.name, file=user.file))
-    for name, start, end in done.timeline:
-        site.say(events.PHASE(phase=name, start=start, milliseconds=end - start))
 
 
 def save_report(site: Site, done: Report) -> None:

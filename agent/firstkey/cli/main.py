@@ -10,7 +10,6 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from firstkey import __version__
 from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.reasons import FirstkeyError
@@ -20,21 +19,7 @@ from firstkey.text import REMEDY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {
-    "run": "the whole job once: host keys and launch keys",
-    "daemon": "what the unit starts: the job, then retries until an answer",
-    "host-keys": "only the host keys; no network",
-    "keys": "show which keys the metadata service offers; install nothing",
-    "status": "what the last run did, and how things stand now",
-    "audit": "check an image, or this system, against the guidelines",
-    "seal": "make an image fit to share",
-    "doctor": "would ssh NAME@here work with the launch key, and if not, why?",
-    "known-hosts": "known_hosts lines for this host, or from saved console output",
-    "authorized-keys": "print launch keys for sshd to ask for at each login",
-    "config": "the effective settings, each with its file and line",
-    "imds": "play the metadata service, for demos, tests and debugging",
-    "demo": "show the main job on a scratch root, without root",
-}
+AT_BOOT = ("daemon", "run", "host-keys")
 INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended: 128 + 2
 
 
@@ -105,42 +90,16 @@ def _printed(given: list[str]) -> int:
 
 
 def _dispatch(given: list[str]) -> int:
-    name = given[0] if given else "--help"
-    if name in ("-h", "--help", "help"):
-        streams.show(*_help())
-        return 0 if given else 2
-    if name in ("-V", "--version"):
-        streams.show(f"firstkey {__version__}")
-        return 0
-    if name not in COMMANDS:
-        _complain(f"there is no command {name!r}.{_suggestion(name)} See: firstkey --help")
-        return 2
+    name = given[0] if given else ""
+    if name not in AT_BOOT:
+        from firstkey.cli import usage  # all the others, and what people are told who know none
+
+        done = usage.answered(name)
+        if done is not None:
+            return done
     command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
     status: int = command.main(given[1:])
     return status
-
-
-def _help() -> list[str]:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}} {what}" for name, what in COMMANDS.items()]
-    return [
-        "usage: firstkey COMMAND [OPTIONS]",
-        "",
-        "Gives a fresh EC2 instance its first SSH access.",
-        "",
-        "commands:",
-        *lines,
-        "",
-        "Try: firstkey demo        (safe anywhere, needs no root)",
-        "     firstkey COMMAND --help",
-    ]
-
-
-def _suggestion(name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def _unforeseen(error: Exception, given: Sequence[str]) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import events, reasons
+from firstkey.model import UNCHANGED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from firstkey.boot.site import Site
     from firstkey.model import AccountResult, HostKeyResult, OfferedKey, Report, UserResult
     from firstkey.reasons import Refusal
 
@@ -124,3 +126,15 @@ def _section(title: str, lines: list[str]) -> Iterator[str]:
     if lines:
         yield f"{title}:"
         yield from lines
+
+
+def tell_steps(site: Site, done: Report) -> None:
+    """What -v tells besides: all that was looked at and found well, and where the time went."""
+    for key in done.host_keys:
+        if key.result == UNCHANGED and not key.refusal:
+            site.say(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))
+    for user in done.users:
+        if user.result == UNCHANGED and user.file and not user.refusal:
+            site.say(events.FILE_UNCHANGED(user=user.name, file=user.file))
+    for name, start, end in done.timeline:
+        site.say(events.PHASE(phase=name, start=start, milliseconds=end - start))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ from firstkey.boot.job import Job
 from firstkey.cli import common, streams
 from firstkey.model import DISABLED, NO_KEY, OK, UNREACHABLE, Report
 from firstkey.reasons import Refusal
-from firstkey.settings import seconds
 
 if TYPE_CHECKING:
     import argparse
@@ -18,21 +18,10 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
 
-EPILOG = """\
-examples:
-  firstkey run                    what the boot does, by hand
-  firstkey run --dry-run          what it would change, as diffs
-  firstkey run --user ec2-user    for this user only
-  firstkey run --force            put back launch keys that were taken out
-
-exit status: 0 done or nothing to do, 1 something failed, 2 usage,
-  75 no answer from the metadata service in time, 77 needs root
-"""
-
 
 def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = None) -> int:
     """Run the job; returns the exit status. `say` hears of events in the journal's place."""
-    args = common.parsed(argv, _parser, flags=("--json", "--dry-run", "--force"), others=("user", "wait"))
+    args = common.parsed(argv, "run", flags=("--json", "--dry-run", "--force"), others=("user", "wait"))
     return command(args, "installing keys", _whole, say=say)
 
 
@@ -55,7 +44,9 @@ def command(
                 return 0
             done = _alone(site, getattr(args, "wait", None), work)
             if args.verbose:
-                common.tell_steps(site, done)
+                from firstkey.cli import render
+
+                render.tell_steps(site, done)
             if args.json:
                 streams.show_json(done.as_json())
             elif not args.quiet:
@@ -74,8 +65,8 @@ def command(
 def _alone(site: Site, wait: float | None, work: Callable[[Site, Job], Report]) -> Report:
     """The work, alone on the system; its ledger is read only once no other one writes it."""
     seconds = site.config.imds.boot_timeout if wait is None else wait
-    deadline = common.wait_until(seconds)
-    with nullcontext() if site.dry_run else common.alone(site, seconds):
+    deadline = time.monotonic() + seconds
+    with nullcontext() if site.dry_run else common.locked(site.tree, seconds, site.say):
         done = work(site, Job(site, connect=lambda: common.client(site), deadline=deadline))
         common.show_on_console(site, done)
         return done
@@ -102,18 +93,3 @@ def _exit_status(done: Report) -> int:
     if done.outcome in (OK, NO_KEY):
         return 0
     return 75 if done.outcome == UNREACHABLE else 1
-
-
-def _parser() -> argparse.ArgumentParser:
-    made = common.parser("run", "Install host keys and launch keys, once.", epilog=EPILOG)
-    common.with_forms(common.with_dry_run(made))
-    made.add_argument(
-        "--user", metavar="NAME", action="append", help="in place of the configured users; repeatable"
-    )
-    made.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, help="how long to wait for an answer (BootTimeoutSec=)"
-    )
-    made.add_argument(
-        "--force", action="store_true", help="install again what was installed for this instance before"
-    )
-    return made
