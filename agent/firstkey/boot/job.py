@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from firstkey.boot.host_keys import Action
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer, Client, Identity
+    from firstkey.metadata.client import Answer, Client
     from firstkey.model import UserResult
     from firstkey.ssh.public_key import PublicKey
 
@@ -159,7 +159,7 @@ class Job:
         return self._ask(lambda client: client.ask(deadline=deadline, known=known))
 
     @property
-    def _identity(self) -> Identity | None:
+    def _identity(self) -> Answer | None:
         """What the service said last of the instance, keys or no keys; None: nothing yet."""
         return self._client.identity if self._client else None
 
@@ -467,6 +467,6 @@ def _joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple
     return (*before.values(), *joined)
 
 
-def _spoken(who: Answer | Identity) -> Imds:
+def _spoken(who: Answer) -> Imds:
     why = who.fallback_reason
     return Imds(who.endpoint, who.version, Refusal(why, why.meaning) if why else None)

@@ -65,8 +65,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ask(site: Site, wait: float) -> Answer:
-    asking = common.client(site)
-    try:
-        return asking.ask(deadline=time.monotonic() + wait)
-    finally:
-        asking.close()
+    return common.client(site).ask(deadline=time.monotonic() + wait)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from firstkey.metadata.client import Client, Notice
+    from firstkey.metadata.client import Client
     from firstkey.model import HostKeyResult, Report
 
 
@@ -225,35 +225,13 @@ def tell_of_cloud_init(site: Site) -> None:
 
 def client(site: Site) -> Client:
     """A client of the metadata service by the site's settings. `requests` is imported here, not before."""
-    from firstkey.metadata.client import Client, Settings
-
-    imds = site.config.imds
-    chosen = Settings(imds.endpoints, imds.version, imds.token_ttl, imds.request_timeout)
     if command.ask_watcher:
         from firstkey.metadata import crossing
 
-        return cast("Client", crossing.Client(chosen, command.ask_watcher))
+        return cast("Client", crossing.Client(site.config.imds, command.ask_watcher))
+    from firstkey.metadata.client import Client
 
-    def tell(notice: Notice) -> None:
-        entry = entry_of(notice)
-        if entry:
-            site.say(entry)
-
-    return Client(chosen, tell=tell)
-
-
-def entry_of(notice: Notice) -> events.Entry | None:
-    """What is to be said of something that happened on the way to an answer."""
-    code = notice.reason.code if notice.reason else "none"
-    if notice.kind == "request":
-        took = f"{notice.seconds:.3f}"
-        return events.IMDS_REQUEST(request=notice.detail, status=notice.status, seconds=took)
-    if notice.kind == "fallback":
-        return events.IMDS_FALLBACK(endpoint=notice.endpoint, detail=notice.detail, reason=code)
-    if notice.kind == "retry":
-        pause = f"{notice.pause:.2f}"
-        return events.IMDS_RETRY(endpoint=notice.endpoint, detail=notice.detail, reason=code, pause=pause)
-    return None
+    return Client(site.config.imds, say=site.say)
 
 
 def save_report(site: Site, done: Report) -> None:

@@ -120,11 +120,7 @@ def _ask(site: Site, args: argparse.Namespace) -> Answer:
     if not site.tree.is_running_system and not args.imds:
         message = "this machine's metadata service says nothing of another system"
         raise FirstkeyError(message, reason=login_reasons.KEY_UNKNOWN)
-    asking = common.client(site)
-    try:
-        return asking.ask(deadline=time.monotonic() + args.wait)
-    finally:
-        asking.close()
+    return common.client(site).ask(deadline=time.monotonic() + args.wait)
 
 
 def _verdict(diagnoses: Sequence[Diagnosis]) -> str:

@@ -64,11 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _asked(site: Site, wait: float) -> Report:
-    asking = common.client(site)
-    try:
-        return _report(asking.ask(deadline=time.monotonic() + wait))
-    finally:
-        asking.close()
+    return _report(common.client(site).ask(deadline=time.monotonic() + wait))
 
 
 def _report(answer: Answer) -> Report:

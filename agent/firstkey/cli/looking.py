@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firstkey.boot.site import Site
-    from firstkey.metadata.answers import Notice
     from firstkey.system.boxed import Inside
 
     Say = Callable[[events.Entry], None]
@@ -102,12 +101,7 @@ class Looker:
         """Ask the metadata service, which needs no tree, for a boxed process, which has no network."""
         from firstkey.metadata import crossing
 
-        def tell(notice: Notice) -> None:
-            entry = common.entry_of(notice)
-            if entry:
-                self._say(entry)
-
-        return crossing.answer(settings, seconds, tell)
+        return crossing.answer(settings, seconds, self._say)
 
 
 def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], int]) -> int:
