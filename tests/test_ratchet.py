@@ -57,6 +57,11 @@ NOT_AT_BOOT = {
     ("cli.daemon", "system.detach"): "the unit never detaches",
     ("cli.common", "cli.usage"): "the unit gives no option",
     ("cli.main", "cli.usage"): "the unit names a command that a boot runs",
+    ("boot.accounts", "display"): "a dry run shows differences",
+    ("boot.key_file", "display"): "as above",
+    ("boot.launch_keys", "display"): "as above",
+    ("cli.streams", "display"): "no boot has a terminal",
+    ("system.journal", "display"): "as above",
     ("cli.common", "metadata.crossing"): "how a boxed process asks the metadata service",
 }
 PAGE = AGENT.parent / "docs" / "architecture.md"

@@ -611,7 +611,7 @@ def test_a_redirect_is_refused(path: str) -> None:
     """It is not followed, not even looked at."""
     with service() as target, service(f"redirect={target.url}/x,path={path}") as running:
         outcome = ask(running.url)
-    assert (outcome.code, target.requests) == ("redirect-refused", [])
+    assert (outcome.code, target.requests) == ("bad-answer", [])
 
 
 def test_a_redirect_of_one_key_costs_only_that_key() -> None:
@@ -619,7 +619,7 @@ def test_a_redirect_of_one_key_costs_only_that_key() -> None:
     with service(f"redirect,path={INDEX}0/", keys=(("bad", KEY), ("good", OTHER))) as running:
         first, second = ask(running.url).good.keys
     assert first.refusal
-    assert first.refusal.reason.code == "redirect-refused"
+    assert first.refusal.reason.code == "bad-answer"
     assert second.text == f"{OTHER}\n".encode()
 
 

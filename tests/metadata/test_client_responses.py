@@ -88,7 +88,7 @@ def test_a_bad_line_of_the_list_costs_no_good_key(mock: Mock) -> None:
     [
         *[(status, "bad-request") for status in (400,)],
         *[(status, "ok") for status in (403, 404, 405)],
-        *[(status, "redirect-refused") for status in (300, 301, 302, 303, 304, 307, 308)],
+        *[(status, "bad-answer") for status in (300, 301, 302, 303, 304, 307, 308)],
         *[(status, "bad-answer") for status in (201, 202, 204, 206, 226)],
         *[(status, "imds-error") for status in (401, 402, 406, 408, 410, 418, 425, 429, 451)],
         *[(status, "imds-error") for status in (500, 501, 502, 503, 504, 507, 511, 599)],
@@ -112,7 +112,7 @@ def test_what_a_status_means_for_the_token(mock: Mock, status: int, code: str) -
     "status, code",
     [
         (400, "bad-request"),
-        (302, "redirect-refused"),
+        (302, "bad-answer"),
         (204, "bad-answer"),
         (401, "token-rejected"),
         (403, "imds-error"),

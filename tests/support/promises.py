@@ -26,11 +26,11 @@ PROMISED: dict[str, tuple[int, str, str | None]] = {
     "status=401,path=/latest/meta-data": (75, "unreachable", "token-rejected"),
     "status=403": (1, "failed", "imds-disabled"),
     "status=404,path=/latest/meta-data/public-keys": (0, "no-key", "no-key-pair"),
-    "redirect": (1, "failed", "redirect-refused"),
-    "endless": (1, "failed", "answer-too-large"),
-    "huge": (1, "failed", "answer-too-large"),
+    "redirect": (1, "failed", "bad-answer"),
+    "endless": (1, "failed", "bad-answer"),
+    "huge": (1, "failed", "bad-answer"),
     "truncated": UNREACHABLE,
-    "long-header": (1, "failed", "answer-too-large"),
+    "long-header": (1, "failed", "bad-answer"),
     "many-headers": (1, "failed", "bad-answer"),
 }
 SILENT = ("silence", "token-silence", "drip=0.05", "drip-body=1")

@@ -14,7 +14,7 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, events, reasons, text
+from firstkey import NamedTuple, events, reasons
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
@@ -156,7 +156,9 @@ class WriteSudoers(NamedTuple):
         """What would change in the file. Raises FirstkeyError as `apply` does."""
         self._prove(site)
         self.require_effect(site)
-        return text.diff(self.path, site.tree.read(self.path, limit=LIMIT), self.content)
+        from firstkey import display  # for a dry run
+
+        return display.diff(self.path, site.tree.read(self.path, limit=LIMIT), self.content)
 
     def apply(self, site: Site) -> None:
         """Have it checked, only then write it, and ask sudo. Raises FirstkeyError(sudoers-invalid, ...)."""

@@ -425,9 +425,9 @@ class _Visitor:
                 found["existing"] = [*{**others, **here}.values()]
                 del found["content"]
                 if self._dry_run:
-                    from firstkey import text
+                    from firstkey import display
 
-                    diff = text.diff(change.path, old.content if old else None, merge.content)
+                    diff = display.diff(change.path, old.content if old else None, merge.content)
                     return {**found, **self._checked(directory), "changed": is_needed, "diff": diff}
                 # Noted before anything is written: after a power cut the line is known to be firstkey's.
                 if self._note and merge.added:

@@ -232,9 +232,9 @@ class Installer:
         setup = self._setups.get(name)
         if setup and setup.planned:
             # In a dry run, an account that would be made: there is no home to look into, and all is new.
-            from firstkey import text
+            from firstkey import display
 
-            diff = text.diff(change.path, None, b"".join(line.text for line in change.add))
+            diff = display.diff(change.path, None, b"".join(line.text for line in change.add))
             added = tuple(line.key.fingerprint for line in change.add)
             self._results[name, change.path] = UserResult(name, change.path, CHANGED, added, diff=diff)
             return

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 # --- what a worker tells: one word a line, in JSON, over the pipe between the two -----------------
 
-_TRIED_AGAIN = frozenset({
-    reasons.BAD_ANSWER.code, reasons.ANSWER_TOO_LARGE.code, reasons.REDIRECT_REFUSED.code,
-    reasons.TOKEN_REJECTED.code, reasons.ALREADY_RUNNING.code, reasons.INTERNAL_ERROR.code,
-})  # fmt: skip
+_TRIED_AGAIN = frozenset(
+    {
+        reasons.BAD_ANSWER.code,
+        reasons.TOKEN_REJECTED.code,
+        reasons.ALREADY_RUNNING.code,
+        reasons.INTERNAL_ERROR.code,
+    }
+)
 """Not an answer of the metadata service, whoever gave it; so the daemon goes on asking."""
 _HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY, reasons.NO_SUCH_USER)
 """A home may be made or mounted later than this, a file system become writable, a service know an account."""

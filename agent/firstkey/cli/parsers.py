@@ -7,7 +7,8 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, NoReturn
 
-from firstkey.text import visible, width_of
+from firstkey.display import width_of
+from firstkey.text import visible
 
 UNKNOWN = "unrecognized arguments: "
 """How argparse begins to tell of options that there are not."""

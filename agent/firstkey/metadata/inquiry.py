@@ -228,5 +228,4 @@ def _failure(what: str, status: int) -> FirstkeyError:
         # Not only 429 and 5xx: where everything that is asked for exists, 404 or 403 in the middle come
         # from a service that is not ready yet, and to believe it would lock somebody out.
         return Retriable(text, reason=reasons.IMDS_ERROR)
-    known = {3: reasons.REDIRECT_REFUSED, 4: reasons.BAD_REQUEST}
-    return FirstkeyError(text, reason=known.get(status // 100, reasons.BAD_ANSWER))
+    return FirstkeyError(text, reason=reasons.BAD_REQUEST if status == 400 else reasons.BAD_ANSWER)

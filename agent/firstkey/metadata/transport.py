@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 ANSWER_LIMIT = 65536
 """Bytes of one answer, status line and headers included. The largest genuine one is an RSA key, 3 KiB."""
+TOO_LARGE = f"the answer is larger than {ANSWER_LIMIT // 1024} KiB"
 
 HEADERS = {
     "User-Agent": f"firstkey/{__version__}",
@@ -80,16 +81,6 @@ class Endpoint(NamedTuple):
         v4, v6, zone, port = settings.ENDPOINT.fullmatch(url).groups("")  # type: ignore[union-attr]
         return cls(url, v4 or v6, int(port or 80), zone[1:])
 
-    def connect(self, connection: socket.socket) -> None:
-        """Connect the socket. Raises OSError, for an interface that is not there too."""
-        index = (0, socket.if_nametoindex(self.zone)) if self.zone else ()
-        connection.connect((self.host, self.port, *index))
-
-    @property
-    def family(self) -> socket.AddressFamily:
-        """IPv4 or IPv6."""
-        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
-
 
 class BoundedSocket(socket.socket):
     """A connection on which one exchange may last until a deadline and bring ANSWER_LIMIT bytes.
@@ -109,12 +100,12 @@ class BoundedSocket(socket.socket):
         self.what, self.deadline, self.allowed = what, deadline, max(deadline.left, 0)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        """As recv(2); raises NoAnswer, Retriable or FirstkeyError (answer-too-large)."""
+        """As recv(2); raises NoAnswer, Retriable or FirstkeyError (bad-answer)."""
         count: int = self.in_time(super().recv_into, buffer, nbytes, flags)
         self.received += count
         self.ended = count == 0
         if self.received > ANSWER_LIMIT:
-            raise self.too_large()
+            raise self.garbled(TOO_LARGE)
         return count
 
     def sendall(self, data: ReadableBuffer, flags: int = 0) -> None:
@@ -122,12 +113,6 @@ class BoundedSocket(socket.socket):
         rest = memoryview(data)
         while rest:
             rest = rest[self.in_time(super().send, rest, flags) :]
-
-    def hang_up(self) -> None:
-        """Close the connection, whoever still has a file on it."""
-        number = self.detach()
-        if number >= 0:
-            os.close(number)
 
     def in_time(self, call: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as the call has it
         """What the call returns. Raises NoAnswer at the deadline, else Retriable."""
@@ -155,11 +140,6 @@ class BoundedSocket(socket.socket):
         """The error for an answer that ended too early."""
         when = "in the middle of the answer" if self.received else "without an answer"
         return self.lost(f"the connection was closed {when}")
-
-    def too_large(self) -> FirstkeyError:
-        """The error for an answer that is too large."""
-        text = f"{self.what}: the answer is larger than {ANSWER_LIMIT // 1024} KiB"
-        return FirstkeyError(text, reason=reasons.ANSWER_TOO_LARGE)
 
     def garbled(self, text: str) -> FirstkeyError:
         """The error for what came and is not an answer."""
@@ -199,7 +179,9 @@ class Conversation:
     def close(self) -> None:
         """Close the connection, if one is open."""
         if self._connection:
-            self._connection.hang_up()
+            number = self._connection.detach()  # whoever still has a file on it
+            if number >= 0:
+                os.close(number)
             self._connection = None
 
     def connect(self, deadline: Deadline) -> BoundedSocket:
@@ -207,13 +189,16 @@ class Conversation:
         if self._connection:
             return self._connection
         reason, text = reasons.IMDS_UNREACHABLE, "no connection in time"
+        url, host, port, zone = self.endpoint
         try:
-            self._connection = connection = BoundedSocket(self.endpoint.family, socket.SOCK_STREAM)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._connection = connection = BoundedSocket(family, socket.SOCK_STREAM)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             left = deadline.left
             if left > 0 and not self._is_over:
                 connection.settimeout(left)
-                self.endpoint.connect(connection)
+                index = (0, socket.if_nametoindex(zone)) if zone else ()  # none where it is not there yet
+                connection.connect((host, port, *index))
                 if not self._is_over:
                     return connection
         except OSError as error:
@@ -222,7 +207,7 @@ class Conversation:
             if error.errno == errno.EACCES and os.path.exists(SYSTEMD_SOCKET):
                 reason = reasons.IMDS_LOCKED
         self.close()
-        raise Retriable(f"{self.endpoint.url}: {text}", reason=reason)
+        raise Retriable(f"{url}: {text}", reason=reason)
 
     def ask(self, method: str, path: str, *, headers: dict[str, str], deadline: Deadline) -> Reply:
         """One request and its answer, whatever its status.
@@ -276,7 +261,7 @@ def _body(response: requests.Response, connection: BoundedSocket) -> bytes:
     text = headers.get("Content-Length", "")
     length = int(text[:18]) if text.isascii() and text.isdecimal() else None
     if length is not None and length > ANSWER_LIMIT:
-        raise connection.too_large()
+        raise connection.garbled(TOO_LARGE)
     # Never without a limit: Python would set as much memory aside as a length or a chunk claims to need.
     body: bytes = response.raw.read(ANSWER_LIMIT + 1, decode_content=False)
     if "Transfer-Encoding" in headers:
