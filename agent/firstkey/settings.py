@@ -124,7 +124,7 @@ def endpoint(text: str) -> str:
 
     A link-local one may name its interface: `http://[fe80::a9fe:a9fe%eth0]` (RFC 4007, section 11).
     """
-    import socket
+    import _socket  # the C module: `socket` costs a run with nothing to do more than all its own modules
 
     parts = ENDPOINT.fullmatch(text)
     if not parts:
@@ -132,7 +132,7 @@ def endpoint(text: str) -> str:
     v4, v6, zone, port = parts.groups()
     _checked(not zone or re.match("(?i)fe[89ab][0-9a-f]:", v6), text)
     try:
-        socket.inet_pton(socket.AF_INET if v4 else socket.AF_INET6, v4 or v6)
+        _socket.inet_pton(_socket.AF_INET if v4 else _socket.AF_INET6, v4 or v6)
     except OSError as error:
         raise ValueError from error
     return _checked(port is None or 1 <= int(port) <= 65535, text.rstrip("/"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64  # noqa: F401 - as below
+import difflib  # noqa: F401 - as below
 import io
 import sys
 from typing import TYPE_CHECKING, Any
 
-from firstkey import events
-from firstkey.cli import common, render, streams, timeline  # noqa: F401 - commands import some of it late
+from firstkey import display, events  # noqa: F401 - as below
+from firstkey.cli import common, render, streams, timeline  # noqa: F401 - what is imported late, but in a box
 from firstkey.system import accounts, boxed, inspector
 from firstkey.system.tree import Tree, resolved
 from firstkey.text import visible

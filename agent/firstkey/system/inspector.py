@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
-from firstkey.system import box, command
+from firstkey.system import command
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
@@ -49,6 +49,10 @@ def run(
     copies = files or {}
     if command.ask_watcher:
         return command.run_by_watcher(argv, copies, stdin)
+    from firstkey.system import (
+        box,  # not before it is needed: ctypes costs more than a look at what has changed
+    )
+
     kernel = box.Kernel()
     with command.scratch_directory() as directory:
         where = directory.on_host
