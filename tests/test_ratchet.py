@@ -55,6 +55,7 @@ NOT_AT_BOOT = {
     ("cli.run", "cli.looking"): "a dry run on a tree looks from within a box",
     ("cli.run", "cli.render"): "a result for people; the unit's daemon prints none",
     ("cli.daemon", "system.detach"): "the unit never detaches",
+    ("cli.common", "cli.overrides"): "as below",
     ("cli.common", "cli.usage"): "the unit gives no option",
     ("cli.main", "cli.usage"): "the unit names a command that a boot runs",
     ("boot.accounts", "display"): "a dry run shows differences",

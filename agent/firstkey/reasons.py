@@ -159,13 +159,10 @@ USER_CREATE_FAILED = define("user-create-failed",
     "Correct what the detail names (the [User NAME] section, a lock that nobody holds); then: firstkey run")
 SUDOERS_INVALID = define("sudoers-invalid",
     "visudo rejected the rule; it was not put in place.",
-    "Correct Sudo= in the [User NAME] section.")
+    "Correct Sudo= in the [User NAME] section; whether visudo takes any rule at all, see: visudo -c")
 SUDO_MISSING = define("sudo-missing",
     "sudo is not installed, so its rule could not be checked, and lets nobody do anything.",
     "Install sudo in the image, or drop Sudo= from the [User NAME] section.")
-SUDO_UNCHECKED = define("sudo-unchecked",
-    "visudo could not look at the rule, so it was not put in place.",
-    "See what it says of a rule of its own: visudo -c")
 SUDO_NOT_EFFECTIVE = define("sudo-not-effective",
     "The rule is in place, and sudo does not let the user do what it says.",
     "See what sudo reads: sudo -l -U NAME. Where it passes over /etc/sudoers.d, put this line at the end of "

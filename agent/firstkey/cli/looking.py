@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from firstkey import display, events  # noqa: F401 - as below
-from firstkey.cli import common, render, streams, timeline  # noqa: F401 - what is imported late, but in a box
+from firstkey.cli import common, overrides, render, streams, timeline  # noqa: F401 - what is imported late, but in a box
 from firstkey.system import accounts, boxed, inspector
 from firstkey.system.tree import Tree, resolved
 from firstkey.text import visible
@@ -39,7 +39,7 @@ class Looker:
         self._say = say
         self.root = resolved(args.root)
         self._said: set[str] = set()
-        args.named = common.named_configuration(args)  # a file of the host's, not of the tree's
+        args.named = overrides.named_configuration(args)  # a file of the host's, not of the tree's
 
     def look(self, work: Callable[[Site, Inside], Any], heard: Heard = ignored) -> Any:  # noqa: ANN401
         """Do `work` in a box, and return what it returns. `heard` gets what it tells: a kind, and a value.

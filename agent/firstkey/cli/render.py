@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.model import UNCHANGED
+from firstkey.cli import streams
+from firstkey.model import DISABLED, UNCHANGED
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
     from firstkey.boot.site import Site
@@ -32,6 +34,19 @@ PLANNED = {
 """The same of what would have come of the run."""
 
 _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
+
+
+def show(args: argparse.Namespace, site: Site, done: Report) -> None:
+    """Print what came of a run, in the form that the options ask for."""
+    if args.verbose:
+        _tell_steps(site, done)
+    if args.json:
+        streams.show_json(done.as_json())
+    elif done.outcome == DISABLED and done.refusal:
+        # Whoever runs it by hand does not read the journal, and would take silence for success.
+        streams.show(f"Switched off: {done.refusal.detail}. Nothing was done.")
+    else:
+        streams.show(*report(done))
 
 
 def report(done: Report) -> Iterator[str]:
@@ -128,7 +143,7 @@ def _section(title: str, lines: list[str]) -> Iterator[str]:
         yield from lines
 
 
-def tell_steps(site: Site, done: Report) -> None:
+def _tell_steps(site: Site, done: Report) -> None:
     """What -v tells besides: all that was looked at and found well, and where the time went."""
     for key in done.host_keys:
         if key.result == UNCHANGED and not key.refusal:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.boot.job import Job
-from firstkey.cli import common, streams
+from firstkey.cli import common
 from firstkey.model import DISABLED, NO_KEY, OK, UNREACHABLE, Report
 from firstkey.reasons import Refusal
 
@@ -40,20 +40,14 @@ def command(
             off = common.switched_off(site)
             if off:
                 say(events.DISABLED(detail=off, reason="disabled"))
-                _show_switched_off(args, off)
-                return 0
-            done = _alone(site, getattr(args, "wait", None), work)
-            if args.verbose:
+                done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
+            else:
+                done = _alone(site, getattr(args, "wait", None), work)
+            if args.json or not args.quiet:
                 from firstkey.cli import render
 
-                render.tell_steps(site, done)
-            if args.json:
-                streams.show_json(done.as_json())
-            elif not args.quiet:
-                from firstkey.cli import render
-
-                streams.show(*render.report(done))
-            return _exit_status(done)
+                render.show(args, site, done)
+            return {OK: 0, NO_KEY: 0, DISABLED: 0, UNREACHABLE: 75}.get(done.outcome, 1)
 
     if args.dry_run and say is None:
         from firstkey.cli import looking  # a boot writes, and does not look at another tree
@@ -77,19 +71,3 @@ def _whole(site: Site, job: Job) -> Report:
     done = job.run()
     common.save_report(site, done)
     return done
-
-
-def _show_switched_off(args: argparse.Namespace, off: str) -> None:
-    """Whoever runs it by hand does not read the journal, and would take silence for success."""
-    if args.json:
-        done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
-        streams.show_json(done.as_json())
-    elif not args.quiet:
-        streams.show(f"Switched off: {off}. Nothing was done.")
-
-
-def _exit_status(done: Report) -> int:
-    """0 for what is done or needs nothing, 75 where nobody answered, else 1."""
-    if done.outcome in (OK, NO_KEY):
-        return 0
-    return 75 if done.outcome == UNREACHABLE else 1
