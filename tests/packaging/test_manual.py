@@ -115,10 +115,13 @@ def test_each_reason_is_explained_with_its_remedy(installed: Installed) -> None:
 
 
 def test_each_setting_is_explained_with_its_default(installed: Installed) -> None:
-    """And with what it does, as the settings table has it."""
+    """And with what it does, as the comments of the shipped file have it."""
     page = words(installed.path(PAGES[1]))
+    shipped = (TOP / "packaging/firstkey.conf").read_text()
     for setting in SETTINGS:
-        assert f"{setting.key}={text_of(setting.default)} {setting.description}" in page
+        comment = re.search(rf"^# ([^.]*)\..*\n(?:# .*\n)*#{setting.key}=", shipped, re.MULTILINE)
+        assert comment, setting.key
+        assert f"{setting.key}={text_of(setting.default)} {comment[1]}" in page
 
 
 def test_pages_say_what_becomes_of_cloud_init(installed: Installed) -> None:
