@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64  # noqa: F401 - as below
 import difflib  # noqa: F401 - as below
 import io
 import sys

@@ -29,6 +29,8 @@ ask_watcher: Callable[..., Any] | None = None
 
 It returns the answer or raises FirstkeyError. None where there is no box.
 """
+run_by_watcher: Callable[[Sequence[str], Mapping[str, bytes], bytes], Outcome] | None = None
+"""In a box, has a program run that may look at copies of files, by their names; the bytes are its input."""
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 SECONDS = 20.0
@@ -85,21 +87,9 @@ def run(
 
     It ends with this call, however that ends: an exception (a signal to stop) kills it.
     """
-    if ask_watcher:
+    if run_by_watcher:
         return run_by_watcher(argv, {}, stdin)
     return start(argv, stdin=stdin, before=before).finish(seconds=seconds)
-
-
-def run_by_watcher(argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes) -> Outcome:
-    """In a box, have a program run that may look at copies of `files`, by their names."""
-    import base64
-
-    if ask_watcher is None:
-        raise RuntimeError("there is no box")
-    copies = {name: base64.b64encode(content).decode("ascii") for name, content in files.items()}
-    told = ask_watcher("program", list(argv), copies, base64.b64encode(stdin).decode("ascii"))
-    status, stdout, stderr = told
-    return Outcome(tuple(argv), int(status), base64.b64decode(stdout), base64.b64decode(stderr))
 
 
 def start(argv: Sequence[str], *, stdin: bytes = b"", before: Callable[[], None] | None = None) -> Process:
