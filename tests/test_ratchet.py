@@ -178,6 +178,18 @@ def test_what_a_boot_can_reach_only_shrinks() -> None:
     hold(modules_that_a_boot_can_reach=len(reach), lines_that_a_boot_can_reach=lines(reach))
 
 
+def test_typing_is_for_type_checkers() -> None:
+    """It takes a run with nothing to do a twelfth of its time. Requests loads it, where it is asked."""
+    loaders = [
+        module
+        for module in boot_reach()
+        if not module.startswith("firstkey.metadata")
+        for node in nodes(ast.parse(MODULES[module].read_text(encoding="utf-8")), types=False)
+        if isinstance(node, ast.ImportFrom) and node.module == "typing"
+    ]
+    assert loaders == []
+
+
 def test_the_trust_core_only_shrinks() -> None:
     """What can let somebody in or lock somebody out is to be read in one evening."""
     core = full(TRUST_CORE)

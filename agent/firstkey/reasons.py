@@ -64,7 +64,7 @@ BAD_REQUEST = define("bad-request",
     "The metadata service called the request malformed (400).",
     "Check TokenTTLSec= (1 to 21600) and Endpoints= with: firstkey config")
 BAD_ANSWER = define("bad-answer",
-    "The answer is none of the metadata service: its form, a redirect, or more than any genuine one has.",
+    "The answer is not one of the metadata service: it has another form, redirects, or is too large.",
     "Check that Endpoints= names the metadata service and that nothing stands in between: firstkey keys -v")
 TOKEN_TIMEOUT = define("token-timeout",
     "The token request got no answer although the service accepts connections.",

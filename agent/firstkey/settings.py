@@ -7,10 +7,15 @@ Everything that names a setting is held to this table: defaults, `firstkey confi
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
 
-from firstkey import NamedTuple
+from firstkey import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    _Value = TypeVar("_Value")
+    Parser = Callable[[str], Any]
 
 # poll(2) takes its time limit as milliseconds in an int, so a time must stay below 24 days.
 _LONGEST_TIME = 7 * 86400.0
@@ -29,9 +34,6 @@ _BOOLEANS = {
     **dict.fromkeys(("1", "yes", "y", "true", "t", "on"), True),
     **dict.fromkeys(("0", "no", "n", "false", "f", "off"), False),
 }
-
-_Value = TypeVar("_Value")
-Parser = Callable[[str], Any]
 
 
 class Setting(NamedTuple):
@@ -113,9 +115,7 @@ def account_name(text: str) -> str:
     return _checked(good, text)
 
 
-ENDPOINT = re.compile(
-    r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
-)
+ENDPOINT = r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
 """An endpoint's parts: IPv4 or IPv6 address, `%ZONE`, port."""
 
 
@@ -126,7 +126,7 @@ def endpoint(text: str) -> str:
     """
     import _socket  # the C module: `socket` costs a run with nothing to do more than all its own modules
 
-    parts = ENDPOINT.fullmatch(text)
+    parts = re.fullmatch(ENDPOINT, text)
     if not parts:
         raise ValueError
     v4, v6, zone, port = parts.groups()

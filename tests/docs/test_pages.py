@@ -18,7 +18,7 @@ from pages import PAGES, anchors, blocks, commands, every_block, links, name_of,
 from typed import NOT_TYPED, TYPED
 
 from firstkey import events, image_reasons, login_reasons, reasons, settings
-from firstkey.cli import config
+from firstkey.cli import config, usage
 from firstkey.cli.render import OUTCOMES
 from firstkey.cli.usage import COMMANDS
 from firstkey.image import audit, rules
@@ -66,7 +66,8 @@ def parse(command: str, given: list[str]) -> None:
         arguments = module._arguments(given)
         audit.chosen(arguments.rule, arguments.skip)
     else:
-        module._parser().parse_args(given)
+        parser = usage.PARSERS.get(command) or module._parser
+        parser().parse_args(given)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

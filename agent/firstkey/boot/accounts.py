@@ -12,9 +12,8 @@ import os
 import re
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, events, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command

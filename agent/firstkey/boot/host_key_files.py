@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.boot import host_keys
 from firstkey.boot.host_keys import Action, Found, Judge, Now
 from firstkey.boot.ledger import SEALED_ORIGIN, MadeHostKey, load_sealed

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
+from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.host_keys import Judge

@@ -14,9 +14,8 @@ import stat
 import time
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple, events, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import access
@@ -28,7 +27,7 @@ from firstkey.system.sshd import matching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
-    from typing import TypeVar, Union
+    from typing import Any, TypeVar, Union
 
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site

@@ -6,9 +6,7 @@ user's change is then made in one visit (boot/key_file.py), remembered in the le
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from firstkey import events, reasons
+from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, TAKEN_OUT, InstalledKey

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import sshd_config
 from firstkey.ssh.sshd_config import fits, looks_for

@@ -12,9 +12,8 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, Union
 
-from firstkey import NamedTuple, events, reasons, settings
+from firstkey import TYPE_CHECKING, NamedTuple, events, reasons, settings
 from firstkey.model import NO_KEY, OK, UNREACHABLE
 from firstkey.reasons import FirstkeyError
 from firstkey.system import child, notify
@@ -22,6 +21,7 @@ from firstkey.system import child, notify
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
+    from typing import Union
 
     from firstkey.model import Report
     from firstkey.system.child import Child, Tell
@@ -105,7 +105,8 @@ class Result(NamedTuple):
         return self.outcome != UNREACHABLE and self.reason not in _TRIED_AGAIN
 
 
-Word = Union[Plan, Off, Refused, Result]
+if TYPE_CHECKING:
+    Word = Union[Plan, Off, Refused, Result]
 
 _KINDS: dict[str, type[Word]] = {kind.__name__: kind for kind in (Plan, Off, Refused, Result)}
 

@@ -7,9 +7,8 @@ import os
 import time
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
 
-from firstkey import config, events, reasons
+from firstkey import TYPE_CHECKING, config, events, reasons
 from firstkey.boot.site import Site
 from firstkey.model import CHANGED, REPORT
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
@@ -22,6 +21,7 @@ from firstkey.text import as_json
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
+    from typing import Any
 
     from firstkey.metadata.client import Client
     from firstkey.model import HostKeyResult, Report
@@ -63,7 +63,7 @@ def plain_options(
         found[COMMON_VALUES[word]] = value
     if found["verbose"] and found["quiet"]:
         return None
-    return cast("argparse.Namespace", SimpleNamespace(**found))
+    return SimpleNamespace(**found)  # type: ignore[return-value]
 
 
 def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
@@ -196,7 +196,7 @@ def client(site: Site) -> Client:
     if command.ask_watcher:
         from firstkey.metadata import crossing
 
-        return cast("Client", crossing.Client(site.config.imds, command.ask_watcher))
+        return crossing.Client(site.config.imds, command.ask_watcher)  # type: ignore[return-value]
     from firstkey.metadata.client import Client
 
     return Client(site.config.imds, say=site.say)

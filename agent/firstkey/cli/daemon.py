@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
-from firstkey import __version__, events, reasons
+from firstkey import TYPE_CHECKING, __version__, events, reasons
 from firstkey.boot.supervisor import Off, Plan, Refused, Result, Supervisor, as_line
 from firstkey.cli import common
 from firstkey.model import FAILED

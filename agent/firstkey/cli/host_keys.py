@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from firstkey import TYPE_CHECKING
 from firstkey.cli import common, run
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import os
 import resource
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
 
+from firstkey import TYPE_CHECKING
 from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.reasons import FirstkeyError
@@ -18,6 +18,7 @@ from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
 AT_BOOT = ("daemon", "run", "host-keys")
 INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended: 128 + 2

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
+from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.boot.job import Job
 from firstkey.cli import common
 from firstkey.model import DISABLED, NO_KEY, OK, UNREACHABLE, Report

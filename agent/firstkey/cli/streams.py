@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
 
+from firstkey import TYPE_CHECKING
 from firstkey.system import files
 from firstkey.text import as_json, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, TextIO
 
 
 class NotPrinted(Exception):  # noqa: N818 - what happened

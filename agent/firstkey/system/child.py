@@ -22,14 +22,14 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
+from firstkey import TYPE_CHECKING, reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command, files
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from typing import Any
 
     from firstkey.model import Account
 

@@ -11,9 +11,8 @@ import select
 import signal
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system.files import Looks, write_all
 from firstkey.system.tree import Tree
@@ -21,6 +20,7 @@ from firstkey.system.tree import Tree
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from firstkey.system.files import Directory
 

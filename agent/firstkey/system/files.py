@@ -13,9 +13,8 @@ import re
 import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:

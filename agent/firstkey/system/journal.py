@@ -9,13 +9,14 @@ import os
 import select
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Callable
 
+from firstkey import TYPE_CHECKING
 from firstkey.events import DEBUG, INFO, WARNING
 from firstkey.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Callable
 
     from firstkey.events import Entry
 

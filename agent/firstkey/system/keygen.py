@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import TYPE_CHECKING, reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command
 
