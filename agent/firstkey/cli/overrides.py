@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from firstkey import config, settings
+from firstkey import TYPE_CHECKING, config, settings
 from firstkey.reasons import UsageError
 from firstkey.system.tree import Tree
 

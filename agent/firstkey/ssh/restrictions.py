@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple
+from firstkey import TYPE_CHECKING, NamedTuple
 from firstkey.ssh import access
 from firstkey.ssh.sshd_config import ANY_CLIENT
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from firstkey.ssh.sshd_config import Effective
 
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
+from firstkey import TYPE_CHECKING, reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 PROGRAMS = ("sshd", "ssh-keygen", "visudo", "matchpathcon")
 """Those that may be asked from within a box."""
