@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 # What was split off a room and stands beside it.
-ROOM_OF = {"settings": "config", "__main__": "cli"}
+ROOM_OF = {"settings": "config", "display": "text", "__main__": "cli"}
 ROOM_OF |= {"image_reasons": "reasons", "login_reasons": "reasons"}
 
 # Packages with one door each: nobody else imports them.

@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstkey import text
+from firstkey import display
 
 LINES = st.lists(st.sampled_from(["a\n", "b\n", "c\n", "\n", "# x\n"]), max_size=14)
 HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@\n")
@@ -40,7 +40,7 @@ def test_a_diff_makes_one_file_of_the_other(
 ) -> None:
     """Wherever they differ, and however many lines are the same before and behind."""
     before, after = [*head, *old, *tail], [*head, *new, *tail]
-    diff = text.diff("/f", "".join(before).encode(), "".join(after).encode())
+    diff = display.diff("/f", "".join(before).encode(), "".join(after).encode())
     assert applied(diff, before) == after
     assert bool(diff) == (before != after)
 
@@ -48,7 +48,7 @@ def test_a_diff_makes_one_file_of_the_other(
 def test_a_change_is_shown_with_what_stands_around_it() -> None:
     """Three lines before and behind, as people know it."""
     before = b"".join(b"%d\n" % number for number in range(100))
-    assert text.diff("/f", before, before.replace(b"\n50\n", b"\nnew\n")) == (
+    assert display.diff("/f", before, before.replace(b"\n50\n", b"\nnew\n")) == (
         "--- /f\n+++ /f\n@@ -48,7 +48,7 @@\n 47\n 48\n 49\n-50\n+new\n 51\n 52\n 53\n"
     )
-    assert text.diff("/f", None, b"one\n") == "--- /dev/null\n+++ /f\n@@ -0,0 +1 @@\n+one\n"
+    assert display.diff("/f", None, b"one\n") == "--- /dev/null\n+++ /f\n@@ -0,0 +1 @@\n+one\n"

@@ -21,7 +21,7 @@ import pytest
 import slow_texts
 
 import firstkey
-from firstkey import config, settings, text
+from firstkey import config, display, settings
 from firstkey.boot import ledger
 from firstkey.image import key_formats, packages, rpm, self_signed, shadow
 from firstkey.image.kernel_words import word_of
@@ -351,7 +351,7 @@ READERS: dict[str, Callable[[str], object]] = {
         lambda content: config.sections(config.Source("a", b"[Keys]\n" + content), lambda *_: None)
     ),
     "settings.seconds": settings.seconds,
-    "text.folded": lambda line: text.folded(line, 80),
+    "display.folded": lambda line: display.folded(line, 80),
     "packages.deb822": packages.deb822,
     "ami_tools.ordered": ami_tools.ordered,
     "ami_tools.primary": as_bytes(lambda content: list(ami_tools._primary([content], "a"))),

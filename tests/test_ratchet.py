@@ -56,7 +56,14 @@ NOT_AT_BOOT = {
     ("cli.run", "cli.looking"): "a dry run on a tree looks from within a box",
     ("cli.run", "cli.render"): "a result for people; the unit's daemon prints none",
     ("cli.daemon", "system.detach"): "the unit never detaches",
-    ("cli.common", "cli.parsers"): "the unit gives no option",
+    ("cli.common", "cli.overrides"): "as below",
+    ("cli.common", "cli.usage"): "the unit gives no option",
+    ("cli.main", "cli.usage"): "the unit names a command that a boot runs",
+    ("boot.accounts", "display"): "a dry run shows differences",
+    ("boot.key_file", "display"): "as above",
+    ("boot.launch_keys", "display"): "as above",
+    ("cli.streams", "display"): "no boot has a terminal",
+    ("system.journal", "display"): "as above",
     ("cli.common", "metadata.crossing"): "how a boxed process asks the metadata service",
 }
 PAGE = AGENT.parent / "docs" / "architecture.md"
@@ -170,6 +177,18 @@ def test_what_a_boot_can_reach_only_shrinks() -> None:
         assert f"firstkey.{name}" in imports(f"firstkey.{importer}", types=False), "not imported any more"
     reach = boot_reach()
     hold(modules_that_a_boot_can_reach=len(reach), lines_that_a_boot_can_reach=lines(reach))
+
+
+def test_typing_is_for_type_checkers() -> None:
+    """It takes a run with nothing to do a twelfth of its time. Requests loads it, where it is asked."""
+    loaders = [
+        module
+        for module in boot_reach()
+        if not module.startswith("firstkey.metadata")
+        for node in nodes(ast.parse(MODULES[module].read_text(encoding="utf-8")), types=False)
+        if isinstance(node, ast.ImportFrom) and node.module == "typing"
+    ]
+    assert loaders == []
 
 
 def test_the_trust_core_only_shrinks() -> None:

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstkey import events, reasons
+from firstkey.display import folded, width_of
 from firstkey.system.journal import Log
-from firstkey.text import REMEDY, as_json, folded, visible, width_of
+from firstkey.text import REMEDY, as_json, visible
 
 WIDTH = 80
 TEXTS = st.text(alphabet="ab -+", max_size=400)

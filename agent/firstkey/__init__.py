@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import TYPE_CHECKING, Any
 
-__all__ = ["NamedTuple"]
+__all__ = ["TYPE_CHECKING", "NamedTuple"]
 __version__ = (
     "0.9.0"  # the one source: pyproject.toml, the spec and the Debian changelog are held to it by a test
 )
 
+TYPE_CHECKING = False
+"""As in typing, which takes a run with nothing to do a twelfth of its time. Type checkers know the name."""
+
 if TYPE_CHECKING:
-    from typing import NamedTuple
+    from typing import Any, NamedTuple
 else:
 
     class _Maker(type):

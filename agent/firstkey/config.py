@@ -10,12 +10,26 @@ the earlier value or the default stands: a typo in an image must not lock its ow
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
 
-from firstkey import NamedTuple, reasons, settings
+from firstkey import TYPE_CHECKING, NamedTuple, reasons, settings
 from firstkey.reasons import ConfigError, FirstkeyError, Refusal
 from firstkey.settings import SECTIONS, Setting
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import Any, Protocol, TypeVar
+
+    _Value = TypeVar("_Value")
+
+    class Files(Protocol):
+        """The files that `load` needs; `system.files.Tree` has them."""
+
+        def read(self, path: str, *, limit: int) -> bytes | None:
+            """What is in the file; None where there is none, nothing for a link to /dev/null."""
+
+        def names(self, path: str) -> list[str]:
+            """The names in the directory, none where it is absent."""
+
 
 # In order of precedence, as systemd's own tools have it (systemd-system.conf(5), the paths in the synopsis).
 DIRECTORIES = ("/etc/firstkey", "/run/firstkey", "/usr/local/lib/firstkey", "/usr/lib/firstkey")
@@ -25,8 +39,6 @@ _LIMIT = 64 * 1024  # bytes a file; the vendor's, all comments, has a tenth of t
 _MAXIMUM_WARNINGS = 100  # a file that is something else altogether must not flood the journal
 _BLANKS = b" \t"
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
-
-_Value = TypeVar("_Value")
 
 
 class Imds(NamedTuple):
@@ -134,16 +146,6 @@ class Config(NamedTuple):
     def user(self, name: str) -> User:
         """The settings of this user: its own section's, or the defaults."""
         return self.users.get(name) or _built(User, f"User {name}", {}, name=name)
-
-
-class Files(Protocol):
-    """The files that `load` needs; `system.files.Tree` has them."""
-
-    def read(self, path: str, *, limit: int) -> bytes | None:
-        """What is in the file; None where there is none, nothing for a link to /dev/null."""
-
-    def names(self, path: str) -> list[str]:
-        """The names in the directory, none where it is absent."""
 
 
 def load(files: Files, *, explicit: str | None = None) -> Config:

@@ -6,13 +6,12 @@ never removed or renamed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 REPORT = "/run/firstkey/report.json"
 """Where programs read the report of the last run; in /run, so that it is of this boot."""

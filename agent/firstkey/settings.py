@@ -1,15 +1,21 @@
 """The settings: one table of all there are, and how the text of each is read.
 
-Everything that names a setting is held to this table: defaults, `firstkey config`, manual and shipped file.
+Everything that names a setting is held to this table: defaults, `firstkey config`, manual and shipped file
+(packaging/firstkey.conf), whose comments say what each is for.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, TypeVar
 
-from firstkey import NamedTuple
+from firstkey import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    _Value = TypeVar("_Value")
+    Parser = Callable[[str], Any]
 
 # poll(2) takes its time limit as milliseconds in an int, so a time must stay below 24 days.
 _LONGEST_TIME = 7 * 86400.0
@@ -29,9 +35,6 @@ _BOOLEANS = {
     **dict.fromkeys(("0", "no", "n", "false", "f", "off"), False),
 }
 
-_Value = TypeVar("_Value")
-Parser = Callable[[str], Any]
-
 
 class Setting(NamedTuple):
     """One setting.
@@ -47,7 +50,6 @@ class Setting(NamedTuple):
     default: Any
     parse: Parser
     accepts: str
-    description: str
     may_be_empty: bool = False
     """Of a list: an empty text means no item, and not the default."""
 
@@ -113,9 +115,7 @@ def account_name(text: str) -> str:
     return _checked(good, text)
 
 
-ENDPOINT = re.compile(
-    r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
-)
+ENDPOINT = r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
 """An endpoint's parts: IPv4 or IPv6 address, `%ZONE`, port."""
 
 
@@ -124,15 +124,15 @@ def endpoint(text: str) -> str:
 
     A link-local one may name its interface: `http://[fe80::a9fe:a9fe%eth0]` (RFC 4007, section 11).
     """
-    import socket
+    import _socket  # the C module: `socket` costs a run with nothing to do more than all its own modules
 
-    parts = ENDPOINT.fullmatch(text)
+    parts = re.fullmatch(ENDPOINT, text)
     if not parts:
         raise ValueError
     v4, v6, zone, port = parts.groups()
     _checked(not zone or re.match("(?i)fe[89ab][0-9a-f]:", v6), text)
     try:
-        socket.inet_pton(socket.AF_INET if v4 else socket.AF_INET6, v4 or v6)
+        _socket.inet_pton(_socket.AF_INET if v4 else _socket.AF_INET6, v4 or v6)
     except OSError as error:
         raise ValueError from error
     return _checked(port is None or 1 <= int(port) <= 65535, text.rstrip("/"))
@@ -159,103 +159,43 @@ _SPAN = "a time such as 30, 5s or 2min"
 _TEXT = (_line, "one line of text")
 
 SETTINGS = (
-    Setting(
-        "IMDS", "Endpoints", "endpoints", default=("http://169.254.169.254", "http://[fd00:ec2::254]"),
-        parse=endpoint, accepts="http://IP or http://IP:PORT with a literal address",
-        description="Where the metadata service is asked, in order of preference.",
-    ),
-    Setting(
-        "IMDS", "Version", "version", "auto", *_one_of("auto", "2", "1"),
-        description="The version of the metadata service to speak.",
-    ),
-    Setting(
-        "IMDS", "TokenTTLSec", "token_ttl", default=21600,
-        parse=_token_ttl, accepts="a time in whole seconds from 1 to 21600 (6 h)",
-        description="How long the session token that is asked for may live.",
-    ),
-    Setting(
-        "IMDS", "RequestTimeoutSec", "request_timeout", default=2.0,
-        parse=_time(least=1e-3), accepts=f"{_SPAN}, from 1ms to 1 week",
-        description="How long one request may take before it is tried again.",
-    ),
-    Setting(
-        "IMDS", "BootTimeoutSec", "boot_timeout", default=30.0,
-        parse=_time(least=0), accepts=f"{_SPAN}, from 0 to 1 week",
-        description="How long the boot is held at most until the metadata service answers.",
-    ),
-    Setting(
-        "Keys", "Users", "users", default=("root",),
-        parse=account_name, accepts="names of accounts",
-        description="Who gets the launch keys.",
-    ),
-    Setting(
-        "Keys", "Revoke", "revoke", "previous-instance", *_one_of("previous-instance", "never"),
-        description="Which launch keys that firstkey installed earlier are taken away again.",
-    ),
-    Setting(
-        "Keys", "RedirectRoot", "redirect_root", default=False,
-        parse=boolean, accepts="yes or no",
-        description="Whether root's copy of the launch keys only tells which user to log in as.",
-    ),
-    Setting(
-        "HostKeys", "Types", "types", default=("auto",),
-        parse=_one_of("rsa", "ecdsa", "ed25519")[0], accepts="auto alone, or some of rsa, ecdsa and ed25519",
-        description="Which types of host keys this host has.",
-    ),
-    Setting(
-        "HostKeys", "Background", "background", default=("rsa",),
+    Setting("IMDS", "Endpoints", "endpoints", default=("http://169.254.169.254", "http://[fd00:ec2::254]"),
+        parse=endpoint, accepts="http://IP or http://IP:PORT with a literal address"),
+    Setting("IMDS", "Version", "version", "auto", *_one_of("auto", "2", "1")),
+    Setting("IMDS", "TokenTTLSec", "token_ttl", default=21600,
+        parse=_token_ttl, accepts="a time in whole seconds from 1 to 21600 (6 h)"),
+    Setting("IMDS", "RequestTimeoutSec", "request_timeout", default=2.0,
+        parse=_time(least=1e-3), accepts=f"{_SPAN}, from 1ms to 1 week"),
+    Setting("IMDS", "BootTimeoutSec", "boot_timeout", default=30.0,
+        parse=_time(least=0), accepts=f"{_SPAN}, from 0 to 1 week"),
+    Setting("Keys", "Users", "users", default=("root",),
+        parse=account_name, accepts="names of accounts"),
+    Setting("Keys", "Revoke", "revoke", "previous-instance", *_one_of("previous-instance", "never")),
+    Setting("Keys", "RedirectRoot", "redirect_root", default=False,
+        parse=boolean, accepts="yes or no"),
+    Setting("HostKeys", "Types", "types", default=("auto",),
+        parse=_one_of("rsa", "ecdsa", "ed25519")[0], accepts="auto alone, or some of rsa, ecdsa and ed25519"),
+    Setting("HostKeys", "Background", "background", default=("rsa",),
         parse=_one_of("rsa", "ecdsa", "ed25519")[0], accepts="some of rsa, ecdsa and ed25519, or nothing",
-        description="Which types sshd does not wait for at boot, if there is a host key of another one.",
-        may_be_empty=True,
-    ),
-    Setting(
-        "HostKeys", "Regenerate", "regenerate", "clones",
-        *_one_of("clones", "missing", "new-instance", "never"),
-        description="Which host keys are made or replaced.",
-    ),
-    Setting(
-        "HostKeys", "Console", "console", default=True,
-        parse=boolean, accepts="yes or no",
-        description="Whether fingerprints and public host keys are written to the console.",
-    ),
-    Setting(
-        "User", "Create", "create", default=False,
-        parse=boolean, accepts="yes or no",
-        description="Whether the account and its home are made where they do not exist.",
-    ),
-    Setting(
-        "User", "Groups", "groups", default=(),
-        parse=account_name, accepts="names of groups",
-        description="The supplementary groups of the account.",
-    ),
-    Setting(
-        "User", "Shell", "shell", default="/bin/bash",
-        parse=_shell, accepts="an absolute path without blanks or colons",
-        description="The login shell of the account.",
-    ),
-    Setting(
-        "User", "Sudo", "sudo", default="",
-        parse=_line, accepts="the part of a sudoers line behind the user's name, on one line",
-        description="What the account may do through sudo.",
-    ),
-    Setting(
-        "User", "AuthorizedKeysFile", "authorized_keys_file", default="",
+        may_be_empty=True),
+    Setting("HostKeys", "Regenerate", "regenerate", "clones",
+        *_one_of("clones", "missing", "new-instance", "never")),
+    Setting("HostKeys", "Console", "console", default=True,
+        parse=boolean, accepts="yes or no"),
+    Setting("User", "Create", "create", default=False,
+        parse=boolean, accepts="yes or no"),
+    Setting("User", "Groups", "groups", default=(),
+        parse=account_name, accepts="names of groups"),
+    Setting("User", "Shell", "shell", default="/bin/bash",
+        parse=_shell, accepts="an absolute path without blanks or colons"),
+    Setting("User", "Sudo", "sudo", default="",
+        parse=_line, accepts="the part of a sudoers line behind the user's name, on one line"),
+    Setting("User", "AuthorizedKeysFile", "authorized_keys_file", default="",
         parse=_authorized_keys_file,
-        accepts="a path that starts with / or ~/, has no blanks and no tokens but %h, %u, %U and %%",
-        description="Where the account's launch keys go.",
-    ),
-    Setting(
-        "Image", "Publisher", "publisher", "", *_TEXT,
-        description="Who publishes the image.",
-    ),
-    Setting(
-        "Image", "Contact", "contact", "", *_TEXT,
-        description="Where users of the image can turn to.",
-    ),
-    Setting(
-        "Image", "Description", "description", "", *_TEXT,
-        description="What the image is.",
-    ),
+        accepts="a path that starts with / or ~/, has no blanks and no tokens but %h, %u, %U and %%"),
+    Setting("Image", "Publisher", "publisher", "", *_TEXT),
+    Setting("Image", "Contact", "contact", "", *_TEXT),
+    Setting("Image", "Description", "description", "", *_TEXT),
 )  # fmt: skip
 
 SECTIONS: dict[str, dict[str, Setting]] = {}

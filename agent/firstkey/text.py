@@ -1,15 +1,14 @@
-"""Text for people: the one door for what others wrote, and lines that a terminal has room for."""
+"""Text: the one door for what others wrote."""
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from firstkey import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
 
 REMEDY = "What to do: "
-NARROWEST = 40
-"""Columns below which nothing is folded: there is nothing to gain."""
-_DIFF = ("+", "-", "@@")
-"""How the lines begin that have to be read as they are."""
 
 
 def visible(text: str) -> str:
@@ -42,51 +41,4 @@ def as_json(value: Any) -> str:  # noqa: ANN401 - whatever json.dumps takes
         r"\\\\|\\ud[89ab]..\\ud[c-f]..|\\u(d[89a-f]..)",
         lambda match: f"\\{visible(chr(int(match[1], 16)))}" if match[1] else match[0],
         json.dumps(value, indent=1),
-    )
-
-
-def diff(path: str, before: bytes | None, after: bytes | None) -> str:
-    """A unified diff of a file (None: there is none); nothing in it that a terminal would act on."""
-    import difflib
-
-    old, new = (_lines(content or b"") for content in (before, after))
-    source, target = (visible(path) if content is not None else "/dev/null" for content in (before, after))
-    return "".join(difflib.unified_diff(old, new, source, target))
-
-
-def _lines(content: bytes) -> list[str]:
-    text = content.decode("utf-8", "surrogateescape")
-    return [f"{visible(line)}\n" for line in text.removesuffix("\n").split("\n")] if content else []
-
-
-def width_of(fd: int) -> int:
-    """The columns of the terminal behind a descriptor; 0 where it is none, or does not tell."""
-    try:
-        return os.get_terminal_size(fd).columns
-    except OSError:
-        return 0
-
-
-def folded(line: str, width: int) -> list[str]:
-    """The line broken between words where it is long, with its remedy on a line of its own.
-
-    Commands stay whole, to be copied. A width of 0 leaves the line as it is: what reads a pipe or file wants
-    one line for one thing.
-    """
-    words = line.lstrip(" ")
-    if width < NARROWEST or len(line) <= width or words.startswith((REMEDY, *_DIFF)):
-        return [line]
-    indent = line[: len(line) - len(words)]
-    said, remedy, command = line.partition(f" {REMEDY}")
-    lines = _wrapped(said, f"{indent}    ", width)
-    return [*lines, f"{indent}  {remedy.lstrip()}{command}"] if remedy else lines
-
-
-def _wrapped(line: str, indent: str, width: int) -> list[str]:
-    if len(line) <= width:
-        return [line]
-    import textwrap
-
-    return textwrap.wrap(
-        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

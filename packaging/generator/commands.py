@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
-from firstkey.cli import COMMANDS
+from firstkey.cli.usage import COMMANDS
 
 
 class Option(NamedTuple):

@@ -39,7 +39,7 @@ CONFIGURATION = (
 
 _HEADING = re.compile(r"# --- (.+?) -+$")
 _EVENT = re.compile(r'= _(?:error|warning|notice|info|debug)\("([a-z0-9-]+)"')
-_CODE = re.compile(r'^    "([a-z0-9-]+)",$')
+_CODE = re.compile(r"""^(?:\w+ = define\(|    )"([a-z0-9-]+)",$""")
 
 
 class Chapter(NamedTuple):

@@ -15,7 +15,7 @@ import fork_server
 import pytest
 from machine import AGENT, Machine, Run
 
-from firstkey.cli import COMMANDS
+from firstkey.cli.usage import COMMANDS
 from firstkey.metadata.emulator import Emulator, Settings
 
 USAGE, FAILED, NO_ANSWER, NEEDS_ROOT, BAD_CONFIG = 2, 1, 75, 77, 78

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstkey.cli import common, run
+from firstkey.cli import common, usage
 
 PLAIN = ("--root", "--config", "--imds", "-v", "--verbose", "-q", "--quiet", "--json", "--dry-run", "--force")
 OTHER = ("/tree", "x", "", "-", "--", "--roo", "--root=/x", "-vq", "-h", "--user", "--wait", "5", "-5")
@@ -20,24 +19,13 @@ WORDS = st.sampled_from([*PLAIN, *OTHER])
 RUN = {"flags": ("--json", "--dry-run", "--force"), "others": ("user", "wait")}
 
 
-class Asked(Exception):  # noqa: N818 - no error
-    """argparse was."""
-
-
-def ask() -> argparse.ArgumentParser:
-    """In place of making the parser."""
-    raise Asked
-
-
 @given(st.lists(WORDS, max_size=5))
 def test_what_is_read_is_what_argparse_reads(argv: list[str]) -> None:
     """Whatever is read at all; the rest, mistakes among it, is left to argparse."""
-    try:
-        found = common.parsed(argv, ask, **RUN)
-    except Asked:
-        return
-    with contextlib.redirect_stderr(io.StringIO()):
-        assert vars(found) == vars(run._parser().parse_args(argv))
+    found = common.plain_options(argv, **RUN)
+    if found:
+        with contextlib.redirect_stderr(io.StringIO()):
+            assert vars(found) == vars(usage.run().parse_args(argv))
 
 
 @pytest.mark.parametrize(
@@ -51,11 +39,10 @@ def test_what_is_read_is_what_argparse_reads(argv: list[str]) -> None:
 )
 def test_what_scripts_write_is_read(argv: list[str]) -> None:
     """The usual run does not load argparse."""
-    common.parsed(argv, ask, **RUN)
+    assert common.plain_options(argv, **RUN)
 
 
 @pytest.mark.parametrize("argv", [["-h"], ["--root"], ["--root", "-v"], ["-v", "-q"], ["x"], ["--root=/x"]])
 def test_what_is_not_plain_is_left_to_argparse(argv: list[str]) -> None:
     """It has the words for what is wrong."""
-    with pytest.raises(Asked):
-        common.parsed(argv, ask)
+    assert common.plain_options(argv) is None

@@ -17,8 +17,9 @@ from pages import PAGES, anchors, blocks, commands, every_block, links, name_of,
 from typed import NOT_TYPED, TYPED
 
 from firstkey import events, image_reasons, login_reasons, reasons, settings
-from firstkey.cli import COMMANDS, config
+from firstkey.cli import config, usage
 from firstkey.cli.render import OUTCOMES
+from firstkey.cli.usage import COMMANDS
 from firstkey.image import audit, rules
 from firstkey.reasons import FirstkeyError
 
@@ -64,7 +65,8 @@ def parse(command: str, given: list[str]) -> None:
         arguments = module._arguments(given)
         audit.chosen(arguments.rule, arguments.skip)
     else:
-        module._parser().parse_args(given)
+        parser = usage.PARSERS.get(command) or module._parser
+        parser().parse_args(given)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -10,12 +10,13 @@ from typing import Any
 
 from fuzz_oracle import SEPARATOR, Target, or_refused, shown
 
+from firstkey import config
 from firstkey.boot import launch_keys
 from firstkey.cli import keys as keys_command
 from firstkey.cli import render
-from firstkey.events import KEY_ADDED
+from firstkey.events import KEY_ADDED, Entry
 from firstkey.metadata import answers, inquiry
-from firstkey.metadata.answers import Answer, Notice, Settings
+from firstkey.metadata.answers import Answer
 from firstkey.metadata.inquiry import Inquiry, Token
 from firstkey.metadata.transport import ANSWER_LIMIT, BoundedSocket, Conversation, Deadline, Endpoint, Reply
 from firstkey.reasons import FirstkeyError
@@ -78,17 +79,17 @@ class _Script:
 def check_inquiry(data: bytes) -> None:
     """Whatever is answered, few questions are asked, and what is told of it can be shown and has no token."""
     script: Any = _Script(data)
-    told: list[Notice] = []
+    told: list[Entry] = []
     tokens: dict[str, Token] = {}
     never = Deadline(time.monotonic() + 1e6, time.monotonic)
-    asking = Inquiry(script, Settings(), tokens=tokens, tell=told.append, deadline=never)
+    asking = Inquiry(script, config.read([]).imds, tokens=tokens, say=told.append, deadline=never)
     try:
         answer: Answer | None = asking.answer()
     except FirstkeyError as error:
         answer = None
         shown(error.message)
-    for notice in told:
-        shown(notice.detail)
+    for entry in told:
+        shown(entry.message)
     if answer:
         # A service that gives more than one may have shown the later one as something else before.
         only = sum("token" in path for path, _ in script.asked) == 1

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from asking import HANG, ask
+from asking import HANG, ask, asking
 from raw_server import INSTANCE_ID, RawServer, answer, black_hole, ok, silent_server, slowly
 
-from firstkey.metadata.client import LAST_ATTEMPT, SHORTEST_PAUSE, Client, Notice
-from firstkey.metadata.client import Settings as Asking
+from firstkey.events import Entry
+from firstkey.metadata.client import LAST_ATTEMPT, SHORTEST_PAUSE, Client
 from firstkey.metadata.emulator import Emulator, Fault, Settings
 from firstkey.reasons import Unreachable
 
@@ -43,18 +43,19 @@ class EnoughError(Exception):
 def attempts_until(seconds: float | None, *, at_most: int = 100_000) -> Clock:
     """Ask a port that refuses, for so many seconds of a clock of our own."""
     clock = Clock()
-    told: list[Notice] = []
+    told: list[Entry] = []
 
-    def tell(notice: Notice) -> None:
-        told.append(notice)
+    def say(entry: Entry) -> None:
+        told.append(entry)
         if len(told) >= at_most:
             raise EnoughError
 
-    client = Client(Asking(endpoints=(REFUSED,)), clock=clock, sleep=clock.sleep, tell=tell)
+    client = Client(asking(endpoints=(REFUSED,)), clock=clock, sleep=clock.sleep, say=say)
     deadline = None if seconds is None else clock.now + seconds
     with pytest.raises(EnoughError if seconds is None else Unreachable):
         client.ask(deadline=deadline)
-    assert [notice.pause for notice in told][: len(clock.slept)] == clock.slept
+    slept = [f"{pause:.2f}" for pause in clock.slept]
+    assert [entry.fields["pause"] for entry in told][: len(slept)] == slept
     return clock
 
 
@@ -139,7 +140,7 @@ def test_time_that_passes_while_an_answer_comes_counts() -> None:
         return slowly(itertools.chain([answer("HTTP/1.1 200 OK")], itertools.repeat(b"i")), 0.002)
 
     with RawServer({INSTANCE_ID: drip}) as server:
-        client = Client(Asking(endpoints=(server.url,), request_timeout=1e6), clock=clock, sleep=clock.sleep)
+        client = Client(asking(endpoints=(server.url,), request_timeout=1e6), clock=clock, sleep=clock.sleep)
         with pytest.raises(Unreachable):
             client.ask(deadline=clock.now + 10)
     assert clock.now <= 1010 + 0.5
@@ -154,7 +155,7 @@ def test_a_token_request_leaves_time_for_one_without() -> None:
 def test_ask_once_is_one_attempt() -> None:
     """For the job, which has other things to do in between."""
     clock = Clock()
-    client = Client(Asking(endpoints=(REFUSED,)), clock=clock, sleep=clock.sleep)
+    client = Client(asking(endpoints=(REFUSED,)), clock=clock, sleep=clock.sleep)
     with pytest.raises(Unreachable):
         client.ask_once(deadline=clock.now + 30)
     assert clock.slept == []
@@ -171,7 +172,7 @@ def test_the_reason_at_the_deadline_is_that_of_the_last_whole_attempt() -> None:
         return [ok(b"", status="503 Not yet")]
 
     with RawServer({"PUT /latest/api/token": unavailable_then_silent}) as server:
-        client = Client(Asking(endpoints=(server.url,)), clock=clock, sleep=clock.sleep)
+        client = Client(asking(endpoints=(server.url,)), clock=clock, sleep=clock.sleep)
         started = time.monotonic()
         with pytest.raises(Unreachable) as caught:
             client.ask(deadline=clock.now + 30)

@@ -12,7 +12,7 @@ import pytest
 from installed import TOP, Installed
 
 from firstkey import reasons
-from firstkey.cli import COMMANDS
+from firstkey.cli.usage import COMMANDS
 from firstkey.metadata.emulator import FAULTS, usage
 from firstkey.settings import SETTINGS, text_of
 
@@ -115,10 +115,14 @@ def test_each_reason_is_explained_with_its_remedy(installed: Installed) -> None:
 
 
 def test_each_setting_is_explained_with_its_default(installed: Installed) -> None:
-    """And with what it does, as the settings table has it."""
+    """And with what it does, as the comments of the shipped file have it."""
     page = words(installed.path(PAGES[1]))
+    shipped = (TOP / "packaging/firstkey.conf").read_text()
     for setting in SETTINGS:
-        assert f"{setting.key}={text_of(setting.default)} {setting.description}" in page
+        comment = re.search(rf"((?:^# .*\n)+)#{setting.key}=", shipped, re.MULTILINE)
+        assert comment, setting.key
+        sentence = comment[1].replace("\n# ", " ").removeprefix("# ").partition(". ")[0].strip()
+        assert f"{setting.key}={text_of(setting.default)} {sentence}" in page
 
 
 def test_pages_say_what_becomes_of_cloud_init(installed: Installed) -> None:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, Union
 
 import pytest
 
-from firstkey.metadata.client import Answer, Client, Notice, Settings
+from firstkey import config
+from firstkey.events import Entry
+from firstkey.metadata.client import Answer, Client
 from firstkey.reasons import FirstkeyError
 
 HANG = 100.0
@@ -37,12 +39,22 @@ needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="needs IPv6 on the loopb
 HOSTS = ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)]
 
 
+def asking(**settings: Any) -> config.Imds:
+    """The settings of a client: those of the table, but for these."""
+    return config.read([]).imds._replace(**settings)
+
+
+def kind(entry: Entry) -> str:
+    """`request`, `retry` or `fallback`: what an event of a client is about."""
+    return entry.event.name.removeprefix("imds-")
+
+
 class Outcome(NamedTuple):
     """How a question ended."""
 
     answer: Union[Answer, None]  # noqa: UP007 - evaluated on Python 3.9
     error: Union[FirstkeyError, None]  # noqa: UP007 - as above
-    told: list[Notice]
+    told: list[Entry]
     seconds: float
 
     @property
@@ -57,41 +69,41 @@ class Outcome(NamedTuple):
         return self.answer
 
     @property
-    def news(self) -> list[Notice]:
-        """What was told but for the requests."""
-        return [notice for notice in self.told if notice.kind != "request"]
+    def news(self) -> list[Entry]:
+        """What was said but for the requests."""
+        return [entry for entry in self.told if kind(entry) != "request"]
 
-    def of_kind(self, kind: str) -> list[Notice]:
-        """What was told of that kind."""
-        return [notice for notice in self.told if notice.kind == kind]
+    def of_kind(self, wanted: str) -> list[dict[str, str]]:
+        """The fields of what was said of that kind."""
+        return [entry.fields for entry in self.told if kind(entry) == wanted]
 
 
 class Attempts:
     """A clock on which the deadline comes right after so many attempts failed at each of the endpoints.
 
-    To be given to a client as its `clock` and `tell`. `told` has its notices.
+    To be given to a client as its `clock` and `say`. `told` has its events.
     """
 
     def __init__(self, most: int, *urls: str) -> None:
-        self.told: list[Notice] = []
+        self.told: list[Entry] = []
         self._left = dict.fromkeys(urls, most)
 
     def clock(self) -> float:
         """Seconds, which leap far ahead once the attempts are used up."""
         return time.monotonic() + (0.0 if any(left > 0 for left in self._left.values()) else 1e6)
 
-    def tell(self, notice: Notice) -> None:
-        """Count the attempts: each that failed is told when the next one is announced."""
-        self.told.append(notice)
-        if notice.kind == "retry":
-            self._left[notice.endpoint] -= 1
+    def say(self, entry: Entry) -> None:
+        """Count the attempts: each that failed is said when the next one is announced."""
+        self.told.append(entry)
+        if kind(entry) == "retry":
+            self._left[entry.fields["endpoint"]] -= 1
 
 
 def ask(*urls: str, wait: float = PATIENCE, attempts: int = 1000, **settings: Any) -> Outcome:
     """Ask the endpoints until there is an answer, for `wait` seconds, or until so many attempts failed."""
-    chosen = Settings(endpoints=urls, request_timeout=PATIENCE)._replace(**settings)
+    chosen = asking(endpoints=urls, request_timeout=PATIENCE)._replace(**settings)
     counted = Attempts(attempts, *urls)
-    client = Client(chosen, tell=counted.tell, clock=counted.clock)
+    client = Client(chosen, say=counted.say, clock=counted.clock)
     started = time.monotonic()
     try:
         answer, error = client.ask(deadline=started + wait), None

@@ -18,7 +18,7 @@ import pytest
 from firstkey import reasons
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
-from firstkey.system import child
+from firstkey.system import as_user, child
 from firstkey.system.files import Looks
 from firstkey.system.tree import Tree
 
@@ -37,7 +37,7 @@ def facts() -> dict[str, Any]:
 def test_values_come_back() -> None:
     """Whatever JSON can carry, a home's worth of it too; bytes of a name that are no text survive."""
     value = {"a": [1, None, "\udcff", "x" * 500_000], "b": True}
-    assert child.run_as(ME, [], lambda: value) == value
+    assert as_user.run_as(ME, [], lambda: value) == value
 
 
 def test_a_refusal_comes_back_as_it_was() -> None:
@@ -47,7 +47,7 @@ def test_a_refusal_comes_back_as_it_was() -> None:
         raise FirstkeyError("no", reason=reasons.HOME_MISSING, hint="do this")
 
     with pytest.raises(FirstkeyError) as caught:
-        child.run_as(ME, [], refuse)
+        as_user.run_as(ME, [], refuse)
     assert (caught.value.message, caught.value.reason, caught.value.hint) == (
         "no",
         reasons.HOME_MISSING,
@@ -69,7 +69,7 @@ def test_an_accident_is_an_error_of_this_user(work: Callable[[], Any], words: st
     """Nothing that happens in the child runs on in the parent's code, or passes for success."""
     before = os.getpid()
     with pytest.raises(FirstkeyError, match=words) as caught:
-        child.run_as(ALICE._replace(uid=os.getuid(), gid=os.getgid()), [], work)
+        as_user.run_as(ALICE._replace(uid=os.getuid(), gid=os.getgid()), [], work)
     assert caught.value.reason is reasons.INTERNAL_ERROR
     assert os.getpid() == before
 
@@ -78,7 +78,7 @@ def test_a_home_that_hangs_is_given_up() -> None:
     """The reason says so, and the child is gone."""
     before = processes.children(os.getpid())
     with pytest.raises(FirstkeyError, match=r"me did not answer within 0\.2 s") as caught:
-        child.run_as(ME, [], lambda: time.sleep(60), seconds=0.2)
+        as_user.run_as(ME, [], lambda: time.sleep(60), seconds=0.2)
     assert caught.value.reason is reasons.TIMED_OUT
     assert processes.children(os.getpid()) == before
 
@@ -124,7 +124,7 @@ def test_its_files_are_its_own_whatever_the_umask() -> None:
     """It is 077 in the child, and there is no trace of that in the parent."""
     before = os.umask(0)
     try:
-        assert child.run_as(ME, [], lambda: os.umask(0)) == 0o077
+        assert as_user.run_as(ME, [], lambda: os.umask(0)) == 0o077
         assert os.umask(0) == 0
     finally:
         os.umask(before)
@@ -133,7 +133,7 @@ def test_its_files_are_its_own_whatever_the_umask() -> None:
 @pytest.mark.root
 def test_it_has_the_users_rights_and_no_others() -> None:
     """Effective and file-system ids, the given groups and none of root's, and not one capability."""
-    found = child.run_as(ALICE, GROUPS, facts)
+    found = as_user.run_as(ALICE, GROUPS, facts)
     assert found["Uid"] == ["0", str(ALICE.uid), "0", str(ALICE.uid)]
     assert found["Gid"] == ["0", str(ALICE.gid), "0", str(ALICE.gid)]
     assert found["Groups"] == [str(group) for group in GROUPS]
@@ -148,12 +148,12 @@ def working_as(account: Account) -> Iterator[int]:
     code = """
         import os, sys, time
         from firstkey.model import Account
-        from firstkey.system import child
+        from firstkey.system import as_user, child
         out = os.dup(1)  # the child has not this process's own
         def work():
             os.write(out, str(os.getpid()).encode() + bytes([10]))
             time.sleep(60)
-        child.run_as(Account("x", int(sys.argv[1]), int(sys.argv[2]), "/", "/"), [], work, seconds=60)
+        as_user.run_as(Account("x", int(sys.argv[1]), int(sys.argv[2]), "/", "/"), [], work, seconds=60)
     """
     parent = processes.start(code, account.uid, account.gid)
     assert parent.stdout
@@ -208,7 +208,7 @@ def test_the_user_cannot_touch_the_process_that_has_its_rights() -> None:
 @pytest.mark.root
 def test_no_core_file_is_written() -> None:
     """The child is not dumpable: a crash in a home leaves no image of its memory there."""
-    dumpable = child.run_as(ALICE, [], lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
+    dumpable = as_user.run_as(ALICE, [], lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))  # PR_GET_DUMPABLE
     assert dumpable != 1
 
 
@@ -232,7 +232,7 @@ def write_in(homes: Path, account: Account, path: str) -> None:
         with Tree(str(homes)) as tree:
             tree.write(f"/{path}", b"new\n", mode=0o600)
 
-    child.run_as(account, [], work)
+    as_user.run_as(account, [], work)
 
 
 @pytest.mark.root
@@ -258,7 +258,7 @@ def test_it_cannot_give_files_away(homes: Path) -> None:
             home.replace("file", b"x", Looks(0o600, (MALLORY.uid, MALLORY.gid)))
 
     with pytest.raises(FirstkeyError):
-        child.run_as(ALICE, [], work)
+        as_user.run_as(ALICE, [], work)
     assert os.listdir(homes / "alice") == []
 
 
@@ -266,7 +266,7 @@ SQUASHED = """
     import os, sys
     from firstkey.reasons import FirstkeyError
     from firstkey.model import Account
-    from firstkey.system import child
+    from firstkey.system import as_user, child
     from firstkey.system.tree import Tree
     def work():
         with Tree(sys.argv[1]) as tree:
@@ -275,7 +275,7 @@ SQUASHED = """
         work()
     except FirstkeyError as error:
         print(error.reason.code)
-    child.run_as(Account("alice", int(sys.argv[2]), int(sys.argv[3]), "/alice", "/"), [], work)
+    as_user.run_as(Account("alice", int(sys.argv[2]), int(sys.argv[3]), "/alice", "/"), [], work)
 """
 
 
@@ -302,7 +302,7 @@ def test_a_home_that_root_cannot_enter_is_served(homes: Path) -> None:
 INTERRUPTED = """
     import os, sys, time
     from firstkey.model import Account
-    from firstkey.system import child
+    from firstkey.system import as_user, child
     child.own_signals(0)
     out = os.dup(1)
     def work():
@@ -314,7 +314,7 @@ INTERRUPTED = """
                 time.sleep(0.01)
         finally:
             os.unlink(path)
-    child.run_as(Account("me", os.getuid(), os.getgid(), "/", "/"), [], work, seconds=60)
+    as_user.run_as(Account("me", os.getuid(), os.getgid(), "/", "/"), [], work, seconds=60)
 """
 
 
@@ -335,10 +335,10 @@ def test_the_caller_without_root_works_with_its_own_rights() -> None:
     code = """
         import os
         from firstkey.model import Account
-        from firstkey.system import child
+        from firstkey.system import as_user, child
         if os.geteuid() == 0:
             os.setgroups([]); os.setgid(64102); os.setuid(64102)
         ids = lambda: [*os.getresuid(), *os.getresgid(), os.getgroups()]
-        print(child.run_as(Account("x", 1, 1, "/", "/"), [5], ids) == ids())
+        print(as_user.run_as(Account("x", 1, 1, "/", "/"), [5], ids) == ids())
     """
     assert processes.run(code) == "True\n"

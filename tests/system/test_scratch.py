@@ -38,34 +38,16 @@ def test_root_keeps_out_of_reach_of_others() -> None:
             assert made.on_host.startswith("/run/")
 
 
-@pytest.mark.parametrize(
-    "mode, is_safe", [(0o755, True), (0o1777, True), (0o777, False), (0o775, False), (0o1775, True)]
-)
-def test_a_place_where_others_can_exchange_names_is_passed_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, is_safe: bool
+def test_where_one_place_cannot_be_written_the_next_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A /tmp without its sticky bit is none; where no place is safe, nothing is made."""
+    """A read-only /run of a container, say; where none can, it is told."""
     place = tmp_path / "place"
-    place.mkdir()
-    place.chmod(mode)
     monkeypatch.setattr(command, "SCRATCH_PLACES", (str(tmp_path / "none"), str(place)))
-    if is_safe:
-        with command.scratch_directory() as made:
-            assert made.on_host.startswith(f"{place}/")
-    else:
-        with pytest.raises(FirstkeyError) as caught, command.scratch_directory():
-            pass
-        assert caught.value.reason is reasons.UNSAFE_DIRECTORY
-    assert os.listdir(place) == []
-
-
-@pytest.mark.root
-def test_a_strangers_place_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its owner could exchange what is made there, sticky bit or not."""
-    place = tmp_path / "place"
-    place.mkdir()
-    place.chmod(0o1777)
-    os.chown(place, 64101, 64101)
-    monkeypatch.setattr(command, "SCRATCH_PLACES", (str(place),))
-    with pytest.raises(FirstkeyError), command.scratch_directory():
+    with pytest.raises(FirstkeyError) as caught, command.scratch_directory():
         pass
+    assert caught.value.reason is reasons.NOT_A_DIRECTORY
+    place.mkdir()
+    with command.scratch_directory() as made:
+        assert made.on_host.startswith(f"{place}/")
+    assert os.listdir(place) == []

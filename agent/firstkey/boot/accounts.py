@@ -12,9 +12,8 @@ import os
 import re
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, events, reasons, text
+from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
@@ -156,7 +155,9 @@ class WriteSudoers(NamedTuple):
         """What would change in the file. Raises FirstkeyError as `apply` does."""
         self.prove(site)
         self.require_effect(site)
-        return text.diff(self.path, site.tree.read(self.path, limit=LIMIT), self.content)
+        from firstkey import display  # for a dry run
+
+        return display.diff(self.path, site.tree.read(self.path, limit=LIMIT), self.content)
 
     def apply(self, site: Site) -> None:
         """Have it checked, only then write it, and ask sudo. Raises FirstkeyError(sudoers-invalid, ...)."""
@@ -171,13 +172,12 @@ class WriteSudoers(NamedTuple):
     def prove(self, site: Site) -> None:
         """Raise FirstkeyError(sudoers-invalid, sudo-unchecked, sudo-missing) unless visudo takes the rule."""
         wrong = _objection(site, self.content)
-        if wrong is None:
-            return
-        if _objection(site, GOOD_RULE):
+        if wrong and _objection(site, GOOD_RULE):
             message = f"visudo looks at no rule, not even at one that is right: {wrong}"
             raise FirstkeyError(message, reason=reasons.SUDO_UNCHECKED)
-        message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {wrong}"
-        raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
+        if wrong:
+            message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {wrong}"
+            raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
 
     def require_effect(self, site: Site) -> None:
         """Raise FirstkeyError(sudo-not-effective) where sudo does not read the rule, or does not heed it.

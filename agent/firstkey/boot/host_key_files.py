@@ -15,9 +15,8 @@ import re
 import time
 from contextlib import ExitStack, suppress
 from functools import cached_property
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.boot import host_keys
 from firstkey.boot.host_keys import Action, Found, Now
 from firstkey.boot.ledger import SEALED_ORIGIN, Ledger, MadeHostKey, load_sealed

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, events, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.boot.ledger import MadeHostKey
 from firstkey.model import FAILED, SKIPPED
 from firstkey.reasons import Reason, Refusal

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
+from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.ledger import LedgerStore, Served
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from firstkey.boot.accounts import Setup
     from firstkey.boot.host_keys import Action
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer, Client, Identity
+    from firstkey.metadata.client import Answer, Client
     from firstkey.model import UserResult
     from firstkey.ssh.public_key import PublicKey
 
@@ -263,7 +262,7 @@ class Job:
     # --- the question ---------------------------------------------------------------------------
 
     @property
-    def _identity(self) -> Identity | None:
+    def _identity(self) -> Answer | None:
         """What the service said last of the instance, keys or no keys; None: nothing yet."""
         return self._client.identity if self._client else None
 
@@ -397,6 +396,6 @@ def _joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple
     return (*before.values(), *joined)
 
 
-def _spoken(who: Answer | Identity) -> Imds:
+def _spoken(who: Answer) -> Imds:
     why = who.fallback_reason
     return Imds(who.endpoint, who.version, Refusal(why, why.meaning) if why else None)

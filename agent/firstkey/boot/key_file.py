@@ -14,9 +14,8 @@ import stat
 import time
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple, events, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import authorized_keys
@@ -28,7 +27,7 @@ from firstkey.system.sshd import matching
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-    from typing import Union
+    from typing import Any, Union
 
     from firstkey.boot.ledger import Ledger
     from firstkey.boot.site import Site
@@ -383,9 +382,9 @@ class _Visitor:
                 merge = authorized_keys.merge(before, add=change.add, revoke=change.revoke, elsewhere=others)
                 is_needed, diff = merge.content != before, ""
                 if self._dry_run and is_needed:
-                    from firstkey import text
+                    from firstkey import display
 
-                    diff = text.diff(change.path, old.content if old else None, merge.content)
+                    diff = display.diff(change.path, old.content if old else None, merge.content)
                 elif directory and not self._dry_run:
                     # Noted before anything is written: after a power cut the line is known to be firstkey's.
                     if self._note and merge.added:

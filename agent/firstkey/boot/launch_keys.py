@@ -7,9 +7,8 @@ user's change is then made in one visit (boot/key_file.py), remembered in the le
 from __future__ import annotations
 
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
+from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, InstalledKey
@@ -260,9 +259,9 @@ class Installer:
                 yield change
                 continue
             # In a dry run, an account that would be made: there is no home to look into, and all is new.
-            from firstkey import text
+            from firstkey import display
 
-            diff = text.diff(path, None, b"".join(line.text for line in change.add))
+            diff = display.diff(path, None, b"".join(line.text for line in change.add))
             added = tuple(line.key.fingerprint for line in change.add)
             self._results[name, path] = UserResult(name, path, CHANGED, added, diff=diff)
 

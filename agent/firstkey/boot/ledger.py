@@ -14,15 +14,15 @@ import json
 import os
 import zlib
 from contextlib import contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple, events, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh.public_key import sha256
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from firstkey.boot.site import Site
     from firstkey.ssh.authorized_keys import Owned

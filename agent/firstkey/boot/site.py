@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os.path
 import re
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, settings
+from firstkey import TYPE_CHECKING, NamedTuple, settings
 from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:

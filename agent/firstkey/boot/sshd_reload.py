@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
+from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
 

@@ -12,15 +12,15 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, Union
 
-from firstkey import NamedTuple, events, reasons, settings
+from firstkey import TYPE_CHECKING, NamedTuple, events, reasons, settings
 from firstkey.model import DISABLED, NO_KEY, OK, UNREACHABLE
 from firstkey.reasons import FirstkeyError
 from firstkey.system import child, notify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Union
 
     from firstkey.model import Report
     from firstkey.system.child import Child, Tell
@@ -93,7 +93,9 @@ class Result(NamedTuple):
         return f"Done: {self.outcome}{more}"
 
 
-Word = Union[Plan, Ready, Refused, Result]
+if TYPE_CHECKING:
+    Word = Union[Plan, Ready, Refused, Result]
+
 
 _KINDS: dict[str, type[Word]] = {kind.__name__: kind for kind in (Plan, Ready, Refused, Result)}
 

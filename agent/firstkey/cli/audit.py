@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from firstkey.cli import common, screen, streams
+from firstkey.cli import common, parsers, screen, streams
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.image import audit, baseline, formats, render, rules
@@ -71,9 +71,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = common.parser("audit", DESCRIPTION, epilog=EPILOG, asks=False)
+    made = parsers.command("audit", DESCRIPTION, epilog=EPILOG, asks=False)
     made.usage = "%(prog)s [OPTIONS]"  # the forms, of which there is one, do not fit into a line
-    form = common.with_forms(made)
+    form = parsers.with_forms(made)
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
     form.add_argument("--html", metavar="FILE", help="write a page for a browser; - is standard output")
     form.add_argument("--junit", action="store_true", help="print JUnit XML, for CI systems")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from firstkey.cli import common, streams
+from firstkey.cli import common, parsers, streams
 from firstkey.login import served_keys
 from firstkey.settings import seconds
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.parser(
+    made = parsers.command(
         "authorized-keys", "Print the launch keys of a configured user, for sshd to ask.", epilog=EPILOG
     )
     made.add_argument("user_name", metavar="USER", help="who logs in (%%u)")
@@ -64,8 +65,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _ask(site: Site, wait: float) -> Answer:
-    asking = common.client(site)
-    try:
-        return asking.ask(deadline=common.wait_until(wait))
-    finally:
-        asking.close()
+    return common.client(site).ask(deadline=time.monotonic() + wait)

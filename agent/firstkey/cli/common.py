@@ -7,11 +7,10 @@ import os
 import time
 from contextlib import contextmanager, suppress
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
 
-from firstkey import config, events, reasons, settings
+from firstkey import TYPE_CHECKING, config, events, reasons
 from firstkey.boot.site import Site
-from firstkey.model import REPORT, UNCHANGED
+from firstkey.model import REPORT
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.system import command, journal
 from firstkey.system.accounts import Accounts
@@ -22,20 +21,28 @@ from firstkey.text import as_json
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
-    from contextlib import AbstractContextManager
+    from typing import Any
 
-    from firstkey.metadata.client import Client, Notice
+    from firstkey.metadata.client import Client
     from firstkey.model import HostKeyResult, Report
 
 
 def parsed(
-    argv: Sequence[str],
-    parser: Callable[[], argparse.ArgumentParser],
-    *,
-    flags: Sequence[str] = (),
-    others: Sequence[str] = (),
+    argv: Sequence[str], command: str, *, flags: Sequence[str] = (), others: Sequence[str] = ()
 ) -> argparse.Namespace:
-    """The options. Those in the form in which units and scripts give them are read without argparse.
+    """The options of one of the commands that a boot runs."""
+    plain = plain_options(argv, flags=flags, others=others)
+    if plain is None:
+        from firstkey.cli import usage  # the unit gives no option
+
+        return usage.PARSERS[command]().parse_args(argv)
+    return plain
+
+
+def plain_options(
+    argv: Sequence[str], *, flags: Sequence[str] = (), others: Sequence[str] = ()
+) -> argparse.Namespace | None:
+    """The options, where they have the form in which units and scripts give them; else None.
 
     argparse takes longer to load than a run with nothing to do takes for everything else. Whatever is not as
     plain as this (an abbreviation, `--name=value`, a mistake, a call for help) is argparse's to judge.
@@ -49,46 +56,14 @@ def parsed(
     for word in words:
         if word in known:
             found[known[word]] = True
-        elif word in COMMON_VALUES:
-            value = next(words, "")
-            if not value or value.startswith("-"):
-                return parser().parse_args(argv)
-            found[COMMON_VALUES[word]] = value
-        else:
-            return parser().parse_args(argv)
+            continue
+        value = next(words, "") if word in COMMON_VALUES else ""
+        if not value or value.startswith("-"):
+            return None
+        found[COMMON_VALUES[word]] = value
     if found["verbose"] and found["quiet"]:
-        return parser().parse_args(argv)
-    return cast("argparse.Namespace", SimpleNamespace(**found))
-
-
-def parser(name: str, description: str, *, epilog: str = "", asks: bool = True) -> argparse.ArgumentParser:
-    """A command's parser, with the options that every command has; help has --imds only where one `asks`."""
-    from firstkey.cli.parsers import HIDDEN, Parser
-
-    made = Parser(prog=f"firstkey {name}", description=description, epilog=epilog)
-    made.add_argument(
-        "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
-    )
-    made.add_argument("--config", metavar="FILE", help="read this configuration file instead of the system's")
-    service = "ask the metadata service at URL (http://ADDRESS[:PORT])"
-    made.add_argument("--imds", metavar="URL", help=service if asks else HIDDEN)
-    volume = made.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="tell each step")
-    volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
-    return made
-
-
-def with_forms(made: argparse.ArgumentParser) -> Any:  # noqa: ANN401 - argparse does not name it in public
-    """Add --json; returns the group of forms of output, of which a call names one at most."""
-    forms = made.add_mutually_exclusive_group()
-    forms.add_argument("--json", action="store_true", help="print the result for programs")
-    return forms
-
-
-def with_dry_run(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add --dry-run."""
-    made.add_argument("--dry-run", action="store_true", help="show what would be done, and change nothing")
-    return made
+        return None
+    return SimpleNamespace(**found)  # type: ignore[return-value]
 
 
 def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
@@ -140,56 +115,19 @@ def tree_at(root: str) -> Tree:
     return Tree(root)
 
 
-def named_configuration(args: argparse.Namespace) -> config.Config | None:
-    """What is in the file of --config, which is the host's; None without that option."""
-    if not args.config:
-        return None
-    with Tree("/") as host:
-        return config.load(host, explicit=os.path.abspath(args.config))
-
-
 def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     """The settings, with what the command line says in their place."""
-    named: config.Config | None = getattr(args, "named", None) or named_configuration(args)
-    settled = named or config.load(tree)
-    if args.imds:
-        imds = settled.imds._replace(endpoints=(_endpoint(args.imds),))
-        here = config.Origin("--imds on the command line", 0)
-        said = {**settled.origins, ("IMDS", "Endpoints"): (here,)}
-        settled = settled._replace(imds=imds, origins=said)
-    if getattr(args, "user", None):
-        settled = settled._replace(keys=settled.keys._replace(users=_names(args.user)))
-    return settled
+    if args.config or args.imds or getattr(args, "user", None):
+        from firstkey.cli import overrides  # the unit gives no option
 
-
-def _endpoint(url: str) -> str:
-    try:
-        return settings.endpoint(url)
-    except ValueError as error:
-        raise UsageError(
-            f"--imds {url!a}: that is no endpoint of the metadata service",
-            hint="Give a literal address, such as http://127.0.0.1:1338 or http://[fd00:ec2::254].",
-        ) from error
-
-
-def _names(given: list[str]) -> tuple[str, ...]:
-    for name in given:
-        try:
-            settings.account_name(name)
-        except ValueError as error:  # noqa: PERF203 - names are few
-            raise UsageError(f"--user {name!a}: that is no name of an account") from error
-    return tuple(dict.fromkeys(given))
+        return overrides.configuration(tree, args)
+    return config.load(tree)
 
 
 def require_root(args: argparse.Namespace, doing: str) -> None:
     """The running system is root's; a tree of one's own is one's own."""
     if resolved(args.root) == "/" and os.geteuid() != 0 and not getattr(args, "dry_run", False):
         raise NeedsRoot(f"{doing} on the running system is for root")
-
-
-def alone(site: Site, seconds: float) -> AbstractContextManager[None]:
-    """Nobody else works on the system meanwhile: see `locked`."""
-    return locked(site.tree, seconds, site.say)
 
 
 @contextmanager
@@ -253,54 +191,15 @@ def tell_of_cloud_init(site: Site) -> None:
         site.say(events.CLOUD_INIT_BESIDE(detail=found))
 
 
-def wait_until(seconds: float) -> float:
-    """The deadline that lies so many seconds ahead, on time.monotonic."""
-    return time.monotonic() + seconds
-
-
 def client(site: Site) -> Client:
     """A client of the metadata service by the site's settings. `requests` is imported here, not before."""
-    from firstkey.metadata.client import Client, Settings
-
-    imds = site.config.imds
-    chosen = Settings(imds.endpoints, imds.version, imds.token_ttl, imds.request_timeout)
     if command.ask_watcher:
         from firstkey.metadata import crossing
 
-        return cast("Client", crossing.Client(chosen, command.ask_watcher))
+        return crossing.Client(site.config.imds, command.ask_watcher)  # type: ignore[return-value]
+    from firstkey.metadata.client import Client
 
-    def tell(notice: Notice) -> None:
-        entry = entry_of(notice)
-        if entry:
-            site.say(entry)
-
-    return Client(chosen, tell=tell)
-
-
-def entry_of(notice: Notice) -> events.Entry | None:
-    """What is to be said of something that happened on the way to an answer."""
-    code = notice.reason.code if notice.reason else "none"
-    if notice.kind == "request":
-        took = f"{notice.seconds:.3f}"
-        return events.IMDS_REQUEST(request=notice.detail, status=notice.status, seconds=took)
-    if notice.kind == "fallback":
-        return events.IMDS_FALLBACK(endpoint=notice.endpoint, detail=notice.detail, reason=code)
-    if notice.kind == "retry":
-        pause = f"{notice.pause:.2f}"
-        return events.IMDS_RETRY(endpoint=notice.endpoint, detail=notice.detail, reason=code, pause=pause)
-    return None
-
-
-def tell_steps(site: Site, done: Report) -> None:
-    """What -v tells besides: all that was looked at and found well, and where the time went."""
-    for key in done.host_keys:
-        if key.result == UNCHANGED and not key.refusal:
-            site.say(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))
-    for user in done.users:
-        if user.result == UNCHANGED and user.file and not user.refusal:
-            site.say(events.FILE_UNCHANGED(user=user.name, file=user.file))
-    for name, start, end in done.timeline:
-        site.say(events.PHASE(phase=name, start=start, milliseconds=end - start))
+    return Client(site.config.imds, say=site.say)
 
 
 def save_report(site: Site, done: Report) -> None:

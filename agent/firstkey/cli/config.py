@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple, config, settings
-from firstkey.cli import common, looking, streams
+from firstkey.cli import common, looking, parsers, streams
 from firstkey.reasons import ConfigError
 from firstkey.settings import SECTIONS
 from firstkey.system.tree import Tree
@@ -56,8 +56,8 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.parser("config", "Show the effective settings, each with its origin.", epilog=EPILOG)
-    forms = common.with_forms(made)
+    made = parsers.command("config", "Show the effective settings, each with its origin.", epilog=EPILOG)
+    forms = parsers.with_forms(made)
     forms.add_argument("--check", action="store_true", help="only validate: exit 78 if anything is wrong")
     made.add_argument("--diff", action="store_true", help="only what differs from what was shipped")
     return made

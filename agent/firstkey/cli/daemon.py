@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING
 
-from firstkey import __version__, events, reasons
+from firstkey import TYPE_CHECKING, __version__, events, reasons
 from firstkey.boot.supervisor import Plan, Ready, Refused, Result, Supervisor, as_line
 from firstkey.cli import common
 from firstkey.model import DISABLED, FAILED
@@ -23,23 +22,14 @@ if TYPE_CHECKING:
 
     Say = Callable[[events.Entry], None]
 
-PID_FILE = "/run/firstkey/firstkey.pid"
-FOREVER = float("inf")
 _START_TIME = 19
 """proc(5), /proc/PID/stat: starttime is field 22, in clock ticks since boot; field 3 follows the name."""
-EPILOG = """\
-examples:
-  firstkey daemon              in the foreground, as the unit starts it
-  firstkey daemon --detach     from an init script, on a host without systemd
-
-SIGTERM ends it cleanly. To have it read the configuration again, restart it.
-"""
 
 
 def main(argv: Sequence[str]) -> int:
     """Supervise the job until it is done; returns the exit status."""
     # The unit's way is the plain one; detaching has a default that argparse knows.
-    args = common.parsed(argv, _parser, others=("detach", "pid_file"))
+    args = common.parsed(argv, "daemon", others=("detach", "pid_file"))
     say = common.voice(args)
     if not args.detach:
         return _supervise(args, say)
@@ -53,21 +43,12 @@ def main(argv: Sequence[str]) -> int:
     return _detached(args)
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = common.parser(
-        "daemon", "What the systemd unit starts; by hand, for hosts without systemd.", epilog=EPILOG
-    )
-    made.add_argument("--detach", action="store_true", help="go into the background (needs python-daemon)")
-    made.add_argument("--pid-file", metavar="FILE", default=PID_FILE, help=f"with --detach ({PID_FILE})")
-    return made
-
-
 def _detached(args: argparse.Namespace) -> int:
     from firstkey.system import detach
 
-    if args.pid_file == PID_FILE:
+    if args.pid_file == detach.PID_FILE:
         with Tree("/") as host:  # /run is empty after a boot, and no systemd makes our directory there
-            host.ensure(os.path.dirname(PID_FILE), mode=0o755).__exit__()
+            host.ensure(os.path.dirname(args.pid_file), mode=0o755).__exit__()
     with detach.detached(pid_file=os.path.abspath(args.pid_file)):
         return _supervise(args, common.voice(args))
 
@@ -136,7 +117,7 @@ def _result(site: Site, tell: Tell, started: float, *, is_first: bool) -> Result
                 tell(as_line(Ready("No metadata service is expected here; it is asked all the same")))
             return result.is_final or time.monotonic() >= ready_by
 
-        with common.alone(site, FOREVER):
+        with common.locked(site.tree, float("inf"), site.say):
             job = Job(site, lambda: common.client(site), ready=ready, ready_by=ready_by)
             return _kept(site, job.run())
     except FirstkeyError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons
-from firstkey.cli import common, looking, streams
+from firstkey.cli import common, looking, parsers, streams
 from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
@@ -68,12 +69,12 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.parser(
+    made = parsers.command(
         "doctor",
         "Tell whether the launch key gives a shell here, and if not, what is in its way.",
         epilog=EPILOG,
     )
-    common.with_forms(made)
+    parsers.with_forms(made)
     made.add_argument(
         "--user",
         metavar="NAME",
@@ -119,11 +120,7 @@ def _ask(site: Site, args: argparse.Namespace) -> Answer:
     if not site.tree.is_running_system and not args.imds:
         message = "this machine's metadata service says nothing of another system"
         raise FirstkeyError(message, reason=login_reasons.KEY_UNKNOWN)
-    asking = common.client(site)
-    try:
-        return asking.ask(deadline=common.wait_until(args.wait))
-    finally:
-        asking.close()
+    return common.client(site).ask(deadline=time.monotonic() + args.wait)
 
 
 def _verdict(diagnoses: Sequence[Diagnosis]) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from firstkey.boot import launch_keys
-from firstkey.cli import common, looking, render, streams
+from firstkey.cli import common, looking, parsers, render, streams
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report
 from firstkey.reasons import NO_KEY_PAIR, FirstkeyError, Refusal, Unreachable
 from firstkey.settings import seconds
@@ -52,10 +53,10 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.parser(
+    made = parsers.command(
         "keys", "Show which keys the metadata service offers; installs nothing.", epilog=EPILOG
     )
-    common.with_forms(made)
+    parsers.with_forms(made)
     made.add_argument(
         "--wait", metavar="SECONDS", type=seconds, default=5.0, help="how long to wait for an answer (5)"
     )
@@ -63,11 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _asked(site: Site, wait: float) -> Report:
-    asking = common.client(site)
-    try:
-        return _report(asking.ask(deadline=common.wait_until(wait)))
-    finally:
-        asking.close()
+    return _report(common.client(site).ask(deadline=time.monotonic() + wait))
 
 
 def _report(answer: Answer) -> Report:

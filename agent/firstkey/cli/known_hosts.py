@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import login_reasons
 from firstkey.boot import host_key_files, host_keys
-from firstkey.cli import common, looking, streams
+from firstkey.cli import common, looking, parsers, streams
 from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.system.sshd_tree import sshd_of
@@ -72,7 +72,7 @@ def _print(args: argparse.Namespace, names: Sequence[str], keys: Sequence[Public
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.parser(
+    made = parsers.command(
         "known-hosts",
         "Print known_hosts lines for this host, or for one whose console output is read.",
         epilog=EPILOG,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import difflib  # noqa: F401 - as below
 import io
 import sys
 from typing import TYPE_CHECKING, Any
 
-from firstkey import events
-from firstkey.cli import common, render, streams, timeline  # noqa: F401 - commands import some of it late
+from firstkey import display, events  # noqa: F401 - as below
+from firstkey.cli import common, overrides, render, streams, timeline  # noqa: F401 - what is imported late, but in a box
 from firstkey.system import accounts, boxed, inspector
 from firstkey.system.tree import Tree, resolved
 from firstkey.text import visible
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firstkey.boot.site import Site
-    from firstkey.metadata.answers import Notice
     from firstkey.system.boxed import Inside
 
     Say = Callable[[events.Entry], None]
@@ -38,7 +38,7 @@ class Looker:
         self._say = say
         self.root = resolved(args.root)
         self._said: set[str] = set()
-        args.named = common.named_configuration(args)  # a file of the host's, not of the tree's
+        args.named = overrides.named_configuration(args)  # a file of the host's, not of the tree's
 
     def look(self, work: Callable[[Site, Inside], Any], heard: Heard = ignored) -> Any:  # noqa: ANN401
         """Do `work` in a box, and return what it returns. `heard` gets what it tells: a kind, and a value.
@@ -102,12 +102,7 @@ class Looker:
         """Ask the metadata service, which needs no tree, for a boxed process, which has no network."""
         from firstkey.metadata import crossing
 
-        def tell(notice: Notice) -> None:
-            entry = common.entry_of(notice)
-            if entry:
-                self._say(entry)
-
-        return crossing.answer(settings, seconds, tell)
+        return crossing.answer(settings, seconds, self._say)
 
 
 def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], int]) -> int:

@@ -8,9 +8,9 @@ import os
 import resource
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING, NoReturn
 
-from firstkey.cli import COMMANDS, streams
+from firstkey import TYPE_CHECKING
+from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.reasons import FirstkeyError
 from firstkey.system import child
@@ -18,9 +18,9 @@ from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import NoReturn
 
-INSTEAD = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
-"""Options in the place of a command."""
+AT_BOOT = ("daemon", "run", "host-keys")
 INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended: 128 + 2
 
 
@@ -58,8 +58,10 @@ def _leave(status: int) -> NoReturn:
 
 def _main(argv: Sequence[str]) -> int:
     given = list(argv)
-    if given and given[0].startswith("-") and given[0] not in INSTEAD:
-        given = _with_command_first(given)
+    if given and given[0].startswith("-"):
+        from firstkey.cli import usage
+
+        given = usage.with_command_first(given)
     keep_private()
     streams.make_ready()
     # A daemon that is asked to end has done what it should; any other command has not.
@@ -93,31 +95,15 @@ def _printed(given: list[str]) -> int:
 
 
 def _dispatch(given: list[str]) -> int:
-    name = INSTEAD.get(given[0], given[0]) if given else "help"
-    if name not in COMMANDS:
-        from firstkey.cli import help  # noqa: A004 - the command's name
+    name = given[0] if given else ""
+    if name not in AT_BOOT:
+        from firstkey.cli import usage  # all the others, and what people are told who know none
 
-        _complain(f"there is no command {name!r}.{help.suggestion(name)} See: firstkey --help")
-        return 2
+        if name not in usage.COMMANDS:
+            return usage.answered(name)
     command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
     status: int = command.main(given[1:])
-    return status if given else 2
-
-
-def _with_command_first(given: list[str]) -> list[str]:
-    """The words with the options that all commands take behind the command: they may stand before it too."""
-    from firstkey.cli.common import COMMON_FLAGS, COMMON_VALUES
-
-    count = 0
-    while count < len(given) and given[count] not in COMMANDS:
-        name, equals, _ = given[count].partition("=")
-        if name in COMMON_VALUES:
-            count += 1 if equals else 2
-        elif given[count] in COMMON_FLAGS:
-            count += 1
-        else:
-            return given[count:]  # no command, or what stands in the place of one
-    return [*given[count : count + 1], *given[:count], *given[count + 1 :]] if count < len(given) else []
+    return status
 
 
 def _unforeseen(error: Exception, given: Sequence[str]) -> int:

@@ -1,13 +1,14 @@
-"""The parser of every command: it says which option was probably meant, where there is none of that name."""
+"""The parser of every command, and the options that they share; the unit gives none of them."""
 
 from __future__ import annotations
 
 import argparse
 from difflib import get_close_matches
 from functools import partial
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from firstkey.text import visible, width_of
+from firstkey.display import width_of
+from firstkey.text import visible
 
 HIDDEN = argparse.SUPPRESS
 """The help of an option that is taken, since every command takes it, and means nothing here."""
@@ -40,3 +41,31 @@ class Parser(argparse.ArgumentParser):
         known = [name for name in self._option_string_actions if name.startswith("--")]
         close = [match for word in given for match in get_close_matches(word, known, n=1)]
         return f" (did you mean {' '.join(dict.fromkeys(close))}?)" if close else ""
+
+
+def command(name: str, description: str, *, epilog: str = "", asks: bool = True) -> argparse.ArgumentParser:
+    """A command's parser, with the options that every command has; help has --imds only where one `asks`."""
+    made = Parser(prog=f"firstkey {name}", description=description, epilog=epilog)
+    made.add_argument(
+        "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
+    )
+    made.add_argument("--config", metavar="FILE", help="read this configuration file instead of the system's")
+    service = "ask the metadata service at URL (http://ADDRESS[:PORT])"
+    made.add_argument("--imds", metavar="URL", help=service if asks else HIDDEN)
+    volume = made.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="tell each step")
+    volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
+    return made
+
+
+def with_forms(made: argparse.ArgumentParser) -> Any:  # noqa: ANN401 - argparse does not name it in public
+    """Add --json; returns the group of forms of output, of which a call names one at most."""
+    forms = made.add_mutually_exclusive_group()
+    forms.add_argument("--json", action="store_true", help="print the result for programs")
+    return forms
+
+
+def with_dry_run(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add --dry-run."""
+    made.add_argument("--dry-run", action="store_true", help="show what would be done, and change nothing")
+    return made

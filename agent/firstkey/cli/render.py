@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import events, reasons
+from firstkey.cli import streams
+from firstkey.model import DISABLED, UNCHANGED
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
 
+    from firstkey.boot.site import Site
     from firstkey.model import AccountResult, HostKeyResult, OfferedKey, Report, UserResult
     from firstkey.reasons import Refusal
 
@@ -30,6 +34,19 @@ PLANNED = {
 """The same of what would have come of the run."""
 
 _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
+
+
+def show(args: argparse.Namespace, site: Site, done: Report) -> None:
+    """Print what came of a run, in the form that the options ask for."""
+    if args.verbose:
+        _tell_steps(site, done)
+    if args.json:
+        streams.show_json(done.as_json())
+    elif done.outcome == DISABLED and done.refusal:
+        # Whoever runs it by hand does not read the journal, and would take silence for success.
+        streams.show(f"Switched off: {done.refusal.detail}. Nothing was done.")
+    else:
+        streams.show(*report(done))
 
 
 def report(done: Report) -> Iterator[str]:
@@ -124,3 +141,15 @@ def _section(title: str, lines: list[str]) -> Iterator[str]:
     if lines:
         yield f"{title}:"
         yield from lines
+
+
+def _tell_steps(site: Site, done: Report) -> None:
+    """What -v tells besides: all that was looked at and found well, and where the time went."""
+    for key in done.host_keys:
+        if key.result == UNCHANGED and not key.refusal:
+            site.say(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))
+    for user in done.users:
+        if user.result == UNCHANGED and user.file and not user.refusal:
+            site.say(events.FILE_UNCHANGED(user=user.name, file=user.file))
+    for name, start, end in done.timeline:
+        site.say(events.PHASE(phase=name, start=start, milliseconds=end - start))

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from firstkey.cli import streams
 from firstkey.colours import Coloured
+from firstkey.display import folded, width_of
 from firstkey.reasons import UsageError
-from firstkey.text import folded, visible, width_of
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.colours import Line

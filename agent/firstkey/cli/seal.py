@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, events
-from firstkey.cli import common, screen, streams
+from firstkey.cli import common, parsers, screen, streams
 from firstkey.cli.audit import add_choice
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
@@ -117,8 +117,8 @@ def _run(task: Task, say: Say) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = common.parser("seal", "Make an image fit to share.", epilog=EPILOG, asks=False)
-    common.with_forms(common.with_dry_run(made))
+    made = parsers.command("seal", "Make an image fit to share.", epilog=EPILOG, asks=False)
+    parsers.with_forms(parsers.with_dry_run(made))
     add_choice(made)
     made.add_argument(
         f"--{CREDENTIALS}", action="store_true", help="also remove private keys, credentials and access keys"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.boot import host_key_files, host_keys, ledger
-from firstkey.cli import common, looking, screen, streams, timeline
+from firstkey.cli import common, looking, parsers, screen, streams, timeline
 from firstkey.login_reasons import NO_REPORT
 from firstkey.model import DISABLED, NO_KEY, OK, REPORT
 from firstkey.reasons import FirstkeyError
@@ -63,10 +63,10 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.parser(
+    made = parsers.command(
         "status", "Show what the last run did, and how things stand now.", epilog=EPILOG, asks=False
     )
-    forms = common.with_forms(made)
+    forms = parsers.with_forms(made)
     forms.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
     forms.add_argument("--svg", metavar="FILE", help="draw them as a picture; - is standard output")
     return made

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import TYPE_CHECKING, Any, TextIO
 
+from firstkey import TYPE_CHECKING
 from firstkey.system import files
-from firstkey.text import as_json, folded, visible, width_of
+from firstkey.text import as_json, visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any, TextIO
 
 
 class NotPrinted(Exception):  # noqa: N818 - what happened
@@ -64,8 +65,13 @@ def put(stream: Any, text: str | bytes) -> None:  # noqa: ANN401 - a stream of e
 
 
 def _ready(lines: Sequence[str], stream: TextIO | None) -> str:
-    width = width_of(stream.fileno()) if stream is not None and stream.isatty() else 0
-    return "".join(f"{piece}\n" for line in lines for piece in folded(visible(line), width))
+    shown = [visible(line) for line in lines]
+    if stream is not None and stream.isatty():
+        from firstkey.display import folded, width_of  # no boot has a terminal
+
+        width = width_of(stream.fileno())
+        shown = [piece for line in shown for piece in folded(line, width)]
+    return "".join(f"{line}\n" for line in shown)
 
 
 def abandon() -> None:

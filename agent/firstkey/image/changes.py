@@ -13,11 +13,12 @@ import stat
 from typing import TYPE_CHECKING, Protocol
 
 from firstkey import NamedTuple, image_reasons, reasons
+from firstkey.display import diff
 from firstkey.image import door, host_key_files, shadow
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command, erase
 from firstkey.system.shadow import LOCKED, entries
-from firstkey.text import diff, visible
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.door import Context, Seen

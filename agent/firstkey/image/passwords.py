@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
+from firstkey.display import diff
 from firstkey.image import shadow
 from firstkey.image.changes import Lock
 from firstkey.image.verdict import Doubt, Finding, Verdict, not_applicable
 from firstkey.system.shadow import ELSEWHERE, EMPTY, LOCKED, PASSWD, TCB, Shadow, entries, unknown
-from firstkey.text import diff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

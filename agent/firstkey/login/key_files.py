@@ -13,7 +13,7 @@ from firstkey.login import key_lines, keys_command, view
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import looks_for
-from firstkey.system import child, command, sshd_tree
+from firstkey.system import as_user, command, sshd_tree
 from firstkey.system.files import open_quietly, translated
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def paths(context: Context) -> list[str]:
     if not any(map(looks_for, patterns)):
         return sshd_tree.key_files(context.sshd, account, patterns)
     groups = context.site.accounts.group_ids(account)
-    found: list[str] = child.run_as(
+    found: list[str] = as_user.run_as(
         account, groups, lambda: sshd_tree.key_files(context.sshd, account, patterns)
     )
     return found

@@ -17,7 +17,7 @@ from firstkey.login.view import Seen
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import with_tokens
-from firstkey.system import command
+from firstkey.system import as_user, command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,8 +81,8 @@ def _said(context: Context, runner: Account, words: list[str]) -> list[Finding]:
         raise FirstkeyError(f"{words[0]} can only be asked where it runs", reason=why.NOT_RUNNING_SYSTEM)
     if os.geteuid() != 0:
         raise FirstkeyError(f"only root can run {words[0]} as {runner.name}", reason=reasons.NEEDS_ROOT)
-    rights = command.Rights(runner.uid, runner.gid, tuple(context.site.accounts.group_ids(runner)))
-    outcome = command.run(words, seconds=SECONDS, rights=rights)
+    groups = context.site.accounts.group_ids(runner)
+    outcome = command.run(words, seconds=SECONDS, before=lambda: as_user.become_for_good(runner, groups))
     if outcome.status:
         said = " ".join(outcome.stderr.decode("utf-8", "replace").split())[:300]
         detail = f"{words[0]} failed with status {outcome.status}: {said or 'it does not say why'}"

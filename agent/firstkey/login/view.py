@@ -19,7 +19,7 @@ from firstkey import NamedTuple
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import authorized_keys
 from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
-from firstkey.system import child, command
+from firstkey.system import as_user, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ class Seen(NamedTuple):
 def look(site: Site, account: Account, path: str, *, content: bool = True) -> Seen:
     """Look at `path` as the account. Raises FirstkeyError where its disk does not answer in time."""
     groups = site.accounts.group_ids(account)
-    said = child.run_as(account, groups, lambda: _look(site.tree, path, content=content))
+    said = as_user.run_as(account, groups, lambda: _look(site.tree, path, content=content))
     steps = tuple(Part(*step) for step in said.pop("steps"))
     if command.ask_watcher and account.uid != 0:
         said.update(_barred_by_modes(steps, account.uid, groups))

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable
 from typing import Optional
 
-from firstkey import NamedTuple
+from firstkey import NamedTuple, reasons
+from firstkey.events import Entry
 from firstkey.model import OfferedKey
-from firstkey.reasons import Reason, Unreachable
+from firstkey.reasons import Reason, Refusal, Unreachable
 
 TOKEN_LIMIT = 1024
 """Bytes of a token. AWS gives no limit; genuine ones have 56."""
@@ -27,21 +28,9 @@ _INDEX_LINE = re.compile(r"([0-9]{1,9})(?:=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)|
 _KEY_LINE = re.compile(r"[a-z][a-z0-9@.-]{1,63} AAAA[A-Za-z0-9+/]{16,}={0,2}(?: .*)?")
 
 
-class Settings(NamedTuple):
-    """How the metadata service is asked. Times in seconds.
-
-    `endpoints` are `http://IP[:PORT]`, the preferred one first. `version` is "auto", "2" or "1".
-    `request_timeout` limits one request, its answer included.
-    """
-
-    endpoints: tuple[str, ...] = ("http://169.254.169.254", "http://[fd00:ec2::254]")
-    version: str = "auto"
-    token_ttl: int = 21600
-    request_timeout: float = 2.0
-
-
-class Identity(NamedTuple):
-    """Which instance the metadata service says this is, and who said so.
+class Answer(NamedTuple):
+    """What the metadata service says. No keys: the instance was launched without a key pair, or the service
+    told which instance this is, and no more.
 
     `version` is the one that was spoken, 1 or 2; `fallback_reason` says why it is 1 where "auto" was asked.
     """
@@ -49,33 +38,8 @@ class Identity(NamedTuple):
     instance_id: str
     endpoint: str
     version: int
-    fallback_reason: Optional[Reason]  # noqa: UP045 - as above
-
-
-class Answer(NamedTuple):
-    """All that the metadata service says. No keys: the instance was launched without a key pair."""
-
-    instance_id: str
-    endpoint: str
-    version: int
-    fallback_reason: Optional[Reason]  # noqa: UP045 - as above
-    keys: tuple[OfferedKey, ...]
-
-
-class Notice(NamedTuple):
-    """Something that happened on the way to an answer, for the journal.
-
-    `kind` is "request" (the one that `detail` names was answered with `status` after `seconds`), "fallback"
-    (no token could be had, so requests go without) or "retry" (it is asked again in `pause` seconds).
-    """
-
-    kind: str
-    reason: Optional[Reason]  # noqa: UP045 - as above
-    detail: str
-    endpoint: str
-    pause: float = 0.0
-    status: int = 0
-    seconds: float = 0.0
+    fallback_reason: Optional[Reason]  # noqa: UP045 - evaluated where tests make one by its type
+    keys: tuple[OfferedKey, ...] = ()
 
 
 class Retriable(Unreachable):
@@ -86,15 +50,7 @@ class NoAnswer(Retriable):
     """The connection was accepted, and the request stayed unanswered until its time was over."""
 
 
-Tell = Callable[[Notice], None]
-
-
-class Listed(NamedTuple):
-    """One line of the list of keys: `line` is the key itself where a service lists those."""
-
-    number: str
-    name: str
-    line: str = ""
+Say = Callable[[Entry], None]
 
 
 def token(body: bytes) -> str:
@@ -113,8 +69,9 @@ def instance_id(body: bytes) -> str:
     return text.decode("ascii")
 
 
-def index(body: bytes) -> tuple[Listed, ...]:
-    """The lines `INDEX=NAME` of public-keys/ in the order of their numbers, then lines that are none (`?`).
+def index(body: bytes) -> tuple[OfferedKey, ...]:
+    """The keys of the lines `INDEX=NAME` of public-keys/ in the order of their numbers; then lines that are
+    none, refused. The text of the keys is still to be asked for.
 
     amazon-ec2-metadata-mock has `INDEX/`, as for any folder. CloudStack and Exoscale answer with the keys
     themselves, which are numbered here. Raises ValueError where no line is any of these, or there are too
@@ -126,15 +83,21 @@ def index(body: bytes) -> tuple[Listed, ...]:
         raise ValueError(f"the list of keys has more than {MOST_KEYS} lines")
     matched = {line: _INDEX_LINE.fullmatch(line) for line in lines}
     listed = {
-        parts[1]: Listed(parts[1], (parts[2] or "")[:NAME_LIMIT]) for parts in matched.values() if parts
+        parts[1]: OfferedKey(parts[1], (parts[2] or "")[:NAME_LIMIT], b"")
+        for parts in matched.values()
+        if parts
     }
     if not listed and any(map(_KEY_LINE.fullmatch, lines)):
-        return tuple(Listed(str(number), "", line) for number, line in enumerate(lines))
-    bad = [line for line, parts in matched.items() if not parts]
+        return tuple(OfferedKey(str(number), "", f"{line}\n".encode()) for number, line in enumerate(lines))
+    bad = [
+        f"{quoted(line.encode())} is no line INDEX=NAME of a list of keys"
+        for line, parts in matched.items()
+        if not parts
+    ]
     if bad and not listed:
-        raise ValueError(f"{quoted(bad[0].encode())} is no line INDEX=NAME of a list of keys")
+        raise ValueError(bad[0])
     ordered = sorted(listed.values(), key=lambda key: int(key.number))
-    return (*ordered, *(Listed("?", "", line) for line in bad))
+    return (*ordered, *(OfferedKey("?", "", b"", Refusal(reasons.BAD_ANSWER, why)) for why in bad))
 
 
 def quoted(body: bytes) -> str:

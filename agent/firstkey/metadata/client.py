@@ -13,15 +13,17 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import reasons
-from firstkey.metadata.answers import Answer, Identity, NoAnswer, Notice, Retriable, Settings, Tell
+from firstkey import events, reasons
+from firstkey.metadata.answers import Answer, NoAnswer, Retriable, Say
 from firstkey.reasons import FirstkeyError, Unreachable
 
 if TYPE_CHECKING:
+    from firstkey.config import Imds
+    from firstkey.events import Entry
     from firstkey.metadata.inquiry import Token
     from firstkey.metadata.transport import Conversation, Endpoint
 
-__all__ = ["Answer", "Client", "Identity", "NoAnswer", "Notice", "Retriable", "Settings"]
+__all__ = ["Answer", "Client", "NoAnswer", "Retriable"]
 
 # Seconds between attempts. At boot the network appears at any moment; what is not there after a
 # minute is not expected at any moment any more.
@@ -48,7 +50,7 @@ GRACE = 0.1
 class Client:
     """Asks the metadata service. Keeps tokens, but no connection, from one question to the next.
 
-    `tell` gets a Notice of each thing that happens on the way, one at a time, in the thread of an endpoint.
+    `say` gets an event of each thing that happens on the way, one at a time, in the thread of an endpoint.
     Threads end with the question, so the process may fork between two of them. `identity` is what the
     service said last of the instance, also where it did not tell the keys.
 
@@ -57,9 +59,9 @@ class Client:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: Imds,
         *,
-        tell: Tell = lambda _: None,
+        say: Say = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
@@ -70,12 +72,12 @@ class Client:
             hint = "Install it: apt-get install python3-requests, or dnf install python3-requests"
             raise FirstkeyError(text, reason=reasons.DEPENDENCY_MISSING, hint=hint) from error
         self.settings = settings
-        self.tell = tell
+        self.say = say
         self.clock = clock
         self.sleep = sleep
-        self.identity: Identity | None = None
+        self.identity: Answer | None = None
         self.tokens: dict[str, Token] = {}
-        self.fallbacks: set[tuple[object, str]] = set()
+        self.fallbacks: set[tuple[str, str]] = set()
         self._endpoints = [Endpoint.parse(url) for url in dict.fromkeys(settings.endpoints)]
 
     def ask(self, *, deadline: float | None, known: str | None = None) -> Answer:
@@ -104,10 +106,6 @@ class Client:
         """
         return _Question(self, deadline, known=None, is_once=True).answer(self._endpoints)
 
-    def close(self) -> None:
-        """Forget the tokens. The client may be used again."""
-        self.tokens.clear()
-
 
 class _Question:
     """One question to all endpoints, each in a thread of its own, until one of them has a good answer.
@@ -126,7 +124,7 @@ class _Question:
         self._known = known
         self._is_once = is_once
         self.is_elsewhere = False
-        self._telling = Lock()
+        self._saying = Lock()
         self._has_failed = Event()
         self._is_over = Event()
         self._heard: SimpleQueue[tuple[str, Answer | BaseException]] = SimpleQueue()
@@ -205,7 +203,7 @@ class _Question:
         while True:
             was_fair = limit.left > LEAST_FAIR
             inquiry = Inquiry(
-                conversation, client.settings, tokens=client.tokens, tell=self._tell, deadline=limit
+                conversation, client.settings, tokens=client.tokens, say=self._say, deadline=limit
             )
             try:
                 return inquiry.answer()
@@ -217,23 +215,27 @@ class _Question:
                 conversation.close()
                 client.identity = inquiry.identity or client.identity
             self._has_failed.set()
-            self.is_elsewhere |= bool(self._known and inquiry.identity and inquiry.identity[0] != self._known)
+            told = inquiry.identity.instance_id if inquiry.identity else None
+            self.is_elsewhere |= bool(self._known and told and told != self._known)
             left = limit.left - LAST_ATTEMPT
             if self._is_once or self.is_elsewhere or self._is_over.is_set() or left < SHORTEST_PAUSE:
                 raise cause
             pause = min(next(pauses), left)
-            self._tell(Notice("retry", cause.reason, cause.message, url, pause))
+            why = {"detail": cause.message, "reason": cause.reason.code}
+            self._say(events.IMDS_RETRY(endpoint=url, pause=f"{pause:.2f}", **why))
             (client.sleep or self._is_over.wait)(pause)
 
-    def _tell(self, notice: Notice) -> None:
-        """Tell a fallback once, and not at each attempt."""
-        same = (notice.reason, notice.endpoint)
-        with self._telling:
-            if self._is_over.is_set() or (notice.kind == "fallback" and same in self._client.fallbacks):
+    def _say(self, entry: Entry) -> None:
+        """Say a fallback once, and not at each attempt."""
+        with self._saying:
+            if self._is_over.is_set():
                 return
-            if notice.kind == "fallback":
+            if entry.event is events.IMDS_FALLBACK:
+                same = (entry.fields["reason"], entry.fields["endpoint"])
+                if same in self._client.fallbacks:
+                    return
                 self._client.fallbacks.add(same)
-            self._client.tell(notice)
+            self._client.say(entry)
 
 
 def _pauses(elapsed: Callable[[], float]) -> Iterator[float]:

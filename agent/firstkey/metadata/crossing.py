@@ -10,7 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.metadata.answers import Answer, Identity, Settings
+from firstkey.config import Imds
+from firstkey.metadata.answers import Answer
 from firstkey.metadata.client import Client as RealClient
 from firstkey.model import OfferedKey
 from firstkey.reasons import Refusal
@@ -19,7 +20,7 @@ from firstkey.settings import endpoint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from firstkey.metadata.answers import Tell
+    from firstkey.metadata.answers import Say
 
 MOST_SECONDS = 600.0
 """How long a boxed process may have the service asked."""
@@ -28,9 +29,9 @@ MOST_SECONDS = 600.0
 class Client:
     """Asks as metadata.client.Client does, by a question to the outside."""
 
-    identity: Identity | None = None
+    identity: Answer | None = None
 
-    def __init__(self, settings: Settings, ask: Callable[..., Any]) -> None:
+    def __init__(self, settings: Imds, ask: Callable[..., Any]) -> None:
         self._settings = settings
         self._ask = ask
 
@@ -46,15 +47,13 @@ class Client:
         """The same."""
         return self.ask(deadline=deadline)
 
-    def close(self) -> None:
-        """Nothing is open."""
 
-
-def answer(settings: list[Any], seconds: float, tell: Tell) -> list[Any]:
+def answer(settings: list[Any], seconds: float, say: Say) -> list[Any]:
     """The question `imds` of a boxed process: what the metadata service at these endpoints says."""
-    endpoints, version, ttl, timeout = settings
-    wanted = Settings(tuple(endpoint(str(url)) for url in endpoints), str(version), int(ttl), float(timeout))
-    said = RealClient(wanted, tell=tell).ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
+    endpoints, version, ttl, timeout, boot = settings
+    urls = tuple(endpoint(str(url)) for url in endpoints)
+    wanted = Imds(urls, str(version), int(ttl), float(timeout), float(boot))
+    said = RealClient(wanted, say=say).ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
     keys = [
         (number, name, base64.b64encode(text).decode("ascii"), [why.reason.code, why.detail] if why else None)
         for number, name, text, why, *_ in said.keys

@@ -7,14 +7,17 @@ Source of the rules: AWS EC2 User Guide, "Use the Instance Metadata Service to a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from firstkey import NamedTuple, reasons
+from firstkey import NamedTuple, events, reasons
 from firstkey.metadata import answers
-from firstkey.metadata.answers import Answer, Identity, Listed, NoAnswer, Notice, Retriable, Settings, Tell
+from firstkey.metadata.answers import Answer, NoAnswer, Retriable, Say
 from firstkey.metadata.transport import Conversation, Deadline, Reply
 from firstkey.model import OfferedKey
-from firstkey.reasons import FirstkeyError, Reason, Refusal
+from firstkey.reasons import FirstkeyError, Reason
+
+if TYPE_CHECKING:
+    from firstkey.config import Imds
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
@@ -49,19 +52,19 @@ class Inquiry:
     def __init__(
         self,
         conversation: Conversation,
-        settings: Settings,
+        settings: Imds,
         *,
         tokens: dict[str, Token],
-        tell: Tell,
+        say: Say,
         deadline: Deadline,
     ) -> None:
         self._conversation = conversation
         self._url = conversation.endpoint.url
         self._settings = settings
         self._tokens = tokens
-        self._tell = tell
+        self._say = say
         self._deadline = deadline
-        self.identity: Identity | None = None
+        self.identity: Answer | None = None
         # What requests go with: a token, or none and the reason for that (None: none was asked for).
         self._token = tokens.get(self._url)
         self._fallback: Reason | None = None
@@ -77,16 +80,16 @@ class Inquiry:
             self._renew()
         what = f"GET {self._url}{METADATA}{INSTANCE_ID}"
         instance_id = _parsed(answers.instance_id, what, self._read(INSTANCE_ID))
-        self.identity = self._identity(instance_id)
+        self.identity = self._answer(instance_id)
         keys = tuple(map(self._key, self._index()))
         if self._missed and all(key.refusal for key in keys):
             raise self._missed
-        return Answer(*self._identity(instance_id), keys)
+        return self._answer(instance_id)._replace(keys=keys)
 
-    def _identity(self, instance_id: str) -> Identity:
-        return Identity(instance_id, self._url, 2 if self._token else 1, self._fallback)
+    def _answer(self, instance_id: str) -> Answer:
+        return Answer(instance_id, self._url, 2 if self._token else 1, self._fallback)
 
-    def _index(self) -> tuple[Listed, ...]:
+    def _index(self) -> tuple[OfferedKey, ...]:
         """The list of keys. 404 to it: launched without a key pair; EC2 itself is believed that at once.
 
         CloudStack lists keys without the last slash. A service that lists its categories, and not even
@@ -105,19 +108,15 @@ class Inquiry:
             raise FirstkeyError(text, reason=reasons.CATEGORY_MISSING)
         return ()
 
-    def _key(self, listed: Listed) -> OfferedKey:
+    def _key(self, listed: OfferedKey) -> OfferedKey:
         """One key. What is wrong with it alone is its own refusal: the others still come."""
-        number, name, line = listed
-        if number == "?":
-            text = f"GET {self._url}{METADATA}{PUBLIC_KEYS}: {answers.quoted(line.encode())} is no INDEX=NAME"
-            return OfferedKey(number, name, b"", Refusal(reasons.BAD_ANSWER, text))
-        if line:
-            return OfferedKey(number, name, line.encode() + b"\n")
+        if listed.text or listed.refusal:
+            return listed
         try:
-            return OfferedKey(number, name, self._read(f"{PUBLIC_KEYS}{number}/openssh-key"))
+            return listed._replace(text=self._read(f"{PUBLIC_KEYS}{listed.number}/openssh-key"))
         except FirstkeyError as error:
             self._missed = error if isinstance(error, Retriable) else self._missed
-            return OfferedKey(number, name, b"", error.refusal)
+            return listed._replace(refusal=error.refusal)
 
     def _read(self, path: str) -> bytes:
         return self._content(self._get(path), path)
@@ -144,9 +143,8 @@ class Inquiry:
         allowed = deadline.left
         reply = self._conversation.ask(method, path, headers=headers, deadline=deadline)
         what = f"{method} {self._url}{path}" + (", with a token," if TOKEN_HEADER in headers else "")
-        self._tell(
-            Notice("request", None, what, self._url, status=reply.status, seconds=allowed - deadline.left)
-        )
+        took = f"{allowed - deadline.left:.3f}"
+        self._say(events.IMDS_REQUEST(request=what, status=reply.status, seconds=took))
         return reply
 
     def _content(self, reply: Reply, path: str) -> bytes:
@@ -213,7 +211,7 @@ class Inquiry:
 
     def _fall_back(self, reason: Reason, detail: str) -> None:
         self._fallback = reason
-        self._tell(Notice("fallback", reason, detail, self._url))
+        self._say(events.IMDS_FALLBACK(endpoint=self._url, detail=detail, reason=reason.code))
 
 
 def _parsed(parse: Callable[[bytes], _Value], what: str, body: bytes) -> _Value:

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import http.client
 import os
+import re
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -77,18 +78,8 @@ class Endpoint(NamedTuple):
     def parse(cls, text: str) -> Endpoint:
         """`http://IP[:PORT]`; raises ValueError for all else, a name above all: none is ever looked up."""
         url = settings.endpoint(text)
-        v4, v6, zone, port = settings.ENDPOINT.fullmatch(url).groups("")  # type: ignore[union-attr]
+        v4, v6, zone, port = re.fullmatch(settings.ENDPOINT, url).groups("")  # type: ignore[union-attr]
         return cls(url, v4 or v6, int(port or 80), zone[1:])
-
-    def connect(self, connection: socket.socket) -> None:
-        """Connect the socket. Raises OSError, for an interface that is not there too."""
-        index = (0, socket.if_nametoindex(self.zone)) if self.zone else ()
-        connection.connect((self.host, self.port, *index))
-
-    @property
-    def family(self) -> socket.AddressFamily:
-        """IPv4 or IPv6."""
-        return socket.AF_INET6 if ":" in self.host else socket.AF_INET
 
 
 class BoundedSocket(socket.socket):
@@ -109,7 +100,7 @@ class BoundedSocket(socket.socket):
         self.what, self.deadline, self.allowed = what, deadline, max(deadline.left, 0)
 
     def recv_into(self, buffer: WriteableBuffer, nbytes: int = 0, flags: int = 0) -> int:
-        """As recv(2); raises NoAnswer, Retriable or FirstkeyError (answer-too-large)."""
+        """As recv(2); raises NoAnswer, Retriable or FirstkeyError (bad-answer)."""
         count: int = self.in_time(super().recv_into, buffer, nbytes, flags)
         self.received += count
         self.ended = count == 0
@@ -122,12 +113,6 @@ class BoundedSocket(socket.socket):
         rest = memoryview(data)
         while rest:
             rest = rest[self.in_time(super().send, rest, flags) :]
-
-    def hang_up(self) -> None:
-        """Close the connection, whoever still has a file on it."""
-        number = self.detach()
-        if number >= 0:
-            os.close(number)
 
     def in_time(self, call: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as the call has it
         """What the call returns. Raises NoAnswer at the deadline, else Retriable."""
@@ -199,7 +184,9 @@ class Conversation:
     def close(self) -> None:
         """Close the connection, if one is open."""
         if self._connection:
-            self._connection.hang_up()
+            number = self._connection.detach()  # whoever still has a file on it
+            if number >= 0:
+                os.close(number)
             self._connection = None
 
     def connect(self, deadline: Deadline) -> BoundedSocket:
@@ -207,13 +194,16 @@ class Conversation:
         if self._connection:
             return self._connection
         reason, text = reasons.IMDS_UNREACHABLE, "no connection in time"
+        url, host, port, zone = self.endpoint
         try:
-            self._connection = connection = BoundedSocket(self.endpoint.family, socket.SOCK_STREAM)
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            self._connection = connection = BoundedSocket(family, socket.SOCK_STREAM)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             left = deadline.left
             if left > 0 and not self._is_over:
                 connection.settimeout(left)
-                self.endpoint.connect(connection)
+                index = (0, socket.if_nametoindex(zone)) if zone else ()  # none where it is not there yet
+                connection.connect((host, port, *index))
                 if not self._is_over:
                     return connection
         except OSError as error:
@@ -222,7 +212,7 @@ class Conversation:
             if error.errno == errno.EACCES and os.path.exists(SYSTEMD_SOCKET):
                 reason = reasons.IMDS_LOCKED
         self.close()
-        raise Retriable(f"{self.endpoint.url}: {text}", reason=reason)
+        raise Retriable(f"{url}: {text}", reason=reason)
 
     def ask(self, method: str, path: str, *, headers: dict[str, str], deadline: Deadline) -> Reply:
         """One request and its answer, whatever its status.

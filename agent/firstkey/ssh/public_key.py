@@ -13,10 +13,12 @@ from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
 
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
+
+if TYPE_CHECKING:
+    from typing import Any
 
 SIZE_LIMIT = 16 * 1024
 """Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple
+from firstkey import TYPE_CHECKING, NamedTuple
 from firstkey.ssh.sshd_config import ANY_CLIENT
 
 if TYPE_CHECKING:

@@ -10,23 +10,21 @@ from __future__ import annotations
 import io
 import os
 import re
-from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
+from firstkey import TYPE_CHECKING, reasons
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.system import child, command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from firstkey.system.tree import Tree
 
 LIMIT = 16 * 1024 * 1024
 NSS_SECONDS = 5.0
 """How long NSS may take to tell of one account; sssd answers out of its cache or in a second or two."""
-NAME = re.compile(r"(?!ALL$)[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?")
-"""What useradd(8) of the distributions accepts; `ALL` means everybody to sudoers(5)."""
 
 DEFAULTS = ("/usr/etc/login.defs", "/etc/login.defs", "/etc/default/useradd")
 """Each before the one that overrides it; no name of login.defs(5) is one of useradd's too."""

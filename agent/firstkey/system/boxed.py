@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from firstkey import reasons
 from firstkey.image_reasons import OVER_BUDGET
 from firstkey.reasons import FirstkeyError
-from firstkey.system import box, command
+from firstkey.system import box, command, inspector
 
 if TYPE_CHECKING:
     import mmap
@@ -264,6 +264,7 @@ def _child(
         inside = Inside(reader, writer, mark, kernel.shut(root), root)
         sys.meta_path[:] = [_NothingMore()]
         command.ask_watcher = inside.ask
+        command.run_by_watcher = inspector.run_by_watcher
         inside._say(*_attempt(work, inside))  # noqa: SLF001 - both are this module's
     finally:
         os._exit(0)

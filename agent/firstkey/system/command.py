@@ -9,19 +9,18 @@ from __future__ import annotations
 import os
 import select
 import signal
-import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
-from firstkey.system.files import Looks
+from firstkey.system.files import Looks, write_all
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from firstkey.system.files import Directory
 
@@ -30,16 +29,18 @@ ask_watcher: Callable[..., Any] | None = None
 
 It returns the answer or raises FirstkeyError. None where there is no box.
 """
+run_by_watcher: Callable[[Sequence[str], Mapping[str, bytes], bytes], Outcome] | None = None
+"""In a box, has a program run that may look at copies of files, by their names; the bytes are its input."""
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 SECONDS = 20.0
 """How long a program may take unless the caller says otherwise; useradd on a slow disk is the longest."""
 LIMIT = 1024 * 1024
 """How many bytes a program may print: `sshd -T` prints a few thousand."""
-TICK = 0.05
-"""Seconds between two looks whether a program has ended whose output somebody else still holds open."""
-SCRATCH_PLACES = ("/run", "/tmp", "/var/tmp")  # noqa: S108 - taken only where it is safe
-"""Where a scratch directory may be, the best first: root's is in memory, and in nobody else's reach."""
+TICK, CLOSING_TICK = 0.05, 0.001
+"""Seconds between two looks whether a program has ended, its output being open still, and closed."""
+SCRATCH_PLACES = ("/run", "/tmp")  # noqa: S108 - private names in it, which nobody else can exchange
+"""Where a scratch directory may be: root's is in memory, and in nobody else's reach."""
 
 
 class Outcome(NamedTuple):
@@ -55,14 +56,6 @@ class Outcome(NamedTuple):
         """The last thing it said on stderr (or stdout), on one line, for a message."""
         last = (self.stderr or self.stdout).decode("utf-8", "replace").strip().rpartition("\n")[2].strip()
         return last[:300] or f"exit status {self.status}"
-
-
-class Rights(NamedTuple):
-    """Whose rights a program gets: all of them and no others."""
-
-    uid: int
-    gid: int
-    groups: tuple[int, ...]
 
 
 def search_path() -> list[str]:
@@ -88,74 +81,44 @@ def run(
     *,
     stdin: bytes = b"",
     seconds: float = SECONDS,
-    rights: Rights | None = None,
     before: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run a program to its end. A failing one is an `Outcome`, not an error; one that cannot start is.
 
     It ends with this call, however that ends: an exception (a signal to stop) kills it.
     """
-    if ask_watcher:
+    if run_by_watcher:
         return run_by_watcher(argv, {}, stdin)
-    return start(argv, stdin=stdin, rights=rights, before=before).finish(seconds=seconds)
+    return start(argv, stdin=stdin, before=before).finish(seconds=seconds)
 
 
-def run_by_watcher(argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes) -> Outcome:
-    """In a box, have a program run that may look at copies of `files`, by their names."""
-    import base64
-
-    if ask_watcher is None:
-        raise RuntimeError("there is no box")
-    copies = {name: base64.b64encode(content).decode("ascii") for name, content in files.items()}
-    told = ask_watcher("program", list(argv), copies, base64.b64encode(stdin).decode("ascii"))
-    status, stdout, stderr = told
-    return Outcome(tuple(argv), int(status), base64.b64decode(stdout), base64.b64decode(stderr))
-
-
-def start(
-    argv: Sequence[str],
-    *,
-    stdin: bytes = b"",
-    rights: Rights | None = None,
-    before: Callable[[], None] | None = None,
-) -> Process:
+def start(argv: Sequence[str], *, stdin: bytes = b"", before: Callable[[], None] | None = None) -> Process:
     """Start a program without waiting for it. The new process does `before` just before it becomes it."""
     import subprocess
 
+    # A private file in memory: unlike a pipe it can be read twice, as ssh-keygen does.
+    source = os.memfd_create("stdin")
     try:
-        with _memory(stdin) as source:
-            child = subprocess.Popen(
-                list(argv),
-                stdin=source,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={"PATH": ":".join(search_path()), "LC_ALL": "C.UTF-8", "TZ": "UTC0"},
-                cwd="/",
-                # Without the caller's terminal it can ask nobody, and what it starts itself ends with it.
-                start_new_session=True,
-                user=rights.uid if rights else None,
-                group=rights.gid if rights else None,
-                extra_groups=rights.groups if rights else None,
-                preexec_fn=before,  # noqa: PLW1509 - there are no threads
-            )
-    except (OSError, ValueError) as error:  # ValueError: a NUL in an argument
+        os.fchmod(source, 0o600)
+        write_all(source, stdin)
+        os.lseek(source, 0, os.SEEK_SET)
+        child = subprocess.Popen(
+            list(argv),
+            stdin=source,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"PATH": ":".join(search_path()), "LC_ALL": "C.UTF-8", "TZ": "UTC0"},
+            cwd="/",
+            # Without the caller's terminal it can ask nobody, and what it starts itself ends with it.
+            start_new_session=True,
+            preexec_fn=before,  # noqa: PLW1509 - there are no threads
+        )
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument; in `before`
         message = f"cannot run {' '.join(argv)!r}: {error}"
         raise FirstkeyError(message, reason=reasons.DEPENDENCY_MISSING) from error
-    return Process(tuple(argv), child)
-
-
-@contextmanager
-def _memory(content: bytes) -> Iterator[int]:
-    """A descriptor of a private file in memory: unlike a pipe it can be read twice, as ssh-keygen does."""
-    fd = os.memfd_create("stdin")
-    try:
-        os.fchmod(fd, 0o600)
-        while content:
-            content = content[os.write(fd, content) :]
-        os.lseek(fd, 0, os.SEEK_SET)
-        yield fd
     finally:
-        os.close(fd)
+        os.close(source)
+    return Process(tuple(argv), child)
 
 
 class Process:
@@ -168,20 +131,41 @@ class Process:
     @property
     def has_ended(self) -> bool:
         """Whether there is nothing more to wait for."""
-        return self._ended() is not None
+        return self._end() is not None
 
     def finish(self, *, seconds: float = SECONDS, limit: int = LIMIT) -> Outcome:
         """Wait for the end, `seconds` at most; then it is killed and FirstkeyError(timed-out) raised.
 
-        What it started in the background ends with it, and is not waited for.
+        What it started in the background ends with it, and is not waited for. More than `limit` bytes of
+        output are FirstkeyError(internal-error).
         """
         deadline = time.monotonic() + seconds
+        heard = {pipe.fileno(): bytearray() for pipe in (self._child.stdout, self._child.stderr) if pipe}
+        poll = select.poll()
+        for pipe in heard:
+            poll.register(pipe, select.POLLIN)
+        pause = TICK
         try:
-            heard = self._heard(deadline, limit)
-            return Outcome(self.argv, self._status(deadline), *heard)
-        except TimeoutError as error:
-            message = f"{' '.join(self.argv)} did not end within {seconds:g} s"
-            raise FirstkeyError(message, reason=reasons.TIMED_OUT) from error
+            while True:
+                # Looked at first: what it printed before its end is in the pipes by then.
+                end = self._end()
+                left = deadline - time.monotonic()
+                ready = poll.poll(max(0.0, min(pause, left)) * 1000 if end is None else 0)
+                if end and not ready:
+                    status = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+                    return Outcome(self.argv, status, *map(bytes, heard.values()))
+                if end is None and left <= 0:
+                    message = f"{' '.join(self.argv)} did not end within {seconds:g} s"
+                    raise FirstkeyError(message, reason=reasons.TIMED_OUT)
+                for pipe, _ in ready:
+                    part = os.read(pipe, 65536)
+                    heard[pipe] += part
+                    if len(heard[pipe]) > limit:
+                        message = f"{' '.join(self.argv)} printed more than {limit} bytes and was ended"
+                        raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
+                    if not part:
+                        poll.unregister(pipe)
+                        pause = CLOSING_TICK  # it is on its way out, as a rule
         finally:
             self.kill()
 
@@ -197,59 +181,11 @@ class Process:
             if pipe:
                 pipe.close()
 
-    def _heard(self, deadline: float, limit: int) -> tuple[bytes, bytes]:
-        """All that it printed. A pipe may stay open longer than it lives, in the hands of what it started."""
-        pipes = [pipe.fileno() for pipe in (self._child.stdout, self._child.stderr) if pipe]
-        heard: dict[int, bytearray] = {pipe: bytearray() for pipe in pipes}
-        poll = select.poll()
-        for pipe in pipes:
-            poll.register(pipe, select.POLLIN)
-        while pipes:
-            ended = self._ended() is not None
-            ready = poll.poll(0 if ended else _until(deadline) * 1000)
-            if ended and not ready:
-                break
-            for pipe, _ in ready:
-                part = os.read(pipe, 65536)
-                heard[pipe] += part
-                if len(heard[pipe]) > limit:
-                    message = f"{' '.join(self.argv)} printed more than {limit} bytes and was ended"
-                    raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
-                if not part:
-                    poll.unregister(pipe)
-                    pipes.remove(pipe)
-        stdout, stderr = heard.values()
-        return bytes(stdout), bytes(stderr)
-
-    def _status(self, deadline: float) -> int:
-        pause = 0.0005
-        while True:
-            status = self._ended()
-            if status is not None:
-                return status
-            time.sleep(min(pause, _until(deadline)))
-            pause = min(2 * pause, TICK)
-
-    def _ended(self) -> int | None:
-        """Its exit status (negative: the signal), or None. It is only looked at: as long as it is not
-        collected, its number, which is that of its process group too, is nobody else's.
+    def _end(self) -> os.waitid_result | None:
+        """How it ended, or None. It is only looked at: as long as it is not collected, its number, which is
+        that of its process group too, is nobody else's.
         """
-        try:
-            found = os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError as error:
-            message = f"nobody knows how {' '.join(self.argv)} ended: SIGCHLD is ignored here"
-            raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
-        if found is None:
-            return None
-        return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
-
-
-def _until(deadline: float) -> float:
-    """How many seconds the next wait may take; raises TimeoutError where there are none left."""
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return min(left, TICK)
+        return os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
 # --- what programs need, or are asked --------------------------------------------------------------
@@ -259,30 +195,16 @@ def _until(deadline: float) -> float:
 def scratch_directory() -> Iterator[Directory]:
     """Make a private directory of the host for one question to a program that takes only paths.
 
-    It is removed afterwards, with all that is in it. Raises FirstkeyError where there is no safe place.
+    It is removed afterwards, with all that is in it. Raises FirstkeyError where none can be made.
     """
-    with Tree("/") as host, _scratch_place(host) as above:
+    place = next((path for path in SCRATCH_PLACES if os.access(path, os.W_OK)), SCRATCH_PLACES[-1])
+    with Tree("/") as host, host.opened(place) as above:
         name = above.temporary_name("scratch")
         try:
             with above.make(name, Looks(0o700, durable=False)) as made:
                 yield made
         finally:
             above.remove_directory(name)
-
-
-def _scratch_place(host: Tree) -> Directory:
-    """Where nobody else can exchange what is made: ours or root's, and sticky if others write."""
-    for path in SCRATCH_PLACES:
-        found = host.open(path)
-        if found is None:
-            continue
-        status = os.fstat(found.fd)
-        is_shut = not status.st_mode & 0o022 or status.st_mode & stat.S_ISVTX
-        if status.st_uid in (0, os.geteuid()) and is_shut and os.access(found.on_host, os.W_OK):
-            return found
-        found.__exit__()
-    message = f"there is no safe place for temporary files: none of {', '.join(SCRATCH_PLACES)}"
-    raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
 
 
 def selinux_label(tree: Tree, path: str, kind: str) -> str | None:

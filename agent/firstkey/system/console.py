@@ -8,9 +8,8 @@ import re
 import select
 import stat
 import time
-from typing import TYPE_CHECKING
 
-from firstkey import reasons
+from firstkey import TYPE_CHECKING, reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.text import visible
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+PID_FILE = "/run/firstkey/firstkey.pid"
 DESCRIPTORS = 4096
 
 

@@ -13,9 +13,8 @@ import re
 import stat
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, reasons
+from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
@@ -112,11 +111,6 @@ def stamp(found: os.stat_result) -> Stamp:
     return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def is_plain(mode: int) -> bool:
-    """Whether that st_mode is a regular file's or a directory's: what can be opened without any effect."""
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-
-
 def require(found: os.stat_result, wanted: Callable[[int], bool], path: str) -> None:
     """Refuse what is a link, or is not of a wanted type (by its st_mode)."""
     if stat.S_ISLNK(found.st_mode):
@@ -137,19 +131,6 @@ def dress(fd: int, looks: Looks) -> None:
         # of its own, a file has the one that its directory hands down.
         with suppress(OSError):
             os.setxattr(fd, key, value)
-
-
-def sync_directory(fd: int) -> None:
-    """Put the names in it on the disk (fsync(2)).
-
-    A directory that one may only pass through cannot be synced, nor can any on some file systems (FUSE, 9p):
-    these write it when they please, and what was done is done.
-    """
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in _UNSYNCED:
-            raise
 
 
 def write_all(fd: int, content: bytes) -> None:
@@ -249,7 +230,8 @@ class Directory:
             return directory
         try:
             directory.dress(looks)
-            self._sync(looks)
+            if looks.durable:
+                self.sync()
         except BaseException:
             directory.__exit__()
             with suppress(OSError):
@@ -257,29 +239,32 @@ class Directory:
             raise
         return directory
 
-    def _sync(self, looks: Looks) -> None:
-        if looks.durable:
-            with translated(f"sync {self.path}"):
-                sync_directory(self.fd)
+    def sync(self) -> None:
+        """Put the names in it on the disk (fsync(2)).
+
+        A directory that one may only pass through cannot be synced, nor can any on some file systems (FUSE,
+        9p): these write it when they please, and what was done is done.
+        """
+        with translated(f"sync {self.path}"):
+            try:
+                os.fsync(self.fd)
+            except OSError as error:
+                if error.errno not in _UNSYNCED:
+                    raise
 
     def read(self, name: str, *, limit: int) -> File | None:
         """The regular file `name`, or None where there is none. More than `limit` bytes are refused."""
         path = self.join(name)
-        parts: list[bytes] = []
-        length = 0
         with translated(f"read {path}"):
             try:
-                with self._opened(name, stat.S_ISREG) as fd:
+                with self._opened(name, stat.S_ISREG) as fd, open(fd, "rb", closefd=False) as file:
                     found = os.fstat(fd)  # of before: what changes meanwhile makes the stamp an old one
-                    while part := os.read(fd, min(limit + 1 - length, 1 << 20)):
-                        parts.append(part)
-                        length += len(part)
+                    content = file.read(limit + 1)
             except FileNotFoundError:
                 return None
-        if length > limit:
+        if len(content) > limit:
             raise FirstkeyError(f"{path} is larger than {limit} bytes", reason=reasons.FILE_TOO_LARGE)
-        mode = stat.S_IMODE(found.st_mode)
-        return File(b"".join(parts), stamp(found), mode, found.st_uid, found.st_gid)
+        return File(content, stamp(found), stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
 
     def replace(self, name: str, content: bytes, looks: Looks, *, expected: object = ANYTHING) -> None:
         """Put `content` in place of whatever `name` is, in one instant.
@@ -311,7 +296,8 @@ class Directory:
                 os.unlink(temporary, dir_fd=self.fd)
             else:
                 os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            self._sync(looks)
+            if looks.durable:
+                self.sync()
 
     @contextmanager
     def unless_renamed(self, temporary: str) -> Iterator[None]:
@@ -342,7 +328,7 @@ class Directory:
         """Give `old` the name `new`, durably."""
         with translated(f"rename {self.join(old)} to {self.join(new)}"):
             os.rename(old, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
-            sync_directory(self.fd)
+        self.sync()
 
     def open_to_lock(self, name: str) -> int:
         """A descriptor of the regular file `name`, made for its owner alone where it is missing."""
@@ -367,8 +353,8 @@ class Directory:
                 os.unlink(name, dir_fd=self.fd)
             except FileNotFoundError:
                 return
-            if durable:
-                sync_directory(self.fd)
+        if durable:
+            self.sync()
 
     def remove_directory(self, name: str, *, depth: int = 0) -> None:
         """Remove the directory `name`, which firstkey made, with its files, and so many levels below it."""
@@ -401,13 +387,12 @@ class Directory:
                 elif found and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
                     self.remove(name)
 
-    def link(self, name: str, target: str, owner: tuple[int, int] | None) -> None:
+    def link(self, name: str, target: str, owner: tuple[int, int]) -> None:
         """Make the symbolic link `name`, which must not be there, durably; `owner`: uid and gid."""
         with translated(f"link {self.join(name)} to {target}"):
             os.symlink(target, name, dir_fd=self.fd)
-            if owner:
-                os.chown(name, *owner, dir_fd=self.fd, follow_symlinks=False)
-            sync_directory(self.fd)
+            os.chown(name, *owner, dir_fd=self.fd, follow_symlinks=False)
+        self.sync()
 
     def dress(self, looks: Looks) -> None:
         """Give the directory itself that mode and owner."""
@@ -416,13 +401,13 @@ class Directory:
 
     def set_mode(self, name: str, mode: int, owner: tuple[int, int] | None = None) -> None:
         """Give the regular file or directory `name` another mode, and before that an owner (uid and gid)."""
-        with translated(f"change the mode of {self.join(name)}"), self._opened(name) as fd:
+        with translated(f"change the mode of {self.join(name)}"), self._opened(name, _is_plain) as fd:
             if owner:
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
 
     @contextmanager
-    def _opened(self, name: str, wanted: Callable[[int], bool] = is_plain) -> Iterator[int]:
+    def _opened(self, name: str, wanted: Callable[[int], bool]) -> Iterator[int]:
         """A descriptor of `name` to read it, once it is known what it is: opening a device can be an act."""
         require(os.stat(name, dir_fd=self.fd, follow_symlinks=False), wanted, self.join(name))
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -435,7 +420,8 @@ class Directory:
             os.close(fd)
 
 
-# --- the standard descriptors ------------------------------------------------------------------------
+def _is_plain(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
 def fill_standard() -> None:
@@ -448,7 +434,7 @@ def fill_standard() -> None:
 
 
 def send_nowhere(number: int) -> None:
-    """Let an open descriptor lead to nowhere from now on."""
+    """Let a standard descriptor lead to nowhere from now on."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, number)
     os.close(nowhere)

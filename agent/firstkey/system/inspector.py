@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
+from firstkey import TYPE_CHECKING, reasons
 from firstkey.reasons import FirstkeyError
-from firstkey.system import box, command
+from firstkey.system import command
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 PROGRAMS = ("sshd", "ssh-keygen", "visudo", "matchpathcon")
 """Those that may be asked from within a box."""
@@ -47,8 +47,12 @@ def run(
     Raises FirstkeyError where it cannot be started or does not end in time.
     """
     copies = files or {}
-    if command.ask_watcher:
+    if command.run_by_watcher:
         return command.run_by_watcher(argv, copies, stdin)
+    from firstkey.system import (
+        box,  # not before it is needed: ctypes costs more than a look at what has changed
+    )
+
     kernel = box.Kernel()
     with command.scratch_directory() as directory:
         where = directory.on_host
@@ -64,6 +68,16 @@ def run(
         stdout=done.stdout.replace(where.encode(), HERE.encode()),
         stderr=done.stderr.replace(where.encode(), HERE.encode()),
     )
+
+
+def run_by_watcher(argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes) -> command.Outcome:
+    """In a box, the same by the process that watches it."""
+    if command.ask_watcher is None:
+        raise RuntimeError("there is no box")
+    copies = {name: base64.b64encode(content).decode("ascii") for name, content in files.items()}
+    told = command.ask_watcher("program", list(argv), copies, base64.b64encode(stdin).decode("ascii"))
+    status, stdout, stderr = told
+    return command.Outcome(tuple(argv), int(status), base64.b64decode(stdout), base64.b64decode(stderr))
 
 
 def answer_find(program: str) -> str | None:

@@ -9,13 +9,14 @@ import os
 import select
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Callable
 
+from firstkey import TYPE_CHECKING
 from firstkey.events import DEBUG, INFO, WARNING
-from firstkey.text import folded, visible, width_of
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Callable
 
     from firstkey.events import Entry
 
@@ -94,7 +95,11 @@ class Log:
         """One line, whole or cut to the limit, without waiting for a reader that has stopped reading."""
         word = "warning: " if entry.event.priority == WARNING else ""
         mark = f"<{entry.event.priority}>" if self._is_stream else f"firstkey: {word}"
-        line = "\n".join(folded(f"{mark}{visible(entry.message)}", width_of(self._stderr)))
+        line = f"{mark}{visible(entry.message)}"
+        if os.isatty(self._stderr):
+            from firstkey.display import folded, width_of  # no boot has a terminal
+
+            line = "\n".join(folded(line, width_of(self._stderr)))
         data = line.encode("utf-8", "backslashreplace")[: WRITE_LIMIT - 1] + b"\n"
         _wait_until_writable(self._stderr, PATIENCE_SEC)
         while data:

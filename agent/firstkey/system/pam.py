@@ -36,9 +36,7 @@ class Answer(NamedTuple):
 
 def account(service: str, user: Account, *, host: str) -> Answer:
     """Ask the account rules of `service`. Raises FirstkeyError where PAM is not there or does not answer."""
-    said = child.run_as(
-        user._replace(uid=0, gid=0), [0], lambda: _ask(service, user.name, host), seconds=SECONDS
-    )
+    said = child.ask(user.name, lambda _: _ask(service, user.name, host), seconds=SECONDS)
     return Answer(said[0], said[1], tuple(said[2]))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
@@ -125,24 +125,18 @@ class Tree:
 
     def names(self, path: str) -> list[str]:
         """The names in the directory at `path`; none where it is absent."""
-        directory = self.open(path)
-        if directory is None:
-            return []
-        with directory:
-            return directory.names()
+        with self.open(path) or nullcontext() as directory:
+            return directory.names() if directory else []
 
     def exists(self, path: str) -> bool:
         """Whether anything, a link included, has that name."""
         try:
-            directory = self.open(os.path.dirname(path))
+            with self.open(os.path.dirname(path)) or nullcontext() as directory:
+                return directory is not None and directory.status(os.path.basename(path)) is not None
         except FirstkeyError as error:
             if isinstance(error.__cause__, NotADirectoryError):
                 return False
             raise
-        if directory is None:
-            return False
-        with directory:
-            return directory.status(os.path.basename(path)) is not None
 
     def write(self, path: str, content: bytes, *, mode: int) -> None:
         """Replace the file at `path`; its directory is made where it is missing."""

@@ -1,0 +1,53 @@
+"""What the command line says in place of the configuration: --config, --imds and --user."""
+
+from __future__ import annotations
+
+import os
+
+from firstkey import TYPE_CHECKING, config, settings
+from firstkey.reasons import UsageError
+from firstkey.system.tree import Tree
+
+if TYPE_CHECKING:
+    import argparse
+
+
+def named_configuration(args: argparse.Namespace) -> config.Config | None:
+    """What is in the file of --config, which is the host's; None without that option."""
+    if not args.config:
+        return None
+    with Tree("/") as host:
+        return config.load(host, explicit=os.path.abspath(args.config))
+
+
+def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
+    """The settings, with what the options say in their place. Raises UsageError and ConfigError."""
+    named: config.Config | None = getattr(args, "named", None) or named_configuration(args)
+    settled = named or config.load(tree)
+    if args.imds:
+        imds = settled.imds._replace(endpoints=(_endpoint(args.imds),))
+        here = config.Origin("--imds on the command line", 0)
+        said = {**settled.origins, ("IMDS", "Endpoints"): (here,)}
+        settled = settled._replace(imds=imds, origins=said)
+    if getattr(args, "user", None):
+        settled = settled._replace(keys=settled.keys._replace(users=_names(args.user)))
+    return settled
+
+
+def _endpoint(url: str) -> str:
+    try:
+        return settings.endpoint(url)
+    except ValueError as error:
+        raise UsageError(
+            f"--imds {url!a}: that is no endpoint of the metadata service",
+            hint="Give a literal address, such as http://127.0.0.1:1338 or http://[fd00:ec2::254].",
+        ) from error
+
+
+def _names(given: list[str]) -> tuple[str, ...]:
+    for name in given:
+        try:
+            settings.account_name(name)
+        except ValueError as error:  # noqa: PERF203 - names are few
+            raise UsageError(f"--user {name!a}: that is no name of an account") from error
+    return tuple(dict.fromkeys(given))

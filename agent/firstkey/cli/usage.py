@@ -1,0 +1,160 @@
+"""What people are told who call firstkey by hand: its commands, and the options of those that a boot runs.
+
+The other commands have their options beside what they do.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+from firstkey import __version__
+from firstkey.cli import parsers, streams
+from firstkey.cli.common import COMMON_FLAGS, COMMON_VALUES
+from firstkey.settings import seconds
+from firstkey.system.detach import PID_FILE
+
+if TYPE_CHECKING:
+    import argparse
+
+COMMANDS = {
+    "run": "the whole job once: host keys and launch keys",
+    "daemon": "what the unit starts: the job, then retries until an answer",
+    "host-keys": "only the host keys; no network",
+    "keys": "show which keys the metadata service offers; install nothing",
+    "status": "what the last run did, and how things stand now",
+    "audit": "check an image, or this system, against the guidelines",
+    "seal": "make an image fit to share",
+    "doctor": "would ssh NAME@here work with the launch key, and if not, why?",
+    "known-hosts": "known_hosts lines for this host, or from saved console output",
+    "authorized-keys": "print launch keys for sshd to ask for at each login",
+    "config": "the effective settings, each with its file and line",
+    "imds": "play the metadata service, for demos, tests and debugging",
+    "demo": "show the main job on a scratch root, without root",
+    "help": "explain a command, or list all of them",
+    "version": "print the version",
+}
+RUN = """\
+examples:
+  firstkey run                    what the boot does, by hand
+  firstkey run --dry-run          what it would change, as diffs
+  firstkey run --user ec2-user    for this user only
+  firstkey run --force            put back launch keys that were taken out
+
+exit status: 0 done or nothing to do, 1 something failed, 2 usage,
+  75 no answer from the metadata service in time, 77 needs root
+"""
+DAEMON = """\
+examples:
+  firstkey daemon              in the foreground, as the unit starts it
+  firstkey daemon --detach     from an init script, on a host without systemd
+
+SIGTERM ends it cleanly. To have it read the configuration again, restart it.
+"""
+HOST_KEYS = """\
+examples:
+  firstkey host-keys                     make what is missing or broken
+  firstkey host-keys --dry-run           what that would be; changes nothing
+  firstkey host-keys --root /mnt/image   in an image, whose first boot makes
+                                         keys of its own again
+
+exit status: 0 every wanted host key is there, 1 something failed, 2 usage,
+  77 needs root
+"""
+
+
+def answered(name: str) -> int:
+    """Answer what stands in the place of a command and is none; returns the exit status."""
+    if name in ("", "-h", "--help"):
+        streams.show(*overview())
+        return 0 if name else 2
+    if name in ("-V", "--version"):
+        streams.show(f"firstkey {__version__}")
+        return 0
+    streams.complain(f"firstkey: {no_command(name)} See: firstkey --help")
+    return 2
+
+
+def no_command(name: str) -> str:
+    """The sentence that there is none of that name, with the one that was probably meant."""
+    close = get_close_matches(name, COMMANDS, n=1)
+    meant = f" Did you mean {close[0]!r}?" if close else ""
+    return f"there is no command {name!r}.{meant}"
+
+
+def with_command_first(given: list[str]) -> list[str]:
+    """The words with the options that all commands take behind the command: they may stand before it too."""
+    count = 0
+    while count < len(given) and given[count] not in COMMANDS:
+        name, equals, _ = given[count].partition("=")
+        if name in COMMON_VALUES:
+            count += 1 if equals else 2
+        elif given[count] in COMMON_FLAGS:
+            count += 1
+        else:
+            return given[count:]  # no command, or what stands in the place of one
+    return [*given[count : count + 1], *given[:count], *given[count + 1 :]] if count < len(given) else []
+
+
+def overview() -> list[str]:
+    """All commands in a line each."""
+    width = max(map(len, COMMANDS))
+    return [
+        "usage: firstkey [OPTIONS] COMMAND [OPTIONS]",
+        "",
+        "Gives a fresh EC2 instance its first SSH access.",
+        "",
+        "commands:",
+        *(f"  {name:{width}} {summary}" for name, summary in COMMANDS.items()),
+        "",
+        "options of most commands, before or behind the command:",
+        "  --root DIR       work on the tree under DIR, never outside of it",
+        "  --config FILE    read this configuration file instead of the system's",
+        "  -v, --verbose    tell each step",
+        "  -q, --quiet      only warnings and errors",
+        "  -h, --help       explain the command; -V, --version prints the version",
+        "",
+        "Try: firstkey demo             (safe anywhere, needs no root)",
+        "     firstkey help COMMAND",
+    ]
+
+
+def run() -> argparse.ArgumentParser:
+    """The options of `firstkey run`."""
+    made = parsers.command("run", "Install host keys and launch keys, once.", epilog=RUN)
+    parsers.with_forms(parsers.with_dry_run(made))
+    made.add_argument(
+        "--user", metavar="NAME", action="append", help="in place of the configured users; repeatable"
+    )
+    made.add_argument(
+        "--wait", metavar="SECONDS", type=seconds, help="how long to wait for an answer (BootTimeoutSec=)"
+    )
+    made.add_argument(
+        "--force", action="store_true", help="install again what was installed for this instance before"
+    )
+    return made
+
+
+def daemon() -> argparse.ArgumentParser:
+    """The options of `firstkey daemon`."""
+    made = parsers.command(
+        "daemon", "What the systemd unit starts; by hand, for hosts without systemd.", epilog=DAEMON
+    )
+    made.add_argument("--detach", action="store_true", help="go into the background (needs python-daemon)")
+    made.add_argument("--pid-file", metavar="FILE", default=PID_FILE, help=f"with --detach ({PID_FILE})")
+    return made
+
+
+def host_keys() -> argparse.ArgumentParser:
+    """The options of `firstkey host-keys`."""
+    made = parsers.command(
+        "host-keys",
+        "Check the SSH host keys, and make those that are missing or broken.",
+        epilog=HOST_KEYS,
+        asks=False,
+    )
+    parsers.with_forms(parsers.with_dry_run(made))
+    return made
+
+
+PARSERS = {"run": run, "daemon": daemon, "host-keys": host_keys}

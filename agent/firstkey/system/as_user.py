@@ -1,0 +1,36 @@
+"""What is done with a user's rights: what would that user see? No boot asks it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from firstkey.system import child
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from firstkey.model import Account
+
+
+def run_as(
+    account: Account, groups: Sequence[int], work: Callable[[], Any], *, seconds: float = child.SECONDS
+) -> Any:  # noqa: ANN401 - as json.loads has it
+    """Ask a child with the effective ids and groups of `account`; raises what `child.ask` raises.
+
+    Where the caller is not root, or boxed, the work is done with the caller's own rights.
+    """
+
+    def become_and_work(note: child.Note | None) -> Any:  # noqa: ANN401 - as above
+        if note:
+            child.become(account, groups)
+        return work()
+
+    return child.ask(account.name, become_and_work, seconds=seconds)
+
+
+def become_for_good(account: Account, groups: Sequence[int]) -> None:
+    """Take all ids and groups of `account`, with no way back: for a process that becomes another program."""
+    os.setgroups(list(groups))
+    os.setgid(account.gid)
+    os.setuid(account.uid)
