@@ -115,7 +115,9 @@ def account_name(text: str) -> str:
     return _checked(good, text)
 
 
-ENDPOINT = r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
+ENDPOINT = re.compile(
+    r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
+)
 """An endpoint's parts: IPv4 or IPv6 address, `%ZONE`, port."""
 
 
@@ -126,7 +128,7 @@ def endpoint(text: str) -> str:
     """
     import _socket  # the C module: `socket` costs a run with nothing to do more than all its own modules
 
-    parts = re.fullmatch(ENDPOINT, text)
+    parts = ENDPOINT.fullmatch(text)
     if not parts:
         raise ValueError
     v4, v6, zone, port = parts.groups()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from firstkey import TYPE_CHECKING, config, events, reasons
 from firstkey.boot.site import Site
+from firstkey.cli import COMMON_DEFAULTS, COMMON_FLAGS, COMMON_VALUES
 from firstkey.model import REPORT
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.system import command, journal
@@ -72,9 +73,6 @@ def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     return journal.Log(verbosity=verbosity).say
 
 
-COMMON_VALUES = {"--root": "root", "--config": "config", "--imds": "imds"}
-COMMON_FLAGS = {"-v": "verbose", "--verbose": "verbose", "-q": "quiet", "--quiet": "quiet"}
-COMMON_DEFAULTS = {"root": "/", "config": None, "imds": None, "verbose": False, "quiet": False}
 LOCK = "/run/firstkey/lock"
 LOCK_PAUSE = 0.05
 """Seconds between two looks whether another firstkey has ended."""

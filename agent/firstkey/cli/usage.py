@@ -9,8 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from firstkey import __version__
-from firstkey.cli import parsers, streams
-from firstkey.cli.common import COMMON_FLAGS, COMMON_VALUES
+from firstkey.cli import COMMON_FLAGS, COMMON_VALUES, parsers, streams
 from firstkey.settings import seconds
 from firstkey.system.detach import PID_FILE
 

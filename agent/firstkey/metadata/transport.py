@@ -13,7 +13,6 @@ import contextlib
 import errno
 import http.client
 import os
-import re
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -78,7 +77,7 @@ class Endpoint(NamedTuple):
     def parse(cls, text: str) -> Endpoint:
         """`http://IP[:PORT]`; raises ValueError for all else, a name above all: none is ever looked up."""
         url = settings.endpoint(text)
-        v4, v6, zone, port = re.fullmatch(settings.ENDPOINT, url).groups("")  # type: ignore[union-attr]
+        v4, v6, zone, port = settings.ENDPOINT.fullmatch(url).groups("")  # type: ignore[union-attr]
         return cls(url, v4 or v6, int(port or 80), zone[1:])
 
 
