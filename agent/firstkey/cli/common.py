@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from firstkey import config, events, reasons, settings
-from firstkey.boot.site import Site
+from firstkey.boot.site import CLOUD_INIT_ENABLED, Site
 from firstkey.model import REPORT, UNCHANGED
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.system import command, journal
@@ -104,6 +104,13 @@ LOCK_PAUSE = 0.05
 """Seconds between two looks whether another firstkey has ended."""
 CONSOLE = "/dev/console"
 SHOWN = "/run/firstkey/console-shown"
+CLOUD_INIT_DISABLED = ("/run/cloud-init/disabled", "/etc/cloud/cloud-init.disabled")
+"""Left by its generator, and by an operator (cloud-init's documentation, "How to disable cloud-init")."""
+CLOUD_INIT_WANTED = tuple(
+    f"/etc/systemd/system/cloud-init.target.wants/{unit}"
+    for unit in ("cloud-init-network.service", "cloud-init.service")
+)
+"""In an image nothing has run yet. The stage for users and SSH was renamed in cloud-init 24.3."""
 
 boxed_tree: list[Callable[[], Tree]] = []
 """In a box, how to open the tree of --root: nothing else is there."""
@@ -246,9 +253,14 @@ def switched_off(site: Site) -> str | None:
 
 
 def tell_of_cloud_init(site: Site) -> None:
-    """Say that it does this work here too, so that nobody has to find out."""
-    found = site.cloud_init()
-    if found:
+    """Say that cloud-init works on this system too, or will at its first boot, and by which path that shows.
+
+    The two do not fight, since firstkey.service is ordered behind cloud-init's stage for users and SSH: what
+    that makes is found, and kept.
+    """
+    shows = (CLOUD_INIT_ENABLED, *(() if site.tree.is_running_system else CLOUD_INIT_WANTED))
+    found = next(filter(site.tree.exists, shows), None)
+    if found and not any(map(site.tree.exists, CLOUD_INIT_DISABLED)):
         site.say(events.CLOUD_INIT_BESIDE(detail=found))
 
 
