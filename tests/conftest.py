@@ -19,6 +19,7 @@ from hypothesis import settings
 # An example that takes long on a busy machine is no failure. CI tries the same examples each time, so
 # that a red build is the change's own doing; elsewhere each run looks further.
 settings.register_profile("firstkey", deadline=None, database=None, derandomize="CI" in os.environ)
+settings.register_profile("quick", settings.get_profile("firstkey"), max_examples=25)  # ./dev test
 settings.load_profile("firstkey")
 
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import fork_server
 import pytest
@@ -67,3 +69,13 @@ def test_a_call_that_takes_too_long_is_ended() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             fork_server.firstkey(*argv, environ=ENVIRON, timeout=0.5)
     assert time.monotonic() - started < 60
+
+
+def test_a_call_that_goes_on_can_be_signalled() -> None:
+    """As one that subprocess.Popen started."""
+    with silent_server() as url, TemporaryFile() as said:
+        going = fork_server.start("keys", "--imds", url, "--wait", "100", environ=ENVIRON, out=said)
+        assert isinstance(going, fork_server.Forked)
+        assert going.poll() is None
+        going.kill()
+        assert going.wait(60) == going.poll() == -signal.SIGKILL

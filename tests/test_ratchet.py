@@ -52,6 +52,7 @@ NOT_AT_BOOT = {
     ("boot.job", "system.sshd_tree"): "a tree's sshd_config is asked about by copies, the system's is not",
     ("boot.accounts", "system.inspector"): "a tree's rule is looked at in a box, the system's is not",
     ("boot.accounts", "boot.account_entries"): "entries of our own in a tree; the system has useradd",
+    ("cli.main", "cli.help"): "the unit names a command that there is",
     ("cli.run", "cli.looking"): "a dry run on a tree looks from within a box",
     ("cli.run", "cli.render"): "a result for people; the unit's daemon prints none",
     ("cli.daemon", "system.detach"): "the unit never detaches",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 __all__ = ["NamedTuple"]
 __version__ = (
-    "0.1.0"  # the one source: pyproject.toml, the spec and the Debian changelog are held to it by a test
+    "0.9.0"  # the one source: pyproject.toml, the spec and the Debian changelog are held to it by a test
 )
 
 if TYPE_CHECKING:

@@ -75,17 +75,19 @@ class UserResult(NamedTuple):
     name: str
     file: str | None
     result: str
-    added: tuple[str, ...] = ()
-    revoked: tuple[str, ...] = ()
+    added: Sequence[str] = ()
+    revoked: Sequence[str] = ()
     refusal: Refusal | None = None
     diff: str = ""
-    left: tuple[str, ...] = ()
+    left: Sequence[str] = ()
     """Another instance's launch keys that still stand there, in lines that are not firstkey's."""
+    is_read: bool = True
+    """Whether sshd looks into the file at all; where not, a warning tells."""
 
     @property
     def is_well(self) -> bool:
         """Whether the user has the keys and nothing is known that would keep the user out."""
-        return self.result in (CHANGED, UNCHANGED) and self.refusal is None
+        return self.result in (CHANGED, UNCHANGED) and self.refusal is None and self.is_read
 
 
 class HostKeyResult(NamedTuple):
@@ -134,6 +136,8 @@ class Report(NamedTuple):
     users: tuple[UserResult, ...] = ()
     host_keys: tuple[HostKeyResult, ...] = ()
     accounts: tuple[AccountResult, ...] = ()
+    started: str | None = None
+    """When the run began, by the system's clock in UTC, as in ISO 8601."""
     timeline: tuple[Phase, ...] = ()
     warnings: tuple[Refusal, ...] = ()
     dry_run: bool = False
@@ -161,6 +165,7 @@ class Report(NamedTuple):
             "users": [_plain(user, "name file result added revoked left") for user in self.users],
             "host_keys": [_plain(key, "type file result fingerprint changes") for key in self.host_keys],
             "accounts": [_plain(account, "name change result") for account in self.accounts],
+            "started": self.started,
             "timeline": [phase._asdict() for phase in self.timeline],
             "warnings": [{**_why(why), "remedy": why.reason.remedy} for why in self.warnings],
             "dry_run": self.dry_run,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
-from firstkey.cli.main import COMMANDS
+from firstkey.cli import COMMANDS
 
 
 class Option(NamedTuple):
@@ -41,7 +41,7 @@ def every() -> list[Command]:
 
 def _command(name: str, summary: str) -> Command:
     parser = _parser(name)
-    actions = parser._actions  # noqa: SLF001 - there is no public way
+    actions = [action for action in parser._actions if action.help != argparse.SUPPRESS]  # noqa: SLF001 - there is no public way
     options = tuple(_option(action) for action in actions if action.option_strings)
     return Command(name, summary, parser.description or "", options, parser.epilog or "")
 

@@ -119,9 +119,7 @@ class Bench:
             for unit in units:
                 _wrap(disk, unit, TRACER)
             with Machine(disk, cloud) as machine:
-                machine.wait_for_ssh(seconds=LIMIT)
-                machine.wait_until_booted()
-                machine.shut_down()
+                _work_off(machine, units)
             return read_traces(sorted(disk.path("/var/log/bench").iterdir()))
 
     def use(self, image: Image, units: Sequence[str]) -> Use:
@@ -130,11 +128,18 @@ class Bench:
             for unit in units:
                 _wrap(disk, unit, TIMER)
             with Machine(disk, cloud) as machine, _Memory(machine, units) as memory:
-                machine.wait_for_ssh(seconds=LIMIT)
-                machine.wait_until_booted()
-                machine.shut_down()
+                _work_off(machine, units)
             said = [file.read_text().split() for file in disk.path("/var/log/bench").iterdir()]
         return Use(sum(float(word) for words in said for word in words[-2:]), memory.peak)
+
+
+def _work_off(machine: Machine, units: Sequence[str]) -> None:
+    """Wait for the end of all that the units do, in the background too, and shut the machine down."""
+    machine.wait_for_ssh(seconds=LIMIT)
+    machine.wait_until_booted()
+    show = ("systemctl", "show", "--value", "--property=MainPID", *units)
+    wait_until(lambda: set(machine.inside(*show).split()) == {"0"}, seconds=LIMIT, what="the units' end")
+    machine.shut_down()
 
 
 def _shows_rsa(cloud: Cloud) -> bool:

@@ -59,6 +59,7 @@ def test_a_link_that_leads_nowhere_yet_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "daemon"])
+@pytest.mark.sample(2)
 def test_it_is_said(world: World, command: str) -> None:
     """Who looks into the journal finds out that there are two; nothing is said where there is one."""
     event = events.CLOUD_INIT_BESIDE(detail=RUN)

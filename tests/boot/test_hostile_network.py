@@ -176,13 +176,13 @@ def test_the_boot_goes_on(tmp_path: Path, machine: Machine, usual: int, name: st
             env=environment,
         ) as daemon:  # fmt: skip
             assert manager.wait("READY=1") - started < HANG
+            processes.wait_for(machine.host_keys, "a host key")  # late on a busy machine
             (pid,) = processes.children(daemon.pid)
             os.kill(pid, signal.SIGTERM)
             out, err = daemon.communicate(timeout=HANG)
     _, status, peak = out.split()
     assert (status, is_shown(err)) == ("0", True)
     assert int(peak) < usual + MEMORY_MORE
-    assert machine.host_keys()
 
 
 # --- the environment --------------------------------------------------------------------------------

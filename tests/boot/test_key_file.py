@@ -15,7 +15,7 @@ from pipe_sshd import Sshd, separation_directory
 
 from firstkey import config, events, reasons
 from firstkey.boot import key_file
-from firstkey.boot.key_file import Change, Existing, Visits
+from firstkey.boot.key_file import Change, Existing
 from firstkey.boot.site import Site
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.authorized_keys import Line, Owned
@@ -138,13 +138,7 @@ class Bench(NamedTuple):
 
     def make(self, change: Change, *, dry_run: bool = False) -> Change:
         """Make the change; raises what the visit comes to where it fails."""
-        made: list[key_file.Answer] = []
-        with Visits(
-            self.site._replace(dry_run=dry_run), done=lambda _, answer: made.append(answer)
-        ) as visits:
-            visits.make(change)
-            visits.wait()
-        (answer,) = made
+        ((_, answer),) = key_file.visit(self.site._replace(dry_run=dry_run), [change])
         if isinstance(answer, FirstkeyError):
             raise answer
         return answer
@@ -191,7 +185,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.sample(8)
+@pytest.mark.sample(12)
 def test_a_file_of_any_shape(bench: Bench, sshd: Sshd, shape: Shape) -> None:
     """Added or not as sshd's reading demands; every other byte as it was; revoked, it is as before."""
     before = bench.put(shape.content)
@@ -208,7 +202,7 @@ def test_a_file_of_any_shape(bench: Bench, sshd: Sshd, shape: Shape) -> None:
     if shape.added:
         revoked = bench.make(bench.change(revoke=(line.written,)))
         assert bench.file.read_bytes() == before + gap
-        assert revoked.revoked == (bench.key.fingerprint,)
+        assert revoked.revoked == [bench.key.fingerprint]
 
 
 def test_there_are_many_shapes() -> None:
@@ -265,16 +259,15 @@ def test_keys_elsewhere_are_found_where_sshd_finds_them(bench: Bench) -> None:
     other = parse_launch_key(bench.other)
     content = bench.put(b"cert-authority LINE\nfrob OTHER\nno-pty OTHER\npty OTHER\n")
     path = bench.change().path
-    keys = frozenset({bench.key.fingerprint, other.fingerprint})
     change = bench.change(add=(Line(bench.key), Line(other)))._replace(
-        path=f"{os.path.dirname(path)}/second", also_read=((f"{path}2", keys), (path, keys))
+        path=f"{os.path.dirname(path)}/second", also_read=(f"{path}2", path)
     )
     made = bench.make(change)
-    assert made.added == (bench.key.fingerprint,)
-    assert made.existing == (Existing(other.fingerprint, path, "no-pty"),), "the first that sshd heeds"
+    assert made.added == [bench.key.fingerprint]
+    assert made.existing == [Existing(other.fingerprint, path, "no-pty", None)], "the first that sshd heeds"
     assert made.result().file == change.path
     bench.file.chmod(0o666)
-    assert bench.make(change).added == (other.fingerprint,)
+    assert bench.make(change).added == [other.fingerprint]
     assert bench.file.read_bytes() == content
 
 

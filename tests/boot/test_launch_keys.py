@@ -17,7 +17,7 @@ from machine import AGENT, Run, World, fingerprint, new_key
 
 from firstkey.boot import launch_keys
 from firstkey.model import OfferedKey
-from firstkey.ssh import restrictions
+from firstkey.ssh import key_options
 from firstkey.ssh.public_key import parse_launch_key
 
 FIRST, SECOND, THIRD = "i-0000000000000001", "i-0000000000000002", "i-0000000000000003"
@@ -104,6 +104,21 @@ def test_a_name_that_changed_does_not_hide_the_line(world: World) -> None:
     world.become(THIRD, third)
     run(world)
     assert world.machine.keys == [third]
+
+
+def test_a_line_that_a_person_restricted_since_stays_and_is_told(world: World) -> None:
+    """The same key pair on the second instance: it is still firstkey's to look for when it is another's."""
+    run(world)
+    mine = f"restrict {world.key}"
+    world.machine.write_keys(f"{mine}\n")
+    world.become(SECOND, world.key)
+    run(world)
+    assert world.machine.keys == [mine]
+    third = world.another_key("third")
+    world.become(THIRD, third)
+    done = run(world)
+    assert world.machine.keys == [mine, third]
+    assert done.user("admin")["left"] == [fingerprint(world.key)]
 
 
 def test_two_offered_keys_that_are_one_are_added_once(world: World) -> None:
@@ -444,8 +459,9 @@ def test_a_point_beside_its_curve_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("user", ["admin", "ec2-user", "a.b_c$", "x" * 31])
 def test_the_redirection_is_one_that_sshd_understands(tmp_path: Path, user: str) -> None:
     """Its options are known, and its shell command says what it should."""
-    options = launch_keys.redirection(user).encode()
-    assert restrictions.parse_options(options).flaw is None
+    text = launch_keys.redirection(user)
+    assert key_options.parse_options(text).flaw is None
+    options = text.encode()
     command = options.split(b'command="', 1)[1].removesuffix(b'"').replace(b'\\"', b'"').decode()
     shell = command.replace("sleep 10", "sleep 0")
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)

@@ -18,7 +18,6 @@ from firstkey.boot.ledger import (
     INSTALLED,
     PENDING,
     PRESENT,
-    TAKEN_OUT,
     InstalledKey,
     Ledger,
     LedgerStore,
@@ -30,7 +29,7 @@ from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
 TEXT = st.text(max_size=20)  # lone surrogates among it: comments may be any bytes
-STATES = st.sampled_from([PENDING, INSTALLED, PRESENT, TAKEN_OUT])
+STATES = st.sampled_from([PENDING, INSTALLED, PRESENT, "taken-out"])
 NOTHING_OR_TEXT = st.none() | TEXT
 PLACES = dict.fromkeys(("user", "file", "fingerprint", "options", "comment", "instance"), TEXT)
 KEYS = st.builds(InstalledKey, **PLACES, state=STATES)
@@ -239,7 +238,7 @@ def test_a_key_is_remembered_once_for_each_place() -> None:
 def test_only_firstkeys_own_lines_are_another_instances() -> None:
     """What was there before it came, and what a person took out, is not its own to revoke."""
     keys = [
-        A_KEY._replace(state=state, fingerprint=state) for state in (PENDING, INSTALLED, PRESENT, TAKEN_OUT)
+        A_KEY._replace(state=state, fingerprint=state) for state in (PENDING, INSTALLED, PRESENT, "taken-out")
     ]
     known = Ledger(keys=tuple(keys))
     assert {key.state for key in known.of_other_instances("i-2")} == {PENDING, INSTALLED}

@@ -174,6 +174,26 @@ def test_a_file_outside_the_home_stays_whose_it_is(
         assert system.lets_in("backup", keys / key)
 
 
+@pytest.mark.parametrize("file, directory", [(0o600, 0o755), (0o644, 0o700)])
+def test_a_file_that_its_user_may_not_read_is_told(
+    system: PrivateSystem, service: Emulator, keys: Path, file: int, directory: int
+) -> None:
+    """Sshd reads it as the user: the key is in, and lets nobody in, until somebody repairs the mode."""
+    config = "AuthorizedKeysFile /etc/ssh/authorized_keys/%u\n"
+    system.set_sshd_config(config)
+    there = system.write("/etc/ssh/authorized_keys/deploy", "# mine\n", mode=file, owner="root")
+    there.parent.chmod(directory)
+    for _ in range(2):
+        done = system.firstkey("run", "--json", service=service)
+        assert (done.status, done.user("deploy")["reason"]) == (1, "bad-modes")
+    system.start_sshd(config)
+    assert not system.lets_in("deploy", keys / "launch")
+    there.chmod(0o644)
+    there.parent.chmod(0o755)
+    assert system.firstkey("run", service=service).status == 0
+    assert system.lets_in("deploy", keys / "launch")
+
+
 @pytest.mark.slow
 def test_a_directory_of_the_users_outside_of_homes_is_served_with_the_users_rights(
     system: PrivateSystem, service: Emulator, keys: Path

@@ -12,6 +12,8 @@ from manager import Manager
 
 from firstkey.metadata.emulator import Emulator, Settings
 
+KINDS = (("ed25519", "ed25519"), ("ecdsa", "ecdsa"), ("rsa", "rsa", "-b", "1024"))
+
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
@@ -23,7 +25,7 @@ def machine(tmp_path: Path) -> Machine:
 def keys(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Public key lines by type."""
     directory = tmp_path_factory.mktemp("keys")
-    return {kind: new_key(directory, kind, kind) for kind in ("ed25519", "ecdsa", "rsa")}
+    return {kind: new_key(directory, kind, *options) for kind, *options in KINDS}
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from hostkeys import fake_keygen
 from machine import AGENT
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs/demo.md"
 LONGEST = 100  # columns
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 
@@ -235,10 +235,10 @@ def test_somebody_without_rights_or_home_sees_it_too(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_readme_shows_what_the_demo_prints(shown: str) -> None:
     """Passages that are left out are marked; the others stand in this order in what is printed now."""
-    block = README.read_text(encoding="utf-8").split("```console\n$ ./dev demo\n")[1].split("```")[0]
+    block = PAGE.read_text(encoding="utf-8").split("```console\n$ ./dev demo\n")[1].split("```")[0]
     passages = [masked(passage) for passage in block.split("[...]")]
     assert len(passages) >= 3
     rest = masked(shown)
     for passage in passages:
-        assert passage in rest, "a passage of the README's is not (in this place) in what the demo prints"
+        assert passage in rest, "a passage of the page is not (in this place) in what the demo prints"
         rest = rest.split(passage, 1)[1]

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import fork_server
 import pytest
 from asking import Outcome, ask, needs_ipv6
 from machine import AGENT, Machine, new_key
@@ -62,16 +63,9 @@ def imds(*options: str, **popen: object) -> Iterator[Running]:
 
 def refused(*options: str) -> tuple[int, str, str]:
     """`firstkey imds` with options that cannot be: status, stdout, stderr."""
-    command = [sys.executable, "-m", "firstkey", "imds", *options]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        timeout=GENEROUS,
-        check=False,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)},
-    )
-    return done.returncode, done.stdout, done.stderr
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)}
+    done = fork_server.firstkey("imds", *options, environ=environ, timeout=GENEROUS)
+    return done.status, done.out.decode(), done.err.decode()
 
 
 def offered(outcome: Outcome) -> list[tuple[str, str, str]]:

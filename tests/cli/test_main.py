@@ -15,7 +15,7 @@ import fork_server
 import pytest
 from machine import AGENT, Machine, Run
 
-from firstkey.cli.main import COMMANDS
+from firstkey.cli import COMMANDS
 from firstkey.metadata.emulator import Emulator, Settings
 
 USAGE, FAILED, NO_ANSWER, NEEDS_ROOT, BAD_CONFIG = 2, 1, 75, 77, 78
@@ -58,6 +58,53 @@ def test_without_a_command_it_tells_which_there_are() -> None:
     done = firstkey()
     assert done.returncode == USAGE
     assert all(f"\n  {command} " in done.stdout for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", ["run", "imds"])
+def test_help_explains_a_command(command: str) -> None:
+    """As the command itself does."""
+    assert firstkey("help", command).stdout == firstkey(command, "--help").stdout != ""
+
+
+def test_help_without_a_command_lists_them() -> None:
+    """As --help does; a command that is not there is a mistake."""
+    assert firstkey("help").stdout == firstkey("--help").stdout
+    assert firstkey("help", "sttus").returncode == USAGE
+    assert "Did you mean 'status'?" in firstkey("help", "sttus").stderr
+
+
+@pytest.mark.parametrize("argv", ["version", "--version", "-V", "-q --version"])
+def test_the_version_is_told_however_it_is_asked_for(argv: str) -> None:
+    """One line: the name and the version."""
+    done = firstkey(*argv.split())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"firstkey \d+\.\d+\.\d+\S*\n", done.stdout)
+
+
+@pytest.mark.parametrize("ahead", ["--root {root}", "--root={root}", "-q --root {root}", "--root {root} -v"])
+def test_options_may_stand_before_the_command(machine: Machine, ahead: str) -> None:
+    """Those that all commands take; the value of one may be the name of a command."""
+    machine.configure("[Keys]\nUsers=admin\n")
+    done = firstkey(*ahead.format(root=machine.root).split(), "config", "--json")
+    assert done.returncode == 0
+    assert "admin" in done.stdout
+    absent = firstkey("--config", "run", "config", "--root", str(machine.root))
+    assert (absent.returncode, "run" in absent.stderr) == (BAD_CONFIG, True)
+
+
+@pytest.mark.parametrize("argv", ["-q", "--root /", "--root"])
+def test_options_without_a_command_are_not_enough(argv: str) -> None:
+    """The commands are listed, as where nothing was typed at all."""
+    done = firstkey(*argv.split())
+    assert (done.returncode, done.stdout) == (USAGE, firstkey("--help").stdout)
+
+
+@pytest.mark.parametrize("command", ["status", "audit", "seal", "host-keys", "known-hosts"])
+def test_help_has_no_option_that_means_nothing_there(machine: Machine, command: str) -> None:
+    """These ask no metadata service; that they are given its address all the same is no mistake."""
+    assert "--imds" not in firstkey(command, "--help").stdout
+    words = (command, "--root", str(machine.root), "--imds", "http://127.0.0.1:9", "--help")
+    assert firstkey(*words).returncode == 0
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,10 @@ def test_after_a_run_it_shows_instance_version_keys_and_host_keys(served: Machin
 
     assert f"Instance:  {INSTANCE}" in done.out
     assert "Last run:  ok; IMDSv2" in done.out
+    began = re.search(r"^Began:     (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) UTC$", done.out, re.MULTILINE)
+    assert began
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(f"{began[1]}+00:00")
+    assert timedelta() <= age < timedelta(hours=1)
     assert f"admin: {launch} in place, /home/admin/.ssh/authorized_keys (instance {INSTANCE})" in done.out
     for kind in QUICK:
         line = public(private(served, kind)).read_text()

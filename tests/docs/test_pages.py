@@ -6,20 +6,18 @@ import importlib
 import io
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import fork_server
 import pytest
 from installed import TOP, Installed, install
 from pages import PAGES, anchors, blocks, commands, every_block, links, name_of, prose
 from typed import NOT_TYPED, TYPED
 
 from firstkey import events, image_reasons, login_reasons, reasons, settings
-from firstkey.cli import config
-from firstkey.cli.main import COMMANDS
+from firstkey.cli import COMMANDS, config
 from firstkey.cli.render import OUTCOMES
 from firstkey.image import audit, rules
 from firstkey.reasons import FirstkeyError
@@ -242,18 +240,17 @@ def test_code_stands_in_blocks_that_say_what_it_is(page: Path) -> None:
 @pytest.mark.sample(4)
 def test_help_fits_into_a_terminal(command: str) -> None:
     """Nothing of it is longer than the 80 columns of a serial console."""
-    argv = [sys.executable, "-m", "firstkey", command, *(["--help"] if command in COMMANDS else [])]
-    environ = {**os.environ, "COLUMNS": "80"}
-    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60, env=environ)
-    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+    argv = [command, *(["--help"] if command in COMMANDS else [])]
+    done = fork_server.firstkey(*argv, environ={**os.environ, "COLUMNS": "80"})
+    assert (done.status, done.err) == (0, b"")
+    assert [line for line in done.out.decode().splitlines() if len(line) > 80] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.sample(4)
 def test_examples_in_help_are_commands(command: str) -> None:
     """What is shown to be copied is taken by the parser."""
-    argv = [sys.executable, "-m", "firstkey", command, "--help"]
-    said = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60).stdout
+    said = fork_server.firstkey(command, "--help", environ=os.environ).out.decode()
     examples = re.search(r"^(?:examples|For images .*):\n\n?(.*?)(?:\n\n|\Z)", said, re.MULTILINE | re.DOTALL)
     assert examples
     found = list(commands(examples[1]))
@@ -265,7 +262,6 @@ def test_examples_in_help_are_commands(command: str) -> None:
 @pytest.mark.parametrize("command", ["audit --rule lgos", "seal --skip lgos"])
 def test_a_mistyped_rule_is_suggested(command: str, tmp_path: Path) -> None:
     """As commands, options, sections and settings are."""
-    argv = [sys.executable, "-m", "firstkey", *command.split(), "--root", str(tmp_path)]
-    done = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2
-    assert "there is no rule 'lgos'; did you mean 'logs'? (bad-usage)" in done.stderr
+    done = fork_server.firstkey(*command.split(), "--root", str(tmp_path), environ=os.environ)
+    assert done.status == 2
+    assert "there is no rule 'lgos'; did you mean 'logs'? (bad-usage)" in done.err.decode()

@@ -12,12 +12,11 @@ from fuzz_oracle import Target, or_refused, shown
 from firstkey.cli import known_hosts as command
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import (
-    access,
     authorized_keys,
     console_text,
+    key_options,
     known_hosts,
     public_key,
-    restrictions,
 )
 from firstkey.ssh.authorized_keys import Line
 from firstkey.ssh.public_key import PublicKey
@@ -50,9 +49,9 @@ def check_authorized_keys(data: bytes) -> None:
         _check_taken_back(data, merged.content)
 
 
-def _check_options(entry: authorized_keys.Entry) -> None:
-    restrictions.parse_options(entry.options)
-    access.useless(entry.options)
+def _check_options(entry: Line) -> None:
+    key_options.parse_options(entry.options)
+    _ = entry.flaw
     line = entry.key.line.encode("utf-8", "surrogateescape")
     or_refused(lambda: public_key.parse_launch_key(line))
 
@@ -90,8 +89,8 @@ def check_public_key(data: bytes) -> None:
     assert public_key.read_key(key.line.encode("utf-8", "surrogateescape")) == key
     assert not set(key.line) & set(map(chr, [*range(32), *range(127, 160)]))
     seen = _keygen(key._replace(comment=""))
-    # Whether the point is on its curve is left to sshd, which passes over the line if not.
-    assert seen == f"{key.bits} {key.fingerprint}" or (not seen and key.short_type.startswith("ecdsa"))
+    # Of the other types, ssh-keygen says whether it is one (launch_keys.judge).
+    assert seen == f"{key.bits} {key.fingerprint}" or not (seen or key.is_judged_here)
 
 
 @lru_cache(maxsize=4096)

@@ -83,7 +83,7 @@ def _check_revoked(known: Ledger) -> None:
     entries = dict(authorized_keys.keyed(CONTENT))
     for number, raw in enumerate(BytesIO(CONTENT), start=1):
         entry = entries.get(number)
-        line = (entry.key.fingerprint, entry.options.decode(), entry.key.comment) if entry else None
+        line = (entry.key.fingerprint, entry.options, entry.key.comment) if entry else None
         assert (raw in left) or line in named, raw
     if known == KNOWN:
         assert [line.decode() for line in left] == list(PERSONS)

@@ -19,7 +19,7 @@ from urllib.parse import unquote_to_bytes
 import jsonschema
 import pytest
 from audits import POWERLESS, Run, audit, grow_clean, grow_dirty
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sapling import Sapling
 
@@ -244,7 +244,6 @@ NAMES = st.text(st.sampled_from("ab *?[]\\,\n\t\r\x7f'!-^{}ä\u2028\udcff\udcfe"
 
 
 @given(left_out=NAMES, other=NAMES, locale=st.sampled_from(["C", "C.UTF-8"]))
-@settings(max_examples=100, deadline=None)
 def test_a_pattern_fits_one_name(left_out: str, other: str, locale: str) -> None:
     """To a real tar, any name's pattern is that name, control characters aside."""
     with tempfile.TemporaryDirectory() as place:

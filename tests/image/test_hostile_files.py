@@ -73,7 +73,7 @@ def reasons_of(rule: dict[str, Any]) -> list[str]:
 # A second or more of a processor, and of a kind with one that is not here.
 LONG = (
     "bzip2 bomb", "xz bomb", "zip bomb", "zip of bzip2 bombs", "large tar", "overlapping",
-    "overlapping empties", "many numbers", "computed column", "names alone", "bomb",
+    "overlapping empties", "many numbers", "computed column", "names alone", "bomb", "many beginnings",
 )  # fmt: skip
 
 

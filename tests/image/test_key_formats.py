@@ -52,13 +52,13 @@ def found(sapling: Sapling, content: bytes, path: str = "/srv/some/file") -> str
 SSH = {
     "OpenSSH, ed25519": ["-t", "ed25519", "-N", ""],
     "OpenSSH, ecdsa": ["-t", "ecdsa", "-N", ""],
-    "OpenSSH, rsa": ["-t", "rsa", "-b", "2048", "-N", ""],
+    "OpenSSH, rsa": ["-t", "rsa", "-b", "1024", "-N", ""],
     "OpenSSH, encrypted": ["-t", "ed25519", "-N", "secret"],
-    "PEM, rsa": ["-t", "rsa", "-b", "2048", "-N", "", "-m", "PEM"],
-    "PEM, encrypted": ["-t", "rsa", "-b", "2048", "-N", "secret", "-m", "PEM"],
+    "PEM, rsa": ["-t", "rsa", "-b", "1024", "-N", "", "-m", "PEM"],
+    "PEM, encrypted": ["-t", "rsa", "-b", "1024", "-N", "secret", "-m", "PEM"],
     "PEM, ecdsa": ["-t", "ecdsa", "-N", "", "-m", "PEM"],
-    "PKCS#8": ["-t", "rsa", "-b", "2048", "-N", "", "-m", "PKCS8"],
-    "PKCS#8, encrypted": ["-t", "rsa", "-b", "2048", "-N", "secret", "-m", "PKCS8"],
+    "PKCS#8": ["-t", "rsa", "-b", "1024", "-N", "", "-m", "PKCS8"],
+    "PKCS#8, encrypted": ["-t", "rsa", "-b", "1024", "-N", "secret", "-m", "PKCS8"],
 }
 
 
@@ -79,7 +79,7 @@ def test_what_openssl_writes(sapling: Sapling, tmp_path: Path) -> None:
         "req",
         "-x509",
         "-newkey",
-        "rsa:2048",
+        "rsa:1024",
         "-nodes",
         "-keyout",
         key,
@@ -135,7 +135,7 @@ def test_what_openssl_writes_in_an_archive(
         "req",
         "-x509",
         "-newkey",
-        "rsa:2048",
+        "rsa:1024",
         "-nodes",
         "-keyout",
         "key",
@@ -149,6 +149,7 @@ def test_what_openssl_writes_in_an_archive(
     assert "in an archive" in str(found(sapling, tarred((tmp_path / "store").read_bytes())))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("keytool") is None, reason="needs keytool")
 @pytest.mark.parametrize("kind", ["jks", "jceks", "pkcs12"])
 def test_what_keytool_writes(sapling: Sapling, tmp_path: Path, kind: str) -> None:
@@ -228,7 +229,8 @@ def test_what_others_write(sapling: Sapling, content: bytes) -> None:
 
 
 @pytest.mark.skipif(shutil.which("gpg") is None, reason="needs gpg")
-@pytest.mark.parametrize("algorithm", ["rsa2048", "dsa2048", "ed25519", "nistp256"])
+@pytest.mark.parametrize("algorithm", ["ed25519", "rsa2048", "nistp256", "dsa2048"])
+@pytest.mark.sample(4)
 def test_what_gpg_exports(sapling: Sapling, tmp_path: Path, algorithm: str) -> None:
     """A secret key that is exported without armour is found; the public one is nobody's secret."""
     home = tmp_path / "gnupg"
@@ -399,7 +401,7 @@ def test_a_bomb_is_defused(sapling: Sapling) -> None:
 
 
 @needs_openssl
-@pytest.mark.parametrize("kind", ["rsa:2048", "ec"])
+@pytest.mark.parametrize("kind", ["rsa:1024", "ec"])
 def test_snake_oil_is_told_from_a_real_key(sapling: Sapling, tmp_path: Path, kind: str) -> None:
     """What ssl-cert made is known by its certificate; a real key in its place is a finding."""
     options = ["-pkeyopt", "ec_paramgen_curve:prime256v1"] if kind == "ec" else []

@@ -154,6 +154,7 @@ def test_dry_run_shows_diffs_and_changes_nothing(dirty: Sapling) -> None:
     assert "+uninitialized" in done.out
 
 
+@pytest.mark.slow
 def test_second_seal_changes_nothing(dirty: Sapling) -> None:
     """A sealed image has nothing to mend, and stays as it is."""
     assert seal(dirty, "--remove-credentials").status == 0
@@ -165,6 +166,7 @@ def test_second_seal_changes_nothing(dirty: Sapling) -> None:
     assert dirty.snapshot() == before
 
 
+@pytest.mark.slow
 def test_one_failing_step_does_not_stop_the_others(dirty: Sapling) -> None:
     """A file that cannot be removed is told with its reason; all others are mended; the exit status is 1."""
     dirty.path("/root").chmod(0o555)

@@ -150,6 +150,7 @@ def test_a_machine_id_that_leads_to_something_else_is_left(town: Sapling) -> Non
 
 @pytest.mark.parametrize("target", ["home", "home/ann"])
 @pytest.mark.parametrize("place", ["tmp", "var/tmp", "var/log", "var/mail", "var/spool/mail", "var/crash"])
+@pytest.mark.sample(5)
 def test_a_link_at_a_place_that_is_emptied_takes_no_home_along(
     town: Sapling, place: str, target: str
 ) -> None:

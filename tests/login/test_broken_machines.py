@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from lab import Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.sshd]
 
 OTHER = 4244
 """A uid and gid that is neither alice's nor root's."""
@@ -589,6 +589,7 @@ def diagnose(lab: Lab, case: Broken) -> None:
 
 
 @pytest.mark.parametrize("case", named(UNSTARTED))
+@pytest.mark.sample(8)
 def test_what_keeps_sshd_from_starting_comes_first(lab: Lab, case: Broken) -> None:
     """Sshd does not start; the doctor says why, and that therefore nothing listens."""
     case.breaks(lab)
@@ -602,6 +603,7 @@ def test_what_keeps_sshd_from_starting_comes_first(lab: Lab, case: Broken) -> No
 
 
 @pytest.mark.parametrize("case", named(REFUSED))
+@pytest.mark.sample(15)
 def test_what_sshd_refuses_is_named(lab: Lab, case: Broken) -> None:
     """A real login fails with sshd's own words for it; the doctor names the same, first obstacle first."""
     case.breaks(lab)

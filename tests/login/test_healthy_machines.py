@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pytest
 from lab import ALICE, PAM, Lab
 
-from firstkey.ssh.access import is_lenient
+from firstkey.system.accounts import is_lenient
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]
 

@@ -9,8 +9,8 @@ import pytest
 
 from firstkey.login import view
 from firstkey.model import Account
-from firstkey.ssh import access
-from firstkey.ssh.access import Part
+from firstkey.ssh import authorized_keys
+from firstkey.ssh.authorized_keys import Part
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -36,10 +36,10 @@ def judged(
     (etc / "group").write_text(group)
     with Tree(str(tmp_path)) as tree:
         accounts = Accounts(tree)
-        found = access.flaws(
+        found = authorized_keys.flaws(
             steps, (0, 1000), HOME, may_share=lambda gid: lenient and accounts.has_group_alone(ALICE, gid)
         )
-        return [view.remedy(flaw, "alice", HOME) for flaw in found]
+        return [view.remedy(flaw, ALICE, HOME) for flaw in found]
 
 
 def test_what_is_right_has_no_remedy(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from installed import Installed
 from terminal import typed
 
-from firstkey.cli.main import COMMANDS
+from firstkey.cli import COMMANDS
 
 BASH = "/usr/share/bash-completion/completions/firstkey"
 ZSH = "/usr/share/zsh/site-functions/_firstkey"

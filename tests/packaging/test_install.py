@@ -27,6 +27,7 @@ BESIDE_THE_CODE = """
 /usr/share/doc/firstkey/examples/authorized-keys-command/sshd.conf
 /usr/share/doc/firstkey/examples/authorized-keys-command/sysusers.conf
 /usr/share/doc/firstkey/examples/authorized-keys-command/tmpfiles.conf
+/usr/share/doc/firstkey/examples/await-host-keys
 /usr/share/bash-completion/completions/firstkey
 /usr/share/firstkey/firstkey.spdx.json
 /usr/share/fish/vendor_completions.d/firstkey.fish
@@ -53,7 +54,7 @@ def test_everything_is_in_its_place(installed: Installed) -> None:
 
 
 def test_modes_are_a_packages(tmp_path: Path) -> None:
-    """Everybody can read it, only root can write it, one file is a program, whatever the caller's umask."""
+    """Everybody can read it, only root can write it, two files are programs, whatever the caller's umask."""
     before = os.umask(0o077)
     try:
         found = install(tmp_path / "root", "--compile")
@@ -61,6 +62,7 @@ def test_modes_are_a_packages(tmp_path: Path) -> None:
         os.umask(before)
     modes = {path: stat.S_IMODE(file.stat().st_mode) for path, file in found.files().items()}
     assert modes.pop("/usr/bin/firstkey") == 0o755
+    assert modes.pop("/usr/share/doc/firstkey/examples/await-host-keys") == 0o755
     assert set(modes.values()) == {0o644}
     directories = [path for path in found.root.rglob("*") if path.is_dir()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in directories} == {0o755}

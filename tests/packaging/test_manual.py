@@ -12,7 +12,7 @@ import pytest
 from installed import TOP, Installed
 
 from firstkey import reasons
-from firstkey.cli.main import COMMANDS
+from firstkey.cli import COMMANDS
 from firstkey.metadata.emulator import FAULTS, usage
 from firstkey.settings import SETTINGS, text_of
 

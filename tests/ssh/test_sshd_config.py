@@ -145,7 +145,7 @@ def test_quotes_without_an_end_take_no_time(inside: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.sshd
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3 * settings().max_examples // 2, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text("ab/ \"'\\\t#", min_size=1, max_size=14))
 def test_words_are_told_apart_as_by_sshd(text: str, sshd: Any) -> None:
     """Quotes of both kinds, escapes and comments: together the words are what sshd prints."""
@@ -180,7 +180,7 @@ PIECES = ["%h", "%u", "%U", "%%", "/", ".", "x", "ä", "'"]
 
 @pytest.mark.slow
 @pytest.mark.sshd
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings().max_examples // 5, suppress_health_check=[HealthCheck.too_slow])
 @given(
     patterns=st.lists(
         st.lists(st.sampled_from(["%h", "%u", "%U", "%%", "/", ".", "x", "ä", "'"]), min_size=1, max_size=4),

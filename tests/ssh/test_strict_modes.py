@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from firstkey.ssh.access import is_lenient
+from firstkey.system.accounts import is_lenient
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from tempfile import TemporaryFile
 from typing import NamedTuple
 
+import fork_server
 import processes
 from machine import Machine
 from manager import Manager
@@ -26,15 +26,13 @@ class Ended(NamedTuple):
 class Daemon:
     """A running daemon, and how it is looked at."""
 
-    def __init__(self, manager: Manager, argv: list[str], environ: dict[str, str]) -> None:
+    def __init__(self, manager: Manager, options: list[str], environ: dict[str, str]) -> None:
         self.manager = manager
         # A file, unlike a pipe, takes all that it says however long nobody reads.
         self._voice = TemporaryFile("w+b")  # noqa: SIM115 - for as long as the daemon lives
         self._heard = 0
         self.started = time.monotonic()
-        self.process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=self._voice, stderr=subprocess.STDOUT, env=environ
-        )
+        self.process = fork_server.start("daemon", *options, environ=environ, out=self._voice)
 
     def heard(self) -> str:
         """What it said since this was asked last."""
@@ -54,7 +52,7 @@ class Daemon:
         self.process.wait(processes.PATIENCE)
         self.manager.catch_up()
         self._heard = 0
-        return Ended(self.process.returncode, self.heard())
+        return Ended(self.process.wait(), self.heard())
 
     def close(self) -> None:
         """End it in any case; nothing can be asked of it any more."""
@@ -75,13 +73,16 @@ class Lab:
 
     def argv(self, *options: str) -> list[str]:
         """The command line of a daemon on this machine."""
-        where = ["--root", str(self.machine.root), "--imds", self.service.url]
-        return [sys.executable, "-m", "firstkey", "daemon", *where, *options]
+        return [sys.executable, "-m", "firstkey", "daemon", *self.options(*options)]
+
+    def options(self, *options: str) -> list[str]:
+        """What makes firstkey work on this machine."""
+        return ["--root", str(self.machine.root), "--imds", self.service.url, *options]
 
     def daemon(self, *options: str, volume: str = "-v", **environ: str) -> Daemon:
         """Start one."""
         environment = processes.environment(**{"NOTIFY_SOCKET": self.manager.address, **environ})
-        self.daemons.append(Daemon(self.manager, self.argv(volume, *options), environment))
+        self.daemons.append(Daemon(self.manager, self.options(volume, *options), environment))
         return self.daemons[-1]
 
     def configure(self, text: str) -> None:

@@ -11,6 +11,7 @@ their own. And the gate (FIRSTKEY_FORK=no) forks nothing: there each call is a f
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
 import importlib
 import json
@@ -18,11 +19,12 @@ import os
 import pkgutil
 import resource
 import runpy
+import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -33,8 +35,10 @@ AGENT = Path(__file__).parents[2] / "agent"
 # Read at import, before tests get an environment of their own.
 ENABLED = os.environ.get("FIRSTKEY_FORK") != "no"
 MOST_BYTES = 1 << 20
+CLONE_NEWNS = 0x00020000  # linux/sched.h
 AT_THE_START = ("PYTHON", "LC_", "LANG", "LD_", "GLIBC_", "MALLOC_")
 """Variables with these prefixes mean something to Python or libc while they start, and only then."""
+NO_MATTER = "PYTHONDONTWRITEBYTECODE"  # all modules are loaded
 
 
 class Done(NamedTuple):
@@ -45,26 +49,51 @@ class Done(NamedTuple):
     err: bytes
 
 
-def firstkey(*argv: str, environ: Mapping[str, str], timeout: float = 60, memory: int | None = None) -> Done:
+def firstkey(
+    *argv: str,
+    environ: Mapping[str, str],
+    timeout: float = 60,
+    memory: int | None = None,
+    mounts: str | None = None,
+) -> Done:
     """Run the command without any input, with so many bytes of address space at most.
 
+    With `mounts`, a mount namespace (/proc/PID/ns/mnt), it is run in its root directory.
     Raises subprocess.TimeoutExpired after `timeout` seconds.
     """
     with TemporaryFile() as out, TemporaryFile() as err:
         if ENABLED and not _matter_at_the_start(environ):
-            status = _forked(argv, environ, out, err, timeout, memory)
+            call = {"argv": [*argv], "environ": dict(environ), "memory": memory, "mounts": mounts}
+            forked = Forked(call, out, err)
+            try:
+                status = forked.wait(timeout)
+            except subprocess.TimeoutExpired:
+                forked.kill()
+                forked.wait()
+                raise
         else:
+            inside = [] if mounts is None else ["nsenter", f"--mount={mounts}", "--wd=/"]
             limited = [] if memory is None else ["prlimit", f"--as={memory}"]
             status = subprocess.run(
-                [*limited, sys.executable, "-m", "firstkey", *argv],
+                [*inside, *limited, sys.executable, "-m", "firstkey", *argv],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False, timeout=timeout, env=environ,
             ).returncode  # fmt: skip
         return Done(status, _content(out), _content(err))
 
 
+def start(*argv: str, environ: Mapping[str, str], out: BinaryIO) -> subprocess.Popen[bytes] | Forked:
+    """Start the command without any input; all that it says goes into the file. Whoever starts it ends it."""
+    if ENABLED and not _matter_at_the_start(environ):
+        return Forked({"argv": [*argv], "environ": dict(environ), "memory": None, "mounts": None}, out, out)
+    return subprocess.Popen(
+        [sys.executable, "-m", "firstkey", *argv],
+        stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environ,
+    )  # fmt: skip
+
+
 def _matter_at_the_start(environ: Mapping[str, str]) -> bool:
     """Whether one of the variables is other than the server was started with."""
-    names = {name for name in {*environ, *os.environ} if name.startswith(AT_THE_START)}
+    names = {name for name in {*environ, *os.environ} if name.startswith(AT_THE_START)} - {NO_MATTER}
     usual = _environment()
     return any(environ.get(name, usual.get(name)) != usual.get(name) for name in names)
 
@@ -96,28 +125,42 @@ def _server() -> socket.socket:
     return ours
 
 
-def _forked(
-    argv: Sequence[str],
-    environ: Mapping[str, str],
-    out: BinaryIO,
-    err: BinaryIO,
-    timeout: float,
-    memory: int | None,
-) -> int:
-    call = json.dumps({"argv": [*argv], "environ": dict(environ), "directory": os.getcwd(), "memory": memory})
-    ours, theirs = socket.socketpair()
-    with ours, theirs, open(os.devnull, "rb") as nothing:
-        descriptors = [file.fileno() for file in (theirs, nothing, out, err)]
-        socket.send_fds(_server(), [call.encode("utf-8", "surrogateescape")], descriptors)
-        theirs.close()
-        with ours.makefile("r") as said:
-            pid = int(said.readline())
-            ours.settimeout(timeout)
-            try:
-                return int(said.readline())
-            except OSError:
-                os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(["firstkey", *argv], timeout) from None
+class Forked:
+    """A call that goes on, with as much of subprocess.Popen as its callers use."""
+
+    def __init__(self, call: Mapping[str, object], out: BinaryIO, err: BinaryIO) -> None:
+        whole = json.dumps({**call, "directory": os.getcwd()})
+        self._answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs, open(os.devnull, "rb") as nothing:
+            descriptors = [file.fileno() for file in (theirs, nothing, out, err)]
+            socket.send_fds(_server(), [whole.encode("utf-8", "surrogateescape")], descriptors)
+        self.args = call["argv"]
+        self.pid = int(self._answer.recv(64))
+        self.returncode: int | None = None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status, once it has ended. Raises subprocess.TimeoutExpired."""
+        if self.returncode is None:
+            if not select.select([self._answer], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(["firstkey", str(self.args)], timeout or 0)
+            self.returncode = int(self._answer.recv(64))
+            self._answer.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        """Its exit status, or None as long as it runs."""
+        with suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
 
 
 # --- the server -----------------------------------------------------------------------------------
@@ -188,6 +231,11 @@ def _become(call: dict[str, object], standard: list[int]) -> None:
     os.environ.update(environ)
     directory, argv = str(call["directory"]), call["argv"]
     assert isinstance(argv, list)
+    if mounts := call["mounts"]:
+        with open(str(mounts), "rb") as namespace:
+            if ctypes.CDLL(None, use_errno=True).setns(namespace.fileno(), CLONE_NEWNS):
+                raise OSError(ctypes.get_errno(), f"the mounts of {mounts} cannot be entered")
+        directory = "/"
     os.chdir(directory)
     if memory := call["memory"]:
         assert isinstance(memory, int)

@@ -15,6 +15,8 @@ from machine import Machine, Run
 
 KINDS = ("rsa", "ecdsa", "ed25519")
 QUICK = ("ecdsa", "ed25519")  # an RSA key takes its time
+SMALL_RSA = 'case "$*" in *"-t rsa"*) set -- -b 1024 "$@";; esac\n'
+"""For fake_keygen: one of the usual size takes a second of a processor, and few tests are about its size."""
 
 
 def private(machine: Machine, kind: str = "ed25519") -> Path:

@@ -142,9 +142,9 @@ class Machine:
         return self.firstkey("run", "--json", *options, service=service, timeout=timeout)
 
 
-def new_key(directory: Path, name: str, kind: str = "ed25519") -> str:
+def new_key(directory: Path, name: str, kind: str = "ed25519", *more: str) -> str:
     """A new key pair in the directory; returns its public line."""
-    argv = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", name, "-f", str(directory / name)]
+    argv = ["ssh-keygen", "-q", "-t", kind, *more, "-N", "", "-C", name, "-f", str(directory / name)]
     subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
     return (directory / f"{name}.pub").read_text().strip()
 

@@ -10,10 +10,10 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import fork_server
 from listeners import wait_for_listener
 from machine import AGENT, Run
 
@@ -21,9 +21,9 @@ from firstkey.metadata.emulator import Emulator
 
 COPIED = (
     "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "login.defs", "nsswitch.conf", "pam.d", "security", "skel",
-    "ssl", "alternatives", "default", "sudoers", "localtime", "hosts", "pki", "crypto-policies",
+    "default", "sudoers", "localtime", "hosts",
 )  # fmt: skip
-"""What programs need of /etc; no account and no key of the host's is among it."""
+"""What programs need of /etc; no account and no key of the host's is among it. See also MOUNTS."""
 HOMES = "/var/lib/homes"
 ACCOUNTS = f"""\
 root:x:0:0:root:{HOMES}/root:/bin/sh
@@ -34,7 +34,10 @@ nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
 GROUPS = "root:x:0:\ndaemon:x:1:\nwheel:x:10:\nusers:x:100:\nssh_users:x:101:\nnogroup:x:65534:\n"
 MOUNTS = """
 set -e
-mount --bind "$1/etc" /etc
+for name in alternatives ssl pki crypto-policies; do # hundreds of files that no test changes
+    [ ! -d "/etc/$name" ] || { mkdir "$1/etc/$name"; mount -o bind,ro "/etc/$name" "$1/etc/$name"; }
+done
+mount --rbind "$1/etc" /etc
 mount -t tmpfs -o mode=0755 none /run
 mount -t tmpfs -o mode=0755 none /var/lib
 mount -t tmpfs -o mode=0775 none /var/mail 2>/dev/null || true
@@ -135,10 +138,17 @@ class PrivateSystem:
             become = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
         assert self._holder
         inside = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt", "--wd=/", *become]
-        environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), "LC_ALL": "C.UTF-8"}
         return subprocess.run(
-            [*inside, *argv], capture_output=True, text=True, timeout=timeout, check=False, env=environ
+            [*inside, *argv],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=self._environment(),
         )
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), "LC_ALL": "C.UTF-8"}
 
     def start(self, *argv: str) -> subprocess.Popen[str]:
         """Start a program in the system; whoever starts it ends it."""
@@ -150,8 +160,11 @@ class PrivateSystem:
         """Run firstkey on the running system, which this is."""
         command, *options = argv
         where = ["--imds", service.url] if service else []
-        done = self.run(sys.executable, "-m", "firstkey", command, *where, *options)
-        return Run(done.returncode, done.stdout, done.stderr)
+        assert self._holder
+        status, out, err = fork_server.firstkey(
+            command, *where, *options, environ=self._environment(), mounts=f"/proc/{self._holder.pid}/ns/mnt"
+        )
+        return Run(status, out.decode(), err.decode())
 
     def start_sshd(self, config: str = "") -> None:
         """Start sshd with its defaults (StrictModes among them) and these lines, on a loopback port."""
@@ -204,9 +217,8 @@ class PrivateSystem:
     def _copy_etc(self) -> None:
         etc = self._scratch / "etc"
         etc.mkdir()
-        for name in COPIED:
-            if os.path.lexists(f"/etc/{name}"):
-                subprocess.run(["cp", "-a", f"/etc/{name}", str(etc)], check=True)
+        copied = [f"/etc/{name}" for name in COPIED if os.path.lexists(f"/etc/{name}")]
+        subprocess.run(["cp", "-a", "--parents", *copied, str(self._scratch)], check=True)
         (etc / "passwd").write_text(ACCOUNTS)
         (etc / "group").write_text(GROUPS)
         (etc / "shadow").write_text("root:*:19000::::::\n")

@@ -39,6 +39,7 @@ TYPED: dict[str, list[str]] = {
         "docs/authorized-keys-command.md: cd /usr/share/doc/firstkey/examples/authorized-k",
         "docs/recipes.md: firstkey seal --yes --rule root-password --rule",
     ],
+    "first login": ["docs/first-login.md: await-host-keys i-0123456789abcdef0 203.0.113.7"],
     "tree": [
         "docs/guidelines.md: firstkey audit --root /mnt/image              #",
         "docs/recipes.md: firstkey audit --root rootfs --sarif > firstkey.",
@@ -49,8 +50,11 @@ TYPED: dict[str, list[str]] = {
 
 NEEDS_AWS = "needs an AWS account"
 NOT_TYPED: dict[str, str] = {
-    "README.md: $ ./dev demo": "its output is shortened; tests/cli/test_demo.py runs the demo",
-    "README.md: apt-get install ./firstkey_*_all.deb        # De": (
+    "docs/demo.md: $ ./dev demo": "its output is shortened; tests/cli/test_demo.py runs the demo",
+    "README.md: ./dev demo     # see it work in a scratch direct": (
+        "tests/cli/test_demo.py runs the demo, tests/packaging builds the deb"
+    ),
+    "README.md: apt-get install ./dist/firstkey_*_all.deb   # De": (
         "needs an archive to install from; tests/packaging and tests/firstboot install both packages"
     ),
     f"{FIRST_IMAGE}: apt-get install --yes mmdebstrap systemd-contain": (

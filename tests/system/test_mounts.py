@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -60,19 +62,26 @@ def test_the_running_systems_own_mounts() -> None:
     assert [mount.path for mount in mounts.foreign_of(found, "/")] == ["/proc", "/root/.ssh"]
 
 
+@pytest.fixture
+def on_a_disk() -> Iterator[Path]:
+    """A directory there, wherever other tests have theirs: of what is in memory each mount is foreign."""
+    with TemporaryDirectory(dir="/var/tmp") as directory:
+        yield Path(directory)
+
+
 @pytest.mark.root
-def test_the_kernel_tells_it_so(tmp_path: Path) -> None:
+def test_the_kernel_tells_it_so(on_a_disk: Path) -> None:
     """Bind mounts and a disk of the tree's own, as they really are mounted."""
-    root = tmp_path / "root"
+    root = on_a_disk / "root"
     for place in ("src", "own", "disk", "var"):
         (root / place).mkdir(parents=True)
-    (tmp_path / "host").mkdir()
-    image = tmp_path / "image"
+    (on_a_disk / "host").mkdir()
+    image = on_a_disk / "image"
     with image.open("wb") as file:
         os.truncate(file.fileno(), 4 * 1024 * 1024)
     subprocess.run(["/usr/sbin/mkfs.ext4", "-q", image], check=True)
     script = f"""
-mount --bind {tmp_path}/host {root}/src && mount --bind {root}/var {root}/own || exit
+mount --bind {on_a_disk}/host {root}/src && mount --bind {root}/var {root}/own || exit
 mount -o loop {image} {root}/disk && exec "$@"
 """
     program = f"from firstkey.system import mounts; print([m.path for m in mounts.foreign({str(root)!r})])"

@@ -154,7 +154,7 @@ class WriteSudoers(NamedTuple):
 
     def diff(self, site: Site) -> str:
         """What would change in the file. Raises FirstkeyError as `apply` does."""
-        self._prove(site)
+        self.prove(site)
         self.require_effect(site)
         return text.diff(self.path, site.tree.read(self.path, limit=LIMIT), self.content)
 
@@ -162,13 +162,14 @@ class WriteSudoers(NamedTuple):
         """Have it checked, only then write it, and ask sudo. Raises FirstkeyError(sudoers-invalid, ...)."""
         if site.accounts.find(self.user.name) is None:  # it would wait for whoever gets that name one day
             raise site.accounts.unknown(self.user.name)
-        self._prove(site)
+        self.prove(site)
         with site.tree.ensure(SUDOERS, mode=0o750) as directory:
             directory.remove_stale()
             directory.replace(os.path.basename(self.path), self.content, Looks(SUDOERS_MODE))
         self.require_effect(site)
 
-    def _prove(self, site: Site) -> None:
+    def prove(self, site: Site) -> None:
+        """Raise FirstkeyError(sudoers-invalid, sudo-unchecked, sudo-missing) unless visudo takes the rule."""
         wrong = _objection(site, self.content)
         if wrong is None:
             return

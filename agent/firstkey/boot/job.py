@@ -56,6 +56,7 @@ class Job:
         self._ready = ready
         self._ready_by = ready_by
         self._client: Client | None = None
+        self._started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         self._began = time.monotonic()
         self._phases: tuple[Phase, ...] = ()  # in the order in which they ended
         if site.dry_run:
@@ -73,7 +74,6 @@ class Job:
         """As which instance the service is expected to know this one; None: any."""
         self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
-        self._unread: frozenset[str] = frozenset()
         self._said: str | None = None
 
     def run(self) -> Report:
@@ -135,6 +135,7 @@ class Job:
             host_keys=tuple(self._generation.results()),
             accounts=tuple(accounts),
             warnings=(*self._store.warnings, *self._warnings),
+            started=self._started,
             timeline=self._phases,
             dry_run=self._site.dry_run,
         )
@@ -359,7 +360,6 @@ class Job:
         with self._phase("launch keys"):
             results = installer.install(names, keys)
         self._warnings += installer.warnings
-        self._unread = frozenset(installer.unread)
         return results
 
     def _remember_service(self, answer: Answer, results: Sequence[UserResult]) -> None:
@@ -369,7 +369,7 @@ class Job:
         for user in results:
             served.pop(user.name, None)
             conditions = self._store.conditions(user.name)
-            if user.is_well and conditions and user.name not in self._unread:
+            if user.is_well and conditions:
                 served[user.name] = Served(user.name, user.file, conditions)
         self._store.save(
             known._replace(

@@ -6,21 +6,22 @@ user's change is then made in one visit (boot/key_file.py), remembered in the le
 
 from __future__ import annotations
 
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change
-from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, TAKEN_OUT, InstalledKey
-from firstkey.boot.placement import Placement, place
+from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, InstalledKey
 from firstkey.model import CHANGED, FAILED, REFUSED, UNCHANGED, UserResult
 from firstkey.reasons import FirstkeyError, Refusal
-from firstkey.ssh import public_key
+from firstkey.ssh import public_key, sshd_config
 from firstkey.ssh.authorized_keys import Line
+from firstkey.ssh.sshd_config import fits, looks_for
 from firstkey.system.sshd import knows_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from firstkey.boot.accounts import Setup
     from firstkey.boot.ledger import LedgerStore
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from firstkey.ssh.public_key import PublicKey
     from firstkey.system.sshd import Sshd
 
+SOMEBODY = "somebody-else"
+"""Any other user: an account that a directory service may have, and that no Match block names."""
 _REFUSALS = frozenset({
     reasons.NO_SUCH_USER, reasons.INVALID_USER_NAME, reasons.HOME_MISSING, reasons.SYMLINK_REFUSED,
     reasons.SHARED_FILE, reasons.NOT_A_REGULAR_FILE, reasons.NOT_A_DIRECTORY, reasons.UNSAFE_DIRECTORY,
@@ -53,17 +56,14 @@ def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[O
 
 
 def _taken(text: bytes) -> PublicKey:
-    """The key. Raises FirstkeyError where OpenSSH would not take it.
-
-    Whether a point is on its elliptic curve is ssh-keygen's to say. Without it, sshd will pass over the line.
-    """
+    """The key. Raises FirstkeyError where OpenSSH would not take it."""
     key = public_key.parse_launch_key(text)
-    try:
-        is_taken = "ecdsa" not in key.type or knows_key(f"{key.line}\n".encode("utf-8", "surrogateescape"))
-    except FirstkeyError:
-        is_taken = True
+    is_taken = True
+    if not key.is_judged_here:
+        with suppress(FirstkeyError):  # without ssh-keygen, sshd will pass over the line
+            is_taken = knows_key(f"{key.line}\n".encode("utf-8", "surrogateescape"))
     if not is_taken:
-        message = "ssh-keygen does not take it: its point is not on the curve"
+        message = f"ssh-keygen does not take its data for a key of the type {key.type}"
         raise FirstkeyError(message, reason=reasons.NOT_A_PUBLIC_KEY)
     return key
 
@@ -81,21 +81,59 @@ def redirection(user: str) -> str:
     return f'no-port-forwarding,no-agent-forwarding,no-X11-forwarding,command="{shell}"'
 
 
-class Installer:
-    """Brings the launch keys of one instance to their users, and takes other instances' away.
+# --- where a user's keys go -----------------------------------------------------------------------
 
-    `unread` are users whose file is written as configured, and that sshd does not read.
+
+def place(sshd: Sshd, account: Account, own: str | None) -> Change:
+    """A change, of nothing as yet, at the file that sshd reads first for this user and for nobody else.
+
+    `own`, the section's setting, comes before sshd's.
+    Raises FirstkeyError (authorized-keys-disabled, shared-file).
     """
 
+    def looks(path: str) -> bool:
+        """Whether sshd takes it for a pattern of files to look into: never a name to write to."""
+        return looks_for(path) and sshd.reads_patterns is not False
+
+    name, meaning = account.name, sshd.meaning(account.name)
+    read = meaning.effective.authorized_keys_files
+    patterns = (own,) if own else read
+    named = [pattern for pattern in patterns if not looks(pattern)]
+    if not named:
+        but = f" but by a pattern: {' '.join(patterns)}" if patterns else ""
+        message = f"sshd reads no file of keys for {name}{but}"
+        hint = f"Set AuthorizedKeysFile= in [User {name}] to a name that it fits" if patterns else None
+        raise FirstkeyError(message, reason=reasons.AUTHORIZED_KEYS_DISABLED, hint=hint)
+    # Under a Match block, a file that depends on nothing of the user's may well be one user's alone.
+    free = [
+        pattern
+        for pattern in named
+        if not sshd_config.is_shared(pattern)
+        or pattern not in sshd.meaning(SOMEBODY).effective.authorized_keys_files
+    ]
+    if not free:
+        message = f"AuthorizedKeysFile {' '.join(patterns)}: sshd reads the same file for any other user too"
+        raise FirstkeyError(message, reason=reasons.SHARED_FILE)
+    (path,) = sshd_config.key_paths(free[:1], account)
+    others = sshd_config.key_paths(read, account)
+    also_read = tuple(other for other in others if other != path and looks(other) == looks_for(other))
+    unread = None
+    # Only what sshd itself said can contradict the configuration.
+    if not meaning.refusal and not any(path == each or (looks(each) and fits(path, each)) for each in others):
+        detail = f"{path} is not among the files that sshd reads for {name} ({' '.join(read) or 'none'})"
+        unread = Refusal(reasons.NOT_READ_BY_SSHD, detail)
+    return Change(account, path, also_read=also_read, unread=unread)
+
+
+# --- what is to be done, and what became of it ------------------------------------------------------
+
+
+class Installer:
+    """Brings the launch keys of one instance to their users, and takes other instances' away."""
+
     def __init__(
-        self,
-        site: Site,
-        sshd: Sshd,
-        store: LedgerStore,
-        instance: str,
-        setups: Mapping[str, Setup],
+        self, site: Site, sshd: Sshd, store: LedgerStore, instance: str, setups: Mapping[str, Setup]
     ) -> None:
-        self.unread: set[str] = set()
         self.warnings: list[Refusal] = []
         self._site = site
         self._sshd = sshd
@@ -105,24 +143,19 @@ class Installer:
         self._results: dict[tuple[str, str | None], UserResult] = {}
         """By user and file, in the order in which they were planned."""
         self._claimed: dict[str, Account] = {}
-        self._visits = key_file.Visits(site, noted=self._note, done=self._done)
 
     def install(self, names: Sequence[str], keys: Sequence[PublicKey]) -> list[UserResult]:
         """Give the users the keys, and take away what is another instance's, wherever it is."""
         root = ["root"] if self._site.config.keys.redirect_root else []
-        with self._visits:
-            if keys:
-                for name in dict.fromkeys(names):
-                    if name not in root:
-                        self._serve(name, lines(keys))
-                target = self._target(names) if root else None
-                if root and (target or "root" in names):
-                    self._serve("root", lines(keys, redirect_to=target))
-            for change in self._clearances():
-                self._make(change)
-            self._visits.wait()
+        everybody = list(dict.fromkeys((*names, *root)))
+        if keys:
+            self._make(self._changes([name for name in everybody if name not in root], lines(keys)))
+            target = self._target(names) if root else None
+            if root and (target or "root" in names):
+                self._make(self._changes(root, lines(keys, redirect_to=target)))
+        self._make(self._clearances())
         served = {user for user, _ in self._results}
-        others = [] if keys else [name for name in dict.fromkeys((*names, *root)) if name not in served]
+        others = [] if keys else [name for name in everybody if name not in served]
         return [*(UserResult(name, None, UNCHANGED) for name in others), *self._results.values()]
 
     def _target(self, names: Sequence[str]) -> str | None:
@@ -131,9 +164,7 @@ class Installer:
         Once root is redirected on this instance, no state of a user's home undoes that: a user could bring
         such a state about.
         """
-        if not self._able():
-            self._visits.wait()
-        able = self._able()
+        able = [user.name for user in self._results.values() if user.is_well]
         if any(key.options for key in self._store.ledger.of("root", self._instance)):
             able += [name for name in names if name != "root" and self._site.accounts.find(name)]
         if able:
@@ -143,22 +174,19 @@ class Installer:
         self._site.say(events.REDIRECT_IMPOSSIBLE(reason=why.reason.code))
         return None
 
-    def _able(self) -> list[str]:
-        return [user.name for user in self._results.values() if user.is_well and user.name not in self.unread]
-
     # --- deciding -------------------------------------------------------------------------------
 
-    def _serve(self, name: str, wanted: Sequence[Line]) -> None:
-        setup = self._setups.get(name)
-        try:
-            account = self._site.accounts.find(name) or (setup.planned if setup else None)
-            if account is None:
-                raise (setup.failure if setup else None) or self._site.accounts.unknown(name)
-            change = self._change(account, wanted)
-        except FirstkeyError as error:
-            self._failed(name, None, error.refusal)
-        else:
-            self._make(change)
+    def _changes(self, names: Sequence[str], wanted: Sequence[Line]) -> Iterator[Change]:
+        """What is to become of the files of those who can have keys at all; the others are told."""
+        for name in names:
+            setup = self._setups.get(name)
+            try:
+                account = self._site.accounts.find(name) or (setup.planned if setup else None)
+                if account is None:
+                    raise (setup.failure if setup else None) or self._site.accounts.unknown(name)
+                yield self._change(account, wanted)
+            except FirstkeyError as error:
+                self._failed(name, None, error.refusal)
 
     def _change(self, account: Account, wanted: Sequence[Line]) -> Change:
         """What is to become of the user's file: each launch key is added once an instance.
@@ -166,55 +194,47 @@ class Installer:
         What a person took out since stays out, unless forced. Raises FirstkeyError where keys cannot go
         anywhere.
         """
-        own = self._site.config.user(account.name).authorized_keys_file
-        placement = self._known_place(account, wanted) or place(self._sshd, account, own)
-        path = placement.path
+        name, force = account.name, self._site.force
+        known = self._store.ledger.of(name, self._instance)
+        served = self._store.serving(name, self._instance)
+        file = served.file if served and not force else None
+        done = {each.fingerprint for each in known if each.file == file and each.is_done}
+        if file and done.issuperset(line.key.fingerprint for line in wanted):
+            change = Change(account, file)  # installed already: sshd need not be asked again
+        else:
+            change = place(self._sshd, account, self._site.config.user(name).authorized_keys_file)
+        path = change.path
         # Two users whose files are one and the same would let each in as the other.
         other = self._claimed.setdefault(path, account)
         if other.uid != account.uid:
             raise FirstkeyError(f"{path} is the file of {other.name} too", reason=reasons.SHARED_FILE)
-        known = self._store.ledger.of(account.name, self._instance)
         add, moved = [], []
         for line in wanted:
             key = line.key.fingerprint
             mine = {each.file: each for each in known if each.fingerprint == key}
-            if self._site.force or path not in mine or mine[path].state == PENDING:
+            if force or path not in mine or not mine[path].is_done:
                 add.append(line)
                 # Where sshd reads another file by now, it comes along, unless a person took it out.
-                if mine and path not in mine and not self._site.force:
+                if mine and path not in mine and not force:
                     moved.append((key, tuple(mine)))
-        keys = frozenset(line.key.fingerprint for line in wanted)
-        stale = self._stale(account.name)
-        also_read = tuple(
-            (file, keys - {each.fingerprint for each in stale if each.file == file})
-            for file in placement.also_read
-        )
-        return self._revocation(account, path)._replace(
-            add=tuple(add), moved=tuple(moved), also_read=also_read, unread=placement.unread
-        )
+        return self._revoking(change._replace(add=tuple(add), moved=tuple(moved)))
 
-    def _known_place(self, account: Account, wanted: Sequence[Line]) -> Placement | None:
-        """Where all these keys were installed already: then sshd need not be asked again where keys go."""
-        served = self._store.serving(account.name, self._store.ledger, self._instance)
-        if self._site.force or served is None or served.file is None:
-            return None
-        known = self._store.ledger.of(account.name, self._instance)
-        done = {key.fingerprint for key in known if key.file == served.file and key.state != PENDING}
-        return Placement(served.file) if done.issuperset(line.key.fingerprint for line in wanted) else None
-
-    def _clearances(self) -> list[Change]:
+    def _clearances(self) -> Iterator[Change]:
         """Other instances' keys in files that no change touches: of users or paths configured no more."""
-        left = dict.fromkeys((key.user, key.file) for key in self._stale())
-        accounts = {name: self._site.accounts.find(name) for name, _ in left}
-        untouched = [each for each in left if each not in self._results]
-        return [self._revocation(account, file) for name, file in untouched if (account := accounts[name])]
+        for name, file in dict.fromkeys((key.user, key.file) for key in self._stale()):
+            account = None if (name, file) in self._results else self._site.accounts.find(name)
+            if account:
+                yield self._revoking(Change(account, file))
 
-    def _revocation(self, account: Account, path: str) -> Change:
-        """The change of one file with nothing to add: other instances' lines go, this one's may stay."""
-        own = [key for key in self._store.ledger.in_file(account.name, path) if key.is_own]
-        going = [key.written for key in self._stale(account.name) if key in own]
-        keep = tuple(key.written for key in own if key.written not in going)
-        return Change(account, path, revoke=tuple(going), keep=keep, made=self._store.ledger.made_files)
+    def _revoking(self, change: Change) -> Change:
+        """The same, and other instances' lines go."""
+        known, stale = self._store.ledger, self._stale(change.account.name)
+        own = [key for key in known.in_file(change.account.name, change.path) if key.is_own]
+        return change._replace(
+            revoke=tuple(key.written for key in stale if key in own),
+            leaving=frozenset((key.file, key.fingerprint) for key in stale),
+            made=known.made_files,
+        )
 
     def _stale(self, name: str | None = None) -> list[InstalledKey]:
         """What firstkey wrote for other instances, if such lines are to go."""
@@ -225,20 +245,26 @@ class Installer:
 
     # --- doing ----------------------------------------------------------------------------------
 
-    def _make(self, change: Change) -> None:
-        name = change.account.name
-        # Its place in the report, whenever the home answers.
-        self._results[name, change.path] = UserResult(name, change.path, FAILED)
-        setup = self._setups.get(name)
-        if setup and setup.planned:
+    def _make(self, changes: Iterable[Change]) -> None:
+        with closing(key_file.visit(self._site, self._planned(changes), self._note)) as visits:
+            for change, answer in visits:
+                self._done(change, answer)
+
+    def _planned(self, changes: Iterable[Change]) -> Iterator[Change]:
+        """Those that there is a home for; each has its place in the report, whenever the home answers."""
+        for change in changes:
+            name, path = change.account.name, change.path
+            setup = self._setups.get(name)
+            self._results[name, path] = UserResult(name, path, FAILED)
+            if not (setup and setup.planned):
+                yield change
+                continue
             # In a dry run, an account that would be made: there is no home to look into, and all is new.
             from firstkey import text
 
-            diff = text.diff(change.path, None, b"".join(line.text for line in change.add))
+            diff = text.diff(path, None, b"".join(line.text for line in change.add))
             added = tuple(line.key.fingerprint for line in change.add)
-            self._results[name, change.path] = UserResult(name, change.path, CHANGED, added, diff=diff)
-            return
-        self._visits.make(change)
+            self._results[name, path] = UserResult(name, path, CHANGED, added, diff=diff)
 
     def _note(self, change: Change, keys: Sequence[str]) -> None:
         """Note, before anything is written, which lines will be firstkey's; not those there already."""
@@ -255,7 +281,7 @@ class Installer:
             self._failed(name, change, answer.refusal)
             return
         # Where nothing is to be done, what cannot be looked at now is no failure.
-        self._results[name, file] = UserResult(name, file, UNCHANGED)
+        result = UserResult(name, file, UNCHANGED)
         if isinstance(answer, Change):
             owners = {key.fingerprint: key.instance for key in self._store.ledger.in_file(name, file)}
             self._record(answer)
@@ -263,12 +289,12 @@ class Installer:
                 self._site.say(entry)
             left = [f"{key} stays in {file} of {name}" for key in answer.left]
             self.warnings += [Refusal(reasons.KEY_LEFT_IN_PLACE, detail) for detail in left]
-            self._results[name, file] = answer.result()
+            result = answer.result()
         if change.unread:
-            self.unread.add(name)
             self.warnings.append(change.unread)
             why = {"reason": change.unread.reason.code, "detail": change.unread.detail}
             self._site.say(events.FILE_NOT_READ(user=name, file=file, **why))
+        self._results[name, file] = result._replace(is_read=not change.unread)
 
     def _failed(self, name: str, change: Change | None, refusal: Refusal) -> None:
         file = change.path if change else None
@@ -288,21 +314,23 @@ class Installer:
         """What was there before firstkey came is a person's; what it wrote, now or earlier, is its own."""
         if change.is_check:
             return
-        entries = self._store.ledger.in_file(change.account.name, change.path)
-        own = {key.fingerprint: key for key in entries if key.is_own and key.fingerprint in change.owned}
-        stale = self._stale(change.account.name)
+        ledger, stale = self._store.ledger, self._stale(change.account.name)
+        entries = ledger.in_file(change.account.name, change.path)
+        own = {key.fingerprint: key for key in entries if key.is_own}
         gone = [key for key in entries if key.instance != self._instance and (not key.is_own or key in stale)]
-        self._store.ledger = self._store.ledger.without(gone)
+        self._store.ledger = ledger._replace(
+            keys=tuple(key for key in ledger.keys if key not in gone),
+            made_files=tuple(dict.fromkeys([*ledger.made_files, *change.made])),
+        )
         existing = {entry.fingerprint: entry.path for entry in change.existing}
         for line in change.add:
             key = line.key.fingerprint
             if key in change.added:
                 self._remember(change, line, INSTALLED)
-            elif key in own:
+            elif key in own and existing.get(key) == change.path:
+                # Also where a person changed the line since: it goes only if it is as firstkey wrote it.
                 entry = own[key]._replace(instance=self._instance, state=INSTALLED)
                 self._store.ledger = self._store.ledger.with_key(entry)
             else:
-                state = PRESENT if key in existing else TAKEN_OUT
-                self._remember(change, line, state, file=existing.get(key))
-        made = tuple(dict.fromkeys([*self._store.ledger.made_files, *change.made]))
-        self._store.ledger = self._store.ledger._replace(made_files=made)
+                # There already, or taken out of the file where it was before sshd read this one.
+                self._remember(change, line, PRESENT, file=existing.get(key))

@@ -13,15 +13,16 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple, events, reasons
 from firstkey.reasons import FirstkeyError, Refusal
+from firstkey.ssh.public_key import sha256
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from firstkey.boot.site import Site
     from firstkey.ssh.authorized_keys import Owned
@@ -43,10 +44,7 @@ PENDING = "pending"
 INSTALLED = "installed"
 """firstkey added the line; it is firstkey's to revoke."""
 PRESENT = "present"
-"""The key was there already; the line is a person's and stays."""
-TAKEN_OUT = "taken-out"
-"""A person had taken the key out of another file before sshd read this one, so it was not added here."""
-OWN = (PENDING, INSTALLED)
+"""Not firstkey's: the key was there already, or a person had taken it out before sshd read this file."""
 
 
 class InstalledKey(NamedTuple):
@@ -68,7 +66,12 @@ class InstalledKey(NamedTuple):
     @property
     def is_own(self) -> bool:
         """Whether the line is firstkey's to revoke."""
-        return self.state in OWN
+        return self.state in (PENDING, INSTALLED)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing more to do about the key in this file."""
+        return self.state != PENDING
 
 
 class Served(NamedTuple):
@@ -141,10 +144,6 @@ class Ledger(NamedTuple):
         others = [other for other in self.keys if (*other[:3], other.instance) != place]
         return self._replace(keys=(*others, key))
 
-    def without(self, gone: Sequence[InstalledKey]) -> Ledger:
-        """The same without these."""
-        return self._replace(keys=tuple(key for key in self.keys if key not in gone))
-
     def of_other_instances(self, instance: str) -> list[InstalledKey]:
         """Lines that firstkey wrote for instances that are positively not this one."""
         return [key for key in self.keys if key.instance != instance and key.is_own]
@@ -200,15 +199,15 @@ class LedgerStore:
         names = [*keys.users, *(["root"] if keys.redirect_root else [])]
         stale = [] if keys.revoke == "never" else self.ledger.of_other_instances(instance)
         return (
-            all(self.serving(name, self.ledger, instance) for name in names)
-            and not any(key.state == PENDING for key in self.ledger.keys if key.user in names)
+            all(self.serving(name, instance) for name in names)
+            and all(key.is_done for key in self.ledger.keys if key.user in names)
             and not any(self._site.accounts.listed(key.user) for key in stale)
         )
 
-    def serving(self, name: str, ledger: Ledger, instance: str) -> Served | None:
+    def serving(self, name: str, instance: str) -> Served | None:
         """How the user is served on this instance, if nothing about that has changed since."""
-        found = next((each for each in ledger.served if each.name == name), None)
-        is_current = ledger.instance == instance and found and found.conditions == self.conditions(name)
+        found = next((each for each in self.ledger.served if each.name == name), None)
+        is_current = self.ledger.instance == instance and found and found.conditions == self.conditions(name)
         return found if is_current else None
 
     def conditions(self, name: str) -> str | None:
@@ -239,26 +238,26 @@ class Loaded(NamedTuple):
 def load(tree: Tree) -> Loaded:
     """Read the ledger: an empty one where there is none, one with a refusal where it cannot be trusted."""
     try:
-        directory = tree.open(DIRECTORY)
-        if directory is None:
-            return Loaded(Ledger(), None)
-        with directory:
-            file, above = directory.read(NAME, limit=LIMIT), os.fstat(directory.fd)
+        return Loaded(_believed(tree), None)
     except FirstkeyError as error:
         # Who may not read it (a dry run of somebody's) can say nothing about it.
         hidden = error.reason is reasons.PERMISSION_DENIED
         return Loaded(Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message))
-    if file is None:
-        return Loaded(Ledger(), None)
+
+
+def _believed(tree: Tree) -> Ledger:
+    with tree.open(DIRECTORY) or nullcontext() as directory:
+        file = directory.read(NAME, limit=LIMIT) if directory else None
+        if directory is None or file is None:
+            return Ledger()
+        above = os.fstat(directory.fd)
+    ledger, damage = parsed(file.content), f"{PATH} does not hold what firstkey wrote there"
     for path, mode, uid in ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid)):
         if mode & 0o022 or (uid and tree.is_running_system):
-            detail = f"{path} can be written by others than root"
-            return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
-    ledger = parsed(file.content)
+            ledger, damage = None, f"{path} can be written by others than root"
     if ledger is None:
-        detail = f"{PATH} does not hold what firstkey wrote there"
-        return Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, detail))
-    return Loaded(ledger, None)
+        raise FirstkeyError(damage, reason=reasons.LEDGER_DAMAGED)
+    return ledger
 
 
 def save(tree: Tree, ledger: Ledger) -> None:
@@ -268,16 +267,10 @@ def save(tree: Tree, ledger: Ledger) -> None:
         directory.replace(NAME, rendered(ledger), Looks(0o600))
 
 
-_PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": MadeHostKey}
-_LISTS = ("made_files", "sshd_host_keys")
-_FLAGS = ("host_keys.made",)
-_OPTIONAL = ("instance", "firmware", "sshd_digest", "served.file", "host_keys.instance", "host_keys.boot")
-
-
 def rendered(ledger: Ledger) -> bytes:
     """The file's content, which `parsed` reads as the very same ledger."""
     plain: dict[str, Any] = ledger._asdict()
-    for name in _PARTS:
+    for name in ("served", "keys", "host_keys"):
         plain[name] = [part._asdict() for part in plain[name]]
     body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return f'{{"version":{VERSION},"check":{_check(body)},"ledger":{body}}}\n'.encode()
@@ -299,25 +292,26 @@ def parsed(content: bytes) -> Ledger | None:
         body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         if whole["version"] != VERSION or whole["check"] != _check(body):
             return None
-        return Ledger(**{name: _value(name, plain[name]) for name in Ledger._fields if name in plain})
+        types = Ledger.__annotations__.items()
+        return Ledger(**{name: _value(kind, plain[name]) for name, kind in types if name in plain})
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _value(name: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
-    """One field, of the type that it must have; anything else is a TypeError or ValueError."""
-    kind = _PARTS.get(name)
-    if kind:
-        return tuple(
-            kind(**{field: _value(f"{name}.{field}", each[field]) for field in kind._fields})
-            for each in found
-        )
-    if name in _LISTS:
-        return tuple(_value("", each) for each in found)
-    if name in _FLAGS:
-        return bool(found)
-    if not (isinstance(found, str) or (found is None and name in _OPTIONAL)):
-        raise ValueError("not a text")
+_PARTS: dict[str, Any] = {"Served": Served, "InstalledKey": InstalledKey, "MadeHostKey": MadeHostKey}
+_TYPES: dict[str, Any] = {"str": str, "str | None": (str, type(None)), "bool": bool}
+
+
+def _value(kind: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
+    """What stands for one field, of the type that its annotation says; anything else is a TypeError."""
+    inner = kind.removeprefix("tuple[").removesuffix(", ...]")
+    if inner != kind:
+        return tuple(_value(inner, each) for each in found)
+    if kind in _PARTS:
+        fields = _PARTS[kind].__annotations__.items()
+        return _PARTS[kind](**{name: _value(inner, found[name]) for name, inner in fields})
+    if not isinstance(found, _TYPES[kind]):
+        raise TypeError(kind)
     return found
 
 
@@ -346,8 +340,6 @@ class Sealed(NamedTuple):
 
     def digest(self, content: bytes) -> str:
         """The salted hash."""
-        from firstkey.ssh.public_key import sha256
-
         digest: str = sha256(self.salt + content).hexdigest()
         return digest
 

@@ -71,7 +71,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = common.parser("audit", DESCRIPTION, epilog=EPILOG)
+    made = common.parser("audit", DESCRIPTION, epilog=EPILOG, asks=False)
     made.usage = "%(prog)s [OPTIONS]"  # the forms, of which there is one, do not fit into a line
     form = common.with_forms(made)
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")

@@ -61,16 +61,17 @@ def parsed(
     return cast("argparse.Namespace", SimpleNamespace(**found))
 
 
-def parser(name: str, description: str, *, epilog: str = "") -> argparse.ArgumentParser:
-    """A command's parser, with the options that every command has."""
-    from firstkey.cli.parsers import Parser
+def parser(name: str, description: str, *, epilog: str = "", asks: bool = True) -> argparse.ArgumentParser:
+    """A command's parser, with the options that every command has; help has --imds only where one `asks`."""
+    from firstkey.cli.parsers import HIDDEN, Parser
 
     made = Parser(prog=f"firstkey {name}", description=description, epilog=epilog)
     made.add_argument(
         "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
     )
     made.add_argument("--config", metavar="FILE", help="read this configuration file instead of the system's")
-    made.add_argument("--imds", metavar="URL", help="ask the metadata service at URL (http://ADDRESS[:PORT])")
+    service = "ask the metadata service at URL (http://ADDRESS[:PORT])"
+    made.add_argument("--imds", metavar="URL", help=service if asks else HIDDEN)
     volume = made.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="tell each step")
     volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")

@@ -19,6 +19,12 @@ examples:
   firstkey config            every setting, and the file and line it came from
   firstkey config --diff     what was changed from what was shipped
   firstkey config --check    for CI: exit 78 over any mistake
+  firstkey config --check --root /mnt/image --config own.conf
+
+--check also finds what a boot would find: a rule of sudo that visudo rejects,
+accounts, groups and shells that the system or tree lacks, and an endpoint that
+the unit's sandbox keeps out. With --config and without --root, only the file
+is checked.
 """
 
 
@@ -28,17 +34,19 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.check and args.diff:
         parser.error("argument --diff: not allowed with argument --check")
+    if args.check:
+        from firstkey.cli import config_check  # noqa: F401 - before the box is shut
     return looking.command(args, _show)
 
 
-def _show(args: argparse.Namespace, _say: looking.Say) -> int:
+def _show(args: argparse.Namespace, say: looking.Say) -> int:
     with common.tree_at(args.root) as tree:
         settled = common.configuration(tree, args)
         shipped = config.load(_Vendors(tree)) if args.diff else settled
+        if args.check:
+            return _check(tree, args, say)
     for warning in settled.warnings:
         streams.complain(f"firstkey: {warning}")
-    if args.check:
-        return _checked(settled)
     changes = list(_changes(settled, shipped))
     if args.json:
         streams.show_json([_change_as_json(change) for change in changes] if args.diff else _as_json(settled))
@@ -163,9 +171,19 @@ def _origins_as_json(setting: Effective) -> dict[str, Any]:
     return {"origin": origins[-1] if origins else None, "origins": origins}
 
 
-def _checked(settled: config.Config) -> int:
-    if settled.warnings:
-        count = len(settled.warnings)
+def _check(tree: Tree, args: argparse.Namespace, say: looking.Say) -> int:
+    """Name every mistake, and raise ConfigError where there is one."""
+    from firstkey.cli import config_check  # the other forms need none of it
+
+    args.dry_run = True  # rules of sudo are validated, and not tried
+    site = common.site_of(tree, args, say, warn=False)
+    mistakes = [*site.config.warnings, *config_check.of_rules(site, streams.complain)]
+    if tree.root != "/" or not args.config:  # else the file is of an image that is not here
+        mistakes += config_check.of_tree(site)
+    for mistake in mistakes:
+        streams.complain(f"firstkey: {mistake}")
+    if mistakes:
+        count = len(mistakes)
         raise ConfigError(f"the configuration has {count} {'mistake' if count == 1 else 'mistakes'}")
     return 0
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from firstkey import reasons, settings
 from firstkey.cli import streams
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import access, public_key
+from firstkey.ssh import public_key, restrictions
 from firstkey.system import command
 from firstkey.system.tree import Tree
 
@@ -139,7 +139,7 @@ class Machine:
         """Why no login can be shown here, or nothing."""
         if not (command.find("sshd") and command.find("ssh")):
             return "sshd is not installed (openssh-server)"
-        if not self._account.pw_shell or access.is_no_shell(self._account.pw_shell):
+        if not self._account.pw_shell or restrictions.is_no_shell(self._account.pw_shell):
             return f"{self.user} has no login shell"
         return ""
 

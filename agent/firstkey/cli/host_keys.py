@@ -30,7 +30,10 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = common.parser(
-        "host-keys", "Check the SSH host keys, and make those that are missing or broken.", epilog=EPILOG
+        "host-keys",
+        "Check the SSH host keys, and make those that are missing or broken.",
+        epilog=EPILOG,
+        asks=False,
     )
     common.with_forms(common.with_dry_run(made))
     return made

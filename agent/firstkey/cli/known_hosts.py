@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "known-hosts",
         "Print known_hosts lines for this host, or for one whose console output is read.",
         epilog=EPILOG,
+        asks=False,
     )
     made.add_argument(
         "console", nargs="?", metavar="FILE", help="saved console output, text or JSON; - is stdin"

@@ -10,8 +10,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
-from firstkey import __version__
-from firstkey.cli import streams
+from firstkey.cli import COMMANDS, streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.reasons import FirstkeyError
 from firstkey.system import child
@@ -20,21 +19,8 @@ from firstkey.text import REMEDY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = {
-    "run": "the whole job once: host keys and launch keys",
-    "daemon": "what the unit starts: the job, then retries until an answer",
-    "host-keys": "only the host keys; no network",
-    "keys": "show which keys the metadata service offers; install nothing",
-    "status": "what the last run did, and how things stand now",
-    "audit": "check an image, or this system, against the guidelines",
-    "seal": "make an image fit to share",
-    "doctor": "would ssh NAME@here work with the launch key, and if not, why?",
-    "known-hosts": "known_hosts lines for this host, or from saved console output",
-    "authorized-keys": "print launch keys for sshd to ask for at each login",
-    "config": "the effective settings, each with its file and line",
-    "imds": "play the metadata service, for demos, tests and debugging",
-    "demo": "show the main job on a scratch root, without root",
-}
+INSTEAD = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
+"""Options in the place of a command."""
 INTERRUPTED = 130  # what a shell reports of a program that SIGINT ended: 128 + 2
 
 
@@ -72,6 +58,8 @@ def _leave(status: int) -> NoReturn:
 
 def _main(argv: Sequence[str]) -> int:
     given = list(argv)
+    if given and given[0].startswith("-") and given[0] not in INSTEAD:
+        given = _with_command_first(given)
     keep_private()
     streams.make_ready()
     # A daemon that is asked to end has done what it should; any other command has not.
@@ -105,42 +93,31 @@ def _printed(given: list[str]) -> int:
 
 
 def _dispatch(given: list[str]) -> int:
-    name = given[0] if given else "--help"
-    if name in ("-h", "--help", "help"):
-        streams.show(*_help())
-        return 0 if given else 2
-    if name in ("-V", "--version"):
-        streams.show(f"firstkey {__version__}")
-        return 0
+    name = INSTEAD.get(given[0], given[0]) if given else "help"
     if name not in COMMANDS:
-        _complain(f"there is no command {name!r}.{_suggestion(name)} See: firstkey --help")
+        from firstkey.cli import help  # noqa: A004 - the command's name
+
+        _complain(f"there is no command {name!r}.{help.suggestion(name)} See: firstkey --help")
         return 2
     command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
     status: int = command.main(given[1:])
-    return status
+    return status if given else 2
 
 
-def _help() -> list[str]:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}} {what}" for name, what in COMMANDS.items()]
-    return [
-        "usage: firstkey COMMAND [OPTIONS]",
-        "",
-        "Gives a fresh EC2 instance its first SSH access.",
-        "",
-        "commands:",
-        *lines,
-        "",
-        "Try: firstkey demo        (safe anywhere, needs no root)",
-        "     firstkey COMMAND --help",
-    ]
+def _with_command_first(given: list[str]) -> list[str]:
+    """The words with the options that all commands take behind the command: they may stand before it too."""
+    from firstkey.cli.common import COMMON_FLAGS, COMMON_VALUES
 
-
-def _suggestion(name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, COMMANDS, n=1)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    count = 0
+    while count < len(given) and given[count] not in COMMANDS:
+        name, equals, _ = given[count].partition("=")
+        if name in COMMON_VALUES:
+            count += 1 if equals else 2
+        elif given[count] in COMMON_FLAGS:
+            count += 1
+        else:
+            return given[count:]  # no command, or what stands in the place of one
+    return [*given[count : count + 1], *given[:count], *given[count + 1 :]] if count < len(given) else []
 
 
 def _unforeseen(error: Exception, given: Sequence[str]) -> int:

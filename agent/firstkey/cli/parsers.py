@@ -9,6 +9,8 @@ from typing import NoReturn
 
 from firstkey.text import visible, width_of
 
+HIDDEN = argparse.SUPPRESS
+"""The help of an option that is taken, since every command takes it, and means nothing here."""
 UNKNOWN = "unrecognized arguments: "
 """How argparse begins to tell of options that there are not."""
 

@@ -117,7 +117,7 @@ def _run(task: Task, say: Say) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = common.parser("seal", "Make an image fit to share.", epilog=EPILOG)
+    made = common.parser("seal", "Make an image fit to share.", epilog=EPILOG, asks=False)
     common.with_forms(common.with_dry_run(made))
     add_choice(made)
     made.add_argument(

@@ -63,7 +63,9 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = common.parser("status", "Show what the last run did, and how things stand now.", epilog=EPILOG)
+    made = common.parser(
+        "status", "Show what the last run did, and how things stand now.", epilog=EPILOG, asks=False
+    )
     forms = common.with_forms(made)
     forms.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
     forms.add_argument("--svg", metavar="FILE", help="draw them as a picture; - is standard output")
@@ -233,6 +235,8 @@ def _last_run_lines(last: dict[str, Any] | None, unread: dict[str, str] | None) 
         yield f"Last run:  none in this boot ({REPORT} is not there)"
     else:
         yield f"Last run:  {last['outcome']}{_asked(last)} ({REPORT})"
+        if isinstance(last.get("started"), str):  # the report of an older version has none
+            yield f"Began:     {last['started'].replace('T', ' ').replace('Z', ' UTC')}"
         yield from _why(last)
 
 

@@ -19,7 +19,7 @@ from firstkey.image.packages import Packages
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Doubt
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import access
+from firstkey.ssh import restrictions
 from firstkey.system import mounts, walk
 
 if TYPE_CHECKING:
@@ -127,7 +127,9 @@ class Image:
     @cached_property
     def home_places(self) -> tuple[tuple[str, str], ...]:
         """Each home but / of somebody who can log in, by its path and by where that leads."""
-        no_logins = {account.name for account in self.accounts.all() if access.is_no_shell(account.shell)}
+        no_logins = {
+            account.name for account in self.accounts.all() if restrictions.is_no_shell(account.shell)
+        }
         places = []
         for home in self.homes:
             if home.user in no_logins:

@@ -125,9 +125,9 @@ def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
     home = _home(context)
     found = view.flaws(context.site, context.account, seen.steps, home)
     for flaw in found:
-        detail = f"sshd ignores the keys, since {view.why(flaw)} ({view.looks(flaw.part)})"
-        remedy = view.remedy(flaw, context.name, home)
-        yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.part.path, remedy=remedy)
+        detail = f"sshd ignores the keys, since {view.why(flaw, context.account)} ({view.looks(flaw)})"
+        remedy = view.remedy(flaw, context.account, home)
+        yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.path, remedy=remedy)
     if not found:
         yield passed("strict-modes", "owners and modes are such that sshd takes the file", path=seen.path)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from firstkey import NamedTuple
 from firstkey import login_reasons as why
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
-from firstkey.ssh import authorized_keys, restrictions
+from firstkey.ssh import authorized_keys, key_options, restrictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ class Line(NamedTuple):
     """A line with the key: its number, and the options before the key."""
 
     number: int
-    options: bytes
+    options: str
 
 
 def findings(context: Context, seen: Seen) -> Iterator[Finding]:
@@ -46,7 +46,7 @@ def findings(context: Context, seen: Seen) -> Iterator[Finding]:
 def judge(context: Context, line: Line, path: str) -> list[Finding]:
     """What the options of one line mean for this login, in sshd's order (auth2-pubkeyfile.c)."""
     place = f"{path}:{line.number}"
-    options = restrictions.parse_options(line.options)
+    options = key_options.parse_options(line.options)
     if options.flaw is not None:
         detail = f"sshd passes over the line: {options.flaw!a} is nothing that it takes"
         return [obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=place)]

@@ -69,8 +69,8 @@ def _unsafe(context: Context, runner: Account, program: str) -> list[Finding]:
         return [obstacle(CHECK, why.KEYS_COMMAND_FAILED, detail, path=program)]
     return [
         obstacle(
-            CHECK, why.KEYS_COMMAND_FAILED, f"sshd does not run {program}, since {view.why(flaw)}",
-            path=flaw.part.path, remedy=view.remedy(flaw, ROOT.name, ""),
+            CHECK, why.KEYS_COMMAND_FAILED, f"sshd does not run {program}, since {view.why(flaw, ROOT)}",
+            path=flaw.path, remedy=view.remedy(flaw, ROOT, ""),
         )
         for flaw in view.flaws(context.site, ROOT, seen.steps, "/")
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from firstkey import reasons
 from firstkey.login import pam, view
 from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import access, restrictions
+from firstkey.ssh import restrictions
 from firstkey.ssh.sshd_config import with_tokens
 from firstkey.system import sshd_tree
 
@@ -31,7 +31,7 @@ def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     yield from _home(context, before)
     yield from _forced(context)
     shell = context.account.shell or "/bin/sh"
-    if access.is_no_shell(shell):
+    if restrictions.is_no_shell(shell):
         detail = f"the shell of {context.name} is {shell}, which only ends the session"
         remedy = f"usermod -s /bin/sh {shlex.quote(context.name)}"
         yield obstacle("login-shell", why.NO_LOGIN_SHELL, detail, path="/etc/passwd", remedy=remedy)

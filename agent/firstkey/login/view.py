@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import access
-from firstkey.ssh.access import GROUP_WRITE, OTHERS_WRITE, Part
+from firstkey.ssh import authorized_keys
+from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
 from firstkey.system import child, command
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
     from firstkey.model import Account
-    from firstkey.ssh.access import Flaw
     from firstkey.system.tree import Tree
 
 LIMIT = 4 * 1024 * 1024
@@ -65,10 +64,10 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
     return Seen(**said, steps=steps, content=None if text is None else base64.b64decode(text))
 
 
-def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Flaw]:
+def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Part]:
     """The steps for which sshd heeds no file of the account's; `home` is its path without links."""
     may_share = partial(site.accounts.may_share, account)
-    return access.flaws(steps, (0, account.uid), home, may_share=may_share)
+    return authorized_keys.flaws(steps, (0, account.uid), home, may_share=may_share)
 
 
 def looks(part: Part) -> str:
@@ -76,22 +75,23 @@ def looks(part: Part) -> str:
     return f"mode {stat.S_IMODE(part.mode):04o}, owner {part.uid}, group {part.gid}"
 
 
-def why(flaw: Flaw) -> str:
+def why(flaw: Part, account: Account) -> str:
     """What is wrong, for people."""
     whys = (
-        (flaw.is_foreign, f"it belongs to user {flaw.part.uid}"),
-        (flaw.writers & OTHERS_WRITE, "everybody can write it"),
-        (flaw.writers & GROUP_WRITE, f"group {flaw.part.gid} can write it"),
+        (flaw.uid not in (0, account.uid), f"it belongs to user {flaw.uid}"),
+        (flaw.mode & OTHERS_WRITE, "everybody can write it"),
+        (flaw.mode & GROUP_WRITE, f"group {flaw.gid} can write it"),
     )
     return " and ".join(why for is_so, why in whys if is_so)
 
 
-def remedy(flaw: Flaw, user: str, home: str) -> str:
+def remedy(flaw: Part, account: Account, home: str) -> str:
     """The commands that repair it; what lies in the home is to be the user's, all else root's."""
-    path = shlex.quote(flaw.part.path)
-    inside = flaw.part.path == home or flaw.part.path.startswith(f"{home}/")
-    commands = [f"chown {user if inside else 'root'} {path}"] if flaw.is_foreign else []
-    commands += [f"chmod go-w {path}"] if flaw.part.mode & (GROUP_WRITE | OTHERS_WRITE) else []
+    path = shlex.quote(flaw.path)
+    inside = flaw.path == home or flaw.path.startswith(f"{home}/")
+    is_foreign = flaw.uid not in (0, account.uid)
+    commands = [f"chown {account.name if inside else 'root'} {path}"] if is_foreign else []
+    commands += [f"chmod go-w {path}"] if flaw.mode & (GROUP_WRITE | OTHERS_WRITE) else []
     return " && ".join(commands)
 
 

@@ -1,4 +1,4 @@
-"""An `authorized_keys` file: its bytes in, its bytes with lines added and removed out.
+"""An `authorized_keys` file: its bytes in, its bytes with lines added and removed out; when sshd ignores it.
 
 It is read as sshd reads it (sshd(8): AUTHORIZED_KEYS FILE FORMAT), and no byte of a line that
 firstkey did not write is ever changed.
@@ -7,32 +7,25 @@ firstkey did not write is ever changed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from io import BytesIO
 
 from firstkey import NamedTuple
-from firstkey.ssh import access
 from firstkey.ssh.public_key import PublicKey, read_key
-
-
-class Entry(NamedTuple):
-    """A line in which sshd finds a key, and the options that stand before it."""
-
-    options: bytes
-    key: PublicKey
-
-    @property
-    def is_the_keys_own(self) -> bool:
-        """Whether the line is about the key itself: a `cert-authority` lets in only what the key signed."""
-        return not access.is_authority(self.options)
-
 
 Owned = tuple[str, str, str]
 """What tells a line that firstkey wrote from every other line: the key's fingerprint, options and comment."""
 
+# Inside the quotes only \" is an escape (misc.c: opt_dequote).
+_QUOTED = re.compile(r'"(?:\\"|[^"\\]|\\(?!"))*"')
+
 
 class Line(NamedTuple):
-    """A line that firstkey writes: a key, and the options before it (sshd(8)), if any."""
+    """A line with a key, as sshd reads it or firstkey writes it, and the options before it (sshd(8)), if any.
+
+    Options are UTF-8 where they can be (else surrogateescape).
+    """
 
     key: PublicKey
     options: str = ""
@@ -48,92 +41,36 @@ class Line(NamedTuple):
         """How the line is known again."""
         return self.key.fingerprint, self.options, self.key.comment
 
+    @property
+    def is_authority(self) -> bool:
+        """Whether the key may only sign certificates, and lets nobody in itself."""
+        if "cert-authority" not in self.options.lower():
+            return False
+        return "cert-authority" in _QUOTED.sub("", self.options).lower().split(",")
+
+    @property
+    def flaw(self) -> str | None:
+        """What of the options makes sshd take no key by the line; None: nothing."""
+        if not self.options:
+            return None
+        from firstkey.ssh import key_options  # few lines have any
+
+        return key_options.useless(self.options)
+
 
 class Merge(NamedTuple):
     """What became of a file. `content` is the file as it shall be, the very same where nothing changes.
 
-    The others are keys by their fingerprints. `existing` are wanted keys that were there already, each with
-    the options before it; `owned` are wanted keys whose line is one that firstkey wrote. `left` should have
-    gone, but stand in lines that firstkey did not write, or that somebody changed since: these stay.
+    The others are keys by their fingerprints. `existing` are lines that were there already with wanted keys.
+    `left` should have gone, but stand in lines that firstkey did not write, or that somebody changed since:
+    these stay.
     """
 
     content: bytes
     added: tuple[str, ...] = ()
-    existing: tuple[tuple[str, bytes], ...] = ()
-    owned: tuple[str, ...] = ()
+    existing: tuple[Line, ...] = ()
     revoked: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-
-
-def keyed(content: bytes) -> Iterator[tuple[int, Entry]]:
-    """The lines that have a key, with their numbers from 1, one at a time: a user may have filled the file.
-
-    Lines end at a newline and nowhere else, as for sshd. Comments, broken lines and certificates have no key.
-    """
-    for number, raw in enumerate(BytesIO(content), start=1):
-        entry = _entry(raw)
-        if entry:
-            yield number, entry
-
-
-def best_of_each_key(entries: Iterable[Entry], blobs: Collection[bytes]) -> dict[bytes, Entry]:
-    """Of each of these keys, the first line by which sshd lets it in, or else the first that is about it."""
-    best: dict[bytes, Entry] = {}
-    useless: set[bytes] = set()
-    for entry in entries:
-        blob = entry.key.blob
-        if blob not in blobs or (blob in best and blob not in useless) or not entry.is_the_keys_own:
-            continue
-        if access.useless(entry.options):
-            useless.add(blob)
-            best.setdefault(blob, entry)
-        else:
-            useless.discard(blob)
-            best[blob] = entry
-    return best
-
-
-def merge(
-    content: bytes,
-    *,
-    add: Sequence[Line] = (),
-    revoke: Sequence[Owned] = (),
-    own: Sequence[Owned] = (),
-    elsewhere: Collection[str] = (),
-) -> Merge:
-    """The file without the lines to revoke and with the lines to add, each key once.
-
-    `own` are lines that firstkey wrote and that may stay; `elsewhere` are fingerprints that sshd finds in
-    another of the user's files. A line that is to go and is wanted again just so stays where it is: it is
-    the launch key of this instance as well. Of two lines that read the same, one is firstkey's, and goes.
-    """
-    # By their number, and only those with a key: a user may have filled the file with a million others.
-    lines = {number: entry for number, entry in keyed(content) if entry.is_the_keys_own}
-    wanted: dict[bytes, Line] = {}
-    for line in add:
-        wanted.setdefault(line.key.blob, line)
-    same = {line.written[:2] for line in wanted.values()}
-    going = [old for old in revoke if old[:2] not in same]
-    taken_out, revoked = set(), []
-    for old in going:
-        number = _find(lines, old)
-        if number:
-            del lines[number]
-            taken_out.add(number)
-            revoked.append(old[0])
-    best = best_of_each_key(lines.values(), wanted)
-    fingerprints = {blob: line.key.fingerprint for blob, line in wanted.items()}
-    new = [blob for blob in wanted if blob not in best and fingerprints[blob] not in elsewhere]
-    owned = {old[0] for old in (*revoke, *own) if _find(lines, old)}
-    remaining = {entry.key.fingerprint for entry in lines.values() if going}
-    return Merge(
-        _appended(_without(content, taken_out), [wanted[blob] for blob in new]),
-        tuple(fingerprints[blob] for blob in new),
-        tuple((fingerprints[blob], best[blob].options) for blob in wanted if blob in best),
-        tuple(key for key in fingerprints.values() if key in owned),
-        tuple(revoked),
-        tuple(old[0] for old in going if old[0] in remaining and old[0] not in fingerprints.values()),
-    )
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -144,16 +81,21 @@ _SHORTEST = 80
 _MARK = re.compile(rb'\\"|["\t ]')
 
 
-def _entry(raw: bytes) -> Entry | None:
-    # A line is a C string to sshd: it reads nothing behind a NUL.
-    line = raw.partition(b"\0")[0].lstrip(b" \t")
-    if len(line) < _SHORTEST or line.startswith(b"#"):
-        return None
-    for end in (0, _end_of_options(line)):
-        key = read_key(line[end:].lstrip(b" \t"))
-        if key:
-            return Entry(line[:end], key)
-    return None
+def keyed(content: bytes) -> Iterator[tuple[int, Line]]:
+    """The lines that have a key, with their numbers from 1, one at a time: a user may have filled the file.
+
+    Lines end at a newline and nowhere else, as for sshd. Comments, broken lines and certificates have no key.
+    """
+    for number, raw in enumerate(BytesIO(content), start=1):
+        # A line is a C string to sshd: it reads nothing behind a NUL.
+        line = raw.partition(b"\0")[0].lstrip(b" \t")
+        if len(line) < _SHORTEST or line.startswith(b"#"):
+            continue
+        for end in (0, _end_of_options(line)):
+            key = read_key(line[end:].lstrip(b" \t"))
+            if key:
+                yield number, Line(key, line[:end].decode("utf-8", "surrogateescape"))
+                break
 
 
 def _end_of_options(line: bytes) -> int:
@@ -167,29 +109,113 @@ def _end_of_options(line: bytes) -> int:
     return len(line)
 
 
+def best_of_each_key(lines: Iterable[Line], blobs: Collection[bytes]) -> dict[bytes, Line]:
+    """Of each of these keys, the first line by which sshd lets it in, or else the first that is about it."""
+    best: dict[bytes, tuple[Line, str | None]] = {}
+    for line in lines:
+        blob = line.key.blob
+        # Each flaw is looked for once: a user may have written long options before many lines.
+        if blob in blobs and not line.is_authority and (blob not in best or best[blob][1]):
+            flaw = line.flaw
+            if blob not in best or flaw is None:
+                best[blob] = line, flaw
+    return {blob: line for blob, (line, _) in best.items()}
+
+
 # --- merging --------------------------------------------------------------------------------------
 
 
-def _find(lines: Mapping[int, Entry], owned: Owned) -> int | None:
+def merge(
+    content: bytes,
+    *,
+    add: Sequence[Line] = (),
+    revoke: Sequence[Owned] = (),
+    elsewhere: Collection[str] = (),
+) -> Merge:
+    """The file without the lines to revoke and with the lines to add, each key once.
+
+    `elsewhere` are fingerprints that sshd finds in another of the user's files. A line that is to go and is
+    wanted again just so stays where it is: it is the launch key of this instance as well. Of two lines that
+    read the same, one is firstkey's, and goes.
+    """
+    if not (add or revoke):
+        return Merge(content)
+    # By their number, and only those with a key: a user may have filled the file with a million others.
+    lines = {number: line for number, line in keyed(content) if not line.is_authority}
+    wanted: dict[bytes, Line] = {}
+    for line in add:
+        wanted.setdefault(line.key.blob, line)
+    names = [line.key.fingerprint for line in wanted.values()]
+    same = {line.written[:2] for line in wanted.values()}
+    going = [old for old in revoke if old[:2] not in same]
+    taken_out, revoked = set(), []
+    for old in going:
+        number = _find(lines, old)
+        if number:
+            del lines[number]
+            taken_out.add(number)
+            revoked.append(old[0])
+    best = best_of_each_key(lines.values(), wanted)
+    new = [
+        line for line in wanted.values() if not (line.key.blob in best or line.key.fingerprint in elsewhere)
+    ]
+    remaining = {line.key.fingerprint for line in lines.values() if going}
+    rest = content
+    if taken_out:
+        rest = b"".join(raw for number, raw in enumerate(BytesIO(content), 1) if number not in taken_out)
+    # Without a last newline, the first key would become the comment of the line before it.
+    gap = b"\n" if new and rest and not rest.endswith(b"\n") else b""
+    return Merge(
+        rest + gap + b"".join(line.text for line in new) if new else rest,
+        added=tuple(line.key.fingerprint for line in new),
+        existing=tuple(best[blob] for blob in wanted if blob in best),
+        revoked=tuple(revoked),
+        left=tuple(key for key, *_ in going if key in remaining and key not in names),
+    )
+
+
+def _find(lines: Mapping[int, Line], owned: Owned) -> int | None:
     """The number of the first line with that key, those options and that comment, whatever blanks."""
-    fingerprint, options, comment = owned
-    before = options.encode("utf-8", "surrogateescape")
-    for number, entry in lines.items():
+    for number, line in lines.items():
         # Hashing comes last: few lines get so far.
-        is_alike = (entry.options, entry.key.comment) == (before, comment)
-        if is_alike and entry.key.fingerprint == fingerprint:
+        if (line.options, line.key.comment) == owned[1:] and line.key.fingerprint == owned[0]:
             return number
     return None
 
 
-def _without(content: bytes, numbers: Collection[int]) -> bytes:
-    if not numbers:
-        return content
-    return b"".join(raw for number, raw in enumerate(BytesIO(content), start=1) if number not in numbers)
+# --- owners and modes (sshd_config(5): StrictModes) ------------------------------------------------
+
+GROUP_WRITE, OTHERS_WRITE = stat.S_IWGRP, stat.S_IWOTH
 
 
-def _appended(content: bytes, lines: Iterable[Line]) -> bytes:
-    new = b"".join(line.text for line in lines)
-    # Without a last newline, the first key would become the comment of the line before it.
-    gap = b"\n" if new and content and not content.endswith(b"\n") else b""
-    return content + gap + new if new else content
+class Part(NamedTuple):
+    """A file or a directory on its path, links followed."""
+
+    path: str
+    uid: int
+    gid: int
+    mode: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+
+def flaws(
+    parts: Iterable[Part], owners: Collection[int], home: str | None, *, may_share: Callable[[int], bool]
+) -> list[Part]:
+    """The parts for which sshd ignores the file, in its order (misc.c: safe_path): the file, then upwards.
+
+    The file and each directory above it must be the user's or root's (`owners`), and nobody else may write
+    it, up to the home (a path without links) or else the root. `may_share` tells of a group whether it may
+    write: Debian's and Ubuntu's sshd lets one in which there is only the user.
+    """
+    found = []
+    for part in parts:
+        is_shared = part.mode & GROUP_WRITE and not may_share(part.gid)
+        if is_shared or part.mode & OTHERS_WRITE or part.uid not in owners:
+            found.append(part)
+        if part.path == home:
+            break
+    return found

@@ -2,7 +2,8 @@
 
 A key is taken where ssh-keygen(1) and sshd(8) take it. All formats of a key's data (RFC 4253 6.6,
 RFC 5656 3.1, RFC 8709 4, OpenSSH PROTOCOL.u2f) are nothing but a sequence of strings, each led by its
-length, so one reader serves them all, and a table has what each of them must be.
+length, so one reader serves them all. What the strings must be is known here of the two types that EC2 has;
+of the others, `is_judged_here` says that ssh-keygen is to be asked.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
@@ -65,26 +65,48 @@ class PublicKey(NamedTuple):
     @property
     def short_type(self) -> str:
         """What `ssh-keygen -t` calls it: "ed25519", "rsa", "ecdsa", "dsa", "ed25519-sk", "ecdsa-sk"."""
-        return _FORMATS[self.type].short_type if self.type in _FORMATS else self.type
+        return _KNOWN[self.type][0] if self.type in _KNOWN else self.type
 
     @property
     def bits(self) -> int:
         """The size that `ssh-keygen -l` prints; 0 of a type that is not known here."""
-        form = _FORMATS.get(self.type)
-        if form is None:
-            return 0
-        return form.bits or _number(_fields(self.blob)[form.modulus]).bit_length()
+        if self.type == "ssh-rsa":
+            return int.from_bytes(_fields(self.blob)[2], "big").bit_length()
+        return _KNOWN[self.type][1] if self.type in _KNOWN else 0
+
+    @property
+    def is_judged_here(self) -> bool:
+        """Whether all is known of the key that OpenSSH looks at; else it may not take it."""
+        return self.type in ("ssh-ed25519", "ssh-rsa")
 
 
 def parse_launch_key(text: bytes) -> PublicKey:
-    """The one public key that `text` is: one line, no options, taken by sshd for a login.
+    """The one public key that `text` is: one line, no options, of a type that sshd takes for a login.
 
     Blank lines around it count for nothing, as with `ssh-keygen -l`. Raises
     FirstkeyError(not-a-public-key) with a sentence that shows little of what was there, escaped.
     """
-    line = _only_line(text)
+    if len(text) > SIZE_LIMIT:
+        raise _flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
+    line = text.strip(b" \t\r\n")
+    if not line:
+        raise _flaw("it is empty")
+    for beginnings, sentence in _OTHER_THINGS.items():
+        if line.startswith(beginnings):
+            raise _flaw(sentence)
+    if b"\n" in line:
+        raise _flaw(f"it has {line.count(10) + 1} lines; a public key is one line")
+    # Tabs may stand between the words, as OpenSSH allows; in a comment they are control characters.
+    control = _CONTROL.search(line.replace(b"\t", b" ").decode("ascii", "surrogateescape"))
+    if control:
+        raise _flaw(f"it contains a control character ({ord(control[0]):#04x}, byte {control.start()})")
     words = _BLANKS.split(line, 2)
-    _refuse_other_types(words[0], line)
+    if words[0].endswith(_CERTIFICATE):
+        raise _flaw("it is a certificate; only plain public keys are launch keys")
+    if words[0] not in _TYPES:
+        if any(other in _TYPES for other in _BLANKS.split(line)):
+            raise _flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
+        raise _flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
     if len(words) == 1:
         raise _flaw(f"the line ends after the type {_excerpt(words[0])}; the key itself is missing")
     key = _key(words)
@@ -96,7 +118,7 @@ def parse_launch_key(text: bytes) -> PublicKey:
 def read_key(text: bytes) -> PublicKey | None:
     """The key at the start of a line of `authorized_keys` as sshd reads it, None where it reads none.
 
-    Certificates are none: sshd lets nobody in for one in that file. DSA keys are keys here.
+    Certificates and DSA keys are none: sshd lets nobody in for one in that file.
     """
     words = _BLANKS.split(text, 2)
     if len(words) == 1 or words[0] not in _TYPES:
@@ -129,46 +151,23 @@ def _flaw(sentence: str) -> FirstkeyError:
 
 _BLANKS = re.compile(rb"[ \t]+")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
-
-
-def _only_line(text: bytes) -> bytes:
-    if len(text) > SIZE_LIMIT:
-        raise _flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
-    line = text.strip(b" \t\r\n")
-    if not line:
-        raise _flaw("it is empty")
-    _refuse_other_formats(line)
-    if b"\n" in line:
-        raise _flaw(f"it has {line.count(10) + 1} lines; a public key is one line")
-    # Tabs may stand between the words, as OpenSSH allows; parse_launch_key looks for them in the comment.
-    control = _CONTROL.search(line.replace(b"\t", b" ").decode("ascii", "surrogateescape"))
-    if control:
-        raise _flaw(f"it contains a control character ({ord(control[0]):#04x}, byte {control.start()})")
-    return line
-
-
-def _refuse_other_formats(line: bytes) -> None:
-    """Things that people and services put where a public key belongs, each by its name."""
-    armour = line.startswith((b"-----BEGIN", b"---- BEGIN"))
-    if (armour and b"PRIVATE" in line.split(b"\n")[0]) or line.startswith(b"PuTTY-User-Key-File"):
-        raise _flaw("it is a private key, not a public key; whoever can read it should not have it")
-    if armour:
-        raise _flaw("it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes")
-    if line.startswith(b"<"):
-        raise _flaw(f"it is a page of HTML or XML, not a public key: {_excerpt(line)}")
-
-
-def _refuse_other_types(word: bytes, line: bytes) -> None:
-    """The first word must be the type of a plain key that sshd lets in without being told to."""
-    if word == b"ssh-dss":
-        raise _flaw("it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0")
-    if word.endswith((b"-cert-v01@openssh.com", b"-cert-v00@openssh.com")):
-        raise _flaw("it is a certificate; only plain public keys are launch keys")
-    if word in _TYPES:
-        return
-    if any(other in _TYPES for other in _BLANKS.split(line)):
-        raise _flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
-    raise _flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
+_PRIVATE = tuple(
+    b"-----BEGIN %bPRIVATE" % kind for kind in (b"", b"OPENSSH ", b"RSA ", b"EC ", b"ENCRYPTED ")
+)
+_OTHER_THINGS = {
+    (
+        *_PRIVATE,
+        b"PuTTY-User-Key-File",
+    ): "it is a private key, not a public key; whoever can read it should not have it",
+    (
+        b"-----BEGIN",
+        b"---- BEGIN",
+    ): "it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes",
+    (b"<",): "it is a page of HTML or XML, not a public key",
+    (b"ssh-dss ", b"ssh-dss\t"): "it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0",
+}
+"""What people and services put where a public key belongs, by how it begins."""
+_CERTIFICATE = (b"-cert-v01@openssh.com", b"-cert-v00@openssh.com")
 
 
 def _excerpt(data: bytes) -> str:
@@ -183,14 +182,27 @@ def _excerpt(data: bytes) -> str:
 def _key(words: list[bytes]) -> PublicKey:
     """Out of a known type, base64 and perhaps a comment; FirstkeyError where sshkey_read takes none."""
     kind = _TYPES[words[0]]
-    fields = _fields(_from_base64(words[1]))
-    if not fields or fields[0] != kind.encode("ascii"):
+    blob = _from_base64(words[1])
+    name, *fields = _fields(blob) or (b"",)
+    if name != kind.encode("ascii"):
         raise _flaw(f"its first word says {_excerpt(words[0])}, but its data is that of another type")
-    parts = _FORMATS[kind].parts
-    if len(fields) != 1 + len(parts):
-        raise _flaw(f"its data has {len(fields)} parts; a key of this type has {1 + len(parts)}")
-    checked = (part(field) for part, field in zip(parts, fields[1:]))
-    return PublicKey(kind, b"".join(map(_field, (fields[0], *checked))), _comment(words))
+    if kind == "ssh-ed25519" and [len(field) for field in fields] != [32]:
+        raise _flaw("its data is not the 32 bytes that a key of this type has")
+    if kind == "ssh-rsa":
+        if len(fields) != 2:
+            raise _flaw(f"its data has {len(fields)} numbers; a key of this type has 2")
+        exponent, modulus = map(_number, fields)
+        # ssh-keygen prints such a key, but with 1 anybody could sign for it, and with 0 or 2 nobody can.
+        if exponent <= 2:
+            raise _flaw("its RSA exponent is not one that a signature can be checked with")
+        if modulus.bit_length() < _RSA_LEAST_BITS:
+            raise _flaw(f"it has {modulus.bit_length()} bits; sshd takes no RSA key under {_RSA_LEAST_BITS}")
+        # OpenSSH passes over needless zeros before a number (RFC 4251 5: mpint), and means the same key.
+        numbers = (number.to_bytes(number.bit_length() // 8 + 1, "big") for number in (exponent, modulus))
+        blob = b"".join(map(_field, (name, *numbers)))
+    if kind.startswith("sk-") and b"\0" in b"".join(fields[-1:]):
+        raise _flaw("its application contains a NUL")
+    return PublicKey(kind, blob, _comment(words))
 
 
 def _comment(words: list[bytes]) -> str:
@@ -224,9 +236,6 @@ def _field(content: bytes) -> bytes:
     return len(content).to_bytes(4, "big") + content
 
 
-# --- what the data of each type must be -------------------------------------------------------------
-
-
 def _number(field: bytes) -> int:
     if field[:1] >= b"\x80":
         raise _flaw("a number in its data is negative")
@@ -235,72 +244,19 @@ def _number(field: bytes) -> int:
     return int.from_bytes(field, "big")
 
 
-def _shortest(field: bytes) -> bytes:
-    """OpenSSH passes over needless zeros before a number (RFC 4251 5: mpint), and means the same key."""
-    number = _number(field)
-    return number.to_bytes(number.bit_length() // 8 + 1, "big") if number else b""
-
-
-def _modulus(field: bytes) -> bytes:
-    bits = _number(field).bit_length()
-    if bits < _RSA_LEAST_BITS:
-        raise _flaw(f"it has {bits} bits; sshd takes no RSA key under {_RSA_LEAST_BITS}")
-    return _shortest(field)
-
-
-def _exponent(field: bytes) -> bytes:
-    # ssh-keygen prints such a key, but with 1 anybody could sign for it, and with the others nobody can.
-    if _number(field) <= 2:
-        raise _flaw("its RSA exponent is not one that a signature can be checked with")
-    return _shortest(field)
-
-
-def _exactly(size: int, start: bytes = b"") -> Callable[[bytes], bytes]:
-    """So many bytes, which begin so."""
-
-    def part(field: bytes) -> bytes:
-        if len(field) != size or not field.startswith(start):
-            raise _flaw(f"a part of its data is not the {size} bytes that a key of this type has there")
-        return field
-
-    return part
-
-
-def _application(field: bytes) -> bytes:
-    if b"\0" in field:
-        raise _flaw("its application contains a NUL")
-    return field
-
-
-class _Format(NamedTuple):
-    """A type of key: what `ssh-keygen -t` calls it, its size, and what each part behind the type must be.
-
-    A part is given back as OpenSSH writes it. Without `bits`, the `modulus` (its index) has the size.
-    """
-
-    short_type: str
-    bits: int
-    parts: tuple[Callable[[bytes], bytes], ...]
-    modulus: int = 0
-
-
-def _curve(name: bytes, bits: int) -> tuple[Callable[[bytes], bytes], ...]:
-    """Its name and an uncompressed point (RFC 5656, 3.1; SEC 1, 2.3.3), be that on the curve or beside it."""
-    return _exactly(len(name), name), _exactly(1 + 2 * ((bits + 7) // 8), b"\4")
-
-
-_FORMATS = {
-    "ssh-ed25519": _Format("ed25519", 256, (_exactly(32),)),
-    "ssh-rsa": _Format("rsa", 0, (_exponent, _modulus), modulus=2),
-    "ecdsa-sha2-nistp256": _Format("ecdsa", 256, _curve(b"nistp256", 256)),
-    "ecdsa-sha2-nistp384": _Format("ecdsa", 384, _curve(b"nistp384", 384)),
-    "ecdsa-sha2-nistp521": _Format("ecdsa", 521, _curve(b"nistp521", 521)),
-    "sk-ssh-ed25519@openssh.com": _Format("ed25519-sk", 256, (_exactly(32), _application)),
-    "sk-ecdsa-sha2-nistp256@openssh.com": _Format("ecdsa-sk", 256, (*_curve(b"nistp256", 256), _application)),
-    "ssh-dss": _Format("dsa", 0, (_shortest,) * 4, modulus=1),
+_KNOWN = {
+    "ssh-ed25519": ("ed25519", 256),
+    "ssh-rsa": ("rsa", 0),
+    "ecdsa-sha2-nistp256": ("ecdsa", 256),
+    "ecdsa-sha2-nistp384": ("ecdsa", 384),
+    "ecdsa-sha2-nistp521": ("ecdsa", 521),
+    "sk-ssh-ed25519@openssh.com": ("ed25519-sk", 256),
+    "sk-ecdsa-sha2-nistp256@openssh.com": ("ecdsa-sk", 256),
+    "ssh-dss": ("dsa", 1024),
 }
+"""What `ssh-keygen -t` calls each type, and its size; each RSA key has its own."""
 
 # OpenSSH takes the names of signatures for the types that they belong to (sshkey.c: sigonly).
-_TYPES = {name.encode("ascii"): name for name in _FORMATS}
+_TYPES = {name.encode("ascii"): name for name in _KNOWN if name != "ssh-dss"}
 _TYPES[b"rsa-sha2-256"] = _TYPES[b"rsa-sha2-512"] = "ssh-rsa"
 _TYPES[b"webauthn-sk-ecdsa-sha2-nistp256@openssh.com"] = "sk-ecdsa-sha2-nistp256@openssh.com"

@@ -1,23 +1,20 @@
-"""What restricts a login beside the key, as doctor and audit judge it: users, groups, clients, option values.
+"""What restricts a login beside the key, as doctor and audit judge it: users, groups, clients, shells.
 
-Patterns are those of ssh_config(5), options those of sshd(8). What depends on the client is answered for one
-client, or with "it depends" where no client is given.
+Patterns are those of ssh_config(5). What depends on the client is answered for one client, or with "it
+depends" where no client is given.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
-from firstkey.ssh import access
 from firstkey.ssh.sshd_config import ANY_CLIENT
 
 if TYPE_CHECKING:
     from firstkey.ssh.sshd_config import Effective
-
 
 ANYWHERE = dict(pair.split("=") for pair in ANY_CLIENT.split(","))
 """What `sshd -C` is told of a client somewhere, by its own words."""
@@ -34,6 +31,15 @@ def connection(client: Client | None = None, **named: str) -> str:
     """A client as `sshd -C` takes it, with what is named set so; None is one somewhere else."""
     known = {"host": client.name, "addr": client.address} if client else {}
     return ",".join(f"{key}={value}" for key, value in {**ANYWHERE, **known, **named}.items())
+
+
+NO_SHELLS = frozenset({"nologin", "false", "true", "sync", "shutdown", "halt"})
+"""Programs that stand as a shell in passwd(5) so that there is none."""
+
+
+def is_no_shell(shell: str) -> bool:
+    """Whether the program only ends the session."""
+    return shell.rpartition("/")[2] in NO_SHELLS
 
 
 class BadPattern(ValueError):  # noqa: N818 - what a pattern is, not what happened
@@ -187,50 +193,3 @@ def _user_listing(keyword: str, patterns: tuple[str, ...], user: str, client: Cl
             return Listing(keyword, patterns, fits=True, word=pattern)
         depends = pattern if fits is None else depends
     return Listing(keyword, patterns, None if depends else False, depends)
-
-
-# --- the options before a key ---------------------------------------------------------------------
-
-
-class KeyOptions(NamedTuple):
-    """What the options before a key mean for a login with it.
-
-    `flaw` is the first thing that sshd does not take: it passes over the whole line. A newer sshd may know
-    more options than these. `sources` (from=) are as `host_matches` reads them; `expires` is in seconds since
-    the epoch; `command` runs whatever the client asks for. `is_authority`: the key signs certificates, and
-    lets nobody in itself. sshd refuses a plain key with `principals`.
-    """
-
-    command: str | None = None
-    sources: str | None = None
-    principals: str | None = None
-    expires: float | None = None
-    has_terminal: bool = True
-    is_authority: bool = False
-    flaw: str | None = None
-
-
-_KEPT = {b"command": "command", b"from": "sources", b"principals": "principals"}
-
-
-def parse_options(options: bytes) -> KeyOptions:
-    """The meaning of the options, as far as they can be told apart."""
-    found: dict[str, Any] = {"flaw": access.flaw(options)}
-    for option in access.each_option(options):
-        name, value = option.name, option.value
-        if value is None:
-            _note_flag(found, name)
-            continue
-        if name == b"expiry-time":
-            with suppress(ValueError):
-                found["expires"] = min(access.moment(value), found.get("expires", access.moment(value)))
-        elif name in _KEPT:
-            found.setdefault(_KEPT[name], value)
-    return KeyOptions(**found)
-
-
-def _note_flag(found: dict[str, Any], name: bytes) -> None:
-    if name in (b"restrict", b"no-pty", b"pty"):
-        found["has_terminal"] = name == b"pty"
-    elif name == b"cert-authority":
-        found["is_authority"] = True

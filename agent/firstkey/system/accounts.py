@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from firstkey import reasons
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import access
 from firstkey.system import child, command
 
 if TYPE_CHECKING:
@@ -117,7 +116,7 @@ class Accounts:
             return False
         paths = ("/etc/os-release", "/usr/lib/os-release")
         release = next(filter(None, (self._tree.read(path, limit=65536) for path in paths)), b"")
-        return access.is_lenient(release)
+        return is_lenient(release)
 
     def _lines(self, path: str, width: int) -> Iterator[list[str]]:
         """The lines that libc takes: comments and NIS's `+` and `-` name nobody, the last field may lack."""
@@ -128,6 +127,15 @@ class Accounts:
             fields = text.split(":", width - 1)
             if width - 1 <= len(fields) and text[0] not in "#+-":
                 yield [*fields, ""][:width]
+
+
+def is_lenient(os_release: bytes) -> bool:
+    """Whether the system's sshd lets a user's own group write, by os-release(5): Debian's and its kin do."""
+    for line in os_release.decode("utf-8", "replace").split("\n"):
+        key, _, value = line.partition("=")
+        if key in ("ID", "ID_LIKE") and "debian" in value.strip("\"'").split():
+            return True
+    return False
 
 
 class Defaults:

@@ -10,7 +10,7 @@ from firstkey.image import installers, units
 from firstkey.image.rule import Rule, by_hand
 from firstkey.image.verdict import ERROR, NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import FirstkeyError, Refusal
-from firstkey.ssh import access, restrictions
+from firstkey.ssh import restrictions
 
 if TYPE_CHECKING:
     from firstkey.image.rule import Builder
@@ -67,7 +67,7 @@ def _account(image: Image, name: str) -> Iterator[Finding]:
         remedy = f"Set Create=yes in [User {name}] of firstkey.conf, or Users= in [Keys] to an account"
         yield Finding("/etc/passwd", f"The launch key is for {name}, an account that there is not.", remedy)
     shell = account.shell if account else user.shell
-    if access.is_no_shell(shell):
+    if restrictions.is_no_shell(shell):
         yield Finding("/etc/passwd", f"The shell of {name} is {shell}.", f"usermod -s /bin/sh {name}")
     if not _is_root(image, name) and image.tree.exists(NOLOGIN):
         yield Finding(NOLOGIN, f"Nobody but root can log in, and {name} is not root.", f"rm {NOLOGIN}")
