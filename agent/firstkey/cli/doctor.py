@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from firstkey.metadata.client import Answer
 
 KEY_LIMIT = 65536
+DECIDE = "A person decides: "
 EPILOG = """\
 examples:
   firstkey doctor                          the configured users, the launch key
@@ -150,15 +152,32 @@ def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator
             yield f"  Key: {diagnosis.key}"
         for finding in diagnosis.findings:
             if finding.status != OK or args.verbose or (finding.reason and not args.quiet):
-                yield from _finding(finding)
+                yield from _finding(finding, args)
         yield ""
     yield OUT_OF_SCOPE
 
 
-def _finding(finding: Finding) -> Iterator[str]:
+def _for(finding: Finding, root: str) -> str:
+    """The remedy; a command for another tree works on that tree, and through no link out of it."""
+    remedy = finding.remedy or ""
+    if root == "/" or not finding.is_command:
+        return remedy
+    place = shlex.quote(root)
+    parts = [part for part in remedy.split(" && ") if not part.startswith(("sshd -t", "kill -HUP"))]
+    return " && ".join(
+        part.replace("firstkey run", f"firstkey run --root {place}", 1)
+        if part.startswith("firstkey ")
+        else f"chroot {place} {part}"
+        for part in parts
+    )
+
+
+def _finding(finding: Finding, args: argparse.Namespace) -> Iterator[str]:
     mark = "   i" if finding.status == OK and finding.reason else MARKS[finding.status]
     code = f" ({finding.reason.code})" if finding.reason else ""
     where = f"{finding.path}: " if finding.path else ""
     yield f"{mark} {where}{finding.detail}{code}"
+    if finding.line:
+        yield f"     The line: {finding.line}"
     if finding.remedy:
-        yield f"     {REMEDY}{finding.remedy}"
+        yield f"     {REMEDY if finding.is_command else DECIDE}{_for(finding, args.root)}"

@@ -11,7 +11,8 @@ from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.ledger import Ledger
-from firstkey.login import tcp_wrappers
+from firstkey.login import probe, tcp_wrappers
+from firstkey.login.context import how_to_reload, unit
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command, keygen, sockets, sshd_tree
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from firstkey.system.sshd import Meaning, Sshd
 
 BANNER_SECONDS = 5.0
-UNITS = ("ssh", "sshd")
+LIMIT = 1024 * 1024
 TURNED_AWAY = ("Exceeded MaxStartups", "Not allowed at this time")
 """What sshd says in place of its banner (sshd.c: drop_connection)."""
 _UNUSABLE = {
@@ -36,6 +37,7 @@ _UNUSABLE = {
 }
 
 
+_PRIVSEP, _NOLOGIN = "/run/sshd", "/usr/sbin/nologin"
 _NO_PRIVSEP = ("Privilege separation user", "must be owned by root and not group")
 _NOT_THE_CONFIGURATION = ("no hostkeys available", "Missing privilege separation")
 _LINE = re.compile(r"(?<!\S)(/\S+?):? line (\d+)")
@@ -47,6 +49,8 @@ class Connectivity(NamedTuple):
     findings: tuple[Finding, ...]
     listener: Listener | None = None
     port: int = 22
+    source: str | None = None
+    """From which address sshd is asked; None where it would not answer as it does to the client."""
 
 
 def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> Connectivity:
@@ -54,10 +58,11 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
     program = command.find("sshd") if site.tree.is_running_system else sshd_tree.program(site.tree)
     if program is None:
         remedy = "apt-get install openssh-server, or dnf install openssh-server"
-        return Connectivity((obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed", remedy=remedy),))
+        found = [obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed")._replace(remedy=remedy)]
+        return Connectivity(tuple(found))
     found = [passed("sshd", "sshd is installed", path=program)]
     if site.tree.is_running_system and keygen.is_root():
-        found += _trial(command.run([program, "-t", *sshd.options]))
+        found += _trial(site, command.run([program, "-t", *sshd.options]))
     elif meaning.refusal:
         found.append(_unstarted(meaning.refusal, sshd.config))
     found += _host_keys(site, meaning)
@@ -67,14 +72,54 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
     listener, said = _socket(site, sshd, meaning)
     found.append(said)
     if listener:
-        found += _spoken(site, program, listener, client)
-    return Connectivity(tuple(found), listener, listener.port if listener else 22)
+        wrapped = list(_wrapped(site, os.path.realpath(program), client))
+        found += wrapped
+        source = _source(sshd, meaning, client, is_choosy=tcp_wrappers.are_asked(site.tree, program))
+        if source and not any(finding.status == OBSTACLE for finding in wrapped):
+            listener, said = _banner(site, listener, source)
+            found.append(said)
+        found += _unread(site, sshd, meaning)
+        return Connectivity(tuple(found), listener, listener.port, source)
+    return Connectivity(tuple(found))
+
+
+def _source(sshd: Sshd, meaning: Meaning, client: Client | None, *, is_choosy: bool) -> str | None:
+    """An address of the doctor's own; where sshd goes by it, the client's, if that is on this machine."""
+    lists = [word for keyword in ("allowusers", "denyusers") for word in meaning.effective.words(keyword)]
+    is_choosy = is_choosy or sshd_tree.depends_on_client(sshd.files.values())
+    if not is_choosy and not any("@" in word for word in lists):
+        return probe.own_address()
+    return client.address if client and client.address.startswith("127.") else None
+
+
+def _unread(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
+    """Whether a file of the configuration is younger than the running sshd's PID file, which it writes anew
+    whenever it reads them.
+    """
+    pid_file = meaning.effective.first("pidfile") or "/run/sshd.pid"
+    written = _changed(site, pid_file)
+    inside = {*map(os.path.dirname, sshd.files), "/etc/ssh/sshd_config.d"} - {"/etc/ssh", "/etc/openssh"}
+    younger = [path for path in (*sshd.files, *sorted(inside)) if written and _changed(site, path) > written]
+    if younger:
+        detail = "this was changed after sshd read it, and nobody knows what sshd goes by"
+        command = f"sshd -t && {how_to_reload(site, meaning.effective)}"
+        yield unknown("sshd-unread", why.SSHD_UNREAD, detail, path=younger[0], command=command)
+
+
+def _changed(site: Site, path: str) -> int:
+    """When the file was changed last, in nanoseconds; 0 where it is not there."""
+    place = site.tree.locate(path)
+    if place is None:
+        return 0
+    with place[0] as directory:
+        found = directory.status(place[1])
+        return found.st_ctime_ns if found else 0
 
 
 # --- whether it starts ----------------------------------------------------------------------------
 
 
-def _trial(outcome: command.Outcome) -> Iterator[Finding]:
+def _trial(site: Site, outcome: command.Outcome) -> Iterator[Finding]:
     """Whether sshd would start with its files as they are (sshd -t), and what it says about them."""
     check = "sshd-config"
     lines = (outcome.stderr + outcome.stdout).decode("utf-8", "replace").split("\n")
@@ -82,13 +127,25 @@ def _trial(outcome: command.Outcome) -> Iterator[Finding]:
     if not outcome.status:
         yield passed(check, "sshd takes its configuration")
     elif any(words in line for words in _NO_PRIVSEP for line in said):
-        yield obstacle("privilege-separation", why.PRIVSEP_MISSING, said[-1])
+        command = "" if "user" not in said[-1] else f"useradd -r -M -d /run/sshd -s {_NOLOGIN} sshd"
+        command = command or f"chown root:root {_PRIVSEP} && chmod 0755 {_PRIVSEP}"
+        yield obstacle("privilege-separation", why.PRIVSEP_MISSING, said[-1], command=command)
     elif not any(words in line for words in _NOT_THE_CONFIGURATION for line in said):
         match = next(filter(None, map(_LINE.search, said)), None)
         place = f"{match[1]}:{match[2]}" if match else None
         remedy = f"correct {place}, until this says nothing: sshd -t" if place else ""
         detail = f"sshd does not start: {'; '.join(said)[:500]}"
-        yield obstacle(check, reasons.SSHD_CONFIG_INVALID, detail, path=place, remedy=remedy)
+        line = None
+        if match:
+            lines = (site.tree.read(match[1], limit=LIMIT) or b"").decode("utf-8", "replace").split("\n")
+            line = lines[int(match[2]) - 1] if int(match[2]) <= len(lines) else None
+        found = obstacle(check, reasons.SSHD_CONFIG_INVALID, detail, path=place, line=line)
+        yield found._replace(remedy=remedy or found.remedy)
+    elif any("Missing privilege separation" in line for line in said) and (
+        not site.tree.exists("/run/systemd/system") or site.tree.exists("/run/sshd.pid")
+    ):  # else systemd makes it when it starts sshd
+        command = f"mkdir -p -m 0755 {_PRIVSEP}"
+        yield obstacle("privilege-separation", why.PRIVSEP_MISSING, said[-1], command=command)
 
 
 def _unstarted(refusal: reasons.Refusal, config: str | None) -> Finding:
@@ -116,7 +173,7 @@ def _host_keys(site: Site, meaning: Meaning) -> Iterator[Finding]:
         path = files[0] if files else None
         exposed = [finding.remedy for finding in found if finding.reason is reasons.BAD_MODES]
         remedy = (exposed and exposed[0]) or "firstkey host-keys"
-        yield obstacle("host-keys", why.NO_HOST_KEY, detail, path=path, remedy=remedy)
+        yield obstacle("host-keys", why.NO_HOST_KEY, detail, path=path, command=remedy)
 
 
 def _host_key(site: Site, file: str, judge: host_keys.Judge) -> Finding:
@@ -134,7 +191,9 @@ def _host_key(site: Site, file: str, judge: host_keys.Judge) -> Finding:
         return note("host-keys", reason, f"{file} is {found.condition}", path=file)
     if found.is_loose:
         remedy = f"chmod 0600 {shlex.quote(file)}"
-        return note("host-keys", reasons.BAD_MODES, f"{file} can be read by others", path=file, remedy=remedy)
+        return note(
+            "host-keys", reasons.BAD_MODES, f"{file} can be read by others", path=file, command=remedy
+        )
     return passed("host-keys", f"sshd can load {file}", path=file)
 
 
@@ -155,22 +214,23 @@ def _socket(site: Site, sshd: Sshd, meaning: Meaning) -> tuple[Listener | None, 
     if found:
         detail = f"port {found[0].port} is open on {found[0].address} only"
         place = sshd_tree.where(sshd, "listenaddress")
-        return found[0], obstacle("socket", why.SSHD_ON_LOOPBACK, detail, path=place)
+        line = place and sshd_tree.line_at(sshd, place)
+        return found[0], obstacle("socket", why.SSHD_ON_LOOPBACK, detail, path=place, line=line)
     detail = f"nothing listens on port {' or '.join(map(str, ports))}{_unit_state(site)}"
-    return None, obstacle("socket", why.SSHD_NOT_RUNNING, detail, remedy=_start(site))
-
-
-def _unit(site: Site) -> str:
-    places = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system")
-    found = (unit for unit in UNITS for place in places if site.tree.exists(f"{place}/{unit}.service"))
-    return next(found, "sshd")
+    return None, obstacle("socket", why.SSHD_NOT_RUNNING, detail, command=_start(site))
 
 
 def _start(site: Site) -> str:
-    unit = _unit(site)
-    if site.tree.exists("/run/systemd/system"):
-        return f"systemctl enable --now {unit}; then, if it fails: journalctl -b -u {unit}"
-    return "mkdir -p -m 0755 /run/sshd && $(command -v sshd)"
+    name = unit(site)
+    if not site.tree.exists("/run/systemd/system"):
+        return "mkdir -p -m 0755 /run/sshd && $(command -v sshd)"
+    masks = [f"{place}/{name}.service" for place in ("/etc/systemd/system", "/run/systemd/system")]
+    unmask = f"systemctl unmask {name} && " if any(map(_is_masked, masks)) else ""
+    return f"{unmask}systemctl enable --now {name}"
+
+
+def _is_masked(path: str) -> bool:
+    return os.path.islink(path) and os.readlink(path) == os.devnull
 
 
 def _unit_state(site: Site) -> str:
@@ -178,18 +238,11 @@ def _unit_state(site: Site) -> str:
     program = command.find("systemctl") if site.tree.exists("/run/systemd/system") else None
     if program is None:
         return ""
-    units = [f"{unit}.service" for unit in (_unit(site), "firstkey")]
+    units = [f"{name}.service" for name in (unit(site), "firstkey")]
     states = [
-        command.run([program, "is-active", unit]).stdout.decode("ascii", "replace").strip() for unit in units
+        command.run([program, "is-active", name]).stdout.decode("ascii", "replace").strip() for name in units
     ]
-    return "".join(f"; {unit} is {state or 'not known'}" for unit, state in zip(units, states))
-
-
-def _spoken(site: Site, program: str, listener: Listener, client: Client | None) -> Iterator[Finding]:
-    turned_away = [*_wrapped(site, os.path.realpath(program), client)]
-    yield from turned_away
-    if not any(finding.status == OBSTACLE for finding in turned_away):
-        yield _banner(listener)
+    return "".join(f"; {name} is {state or 'not known'}" for name, state in zip(units, states))
 
 
 def _wrapped(site: Site, program: str, client: Client | None) -> Iterator[Finding]:
@@ -203,15 +256,24 @@ def _wrapped(site: Site, program: str, client: Client | None) -> Iterator[Findin
         who = client.address if client else "everybody"
         remedy = f"echo 'sshd: {client.address if client else 'ALL'}' >> {tcp_wrappers.ALLOW}"
         detail = f"this rule turns {who} away before sshd speaks"
-        yield obstacle("tcp-wrappers", why.TCP_WRAPPERS, detail, path=decision.place, remedy=remedy)
+        yield obstacle("tcp-wrappers", why.TCP_WRAPPERS, detail, path=decision.place, command=remedy)
 
 
-def _banner(listener: Listener) -> Finding:
-    try:
-        said = sockets.first_words(listener.reachable, listener.port, seconds=BANNER_SECONDS)
-    except FirstkeyError as error:
-        return obstacle("banner", why.SSHD_NOT_RUNNING, error.message)
-    text = said.decode("utf-8", "replace").strip()
+def _banner(site: Site, listener: Listener, source: str) -> tuple[Listener, Finding]:
+    """What sshd says first, and where it said it: IPv4 has addresses enough to come from one's own."""
+    doors = [listener._replace(address="0.0.0.0")] if listener.address == "::" else []  # noqa: S104
+    said, trouble = b"", ""
+    for door in (*doors, listener):
+        try:
+            said = sockets.first_words(door.reachable, door.port, seconds=BANNER_SECONDS, source=source)
+        except FirstkeyError as error:
+            trouble = error.message
+            continue
+        return door, _judged(door, said.decode("utf-8", "replace").strip())
+    return listener, obstacle("banner", why.SSHD_NOT_RUNNING, trouble, command=_start(site))
+
+
+def _judged(listener: Listener, text: str) -> Finding:
     if "SSH-" in text:
         return passed("banner", f"sshd speaks on {listener}: {text.splitlines()[-1]}")
     if any(words in text for words in TURNED_AWAY):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.login import key_lines, keys_command, view
+from firstkey.login import key_lines, keys_command, storage, view
+from firstkey.login.context import DISABLED
 from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import looks_for
@@ -46,7 +47,8 @@ def findings(context: Context) -> Iterator[Finding]:
         none = f"sshd finds no file of keys for {context.name} by {patterns}"
         none = none if patterns else f"sshd reads no file of keys for {context.name}"
         detail = f"{none}, and asks no command"
-        yield obstacle(CHECK, reasons.AUTHORIZED_KEYS_DISABLED, detail)
+        keyword, reason = "authorizedkeysfile", reasons.AUTHORIZED_KEYS_DISABLED
+        yield context.in_config(keyword, reason, detail, check=CHECK, edit=DISABLED)
 
 
 def paths(context: Context) -> list[str]:
@@ -81,7 +83,9 @@ def _judged(context: Context, seen: Seen) -> Iterator[Finding]:
         yield _barred(context, seen)
     elif seen.file and not seen.file.is_file:
         detail = f"sshd reads keys only from a regular file ({view.looks(seen.file)})"
-        yield obstacle(CHECK, reasons.NOT_A_REGULAR_FILE, detail, path=seen.path)
+        install = context.how_to_install(seen.path, storage.at(context.site, seen.canonical))
+        command = install and f"rm -d {shlex.quote(seen.path)} && {install}"
+        yield obstacle(CHECK, reasons.NOT_A_REGULAR_FILE, detail, path=seen.path, command=command)
     elif seen.trouble:
         yield obstacle(CHECK, reasons.IO_ERROR, seen.trouble, path=seen.path)
     else:
@@ -92,14 +96,17 @@ def _judged(context: Context, seen: Seen) -> Iterator[Finding]:
 
 def _missing(context: Context, seen: Seen) -> Iterator[Finding]:
     home = context.account.home.rstrip("/") or "/"
-    remedy = context.how_to_install(seen.path)
+    kept = storage.at(context.site, seen.missing or seen.path)
+    remedy = context.how_to_install(seen.path, kept)
     if seen.missing and (home == seen.missing or home.startswith(f"{seen.missing}/")):
-        make = f"mkhomedir_helper {shlex.quote(context.name)} && {remedy}"
+        make = remedy and f"mkhomedir_helper {shlex.quote(context.name)} && {remedy}"
         detail = f"the home of {context.name} does not exist, and so neither do the keys in it"
-        yield obstacle(f"{CHECK}-missing", reasons.HOME_MISSING, detail, path=home, remedy=make)
+        yield obstacle(f"{CHECK}-missing", reasons.HOME_MISSING, detail, path=home, command=make)
         return
-    detail = f"the file of keys does not exist ({seen.missing} is missing)"
-    yield obstacle(f"{CHECK}-missing", why.KEY_NOT_INSTALLED, detail, path=seen.path, remedy=remedy)
+    detail = kept.about(f"the file of keys does not exist ({seen.missing} is missing)")
+    if context.site.tree.is_running_system and os.path.islink(seen.path):
+        remedy = remedy and f"rm {shlex.quote(seen.path)} && {remedy}"
+    yield obstacle(f"{CHECK}-missing", why.KEY_NOT_INSTALLED, detail, path=seen.path, command=remedy)
     # The next file there would be ignored for the directories that there are.
     yield from (finding for finding in _ignored(context, seen) if finding.status != OK)
 
@@ -116,7 +123,8 @@ def _barred(context: Context, seen: Seen) -> Finding:
     inside = barred == context.account.home or barred.startswith(f"{context.account.home}/")
     quoted = shlex.quote(barred)
     remedy = f"chown {context.name} {quoted} && chmod u+rwX {quoted}" if inside else f"chmod a+rX {quoted}"
-    return obstacle(CHECK, reasons.PERMISSION_DENIED, detail, path=barred, remedy=remedy)
+    remedy = storage.at(context.site, barred).unlock + remedy
+    return obstacle(CHECK, reasons.PERMISSION_DENIED, detail, path=barred, command=remedy)
 
 
 def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
@@ -126,8 +134,8 @@ def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
     found = view.flaws(context.site, context.account, seen.steps, home)
     for flaw in found:
         detail = f"sshd ignores the keys, since {view.why(flaw)} ({view.looks(flaw.part)})"
-        remedy = view.remedy(flaw, context.name, home)
-        yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.part.path, remedy=remedy)
+        remedy = view.remedy(context.site, flaw, context.name, home)
+        yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.part.path, command=remedy)
     if not found:
         yield passed("strict-modes", "owners and modes are such that sshd takes the file", path=seen.path)
 
@@ -154,7 +162,7 @@ def _label(context: Context, seen: Seen) -> Iterator[Finding]:
     detail = f"its SELinux type is {actual.split(':')[2]}; the policy has {wanted.split(':')[2]} for it"
     directory = seen.canonical.rsplit("/", 1)[0] or "/"
     remedy = f"restorecon -Rv {shlex.quote(directory)}"
-    yield obstacle("selinux", why.SELINUX_LABEL, detail, path=seen.path, remedy=remedy)
+    yield obstacle("selinux", why.SELINUX_LABEL, detail, path=seen.path, command=remedy)
 
 
 def _actual_label(tree: Tree, path: str) -> str | None:

@@ -69,7 +69,7 @@ def _unsafe(context: Context, runner: Account, program: str) -> list[Finding]:
     return [
         obstacle(
             CHECK, why.KEYS_COMMAND_FAILED, f"sshd does not run {program}, since {view.why(flaw)}",
-            path=flaw.part.path, remedy=view.remedy(flaw, ROOT.name, ""),
+            path=flaw.part.path, command=view.remedy(context.site, flaw, ROOT.name, ""),
         )
         for flaw in view.flaws(context.site, ROOT, seen.steps, "/")
     ]  # fmt: skip

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple
+from firstkey.login import storage
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access
 from firstkey.ssh.access import GROUP_WRITE, OTHERS_WRITE, Part
@@ -86,13 +87,13 @@ def why(flaw: Flaw) -> str:
     return " and ".join(why for is_so, why in whys if is_so)
 
 
-def remedy(flaw: Flaw, user: str, home: str) -> str:
+def remedy(site: Site, flaw: Flaw, user: str, home: str) -> str:
     """The commands that repair it; what lies in the home is to be the user's, all else root's."""
     path = shlex.quote(flaw.part.path)
     inside = flaw.part.path == home or flaw.part.path.startswith(f"{home}/")
     commands = [f"chown {user if inside else 'root'} {path}"] if flaw.is_foreign else []
     commands += [f"chmod go-w {path}"] if flaw.part.mode & (GROUP_WRITE | OTHERS_WRITE) else []
-    return " && ".join(commands)
+    return storage.at(site, flaw.part.path).unlock + " && ".join(commands)
 
 
 def _barred_by_modes(steps: Sequence[Part], uid: int, groups: Sequence[int]) -> dict[str, Any]:
