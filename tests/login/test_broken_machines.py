@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import pytest
-from lab import Diagnosis, Lab
+from lab import ALICE, Diagnosis, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]
 
@@ -171,7 +172,7 @@ UNSTARTED = [
     Broken(
         "no directory to drop rights in",
         script("rmdir /run/sshd"),
-        ["sshd-not-running"],
+        ["privsep-missing", "sshd-not-running"],
         None,
         "Missing privilege separation directory",
     ),
@@ -359,7 +360,12 @@ REFUSED = [
         person=True,
     ),
     # --- the files of keys
-    Broken("no file of keys at all", config("AuthorizedKeysFile none"), ["authorized-keys-disabled"]),
+    Broken(
+        "no file of keys at all",
+        config("AuthorizedKeysFile none"),
+        ["authorized-keys-disabled"],
+        "/etc/ssh/sshd_config:1",
+    ),
     Broken(
         "keys elsewhere, and none there",
         config("AuthorizedKeysFile /srv/keys/%u"),
@@ -550,7 +556,7 @@ REFUSED = [
         "pam_access",
         both(pam("account required pam_access.so"), script("echo '-:alice:ALL' > /etc/security/access.conf")),
         ["pam-refuses"],
-        "/etc/pam.d/sshd",
+        "/etc/pam.d/sshd:6",
         "Access denied for user alice",
         person=True,
     ),
@@ -561,7 +567,7 @@ REFUSED = [
             script("echo alice > /etc/denied"),
         ),
         ["pam-refuses"],
-        "/etc/pam.d/sshd",
+        "/etc/pam.d/sshd:6",
         "Access denied for user alice",
         person=True,
     ),
@@ -598,6 +604,414 @@ REFUSED = [
 ]
 
 
+def profile(text: str, name: str = ".profile") -> Callable[[Lab], object]:
+    """One of alice's start-up files."""
+    return lambda lab: lab.write(f"{lab.home}/{name}", text, owner=ALICE)
+
+
+def shell(text: str, mode: int = 0o755) -> Callable[[Lab], object]:
+    """Alice has a shell of her own."""
+    return both(lambda lab: lab.write("/srv/shell", text, mode=mode), script("usermod -s /srv/shell alice"))
+
+
+def limits(line: str) -> Callable[[Lab], object]:
+    """PAM sets limits, and this is the first."""
+    return both(
+        pam("session required pam_limits.so"),
+        lambda lab: lab.write("/etc/security/limits.conf", f"{line}\n"),
+        script("rm -rf /etc/security/limits.d"),
+    )
+
+
+def mounted(*options: str, unlisted: bool = True) -> Callable[[Lab], object]:
+    """Alice's home is a file system of its own, without the key; then it becomes what the lines say."""
+    return script(
+        "cp -a /srv/home/alice /srv/alice",
+        "mount -t tmpfs -o size=64k,mode=0755 tmpfs /srv/home/alice",
+        "cp -a /srv/alice/. /srv/home/alice",
+        "chown alice: /srv/home/alice",
+        *([f"rm {KEYS}"] if unlisted else []),
+        *options,
+    )
+
+
+def old_rsa(lab: Lab) -> None:
+    """An RSA key where only the old kind of signature is taken."""
+    rsa(lab)
+    lab.prepend_config("PubkeyAcceptedAlgorithms ssh-rsa")
+
+
+def rsa_host_key(lab: Lab) -> None:
+    """Only an RSA host key, and only the old kind of signature for it."""
+    lab.run("ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", "/etc/ssh/rsa", check=True)
+    lab.edit("/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_ed25519_key", "HostKey /etc/ssh/rsa")
+    lab.prepend_config("HostKeyAlgorithms ssh-rsa")
+
+
+SESSIONS = [
+    # --- PAM's account rules
+    Broken(
+        "not at this time",
+        both(
+            pam("account required pam_time.so"),
+            script("echo '*;*;alice;!Al0000-2400' > /etc/security/time.conf"),
+        ),
+        ["pam-refuses"],
+        "/etc/pam.d/sshd:6",
+        "Access denied for user alice",
+        person=True,
+    ),
+    Broken(
+        "only system users",
+        pam("account required pam_succeed_if.so quiet uid < 100"),
+        ["pam-refuses"],
+        "/etc/pam.d/sshd:6",
+        "Access denied for user alice",
+        person=True,
+    ),
+    Broken(
+        "closed while it boots",
+        script("echo booting > /run/nologin"),
+        ["logins-closed"],
+        "/run/nologin",
+        "Access denied for user alice",
+    ),
+    # --- PAM's session rules
+    Broken(
+        "no sessions at all",
+        pam("session required pam_deny.so"),
+        ["session-ends"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "no sessions, by an included file",
+        both(
+            pam("@include of-mine"),
+            lambda lab: lab.write("/etc/pam.d/of-mine", "# mine\nsession requisite pam_deny.so\n"),
+        ),
+        ["session-ends"],
+        "/etc/pam.d/of-mine:2",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "a program that lets no session begin",
+        pam("session required pam_exec.so /bin/false"),
+        ["pam-unknown"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+        verdict="unsure",
+    ),
+    Broken(
+        "a module that is not installed",
+        pam("session required pam_oddjob_mkhomedir.so"),
+        ["session-ends"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "no logins by limits.conf",
+        limits("alice - maxlogins 0"),
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "no logins for a group",
+        limits("@staff2 hard maxlogins 0"),
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "no processes",
+        limits("alice hard nproc 0"),
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "too little memory for a shell",
+        limits("* - as 300"),
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    # --- sshd's own limits
+    Broken(
+        "no session for a connection",
+        config("MaxSessions 0"),
+        ["session-limit"],
+        "/etc/ssh/sshd_config:1",
+        "Accepted publickey",
+    ),
+    Broken(
+        "no attempt for a connection",
+        config("MaxAuthTries 0"),
+        ["session-limit"],
+        "/etc/ssh/sshd_config:1",
+        "maximum authentication attempts exceeded",
+    ),
+    # --- shells and their start-up files
+    Broken(
+        "a start-up file that exits",
+        profile("umask 022\nexit 1\n"),
+        ["session-ends"],
+        "/srv/home/alice/.profile:2",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a start-up file for all that exits",
+        lambda lab: lab.write("/etc/profile", "exit 0\n"),
+        ["session-ends"],
+        "/etc/profile:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a start-up file that becomes another program",
+        both(profile("exec /bin/true\n", ".bash_profile"), script("usermod -s /bin/bash alice")),
+        ["session-ends"],
+        "/srv/home/alice/.bash_profile:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a start-up file that kills its shell",
+        profile("kill -9 $$\n"),
+        ["session-ends"],
+        "/srv/home/alice/.profile:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a start-up file that sends commands away",
+        both(
+            profile("case $- in *i*) ;; *) exit 3 ;; esac\n", ".bashrc"), script("usermod -s /bin/bash alice")
+        ),
+        ["session-unknown"],
+        "/srv/home/alice/.bashrc:1",
+        "Accepted publickey",
+        person=True,
+        verdict="unsure",
+    ),
+    Broken(
+        "a start-up file that exits by a program's word",
+        profile("if ! false; then\n    exit 1\nfi\n"),
+        ["session-unknown"],
+        "/srv/home/alice/.profile:2",
+        "Accepted publickey",
+        person=True,
+        verdict="unsure",
+    ),
+    Broken(
+        "a shell without its interpreter",
+        shell("#!/usr/bin/nosuch\n"),
+        ["shell-missing"],
+        "/srv/shell",
+        "Accepted publickey",
+    ),
+    Broken(
+        "a shell for root alone",
+        shell('#!/bin/sh\nexec /bin/sh "$@"\n', 0o700),
+        ["shell-missing"],
+        "/srv/shell",
+        "Accepted publickey",
+    ),
+    Broken(
+        "a shell where no program may be",
+        script(
+            "mkdir /srv/shells",
+            "mount -t tmpfs -o noexec tmpfs /srv/shells",
+            "cp /bin/sh /srv/shells/sh",
+            "usermod -s /srv/shells/sh alice",
+        ),
+        ["shell-missing"],
+        "/srv/shells/sh",
+        "Accepted publickey",
+    ),
+    Broken(
+        "a shell that has a menu",
+        shell("#!/bin/sh\necho 'choose: '\nread answer\n"),
+        ["session-unknown"],
+        None,
+        "Accepted publickey",
+        person=True,
+        verdict="unsure",
+    ),
+    Broken(
+        "a chroot without a shell",
+        both(script("mkdir -p /srv/jail/dev"), config("ChrootDirectory /srv/jail")),
+        ["chroot-unsafe"],
+        "/etc/ssh/sshd_config:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a chroot with a shell and no library",
+        both(
+            script("mkdir -p /srv/jail/bin", "cp -L /bin/sh /srv/jail/bin"),
+            config("ChrootDirectory /srv/jail"),
+        ),
+        ["chroot-unsafe"],
+        "/etc/ssh/sshd_config:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    # --- a running sshd that goes by something else than its files
+    Broken(
+        "a line that was taken out and is still in force",
+        config("DenyUsers alice"),
+        ["sshd-disagrees"],
+        None,
+        "listed in DenyUsers",
+        later=lambda lab: lab.edit("/etc/ssh/sshd_config", "DenyUsers alice", ""),
+    ),
+    Broken(
+        "an option on the command line",
+        lambda lab: None,
+        ["sshd-disagrees"],
+        None,
+        "listed in DenyUsers",
+        sshd=("-o", "DenyUsers=alice"),
+        person=True,
+    ),
+    Broken(
+        "another file on the command line",
+        both(
+            script("cp /etc/ssh/sshd_config /etc/ssh/other"),
+            lambda lab: lab.append("/etc/ssh/other", "AllowUsers bob\n"),
+        ),
+        ["sshd-disagrees"],
+        None,
+        "not listed in AllowUsers",
+        sshd=("-f", "/etc/ssh/other"),
+        person=True,
+    ),
+    Broken(
+        "another port on the command line",
+        lambda lab: None,
+        ["sshd-not-running"],
+        None,
+        "listening on 127.0.0.1 port 2222",
+        sshd=("-o", "ListenAddress=127.0.0.1:2222"),
+    ),
+    Broken(
+        "a command that was taken out and is still in force",
+        config("ForceCommand echo other"),
+        ["sshd-unread"],
+        "/etc/ssh/sshd_config",
+        "Accepted publickey",
+        later=lambda lab: lab.edit("/etc/ssh/sshd_config", "ForceCommand echo other", ""),
+        verdict="unsure",
+    ),
+    Broken(
+        "the directory to drop rights in is gone",
+        lambda lab: None,
+        ["privsep-missing", "sshd-silent"],
+        None,
+        later=script("rmdir /run/sshd"),
+    ),
+    # --- algorithms
+    Broken(
+        "signatures that no client makes any more",
+        old_rsa,
+        ["algorithm-refused"],
+        "/etc/ssh/sshd_config:1",
+        key="rsa",
+        person=True,
+    ),
+    Broken(
+        "no key exchange in common",
+        config("KexAlgorithms diffie-hellman-group1-sha1"),
+        ["algorithms-differ"],
+        "/etc/ssh/sshd_config:1",
+        person=True,
+    ),
+    Broken(
+        "no cipher in common",
+        config("Ciphers aes128-cbc"),
+        ["algorithms-differ"],
+        "/etc/ssh/sshd_config:1",
+        person=True,
+    ),
+    Broken(
+        "no kind of host key in common",
+        rsa_host_key,
+        ["algorithms-differ"],
+        "/etc/ssh/sshd_config:1",
+        person=True,
+    ),
+    # --- files that cannot be written
+    Broken(
+        "a home that is read-only",
+        mounted("mount -o remount,ro /srv/home/alice"),
+        ["key-not-installed"],
+        KEYS,
+    ),
+    Broken(
+        "a home that is bound read-only",
+        both(
+            script(f"rm {KEYS}"),
+            script(
+                "mount --bind /srv/home/alice /srv/home/alice",
+                "mount -o remount,bind,ro /srv/home/alice",
+            ),
+        ),
+        ["key-not-installed"],
+        KEYS,
+    ),
+    Broken(
+        "a home that is full",
+        mounted("cat /dev/zero > /srv/home/alice/zeros || true"),
+        ["key-not-installed"],
+        KEYS,
+        person=True,
+    ),
+    Broken(
+        "a file that is immutable",
+        mounted(f": > {KEYS}", f"chown alice: {KEYS}", f"chattr +i {KEYS}"),
+        ["key-not-installed"],
+        KEYS,
+    ),
+    Broken(
+        "a directory that is immutable",
+        mounted("chattr +i /srv/home/alice/.ssh"),
+        ["key-not-installed"],
+        KEYS,
+    ),
+    Broken(
+        "wrong modes on what is read-only",
+        mounted("chmod 0777 /srv/home/alice/.ssh", "mount -o remount,ro /srv/home/alice", unlisted=False),
+        ["bad-modes"],
+        "/srv/home/alice/.ssh",
+        "bad ownership or modes for directory",
+    ),
+    Broken(
+        "wrong modes on what is immutable",
+        mounted(f"chmod 0666 {KEYS}", f"chattr +i {KEYS}", unlisted=False),
+        ["bad-modes"],
+        KEYS,
+        "bad ownership or modes for file",
+    ),
+    Broken(
+        "a file that is mounted, without the key",
+        script(": > /srv/keys", "chown alice: /srv/keys", f"mount --bind /srv/keys {KEYS}"),
+        ["key-not-installed"],
+        KEYS,
+    ),
+]
+
+
 def named(cases: list[Broken]) -> list[object]:
     """The cases, each with its name."""
     return [pytest.param(case, id=case.name.replace(" ", "-")) for case in cases]
@@ -625,7 +1039,8 @@ def diagnose(lab: Lab, case: Broken) -> None:
     for _ in range(ROUNDS):
         if said.user["verdict"] == "open" or not first["is_command"]:
             break
-        lab.run("sh", "-ec", first["remedy"], check=True)
+        with lab.reloaded() if "kill -HUP" in first["remedy"] else nullcontext():
+            lab.run("sh", "-ec", first["remedy"], check=True)
         said = ask(lab, case)
         first = next(iter([*said.with_status("obstacle"), *said.with_status("unknown")]), first)
     if case.person:
@@ -649,7 +1064,7 @@ def test_what_keeps_sshd_from_starting_comes_first(lab: Lab, case: Broken) -> No
         assert lab.works(user=case.user, key=case.key)
 
 
-@pytest.mark.parametrize("case", named(REFUSED))
+@pytest.mark.parametrize("case", named([*REFUSED, *SESSIONS]))
 def test_what_keeps_a_login_out_is_named(lab: Lab, case: Broken) -> None:
     """A real login fails with sshd's own words for it; the doctor names the same, first obstacle first.
 
@@ -666,6 +1081,6 @@ def test_what_keeps_a_login_out_is_named(lab: Lab, case: Broken) -> None:
 
 
 def test_the_matrix_is_large_enough() -> None:
-    """At least 25 broken machines, no two of the same name."""
-    names = [case.name for case in (*UNSTARTED, *REFUSED)]
-    assert len(set(names)) == len(names) >= 25
+    """At least 60 broken machines, no two of the same name."""
+    names = [case.name for case in (*UNSTARTED, *REFUSED, *SESSIONS)]
+    assert len(set(names)) == len(names) >= 60

@@ -6,6 +6,7 @@ that a login meets. Nothing is changed.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -185,7 +186,7 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
     detail = f"nothing in its files says so, yet the running sshd does not take the key: {said}"
     started = _started(context)
     detail += f"; it was started as: {started}" if started else ""
-    reading = context.reload if not started or " -" not in started else ""
+    reading = "" if _CONFIGURED.search(started) else context.reload
     # It stands where sshd is asked about the key: what comes after that is not reached.
     place = next((n for n, each in enumerate(found) if each.check in _AFTER_THE_KEY), len(found))
     return [*found[:place], obstacle(check, why.SSHD_DISAGREES, detail, command=reading), *found[place:]]
@@ -209,6 +210,8 @@ def _started(context: Context) -> str:
     return words.removeprefix("sshd: ").partition(" [listener]")[0].strip()
 
 
+_CONFIGURED = re.compile(r" -[46DdeGiqrTt]*[fhop]")
+"""An option that counts before any file, and that no reload takes back (sshd(8))."""
 _AGREED = (
     ("key exchange method", "kexalgorithms"), ("host key type", "hostkeyalgorithms"),
     ("cipher", "ciphers"), ("MAC", "macs"),

@@ -160,7 +160,7 @@ def bounds(found: list[Limit]) -> dict[int, tuple[int, int]]:
 
 
 def _counted(context: Context) -> Iterator[Finding]:
-    for limit in limits(context):
+    for limit in {limit.place: limit for limit in limits(context)}.values():
         if limit.item in LOGINS and limit.value.isdigit() and context.account.uid != 0:
             sessions = _sessions(context, everybody=limit.item == LOGINS[1])
             if sessions >= int(limit.value):

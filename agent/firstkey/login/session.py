@@ -37,7 +37,7 @@ START_UP = {
 }
 """What a shell reads before its first command; a shell that is not here reads what sh does."""
 USUAL = ("/etc/profile", "~/.profile")
-_ENDS = re.compile(r"^\s*(?:exit|logout|exec|kill)\b")
+_ENDS = re.compile(r"(?:^|[;&|){]|\bthen|\bdo|\belse)\s*(?:exit|logout|exec|kill)\b")
 
 
 def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
@@ -176,7 +176,7 @@ def _ended(context: Context, tried: Trial, what: str, chroot: str) -> Finding:
     detail = f"tried without a terminal, {shell} ends before it comes to a command ({what}): {tried.words}"
     ends = list(_endings(context))
     for place, line in ends:
-        if not line[:1].isspace():
+        if _ENDS.match(line) and not line[:1].isspace():
             return obstacle(check, why.SESSION_ENDS, detail, path=place, line=line)
     found = unknown(check, why.SESSION_UNKNOWN, detail)
     return found._replace(path=ends[0][0], line=ends[0][1].strip()[:200]) if ends else found
@@ -192,7 +192,7 @@ def _endings(context: Context) -> Iterator[tuple[str, str]]:
         except FirstkeyError:
             continue
         for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
-            if _ENDS.match(line):
+            if _ENDS.search(line.split("#")[0]):
                 yield f"{path}:{number}", line
 
 

@@ -58,6 +58,10 @@ def run(context: Context, *, login: bool, bounds: Bounds, chroot: str = "") -> T
         try:
             kernel.shut_for_session(account.uid, account.gid, groups, bounds, chroot)
             status = NOT_STARTED
+            started = os.fork()  # sshd forks once more as the user, up to whose limits that is
+            if not started:
+                os._exit(0)
+            os.waitpid(started, 0)
             os.chdir(account.home if os.access(account.home, os.X_OK) else "/")
             os.execve(shell, argv, environment)  # noqa: S606 - it is the shell that is tried
         except OSError as error:

@@ -210,6 +210,7 @@ class Kernel:
         limit(fork=True)
         # What it starts stays in its process group, and ends with it.
         self._no_sockets(more=("setsid", "setpgid"))
+        self._filter(_SECCOMP_ALLOW, _SECCOMP_KILL, ("kill", "tkill", "tgkill"))
 
     @staticmethod
     def _try(missing: list[str], what: str, wall: Callable[[], None]) -> bool:
