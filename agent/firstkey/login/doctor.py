@@ -100,15 +100,13 @@ class Doctor:
         account = self._site.accounts.find(name)
         if account is None:
             return self._diagnosis(name, None, (*before, _no_such_user(name)))
-        if meaning.refusal:
-            return self._diagnosis(name, None, (*before, _no_meaning(name, meaning.refusal)))
         keys = sought.keys or (None,)
         now = time.time()
         about = (self._client, self._sshd, meaning.effective, now)
         contexts = [Context(self._site, account, key, *about) for key in keys if key]
         if not contexts:
             return self._diagnosis(name, None, (*before, *self._without_key(account, meaning, now)))
-        return self._best([self._of_key(context, before) for context in contexts])
+        return self._best([self._of_key(context, before, meaning.refusal) for context in contexts])
 
     def _switched_off(self) -> list[Finding]:
         """No key of a new instance comes by itself then, which is worth knowing before the rest."""
@@ -116,9 +114,11 @@ class Doctor:
             return []
         return [note("firstkey", reasons.DISABLED, f"firstkey is switched off: {self._off}")]
 
-    def _of_key(self, context: Context, before: Sequence[Finding]) -> Diagnosis:
+    def _of_key(
+        self, context: Context, before: Sequence[Finding], refusal: reasons.Refusal | None
+    ) -> Diagnosis:
         context = context._replace(key=_recovered(context))
-        found = [*before, *_checks(context)]
+        found = [*before, *(_no_meaning(context.name, refusal) if refusal else _checks(context))]
         found += self._elsewhere(found)
         return self._diagnosis(context.name, context.key, tuple(self._asked(context, found)))
 
@@ -154,8 +154,8 @@ class Doctor:
             each.reason in (why.CLIENT_DEPENDENT, why.KEY_NOT_FROM_HERE) or each.check == key_lines.FROM
             for each in found
         )
-        source = self._client.address if choosy and self._client else at.source
-        if choosy and not source.startswith("127."):
+        source = (self._client.address if self._client else "") if choosy else at.source
+        if not source.startswith("127."):
             # The question comes from this machine itself: its answer would be about another client.
             return found
         began = time.time()
@@ -268,9 +268,9 @@ def _recovered(context: Context) -> LaunchKey:
     return context.key
 
 
-def _no_meaning(name: str, refusal: reasons.Refusal) -> Finding:
+def _no_meaning(name: str, refusal: reasons.Refusal) -> list[Finding]:
     detail = f"what sshd would do with {name} cannot be known: {refusal.detail}"
-    return unknown("effective-config", refusal.reason, detail)
+    return [unknown("effective-config", refusal.reason, detail)]
 
 
 def _no_such_user(name: str) -> Finding:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.login.context import Context
-    from firstkey.login.trial import Trial
+    from firstkey.login.trial import Bounds, Trial
 
 START_UP = {
     "bash": (
@@ -139,15 +139,16 @@ def _tried(context: Context, *, has_pam: bool) -> Iterator[Finding]:
     limits = pam_session.limits(context) if has_pam else []
     bounds, chroot = pam_session.bounds(limits), _root_directory(context)
     for login, what in ((True, "ssh HOST"), (False, "ssh HOST COMMAND")):
+
+        def run(bounds: Bounds, *, login: bool = login) -> Trial:
+            return trial.run(context, login=login, bounds=bounds, chroot=chroot)
+
         try:
-            tried = trial.run(context, login=login, bounds=bounds, chroot=chroot)
-            if (
-                not tried.reached
-                and bounds
-                and trial.run(context, login=login, bounds={}, chroot=chroot).reached
-            ):
-                limit = next(limit for limit in limits if limit.item in pam_session.ITEMS)
-                detail = f"with its limits the shell of {context.name} does not come as far as a command"
+            tried = run(bounds)
+            if not tried.reached and bounds and run({}).reached:
+                alone = (each for each in limits if not run(pam_session.bounds([each])).reached)
+                limit = next(alone, limits[0])
+                detail = f"with this limit the shell of {context.name} does not come as far as a command"
                 detail += f" ({what}): {tried.words}"
                 yield obstacle(check, why.SESSION_LIMIT, detail, path=limit.place, line=limit.line)
                 return

@@ -64,8 +64,9 @@ def run(context: Context, *, login: bool, bounds: Bounds, chroot: str = "") -> T
             os.waitpid(started, 0)
             os.chdir(account.home if os.access(account.home, os.X_OK) else "/")
             os.execve(shell, argv, environment)  # noqa: S606 - it is the shell that is tried
-        except OSError as error:
-            os.write(2, f"{error.strerror}\n".encode())
+        except Exception as error:  # noqa: BLE001 - behind it there is only the end of this process
+            words = error.strerror if isinstance(error, OSError) else repr(error)
+            os.write(2, f"{words}\n".encode())
         os._exit(status)
 
     stdin = f"echo {MARK}\nexit\n".encode()

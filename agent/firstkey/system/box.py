@@ -20,6 +20,7 @@ import ctypes
 import os
 import resource
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
@@ -201,7 +202,8 @@ class Kernel:
         if chroot:
             os.chroot(chroot)
         for what, (soft, hard) in bounds.items():
-            resource.setrlimit(what, (soft, hard))
+            with suppress(ValueError):  # a limit that may not rise ends no session
+                resource.setrlimit(what, (soft, hard))
         os.setgroups(list(groups))
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
