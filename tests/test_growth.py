@@ -27,7 +27,7 @@ from firstkey.image import key_formats, packages, rpm, self_signed, shadow
 from firstkey.image.kernel_words import word_of
 from firstkey.image.rules import access_keys, ami_tools, first_boot_questions
 from firstkey.image.watches import Headed, Needle
-from firstkey.login import pam, tcp_wrappers
+from firstkey.login import pam
 from firstkey.metadata import answers
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
@@ -379,13 +379,12 @@ FILES: dict[str, tuple[str, Callable[[Any], object]]] = {
         lambda tree: sshd.values(tree, "Service", "ExecStart", "a.service"),
     ),
     "ssh.service": ("/etc/systemd/system/ssh.service", lambda tree: sshd.started_by(tree, sshd.LISTENING)),
-    "hosts.allow": (tcp_wrappers.ALLOW, lambda tree: tcp_wrappers.decide(tree, None)),
     "pam.d": ("/etc/pam.d/sshd", lambda tree: pam.rules(tree, "sshd", "account")),
 }
 FILE_UNITS = (
     *UNITS, "ExecStart=a\n", "ExecStart=a\\\n", "Environment=a=b\n", "account include sshd\n",
     "@include sshd\n",
-    "account required pam_unix.so\n", "all : all\n", "a : EXCEPT a\n",
+    "account required pam_unix.so\n",
 )  # fmt: skip
 
 

@@ -154,7 +154,7 @@ ROOT_LOGIN_REFUSED = define(
 )
 KEYS_COMMAND_FAILED = define(
     "keys-command-failed",
-    "AuthorizedKeysCommand is unsafe, cannot be run, or fails.",
+    "AuthorizedKeysCommand is unsafe, cannot be run, fails, or does not vouch for the key.",
     "Run it by hand as its user, and see what it says; it and each directory above must be root's alone.",
 )
 SELINUX_LABEL = define(

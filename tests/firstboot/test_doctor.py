@@ -30,8 +30,7 @@ def obstacles(said: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 OLD_LINE = (
-    "echo DenyUsers root > /etc/ssh/sshd_config.d/a.conf; systemctl restart ssh;"
-    " rm /etc/ssh/sshd_config.d/a.conf"
+    "sed -i '1i DenyUsers root' /etc/ssh/sshd_config; systemctl restart ssh; sed -i 1d /etc/ssh/sshd_config"
 )
 TWO_LINES = (
     "printf 'MaxSessions 0\\nMaxAuthTries 0\\n' > /etc/ssh/sshd_config.d/a.conf; systemctl restart ssh"
@@ -104,6 +103,7 @@ def test_what_is_pasted_for_a_tree_works_on_the_tree(scene: Scene, tmp_path: Pat
         run("sh", "-ec", first["remedy"])
     assert said["verdict"] == "open"
     assert seen == ["user-not-allowed", "key-not-installed", "bad-modes", "session-limit"]
+    scene.cloud.offer(scene.line)
     with scene.boot() as machine:
         machine.wait_for_ssh()
         assert scene.login(on=machine).status == 0

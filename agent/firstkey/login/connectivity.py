@@ -11,7 +11,7 @@ from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.ledger import Ledger
-from firstkey.login import probe, tcp_wrappers
+from firstkey.login import probe
 from firstkey.login.context import how_to_reload, unit
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from firstkey.system.sshd import Meaning, Sshd
 
 BANNER_SECONDS = 5.0
+ALLOW, DENY = "/etc/hosts.allow", "/etc/hosts.deny"
 LIMIT = 1024 * 1024
 TURNED_AWAY = ("Exceeded MaxStartups", "Not allowed at this time")
 """What sshd says in place of its banner (sshd.c: drop_connection)."""
@@ -72,12 +73,15 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
     listener, said = _socket(site, sshd, meaning)
     found.append(said)
     if listener:
-        wrapped = list(_wrapped(site, os.path.realpath(program), client))
-        found += wrapped
-        source = _source(sshd, meaning, client, is_choosy=tcp_wrappers.are_asked(site.tree, program))
-        if source and not any(finding.status == OBSTACLE for finding in wrapped):
+        rule = _rule(site, os.path.realpath(program))
+        source = _source(sshd, meaning, client, is_choosy=rule is not None)
+        if source:
             listener, said = _banner(site, listener, source)
-            found.append(said)
+            is_silent = said.reason is why.SSHD_SILENT
+            found.append(_wrapped(rule, client) if rule and is_silent and client else said)
+        elif rule:
+            detail = "hosts.allow and hosts.deny may turn clients away, and only from the client that shows"
+            found.append(unknown("tcp-wrappers", why.CLIENT_DEPENDENT, detail, path=rule))
         found += _unread(site, sshd, meaning)
         return Connectivity(tuple(found), listener, listener.port, source)
     return Connectivity(tuple(found))
@@ -224,9 +228,9 @@ def _start(site: Site) -> str:
     name = unit(site)
     if not site.tree.exists("/run/systemd/system"):
         return "mkdir -p -m 0755 /run/sshd && $(command -v sshd)"
-    masks = [f"{place}/{name}.service" for place in ("/etc/systemd/system", "/run/systemd/system")]
-    unmask = f"systemctl unmask {name} && " if any(map(_is_masked, masks)) else ""
-    return f"{unmask}systemctl enable --now {name}"
+    masks = {"/etc/systemd/system": "", "/run/systemd/system": "--runtime "}
+    unmask = [how for place, how in masks.items() if _is_masked(f"{place}/{name}.service")]
+    return "".join(f"systemctl unmask {how}{name} && " for how in unmask) + f"systemctl enable --now {name}"
 
 
 def _is_masked(path: str) -> bool:
@@ -245,18 +249,25 @@ def _unit_state(site: Site) -> str:
     return "".join(f"; {name} is {state or 'not known'}" for name, state in zip(units, states))
 
 
-def _wrapped(site: Site, program: str, client: Client | None) -> Iterator[Finding]:
-    if not tcp_wrappers.are_asked(site.tree, program):
-        return
-    decision = tcp_wrappers.decide(site.tree, client)
-    if decision.lets is None:
-        detail = "hosts.allow and hosts.deny let clients through from some places only"
-        yield unknown("tcp-wrappers", why.CLIENT_DEPENDENT, detail, path=decision.place)
-    elif not decision.lets:
-        who = client.address if client else "everybody"
-        remedy = f"echo 'sshd: {client.address if client else 'ALL'}' >> {tcp_wrappers.ALLOW}"
-        detail = f"this rule turns {who} away before sshd speaks"
-        yield obstacle("tcp-wrappers", why.TCP_WRAPPERS, detail, path=decision.place, command=remedy)
+def _rule(site: Site, program: str) -> str | None:
+    """FILE:LINE of the first rule of TCP wrappers (hosts_access(5)) that may turn anybody away.
+
+    None where sshd does not ask them: only Debian's and Ubuntu's does.
+    """
+    for path, word in ((DENY, b""), (ALLOW, b"deny")):
+        lines = (site.tree.read(path, limit=LIMIT) or b"").split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if b":" in line and word in line and not line.lstrip().startswith(b"#"):
+                programs = (program, *sshd_tree.SESSIONS)
+                contents = (site.tree.read(each, limit=sshd_tree.PROGRAM_LIMIT) or b"" for each in programs)
+                return f"{path}:{number}" if any(b"libwrap.so" in content for content in contents) else None
+    return None
+
+
+def _wrapped(rule: str, client: Client) -> Finding:
+    detail = f"sshd does not speak to {client.address}, as rules of TCP wrappers have it; this is the first"
+    command = f"echo 'sshd: {client.address}' >> {ALLOW}"
+    return obstacle("tcp-wrappers", why.TCP_WRAPPERS, detail, path=rule, command=command)
 
 
 def _banner(site: Site, listener: Listener, source: str) -> tuple[Listener, Finding]:

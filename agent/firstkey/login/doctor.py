@@ -169,7 +169,13 @@ class Doctor:
 def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: float) -> list[Finding]:
     """The running sshd's word against what its files say. What stands in its way only in files is a note."""
     check = "running-sshd"
+    # Whether a command vouches for the key is what only sshd knows, and now has said.
+    vouched = any(each.check == key_files.COMMAND for each in found)
+    open_yet = [
+        each for each in found if vouched and each.status == UNKNOWN and each.check in _BEFORE_THE_KEY
+    ]
     if reply.verdict == probe.ACCEPTED:
+        found = [each for each in found if each not in open_yet]
         took = f"asked with the public key alone, the running sshd takes it for {context.name}"
         later = [each for each in found if each.status == OBSTACLE and each.check in _BEFORE_THE_KEY]
         kept = [each._replace(status=OK) if each in later else each for each in found]
@@ -177,6 +183,7 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
             detail = f"{took}; it will not, once it has read its files as they are now"
             return [*kept, note(check, why.SSHD_DISAGREES, detail)]
         return [*found, passed(check, took)]
+    found = [each._replace(status=OBSTACLE) if each in open_yet else each for each in found]
     if session.stops([each for each in found if each.check in _BEFORE_THE_KEY]):
         return [*found, passed(check, f"the running sshd does not take the key either: {reply.words}")]
     logged = "; ".join(journal.since(began))

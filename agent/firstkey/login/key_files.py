@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.login import key_lines, keys_command, storage, view
+from firstkey.login import key_lines, storage, view
 from firstkey.login.context import DISABLED
-from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
+from firstkey.login.finding import OK, UNKNOWN, Finding, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import child, command, sshd_tree
-from firstkey.system.files import open_quietly, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from firstkey.login.context import Context
     from firstkey.login.view import Seen
-    from firstkey.system.tree import Tree
 
-CHECK = "authorized-keys"
+CHECK, COMMAND = "authorized-keys", "authorizedkeyscommand"
 
 
 def findings(context: Context) -> Iterator[Finding]:
@@ -34,15 +31,17 @@ def findings(context: Context) -> Iterator[Finding]:
     if good:
         yield from good
         return
-    command = list(keys_command.findings(context))
-    if any(finding.status == OK for finding in command):
-        yield from command
-        return
     wrong = [found for found in files if not _is_missing(found)] or files[:1]
     # A directory that is in the way of two files is one obstacle.
-    yield from {(finding.reason, finding.path): finding for found in wrong for finding in found}.values()
-    yield from command
-    if not files and not command:
+    each = list({(finding.reason, finding.path): finding for found in wrong for finding in found}.values())
+    program = context.says("authorizedkeyscommand")
+    if program:
+        detail = f"no file has the key, and only sshd can tell whether {program} vouches for it"
+        each.append(obstacle(COMMAND, why.KEYS_COMMAND_FAILED, detail, path=program.split(" ")[0]))
+        yield from (finding if finding.status == OK else finding._replace(status=UNKNOWN) for finding in each)
+        return
+    yield from each
+    if not files:
         patterns = " ".join(context.effective.authorized_keys_files)
         none = f"sshd finds no file of keys for {context.name} by {patterns}"
         none = none if patterns else f"sshd reads no file of keys for {context.name}"
@@ -148,36 +147,11 @@ def _home(context: Context) -> str:
 
 
 def _label(context: Context, seen: Seen) -> Iterator[Finding]:
-    """Only the type of the label counts for sshd's rights (selinux(8))."""
-    try:
-        wanted = command.selinux_label(context.site.tree, seen.canonical, "file")
-        actual = _actual_label(context.site.tree, seen.canonical) if wanted else None
-    except FirstkeyError as error:
-        yield unanswered("selinux", error, path=seen.path)
-        return
-    if not wanted or not actual or wanted.split(":")[2] == actual.split(":")[2]:
-        return
-    if (context.site.tree.read("/sys/fs/selinux/enforce", limit=16) or b"").strip() != b"1":
-        return  # the policy is not enforced, only written about (selinux(8))
-    detail = f"its SELinux type is {actual.split(':')[2]}; the policy has {wanted.split(':')[2]} for it"
-    directory = seen.canonical.rsplit("/", 1)[0] or "/"
-    remedy = f"restorecon -Rv {shlex.quote(directory)}"
-    yield obstacle("selinux", why.SELINUX_LABEL, detail, path=seen.path, command=remedy)
-
-
-def _actual_label(tree: Tree, path: str) -> str | None:
-    """The label that `path` has, links in the last place followed, or None where it has none."""
-    place = tree.locate(path)
-    if place is None:
-        return None
-    directory, name = place
-    with directory, translated(f"read the SELinux label of {path}"):
-        fd = open_quietly(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, directory.fd)
-        try:
-            return os.getxattr(fd, "security.selinux").decode("ascii", "replace").rstrip("\0")
-        except OSError as error:
-            if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-                return None
-            raise
-        finally:
-            os.close(fd)
+    """Where SELinux is enforced, its own program tells whether it would label the file anew (selinux(8))."""
+    enforced = (context.site.tree.read("/sys/fs/selinux/enforce", limit=16) or b"").strip() == b"1"
+    program = command.find("restorecon") if enforced and context.site.tree.is_running_system else None
+    said = command.run([program, "-n", "-v", seen.canonical]).stdout if program else b""
+    if said.strip():
+        detail = f"its SELinux label is wrong: {said.decode('utf-8', 'replace').strip()}"
+        again = f"restorecon -Rv {shlex.quote(os.path.dirname(seen.canonical))}"
+        yield obstacle("selinux", why.SELINUX_LABEL, detail, path=seen.path, command=again)
