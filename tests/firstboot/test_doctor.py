@@ -51,6 +51,7 @@ TWO_LINES = (
 def test_what_is_pasted_lets_the_key_in_again(scene: Scene, harm: str, reason: str) -> None:
     """The doctor has no complaint of a system as it is shipped; then it is harmed, and its remedies help."""
     scene.cloud.offer(scene.line)
+    scene.configure("[HostKeys]\nBackground=\n")  # else sshd is reloaded when the last one is there
     with scene.boot() as machine:
         machine.wait_for_ssh()
         assert machine.wait_until_booted() == "running"

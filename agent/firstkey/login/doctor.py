@@ -184,12 +184,14 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
             return [*kept, note(check, why.SSHD_DISAGREES, detail)]
         return [*found, passed(check, took)]
     found = [each._replace(status=OBSTACLE) if each in open_yet else each for each in found]
+    if reply.verdict == probe.UNLIKE:
+        # They come to no key at all: it stands before everything that is about the user.
+        spoken = next((number for number, each in enumerate(found, 1) if each.check == "banner"), 0)
+        return [*found[:spoken], _unlike(context, reply.words), *found[spoken:]]
     if session.stops([each for each in found if each.check in _BEFORE_THE_KEY]):
         return [*found, passed(check, f"the running sshd does not take the key either: {reply.words}")]
     logged = "; ".join(journal.since(began))
     said = f"{reply.words} (sshd logged: {logged})" if logged else reply.words
-    if reply.verdict == probe.UNLIKE:
-        return [*found, _unlike(context, said)]
     detail = f"nothing in its files says so, yet the running sshd does not take the key: {said}"
     started = _started(context)
     detail += f"; it was started as: {started}" if started else ""
@@ -201,7 +203,7 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
 
 def _unlike(context: Context, said: str) -> Finding:
     """Which line of sshd's configuration leaves this machine's ssh nothing to agree on."""
-    keyword = next((keyword for words, keyword in _AGREED if words in said), "pubkeyacceptedalgorithms")
+    keyword = next((keyword for words, keyword in _AGREED if words in said), "")
     return context.in_config(keyword, why.ALGORITHMS_DIFFER, f"this machine's ssh says: {said}")
 
 

@@ -32,7 +32,7 @@ ENDED = "ended"
 UNLIKE = "unlike"
 _ACCEPTS = re.compile(r"Server accepts key")
 _DENIED = re.compile(r"Permission denied|Authentications that can continue|Too many authentication failures")
-_UNLIKE = re.compile(r"no m(?:atching|utual) ([a-z ]+) found|no mutual signature")
+_UNLIKE = re.compile(r"no matching ")
 
 
 class Reply(NamedTuple):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Bounds = Mapping[int, tuple[int, int]]
 
 MARK = "firstkey-came-as-far-as-a-command"
-SECONDS = 10.0
+SECONDS = 20.0
 NO_BOX, NOT_STARTED = 124, 125
 INTERACTIVE = frozenset({"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "rbash", "sh", "tcsh", "zsh"})
 """Shells that are told with -i to take commands from what is no terminal."""
