@@ -14,7 +14,7 @@ from typing import NamedTuple
 import pytest
 from lab import ALICE, Diagnosis, Lab
 
-pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.sshd]
 
 OTHER = 4244
 """A uid and gid that is neither alice's nor root's."""
@@ -1052,6 +1052,7 @@ def diagnose(lab: Lab, case: Broken) -> None:
         assert (said.status, said.user["verdict"]) == (0, "open"), said.report
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("case", named(UNSTARTED))
 def test_what_keeps_sshd_from_starting_comes_first(lab: Lab, case: Broken) -> None:
     """Sshd does not start; the doctor says why, and that therefore nothing listens."""
@@ -1064,6 +1065,7 @@ def test_what_keeps_sshd_from_starting_comes_first(lab: Lab, case: Broken) -> No
         assert lab.works(user=case.user, key=case.key)
 
 
+@pytest.mark.sample(25)
 @pytest.mark.parametrize("case", named([*REFUSED, *SESSIONS]))
 def test_what_keeps_a_login_out_is_named(lab: Lab, case: Broken) -> None:
     """A real login fails with sshd's own words for it; the doctor names the same, first obstacle first.

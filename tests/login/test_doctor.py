@@ -254,6 +254,36 @@ def test_earlier_troubles_are_of_no_matter(lab: Lab) -> None:
     assert (said.obstacles, said.unknowns, said.notes) == ([], [], [])
 
 
+# --- the shell, tried -----------------------------------------------------------------------------
+
+GREEDY = """\
+touch ~/touched /srv/touched
+mkfifo /tmp/firstkey-was-here
+echo something > /srv/pipe &
+(kill -9 $(cat /srv/pid))
+sleep 47114711 &
+true > /dev/null || exit 1
+"""
+
+
+@pytest.mark.parametrize("user", ["alice", "root"])
+def test_the_shell_that_is_tried_changes_nothing(lab: Lab, user: str) -> None:
+    """Whatever stands in a start-up file: no file, no pipe, no signal, and nothing of it stays."""
+    home, uid = ("/srv/home/alice", ALICE) if user == "alice" else ("/srv/root", 0)
+    lab.authorize(f"{lab.key}\n", user=user)
+    assert lab.start_sshd()
+    lab.write(f"{home}/.profile", GREEDY, owner=uid)
+    neighbour = f"mkfifo -m 0666 /srv/pipe; setpriv --reuid={uid} sleep 1000 & echo $! > /srv/pid"
+    lab.run("sh", "-ec", f"({neighbour}) > /dev/null 2>&1", check=True)
+    before = lab.snapshot()
+    said = lab.doctor("--user", user)
+    assert lab.snapshot() == before
+    assert (said.obstacles, said.unknowns, said.user["verdict"]) == ([], [], "open")
+    assert lab.run("sh", "-c", "kill -0 $(cat /srv/pid)").status == 0
+    assert lab.run("pgrep", "-f", "sleep 4711471[1]").out == ""
+    assert not Path("/tmp/firstkey-was-here").exists()
+
+
 # --- SELinux --------------------------------------------------------------------------------------
 
 

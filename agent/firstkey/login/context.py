@@ -67,8 +67,8 @@ class Context(NamedTuple):
         if not (self.key.file or kept.is_mount):
             return f"{kept.unlock}firstkey run --force --user {name}"
         directory, file = shlex.quote(path.rpartition("/")[0]), shlex.quote(path)
-        append = f"umask 077; mkdir -p {directory}; (echo; cat) >> {file}"
         inside = path.startswith(f"{self.account.home}/")
+        append = f"umask {'077' if inside else '022'}; mkdir -p {directory}; (echo; cat) >> {file}"
         shell = f"runuser -u {name} -- sh" if inside else "sh"
         source = f"cat {shlex.quote(self.key.file)}" if self.key.file else f"firstkey authorized-keys {name}"
         return f"{kept.unlock}{source} | {shell} -c {shlex.quote(append)}"

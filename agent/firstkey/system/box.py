@@ -210,6 +210,11 @@ class Kernel:
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of ids takes it back
         self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
         limit(fork=True)
+        # What is read-only may still have a device or a pipe that its owner can write to: root's are all.
+        if uid == 0:
+            self._landlock("/", "/")
+        else:
+            self._try([], "Landlock", lambda: self._landlock("/", "/"))
         # What it starts stays in its process group, and ends with it.
         self._no_sockets(more=("setsid", "setpgid"))
         self._filter(_SECCOMP_ALLOW, _SECCOMP_KILL, ("kill", "tkill", "tgkill"))
