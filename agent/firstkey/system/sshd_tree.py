@@ -77,6 +77,12 @@ def where(sshd: Sshd, keyword: str, word: str = "") -> str | None:
     return None
 
 
+def line_at(sshd: Sshd, place: str) -> str:
+    """The line at a place that `where` found."""
+    path, _, number = place.rpartition(":")
+    return sshd.files[path].split(b"\n")[int(number) - 1].decode("utf-8", "replace")
+
+
 def key_files(sshd: Sshd, account: Account, patterns: Iterable[str]) -> list[str]:
     """The files that it reads for the user, in its order, by these patterns of AuthorizedKeysFile.
 
