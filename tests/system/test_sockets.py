@@ -48,7 +48,11 @@ def test_only_what_listens_counts(tmp_path: Path) -> None:
         found = sockets.listeners(tree)
     assert found == [Listener("0.0.0.0", 22), Listener("::", 22), Listener("127.0.0.1", 23)]
     assert [listener.is_any for listener in found] == [True, True, False]
-    assert [listener.reachable for listener in found] == ["127.0.0.1", "::1", "127.0.0.1"]
+    assert [[way.to for way in listener.ways] for listener in found] == [
+        ["127.0.0.1", "127.0.0.1"],
+        ["127.0.0.1", "127.0.0.1", "::1"],
+        ["127.0.0.1", "127.0.0.1"],
+    ]
     assert [str(listener) for listener in found] == ["0.0.0.0:22", "[::]:22", "127.0.0.1:23"]
 
 
@@ -79,14 +83,42 @@ def test_the_first_words(parts: list[bytes], heard: bytes) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert sockets.first_words("127.0.0.1", server.getsockname()[1], seconds=60) == heard
+        assert sockets.first_words(Listener(*server.getsockname()), seconds=60) == heard
         thread.join()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_nobody_else_comes_from_there(address: str) -> None:
+    """So that what sshd holds against the one that connects is held against nobody else."""
+    came = set()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        server = socket.create_server((address, 0), family=family)
+    except OSError as error:
+        pytest.skip(f"needs {address}: {error}")
+    listener = Listener("::" if ":" in address else "0.0.0.0", server.getsockname()[1])
+    with server:
+        for _ in range(3):
+            thread = threading.Thread(target=lambda: came.add(_greeted(server)))
+            thread.start()
+            assert sockets.first_words(listener, seconds=60) == b"SSH-2.0-Test\r\n"
+            thread.join()
+    assert "127.0.0.1" not in came
+    assert len(came) == (1 if ":" in address else 3), "IPv6 has one loopback address"
+
+
+def _greeted(server: socket.socket) -> str:
+    """Greets one client, and returns where it came from."""
+    connection, source = server.accept()
+    with connection:
+        connection.sendall(b"SSH-2.0-Test\r\n")
+    return str(source[0])
 
 
 def test_silence_ends_in_time() -> None:
     """A server that says nothing is given up."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert sockets.first_words("127.0.0.1", server.getsockname()[1], seconds=0.2) == b""
+        assert sockets.first_words(Listener(*server.getsockname()), seconds=0.2) == b""
 
 
 def test_nobody_there() -> None:
@@ -94,5 +126,5 @@ def test_nobody_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(FirstkeyError) as caught:
-        sockets.first_words("127.0.0.1", port, seconds=60)
+        sockets.first_words(Listener("127.0.0.1", port), seconds=60)
     assert caught.value.reason.code == "sshd-not-running"

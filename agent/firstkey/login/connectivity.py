@@ -206,7 +206,7 @@ def _wrapped(site: Site, program: str, client: Client | None) -> Iterator[Findin
 
 def _banner(listener: Listener) -> Finding:
     try:
-        said = sockets.first_words(listener.reachable, listener.port, seconds=BANNER_SECONDS)
+        said = sockets.first_words(listener, seconds=BANNER_SECONDS)
     except FirstkeyError as error:
         return obstacle("banner", why.SSHD_NOT_RUNNING, error.message)
     text = said.decode("utf-8", "replace").strip()

@@ -27,6 +27,7 @@ ACCEPTED = "accepted"
 REFUSED = "refused"
 ENDED = "ended"
 _ACCEPTS = re.compile(r"Server accepts key")
+_UNCONNECTED = re.compile(r"ssh: connect to host ")
 _DENIED = re.compile(r"Permission denied|Authentications that can continue|Too many authentication failures")
 
 
@@ -45,10 +46,15 @@ def ask(listener: Listener, user: str, key: PublicKey) -> Reply | None:
     argv = [program, "-v", "-F", "none", "-i", "/dev/stdin", "-p", str(listener.port), "-l", user]
     for option in OPTIONS:
         argv += ["-o", option]
-    outcome = command.run(
-        [*argv, listener.reachable, "true"], stdin=f"{key.line}\n".encode(), seconds=SECONDS
-    )
-    said = outcome.stderr.decode("utf-8", "replace")
+    said = ""
+    for way in listener.ways:
+        source = ["-b", way.source] if way.source else []
+        outcome = command.run(
+            [*argv, *source, way.to, "true"], stdin=f"{key.line}\n".encode(), seconds=SECONDS
+        )
+        said = outcome.stderr.decode("utf-8", "replace")
+        if not _UNCONNECTED.search(said):
+            break
     if _ACCEPTS.search(said):
         return Reply(ACCEPTED, "it takes the key")
     return Reply(REFUSED if _DENIED.search(said) else ENDED, outcome.words)

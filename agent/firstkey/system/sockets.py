@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
@@ -19,6 +21,13 @@ TABLE_LIMIT = 16 * 1024 * 1024
 BANNER_LIMIT = 8192
 _LISTENS = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h
 _MAPPED = bytes(10) + b"\xff\xff"
+
+
+class Way(NamedTuple):
+    """An address to connect to, and the one to come from; None: as the kernel chooses."""
+
+    to: str
+    source: str | None = None
 
 
 class Listener(NamedTuple):
@@ -38,9 +47,19 @@ class Listener(NamedTuple):
         return self.address in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
     @property
-    def reachable(self) -> str:
-        """An address under which this machine itself can connect to it."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.address, self.address)  # noqa: S104
+    def ways(self) -> tuple[Way, ...]:
+        """How this machine itself can connect to it, best first.
+
+        From an address of 127/8 that nobody else has: sshd counts failed connections by address, and bans one
+        that has too many (PerSourcePenalties). IPv6 has one loopback address for all.
+        """
+        if self.address == "::":
+            return (*Listener("0.0.0.0", self.port).ways, Way("::1"))  # noqa: S104 - as above
+        if ":" in self.address:
+            return (Way(self.address),)
+        to = "127.0.0.1" if self.is_any else self.address
+        high, middle, low = os.urandom(3)
+        return (Way(to, f"127.{64 + high % 64}.{middle}.{low}"), Way(to))
 
     def __str__(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
@@ -73,22 +92,25 @@ def _address(text: str) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
-def first_words(address: str, port: int, *, seconds: float) -> bytes:
+def first_words(listener: Listener, *, seconds: float) -> bytes:
     """What the server there says before it is spoken to; empty where it says nothing in time.
 
     Reads until a line begins with "SSH-" (RFC 4253, 4.2: other lines may come before). Raises
     FirstkeyError(sshd-not-running) where nobody takes the connection.
     """
     deadline = time.monotonic() + seconds
-    try:
-        connection = socket.create_connection((address, port), timeout=seconds)
-    except OSError as error:
-        from firstkey.login_reasons import SSHD_NOT_RUNNING
-
-        message = f"cannot connect to {address} port {port}: {error.strerror or error}"
-        raise FirstkeyError(message, reason=SSHD_NOT_RUNNING) from error
-    with connection:
+    with _connected(listener, seconds) as connection:
         return _until_banner(connection, deadline)
+
+
+def _connected(listener: Listener, seconds: float) -> socket.socket:
+    for way in listener.ways:
+        with suppress(OSError):
+            source = (way.source, 0) if way.source else None
+            return socket.create_connection((way.to, listener.port), timeout=seconds, source_address=source)
+    from firstkey.login_reasons import SSHD_NOT_RUNNING
+
+    raise FirstkeyError(f"nobody takes a connection to {listener}", reason=SSHD_NOT_RUNNING)
 
 
 def _until_banner(connection: socket.socket, deadline: float) -> bytes:
