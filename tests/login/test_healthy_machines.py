@@ -127,7 +127,7 @@ MACHINES = [
     Healthy("from here", lambda lab: lab.authorize(f'restrict,pty,from="!10.*,127.0.0.0/8" {lab.key}\n')),
     Healthy("a clock that is behind", script("touch -d '2 days' /etc/passwd"), ("clock-behind",)),
     Healthy("without a terminal", lambda lab: lab.authorize(f"no-pty {lab.key}\n"), ("no-terminal",)),
-    Healthy("expires later", lambda lab: lab.authorize(f'expiry-time="20990101Z" {lab.key}\n')),
+    Healthy("expires later", lambda lab: lab.authorize(f'expiry-time="20990101" {lab.key}\n')),
     Healthy("a bad line before a good one", lambda lab: lab.authorize(f"nonsense {lab.key}\n{lab.key}\n")),
     Healthy(
         "modes that are not looked at",
