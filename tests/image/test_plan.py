@@ -37,7 +37,7 @@ def crossed(value: object) -> Any:
 )
 def test_what_is_planned_comes_back_as_it_was(rule: Rule, sapling: Sapling) -> None:
     """Every rule's remedy, as pure data: nothing of it is lost, and no code goes along."""
-    rule.failing(sapling)
+    sapling.grow(rule.failing)
     planned = seal.plan(sapling.image(), [rule], [rule.option or ""])
     back = plan.from_json(crossed(plan.as_json(planned)))
     assert back == planned

@@ -151,7 +151,7 @@ def _meant(name: str) -> str:
 def image_of(site: Site, looking: Looking | None = None, *, banner: bool = False) -> Image:
     """The image, with every rule's watches: a rule may ask what another's saw."""
     return Image(
-        site, (watch for rule in rules.ALL for watch in rule.watches), looking=looking, banner=banner
+        site, (watch for rule in rules.ALL for watch in rule.watched), looking=looking, banner=banner
     )
 
 
@@ -167,7 +167,7 @@ def verdict_of(rule: Rule, image: Image) -> Verdict:
     if unfinished:
         return Verdict(doubts=(Doubt("/", unfinished),))
     try:
-        return rule.check(image)
+        return rule.verdict(image)
     except FirstkeyError as error:
         return Verdict(doubts=(Doubt("/", error.refusal),))
     except (MemoryError, RecursionError) as error:

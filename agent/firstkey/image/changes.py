@@ -7,20 +7,26 @@ name by name, no link is followed, and another file than the one that was seen i
 
 from __future__ import annotations
 
+import json
 import os
+import posixpath
 import shlex
 import stat
 from typing import TYPE_CHECKING, Protocol
 
 from firstkey import NamedTuple, image_reasons, reasons
-from firstkey.image import door, host_key_files, shadow
+from firstkey.boot import ledger
+from firstkey.boot.ledger import Sealed
+from firstkey.image import door, shadow
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command, erase
+from firstkey.system.files import Looks
 from firstkey.system.shadow import LOCKED, entries
 from firstkey.text import diff, visible
 
 if TYPE_CHECKING:
     from firstkey.image.door import Context, Seen
+    from firstkey.system.tree import Tree
 
 SSHD_MODE = 0o600
 """That of a new file of sshd's settings."""
@@ -30,6 +36,7 @@ MANAGERS = {
     "yum": ("yum", "--assumeyes", "update"),
 }
 """The packages that may be updated, and how each package manager does it."""
+SALT_BYTES = 16
 MINUTES = 15
 """How long a package manager may take."""
 
@@ -91,11 +98,34 @@ class RemoveHostKey(NamedTuple):
         """The hash first: what is gone can no longer be told from a stranger's."""
         if self.blob is not None:
             try:
-                host_key_files.remember(context.tree, self.blob, instance=context.instance)
+                remember(context.tree, self.blob, instance=context.instance)
             except FirstkeyError as error:
                 message = f"{self.path} was not removed: it could not be remembered: {error.message}"
                 raise FirstkeyError(message, reason=error.reason) from error
         return door.removed(context, self.path, self.seen, wiping=True)
+
+
+def remember(tree: Tree, blob: bytes, *, instance: str | None) -> None:
+    """Add a removed key to the salted hashes by which a boot knows one that comes back.
+
+    Raises FirstkeyError where the file cannot be written.
+    """
+    before = ledger.load_sealed(tree)
+    sealed = before if before.salt else Sealed(os.urandom(SALT_BYTES))
+    instances = {sealed.digest(instance.encode())} if instance else set()
+    sealed = Sealed(sealed.salt, sealed.hashes | {sealed.digest(blob)}, sealed.instances | instances)
+    if sealed == before:
+        return
+    plain = {
+        "version": ledger.VERSION,
+        "salt": sealed.salt.hex(),
+        "hashes": sorted(sealed.hashes),
+        "instances": sorted(sealed.instances),
+    }
+    with tree.ensure(ledger.DIRECTORY, mode=0o700) as directory:
+        directory.remove_stale()
+        content = json.dumps(plain, indent=1).encode() + b"\n"
+        directory.replace(posixpath.basename(ledger.SEALED), content, Looks(0o600))
 
 
 class Empty(NamedTuple):

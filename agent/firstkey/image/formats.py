@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from firstkey import NamedTuple, __version__
 from firstkey.image import baseline, rules
 from firstkey.image.changes import Empty, Remove, RemoveHostKey
-from firstkey.image.rule import by_hand
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING
 from firstkey.reasons import FirstkeyError
 from firstkey.text import REMEDY, visible
@@ -126,7 +125,7 @@ def as_sarif(done: Audit) -> dict[str, Any]:
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
     repair = f"To repair it: firstkey seal --rule {rule.id}"
-    if rule.remedy is by_hand:
+    if rule.by_hand:
         repair = "seal does not repair it: each finding says what to do."
     elif rule.option:
         repair += f" --{rule.option}"
@@ -312,7 +311,9 @@ def exclude_list(image: Image, wanted: list[Rule]) -> ExcludeList:
 def _removed(rule: Rule, image: Image, doubts: list[str]) -> list[str]:
     try:
         return [
-            change.path for change in rule.remedy(image) if isinstance(change, (Remove, Empty, RemoveHostKey))
+            change.path
+            for change in rule.changes(image, rule.verdict(image))
+            if isinstance(change, (Remove, Empty, RemoveHostKey))
         ]
     except FirstkeyError as error:
         doubts.append(f"nothing is left out for {rule.id}: {error.message} ({error.reason.code})")

@@ -127,10 +127,10 @@ def _is_plausible(kind: bytes, headers: bytes, body: bytes, is_cut: bool) -> boo
         return bool(key[0] & 0x80) and len(body) >= _SHORTEST_PGP
     if key[:1] == b"{":
         return len(body) >= _SHORTEST_OPENSSH
-    return key[:1] == b"\x30" and (len(key) >= _length(key) or (is_cut and len(body) >= _CUT))
+    return key[:1] == b"\x30" and (len(key) >= length(key) or (is_cut and len(body) >= _CUT))
 
 
-def _length(der: bytes) -> int:
+def length(der: bytes) -> int:
     """How long the value is by its own words, its tag and length included (X.690, 8.1.3)."""
     octets = der[1] & 0x7F if der[1] & 0x80 else 0
     return 2 + octets + (int.from_bytes(der[2 : 2 + octets], "big") if octets else der[1])

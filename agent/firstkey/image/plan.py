@@ -205,7 +205,7 @@ def from_json(plain: object) -> Plan:
 
 
 def _rule(plain: object) -> Rule:
-    return {rule.id: rule for rule in rules.ALL}[text(plain)]
+    return rules.by_id(text(plain))
 
 
 def _step(rule: object, change: object, waits: object) -> Step:

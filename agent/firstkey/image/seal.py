@@ -18,7 +18,7 @@ from firstkey.image.audit import Result, verdict_of
 from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
 from firstkey.image.door import is_needed, seen
 from firstkey.image.plan import DESTROYING, Left, Plan, Spot, Step, destroyed, judged
-from firstkey.image.rule import HISTORIES, by_hand
+from firstkey.image.rule import HISTORIES
 from firstkey.image.rules import ami_tools
 from firstkey.image.verdict import FINDING
 from firstkey.reasons import FirstkeyError, Refusal
@@ -81,10 +81,10 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     found = [result for result in results if result.outcome == FINDING]
     for result in found:
         rule = result.rule
-        if rule.remedy is by_hand and result.is_fit:
+        if rule.by_hand and result.is_fit:
             continue  # a note, which will be found afterwards as well, and is told there
         refusal = _refusal(rule, options)
-        changes = [] if refusal else _remedy(rule, image)
+        changes = [] if refusal else _changes(result, image)
         if isinstance(changes, Refusal):
             refusal = changes
         elif not changes and refusal is None:
@@ -181,13 +181,13 @@ def _leads(image: Image, path: str) -> str | None:
     return found.path if found else None
 
 
-def _remedy(rule: Rule, image: Image) -> list[Change] | Refusal:
+def _changes(result: Result, image: Image) -> list[Change] | Refusal:
     try:
-        return rule.remedy(image)
+        return result.rule.changes(image, result.verdict)
     except FirstkeyError as error:
         return error.refusal
     except Exception as error:  # noqa: BLE001 - one rule's mistake must not keep the others from being repaired
-        return Refusal(reasons.INTERNAL_ERROR, f"the rule {rule.id} failed: {error!r}")
+        return Refusal(reasons.INTERNAL_ERROR, f"the rule {result.rule.id} failed: {error!r}")
 
 
 # --- what will be found then ----------------------------------------------------------------------
@@ -208,9 +208,9 @@ def predicted(image: Image, planned: Plan, found: Sequence[Result]) -> Plan:
 
 def _waiting(step: Step, image: Image, planned: Plan) -> Step:
     """The step, which waits where what it takes away is still needed to heal what another rule finds."""
-    needed_by = next((rule for rule in rules.ALL if rule.id == step.rule.after), None)
-    if needed_by is None:
+    if step.rule.after is None:
         return step
+    needed_by = rules.by_id(step.rule.after)
     heals = _healer(image, needed_by, planned)
     found = verdict_of(needed_by, image).findings
     return step._replace(waits=not all(heals(finding.path) for finding in found))

@@ -59,7 +59,9 @@ class Survey:
     def audit(self, wanted: Sequence[Rule]) -> Audit:
         """What each of the rules says; unknown where it came to no end."""
         verdicts: dict[str, Verdict] = {}
-        self._scanned = scanned(self._secrets if access_keys.RULE in wanted else BUILTIN, self.root)
+        self._scanned = scanned(
+            self._secrets if any(rule.check is access_keys.check for rule in wanted) else BUILTIN, self.root
+        )
         ids = {rule.id for rule in wanted}
 
         def judge(image: Image, inside: Inside) -> int | None:
@@ -145,7 +147,7 @@ _SILENT = Verdict(doubts=(Doubt("/", Refusal(reasons.INTERNAL_ERROR, "the rule w
 def as_json(verdict: Verdict) -> dict[str, Any]:
     """The verdict as values that a pipe can carry."""
     return {
-        "findings": [list(finding) for finding in verdict.findings],
+        "findings": [list(finding[:5]) for finding in verdict.findings],
         "doubts": [[doubt.path, doubt.refusal.reason.code, doubt.refusal.detail] for doubt in verdict.doubts],
         "not_applicable": verdict.not_applicable,
         "remark": verdict.remark,

@@ -13,15 +13,16 @@ from typing import TYPE_CHECKING
 
 from firstkey import image_reasons
 from firstkey.image.changes import quoted
-from firstkey.image.rule import Rule, by_hand
+from firstkey.image.rule import Rule
 from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
 from firstkey.ssh import restrictions, sshd_config
 
 if TYPE_CHECKING:
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
     from firstkey.ssh.sshd_config import Effective
+
+CONFIG = "/etc/ssh/sshd_config"
 
 # --- passwords ------------------------------------------------------------------------------------
 
@@ -55,14 +56,6 @@ def _ways(effective: Effective) -> Iterator[str]:
         yield "KbdInteractiveAuthentication"
 
 
-def _passwords(tree: Builder) -> None:
-    tree.file("/etc/ssh/sshd_config", "KbdInteractiveAuthentication no\nPasswordAuthentication yes\n")
-
-
-def _no_passwords(tree: Builder) -> None:
-    tree.file("/etc/ssh/sshd_config", "PasswordAuthentication no\nKbdInteractiveAuthentication no\n")
-
-
 # --- root -----------------------------------------------------------------------------------------
 
 
@@ -78,14 +71,6 @@ def check_root(image: Image) -> Verdict:
     reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
     remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
     return Verdict((Finding(image.sshd.place_of("PermitRootLogin"), reason, remedy),), doubts)
-
-
-def _root(tree: Builder) -> None:
-    tree.file("/etc/ssh/sshd_config", "PermitRootLogin prohibit-password\n")
-
-
-def _no_root(tree: Builder) -> None:
-    tree.file("/etc/ssh/sshd_config", "PermitRootLogin no\n")
 
 
 # --- the system's end of life ---------------------------------------------------------------------
@@ -124,14 +109,6 @@ def check_support(image: Image) -> Verdict:
     return Verdict((Finding(path, reason, "Build the image from a release that is supported"),))
 
 
-def _unsupported(tree: Builder) -> None:
-    tree.file("/etc/os-release", 'ID=debian\nVERSION_ID="10"\n')
-
-
-def _supported(tree: Builder) -> None:
-    tree.file("/etc/os-release", 'ID="amzn"\nVERSION_ID="2023"\nSUPPORT_END="9999-12-31"\n')
-
-
 # --- encrypted disks ------------------------------------------------------------------------------
 
 CRYPTTAB = "/etc/crypttab"
@@ -153,19 +130,10 @@ def check_encryption(image: Image) -> Verdict:
     return Verdict(tuple(findings))
 
 
-def _encrypted(tree: Builder) -> None:
-    tree.file(CRYPTTAB, "data UUID=01234567-89ab-cdef-0123-456789abcdef none luks\n")
-
-
-def _not_encrypted(tree: Builder) -> None:
-    tree.file(CRYPTTAB, "# name device key options\nswap /dev/nvme1n1p2 /dev/urandom swap\n")
-
-
 RULES = (
     Rule(
         id="password-login",
         title="Nobody can log in over SSH with a password",
-        guideline="beyond",
         severity=NOTE,
         prose=(
             "Where sshd takes passwords, one that is set later, by the user of an instance or by a program, "
@@ -175,14 +143,13 @@ RULES = (
             "image that stays in the house may be meant to take passwords."
         ),
         check=check_passwords,
-        remedy=by_hand,
-        failing=_passwords,
-        passing=_no_passwords,
+        by_hand=True,
+        failing={CONFIG: "KbdInteractiveAuthentication no\nPasswordAuthentication yes\n"},
+        passing={CONFIG: "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"},
     ),
     Rule(
         id="root-login",
         title="Root cannot log in over SSH",
-        guideline="beyond",
         severity=NOTE,
         prose=(
             "Whoever logs in as another user and uses sudo leaves a record of who did what. AWS Marketplace "
@@ -191,14 +158,13 @@ RULES = (
             "log in."
         ),
         check=check_root,
-        remedy=by_hand,
-        failing=_root,
-        passing=_no_root,
+        by_hand=True,
+        failing={CONFIG: "PermitRootLogin prohibit-password\n"},
+        passing={CONFIG: "PermitRootLogin no\n"},
     ),
     Rule(
         id="supported-system",
         title="The operating system is supported",
-        guideline="beyond",
         severity=NOTE,
         prose=(
             "A release without security updates is unsafe from its first boot, and AWS Marketplace takes "
@@ -207,14 +173,13 @@ RULES = (
             "unknown."
         ),
         check=check_support,
-        remedy=by_hand,
-        failing=_unsupported,
-        passing=_supported,
+        by_hand=True,
+        failing={RELEASES[0]: 'ID=debian\nVERSION_ID="10"\n'},
+        passing={RELEASES[0]: 'ID="amzn"\nVERSION_ID="2023"\nSUPPORT_END="9999-12-31"\n'},
     ),
     Rule(
         id="encrypted-disks",
         title="No disk of the image is encrypted",
-        guideline="beyond",
         severity=NOTE,
         prose=(
             "A disk that is encrypted in the image has one key for all instances, and they cannot boot "
@@ -223,8 +188,8 @@ RULES = (
             "is not seen here."
         ),
         check=check_encryption,
-        remedy=by_hand,
-        failing=_encrypted,
-        passing=_not_encrypted,
+        by_hand=True,
+        failing={CRYPTTAB: "data UUID=01234567-89ab-cdef-0123-456789abcdef none luks\n"},
+        passing={CRYPTTAB: "# name device key options\nswap /dev/nvme1n1p2 /dev/urandom swap\n"},
     ),
 )
