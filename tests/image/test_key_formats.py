@@ -322,7 +322,7 @@ def test_firstkeys_own_code_is_no_leak(sapling: Sapling) -> None:
     shutil.copytree(agent, sapling.path("/opt/firstkey"))
     run("python3", "-m", "compileall", "-q", sapling.path("/opt/firstkey"))
     image = sapling.image()
-    for kind in (key_formats.KIND, key_formats.STORE, "access-key", "history"):
+    for kind in (key_formats.KIND, key_formats.STORE, "access-key"):
         assert image.sightings(kind) == ()
 
 

@@ -130,22 +130,19 @@ def chosen(
 
     Raises UsageError for an unknown id.
     """
+    import difflib
+
     known = {rule.id for rule in rules.ALL}
     only, skipped = list(only), set(skipped)
     for name in (*only, *skipped):
         if name not in known:
-            raise UsageError(f"there is no rule {name!r}{_meant(name)}", hint="See: firstkey audit --list")
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise UsageError(f"there is no rule {name!r}{meant}", hint="See: firstkey audit --list")
     left = [rule for rule in rules.of(profile) if (not only or rule.id in only) and rule.id not in skipped]
     if not left:
         raise UsageError("no rule is left to be asked", hint="Name another --rule, or skip fewer")
     return left
-
-
-def _meant(name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, [rule.id for rule in rules.ALL], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def image_of(site: Site, looking: Looking | None = None, *, banner: bool = False) -> Image:

@@ -121,7 +121,7 @@ def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterato
     if not stat.S_ISDIR(found.status.st_mode):
         if _counts(found, place) and _is_proved(image, path, found, place, doubts):
             yield from _meant(image, Match(found.path, place, path), found, doubts)
-    elif place.named or place.seen or place.holds or place.how == WIPE:
+    elif place.named or place.seen or place.holds or place.watch or place.how == WIPE:
         return
     elif whose.is_aside(image, path, found.path) or (found.links and not _is_known(path, found, place)):
         doubts.append(whose.not_taken(path, found.path))

@@ -16,7 +16,7 @@ from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import in_use, rules, sshd_change, whose
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
-from firstkey.image.door import is_needed, seen
+from firstkey.image.door import is_needed, mounted, seen
 from firstkey.image.plan import DESTROYING, Left, Plan, Spot, Step, destroyed, judged
 from firstkey.image.rule import HISTORIES
 from firstkey.image.rules import ami_tools
@@ -83,7 +83,9 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
         rule = result.rule
         if rule.by_hand and result.is_fit:
             continue  # a note, which will be found afterwards as well, and is told there
-        refusal = _refusal(rule, options)
+        refusal = None
+        if rule.option and rule.option not in options:
+            refusal = Refusal(image_reasons.NOT_ASKED_FOR, f"it is done only with --{rule.option}")
         changes = [] if refusal else _changes(result, image)
         if isinstance(changes, Refusal):
             refusal = changes
@@ -98,12 +100,6 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     return predicted(image, Plan(tuple(kept), (*left, *contradicting)), found)
 
 
-def _refusal(rule: Rule, options: Collection[str]) -> Refusal | None:
-    if rule.option is None or rule.option in options:
-        return None
-    return Refusal(image_reasons.NOT_ASKED_FOR, f"it is done only with --{rule.option}")
-
-
 def _steps(
     rule: Rule, changes: Sequence[Change], image: Image, left: list[Left], before: Sequence[Step]
 ) -> Iterator[Step]:
@@ -112,7 +108,10 @@ def _steps(
         try:
             settled = _settled(change, image, [step.change for step in before])
             if settled and not isinstance(settled, Update):
-                image.refuse_mounted(settled.path)
+                mount = image.mounted_at(settled.path)
+                if mount:
+                    left.append(Left(rule, mounted(settled.path, mount).refusal))
+                    continue
         except FirstkeyError as error:
             left.append(Left(rule, error.refusal))
             continue

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, reasons
+from firstkey import reasons
 from firstkey.image import changes, whose
 from firstkey.image.places import WIPE, look, places
 from firstkey.image.rule import Rule
@@ -35,29 +35,84 @@ FRAGMENTS = "~/.ssh/authorized_keys*"
 LIMIT = 64 * 1024 * 1024
 
 
-class KeyFiles(NamedTuple):
-    """The files that there are, where they really lie, and what could not be looked at.
+def check_keys(image: Image) -> Verdict:
+    """A finding for each file with a line that is no comment, and for each link in such a place.
 
-    `links`: those in the place of a file that sshd looks at, but for what is masked by a link to /dev/null.
+    Owner and mode of what is emptied stay, so that sshd takes what is installed there later. Links go:
+    nothing is installed through a link. What is no file of keys by its name or its content is left, whatever
+    sshd is told: a setting may name any file of the system.
     """
-
-    paths: tuple[str, ...]
-    links: tuple[str, ...]
-    doubts: tuple[Doubt, ...]
-
-
-def key_files(image: Image) -> KeyFiles:
-    """Every such file, sorted."""
     doubts: list[Doubt] = []
-    found = {sighting.path for sighting in image.sightings(KIND)}
-    found.update(image.glob(FRAGMENTS, doubts), image.glob(AFTERBURN, doubts))
     configured = set(_configured(image, doubts))
-    found |= configured
+    found = {sighting.path for sighting in image.sightings(KIND)}
+    found.update(configured, image.glob(FRAGMENTS, doubts), image.glob(AFTERBURN, doubts))
     doubts += image.home_doubts
     files = (image.file(path, doubts) for path in found)
-    paths = sorted({file.path for file in files if file})
-    links = tuple(sorted(path for path in configured if _is_in_the_way(image, path, doubts)))
-    return KeyFiles(tuple(paths), links, tuple(dict.fromkeys(doubts)))
+    findings = []
+    for path in sorted({file.path for file in files if file}):
+        try:
+            content = image.read(path, limit=LIMIT) or b""
+        except FirstkeyError as error:
+            doubts.append(Doubt(path, error.refusal))
+            continue
+        is_of_keys = _is_of_keys(path, content)
+        lines = keys_in(content) if is_of_keys or not image.links_to(path) else []
+        if lines:
+            empty = changes.Empty(path, "keys that let somebody in", image.links_to(path))
+            findings.append(_finding(path, lines, (empty,) if is_of_keys else ()))
+    gone = {link for finding in findings for link in image.links_to(finding.path)}
+    in_the_way = (path for path in sorted(configured) if _is_in_the_way(image, path, doubts))
+    findings += [_link(image, path) for path in in_the_way if path not in gone]
+    return Verdict(tuple(findings), tuple(dict.fromkeys(doubts)))
+
+
+def _finding(path: str, lines: list[int], made: tuple[Change, ...]) -> Finding:
+    keys = "a key" if len(lines) == 1 else f"{len(lines)} keys"
+    reason = f"Whoever has {keys} that this file names can log in to every instance of the image."
+    return Finding(path, reason, f"truncate -s 0 {changes.quoted(path)}", lines[0], changes=made)
+
+
+def _link(image: Image, path: str) -> Finding:
+    reason = "This is a link: the launch key is not installed through it, so nobody could get in."
+    removal = changes.Remove(path, "a link in place of a file of keys")
+    made = (removal,) if _may_go(image, path) else ()
+    return Finding(path, reason, f"rm -- {changes.quoted(path)}", changes=made)
+
+
+def _may_go(image: Image, path: str) -> bool:
+    """Whether a link where the system has its files leads to keys, or nowhere."""
+    if not whose.is_systems(path):
+        return True
+    try:
+        found = walk.follow(image.tree, path)
+        return found is None or _is_of_keys(found.path, image.read(found.path, limit=LIMIT) or b"")
+    except FirstkeyError:
+        return False
+
+
+def keys_in(content: bytes) -> list[int]:
+    """The numbers of the lines that are neither empty nor comments: whatever else sshd may make of them."""
+    return [
+        number
+        for number, line in enumerate(BytesIO(content), 1)
+        if line.strip() and not line.lstrip().startswith(b"#")
+    ]
+
+
+def has_key(content: bytes) -> bool:
+    """Whether any line has a key in it: the name of a type, and behind it what it names (sshd(8))."""
+    lines = (line.split() for line in content.split(b"\n") if not line.lstrip().startswith(b"#"))
+    # "AAAA" are the first bytes of the length of the type's name, which is short.
+    return any(
+        kind.startswith((b"ssh-", b"ecdsa-", b"sk-", b"rsa-")) and blob.startswith(b"AAAA")
+        for words in lines
+        for kind, blob in zip(words, words[1:])
+    )
+
+
+def _is_of_keys(path: str, content: bytes) -> bool:
+    """Whether it is a file of keys by its name or its content, whoever may say so."""
+    return path.rpartition("/")[2].startswith("authorized_keys") or has_key(content)
 
 
 def _is_in_the_way(image: Image, path: str, doubts: list[Doubt]) -> bool:
@@ -87,17 +142,6 @@ def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:
                 )
 
 
-def has_key(content: bytes) -> bool:
-    """Whether any line has a key in it: the name of a type, and behind it what it names (sshd(8))."""
-    lines = (line.split() for line in content.split(b"\n") if not line.lstrip().startswith(b"#"))
-    return any(_is_key(*pair) for words in lines for pair in zip(words, words[1:]))
-
-
-def _is_key(kind: bytes, blob: bytes) -> bool:
-    # "AAAA" are the first bytes of the length of the type's name, which is short.
-    return kind.startswith((b"ssh-", b"ecdsa-", b"sk-", b"rsa-")) and blob.startswith(b"AAAA")
-
-
 def _is_beside_keys(image: Image, path: str) -> bool:
     """Whether a file beside those of the accounts is one of keys, and not of anything else."""
     try:
@@ -123,71 +167,6 @@ def _effective(image: Image, account: Account, doubts: list[Doubt]) -> Effective
         if doubt not in doubts:
             doubts.append(doubt)
         return DEFAULTS
-
-
-# --- what lets somebody in ------------------------------------------------------------------------
-
-
-def check_keys(image: Image) -> Verdict:
-    """A finding for each file with a line that is no comment, and for each link in such a place."""
-    files = key_files(image)
-    doubts = list(files.doubts)
-    findings = []
-    for path in files.paths:
-        try:
-            content = image.read(path, limit=LIMIT) or b""
-            lines = keys_in(content) if _is_of_keys(path, content) or not image.links_to(path) else []
-        except FirstkeyError as error:
-            doubts.append(Doubt(path, error.refusal))
-            continue
-        if lines:
-            findings.append(_finding(path, lines))
-    gone = {link for finding in findings for link in image.links_to(finding.path)}
-    findings += [_link(path) for path in files.links if path not in gone]
-    return Verdict(tuple(findings), tuple(doubts))
-
-
-def _link(path: str) -> Finding:
-    reason = "This is a link: the launch key is not installed through it, so nobody could get in."
-    return Finding(path, reason, f"rm -- {changes.quoted(path)}")
-
-
-def keys_in(content: bytes) -> list[int]:
-    """The numbers of the lines that are neither empty nor comments: whatever else sshd may make of them."""
-    return [
-        number
-        for number, line in enumerate(BytesIO(content), 1)
-        if line.strip() and not line.lstrip().startswith(b"#")
-    ]
-
-
-def _finding(path: str, lines: list[int]) -> Finding:
-    keys = "a key" if len(lines) == 1 else f"{len(lines)} keys"
-    reason = f"Whoever has {keys} that this file names can log in to every instance of the image."
-    return Finding(path, reason, f"truncate -s 0 {changes.quoted(path)}", lines[0])
-
-
-def empty_keys(image: Image, verdict: Verdict) -> list[Change]:
-    """Empty each of them; owner and mode stay, so that sshd takes what is installed there later.
-
-    Links to them go: nothing is installed through a link. What is no file of keys by its name or its content
-    is left, whatever sshd is told: a setting may name any file of the system.
-    """
-    return [change for finding in verdict.findings for change in _changes(image, finding)]
-
-
-def _changes(image: Image, finding: Finding) -> Iterator[Change]:
-    if finding.line is None:
-        found = walk.follow(image.tree, finding.path) if whose.is_systems(finding.path) else None
-        if found is None or _is_of_keys(found.path, image.read(found.path, limit=LIMIT) or b""):
-            yield changes.Remove(finding.path, "a link in place of a file of keys")
-    elif _is_of_keys(finding.path, image.read(finding.path, limit=LIMIT) or b""):
-        yield changes.Empty(finding.path, "keys that let somebody in", image.links_to(finding.path))
-
-
-def _is_of_keys(path: str, content: bytes) -> bool:
-    """Whether it is a file of keys by its name or its content, whoever may say so."""
-    return path.rpartition("/")[2].startswith("authorized_keys") or has_key(content)
 
 
 # --- what else sshd trusts ------------------------------------------------------------------------
@@ -259,7 +238,6 @@ RULES = (
             "link: one in the place of such a file is a finding too, and goes."
         ),
         check=check_keys,
-        remedy=empty_keys,
         failing={
             "/etc/passwd": "svc:x:990:990::/srv/svc:/bin/sh\n",
             "/etc/ssh/sshd_config": "AuthorizedKeysFile /etc/keys/%u .ssh/authorized_keys\n",

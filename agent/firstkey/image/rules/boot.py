@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, login_reasons
@@ -321,10 +321,23 @@ WIZARDS = ("systemd-firstboot.service", "systemd-homed-firstboot.service")
 ASKS_NOTHING = r"systemd\.firstboot=(?:0|no|n|false|f|off)"
 LOCALES = "/usr/lib/locale"
 ARCHIVE = f"{LOCALES}/locale-archive"
-# Where there are neither, systemd knows no time zones (time-util.c: get_timezones).
-ZONES = ("/usr/share/zoneinfo/zone1970.tab", "/usr/share/zoneinfo/tzdata.zi")
-# kbd-util.c: the directories that keyboard layouts are looked for in.
-KEYMAPS = ("/usr/share/keymaps", "/usr/share/kbd/keymaps", "/usr/lib/kbd/keymaps")
+CHOICES = {
+    # kbd-util.c: the directories that keyboard layouts are looked for in.
+    "keymap": ("/usr/share/keymaps", "/usr/share/kbd/keymaps", "/usr/lib/kbd/keymaps"),
+    # Where there are neither, systemd knows no time zones (time-util.c: get_timezones).
+    "timezone": ("/usr/share/zoneinfo/zone1970.tab", "/usr/share/zoneinfo/tzdata.zi"),
+}
+"""What there must be, any of each, for somebody to choose from."""
+QUESTIONS = {
+    "locale": ("/etc/locale.conf", "/etc/default/locale"),  # the second is Debian's
+    "keymap": ("/etc/vconsole.conf",),
+    "timezone": ("/etc/localtime",),
+    "hostname": ("/etc/hostname",),
+    "root-password": ("/etc/shadow",),
+    "root-shell": ("/etc/passwd",),
+    "new-user": (),
+}
+"""What may be asked, and the files any of which tells it."""
 FIRST_USER, LAST_USER = 1000, 60000  # systemd's own bounds for users that are people (login.defs(5))
 
 
@@ -351,44 +364,19 @@ def _questions(image: Image, unit: str) -> list[str]:
     words = [word for line in lines for word in line.split()]
     told = {word.removeprefix("--").partition("=")[0] for word in words if "=" in word}
     asked = {word.removeprefix("--prompt-").removesuffix("-auto") for word in words if "--prompt-" in word}
-    names = QUESTIONS if "--prompt" in words else asked
-    return [
-        name for name, is_open in QUESTIONS.items() if name in names and name not in told and is_open(image)
-    ]
+    names = set(QUESTIONS) if "--prompt" in words else asked
+    return [name for name in QUESTIONS if name in names and name not in told and _is_open(image, name)]
 
 
-def _has_no_locale(image: Image) -> bool:
-    # Debian's systemd takes the second file as well; of one locale alone it does not let anybody choose.
-    if image.status("/etc/locale.conf") or image.status("/etc/default/locale"):
+def _is_open(image: Image, question: str) -> bool:
+    """Whether nothing tells the answer, and there is something to choose."""
+    if any(image.status(path) for path in QUESTIONS[question]):
         return False
-    return image.tree.exists(ARCHIVE) or len(image.glob(f"{LOCALES}/*/LC_CTYPE")) > 1
-
-
-def _has_no_keymap(image: Image) -> bool:
-    return image.status("/etc/vconsole.conf") is None and any(map(image.tree.exists, KEYMAPS))
-
-
-def _has_no_time_zone(image: Image) -> bool:
-    return image.status("/etc/localtime") is None and any(map(image.tree.exists, ZONES))
-
-
-def _has_no_user(image: Image) -> bool:
-    return not any(FIRST_USER <= account.uid <= LAST_USER for account in image.accounts.all())
-
-
-def _lacks(path: str) -> Callable[[Image], bool]:
-    return lambda image: image.status(path) is None
-
-
-QUESTIONS: dict[str, Callable[[Image], bool]] = {
-    "locale": _has_no_locale,
-    "keymap": _has_no_keymap,
-    "timezone": _has_no_time_zone,
-    "hostname": _lacks("/etc/hostname"),
-    "root-password": _lacks("/etc/shadow"),
-    "root-shell": _lacks("/etc/passwd"),
-    "new-user": _has_no_user,
-}
+    if question == "locale":  # of one alone it does not let anybody choose
+        return image.tree.exists(ARCHIVE) or len(image.glob(f"{LOCALES}/*/LC_CTYPE")) > 1
+    if question == "new-user":
+        return not any(FIRST_USER <= account.uid <= LAST_USER for account in image.accounts.all())
+    return question not in CHOICES or any(map(image.tree.exists, CHOICES[question]))
 
 
 SYSTEM_UNIT = f"/usr/lib/systemd/system/{UNIT}"

@@ -8,20 +8,17 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, image_reasons
+from firstkey import image_reasons
 from firstkey.image import changes, places, secrets, whose
 from firstkey.image.rule import HISTORIES, Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
-from firstkey.image.watches import Named
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Home, Image
-    from firstkey.system.walk import Found
 
-KIND = "history"
 WHAT = "a history of what somebody typed"
 
 NAMES = frozenset({
@@ -67,7 +64,7 @@ PATTERNS = (
     "~/.vim/.netrwhist",
     "~/.zsh_sessions/*",
 )
-PLACES = places.places(WHAT, *PATTERNS)
+PLACES = places.places(WHAT, *(f"*/{name}" for name in sorted(NAMES)), *PATTERNS)
 
 
 # Where shells are told to keep it elsewhere.
@@ -84,30 +81,26 @@ ACCOUNT = re.compile(r"\$\{?(?:USER|LOGNAME)\b\}?|\$\((?:whoami|id -un)\)|`(?:wh
 HOME = re.compile(r"^(?:~|\$HOME|\$\{HOME\})/")
 
 
-class Seen(NamedTuple):
-    """The files that are histories, links in the place of one that lead to something else, and doubts."""
-
-    paths: tuple[str, ...]
-    links: tuple[str, ...]
-    doubts: tuple[Doubt, ...]
-
-
-def histories(image: Image) -> Seen:
-    """Every history with something in it: by name, and where HISTFILE says."""
+def check(image: Image) -> Verdict:
+    """Every history with something in it, and each link in the place of one, of which only the link goes."""
     seen = places.survey(image, PLACES)
-    doubts = list(seen.doubts)
+    links = {doubt.path for doubt in seen.doubts if _is_to_another(image, doubt.path)}
+    doubts = [doubt for doubt in seen.doubts if doubt.path not in links]
     paths = {match.path for match in seen.matches}
-    for sighting in image.sightings(KIND):
-        file = image.file(sighting.path, doubts)
-        if file and file.status.st_size:
-            if whose.is_meant(image, file, sighting.path):
-                paths.add(file.path)
-            else:
-                doubts.append(whose.not_taken(sighting.path, file.path))
-    links = {doubt.path for doubt in doubts if _is_to_another(image, doubt.path)}
-    doubts = [doubt for doubt in doubts if doubt.path not in links]
     paths.update(_named_by_root(image, doubts), _named_by_users(image, doubts))
-    return Seen(tuple(sorted(paths)), tuple(sorted(links)), tuple(dict.fromkeys(doubts)))
+    findings = (*(_finding(image, path) for path in sorted(paths)), *map(_link, sorted(links)))
+    return Verdict(findings, tuple(dict.fromkeys(doubts)))
+
+
+def _finding(image: Image, path: str) -> Finding:
+    reason, command = f"This is {WHAT}, access keys perhaps included.", f"shred -u -- {changes.quoted(path)}"
+    return Finding(path, reason, command, changes=(secrets.removal(image, path, WHAT),))
+
+
+def _link(path: str) -> Finding:
+    reason = "This has the name of a history, and is a link to something else."
+    removal = changes.Remove(path, "a link in the place of a history")
+    return Finding(path, reason, f"rm -- {changes.quoted(path)}", changes=(removal,))
 
 
 def _is_to_another(image: Image, path: str) -> bool:
@@ -182,41 +175,18 @@ def _theirs(image: Image, profile: str, place: str, home: Home | None, doubts: l
             continue  # a link to what is another's: it counts for nothing
         if found is None or not (stat.S_ISREG(found.status.st_mode) and found.status.st_size):
             continue
-        holder = home or _holder(image, found.path)
+        # The home that it lies in, but for that of the system itself.
+        homes = (each for each in image.homes if each.path != "/" and is_at_or_below(found.path, each.path))
+        holder = home or next(homes, None)
         is_theirs = whose.is_users(image, found, holder) if holder else whose.is_nobodys(image, found)
         if is_theirs and (home or not found.links):
             yield found.path
-        elif home is None or _is_hers_elsewhere(image, found, home):
+        elif home is None or (
+            whose.owns_home(image, found.status.st_uid, home) and not whose.is_systems(found.path)
+        ):
             others.append(found.path)
     if others:
         doubts.append(whose.not_taken(profile, others[0]))
-
-
-def _is_hers_elsewhere(image: Image, found: Found, home: Home) -> bool:
-    return whose.owns_home(image, found.status.st_uid, home) and not whose.is_systems(found.path)
-
-
-def _holder(image: Image, path: str) -> Home | None:
-    """The home that the path lies in, but for that of the system itself."""
-    return next((home for home in image.homes if home.path != "/" and is_at_or_below(path, home.path)), None)
-
-
-def check(image: Image) -> Verdict:
-    """Every history with something in it, and each link in the place of one, of which only the link goes."""
-    seen = histories(image)
-    found = (*(_finding(image, path) for path in seen.paths), *map(_link, seen.links))
-    return Verdict(found, seen.doubts)
-
-
-def _link(path: str) -> Finding:
-    reason = "This has the name of a history, and is a link to something else."
-    removal = changes.Remove(path, "a link in the place of a history")
-    return Finding(path, reason, f"rm -- {changes.quoted(path)}", changes=(removal,))
-
-
-def _finding(image: Image, path: str) -> Finding:
-    reason, command = f"This is {WHAT}, access keys perhaps included.", f"shred -u -- {changes.quoted(path)}"
-    return Finding(path, reason, command, changes=(secrets.removal(image, path, WHAT),))
 
 
 RULES = (
@@ -252,7 +222,7 @@ RULES = (
             "/root/.bash_history": "",
             "/root/.python_history": "->/dev/null",
         },
-        watches=(Named(KIND, NAMES),),
+        watches=places.watches(PLACES),
         stage=HISTORIES,
     ),
 )

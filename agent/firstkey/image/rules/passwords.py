@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple
 from firstkey.image import places, secrets, shadow
 from firstkey.image.changes import Lock, Write
 from firstkey.image.places import Place
@@ -22,68 +21,50 @@ if TYPE_CHECKING:
 # --- passwords ------------------------------------------------------------------------------------
 
 
-class Password(NamedTuple):
-    """An account that one can log in to with a password, or without one."""
-
-    file: str
-    entry: Shadow
-
-
 def checker(wanted: Callable[[str], bool]) -> Callable[[Image], Verdict]:
-    """A check that finds each wanted account with a password, to be locked."""
+    """A check that finds each wanted account with a password, or with an empty one, to be locked."""
 
     def check(image: Image) -> Verdict:
+        shadows = [shadow.SHADOW, *image.glob(TCB.format("*"))]
         if not any(image.tree.exists(path) for path in (PASSWD, shadow.SHADOW)):
             return not_applicable("there are no accounts")
-        findings = tuple(_finding(image, password) for password in _usable(image, wanted))
-        return Verdict(findings, tuple(_unknown(image, wanted)))
+        findings = (
+            _finding(image, file, entry)
+            for file in (*shadows, PASSWD, shadow.GSHADOW)
+            for entry in entries(image.read(file) or b"")
+            if wanted(entry.name) and _is_usable(file, entry)
+        )
+        return Verdict(tuple(findings), tuple(_unknown(image, shadows, wanted)))
 
     return check
 
 
-def _lock(image: Image, password: Password) -> Lock:
-    name, before, mark = password.entry.name, image.read(password.file) or b"", _mark(image)
-    after = shadow.locked(before, name, mark)
-    return Lock(password.file, name, mark, diff(password.file, shadow.masked(before), shadow.masked(after)))
+def _is_usable(file: str, entry: Shadow) -> bool:
+    # A group without a password lets in its members only (gshadow(5)).
+    harmless = (LOCKED, EMPTY) if file == shadow.GSHADOW else (LOCKED,)
+    return entry.state not in harmless and entry.password != ELSEWHERE
 
 
-def _mark(image: Image) -> str:
-    """Without PAM, sshd takes ! for a locked account and lets its keys in no more (sshd(8)); * only locks."""
-    return shadow.LOCK if image.sshd.uses_pam else shadow.NO_LOGIN
-
-
-def _usable(image: Image, wanted: Callable[[str], bool]) -> Iterator[Password]:
-    for file in (*_shadows(image), PASSWD, shadow.GSHADOW):
-        # A group without a password lets in its members only (gshadow(5)).
-        harmless = (LOCKED, EMPTY) if file == shadow.GSHADOW else (LOCKED,)
-        for entry in entries(image.read(file) or b""):
-            if wanted(entry.name) and entry.state not in harmless and entry.password != ELSEWHERE:
-                yield Password(file, entry)
-
-
-def _shadows(image: Image) -> list[str]:
-    return [shadow.SHADOW, *image.glob(TCB.format("*"))]
-
-
-def _unknown(image: Image, wanted: Callable[[str], bool]) -> Iterator[Doubt]:
+def _unknown(image: Image, shadows: list[str], wanted: Callable[[str], bool]) -> Iterator[Doubt]:
     """Accounts whose password is said to be where no file has it."""
-    known = {entry.name for file in _shadows(image) for entry in entries(image.read(file) or b"")}
+    known = {entry.name for file in shadows for entry in entries(image.read(file) or b"")}
     told = (entry.name for entry in entries(image.read(PASSWD) or b"") if entry.password == ELSEWHERE)
     for name in dict.fromkeys(told):
         if wanted(name) and name not in known:
             yield Doubt(PASSWD, unknown(name).refusal)
 
 
-def _finding(image: Image, password: Password) -> Finding:
-    name, is_group = password.entry.name, password.file == shadow.GSHADOW
-    what = "an empty password" if password.entry.state == EMPTY else "a password"
-    return Finding(
-        password.file,
-        f"The group {name} has a password." if is_group else f"{name} has {what}.",
-        f"gpasswd -R {name}" if is_group else f"passwd -l {name}",
-        password.entry.line,
-        changes=(_lock(image, password),),
-    )
+def _finding(image: Image, file: str, entry: Shadow) -> Finding:
+    name, before = entry.name, image.read(file) or b""
+    # Without PAM, sshd takes ! for a locked account and lets its keys in no more (sshd(8)); * only locks.
+    mark = shadow.LOCK if image.sshd.uses_pam else shadow.NO_LOGIN
+    masked = diff(file, shadow.masked(before), shadow.masked(shadow.locked(before, name, mark)))
+    lock = Lock(file, name, mark, masked)
+    if file == shadow.GSHADOW:
+        reason = f"The group {name} has a password."
+        return Finding(file, reason, f"gpasswd -R {name}", entry.line, changes=(lock,))
+    what = "an empty password" if entry.state == EMPTY else "a password"
+    return Finding(file, f"{name} has {what}.", f"passwd -l {name}", entry.line, changes=(lock,))
 
 
 # --- whether the files are sound ------------------------------------------------------------------
