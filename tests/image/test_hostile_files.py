@@ -174,11 +174,12 @@ ENDLESS = "WITH RECURSIVE c(blob) AS (SELECT x'00' UNION ALL SELECT blob FROM c)
 
 @pytest.mark.slow
 def test_a_database_without_end(sapling: Sapling) -> None:
-    """The box ends what reads it; keys that may be a package's are not called one's own or harmless."""
+    """The box has no room for it, or ends what reads it; keys that may be a package's are not harmless."""
     database(sapling.path(DATABASE), f"CREATE VIEW Packages AS {ENDLESS}")
     sapling.file("/srv/key", KEY)
     rules = audit(sapling, "ami-tools", "private-keys")
-    assert reasons_of(rules["ami-tools"]) == reasons_of(rules["private-keys"]) == ["over-budget"]
+    for rule in rules.values():
+        assert reasons_of(rule) in (["packages-unknown"], ["over-budget"])
     assert not rules["private-keys"]["fit"]
 
 

@@ -38,11 +38,6 @@ class Packages:
         self._tree = tree
         self._wheels: dict[str, dict[str, Digest]] = {}
 
-    @property
-    def is_known(self) -> bool:
-        """Whether there are records that can be read here."""
-        return any(self._tree.exists(path) for path in (DPKG, APK)) or rpm.database(self._tree) is not None
-
     def paths(self) -> frozenset[str] | None:
         """Every path that a package brought, or None where the records do not tell quickly (rpm, apk)."""
         if not self._tree.exists(DPKG):

@@ -33,7 +33,8 @@ class Place(NamedTuple):
     """Where something may be left, as a pattern of `Image.glob`, and what it is.
 
     A pattern of `*/` and the end of a path fits wherever the scan sees a file of that name. What is to be
-    wiped is a secret in a file, and none if a package brought it. `kept`: seal leaves it to a person.
+    wiped is a secret in a file, and none if a package brought it. `kept`: seal leaves it to a person, perhaps
+    with sentences of its own (`says`, `advice`; `{}` is the path) and a severity.
     `whole`: a directory there is one leftover; otherwise each file in it is one. `empty_counts`: a file
     with nothing in it tells something as well. `named`: a pattern for the whole name; `seen`: the kind that
     the scan must have seen it to be; `holds`: what must be in it. With any of the three only a file counts:
@@ -45,6 +46,9 @@ class Place(NamedTuple):
     how: str = REMOVE
     holds: re.Pattern[bytes] | None = None
     kept: bool = False
+    says: str = ""
+    advice: str = ""
+    severity: str | None = None
     whole: bool = False
     empty_counts: bool = False
     named: re.Pattern[str] | None = None
@@ -96,12 +100,12 @@ def survey(image: Image, places: Iterable[Place]) -> Survey:
 def look(image: Image, places: Iterable[Place]) -> Verdict:
     """A finding for each thing that is left, with what seal does about it."""
     found = survey(image, places)
-    kept = {match.path for match in found.matches if match.place.kept}
+    kept = {match.path: match.place for match in found.matches if match.place.kept}
     plain = [_finding(image, match) for match in found.matches if match.place.how != WIPE]
     seen = (Sighting(match.path, match.place.what) for match in found.matches if match.place.how == WIPE)
     secret = secrets.verdict(image, secrets.sorted_out(image, seen), "credentials")
     findings = [
-        finding._replace(changes=()) if finding.path in kept else finding
+        _for_a_person(image, finding, kept[finding.path]) if finding.path in kept else finding
         for finding in (*plain, *secret.findings)
     ]
     return Verdict(tuple(findings), (*secret.doubts, *found.doubts), remark=secret.remark)
@@ -181,3 +185,16 @@ def _finding(image: Image, match: Match) -> Finding:
         command = f"rm -rf -- {changes.quoted(path)}"
         done = changes.Remove(path, what, links=image.links_to(path))
     return Finding(path, f"This is {what}.", command, changes=(done,))
+
+
+def _for_a_person(image: Image, finding: Finding, place: Place) -> Finding:
+    """The finding in the place's own words, with the line that is meant; seal does nothing about it."""
+    finding = finding._replace(changes=(), severity=place.severity)
+    if not place.says:
+        return finding
+    content = image.read(finding.path, limit=LIMIT) or b""
+    match = place.holds.search(content) if place.holds else None
+    line = content.count(b"\n", 0, match.start()) + 1 if match else None
+    return finding._replace(
+        reason=place.says, remedy=place.advice.format(changes.quoted(finding.path)), line=line
+    )

@@ -80,40 +80,6 @@ class Looking(NamedTuple):
     used: frozenset[str] = frozenset()
     scanned: Scanned = Scanned()
 
-    @property
-    def skipped(self) -> dict[str, Refusal]:
-        """The files that are not to be opened again."""
-        return {name: refusal for (kind, name), refusal in self.unfinished.items() if kind == FILE}
-
-
-class Watched(NamedTuple):
-    """All watches, as quick to ask as they can be."""
-
-    names: Mapping[str, tuple[str, ...]]
-    heads: Mapping[int, tuple[tuple[bytes, Headed], ...]]
-    needles: tuple[Needle, ...]
-    """Those for every file ..."""
-    local: tuple[Needle, ...]
-    """... and those for files that no package brought."""
-
-
-def compiled(watches: Iterable[Watch]) -> Watched:
-    """The watches by what they look at."""
-    names: dict[str, tuple[str, ...]] = {}
-    heads: dict[int, tuple[tuple[bytes, Headed], ...]] = {}
-    needles: list[Needle] = []
-    for watch in watches:
-        if isinstance(watch, Named):
-            for name in watch.names:
-                names[name] = (*names.get(name, ()), watch.kind)
-        elif isinstance(watch, Headed):
-            for start in watch.starts:
-                heads[start[0]] = (*heads.get(start[0], ()), (start, watch))
-        else:
-            needles.append(watch)
-    everywhere = tuple(needle for needle in needles if needle.everywhere)
-    return Watched(names, heads, everywhere, tuple(needle for needle in needles if not needle.everywhere))
-
 
 class Scanner:
     """One walk over a tree."""
@@ -121,18 +87,32 @@ class Scanner:
     def __init__(
         self,
         tree: Tree,
-        watched: Watched,
+        watches: Iterable[Watch],
         *,
         packaged: Collection[str] | None = None,
         looking: Looking | None = None,
     ) -> None:
         looking = looking or Looking()
         self._at = looking.at
-        self._skipped = looking.skipped
+        self._unfinished = looking.unfinished
         self._progress = looking.progress
         self._tree = tree
-        self._watched = watched
         self._packaged = packaged
+        # The watches by what they look at, as quick to ask as they can be.
+        self._kinds: dict[str, list[str]] = {}
+        self._heads: dict[int, list[tuple[bytes, Headed]]] = {}
+        needles = []
+        for watch in watches:
+            if isinstance(watch, Named):
+                for name in watch.names:
+                    self._kinds.setdefault(name, []).append(watch.kind)
+            elif isinstance(watch, Headed):
+                for start in watch.starts:
+                    self._heads.setdefault(start[0], []).append((start, watch))
+            else:
+                needles.append(watch)
+        self._all_needles = tuple(sorted(needles, key=lambda needle: not needle.everywhere))
+        self._everywhere = tuple(needle for needle in needles if needle.everywhere)
         self._told = 0.0
         self._window = walk.Window()
         self._judged: dict[bytes, int] = {}
@@ -227,7 +207,7 @@ class Scanner:
 
     def _file(self, fd: int, path: str, name: str, *, in_packages: bool) -> None:
         self._named(path, name)
-        refusal = self._skipped.get(path)
+        refusal = self._unfinished.get((FILE, path))
         if refusal:
             self._doubts.append(Doubt(path, refusal))
             return
@@ -237,7 +217,7 @@ class Scanner:
                 self._look_into(opened, path, is_packaged=is_packaged)
 
     def _named(self, path: str, name: str) -> None:
-        for kind in self._watched.names.get(name, ()):
+        for kind in self._kinds.get(name, ()):
             self._see(kind, path, "")
 
     def _look_into(self, opened: walk.Opened, path: str, *, is_packaged: bool) -> None:
@@ -246,7 +226,7 @@ class Scanner:
         window.first(opened.fd)
         if not window.length:
             return
-        for start, watch in self._watched.heads.get(window.content[0], ()):
+        for start, watch in self._heads.get(window.content[0], ()):
             if window.content.startswith(start, 0, window.length):
                 detail = watch.judge(bytes(window.content[: window.length]))
                 if detail:
@@ -267,7 +247,6 @@ class Scanner:
 
     def _look_inside(self, opened: walk.Opened, path: str) -> None:
         """Look through what is compressed in the file, as if it were the file."""
-        needles = self._watched.needles + self._watched.local
         window = self._window
         with opened.stream() as file:
             start = file.read(8)
@@ -277,17 +256,17 @@ class Scanner:
             try:
                 for part in packed.unpacked(file, start):
                     window.put(part, is_last=False)
-                    self._search(needles, path, is_first=False)
+                    self._search(self._all_needles, path, is_first=False)
             except packed.Unfinished as error:
                 self._unknown(path, error.reason, f"{path} {error}")
         window.put(b"", is_last=True)
-        self._search(needles, path, is_first=False)
+        self._search(self._all_needles, path, is_first=False)
 
     def _needles(self, *, is_packaged: bool) -> tuple[Needle, ...]:
         """The needles to look for: those for what no package brought cost more, and are all about text."""
-        watched, content, length = self._watched, self._window.content, self._window.length
+        content, length = self._window.content, self._window.length
         is_text = content.find(0, 0, min(length, HEAD)) < 0 or content.startswith(b"ustar", 257, length)
-        return watched.needles + watched.local if is_text and not is_packaged else watched.needles
+        return self._all_needles if is_text and not is_packaged else self._everywhere
 
     def _search(self, needles: Iterable[Needle], path: str, *, is_first: bool) -> None:
         window, judged = self._window, self._judged
@@ -316,14 +295,3 @@ def is_stray(path: str, packaged: Collection[str] | None) -> bool:
     if packaged is None or path.startswith("/var/"):
         return False
     return path not in packaged and path.removeprefix("/usr") not in packaged
-
-
-def scan(
-    tree: Tree,
-    watches: Iterable[Watch],
-    *,
-    packaged: Collection[str] | None = None,
-    looking: Looking | None = None,
-) -> Scan:
-    """Walk the tree once for all the watches."""
-    return Scanner(tree, compiled(watches), packaged=packaged, looking=looking).run()

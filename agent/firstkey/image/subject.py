@@ -76,7 +76,7 @@ class Image:
     @cached_property
     def scan(self) -> scan.Scan:
         """What the walk over all files saw."""
-        return scan.scan(self.tree, self._watches, packaged=self._packaged, looking=self._looking)
+        return scan.Scanner(self.tree, self._watches, packaged=self._packaged, looking=self._looking).run()
 
     @property
     def used(self) -> frozenset[str]:

@@ -87,18 +87,19 @@ def by_id(name: str) -> Rule:
 _FILES = (
     ami_tools,
     sshd_settings,
-    passwords,
     host_keys,
-    boot,
     authorized_keys,
     publisher,
     histories,
     private_keys,
     credentials,
     access_keys,
+    # Beyond the guide, what makes copies disturb each other comes first.
     identities,
+    boot,
     residue,
     traces,
+    passwords,
     marketplace,
 )
 _ORDER = tuple(GUIDELINES)

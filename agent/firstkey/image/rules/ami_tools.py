@@ -8,7 +8,7 @@ from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, image_reasons
+from firstkey import image_reasons
 from firstkey.image import changes, packed
 from firstkey.image.changes import Update, Write
 from firstkey.image.packages import deb822
@@ -30,43 +30,27 @@ VERSION = re.compile(rb'<version [^>]{0,200}?ver="([^"]{1,99})" rel="([^"]{1,99}
 PARTS = re.compile(r"[0-9]+|[a-zA-Z]+|~")
 
 
-class Installed(NamedTuple):
-    """The tools as they are: the package is None where none brought them."""
-
-    package: str | None
-    version: str | None
-
-
-def installed(image: Image) -> Installed | None:
-    """The tools that are in the image, or None."""
-    for package in changes.AMI_TOOLS:
-        version = image.packages.version(package)
-        if version:
-            return Installed(package, version)
-    return Installed(None, None) if any(map(image.tree.exists, PROGRAMS)) else None
-
-
 def check(image: Image) -> Verdict:
     """Hold the installed version against the newest that the package manager has heard of."""
-    tools = installed(image)
-    if tools is None:
+    versions = {package: image.packages.version(package) for package in changes.AMI_TOOLS}
+    package, version = next(((name, found) for name, found in versions.items() if found), ("", ""))
+    place = next((path for path in PROGRAMS if image.tree.exists(path)), None)
+    if not (version or place):
         return not_applicable("no AMI tools are installed; only instance-store images need them")
-    if tools.package is None or tools.version is None:
-        return _unknown(
-            _place(image), "the AMI tools belong to no package, so which version they are is unknown"
-        )
     doubts: list[Doubt] = []
-    known = list(_known_versions(image, tools.package, doubts))
+    known = list(_known_versions(image, package, doubts)) if version else []
     if not known:
-        said = f"the package lists in the image do not know {tools.package}"
-        return Verdict(doubts=tuple(doubts)) if doubts else _unknown(_place(image), said)
+        said = f"the package lists in the image do not know {package}"
+        if not version:
+            said = "the AMI tools belong to no package, so which version they are is unknown"
+        unknown = Doubt(place or PROGRAMS[1], Refusal(image_reasons.PACKAGES_UNKNOWN, said))
+        return Verdict(doubts=tuple(doubts or [unknown]))
     newest = max(known, key=ordered)
-    if ordered(newest) <= ordered(tools.version):
-        remark = f"{tools.package} {tools.version} is the newest that is known."
-        return Verdict(doubts=tuple(doubts), remark=remark)
-    reason = f"{tools.package} {tools.version} is installed, and {newest} is there."
-    update = Update("apt" if image.tree.exists("/var/lib/dpkg/status") else "yum", tools.package)
-    finding = Finding(_place(image), reason, " ".join(update.argv), changes=(update,))
+    if ordered(newest) <= ordered(version):
+        return Verdict(doubts=tuple(doubts), remark=f"{package} {version} is the newest that is known.")
+    reason = f"{package} {version} is installed, and {newest} is there."
+    update = Update("apt" if image.tree.exists("/var/lib/dpkg/status") else "yum", package)
+    finding = Finding(place or PROGRAMS[1], reason, " ".join(update.argv), changes=(update,))
     return Verdict((finding,), tuple(doubts))
 
 
@@ -112,14 +96,6 @@ def _primary(parts: Iterable[bytes], package: str) -> Iterator[str]:
                 yield b"-".join(found.groups()).decode("utf-8", "replace")
             place = text.find(name, place + len(name))
         text = text[place if place >= 0 else max(0, len(text) - len(name)) :]
-
-
-def _place(image: Image) -> str:
-    return next((path for path in PROGRAMS if image.tree.exists(path)), PROGRAMS[1])
-
-
-def _unknown(path: str, detail: str) -> Verdict:
-    return Verdict(doubts=(Doubt(path, Refusal(image_reasons.PACKAGES_UNKNOWN, detail)),))
 
 
 def _example(version: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.image import changes, whose
-from firstkey.image.places import WIPE, look, places
+from firstkey.image.places import WIPE, places
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
 from firstkey.image.watches import Named
@@ -183,6 +183,10 @@ RECORDS = places(
     "/etc/userdb/*.user-privileged",
     how=WIPE,
     holds=re.compile(rb"\"(?:hashedPassword|sshAuthorizedKeys)\"\s*:\s*(?:\[\s*)?\"[^\"!*]"),
+    kept=True,
+    says="systemd lets in whoever has the password or key of this account.",
+    advice="rm -- {}, if nobody needs it",
+    severity=ERROR,
 )
 KEYWORDS = {
     "trustedusercakeys": "whoever has a key of that authority can let anybody in",
@@ -198,21 +202,11 @@ PROGRAMS_OF_PACKAGES = (
 
 
 def check_trust(image: Image) -> Verdict:
-    """Records of accounts, and settings of sshd's; neither is repaired."""
-    records = look(image, RECORDS)
-    findings = (*map(_record, records.findings), *_settings(image))
-    return records._replace(findings=findings)
-
-
-def _record(found: Finding) -> Finding:
-    reason = "systemd lets in whoever has the password or key of this account."
-    remedy = f"rm -- {changes.quoted(found.path)}, if nobody needs it"
-    return Finding(found.path, reason, remedy, severity=ERROR)
+    """Settings of sshd's; somebody may mean them."""
+    return Verdict(tuple(_settings(image)) if image.sshd.is_there else ())
 
 
 def _settings(image: Image) -> Iterator[Finding]:
-    if not image.sshd.is_there:
-        return
     for keyword, what in KEYWORDS.items():
         for words in image.sshd.lines(keyword):
             value = " ".join(words)
@@ -262,7 +256,7 @@ RULES = (
             "are taken as meant). seal removes the lists; the records and settings are only reported, since "
             "somebody may mean them."
         ),
-        places=TRUSTED,
+        places=(*TRUSTED, *RECORDS),
         check=check_trust,
         failing={"/etc/hosts.equiv": "builder\n"},
         passing={"/etc/hosts.equiv": ""},

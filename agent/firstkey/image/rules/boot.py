@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, login_reasons
+from firstkey import login_reasons
 from firstkey.image import units
 from firstkey.image.changes import Link, Remove
 from firstkey.image.rule import Rule
@@ -81,29 +81,33 @@ SERVICES = ("ssh.service", "sshd.service")
 SERVERS = (*SERVICES, "ssh.socket", "sshd.socket")
 
 
-class Off(NamedTuple):
-    """Why firstkey does nothing at boot: where that is seen, and what to do about it."""
-
-    path: str
-    remedy: str
-    by_hand: bool = True
-
-
-def off(image: Image) -> Off | None:
-    """What keeps firstkey from its work, or None: what only a person can mend comes first."""
+def off(image: Image) -> Finding | None:
+    """What keeps firstkey from its work, or None: what only a person can repair comes first."""
+    reason = "firstkey does nothing when an instance boots."
     if not units.is_installed(image.tree, UNIT):
-        return Off(ENABLED, "Install the package firstkey; its unit is enabled with it.")
+        return Finding(ENABLED, reason, "Install the package firstkey; its unit is enabled with it.")
     missing = next((path for path in PARTS if image.read(path) is None), None)
     if missing:
-        return Off(missing, "Install the package firstkey again: a part of it is missing.")
+        return Finding(missing, reason, "Install the package firstkey again: a part of it is missing.")
     told = kernel_word(image, OFF)
     if told:
-        return Off(told, f"Take {OFF} out of this file, and have the boot loader's files written anew")
+        remedy = f"Take {OFF} out of this file, and have the boot loader's files written anew"
+        return Finding(told, reason, remedy)
+    is_disabled = image.tree.exists(DISABLED)
+    if not is_disabled and units.is_enabled(image.tree, UNIT):
+        return None
+    command = f"rm {DISABLED}" if is_disabled else f"systemctl enable {UNIT}"
+    return Finding(ENABLED, reason, command, changes=tuple(_enabling(image)))
+
+
+def _enabling(image: Image) -> Iterator[Change]:
+    """As `systemctl enable` would."""
     if image.tree.exists(DISABLED):
-        return Off(ENABLED, f"rm {DISABLED}", by_hand=False)
-    if not units.is_enabled(image.tree, UNIT):
-        return Off(ENABLED, f"systemctl enable {UNIT}", by_hand=False)
-    return None
+        yield Remove(DISABLED, "it switches firstkey off")
+    if units.is_masked(image.tree, UNIT):
+        yield Remove(f"{units.ADMINISTRATOR}/{UNIT}", "it masks firstkey")
+    place = next(path for path in units.PLACES[1:] if image.tree.exists(f"{path}/{UNIT}"))
+    yield Link(ENABLED, f"{place}/{UNIT}", "firstkey is started at boot")
 
 
 def key_installers(image: Image) -> list[str]:
@@ -144,24 +148,6 @@ def _waits_for_first_boot(image: Image, unit: str) -> bool:
     return bool(conditions) and conditions[-1].lstrip("|") in ("yes", "true", "on", "1") and not is_first
 
 
-def _without(image: Image, reason: str) -> Verdict:
-    """The verdict where nobody does it: what to do so that firstkey does, as `systemctl enable` would."""
-    found = off(image)
-    if found is None:
-        return Verdict()
-    made = () if found.by_hand else tuple(_enabling(image))
-    return Verdict((Finding(found.path, reason, found.remedy, changes=made),))
-
-
-def _enabling(image: Image) -> Iterator[Change]:
-    if image.tree.exists(DISABLED):
-        yield Remove(DISABLED, "it switches firstkey off")
-    if units.is_masked(image.tree, UNIT):
-        yield Remove(f"{units.ADMINISTRATOR}/{UNIT}", "it masks firstkey")
-    place = next(path for path in units.PLACES[1:] if image.tree.exists(f"{path}/{UNIT}"))
-    yield Link(ENABLED, f"{place}/{UNIT}", "firstkey is started at boot")
-
-
 def server_is_on(image: Image) -> bool:
     """Whether something starts sshd at boot, or when somebody comes."""
     return any(units.is_enabled(image.tree, unit) for unit in SERVERS)
@@ -193,18 +179,22 @@ def check_host_key_maker(image: Image) -> Verdict:
     """Look for a service that makes them."""
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
-    maker = host_key_maker(image)
-    if maker:
-        return Verdict(remark=f"{maker} makes them.")
-    return _without(image, "Nothing makes host keys at boot, and without any sshd does not start.")
+    reason = "Nothing makes host keys at boot, and without any sshd does not start."
+    return _done_by(image, host_key_maker(image), "makes them", reason)
 
 
 def check_key_installer(image: Image) -> Verdict:
     """Look for a service that installs the launch key."""
-    found = key_installers(image)
-    if found:
-        return Verdict(remark=f"{' and '.join(found)} installs it.")
-    return _without(image, "Nothing installs the launch key at boot, so nobody will be able to log in.")
+    reason = "Nothing installs the launch key at boot, so nobody will be able to log in."
+    return _done_by(image, " and ".join(key_installers(image)), "installs it", reason)
+
+
+def _done_by(image: Image, who: str | None, what: str, reason: str) -> Verdict:
+    """The verdict; where nobody does it, what to do so that firstkey does."""
+    found = off(image)
+    if who or found is None:
+        return Verdict(remark=f"{who} {what}.")
+    return Verdict((found._replace(reason=reason),))
 
 
 # --- whom sshd lets in ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.image import changes, places, units
+from firstkey.image import places, units
 from firstkey.image.changes import Link, Remove, Write
 from firstkey.image.door import seen
 from firstkey.image.places import EMPTY, WIPE, Place
@@ -165,37 +165,24 @@ CARDS = (
         "one instance's network, as cloud-init wrote it",
     ),
 )
-WRITTEN = (
+MAC = re.compile(
+    rb"^[^#\n]*(?:HWADDR|MACADDR|MACAddress|macaddress|mac-address|hwaddress)[^#\n]{0,60}?"
+    rb"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}",
+    re.MULTILINE,
+)
+WRITTEN = places.places(
+    "a name for one machine's network card",
     "/etc/sysconfig/network-scripts/ifcfg-*",
     "/etc/systemd/network/*",
     "/etc/netplan/*.yaml",
     "/etc/NetworkManager/system-connections/*",
     "/etc/network/interfaces",
     "/etc/network/interfaces.d/*",
+    kept=True,
+    holds=MAC,
+    says="A network card is named by its address, which no other instance has.",
+    advice="Take the line out of {}",
 )
-MAC = re.compile(
-    rb"^[^#\n]*(?:HWADDR|MACADDR|MACAddress|macaddress|mac-address|hwaddress)[^#\n]{0,60}?"
-    rb"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}",
-    re.MULTILINE,
-)
-
-
-def check_cards(image: Image) -> Verdict:
-    """Cards that a person named by their address; only a person takes that out."""
-    known = {match.path for match in places.survey(image, CARDS).matches}
-    return Verdict(tuple(_cards_by_hand(image, known)))
-
-
-def _cards_by_hand(image: Image, known: set[str]) -> Iterator[Finding]:
-    for pattern in WRITTEN:
-        for path in image.glob(pattern):
-            content = (image.read(path) or b"") if path not in known and image.has_content(path) else b""
-            match = MAC.search(content)
-            if match:
-                line = content.count(b"\n", 0, match.start()) + 1
-                reason = "A network card is named by its address, which no other instance has."
-                yield Finding(path, reason, f"Take the line out of {changes.quoted(path)}", line)
-
 
 # --- names ----------------------------------------------------------------------------------------
 
@@ -268,26 +255,23 @@ LOGIN = re.compile(
     re.MULTILINE,
 )  # fmt: skip
 LOGINS = places.places(
-    "a login", "/etc/cloud/cloud.cfg", "/etc/cloud/cloud.cfg.d/*.cfg", how=WIPE, holds=LOGIN
+    "a login",
+    "/etc/cloud/cloud.cfg",
+    "/etc/cloud/cloud.cfg.d/*.cfg",
+    how=WIPE,
+    holds=LOGIN,
+    kept=True,
+    says="cloud-init gives an account a key or password from here at every boot.",
+    advice="Take it out, if it is not meant",
 )
 
 
 def check_cloud_init(image: Image) -> Verdict:
-    """The link that says which instance this is, and logins in the configuration, for a person to look at."""
-    logins = places.look(image, LOGINS)
-    link = () if image.status(LINK) is None else (_linked(),)
-    return logins._replace(findings=(*link, *map(_login, logins.findings)))
-
-
-def _linked() -> Finding:
+    """The link that says which instance this is."""
+    if image.status(LINK) is None:
+        return Verdict()
     reason = "cloud-init takes every instance for the builder's."
-    removal = Remove(LINK, _KEPT)
-    return Finding(LINK, reason, f"rm -rf {LINK}", changes=(removal,))
-
-
-def _login(found: Finding) -> Finding:
-    reason = "cloud-init gives an account a key or password from here at every boot."
-    return Finding(found.path, reason, "Take it out, if it is not meant")
+    return Verdict((Finding(LINK, reason, f"rm -rf {LINK}", changes=(Remove(LINK, _KEPT),)),))
 
 
 RULES = (
@@ -323,7 +307,7 @@ RULES = (
             "in /etc/cloud/cloud.cfg and cloud.cfg.d, which cloud-init gives to an account at every boot, "
             "are only reported, since somebody may mean them."
         ),
-        places=CLOUD_INIT,
+        places=(*CLOUD_INIT, *LOGINS),
         check=check_cloud_init,
         failing={
             f"{DATA}/instances/i-0123456789/user-data.txt": "#!/bin/sh\nTOKEN=...\n",
@@ -355,8 +339,7 @@ RULES = (
             "which a card is named by its hardware address. seal removes what was written by a machine; what "
             "a person wrote is only reported."
         ),
-        places=CARDS,
-        check=check_cards,
+        places=(*CARDS, *WRITTEN),
         failing={"/etc/udev/rules.d/70-persistent-net.rules": 'SUBSYSTEM=="net"\n'},
         passing={"/etc/sysconfig/network-scripts/ifcfg-eth0": "DEVICE=eth0\n#HWADDR=0a:00:00:00:00:01\n"},
     ),

@@ -44,8 +44,7 @@ def check_passwords(image: Image) -> Verdict:
         reason = f"sshd takes a password ({keyword} yes is effective for {whom})."
         remedy = f"Set {keyword} no before any other line that sets it; sshd -T shows what is effective"
         findings.append(Finding(image.sshd.place_of(keyword), reason, remedy))
-    doubts = (Doubt(image.sshd.config, image.sshd.unasked),) if image.sshd.unasked else ()
-    return Verdict(tuple(findings), doubts)
+    return Verdict(tuple(findings), image.sshd.doubts)
 
 
 def _ways(effective: Effective) -> Iterator[str]:
@@ -63,14 +62,13 @@ def check_root(image: Image) -> Verdict:
     """Ask sshd, for root and for every client that a Match block speaks of."""
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
-    doubts = (Doubt(image.sshd.config, image.sshd.unasked),) if image.sshd.unasked else ()
     ways = [restrictions.permit_root_login(answer.effective) for answer in image.sshd.answers("root")]
     way = next((way for way in ways if way != "no"), None)
     if way is None:
-        return Verdict(doubts=doubts)
+        return Verdict(doubts=image.sshd.doubts)
     reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
     remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
-    return Verdict((Finding(image.sshd.place_of("PermitRootLogin"), reason, remedy),), doubts)
+    return Verdict((Finding(image.sshd.place_of("PermitRootLogin"), reason, remedy),), image.sshd.doubts)
 
 
 # --- the system's end of life ---------------------------------------------------------------------

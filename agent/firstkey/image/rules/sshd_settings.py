@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons
@@ -30,26 +31,26 @@ def _finding(image: Image, setting: Setting, reason: str, rule: str) -> Finding:
 
 def check_root(image: Image) -> Verdict:
     """Ask sshd, for root and for every client that a Match block speaks of."""
-    doubts = _other_servers(image)
+    others = tuple(_other_servers(image))
     if not image.sshd.is_there:
-        return Verdict(doubts=tuple(doubts)) if doubts else not_applicable("no SSH server is installed")
+        return Verdict(doubts=others) if others else not_applicable("no SSH server is installed")
     bad = [answer for answer in image.sshd.answers("root") if not PERMIT_ROOT_LOGIN.holds(answer.effective)]
-    findings = []
-    if bad:
-        whom = "every client" if len(bad) == len(image.sshd.clients) else f"a client with {bad[0].client}"
-        reason = f"sshd lets root log in with a password (PermitRootLogin yes is effective for {whom})."
-        findings.append(_finding(image, PERMIT_ROOT_LOGIN, reason, "root-password-login"))
-    if image.sshd.unasked:
-        doubts.append(Doubt(image.sshd.config, image.sshd.unasked))
-    return Verdict(tuple(findings), tuple(doubts))
+    doubts = (*others, *image.sshd.doubts)
+    if not bad:
+        return Verdict(doubts=doubts)
+    whom = "every client" if len(bad) == len(image.sshd.clients) else f"a client with {bad[0].client}"
+    reason = f"sshd lets root log in with a password (PermitRootLogin yes is effective for {whom})."
+    return Verdict((_finding(image, PERMIT_ROOT_LOGIN, reason, "root-password-login"),), doubts)
 
 
-def _other_servers(image: Image) -> list[Doubt]:
-    detail = (
-        "dropbear is installed, and what it lets root do is not read here (its option -g forbids passwords)"
-    )
+def _other_servers(image: Image) -> Iterator[Doubt]:
     there = next((path for path in DROPBEAR if image.tree.exists(path)), None)
-    return [Doubt(there, Refusal(image_reasons.NOT_LOOKED_AT, detail))] if there else []
+    if there:
+        detail = (
+            "dropbear is installed, and what it lets root do is not read here "
+            "(its option -g forbids passwords)"
+        )
+        yield Doubt(there, Refusal(image_reasons.NOT_LOOKED_AT, detail))
 
 
 def check_dns(image: Image) -> Verdict:

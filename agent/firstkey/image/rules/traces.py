@@ -70,11 +70,6 @@ EMPTY_DIRECTORIES = (".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix", ".Test
 IN_USE = ("systemd-private-", "snap-private-tmp", ".X11-unix", ".ICE-unix")
 
 
-def swap_file(_head: bytes) -> str | None:
-    """Vim's swap files start so (vim: memline.c): they have the file that was edited in them."""
-    return "a swap file of vim's"
-
-
 def check_temporary(image: Image) -> Verdict:
     """One finding for each name at the top, and for each file of an editor's."""
     doubts: list[Doubt] = []
@@ -157,7 +152,8 @@ RULES = (
         check=check_temporary,
         failing={f"{TOPS[0]}build-1234/setup.sh": "export TOKEN=...\n", f"{TOPS[1]}.hidden": "x"},
         passing={f"{TOPS[0]}.X11-unix": None, TOPS[1]: None},
-        watches=(Headed(SWAP_FILE, (b"b0VIM ",), swap_file),),
+        # Vim's swap files start so (vim: memline.c): they have the file that was edited in them.
+        watches=(Headed(SWAP_FILE, (b"b0VIM ",), lambda _: "a swap file of vim's"),),
     ),
     Rule(
         id="everything-seen",
