@@ -58,6 +58,7 @@ def test_failing_example_fails(rule: Rule, sapling: Sapling) -> None:
     verdict = verdict_of(rule, sapling.image())
     assert verdict.outcome == (UNKNOWN if rule.id == "everything-seen" else FINDING), verdict
     for finding in verdict.findings:
+        assert not (rule.by_hand and finding.changes)
         assert finding.path.startswith("/") or rule.id == "ami-tools"
         assert finding.reason.endswith(".")
         assert finding.remedy

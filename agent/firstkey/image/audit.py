@@ -109,12 +109,11 @@ class Audit(NamedTuple):
 
     def with_baseline(self, known: Iterable[Known]) -> Audit:
         """The same with the findings marked that somebody accepts."""
-        of_rule: dict[str, list[Known]] = {}
-        for entry in known:
-            of_rule.setdefault(entry.rule, []).append(entry)
+        known = tuple(known)
         return self._replace(
             results=tuple(
-                result._replace(baseline=tuple(of_rule.get(result.rule.id, ()))) for result in self.results
+                result._replace(baseline=tuple(entry for entry in known if entry.rule == result.rule.id))
+                for result in self.results
             )
         )
 
@@ -130,12 +129,12 @@ def chosen(
 
     Raises UsageError for an unknown id.
     """
-    import difflib
-
     known = {rule.id for rule in rules.ALL}
     only, skipped = list(only), set(skipped)
     for name in (*only, *skipped):
         if name not in known:
+            import difflib
+
             close = difflib.get_close_matches(name, sorted(known), n=1)
             meant = f"; did you mean {close[0]!r}?" if close else ""
             raise UsageError(f"there is no rule {name!r}{meant}", hint="See: firstkey audit --list")

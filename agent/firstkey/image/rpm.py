@@ -81,7 +81,7 @@ def _damaged(how: str) -> FirstkeyError:
     return FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN)
 
 
-def database(tree: Tree) -> str | None:
+def _database(tree: Tree) -> str | None:
     """The path of rpm's database, or None. Raises FirstkeyError where it is one that is not read here."""
     for path in SQLITE:
         if tree.exists(path):
@@ -93,10 +93,10 @@ def database(tree: Tree) -> str | None:
     return None
 
 
-def digests(tree: Tree, path: str, file: str) -> Iterator[tuple[str, str, str]]:
+def digests(tree: Tree, file: str) -> Iterator[tuple[str, str, str]]:
     """Package, algorithm and digest of each package that brought `file`."""
     directory, _, name = file.rpartition("/")
-    for blob in _blobs(tree, path, name):
+    for blob in _blobs(tree, name):
         found = header(blob)
         names, directories = found.strings(BASE_NAMES), found.strings(DIRECTORY_NAMES)
         values, places = found.strings(FILE_DIGESTS), found.numbers(DIRECTORY_INDEXES)
@@ -106,19 +106,22 @@ def digests(tree: Tree, path: str, file: str) -> Iterator[tuple[str, str, str]]:
                 yield (found.strings(NAME) or ["?"])[0], ALGORITHMS.get(number, "md5"), value
 
 
-def version(tree: Tree, path: str, package: str) -> str | None:
+def version(tree: Tree, package: str) -> str | None:
     """VERSION-RELEASE of the installed package, or None."""
-    for blob in _blobs(tree, path, package):
+    for blob in _blobs(tree, package):
         found = header(blob)
         if found.strings(NAME) == [package]:
             return "-".join(found.strings(VERSION) + found.strings(RELEASE))
     return None
 
 
-def _blobs(tree: Tree, path: str, needle: str) -> Iterator[bytes]:
-    """The headers that have the text in them somewhere."""
+def _blobs(tree: Tree, needle: str) -> Iterator[bytes]:
+    """The headers that have the text in them somewhere; none where there is no database."""
     import sqlite3
 
+    path = _database(tree)
+    if path is None:
+        return
     wanted = needle.encode("utf-8", "surrogateescape")
     try:
         with closing(sqlite3.connect(_address(tree, path), uri=True)) as connection:

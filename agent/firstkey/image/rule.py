@@ -66,8 +66,10 @@ class Rule(NamedTuple):
         left = places.look(image, self.places) if self.places else Verdict()
         said = self.check(image) if self.check else Verdict()
         findings = (*left.findings, *said.findings)
-        if self.advice:
-            findings = tuple(finding._replace(remedy=self.advice) for finding in findings)
+        if self.by_hand:
+            findings = tuple(
+                finding._replace(remedy=self.advice or finding.remedy, changes=()) for finding in findings
+            )
         return Verdict(
             findings,
             tuple(dict.fromkeys((*left.doubts, *said.doubts))),
@@ -77,8 +79,6 @@ class Rule(NamedTuple):
 
     def changes(self, image: Image, verdict: Verdict) -> list[Change]:
         """What seal does about the findings of that verdict."""
-        if self.by_hand:
-            return []
         brought = [change for finding in verdict.findings for change in finding.changes]
         more = self.remedy(image, verdict) if self.remedy and verdict.findings else []
         return [*brought, *more]
