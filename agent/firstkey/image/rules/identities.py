@@ -32,16 +32,36 @@ ID = re.compile(rb"(?:[0-9a-f]{32}|uninitialized)?\s*")
 
 
 def check_machine_id(image: Image) -> Verdict:
-    """Look at both places, and have what machine-id(5) has for images: a first boot to come."""
+    """Look at both places."""
     content = _machine_id(image)
     findings = []
     if content is not None and content.strip() != UNSET.strip():
-        findings.append(_not_unset(image, content))
+        is_set = bool(content.strip())
+        reason = "All instances of the image would have this machine-id."
+        if not is_set:
+            reason = (
+                "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
+            )
+        remedy = f"echo uninitialized > {MACHINE_ID}"
+        findings.append(Finding(MACHINE_ID, reason, remedy, severity=None if is_set else NOTE))
     if _has_dbus_id(image):
         reason = "This is another copy of the machine-id: all instances would have it."
-        link = Link(DBUS, MACHINE_ID, "the machine-id of D-Bus")
-        findings.append(Finding(DBUS, reason, f"ln -sf {MACHINE_ID} {DBUS}", changes=(link,)))
+        findings.append(Finding(DBUS, reason, f"ln -sf {MACHINE_ID} {DBUS}"))
     return Verdict(tuple(findings))
+
+
+def unset_machine_id(image: Image, verdict: Verdict) -> list[Change]:
+    """What machine-id(5) has for images: a first boot to come; what that starts takes a while to tell."""
+    made: list[Change] = []
+    content = _machine_id(image) or b""
+    for finding in verdict.findings:
+        if finding.path == DBUS:
+            made.append(Link(DBUS, MACHINE_ID, "the machine-id of D-Bus"))
+        elif not _is_link(image) or ID.fullmatch(content):
+            link = image.status(MACHINE_ID) if _leads_to_dbus(image) else None
+            what = f"unset the machine-id{_first_boot(image)}"
+            made.append(Write(MACHINE_ID, what, content, UNSET, 0o444, link=seen(link) if link else None))
+    return made
 
 
 def _machine_id(image: Image) -> bytes | None:
@@ -68,22 +88,6 @@ def _leads_to_dbus(image: Image) -> bool:
     except FirstkeyError:
         return True
     return found is not None and dbus is not None and found.path == dbus.path and not dbus.links
-
-
-def _not_unset(image: Image, content: bytes) -> Finding:
-    is_set = content.strip()
-    reason = "All instances of the image would have this machine-id."
-    if not is_set:
-        reason = "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
-    made = (_unsetting(image, content),) if not _is_link(image) or ID.fullmatch(content) else ()
-    remedy = f"echo uninitialized > {MACHINE_ID}"
-    return Finding(MACHINE_ID, reason, remedy, severity=None if is_set else NOTE, changes=made)
-
-
-def _unsetting(image: Image, content: bytes) -> Write:
-    link = image.status(MACHINE_ID) if _leads_to_dbus(image) else None
-    what = f"unset the machine-id{_first_boot(image)}"
-    return Write(MACHINE_ID, what, content, UNSET, 0o444, link=seen(link) if link else None)
 
 
 def _has_dbus_id(image: Image) -> bool:
@@ -289,6 +293,7 @@ RULES = (
             "an image shall not start is better masked, or given a preset, than disabled."
         ),
         check=check_machine_id,
+        remedy=unset_machine_id,
         failing={
             MACHINE_ID: "0123456789abcdef0123456789abcdef\n",
             DBUS: "0123456789abcdef0123456789abcdef\n",
