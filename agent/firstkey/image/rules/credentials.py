@@ -7,6 +7,7 @@ A line of a table is a place, what is there and, where not every such file has a
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from firstkey.image.places import WIPE, Place, look, places
@@ -227,8 +228,6 @@ LDAP = re.compile(rb"^[ \t]*(?:bindpw|rootpwmodpw)[ \t]+\S", re.IGNORECASE | re.
 SWANCTL = re.compile(rb"^[^#\n]*\bsecret\w*[ \t]*=[ \t]*[^\s#]", re.MULTILINE)
 SAMBA = re.compile(rb"USER_\w|:[0-9A-F]{32}:")  # of passdb.tdb and smbpasswd(5)
 UNIT = re.compile(rb"^[ \t]*Environment=[^\n]*(?<!\w)" + VARIABLE, re.IGNORECASE | re.MULTILINE)
-# crypttab(5): a name, a device, and the file with its key.
-DISK_KEY = re.compile(rb"^[ \t]*[^#\s]\S*[ \t]+\S+[ \t]+(/(?!dev/)[^\s:]+)(?!\S)", re.MULTILINE)
 SERVICES = _secrets(
     ("*/etc/krb5.keytab", "Kerberos keys"),
     ("*/etc/ppp/chap-secrets", "passwords for PPP", CHAP),
@@ -315,13 +314,25 @@ KEPT = _secrets(
 )
 
 
+CRYPTTAB = "/etc/crypttab"
+
+
+def crypttab(image: Image) -> Iterator[tuple[int, list[str]]]:
+    """Number and words of each line: a disk's name, its device, and perhaps its key's file (crypttab(5))."""
+    content = (image.read(CRYPTTAB) or b"").decode("utf-8", "surrogateescape")
+    for number, line in enumerate(content.split("\n"), 1):
+        words = line.split()
+        if len(words) > 1 and not words[0].startswith("#"):
+            yield number, words
+
+
 def disk_keys(image: Image) -> Verdict:
-    """The keys that crypttab names; they are reported as well."""
-    named = (
-        path.decode("utf-8", "surrogateescape")
-        for path in DISK_KEY.findall(image.read("/etc/crypttab") or b"")
+    """The keys that crypttab names, but for devices and what is on another disk: reported as well."""
+    named = (word for _, words in crypttab(image) for word in words[2:3])
+    files = (
+        path for path in named if path.startswith("/") and not path.startswith("/dev/") and ":" not in path
     )
-    return look(image, _secrets(*((path, "the key of an encrypted disk") for path in named), kept=True))
+    return look(image, _secrets(*((path, "the key of an encrypted disk") for path in files), kept=True))
 
 
 RULES = (

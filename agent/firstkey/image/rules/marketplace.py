@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from firstkey import image_reasons
 from firstkey.image.changes import quoted
 from firstkey.image.rule import Rule
+from firstkey.image.rules.credentials import CRYPTTAB, crypttab
 from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
 from firstkey.ssh import restrictions, sshd_config
@@ -109,19 +110,16 @@ def check_support(image: Image) -> Verdict:
 
 # --- encrypted disks ------------------------------------------------------------------------------
 
-CRYPTTAB = "/etc/crypttab"
 # A key that is new at each boot: swap, or a scratch disk (crypttab(5)).
-RANDOM = (b"/dev/urandom", b"/dev/random", b"/dev/hw_random")
+RANDOM = ("/dev/urandom", "/dev/random", "/dev/hw_random")
 
 
 def check_encryption(image: Image) -> Verdict:
     """A finding for each disk that a key from elsewhere opens."""
     findings = []
-    for number, line in enumerate((image.read(CRYPTTAB) or b"").split(b"\n"), 1):
-        words = line.split()
-        if len(words) < 2 or words[0].startswith(b"#") or (words[2:3] and words[2] in RANDOM):
+    for number, (name, _, *more) in crypttab(image):
+        if more[:1] and more[0] in RANDOM:
             continue
-        name = words[0].decode("utf-8", "surrogateescape")
         reason = f"The disk {name} is encrypted: all instances would need the same key."
         remedy = f"Build the image on a disk that is not encrypted, and take {quoted(name)} out of {CRYPTTAB}"
         findings.append(Finding(CRYPTTAB, reason, remedy, number))
