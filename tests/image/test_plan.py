@@ -12,7 +12,7 @@ from sapling import Sapling
 
 from firstkey import image_reasons, reasons
 from firstkey.image import pipe, plan, rules, seal
-from firstkey.image.changes import Change, Empty, Link, Remove, RemoveHostKey, Write
+from firstkey.image.changes import Change, Empty, Link, Remove, Write
 from firstkey.image.door import Seen
 from firstkey.image.plan import Step
 from firstkey.image.rule import Rule
@@ -51,7 +51,7 @@ def test_what_is_planned_comes_back_as_it_was(rule: Rule, sapling: Sapling) -> N
     [
         Remove(ODD, "x", wiping=True, links=("/a/\udc80",), seen=SEEN),
         Write("/a", "x", None, bytes(range(256)), 0o600, (b"\xff", b""), SEEN),
-        RemoveHostKey("/a/key", b"\0\xff", SEEN),
+        Remove("/a/key", "x", wiping=True, seen=SEEN, blob=b"\0\xff"),
         Link("/a", "../b", "x", "/b"),
         Empty("/a", "x"),
     ],
@@ -114,7 +114,7 @@ def judged(*changes: Change) -> tuple[list[Change], list[str]]:
 A, B = Remove("/d/a", "x"), Remove("/d/b", "x")
 
 
-WRITE, HARD = Write("/d/a", "x", b"1", b"2"), RemoveHostKey("/d/a")
+WRITE, HARD = Write("/d/a", "x", b"1", b"2"), Remove("/d/a", "host key", wiping=True)
 OVER = Write("/m", "x", b"1", b"2", link=SEEN)
 NEXT = WRITE._replace(before=b"2", after=b"3")
 BACK = Link("/l", "/m", "x", leads="/l")

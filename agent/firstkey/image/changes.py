@@ -58,7 +58,8 @@ class Change(Protocol):
 class Remove(NamedTuple):
     """Remove a file, a link, or a directory with all that is in it. `wiping`: overwrite files before.
 
-    `links`: those that lead to it, which go when it is gone.
+    `links`: those that lead to it, which go when it is gone. `blob`: the public half of a host key, which is
+    remembered by a salted hash.
     """
 
     path: str
@@ -66,33 +67,13 @@ class Remove(NamedTuple):
     wiping: bool = False
     links: tuple[str, ...] = ()
     seen: Seen | None = None
+    blob: bytes | None = None
 
     def describe(self) -> str:
         """One line."""
         verb = "overwrite and remove" if self.wiping else "remove"
-        return f"{verb} {visible(self.path)} ({self.what}{_and_links(self.links)})"
-
-    def apply(self, context: Context) -> str:
-        """Remove it; nothing is to be done where it is gone."""
-        done = door.removed(context, self.path, self.seen, wiping=self.wiping)
-        door.unlink(context, self.links)
-        return done
-
-
-class RemoveHostKey(NamedTuple):
-    """Overwrite and remove one file of a host key, and remember by a salted hash which key it was.
-
-    `blob` is the key's public half; None where what it was cannot be told.
-    """
-
-    path: str
-    blob: bytes | None = None
-    seen: Seen | None = None
-
-    def describe(self) -> str:
-        """One line."""
         remembered = ", and leave a salted hash of it" if self.blob else ""
-        return f"overwrite and remove {visible(self.path)} (host key){remembered}"
+        return f"{verb} {visible(self.path)} ({self.what}{_and_links(self.links)}){remembered}"
 
     def apply(self, context: Context) -> str:
         """The hash first: what is gone can no longer be told from a stranger's."""
@@ -102,7 +83,9 @@ class RemoveHostKey(NamedTuple):
             except FirstkeyError as error:
                 message = f"{self.path} was not removed: it could not be remembered: {error.message}"
                 raise FirstkeyError(message, reason=error.reason) from error
-        return door.removed(context, self.path, self.seen, wiping=True)
+        done = door.removed(context, self.path, self.seen, wiping=self.wiping)
+        door.unlink(context, self.links)
+        return done
 
 
 def remember(tree: Tree, blob: bytes, *, instance: str | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple, __version__
 from firstkey.image import baseline, rules
-from firstkey.image.changes import Empty, Remove, RemoveHostKey
+from firstkey.image.changes import Empty, Remove
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING
 from firstkey.reasons import FirstkeyError
 from firstkey.text import REMEDY, visible
@@ -295,7 +295,7 @@ def _removed(rule: Rule, image: Image, doubts: list[str]) -> list[str]:
         return [
             change.path
             for change in rule.changes(image, rule.verdict(image))
-            if isinstance(change, (Remove, Empty, RemoveHostKey))
+            if isinstance(change, (Remove, Empty))
         ]
     except FirstkeyError as error:
         doubts.append(f"nothing is left out for {rule.id}: {error.message} ({error.reason.code})")

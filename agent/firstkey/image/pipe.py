@@ -15,7 +15,6 @@ from firstkey.image.changes import (
     Link,
     Lock,
     Remove,
-    RemoveHostKey,
     SetSshd,
     Update,
     Write,
@@ -116,8 +115,7 @@ SEEN = _maybe(_record(Seen, NUMBER, NUMBER, NUMBER, NUMBER, FLAG))
 PATHS = _several(PATH)
 
 _KINDS: dict[str, tuple[Any, tuple[Form, ...]]] = {
-    "remove": (Remove, (PATH, TEXT, FLAG, PATHS, SEEN)),
-    "remove-host-key": (RemoveHostKey, (PATH, _maybe(BYTES), SEEN)),
+    "remove": (Remove, (PATH, TEXT, FLAG, PATHS, SEEN, _maybe(BYTES))),
     "empty": (Empty, (PATH, TEXT, PATHS, SEEN)),
     "write": (Write, (PATH, TEXT, _maybe(BYTES), BYTES, NUMBER, _maybe(_row(BYTES, BYTES)), SEEN)),
     "lock": (Lock, (PATH, TEXT, _one_of(shadow.LOCK, shadow.NO_LOGIN), TEXT)),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons
-from firstkey.image.changes import Empty, Link, Lock, Remove, RemoveHostKey, SetSshd, Write
+from firstkey.image.changes import Empty, Link, Lock, Remove, SetSshd, Write
 from firstkey.reasons import Refusal
 from firstkey.system.mounts import is_at_or_below
 from firstkey.text import visible
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.rule import Rule
 
-DESTROYING = (RemoveHostKey, Remove, Empty)
-"""What takes something away, the most thorough first."""
+DESTROYING = (Remove, Empty)
+"""What takes something away."""
 
 
 class Step(NamedTuple):
@@ -85,8 +85,11 @@ def _is_double(one: Change, other: Change) -> bool:
     return one.path == other.path if both_destroy else (type(one), one) == (type(other), other)
 
 
-def _rank(change: Change) -> int:
-    return DESTROYING.index(type(change)) if isinstance(change, DESTROYING) else 0
+def _rank(change: Change) -> tuple[bool, bool, bool]:
+    """The most thorough first: what is remembered, then what is overwritten, removed, and emptied."""
+    if not isinstance(change, Remove):
+        return (True, True, True)
+    return (False, not change.blob, not change.wiping)
 
 
 def _joined(best: Change, other: Change) -> Change:
@@ -152,7 +155,7 @@ def destroyed(change: Change) -> tuple[str, ...]:
     """The paths that are gone, or hold nothing, after it."""
     if isinstance(change, (Remove, Empty)):
         return (change.path, *change.links)
-    return (change.path,) if isinstance(change, RemoveHostKey) else ()
+    return ()
 
 
 def _writes(change: Change) -> Iterator[tuple[str, object, object]]:

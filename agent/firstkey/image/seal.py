@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firstkey.image.audit import Audit
-    from firstkey.image.changes import Change, Empty, Remove, RemoveHostKey
+    from firstkey.image.changes import Change, Empty, Remove
     from firstkey.image.door import Context
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
@@ -142,7 +142,7 @@ def _settled(change: Change, image: Image, before: Sequence[Change]) -> Change |
     return _to_be_destroyed(change, image) if isinstance(change, DESTROYING) else change
 
 
-def _to_be_destroyed(change: Remove | RemoveHostKey | Empty, image: Image) -> Change | None:
+def _to_be_destroyed(change: Remove | Empty, image: Image) -> Change | None:
     path = _real(image, change.path)
     status = image.status(path)
     if status is None:

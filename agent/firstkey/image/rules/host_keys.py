@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from firstkey.image import changes
-from firstkey.image.changes import RemoveHostKey
+from firstkey.image.changes import Remove
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
 from firstkey.reasons import FirstkeyError
@@ -104,7 +104,7 @@ def remedy(image: Image, _verdict: Verdict) -> list[Change]:
     """Overwrite and remove them, the private ones first. What is no key by name or content is left."""
     files = [path for path in host_key_files(image) if is_host_key(image, path)]
     files.sort(key=lambda path: (path.endswith(".pub"), path))
-    return [RemoveHostKey(path, _blob(image, path)) for path in files]
+    return [Remove(path, "host key", wiping=True, blob=_blob(image, path)) for path in files]
 
 
 def _blob(image: Image, path: str) -> bytes | None:
