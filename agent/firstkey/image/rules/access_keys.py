@@ -58,7 +58,8 @@ def check(image: Image) -> Verdict:
     other = image.scanned
     known = {(seen.path, seen.line) for kind in (KIND, *key_formats.KINDS) for seen in image.sightings(kind)}
     more = {_outermost(image, seen) for seen in other.sightings if (seen.path, seen.line) not in known}
-    found = secrets.sorted_out(image, sorted((*image.sightings(KIND), *more), key=_place))
+    every = sorted((*image.sightings(KIND), *more), key=lambda seen: (seen.path, seen.line or 0, seen.detail))
+    found = secrets.sorted_out(image, every)
     verdict = secrets.verdict(image, found, "access key")
     # What a scanner saw is for a person to judge.
     own = {seen.path for seen in image.sightings(KIND)}
@@ -74,10 +75,6 @@ def _outermost(image: Image, seen: Sighting) -> Sighting:
     if archive == seen.path or image.is_file(seen.path) or not image.is_file(archive):
         return seen
     return seen._replace(path=archive, line=None)
-
-
-def _place(seen: Sighting) -> tuple[str, int, str]:
-    return seen.path, seen.line or 0, seen.detail
 
 
 RULES = (

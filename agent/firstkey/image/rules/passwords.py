@@ -74,21 +74,17 @@ def check_files(image: Image) -> Verdict:
     """Look at each line."""
     if not image.tree.exists(PASSWD):
         return not_applicable("there are no accounts")
-    return Verdict((*_broken(image), *_other_roots(image)))
-
-
-def _broken(image: Image) -> Iterator[Finding]:
+    findings = []
     for path in shadow.FIELDS:
+        remedy = f"Mend it: {'vigr' if 'g' in path else 'vipw'}, pwck, grpck"
         for number, what in shadow.broken(path, image.read(path) or b""):
             reason = f"Line {number} {what}; programs pass over it or misread it."
-            yield Finding(path, reason, f"Mend it: {'vigr' if 'g' in path else 'vipw'}, pwck, grpck", number)
-
-
-def _other_roots(image: Image) -> Iterator[Finding]:
+            findings.append(Finding(path, reason, remedy, number))
     for account in image.accounts.all():
         if account.uid == 0 and account.name != "root":
             reason = f"{account.name} has root's rights (its number is 0)."
-            yield Finding(PASSWD, reason, f"userdel {account.name}, if nobody needs it")
+            findings.append(Finding(PASSWD, reason, f"userdel {account.name}, if nobody needs it"))
+    return Verdict(tuple(findings))
 
 
 # --- backups --------------------------------------------------------------------------------------

@@ -17,7 +17,6 @@ from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Image
-    from firstkey.image.watches import Sighting
 
 # --- keys that packages made for themselves -------------------------------------------------------
 
@@ -82,12 +81,10 @@ def _der(pem: bytes) -> bytes:
 
 def check_own(image: Image) -> Verdict:
     """A note for each."""
-    return Verdict(tuple(_own(path, command) for path, command in self_signed_keys(image).items()))
-
-
-def _own(path: str, command: str) -> Finding:
     reason = "A package made this key for its own (snake-oil) certificate; all instances will share it."
-    return Finding(path, reason, f"Have each instance make its own at its first boot: {command}")
+    remedy = "Have each instance make its own at its first boot: "
+    keys = self_signed_keys(image)
+    return Verdict(tuple(Finding(path, reason, remedy + command) for path, command in keys.items()))
 
 
 # --- others ---------------------------------------------------------------------------------------
@@ -121,14 +118,13 @@ def check_certificates(image: Image) -> Verdict:
     """A finding for each beside a private key, and for those that have such a name."""
     keys = {sighting.path for sighting in private_keys(image).secrets}
     beside = {posixpath.dirname(path) for path in keys}
-    wanted = [seen for seen in image.sightings(key_formats.CERTIFICATE) if _is_wanted(seen, beside)]
+    wanted = []
+    for seen in image.sightings(key_formats.CERTIFICATE):
+        directory, name = posixpath.split(seen.path)
+        if directory in beside or (name.startswith(SIGNING[0]) and name.endswith(SIGNING[1])):
+            wanted.append(seen)
     found = secrets.sorted_out(image, wanted, claimed=keys)
     return secrets.verdict(image, found, "certificate of a private key")
-
-
-def _is_wanted(seen: Sighting, beside: set[str]) -> bool:
-    directory, name = posixpath.split(seen.path)
-    return directory in beside or (name.startswith(SIGNING[0]) and name.endswith(SIGNING[1]))
 
 
 # RFC 8032, 7.1, TEST 1, as a PKCS#8 file: a private key that is public anyway.
