@@ -10,7 +10,9 @@ from sapling import Sapling
 from firstkey.image import rules, seal
 from firstkey.image.audit import verdict_of
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS, FIRST, HISTORIES, LOGS, Rule
-from firstkey.image.verdict import ERROR, FINDING, NOTE, PASS, UNKNOWN, WARNING
+from firstkey.image.subject import Image
+from firstkey.image.verdict import ERROR, FINDING, NOTE, PASS, UNKNOWN, WARNING, Verdict
+from firstkey.reasons import IO_ERROR, FirstkeyError
 
 NEED_SSHD = ("root-password-login", "use-dns", "first-login", "password-login", "root-login")
 # Nothing that is in an image is run, and the package manager's own update is one of its programs.
@@ -71,6 +73,19 @@ def test_passing_example_passes(rule: Rule, sapling: Sapling) -> None:
     verdict = verdict_of(rule, sapling.image())
     assert verdict.outcome == PASS, verdict
     assert seal.plan(sapling.image(), [rule], [rule.option or ""]).steps == ()
+
+
+def test_what_is_found_at_places_stays_where_the_check_fails(sapling: Sapling) -> None:
+    """One part of a rule must not keep the other from speaking."""
+
+    def check(_image: Image) -> Verdict:
+        raise FirstkeyError("no", reason=IO_ERROR)
+
+    rule = rules.by_id("host-identities")._replace(check=check)
+    sapling.file("/etc/nvme/hostid", "x\n")
+    verdict = verdict_of(rule, sapling.image())
+    assert [finding.path for finding in verdict.findings] == ["/etc/nvme/hostid"]
+    assert [doubt.refusal.reason for doubt in verdict.doubts] == [IO_ERROR]
 
 
 @pytest.mark.parametrize("rule", params(mending=True))

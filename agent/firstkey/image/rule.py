@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Union
 from firstkey import NamedTuple
 from firstkey.image import places
 from firstkey.image.places import Place
-from firstkey.image.verdict import WARNING, Verdict
+from firstkey.image.verdict import WARNING, Doubt, Verdict
 from firstkey.image.watches import Watch
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -28,7 +29,7 @@ Remedy = Callable[["Image", Verdict], "list[Change]"]
 
 
 class Rule(NamedTuple):
-    """One rule. What it calls may raise FirstkeyError: that makes the verdict unknown, with its reason."""
+    """One rule. Its check may raise FirstkeyError: that makes the verdict unknown, with its reason."""
 
     id: str
     title: str
@@ -64,7 +65,10 @@ class Rule(NamedTuple):
     def verdict(self, image: Image) -> Verdict:
         """What is left at the places, and what the check says."""
         left = places.look(image, self.places) if self.places else Verdict()
-        said = self.check(image) if self.check else Verdict()
+        try:
+            said = self.check(image) if self.check else Verdict()
+        except FirstkeyError as error:  # what is left at the places is found all the same
+            said = Verdict(doubts=(Doubt("/", error.refusal),))
         findings = (*left.findings, *said.findings)
         if self.by_hand:
             findings = tuple(
