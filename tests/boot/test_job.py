@@ -94,7 +94,7 @@ def test_the_same_key_pair_on_another_instance_stays(world: World) -> None:
 
 
 def test_with_firmware_too_it_is_not_taken_out_and_put_back(world: World) -> None:
-    """The firmware tells at once that it is another instance, but not whether the key is this one's as well."""
+    """The firmware tells at once that it is another instance, but not whether the key is its own as well."""
     world.machine.set_firmware("i-0000000000000001")
     world.machine.run(world.service)
     world.machine.set_firmware("i-0000000000000002")

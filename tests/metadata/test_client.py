@@ -271,9 +271,12 @@ def test_a_token_is_renewed_once_for_a_request() -> None:
     def end(_pause: float) -> None:
         raise InterruptedError
 
-    with service("expired-tokens=0") as running, pytest.raises(InterruptedError):
-        settings = asking(endpoints=(running.url,), request_timeout=PATIENCE)
-        Client(settings, say=said.append, sleep=end).ask(deadline=float("inf"))
+    with service("expired-tokens=0") as running:
+        client = Client(
+            asking(endpoints=(running.url,), request_timeout=PATIENCE), say=said.append, sleep=end
+        )
+        with pytest.raises(InterruptedError):
+            client.ask(deadline=float("inf"))
     assert said[-1].fields["reason"] == "token-rejected"
     assert asked(running) == [("PUT", TOKEN_PATH), ("GET", INSTANCE_ID)] * 2
 
