@@ -63,7 +63,9 @@ def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
     entries = [entry for entry in result.entries if not (quiet and entry.is_harmless)]
     verdict = result.verdict
     mark, colour = _MARKS[UNKNOWN if quiet and not entries else result.kind]
-    yield Coloured(colour, mark, before="  ", after=f"{' ' * (6 - len(mark))}{_name(result)}")
+    yield Coloured(
+        colour, mark, before="  ", after=f"{' ' * (6 - len(mark))}{result.rule.title} [{result.rule.id}]"
+    )
     if verdict.not_applicable and result.outcome == NOT_APPLICABLE:
         yield f"        does not apply: {verdict.not_applicable}"
     limit = len(entries) if everything else MOST_SHOWN
@@ -78,10 +80,6 @@ def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
         yield f"        ... and {len(verdict.doubts) - MOST_SHOWN} more; -v and --json tell all"
     if verdict.remark:
         yield f"        {verdict.remark}"
-
-
-def _name(result: Result) -> str:
-    return f"{result.rule.title} [{result.rule.id}]"
 
 
 def _entry(entry: Entry) -> Iterator[str]:
@@ -112,10 +110,11 @@ def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
     whole = len(done.results) == len(rules.ALL)
     good = "Fit to share" if whole else "These rules pass"
     verdict, colour = (good, GREEN) if done.is_fit else ("NOT fit to share", RED)
-    counts = [_counted(_findings(done, severity), severity) for severity in (ERROR, WARNING, NOTE)]
+    entries = [entry for result in done.results for entry in result.entries]
+    kinds = [KNOWN if entry.known else entry.severity for entry in entries]
+    counts = [_counted(kinds.count(severity), severity) for severity in (ERROR, WARNING, NOTE)]
     counts.append(f"{done.count(UNKNOWN)} unknown")
-    known = sum(entry.known is not None for result in done.results for entry in result.entries)
-    counts += [f"{known} known"] if known else []
+    counts += [f"{kinds.count(KNOWN)} known"] if KNOWN in kinds else []
     rest = f"{done.count(PASS)} rules pass, {done.count(NOT_APPLICABLE)} do not apply."
     files = f" {done.files:,} files were looked at." if done.files is not None else ""
     told = ", ".join(counts)
@@ -123,19 +122,8 @@ def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
     if done.is_fit and whole and not quiet:
         yield "No list of guidelines is complete: think of what only you know is in the image."
     elif not done.is_fit:
-        yield f"To repair what can be repaired: firstkey seal{_root(done.root)} --dry-run"
-
-
-def _root(root: str) -> str:
-    return "" if root == "/" else f" --root {quoted(root)}"
-
-
-def _findings(done: Audit, severity: str) -> int:
-    return sum(
-        entry.severity == severity and entry.known is None
-        for result in done.results
-        for entry in result.entries
-    )
+        root = "" if done.root == "/" else f" --root {quoted(done.root)}"
+        yield f"To repair what can be repaired: firstkey seal{root} --dry-run"
 
 
 def _counted(number: int, noun: str) -> str:
