@@ -27,7 +27,7 @@ from firstkey.image import key_formats, packages, rpm, self_signed, shadow
 from firstkey.image.kernel_words import word_of
 from firstkey.image.rules import access_keys, ami_tools, first_boot_questions
 from firstkey.image.watches import Headed, Needle
-from firstkey.login import journal, pam, tcp_wrappers
+from firstkey.login import pam
 from firstkey.metadata import answers
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
@@ -56,7 +56,6 @@ ROOT: Any = SimpleNamespace(name="ann", account=SimpleNamespace(uid=0))
 MADE: dict[str, re.Pattern | None] = {
     "firstkey.image.credential_files.holding": None,
     "firstkey.image.kernel_words.word_of": word_of(first_boot_questions.OFF),
-    "firstkey.login.journal._about": journal._about(ROOT, ["/home/ann/.ssh/authorized_keys"]),
     "firstkey.system.inspector._fits": re.compile("user=.*", re.DOTALL),  # the widest of its own forms
     "firstkey.metadata.answers.token": re.compile(rb"[\x21-\x7e]{1,%d}" % answers.TOKEN_LIMIT),
 }
@@ -385,13 +384,12 @@ FILES: dict[str, tuple[str, Callable[[Any], object]]] = {
         lambda tree: sshd.values(tree, "Service", "ExecStart", "a.service"),
     ),
     "ssh.service": ("/etc/systemd/system/ssh.service", lambda tree: sshd.started_by(tree, sshd.LISTENING)),
-    "hosts.allow": (tcp_wrappers.ALLOW, lambda tree: tcp_wrappers.decide(tree, None)),
-    "pam.d": ("/etc/pam.d/sshd", lambda tree: pam.account_modules(tree, "sshd")),
+    "pam.d": ("/etc/pam.d/sshd", lambda tree: pam.rules(tree, "sshd", "account")),
 }
 FILE_UNITS = (
     *UNITS, "ExecStart=a\n", "ExecStart=a\\\n", "Environment=a=b\n", "account include sshd\n",
     "@include sshd\n",
-    "account required pam_unix.so\n", "all : all\n", "a : EXCEPT a\n",
+    "account required pam_unix.so\n",
 )  # fmt: skip
 
 

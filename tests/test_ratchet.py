@@ -77,6 +77,7 @@ OUTSIDE_THE_CORE = {
     "boot": "the package itself",
     "boot.account_entries": "accounts of a tree",
     "boot.accounts": "accounts",
+    "boot.platform": "whether a boot waits for an answer",
     "boot.sshd_reload": "a running sshd, once the keys are in place",
     "boot.supervisor": "when the job is run, not what it does",
 }

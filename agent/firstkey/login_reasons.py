@@ -154,7 +154,7 @@ ROOT_LOGIN_REFUSED = define(
 )
 KEYS_COMMAND_FAILED = define(
     "keys-command-failed",
-    "AuthorizedKeysCommand is unsafe, cannot be run, or fails.",
+    "AuthorizedKeysCommand is unsafe, cannot be run, fails, or does not vouch for the key.",
     "Run it by hand as its user, and see what it says; it and each directory above must be root's alone.",
 )
 SELINUX_LABEL = define(
@@ -177,9 +177,34 @@ PAM_UNKNOWN = define(
     "PAM has rules that cannot be known without a login.",
     "Look at the modules that are named; sshd logs a refusal: journalctl -b -t sshd",
 )
+SESSION_LIMIT = define(
+    "session-limit",
+    "A limit lets no session begin, or no more than there are (MaxSessions, MaxAuthTries, limits.conf).",
+    "Decide what the limit is to be, and change the line.",
+)
+SESSION_ENDS = define(
+    "session-ends",
+    "The session ends before the shell comes to a command, over a start-up file or a rule of PAM.",
+    "Decide what the line is there for; without it, the session would go on.",
+)
+SESSION_UNKNOWN = define(
+    "session-unknown",
+    "The shell was tried and ended before it came to a command, or could not be tried.",
+    "Look at the start-up files of the shell; try it by hand: su - NAME",
+)
+ALGORITHMS_DIFFER = define(
+    "algorithms-differ",
+    "The client and sshd have no algorithm in common for one of the things that both must agree on.",
+    "Decide which more sshd is to take (ssh -Q shows what a client has), or use a client that has one.",
+)
+SSHD_UNREAD = define(
+    "sshd-unread",
+    "sshd's configuration was changed after sshd read it: the running sshd may do something else.",
+    "Have sshd read it: sshd -t && systemctl reload ssh (or sshd)",
+)
 CHROOT_UNSAFE = define(
     "chroot-unsafe",
-    "ChrootDirectory is missing, or others than root can write it, so sshd ends the session.",
+    "ChrootDirectory is missing or has no shell, or others than root can write it: the session ends.",
     "Make each directory of the path root's own: chown root PATH; chmod go-w PATH",
 )
 CLIENT_DEPENDENT = define(

@@ -11,6 +11,7 @@ from machine import Machine, World
 
 from firstkey import config, events
 from firstkey.boot.site import Site
+from firstkey.cli import common
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
@@ -21,8 +22,10 @@ RUN = "/run/cloud-init/enabled"
 
 def shown(machine: Machine) -> str | None:
     """The path by which cloud-init is noticed there."""
+    said: list[events.Entry] = []
     with Tree(str(machine.root)) as tree:
-        return Site(tree, Accounts(tree), config.read(()), lambda _: None).cloud_init()
+        common.tell_of_cloud_init(Site(tree, Accounts(tree), config.read(()), said.append))
+    return next((entry.fields["detail"] for entry in said), None)
 
 
 @pytest.mark.parametrize(

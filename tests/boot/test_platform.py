@@ -15,7 +15,7 @@ import pytest
 from machine import AGENT, World, fingerprint
 from manager import Manager
 
-from firstkey.boot.site import AZURE, is_another_platform
+from firstkey.boot.platform import AZURE, is_another_platform
 
 OTHERS: dict[str, dict[str, str]] = {
     "Google": {"sys_vendor": "Google", "product_name": "Google Compute Engine", "bios_vendor": "Google"},

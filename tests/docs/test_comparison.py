@@ -1,4 +1,4 @@
-"""Each answer in the tables of docs/comparison.md: three ways to the launch key, on the same system."""
+"""Each answer in the tables of docs/comparison.md: firstkey, three cloud-inits and the guide's script."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,16 +49,22 @@ rm /tmp/my-key
 
 
 class Way(NamedTuple):
-    """A way to the launch key: the heading of its column, and what it runs at a boot."""
+    """A way to the launch key: the heading of its column, what it runs at a boot, and on which suite."""
 
     title: str
-    commands: tuple[tuple[str, ...], ...]
+    command: tuple[str, ...]
+    suite: str = "bookworm"
 
 
+CLOUD_INITS = (
+    Way("cloud-init 22.4", ("cloud-init", "init")),
+    Way("cloud-init 25.1", ("cloud-init", "init"), "trixie"),
+    Way("cloud-init 26.2", ("cloud-init", "init"), "sid"),
+)
 WAYS = (
-    Way("firstkey", (("firstkey", "run", "--quiet"),)),
-    Way("cloud-init", (("cloud-init", "init"),)),
-    Way("the guide's script", (("sh", "/usr/local/sbin/launch-key"),)),
+    Way("firstkey", ("firstkey", "run", "--quiet")),
+    *CLOUD_INITS,
+    Way("the guide's script", ("sh", "/usr/local/sbin/launch-key")),
 )
 
 
@@ -77,14 +85,31 @@ class Box:
         """What happens at a boot of this instance, with these launch keys."""
         self.cloud.offer(*keys, instance=instance, families=[4])
         self.forget_the_boot()
-        for command in self.way.commands:
-            self.inside(*command)
+        self.inside(*self.way.command)
 
     def forget_the_boot(self) -> None:
         """What lies in memory is gone, as is what cloud-init takes away in its stage before the network."""
         shutil.rmtree(self.disk.path("/run"))
         self.disk.path("/run").mkdir()
         self.disk.path("/var/lib/cloud/instance").unlink(missing_ok=True)
+
+    def looks_up_names(self) -> bool:
+        """Whether a boot asks a name server for anything; there is none, so nothing answers."""
+        self.cloud.offer(self.key("traced"), families=[4])
+        self.forget_the_boot()
+        self.inside(
+            "strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmmsg", "-o", "/trace", *self.way.command
+        )
+        trace = self.disk.path("/trace").read_text()
+        assert "htons(80)" in trace, "the metadata service was not asked either"
+        return "htons(53)" in trace
+
+    @property
+    def programs(self) -> int:
+        """How many programs in Python the way's units start at a boot."""
+        units = self.disk.path("/usr/lib/systemd/system").glob("*.service")
+        program = f"/usr/bin/{self.way.command[0]}"
+        return len(re.findall(rf"(?m)^ExecStart={program} ", "".join(unit.read_text() for unit in units)))
 
     def inside(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a program in the disk's tree and the machine's network."""
@@ -127,19 +152,20 @@ def boxes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Way], 
     netlab.sweep()
     with bootlab.workshop(tmp_path_factory.mktemp("comparison")) as shelf:
         deb = build("deb", shelf / "deb")
-        system = bootlab.distribution(shelf, *peers.PACKAGES)
-        image = system.changed(shelf / "image", lambda root: prepare(root, deb))
-        yield from _boxes(image, shelf)
+        yield from _boxes(deb, shelf)
 
 
-def _boxes(image: bootlab.Image, shelf: Path) -> Iterator[Callable[[Way], Box]]:
-    from contextlib import ExitStack
-
+def _boxes(deb: Path, shelf: Path) -> Iterator[Callable[[Way], Box]]:
     with ExitStack() as undo:
+
+        @cache
+        def image(suite: str) -> bootlab.Image:
+            system = bootlab.distribution(shelf / suite, *peers.PACKAGES, suite=suite)
+            return system.changed(shelf / f"{suite}-image", lambda root: prepare(root, deb))
 
         def make(way: Way) -> Box:
             directory = shelf / f"box-{len(list(shelf.glob('box-*')))}"
-            disk = undo.enter_context(Disk(image, directory / "disk"))
+            disk = undo.enter_context(Disk(image(way.suite), directory / "disk"))
             cloud = undo.enter_context(Cloud(directory))
             cloud.plug_in(4)
             return Box(disk, cloud, directory, way)
@@ -203,18 +229,36 @@ def test_each_answer_is_what_happens(boxes: Callable[[Way], Box], way: Way) -> N
     fourth.boot()
     answers += [bool(fourth.lines), *healed, other.host_key(torn) != known]
 
+    fifth = boxes(way)
+    fifth.disk.write(CONFIG_FILE, CLOUD_CONFIG.replace("metadata_urls", "unused"))
+    answers += [fifth.looks_up_names(), fifth.programs]
+
     said = [str(answer) if type(answer) is int else "yes" if answer else "no" for answer in answers]
     column = WAYS.index(way)
     assert dict(zip(QUESTIONS, said)) == {question: row[column] for question, row in QUESTIONS.items()}
 
 
+@pytest.mark.parametrize("way", CLOUD_INITS, ids=lambda way: way.title)
+def test_the_headings_say_which_cloud_init_it_was(boxes: Callable[[Way], Box], way: Way) -> None:
+    """That of a release stays; sid's may be newer by now, and the answers are looked at with that one."""
+    found = re.findall(r"\d+", boxes(way).inside("cloud-init", "--version").stdout)[:2]
+    said = re.findall(r"\d+", way.title)
+    assert found == said or (way.suite == "sid" and list(map(int, found)) > list(map(int, said)))
+    headings = next(line for line in PAGE.read_text().splitlines() if line.startswith("| | firstkey |"))
+    assert headings == f"| | {' | '.join(each.title for each in WAYS)} |"
+
+
 CLEANING = table(first="Does it take out launch keys")
 
 
-@pytest.mark.parametrize("column", [0, 1], ids=["seal", "cloud-init clean"])
-def test_what_cleans_an_image(boxes: Callable[[Way], Box], column: int) -> None:
+@pytest.mark.parametrize(
+    "column, way",
+    [(0, CLOUD_INITS[0]), *((1, way) for way in CLOUD_INITS)],
+    ids=["seal", *(f"{way.title} clean" for way in CLOUD_INITS)],
+)
+def test_what_cleans_an_image(boxes: Callable[[Way], Box], column: int, way: Way) -> None:
     """The same used system, cleaned by each."""
-    box = boxes(WAYS[1])
+    box = boxes(way)
     box.boot(box.key("kept"))
     box.disk.write("/root/.bash_history", "secret\n", mode=0o600)
     box.disk.write("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")

@@ -5,12 +5,14 @@ Where the remedy that it prints is a command, that very command is run, and then
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import pytest
-from lab import Lab
+from lab import ALICE, Diagnosis, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd]
 
@@ -23,14 +25,19 @@ class Broken(NamedTuple):
 
     name: str
     breaks: Callable[[Lab], object]
-    obstacles: list[str]
+    reasons: list[str]
     """The reason codes, in the order in which sshd meets them."""
     path: str | None = None
     """Where the first one is."""
     words: str = ""
     """What the real sshd says when it refuses, or when it does not start."""
-    heals: bool = False
-    """Whether the first remedy is a command after which the login works."""
+    person: bool = False
+    """Whether there is no command that removes it, since a person has to decide; else, all are pasted."""
+    sshd: tuple[str, ...] = ()
+    """With which options sshd is started."""
+    later: Callable[[Lab], object] = lambda lab: None
+    """What happens once sshd runs."""
+    verdict: str = "blocked"
     user: str = "alice"
     key: str = "launch"
 
@@ -131,6 +138,7 @@ UNSTARTED = [
         ["sshd-config-invalid", "sshd-not-running"],
         "/etc/ssh/sshd_config:5",
         "Bad configuration option",
+        person=True,
     ),
     Broken(
         "a global keyword after a Match block",
@@ -138,6 +146,7 @@ UNSTARTED = [
         ["sshd-config-invalid", "sshd-not-running"],
         "/etc/ssh/sshd_config:6",
         "not allowed within a Match block",
+        person=True,
     ),
     Broken(
         "an empty host key",
@@ -145,7 +154,6 @@ UNSTARTED = [
         ["no-host-key", "sshd-not-running"],
         "/etc/ssh/ssh_host_ed25519_key",
         "no hostkeys available",
-        heals=True,
     ),
     Broken(
         "a host key that everybody can read",
@@ -153,7 +161,6 @@ UNSTARTED = [
         ["no-host-key", "sshd-not-running"],
         "/etc/ssh/ssh_host_ed25519_key",
         "UNPROTECTED PRIVATE KEY FILE",
-        heals=True,
     ),
     Broken(
         "no host key",
@@ -161,15 +168,13 @@ UNSTARTED = [
         ["no-host-key", "sshd-not-running"],
         "/etc/ssh/ssh_host_ed25519_key",
         "no hostkeys available",
-        heals=True,
     ),
     Broken(
         "no directory to drop rights in",
         script("rmdir /run/sshd"),
-        ["sshd-not-running"],
+        ["privsep-missing", "sshd-not-running"],
         None,
         "Missing privilege separation directory",
-        heals=True,
     ),
     Broken(
         "nothing to start with, and not allowed",
@@ -189,14 +194,20 @@ UNSTARTED = [
 
 REFUSED = [
     # --- who may log in at all
-    Broken("no such user", without_account("alice"), ["no-such-user"], "/etc/passwd", "Invalid user alice"),
+    Broken(
+        "no such user",
+        without_account("alice"),
+        ["no-such-user"],
+        "/etc/passwd",
+        "Invalid user alice",
+        person=True,
+    ),
     Broken(
         "a shell that does not exist",
         script("usermod -s /bin/nosuch alice"),
         ["shell-missing"],
         "/bin/nosuch",
         "shell /bin/nosuch does not exist",
-        heals=True,
     ),
     Broken(
         "a shell that nobody can run",
@@ -204,7 +215,6 @@ REFUSED = [
         ["shell-missing"],
         "/srv/sh",
         "shell /srv/sh is not executable",
-        heals=True,
     ),
     Broken(
         "locked, without PAM",
@@ -212,7 +222,6 @@ REFUSED = [
         ["account-locked"],
         "/etc/shadow",
         "account is locked",
-        heals=True,
     ),
     Broken(
         "expired, without PAM",
@@ -220,7 +229,6 @@ REFUSED = [
         ["account-expired"],
         "/etc/shadow",
         "has expired",
-        heals=True,
     ),
     Broken(
         "DenyUsers with a wildcard",
@@ -228,6 +236,7 @@ REFUSED = [
         ["user-denied"],
         "/etc/ssh/sshd_config:1",
         "listed in DenyUsers",
+        person=True,
     ),
     Broken(
         "DenyUsers by network",
@@ -235,6 +244,7 @@ REFUSED = [
         ["user-denied"],
         "/etc/ssh/sshd_config:1",
         "listed in DenyUsers",
+        person=True,
     ),
     Broken(
         "AllowUsers without the user",
@@ -249,6 +259,7 @@ REFUSED = [
         ["user-not-allowed"],
         "/etc/ssh/sshd_config:1",
         "not listed in AllowUsers",
+        person=True,
     ),
     Broken(
         "AllowUsers but not from here",
@@ -256,6 +267,7 @@ REFUSED = [
         ["user-not-allowed"],
         "/etc/ssh/sshd_config:1",
         "not listed in AllowUsers",
+        person=True,
     ),
     Broken(
         "DenyGroups",
@@ -263,6 +275,7 @@ REFUSED = [
         ["group-denied"],
         "/etc/ssh/sshd_config:1",
         "listed in DenyGroups",
+        person=True,
     ),
     Broken(
         "AllowGroups",
@@ -270,7 +283,6 @@ REFUSED = [
         ["group-not-allowed"],
         "/etc/ssh/sshd_config:1",
         "groups are listed in AllowGroups",
-        heals=True,
     ),
     Broken(
         "four lists at once",
@@ -278,6 +290,7 @@ REFUSED = [
         ["user-denied", "user-not-allowed", "group-denied", "group-not-allowed"],
         "/etc/ssh/sshd_config:1",
         "listed in DenyUsers",
+        person=True,
     ),
     # --- what sshd takes
     Broken(
@@ -292,6 +305,7 @@ REFUSED = [
         ["key-not-enough"],
         "/etc/ssh/sshd_config:1",
         "Partial publickey",
+        person=True,
     ),
     Broken(
         "an algorithm that is not taken",
@@ -299,6 +313,7 @@ REFUSED = [
         ["algorithm-refused"],
         "/etc/ssh/sshd_config:1",
         "not in PubkeyAcceptedAlgorithms",
+        person=True,
     ),
     Broken(
         "an RSA key that is too small",
@@ -307,6 +322,7 @@ REFUSED = [
         "/etc/ssh/sshd_config:1",
         "Invalid key length",
         key="rsa",
+        person=True,
     ),
     Broken(
         "a revoked key in a list",
@@ -317,14 +333,23 @@ REFUSED = [
         ["key-revoked"],
         "/etc/ssh/revoked",
         "revoked by file",
+        person=True,
     ),
-    Broken("a revoked key in a KRL", revocation_list, ["key-revoked"], "/etc/ssh/krl", "revoked by file"),
+    Broken(
+        "a revoked key in a KRL",
+        revocation_list,
+        ["key-revoked"],
+        "/etc/ssh/krl",
+        "revoked by file",
+        person=True,
+    ),
     Broken(
         "no list of revoked keys",
         config("RevokedKeys /etc/ssh/nosuch"),
         ["revoked-keys-unreadable"],
         "/etc/ssh/nosuch",
         "in revoked keys file",
+        person=True,
     ),
     Broken(
         "a list of revoked keys with rubbish in it",
@@ -332,9 +357,15 @@ REFUSED = [
         ["revoked-keys-unreadable"],
         "/etc/ssh/revoked",
         "in revoked keys file",
+        person=True,
     ),
     # --- the files of keys
-    Broken("no file of keys at all", config("AuthorizedKeysFile none"), ["authorized-keys-disabled"]),
+    Broken(
+        "no file of keys at all",
+        config("AuthorizedKeysFile none"),
+        ["authorized-keys-disabled"],
+        "/etc/ssh/sshd_config:1",
+    ),
     Broken(
         "keys elsewhere, and none there",
         config("AuthorizedKeysFile /srv/keys/%u"),
@@ -347,7 +378,6 @@ REFUSED = [
         ["bad-modes"],
         "/srv/home/alice/.ssh",
         "bad ownership or modes for directory /srv/home/alice/.ssh",
-        heals=True,
     ),
     Broken(
         "a group of several can write the home",
@@ -355,7 +385,6 @@ REFUSED = [
         ["bad-modes"],
         "/srv/home/alice",
         "bad ownership or modes for directory /srv/home/alice",
-        heals=True,
     ),
     Broken(
         "somebody else's file",
@@ -363,7 +392,6 @@ REFUSED = [
         ["bad-modes"],
         KEYS,
         f"bad ownership or modes for file {KEYS}",
-        heals=True,
     ),
     Broken(
         "three things at once",
@@ -392,7 +420,6 @@ REFUSED = [
         ["bad-modes"],
         "/srv/keys",
         "bad ownership or modes for directory /srv/keys",
-        heals=True,
     ),
     Broken(
         "a link to a file in a bad place",
@@ -400,7 +427,6 @@ REFUSED = [
         ["bad-modes"],
         "/srv/bad",
         "bad ownership or modes for directory /srv/bad",
-        heals=True,
     ),
     Broken(
         "a file that only root can read",
@@ -408,7 +434,6 @@ REFUSED = [
         ["permission-denied"],
         KEYS,
         "Permission denied",
-        heals=True,
     ),
     Broken(
         "a directory that only root can pass",
@@ -416,7 +441,6 @@ REFUSED = [
         ["permission-denied"],
         "/srv/home/alice/.ssh",
         "Permission denied",
-        heals=True,
     ),
     Broken(
         "a directory in place of the file",
@@ -428,26 +452,36 @@ REFUSED = [
     Broken("a link to nowhere", script(f"ln -sf /srv/nowhere {KEYS}"), ["key-not-installed"], KEYS),
     Broken("no home", script("rm -r /srv/home/alice"), ["home-missing"], "/srv/home/alice"),
     # --- the line
-    Broken("another key only", unrelated_key, ["key-not-installed"], KEYS, heals=True),
+    Broken("another key only", unrelated_key, ["key-not-installed"], KEYS),
     Broken("the key as a comment", options("#"), ["key-options-invalid"], f"{KEYS}:1"),
     Broken("two words before the key", options("my key:"), ["key-options-invalid"], f"{KEYS}:1"),
     Broken("a broken line", folded, ["key-options-invalid"], f"{KEYS}:1"),
-    Broken("an option that there is not", options("no-sftp"), ["key-options-invalid"], f"{KEYS}:1"),
-    Broken("a certificate authority", options("cert-authority"), ["key-options-invalid"], f"{KEYS}:1"),
+    Broken(
+        "an option that there is not", options("no-sftp"), ["key-options-invalid"], f"{KEYS}:1", person=True
+    ),
+    Broken(
+        "a certificate authority",
+        options("cert-authority"),
+        ["key-options-invalid"],
+        f"{KEYS}:1",
+        person=True,
+    ),
     Broken(
         "from elsewhere only",
         options('from="10.0.0.0/8,*.example.com"'),
         ["key-not-from-here"],
         f"{KEYS}:1",
         "not from a permitted host",
+        person=True,
     ),
-    Broken("expired", options('expiry-time="20200101"'), ["key-expired"], f"{KEYS}:1"),
+    Broken("expired", options('expiry-time="20200101"'), ["key-expired"], f"{KEYS}:1", person=True),
     Broken(
         "a command in place of the shell",
         options('command="echo other"'),
         ["forced-command"],
         f"{KEYS}:1",
         "Accepted publickey",
+        person=True,
     ),
     # --- AuthorizedKeysCommand
     Broken(
@@ -472,6 +506,7 @@ REFUSED = [
         "/etc/ssh/sshd_config:1",
         "ROOT LOGIN REFUSED",
         user="root",
+        person=True,
     ),
     Broken(
         "root for forced commands only",
@@ -480,6 +515,7 @@ REFUSED = [
         "/etc/ssh/sshd_config:1",
         "ROOT LOGIN REFUSED",
         user="root",
+        person=True,
     ),
     Broken(
         "nologin, with PAM",
@@ -487,7 +523,6 @@ REFUSED = [
         ["logins-closed"],
         "/etc/nologin",
         "Access denied for user alice",
-        heals=True,
     ),
     Broken(
         "nologin, without PAM",
@@ -495,7 +530,6 @@ REFUSED = [
         ["logins-closed"],
         "/etc/nologin",
         "Accepted publickey",
-        heals=True,
     ),
     Broken(
         "expired, with PAM",
@@ -503,7 +537,6 @@ REFUSED = [
         ["account-expired"],
         "/etc/shadow",
         "Access denied for user alice",
-        heals=True,
     ),
     Broken(
         "a password to be changed",
@@ -511,7 +544,6 @@ REFUSED = [
         ["password-expired"],
         "/etc/shadow",
         "Accepted publickey",
-        heals=True,
     ),
     Broken(
         "a password that is too old",
@@ -519,14 +551,14 @@ REFUSED = [
         ["password-expired"],
         "/etc/shadow",
         "Accepted publickey",
-        heals=True,
     ),
     Broken(
         "pam_access",
         both(pam("account required pam_access.so"), script("echo '-:alice:ALL' > /etc/security/access.conf")),
         ["pam-refuses"],
-        "/etc/pam.d/sshd",
+        "/etc/pam.d/sshd:6",
         "Access denied for user alice",
+        person=True,
     ),
     Broken(
         "pam_listfile",
@@ -535,8 +567,9 @@ REFUSED = [
             script("echo alice > /etc/denied"),
         ),
         ["pam-refuses"],
-        "/etc/pam.d/sshd",
+        "/etc/pam.d/sshd:6",
         "Access denied for user alice",
+        person=True,
     ),
     Broken(
         "pam_shells",
@@ -544,7 +577,6 @@ REFUSED = [
         ["pam-refuses"],
         "/etc/shells",
         "Access denied for user alice",
-        heals=True,
     ),
     Broken(
         "a shell that only says no",
@@ -552,7 +584,6 @@ REFUSED = [
         ["no-login-shell"],
         "/etc/passwd",
         "Accepted publickey",
-        heals=True,
     ),
     Broken(
         "ForceCommand",
@@ -560,6 +591,7 @@ REFUSED = [
         ["forced-command"],
         "/etc/ssh/sshd_config:1",
         "Accepted publickey",
+        person=True,
     ),
     Broken(
         "a chroot that is the user's",
@@ -567,6 +599,415 @@ REFUSED = [
         ["chroot-unsafe"],
         "/srv/home/alice",
         "bad ownership or modes for chroot directory",
+        person=True,
+    ),
+]
+
+
+def profile(text: str, name: str = ".profile") -> Callable[[Lab], object]:
+    """One of alice's start-up files."""
+    return lambda lab: lab.write(f"{lab.home}/{name}", text, owner=ALICE)
+
+
+def shell(text: str, mode: int = 0o755) -> Callable[[Lab], object]:
+    """Alice has a shell of her own."""
+    return both(lambda lab: lab.write("/srv/shell", text, mode=mode), script("usermod -s /srv/shell alice"))
+
+
+def limits(line: str) -> Callable[[Lab], object]:
+    """PAM sets limits, and this is the first."""
+    return both(
+        pam("session required pam_limits.so"),
+        lambda lab: lab.write("/etc/security/limits.conf", f"{line}\n"),
+        script("rm -rf /etc/security/limits.d"),
+    )
+
+
+def mounted(*options: str, unlisted: bool = True) -> Callable[[Lab], object]:
+    """Alice's home is a file system of its own, without the key; then it becomes what the lines say."""
+    return script(
+        "cp -a /srv/home/alice /srv/alice",
+        "mount -t tmpfs -o size=64k,mode=0755 tmpfs /srv/home/alice",
+        "cp -a /srv/alice/. /srv/home/alice",
+        "chown alice: /srv/home/alice",
+        *([f"rm {KEYS}"] if unlisted else []),
+        *options,
+    )
+
+
+def old_rsa(lab: Lab) -> None:
+    """An RSA key where only the old kind of signature is taken."""
+    rsa(lab)
+    lab.prepend_config("PubkeyAcceptedAlgorithms ssh-rsa")
+
+
+def rsa_host_key(lab: Lab) -> None:
+    """Only an RSA host key, and only the old kind of signature for it."""
+    lab.run("ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", "/etc/ssh/rsa", check=True)
+    lab.edit("/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_ed25519_key", "HostKey /etc/ssh/rsa")
+    lab.prepend_config("HostKeyAlgorithms ssh-rsa")
+
+
+SESSIONS = [
+    # --- PAM's account rules
+    Broken(
+        "not at this time",
+        both(
+            pam("account required pam_time.so"),
+            script("echo '*;*;alice;!Al0000-2400' > /etc/security/time.conf"),
+        ),
+        ["pam-refuses"],
+        "/etc/pam.d/sshd:6",
+        "Access denied for user alice",
+        person=True,
+    ),
+    Broken(
+        "only system users",
+        pam("account required pam_succeed_if.so quiet uid < 100"),
+        ["pam-refuses"],
+        "/etc/pam.d/sshd:6",
+        "Access denied for user alice",
+        person=True,
+    ),
+    Broken(
+        "closed while it boots",
+        script("echo booting > /run/nologin"),
+        ["logins-closed"],
+        "/run/nologin",
+        "Access denied for user alice",
+    ),
+    # --- PAM's session rules
+    Broken(
+        "no sessions at all",
+        pam("session required pam_deny.so"),
+        ["session-ends"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "no sessions, by an included file",
+        both(
+            pam("@include of-mine"),
+            lambda lab: lab.write("/etc/pam.d/of-mine", "# mine\nsession requisite pam_deny.so\n"),
+        ),
+        ["session-ends"],
+        "/etc/pam.d/of-mine:2",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "a program that lets no session begin",
+        pam("session required pam_exec.so /bin/false"),
+        ["pam-unknown"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+        verdict="unsure",
+    ),
+    Broken(
+        "a module that is not installed",
+        pam("session required pam_oddjob_mkhomedir.so"),
+        ["session-ends"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "no logins by limits.conf",
+        limits("alice - maxlogins 0"),
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "no logins for a group",
+        limits("@staff2 hard maxlogins 0"),
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "no processes",
+        limits("alice hard nproc 0"),
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "too little memory for a shell",
+        limits("* - as 300"),
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    # --- sshd's own limits
+    Broken(
+        "no session for a connection",
+        config("MaxSessions 0"),
+        ["session-limit"],
+        "/etc/ssh/sshd_config:1",
+        "Accepted publickey",
+    ),
+    Broken(
+        "no attempt for a connection",
+        config("MaxAuthTries 0"),
+        ["session-limit"],
+        "/etc/ssh/sshd_config:1",
+        "maximum authentication attempts exceeded",
+    ),
+    # --- shells and their start-up files
+    Broken(
+        "a start-up file that exits",
+        profile("umask 022\nexit 1\n"),
+        ["session-ends"],
+        "/srv/home/alice/.profile:2",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a start-up file for all that exits",
+        lambda lab: lab.write("/etc/profile", "exit 0\n"),
+        ["session-ends"],
+        "/etc/profile:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a start-up file that becomes another program",
+        both(profile("exec /bin/true\n", ".bash_profile"), script("usermod -s /bin/bash alice")),
+        ["session-ends"],
+        "/srv/home/alice/.bash_profile:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a start-up file that kills its shell",
+        profile("kill -9 $$\n"),
+        ["session-ends"],
+        "/srv/home/alice/.profile:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a start-up file that sends commands away",
+        both(
+            profile("case $- in *i*) ;; *) exit 3 ;; esac\n", ".bashrc"), script("usermod -s /bin/bash alice")
+        ),
+        ["session-unknown"],
+        "/srv/home/alice/.bashrc:1",
+        "Accepted publickey",
+        person=True,
+        verdict="unsure",
+    ),
+    Broken(
+        "a start-up file that exits by a program's word",
+        profile("if ! false; then\n    exit 1\nfi\n"),
+        ["session-unknown"],
+        "/srv/home/alice/.profile:2",
+        "Accepted publickey",
+        person=True,
+        verdict="unsure",
+    ),
+    Broken(
+        "a shell without its interpreter",
+        shell("#!/usr/bin/nosuch\n"),
+        ["shell-missing"],
+        "/srv/shell",
+        "Accepted publickey",
+    ),
+    Broken(
+        "a shell for root alone",
+        shell('#!/bin/sh\nexec /bin/sh "$@"\n', 0o700),
+        ["shell-missing"],
+        "/srv/shell",
+        "Accepted publickey",
+    ),
+    Broken(
+        "a shell where no program may be",
+        script(
+            "mkdir /srv/shells",
+            "mount -t tmpfs -o noexec tmpfs /srv/shells",
+            "cp /bin/sh /srv/shells/sh",
+            "usermod -s /srv/shells/sh alice",
+        ),
+        ["shell-missing"],
+        "/srv/shells/sh",
+        "Accepted publickey",
+    ),
+    Broken(
+        "a shell that has a menu",
+        shell("#!/bin/sh\necho 'choose: '\nread answer\n"),
+        ["session-unknown"],
+        None,
+        "Accepted publickey",
+        person=True,
+        verdict="unsure",
+    ),
+    Broken(
+        "a chroot without a shell",
+        both(script("mkdir -p /srv/jail/dev"), config("ChrootDirectory /srv/jail")),
+        ["chroot-unsafe"],
+        "/etc/ssh/sshd_config:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    Broken(
+        "a chroot with a shell and no library",
+        both(
+            script("mkdir -p /srv/jail/bin", "cp -L /bin/sh /srv/jail/bin"),
+            config("ChrootDirectory /srv/jail"),
+        ),
+        ["chroot-unsafe"],
+        "/etc/ssh/sshd_config:1",
+        "Accepted publickey",
+        person=True,
+    ),
+    # --- a running sshd that goes by something else than its files
+    Broken(
+        "a line that was taken out and is still in force",
+        config("DenyUsers alice"),
+        ["sshd-disagrees"],
+        None,
+        "listed in DenyUsers",
+        later=lambda lab: lab.edit("/etc/ssh/sshd_config", "DenyUsers alice", ""),
+    ),
+    Broken(
+        "an option on the command line",
+        lambda lab: None,
+        ["sshd-disagrees"],
+        None,
+        "listed in DenyUsers",
+        sshd=("-o", "DenyUsers=alice"),
+        person=True,
+    ),
+    Broken(
+        "another file on the command line",
+        both(
+            script("cp /etc/ssh/sshd_config /etc/ssh/other"),
+            lambda lab: lab.append("/etc/ssh/other", "AllowUsers bob\n"),
+        ),
+        ["sshd-disagrees"],
+        None,
+        "not listed in AllowUsers",
+        sshd=("-f", "/etc/ssh/other"),
+        person=True,
+    ),
+    Broken(
+        "another port on the command line",
+        lambda lab: None,
+        ["sshd-not-running"],
+        None,
+        "listening on 127.0.0.1 port 2222",
+        sshd=("-o", "ListenAddress=127.0.0.1:2222"),
+    ),
+    Broken(
+        "a command that was taken out and is still in force",
+        config("ForceCommand echo other"),
+        ["sshd-unread"],
+        "/etc/ssh/sshd_config",
+        "Accepted publickey",
+        later=lambda lab: lab.edit("/etc/ssh/sshd_config", "ForceCommand echo other", ""),
+        verdict="unsure",
+    ),
+    Broken(
+        "the directory to drop rights in is gone",
+        lambda lab: None,
+        ["privsep-missing", "sshd-silent"],
+        None,
+        later=script("rmdir /run/sshd"),
+    ),
+    # --- algorithms
+    Broken(
+        "signatures that no client makes any more",
+        old_rsa,
+        ["algorithm-refused"],
+        "/etc/ssh/sshd_config:1",
+        key="rsa",
+        person=True,
+    ),
+    Broken(
+        "no key exchange in common",
+        config("KexAlgorithms diffie-hellman-group1-sha1"),
+        ["algorithms-differ"],
+        "/etc/ssh/sshd_config:1",
+        person=True,
+    ),
+    Broken(
+        "no cipher in common",
+        config("Ciphers aes128-cbc"),
+        ["algorithms-differ"],
+        "/etc/ssh/sshd_config:1",
+        person=True,
+    ),
+    Broken(
+        "no kind of host key in common",
+        rsa_host_key,
+        ["algorithms-differ"],
+        "/etc/ssh/sshd_config:1",
+        person=True,
+    ),
+    # --- files that cannot be written
+    Broken(
+        "a home that is read-only",
+        mounted("mount -o remount,ro /srv/home/alice"),
+        ["key-not-installed"],
+        KEYS,
+    ),
+    Broken(
+        "a home that is bound read-only",
+        both(
+            script(f"rm {KEYS}"),
+            script(
+                "mount --bind /srv/home/alice /srv/home/alice",
+                "mount -o remount,bind,ro /srv/home/alice",
+            ),
+        ),
+        ["key-not-installed"],
+        KEYS,
+    ),
+    Broken(
+        "a home that is full",
+        mounted("cat /dev/zero > /srv/home/alice/zeros || true"),
+        ["key-not-installed"],
+        KEYS,
+        person=True,
+    ),
+    Broken(
+        "a file that is immutable",
+        mounted(f": > {KEYS}", f"chown alice: {KEYS}", f"chattr +i {KEYS}"),
+        ["key-not-installed"],
+        KEYS,
+    ),
+    Broken(
+        "a directory that is immutable",
+        mounted("chattr +i /srv/home/alice/.ssh"),
+        ["key-not-installed"],
+        KEYS,
+    ),
+    Broken(
+        "wrong modes on what is read-only",
+        mounted("chmod 0777 /srv/home/alice/.ssh", "mount -o remount,ro /srv/home/alice", unlisted=False),
+        ["bad-modes"],
+        "/srv/home/alice/.ssh",
+        "bad ownership or modes for directory",
+    ),
+    Broken(
+        "wrong modes on what is immutable",
+        mounted(f"chmod 0666 {KEYS}", f"chattr +i {KEYS}", unlisted=False),
+        ["bad-modes"],
+        KEYS,
+        "bad ownership or modes for file",
+    ),
+    Broken(
+        "a file that is mounted, without the key",
+        script(": > /srv/keys", "chown alice: /srv/keys", f"mount --bind /srv/keys {KEYS}"),
+        ["key-not-installed"],
+        KEYS,
     ),
 ]
 
@@ -576,20 +1017,43 @@ def named(cases: list[Broken]) -> list[object]:
     return [pytest.param(case, id=case.name.replace(" ", "-")) for case in cases]
 
 
-def diagnose(lab: Lab, case: Broken) -> None:
-    """The doctor says what it should, and leaves every byte, mode and time as it was."""
+ROUNDS = 6
+"""How often the doctor is asked again; three obstacles are the most that a machine here has."""
+
+
+def ask(lab: Lab, case: Broken) -> Diagnosis:
+    """The doctor leaves every byte, mode and time as it was."""
     before = lab.snapshot()
     said = lab.doctor("--user", case.user, key=case.key)
     assert lab.snapshot() == before
-    assert (said.obstacles, said.first["path"]) == (case.obstacles, case.path)
-    assert (said.status, said.user["verdict"]) == (1, "blocked")
-    assert all(finding["remedy"] for finding in said.with_status("obstacle"))
-    if case.heals:
-        lab.run("sh", "-ec", said.first["remedy"], check=True)
+    return said
 
 
-@pytest.mark.parametrize("case", named(UNSTARTED))
+def diagnose(lab: Lab, case: Broken) -> None:
+    """The doctor says what it should; then what it prints is pasted, one remedy after the other."""
+    said = ask(lab, case)
+    status = "obstacle" if case.verdict == "blocked" else "unknown"
+    first = said.with_status(status)[0]
+    assert (said.obstacles or said.unknowns, first["path"]) == (case.reasons, case.path), said.report
+    assert (said.status, said.user["verdict"]) == (1, case.verdict)
+    for _ in range(ROUNDS):
+        if said.user["verdict"] == "open" or not first["is_command"]:
+            break
+        with lab.reloaded() if "kill -HUP" in first["remedy"] else nullcontext():
+            lab.run("sh", "-ec", first["remedy"], check=True)
+        said = ask(lab, case)
+        first = next(iter([*said.with_status("obstacle"), *said.with_status("unknown")]), first)
+    if case.person:
+        assert said.user["verdict"] == case.verdict
+        assert not first["is_command"]
+        assert first["remedy"]
+        assert first["line"] or not re.search(r":[0-9]+$", first["path"] or "")
+    else:
+        assert (said.status, said.user["verdict"]) == (0, "open"), said.report
+
+
 @pytest.mark.sample(8)
+@pytest.mark.parametrize("case", named(UNSTARTED))
 def test_what_keeps_sshd_from_starting_comes_first(lab: Lab, case: Broken) -> None:
     """Sshd does not start; the doctor says why, and that therefore nothing listens."""
     case.breaks(lab)
@@ -597,25 +1061,28 @@ def test_what_keeps_sshd_from_starting_comes_first(lab: Lab, case: Broken) -> No
     assert started.status != 0
     assert case.words in lab.sshd_log + started.err
     diagnose(lab, case)
-    if case.heals:
-        lab.ensure_sshd()
-        assert lab.login(user=case.user, key=case.key)
+    if not case.person:
+        assert lab.works(user=case.user, key=case.key)
 
 
-@pytest.mark.parametrize("case", named(REFUSED))
-@pytest.mark.sample(15)
-def test_what_sshd_refuses_is_named(lab: Lab, case: Broken) -> None:
-    """A real login fails with sshd's own words for it; the doctor names the same, first obstacle first."""
+@pytest.mark.sample(25)
+@pytest.mark.parametrize("case", named([*REFUSED, *SESSIONS]))
+def test_what_keeps_a_login_out_is_named(lab: Lab, case: Broken) -> None:
+    """A real login fails with sshd's own words for it; the doctor names the same, first obstacle first.
+
+    What it prints as a command is pasted, and then the login works.
+    """
     case.breaks(lab)
-    assert lab.start_sshd()
-    assert not lab.login(user=case.user, key=case.key)
+    assert lab.start_sshd(*case.sshd)
+    case.later(lab)
+    assert not lab.works(user=case.user, key=case.key)
     assert case.words in lab.sshd_log
     diagnose(lab, case)
-    if case.heals:
-        assert lab.login(user=case.user, key=case.key)
+    if not case.person:
+        assert lab.works(user=case.user, key=case.key)
 
 
 def test_the_matrix_is_large_enough() -> None:
-    """At least 25 broken machines, no two of the same name."""
-    names = [case.name for case in (*UNSTARTED, *REFUSED)]
-    assert len(set(names)) == len(names) >= 25
+    """At least 60 broken machines, no two of the same name."""
+    names = [case.name for case in (*UNSTARTED, *REFUSED, *SESSIONS)]
+    assert len(set(names)) == len(names) >= 60

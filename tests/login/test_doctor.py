@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import pwd
-import shutil
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +14,13 @@ from lab import ALICE, Lab
 pytestmark = [pytest.mark.root, pytest.mark.sshd, pytest.mark.slow]
 
 STRANGER = pwd.getpwnam("nobody").pw_uid
+SERVICE = """
+import time
+from firstkey.metadata.emulator import Emulator, Fault, Settings
+with Emulator({}, port=8169):
+    print("ready", flush=True)
+    time.sleep(600)
+"""
 KEYS = "/srv/home/alice/.ssh/authorized_keys"
 
 
@@ -147,16 +153,6 @@ def test_a_configuration_that_was_never_read(lab: Lab) -> None:
     assert lab.doctor().obstacles == []
 
 
-def test_a_mistake_that_was_not_read_yet(lab: Lab) -> None:
-    """The login still works, and will not after the next reload: both are said."""
-    assert lab.start_sshd()
-    lab.prepend_config("DenyUsers alice")
-    assert lab.login()
-    said = lab.doctor()
-    assert said.obstacles == ["user-denied"]
-    assert "sshd-disagrees" in said.notes
-
-
 # --- where the doctor is not root, or not on the machine ------------------------------------------
 
 
@@ -231,65 +227,145 @@ def test_an_image_is_judged_by_its_files(lab: Lab) -> None:
 
 
 def journal(lab: Lab, *messages: str) -> None:
-    """A journalctl that knows these messages of sshd's, the latest first."""
+    """A journalctl that knows these messages of sshd's, if it is asked for those since a moment."""
     lines = [json.dumps({"__REALTIME_TIMESTAMP": "1700000000000000", "MESSAGE": words}) for words in messages]
     lab.write("/srv/journal", "\n".join(lines) + "\n")
-    lab.write("/bin/journalctl", "#!/bin/sh\ncat /srv/journal\n", mode=0o755)
+    lab.write("/bin/journalctl", "#!/bin/sh\ncase $* in *--since=@*) cat /srv/journal ;; esac\n", mode=0o755)
 
 
-def test_the_journal_bears_out_what_was_found(lab: Lab) -> None:
-    """A refusal that sshd logged for this user's files stands beside the obstacle."""
-    lab.path("/srv/home/alice/.ssh").chmod(0o777)
+def test_the_journal_says_why_the_running_sshd_refuses(lab: Lab) -> None:
+    """What sshd logs while it is asked is its own word for it; what it logged before is of no matter."""
+    lab.prepend_config("DenyUsers alice")
     assert lab.start_sshd()
-    assert not lab.login()
-    words = "Authentication refused: bad ownership or modes for directory /srv/home/alice/.ssh"
-    assert words in lab.sshd_log
-    journal(lab, "Accepted publickey for bob from 10.0.0.1 port 1 ssh2", words)
+    lab.edit("/etc/ssh/sshd_config", "DenyUsers alice", "")
+    words = "User alice from 127.0.0.1 not allowed because listed in DenyUsers"
+    journal(lab, "Connection from 127.0.0.1 port 1", words)
     said = lab.doctor()
-    assert (said.obstacles, said.notes) == (["bad-modes"], ["sshd-logged"])
+    assert said.obstacles == ["sshd-disagrees"]
+    assert f"(sshd logged: {words})" in said.first["detail"]
 
 
-def test_the_journal_tells_of_what_nothing_else_shows(lab: Lab) -> None:
-    """A refusal without a visible cause makes the verdict unsure, unless the running sshd now says yes."""
+def test_earlier_troubles_are_of_no_matter(lab: Lab) -> None:
+    """A refusal that was logged before is neither an obstacle nor a doubt."""
     assert lab.start_sshd()
     journal(lab, "User alice from 10.0.0.1 not allowed because listed in DenyUsers")
-    assert lab.doctor("--no-probe").unknowns == ["sshd-logged"]
     assert lab.doctor().user["verdict"] == "open"
+    said = lab.doctor("--no-probe")
+    assert (said.obstacles, said.unknowns, said.notes) == ([], [], [])
 
 
-def test_others_refusals_are_not_this_users(lab: Lab) -> None:
-    """Names that only begin alike, and other users' files, are somebody else's story."""
+# --- the shell, tried -----------------------------------------------------------------------------
+
+GREEDY = """\
+touch ~/touched /srv/touched
+mkfifo /tmp/firstkey-was-here
+echo something > /srv/pipe &
+(kill -9 $(cat /srv/pid))
+sleep 47114711 &
+true > /dev/null || exit 1
+"""
+
+
+@pytest.mark.parametrize("user", ["alice", "root"])
+def test_the_shell_that_is_tried_changes_nothing(lab: Lab, user: str) -> None:
+    """Whatever stands in a start-up file: no file, no pipe, no signal, and nothing of it stays."""
+    home, uid = ("/srv/home/alice", ALICE) if user == "alice" else ("/srv/root", 0)
+    lab.authorize(f"{lab.key}\n", user=user)
     assert lab.start_sshd()
-    journal(
-        lab,
-        "User alice2 from 10.0.0.1 not allowed because listed in DenyUsers",
-        "Authentication refused: bad ownership or modes for directory /srv/home/bob/.ssh",
-        "ROOT LOGIN REFUSED FROM 10.0.0.1 port 4",
-    )
-    assert lab.doctor().notes == []
+    lab.write(f"{home}/.profile", GREEDY, owner=uid)
+    neighbour = f"mkfifo -m 0666 /srv/pipe; setpriv --reuid={uid} sleep 1000 & echo $! > /srv/pid"
+    lab.run("sh", "-ec", f"({neighbour}) > /dev/null 2>&1", check=True)
+    before = lab.snapshot()
+    said = lab.doctor("--user", user)
+    assert lab.snapshot() == before
+    assert (said.obstacles, said.unknowns, said.user["verdict"]) == ([], [], "open")
+    assert lab.run("sh", "-c", "kill -0 $(cat /srv/pid)").status == 0
+    assert lab.run("pgrep", "-f", "sleep 4711471[1]").out == ""
+    assert not Path("/tmp/firstkey-was-here").exists()
 
 
 # --- SELinux --------------------------------------------------------------------------------------
 
 
 def test_a_wrong_label_is_an_obstacle_where_it_is_enforced(lab: Lab) -> None:
-    """The file's type against the policy's, asked of the system's own program."""
-    root = lab.directory
-    file = lab.path(KEYS)
-    try:
-        os.setxattr(file, "security.selinux", b"unconfined_u:object_r:user_home_t:s0\0")
-    except OSError as error:
-        pytest.skip(f"this file system keeps no such labels: {error}")
-    label = "unconfined_u:object_r:ssh_home_t:s0"
-    lab.write("/bin/matchpathcon", f"#!/bin/sh\necho {label}\n", mode=0o755)
-    (root / "usr/sbin").mkdir(parents=True)
-    (root / "usr/sbin/sshd").write_text("")
-    shutil.copy("/bin/true", root / "bin/sh")
-    enforce = lab.write("/sys/fs/selinux/enforce", "1")
-    argv = ("doctor", "--json", "--root", str(root), "--key", f"{root}/keys/launch.pub")
-    found = json.loads(lab.firstkey(*argv).out)["users"][0]["findings"]
-    wrong = [finding for finding in found if finding["status"] == "obstacle"]
-    assert [(finding["reason"], finding["path"]) for finding in wrong] == [("selinux-label", KEYS)]
-    assert wrong[0]["remedy"] == "restorecon -Rv /srv/home/alice/.ssh"
-    enforce.write_text("0")
-    assert json.loads(lab.firstkey(*argv).out)["users"][0]["verdict"] == "open"
+    """The system's own program is asked whether it would label the file anew, and is the remedy."""
+    lab.write("/srv/wrong", "")
+    relabel = "case $1 in -n) [ ! -e /srv/wrong ] || echo Would relabel $3 ;; *) rm /srv/wrong ;; esac"
+    lab.write("/bin/restorecon", f"#!/bin/sh\n{relabel}\n", mode=0o755)
+    lab.run("sh", "-ec", "mount -t tmpfs tmpfs /sys/fs; mkdir /sys/fs/selinux", check=True)
+    assert lab.start_sshd()
+    assert lab.doctor().obstacles == []
+    lab.run("sh", "-ec", "echo 1 > /sys/fs/selinux/enforce", check=True)
+    said = lab.doctor("--no-probe")
+    assert (said.obstacles, said.first["path"]) == (["selinux-label"], KEYS)
+    assert said.first["remedy"] == "restorecon -Rv /srv/home/alice/.ssh"
+    lab.run("sh", "-ec", said.first["remedy"], check=True)
+    assert lab.doctor("--no-probe").user["verdict"] == "open"
+
+
+# --- the metadata service -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault,reason,words",
+    [
+        ("Settings(enabled=False)", "imds-disabled", "--http-endpoint enabled"),
+        (
+            "Settings(tokens='required'), faults=[Fault('token-silence')]",
+            "token-timeout",
+            "--http-put-response-hop-limit 2",
+        ),
+    ],
+    ids=["disabled", "hops"],
+)
+def test_without_the_service_the_key_is_unknown(lab: Lab, fault: str, reason: str, words: str) -> None:
+    """Which key it was is unknown, and why; neither "works" nor "does not", whatever key is installed."""
+    assert lab.start_sshd()
+    assert lab.works()
+    with lab.background(sys.executable, "-c", SERVICE.format(fault)):
+        said = lab.doctor("--imds", "http://127.0.0.1:8169", "--wait", "4", key=None)
+    assert (said.user["verdict"], said.unknowns) == ("unsure", [reason])
+    unknown = said.with_status("unknown")[0]
+    assert words in unknown["remedy"]
+    assert "--key FILE" in unknown["remedy"]
+
+
+def test_for_a_tree_this_machines_service_is_not_asked(lab: Lab) -> None:
+    """An image's launch key is not the builder's, even where the image itself names the address."""
+    lab.write("/etc/firstkey/firstkey.conf", "[Keys]\nUsers=alice\n[IMDS]\nEndpoints=http://127.0.0.1:8169\n")
+    with lab.background(sys.executable, "-c", SERVICE.format(f"Settings(keys=(('builder', '{lab.key}'),))")):
+        on_machine = lab.doctor(key=None)
+        done = lab.firstkey("doctor", "--json", "--root", str(lab.directory))
+    assert on_machine.user["key"]["fingerprint"] == lab.fingerprint
+    user = json.loads(done.out)["users"][0]
+    assert (user["key"], user["verdict"]) == (None, "blocked")  # it has no sshd
+    assert "key-unknown" in [finding["reason"] for finding in user["findings"]]
+
+
+# --- its own question -----------------------------------------------------------------------------
+
+
+def test_it_asks_from_an_address_of_its_own(lab: Lab) -> None:
+    """What sshd holds against a client that does not log in meets no other one of this machine."""
+    assert lab.start_sshd()
+    for _ in range(2):
+        assert lab.doctor().user["verdict"] == "open"
+    sources = re.findall(r"Connection from (\S+) port", lab.sshd_log)
+    assert len(set(sources)) >= 2
+    assert all(source.startswith("127.") for source in sources)
+    assert "127.0.0.1" not in sources
+
+
+@pytest.mark.parametrize("place", ["from", "Match", "AllowUsers"])
+def test_where_the_address_counts_it_asks_from_the_client(lab: Lab, place: str) -> None:
+    """The client's address, if it is one of this machine; else it does not ask."""
+    if place == "from":
+        lab.authorize(f'from="127.0.0.1" {lab.key}\n')
+    else:
+        lab.prepend_config("AllowUsers alice@127.0.0.1" if place == "AllowUsers" else "")
+    if place == "Match":
+        lab.append("/etc/ssh/sshd_config", "Match Address *,!127.0.0.1\nPubkeyAuthentication no\n")
+    assert lab.start_sshd()
+    said = lab.doctor()
+    assert said.user["verdict"] == "open"
+    assert [each["check"] for each in said.user["findings"]][-1] == "running-sshd"

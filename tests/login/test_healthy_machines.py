@@ -49,6 +49,56 @@ def keys_command(lab: Lab) -> None:
     lab.prepend_config("AuthorizedKeysCommand /srv/keys-command %u\nAuthorizedKeysCommandUser nobody")
 
 
+def pam(lines: str) -> Callable[[Lab], object]:
+    """More rules for sshd."""
+    return lambda lab: lab.append("/etc/pam.d/sshd", f"{lines}\n")
+
+
+def profile(text: str) -> Callable[[Lab], object]:
+    """Alice's start-up file."""
+    return lambda lab: lab.write(f"{lab.home}/.profile", text, owner=ALICE)
+
+
+def shell(text: str) -> Callable[[Lab], object]:
+    """Alice has a shell of her own."""
+    return both(lambda lab: lab.write("/srv/shell", text, mode=0o755), script("usermod -s /srv/shell alice"))
+
+
+def faillock(lab: Lab) -> None:
+    """Alice is locked for passwords, which is no matter to a key."""
+    lab.edit(
+        "/etc/pam.d/sshd",
+        "auth     required pam_unix.so\naccount",
+        "auth required pam_faillock.so preauth\nauth required pam_unix.so\n"
+        "account required pam_faillock.so\naccount",
+    )
+    lab.write("/etc/security/faillock.conf", "dir = /run/faillock\ndeny = 1\n")
+    lab.run("faillock", "--dir", "/run/faillock", "--user", "alice", "--reset")
+
+
+def jail(lab: Lab) -> None:
+    """A directory with a shell and its libraries, and nothing else."""
+    lab.run(
+        "sh",
+        "-ec",
+        "mkdir -p /srv/jail/dev; for file in /bin/sh $(ldd /bin/sh | grep -o '/[^ ]*'); do"
+        " mkdir -p /srv/jail$(dirname $file); cp -L $file /srv/jail$file; done",
+        check=True,
+    )
+    lab.prepend_config("ChrootDirectory /srv/jail")
+
+
+def mounted(*options: str) -> Callable[[Lab], object]:
+    """Alice's home is a file system of its own, which becomes what the lines say."""
+    return script(
+        "cp -a /srv/home/alice /srv/alice",
+        "mount -t tmpfs -o size=64k,mode=0755 tmpfs /srv/home/alice",
+        "cp -a /srv/alice/. /srv/home/alice",
+        "chown alice: /srv/home/alice",
+        *options,
+    )
+
+
 MACHINES = [
     Healthy("the plainest", lambda lab: None),
     Healthy("root with a key", lambda lab: lab.authorize(f"{lab.key}\n", user="root"), user="root"),
@@ -100,6 +150,50 @@ MACHINES = [
         script("mv /srv/home/alice /srv/alice", "ln -s /srv/alice /srv/home/alice"),
     ),
     Healthy("one host key of three", config("HostKey /etc/ssh/ssh_host_rsa_key"), ("no-host-key",)),
+    Healthy("a failed password too often", faillock),
+    Healthy("a start-up file that exits in a function", profile("leave() {\n    exit 1\n}\n")),
+    Healthy("a start-up file that exits elsewhere", profile('if [ -n "$NEVER" ]; then\n    exit 1\nfi\n')),
+    Healthy(
+        "bash with the start-up files of new accounts",
+        both(
+            script(
+                "usermod -s /bin/bash alice",
+                "cp /etc/skel/.bashrc /etc/skel/.profile /srv/home/alice",
+                "chown alice: /srv/home/alice/.bashrc /srv/home/alice/.profile",
+            ),
+        ),
+    ),
+    Healthy(
+        "commands of one's own at each login, of which one fails",
+        lambda lab: lab.write(f"{lab.home}/.ssh/rc", "exit 1\n", owner=ALICE),
+    ),
+    Healthy("a shell that is a script", shell('#!/bin/sh\nexec /bin/sh "$@"\n')),
+    Healthy("rules that may refuse, but need not", pam("session optional pam_exec.so /bin/false")),
+    Healthy(
+        "rules that are passed over",
+        pam(
+            "session [default=1] pam_permit.so\nsession requisite pam_deny.so\nsession required pam_permit.so"
+        ),
+    ),
+    Healthy(
+        "limits that are wide enough",
+        both(
+            pam("session required pam_limits.so"),
+            lambda lab: lab.write(
+                "/etc/security/limits.conf",
+                "* hard core 0\nalice - nofile 1024\nalice - maxlogins 10\nbob - maxlogins 0\n@bin - as 1\n",
+            ),
+            script("rm -rf /etc/security/limits.d"),
+        ),
+    ),
+    Healthy("one attempt and one session", config("MaxAuthTries 1\nMaxSessions 1")),
+    Healthy("a chroot with all that a shell needs", jail),
+    Healthy("a file that is immutable", mounted(f"chattr +i {KEYS}")),
+    Healthy("a home that is read-only", mounted("mount -o remount,ro /srv/home/alice")),
+    Healthy(
+        "a file that is mounted",
+        script(f"cp -p {KEYS} /srv/keys", f"mount --bind /srv/keys {KEYS}"),
+    ),
     Healthy("the rest of the world is denied", script("echo 'ALL: ALL EXCEPT 127.0.0.' > /etc/hosts.deny")),
 ]
 
@@ -111,7 +205,8 @@ def test_a_machine_that_lets_the_key_in_has_no_complaint(lab: Lab, machine: Heal
     """The real login works, the doctor finds nothing in the way, and nothing is changed by looking."""
     machine.prepare(lab)
     assert lab.start_sshd()
-    assert lab.login(user=machine.user)
+    login = lab.login if "no-terminal" in machine.notes else lab.works
+    assert login(user=machine.user)
     before = lab.snapshot()
     said = lab.doctor("--user", machine.user)
     assert lab.snapshot() == before
@@ -129,6 +224,34 @@ def test_the_running_sshd_confirms_it(lab: Lab) -> None:
     checks = [finding["check"] for finding in lab.doctor("--no-probe").user["findings"]]
     assert "running-sshd" not in checks
     assert lab.sshd_log.count("Connection from") == before + 1  # the banner
+
+
+def test_all_of_the_systems_own_pam_rules_have_no_complaint(lab: Lab) -> None:
+    """With the very file that the distribution ships for sshd, its session rules included."""
+    own = Path("/etc/pam.d/sshd")
+    if not own.exists():
+        pytest.skip("needs a /etc/pam.d/sshd, which openssh-server brings")
+    lab.write("/etc/pam.d/sshd", own.read_bytes())
+    assert lab.start_sshd()
+    assert lab.works()
+    said = lab.doctor()
+    assert (said.obstacles, said.unknowns) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "text", ["PermitRotLogin yes", "DenyUsers alice", "RequiredRSASize none", "HostKey /etc/ssh/nosuch"]
+)
+def test_what_stands_only_in_files_by_now_is_no_obstacle(lab: Lab, text: str) -> None:
+    """A running sshd goes by what it read: the login works, and what comes later is a note."""
+    assert lab.start_sshd()
+    if text.startswith("HostKey"):
+        lab.edit("/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_ed25519_key", "")
+    lab.prepend_config(text)
+    said = lab.doctor()
+    assert lab.works()
+    assert said.obstacles == []
+    assert said.unknowns == ["sshd-unread"]
+    assert "sshd-disagrees" in said.notes
 
 
 def test_the_systems_own_pam_rules_have_no_complaint(lab: Lab) -> None:

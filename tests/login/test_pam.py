@@ -34,7 +34,7 @@ def test_modules(tmp_path: Path, files: dict[str, str], modules: list[str]) -> N
     for name, content in files.items():
         (tmp_path / "etc/pam.d" / name).write_text(content)
     with Tree(str(tmp_path)) as tree:
-        assert pam.account_modules(tree, "sshd") == modules
+        assert [rule.module for rule in pam.rules(tree, "sshd", "account")] == modules
 
 
 def test_the_vendors_rules(tmp_path: Path) -> None:
@@ -42,4 +42,4 @@ def test_the_vendors_rules(tmp_path: Path) -> None:
     (tmp_path / "usr/lib/pam.d").mkdir(parents=True)
     (tmp_path / "usr/lib/pam.d/sshd").write_text("account required pam_unix.so\n")
     with Tree(str(tmp_path)) as tree:
-        assert pam.account_modules(tree, "sshd") == ["pam_unix"]
+        assert [rule.module for rule in pam.rules(tree, "sshd", "account")] == ["pam_unix"]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
 
 ALICE = Account("alice", 1000, 1000, "/home/alice", "/bin/sh")
+SITE: Any = SimpleNamespace(tree=SimpleNamespace(is_running_system=False))
 HOME = "/home/alice"
 
 
@@ -39,7 +42,7 @@ def judged(
         found = authorized_keys.flaws(
             steps, (0, 1000), HOME, may_share=lambda gid: lenient and accounts.has_group_alone(ALICE, gid)
         )
-        return [view.remedy(flaw, ALICE, HOME) for flaw in found]
+        return [view.remedy(SITE, flaw, ALICE, HOME) for flaw in found]
 
 
 def test_what_is_right_has_no_remedy(tmp_path: Path) -> None:

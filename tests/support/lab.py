@@ -6,7 +6,6 @@ Homes are below /srv, so that whatever a checkout or a Python lies in stays wher
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -146,7 +145,7 @@ class Lab:
         return f"{self.home}/.ssh/authorized_keys"
 
     def snapshot(self) -> dict[str, tuple[Any, ...]]:
-        """Content, mode, owner and times of every file, but for what sshd itself logs."""
+        """Mode, owner, size and times of every file, but for what sshd itself logs."""
         found = {}
         for top in ("etc", "run", "srv", "var"):
             for where, directories, names in os.walk(self.directory / top):
@@ -157,9 +156,9 @@ class Lab:
     @staticmethod
     def _looks(path: Path) -> tuple[Any, ...]:
         status = path.lstat()
-        content = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+        # Nobody can change a content without that the kernel notes the time (inode(7): st_ctim).
         times = (status.st_mtime_ns, status.st_ctime_ns)
-        return (status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_size, times, content)
+        return (status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_size, times)
 
     # --- its programs ---------------------------------------------------------------------------
 
@@ -195,10 +194,10 @@ class Lab:
         """Run a shell script in the lab, as an operator would type it."""
         return self.run("sh", "-c", script)
 
-    def start_sshd(self) -> bool:
+    def start_sshd(self, *options: str) -> bool:
         """Start sshd and wait until it listens; whether it came up."""
         self.path("/run/sshd.log").write_text("")
-        done = self.run(shutil.which("sshd") or "sshd", "-E", "/run/sshd.log")
+        done = self.run(shutil.which("sshd") or "sshd", "-E", "/run/sshd.log", *options)
         if done.status != 0:
             return False
         # The command ends before sshd listens; its PID file comes after that.
@@ -211,8 +210,14 @@ class Lab:
 
     def reload_sshd(self) -> None:
         """Let sshd read its configuration again, and wait until it has."""
+        with self.reloaded():
+            self.run("kill", "-HUP", self._pid_file.read_text().strip(), check=True)
+
+    @contextmanager
+    def reloaded(self) -> Iterator[None]:
+        """What the block does makes sshd read its configuration again; wait until it has."""
         before = self._pid_file_written()
-        self.run("kill", "-HUP", self._pid_file.read_text().strip(), check=True)
+        yield
         wait_for(lambda: self._pid_file_written() not in (before, None), "the reload")
 
     def stop_sshd(self) -> None:
@@ -233,8 +238,25 @@ class Lab:
     def sshd_log(self) -> str:
         return self.path("/run/sshd.log").read_text(encoding="utf-8", errors="replace")
 
+    def works(self, *, user: str | None = None, key: str = "launch") -> bool:
+        """Whether a login works with a command and without one."""
+        return self.login(user=user, key=key) and self.shell(user=user, key=key)
+
     def login(self, *, user: str | None = None, key: str = "launch", host: str = "127.0.0.1") -> bool:
         """Whether a login with the key runs a command in a shell."""
+        done = self.run(*self._ssh(user, key), host, "echo hello")
+        return done.status == 0 and done.out == "hello\n"
+
+    def shell(self, *, user: str | None = None, key: str = "launch") -> bool:
+        """Whether a login with the key comes to a shell at a terminal, which takes a command."""
+        done = subprocess.run(
+            [*self._enter(), *self._ssh(user, key), "-tt", "127.0.0.1"],
+            input="echo he''llo\nexit\n", capture_output=True, text=True, timeout=60, check=False, cwd="/",
+            env=self._environment(),
+        )  # fmt: skip
+        return "hello" in done.stdout
+
+    def _ssh(self, user: str | None, key: str) -> list[str]:
         options = (
             "BatchMode=yes", "IdentitiesOnly=yes", "IdentityAgent=none", "ConnectTimeout=50",
             "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "GlobalKnownHostsFile=/dev/null",
@@ -243,8 +265,7 @@ class Lab:
         argv = ["ssh", "-F", "none", "-i", str(self.directory / "keys" / key), "-l", user or self.user]
         for option in options:
             argv += ["-o", option]
-        done = self.run(*argv, host, "echo hello")
-        return done.status == 0 and done.out == "hello\n"
+        return argv
 
     def accepts(self, *, user: str | None = None, key: str = "launch") -> bool:
         """Whether the running sshd would take the public key, whatever came after that."""

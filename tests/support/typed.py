@@ -66,6 +66,7 @@ NOT_TYPED: dict[str, str] = {
     "docs/recipes.md: mount /dev/nvme1n1p1 /mnt/image": (
         "needs a disk to mount; the same commands are typed from docs/guidelines.md"
     ),
+    "docs/platforms.md: #!/sbin/openrc-run": "is a file: tests/firstboot/test_openrc.py has OpenRC start it",
     "docs/guidelines.md: firstkey audit --root /mnt/image --json | jq '{v": (
         "what it writes is filled in by hand; tests/image/test_pipelines.py runs it"
     ),

@@ -208,8 +208,6 @@ def _is_anothers(key: MadeHostKey | None, now: Now) -> bool:
     """Whether firstkey made the key, and positively not on this instance."""
     if key is None or not key.made or now.instance is None:
         return False
-    if key.boot and key.boot == now.boot:
-        return False  # whatever the instance was called when it was made
     if key.instance is None:
         # Made in a tree that was not running: an image, which any number of instances start from.
         return key.boot is None and now.boot is not None
@@ -276,8 +274,7 @@ def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None])
         fresh = MadeHostKey(action.file, found.public.fingerprint, found.digest, instance, boot, made=False)
         return fresh if is_clear else None
     # A key that firstkey made stays the key of the instance where it was made, whatever lets it stay here.
-    is_made_elsewhere = key.made and key.instance is not None and not (boot and key.boot == boot)
-    owner = key.instance if is_made_elsewhere or instance is None else instance
+    owner = instance if instance and (key.instance is None or not key.made) else key.instance
     return key._replace(file=action.file, digest=found.digest, instance=owner)
 
 

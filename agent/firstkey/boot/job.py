@@ -237,6 +237,14 @@ class Job:
         """Host keys that came along from another instance go, before sshd starts."""
         if instance == self._instance:
             return
+        if self._instance and self._instance == self._firmware:
+            # What was made under the name that the firmware gives: that is this instance's other name.
+            known = self._store.ledger
+            keys = (
+                key._replace(instance=instance) if key.instance == self._firmware else key
+                for key in known.host_keys
+            )
+            self._store.ledger = known._replace(host_keys=tuple(keys))
         self._instance = instance
         whose = (host_keys.KEEP, host_keys.REPLACE)  # what else was to be done was done before
         actions = [action for action in self._survey() if action.kind in whose]

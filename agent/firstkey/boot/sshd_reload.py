@@ -1,12 +1,12 @@
 """An sshd that is older than a new host key: its own unit is asked to reload, or its operator is told.
 
-firstkey signals no sshd: what a reload means, and that it ends no session, is the unit's to know. Whether it
-comes back is systemd's to report.
+firstkey signals no sshd: what a reload means, and that it ends no session, is the unit's to know.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 
 from firstkey import TYPE_CHECKING, events, reasons
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from firstkey.boot.site import Site
 
+AWAY_SECONDS = 0.5
+"""How long it is watched whether sshd, which was asked to reload, has begun to."""
+BACK_SECONDS = 10.0
 BY_HAND = "A run by hand asks no unit to reload."
 BY_SOCKET = "A reload would end it: systemd has the port that it listens on."
 """OpenSSH 9.2 of Debian 12 cannot bind the port again. A restart gets it from there, and ends no session."""
@@ -32,11 +35,13 @@ def let_load(site: Site, options: Sequence[str], changed: Mapping[str, float], *
     `options`: those with which sshd is started.
     """
     units = _running_units()
-    for unit, _, started in units:
+    for unit, pid, started in units:
         shown = " ".join(file for file, moment in changed.items() if started < moment)
         if not shown:
             continue
-        refusal = _reloaded(unit, options) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
+        refusal = (
+            _reloaded(unit, pid, options) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
+        )
         if refusal is None:
             site.say(events.SSHD_RELOADED(unit=unit, files=shown))
         else:
@@ -73,7 +78,7 @@ def _running_units() -> set[tuple[str, int, float]]:
     }
 
 
-def _reloaded(unit: str, options: Sequence[str]) -> Refusal | None:
+def _reloaded(unit: str, pid: int, options: Sequence[str]) -> Refusal | None:
     """Ask the unit to reload; the reason where that was not done, and the sshd that runs goes on as it is."""
     try:
         # Not every distribution's unit looks before it lets sshd start again, which a mistake would end.
@@ -84,27 +89,45 @@ def _reloaded(unit: str, options: Sequence[str]) -> Refusal | None:
         systemctl = str(command.find("systemctl"))
         if command.run([systemctl, "is-active", "--quiet", *SOCKETS]).status == 0:
             return Refusal(reasons.HOST_KEY_NOT_LOADED, BY_SOCKET)
+        was_there = _is_listener(pid)
         asked = command.run([systemctl, "reload", unit])
     except FirstkeyError as error:
         return error.refusal
-    return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}") if asked.status else None
+    if asked.status:
+        return Refusal(reasons.HOST_KEY_NOT_LOADED, f"systemctl says: {asked.words}")
+    if was_there and not _is_back(pid):
+        return Refusal(reasons.HOST_KEY_NOT_LOADED, "It does not listen any more.")
+    return None
+
+
+def _is_back(pid: int) -> bool:
+    """Wait until it listens again: whoever reads that all is done may connect at once."""
+    began, was_away = time.monotonic(), False
+    while time.monotonic() - began < (BACK_SECONDS if was_away else AWAY_SECONDS):
+        is_there = _is_listener(pid)
+        if is_there and was_away:
+            return True
+        was_away = was_away or not is_there
+        time.sleep(0.001)
+    return not was_away
 
 
 def _listeners(*, besides: set[int]) -> Iterator[int]:
     """The numbers of root's other sshd processes that wait for connections.
 
-    They are known by the title that sshd gives itself then (sshd.c: server_accept_loop), which a child that
-    one has made for a connection has at first too.
+    A child that one of them has made for a connection has its title at first.
     """
     found: dict[int, int] = {}
-    for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):
-        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as source:
-            title = source.read()
-            if (
-                title.startswith(b"sshd: /")
-                and b" [listener] " in title
-                and not os.fstat(source.fileno()).st_uid
-            ):
-                with open(f"/proc/{pid}/stat", "rb") as stat:
-                    found[pid] = int(stat.read().rpartition(b")")[2].split()[1])  # proc(5): its parent
+    for pid in filter(_is_listener, map(int, filter(str.isdecimal, os.listdir("/proc")))):
+        with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as source:
+            found[pid] = int(source.read().rpartition(b")")[2].split()[1])  # proc(5): its parent
     return (pid for pid, parent in found.items() if not {pid, parent} & besides and parent not in found)
+
+
+def _is_listener(pid: int) -> bool:
+    """By the title that sshd gives itself once it listens (sshd.c: server_accept_loop)."""
+    with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as source:
+        title = source.read()
+        is_roots = os.fstat(source.fileno()).st_uid == 0
+        return is_roots and title.startswith(b"sshd: /") and b" [listener] " in title
+    return False

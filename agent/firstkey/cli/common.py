@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 from firstkey import TYPE_CHECKING, config, events, reasons
-from firstkey.boot.site import Site
+from firstkey.boot.site import CLOUD_INIT_ENABLED, Site
 from firstkey.cli import COMMON_DEFAULTS, COMMON_FLAGS, COMMON_VALUES
 from firstkey.model import REPORT
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
@@ -78,6 +78,13 @@ LOCK_PAUSE = 0.05
 """Seconds between two looks whether another firstkey has ended."""
 CONSOLE = "/dev/console"
 SHOWN = "/run/firstkey/console-shown"
+CLOUD_INIT_DISABLED = ("/run/cloud-init/disabled", "/etc/cloud/cloud-init.disabled")
+"""Left by its generator, and by an operator (cloud-init's documentation, "How to disable cloud-init")."""
+CLOUD_INIT_WANTED = tuple(
+    f"/etc/systemd/system/cloud-init.target.wants/{unit}"
+    for unit in ("cloud-init-network.service", "cloud-init.service")
+)
+"""In an image nothing has run yet. The stage for users and SSH was renamed in cloud-init 24.3."""
 
 boxed_tree: list[Callable[[], Tree]] = []
 """In a box, how to open the tree of --root: nothing else is there."""
@@ -183,9 +190,14 @@ def switched_off(site: Site) -> str | None:
 
 
 def tell_of_cloud_init(site: Site) -> None:
-    """Say that it does this work here too, so that nobody has to find out."""
-    found = site.cloud_init()
-    if found:
+    """Say that cloud-init works on this system too, or will at its first boot, and by which path that shows.
+
+    The two do not fight, since firstkey.service is ordered behind cloud-init's stage for users and SSH: what
+    that makes is found, and kept.
+    """
+    shows = (CLOUD_INIT_ENABLED, *(() if site.tree.is_running_system else CLOUD_INIT_WANTED))
+    found = next(filter(site.tree.exists, shows), None)
+    if found and not any(map(site.tree.exists, CLOUD_INIT_DISABLED)):
         site.say(events.CLOUD_INIT_BESIDE(detail=found))
 
 

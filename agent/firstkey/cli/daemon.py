@@ -93,7 +93,9 @@ def _work(args: argparse.Namespace, say: Say, tell: Tell, started: float, *, is_
 
 
 def _result(site: Site, tell: Tell, started: float, *, is_first: bool) -> Result:
-    from firstkey.boot.job import Job  # the supervisor does without all that belongs to the job
+    # The supervisor does without all that belongs to the job.
+    from firstkey.boot.job import Job
+    from firstkey.boot.platform import is_elsewhere
 
     try:
         off = common.switched_off(site)
@@ -101,19 +103,19 @@ def _result(site: Site, tell: Tell, started: float, *, is_first: bool) -> Result
             site.say(events.DISABLED(detail=off, reason="disabled"))
             tell(as_line(Ready(f"Switched off: {off}")))
             return Result(DISABLED, None)
-        is_elsewhere = site.is_elsewhere()
+        is_held = not is_elsewhere(site)
         if is_first:
             common.tell_of_cloud_init(site)
-        if is_elsewhere and is_first:
+        if is_first and not is_held:
             site.say(events.OTHER_PLATFORM(claim=site.firmware_claim(), reason=reasons.OTHER_PLATFORM.code))
-        ready_by = 0.0 if is_elsewhere else started + site.config.imds.boot_timeout
+        ready_by = started + site.config.imds.boot_timeout if is_held else 0.0
 
         def ready(done: Report) -> bool:
             """False where asking again is more urgent than host keys that sshd need not wait for."""
             result = _kept(site, done)
             if result.is_final:
                 tell(as_line(Ready(result.status)))
-            elif is_elsewhere:
+            elif not is_held:
                 tell(as_line(Ready("No metadata service is expected here; it is asked all the same")))
             return result.is_final or time.monotonic() >= ready_by
 

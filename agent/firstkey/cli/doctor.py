@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
 from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.settings import seconds
 from firstkey.ssh.restrictions import Client
+from firstkey.system.tree import resolved
 from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from firstkey.metadata.client import Answer
 
 KEY_LIMIT = 65536
+DECIDE = "A person decides: "
 EPILOG = """\
 examples:
   firstkey doctor                          the configured users, the launch key
@@ -42,6 +45,11 @@ VERDICTS = {
     OPEN: "ssh{port} {user}@HERE works",
     BLOCKED: "ssh{port} {user}@HERE does NOT work",
     UNSURE: "ssh{port} {user}@HERE: nothing is known to be in the way, but not everything could be seen",
+}
+VERDICTS_ON_A_TREE = {
+    OPEN: "ssh{port} {user}@HERE: nothing in this tree is in the way; what only a boot shows is left out",
+    BLOCKED: "ssh{port} {user}@HERE will NOT work",
+    UNSURE: VERDICTS[UNSURE],
 }
 MARKS = {OK: "  ok", OBSTACLE: "  !!", UNKNOWN: "  ??"}
 
@@ -59,7 +67,7 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
         sources = launch_key.Sources(site, named=args.named_key, ask=lambda: _ask(site, args))
         off = common.switched_off(site)
         doctor = Doctor(site, sources, client=args.client, probing=not args.no_probe, off=off)
-        diagnoses = [doctor.examine(name) for name in site.config.keys.users]
+        diagnoses = [_for(doctor.examine(name), args.root) for name in site.config.keys.users]
     verdict = _verdict(diagnoses)
     if args.json:
         streams.show_json(_as_json(diagnoses, verdict))
@@ -142,7 +150,8 @@ def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator
         if args.quiet and diagnosis.verdict == OPEN:
             continue
         port = f" -p {diagnosis.port}" if diagnosis.port != 22 else ""
-        yield VERDICTS[diagnosis.verdict].format(port=port, user=diagnosis.user)
+        verdicts = VERDICTS if resolved(args.root) == "/" else VERDICTS_ON_A_TREE
+        yield verdicts[diagnosis.verdict].format(port=port, user=diagnosis.user)
         if diagnosis.key:
             yield f"  Key: {diagnosis.key}"
         for finding in diagnosis.findings:
@@ -152,10 +161,40 @@ def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator
     yield OUT_OF_SCOPE
 
 
+def _for(diagnosis: Diagnosis, root: str) -> Diagnosis:
+    """Its commands, so that they work on the tree that was looked at, and through no link out of it."""
+    if resolved(root) == "/":
+        return diagnosis
+    place = shlex.quote(root)
+
+    def on_tree(command: str) -> str:
+        if command.startswith("firstkey run "):
+            return command.replace("firstkey run", f"firstkey run --root {place}", 1)
+        source, pipe, rest = command.rpartition(" | ")
+        if ">" in rest and not pipe:
+            rest = f"sh -c {shlex.quote(rest)}"
+        return f"{source}{pipe}chroot {place} {rest}"
+
+    def about(finding: Finding) -> Finding:
+        if not finding.is_command:
+            return finding
+        # No sshd of the tree runs that could be told.
+        parts = [
+            on_tree(part)
+            for part in (finding.remedy or "").split(" && ")
+            if not part.startswith(("sshd -t", "kill -HUP", "systemctl try-"))
+        ]
+        return finding._replace(remedy=" && ".join(parts))
+
+    return diagnosis._replace(findings=tuple(map(about, diagnosis.findings)))
+
+
 def _finding(finding: Finding) -> Iterator[str]:
     mark = "   i" if finding.status == OK and finding.reason else MARKS[finding.status]
     code = f" ({finding.reason.code})" if finding.reason else ""
     where = f"{finding.path}: " if finding.path else ""
     yield f"{mark} {where}{finding.detail}{code}"
+    if finding.line:
+        yield f"     The line: {finding.line}"
     if finding.remedy:
-        yield f"     {REMEDY}{finding.remedy}"
+        yield f"     {REMEDY if finding.is_command else DECIDE}{finding.remedy}"

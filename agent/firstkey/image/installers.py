@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 UNIT = "firstkey.service"
 ENABLED = f"{units.ADMINISTRATOR}/multi-user.target.wants/{UNIT}"
 """What `systemctl enable` makes; the unit's [Install] says WantedBy=multi-user.target."""
+RUNLEVELS = "/etc/runlevels"
+"""What `rc-update add` of OpenRC makes is below; the script for firstkey is in docs/platforms.md."""
 DISABLED = "/etc/firstkey/disabled"
 PARTS = ("/usr/bin/firstkey", "/usr/lib/firstkey/firstkey/cli/main.py")
 """The command that the unit starts, and the code that is its work."""
@@ -51,7 +53,10 @@ class Off(NamedTuple):
 
 def off(image: Image) -> Off | None:
     """What keeps firstkey from its work, or None: what only a person can mend comes first."""
-    if not units.is_installed(image.tree, UNIT):
+    has_openrc = image.tree.exists(RUNLEVELS)
+    if has_openrc and not _is_in_runlevel(image, "firstkey"):
+        return Off(RUNLEVELS, "Have OpenRC start firstkey, by the script of docs/platforms.md")
+    if not has_openrc and not units.is_installed(image.tree, UNIT):
         return Off(ENABLED, "Install the package firstkey; its unit is enabled with it.")
     missing = next((path for path in PARTS if image.read(path) is None), None)
     if missing:
@@ -61,7 +66,7 @@ def off(image: Image) -> Off | None:
         return Off(told, f"Take {OFF} out of this file, and have the boot loader's files written anew")
     if image.tree.exists(DISABLED):
         return Off(ENABLED, f"rm {DISABLED}", by_hand=False)
-    if not units.is_enabled(image.tree, UNIT):
+    if not has_openrc and not units.is_enabled(image.tree, UNIT):
         return Off(ENABLED, f"systemctl enable {UNIT}", by_hand=False)
     return None
 
@@ -90,7 +95,16 @@ def host_key_maker(image: Image) -> str | None:
         is_off = units.is_masked(image.tree, unit) or _waits_for_first_boot(image, unit)
         if units.is_installed(image.tree, unit) and not is_off and server_is_on(image):
             return unit
+    # The units of openSUSE and ALT Linux; the script of OpenRC's sshd.
+    before = " ".join(units.values(image.tree, "Service", "ExecStartPre", *SERVICES))
+    by_unit = re.search("ssh-keygen|sshd-gen-keys", before) and server_is_on(image)
+    if by_unit or _is_in_runlevel(image, "sshd"):
+        return "what starts sshd"
     return None
+
+
+def _is_in_runlevel(image: Image, name: str) -> bool:
+    return bool(image.glob(f"{RUNLEVELS}/*/{name}"))
 
 
 def _waits_for_first_boot(image: Image, unit: str) -> bool:

@@ -159,7 +159,8 @@ def der(head: bytes) -> str | None:
     if inside is None:
         return None
     if inside.startswith(b"\x02\x01\x03\x30") and _PKCS7 in inside[:40]:
-        return _pkcs12(head)
+        # The bags with keys are named in the clear; a store of certificates alone has none.
+        return "a key store (PKCS#12)" if any(bag in head for bag in _KEY_BAGS) else None
     if re.match(rb"\x02\x01[\x00\x01]\x30.\x06", inside, re.DOTALL):
         return "a private key (PKCS#8, DER)"
     if re.match(rb"\x02\x01[\x00\x01]\x02[\x81\x82]", inside):
@@ -169,11 +170,6 @@ def der(head: bytes) -> str | None:
     if inside[:1] == b"\x30" and any(inside[2:16].startswith(oid) or oid in inside[:18] for oid in _PBES):
         return "an encrypted private key (PKCS#8, DER)"
     return None
-
-
-def _pkcs12(head: bytes) -> str | None:
-    """The bags with keys are named in the clear; a store of certificates alone has none."""
-    return "a key store (PKCS#12)" if any(bag in head for bag in _KEY_BAGS) else None
 
 
 def _contents(head: bytes) -> bytes | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple
+from firstkey import NamedTuple, image_reasons
 from firstkey.display import diff
 from firstkey.image import shadow
 from firstkey.image.changes import Lock
-from firstkey.image.verdict import Doubt, Finding, Verdict, not_applicable
+from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.reasons import Refusal
 from firstkey.system.shadow import ELSEWHERE, EMPTY, LOCKED, PASSWD, TCB, Shadow, entries, unknown
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def checker(wanted: Callable[[str], bool]) -> Callable[[Image], Verdict]:
 
     def check(image: Image) -> Verdict:
         if not any(image.tree.exists(path) for path in (PASSWD, shadow.SHADOW)):
-            return not_applicable("there are no accounts")
+            detail = f"there is no {PASSWD}: this is not the root of a system (ostree: see its deployments)"
+            return Verdict(doubts=(Doubt(PASSWD, Refusal(image_reasons.NOT_LOOKED_AT, detail)),))
         findings = tuple(_finding(password) for password in _usable(image, wanted))
         return Verdict(findings, tuple(_unknown(image, wanted)))
 

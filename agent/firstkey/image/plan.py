@@ -64,15 +64,12 @@ def judged(steps: Sequence[Step]) -> tuple[list[Step], list[Left]]:
     """
     kept, left = _without_contradictions(_without_doubles(steps))
     for whole in [step for step in kept if isinstance(step.change, Remove)]:
-        inside = [step for step in kept if _is_inside(step.change.path, whole.change.path)]
+        place = whole.change.path
+        inside = [s for s in kept if s.change.path != place and is_at_or_below(s.change.path, place)]
         if inside:  # what is overwritten or remembered in there goes first
             kept.remove(whole)
             kept.insert(kept.index(inside[-1]) + 1, whole)
     return kept, left
-
-
-def _is_inside(path: str, place: str) -> bool:
-    return path != place and is_at_or_below(path, place)
 
 
 def _without_doubles(steps: Sequence[Step]) -> list[Step]:

@@ -63,7 +63,9 @@ def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
     entries = [entry for entry in result.entries if not (quiet and entry.is_harmless)]
     verdict = result.verdict
     mark, colour = _MARKS[UNKNOWN if quiet and not entries else result.kind]
-    yield Coloured(colour, mark, before="  ", after=f"{' ' * (6 - len(mark))}{_name(result)}")
+    yield Coloured(
+        colour, mark, before="  ", after=f"{' ' * (6 - len(mark))}{result.rule.title} [{result.rule.id}]"
+    )
     if verdict.not_applicable and result.outcome == NOT_APPLICABLE:
         yield f"        does not apply: {verdict.not_applicable}"
     limit = len(entries) if everything else MOST_SHOWN
@@ -78,10 +80,6 @@ def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
         yield f"        ... and {len(verdict.doubts) - MOST_SHOWN} more; -v and --json tell all"
     if verdict.remark:
         yield f"        {verdict.remark}"
-
-
-def _name(result: Result) -> str:
-    return f"{result.rule.title} [{result.rule.id}]"
 
 
 def _entry(entry: Entry) -> Iterator[str]:

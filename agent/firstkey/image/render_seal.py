@@ -54,8 +54,8 @@ def _refusal(refusal: Refusal) -> Iterator[str]:
 
 def outcome(done: Outcome) -> Iterator[Line]:
     """What became of one step."""
-    detail = f": {done.detail}" if done.refusal is None else ""
-    after = f"  {_first_line(done.step)}{detail}"
+    what = done.step.change.describe().partition("\n")[0]
+    after = f"  {what}: {done.detail}" if done.refusal is None else f"  {what}"
     yield Coloured(_COLOURS[done.result], f"{done.result:6}", before="  ", after=after)
     if done.refusal:
         yield from (f"  {line}" for line in _refusal(done.refusal))
@@ -84,10 +84,6 @@ def _count(done: Sealing, result: str) -> int:
 
 def _steps(number: int) -> str:
     return "1 step" if number == 1 else f"{number} steps"
-
-
-def _first_line(step: Step) -> str:
-    return step.change.describe().partition("\n")[0]
 
 
 # --- for programs ---------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ def _blobs(tree: Tree, path: str, needle: str) -> Iterator[bytes]:
         if any(hidden for *_, hidden in connection.execute("PRAGMA table_xinfo(Packages)")):
             raise _unreadable(path, "it has columns that are computed")
         # Without a word of Python in between: a signal's exception would be lost in a handler's.
-        connection.set_progress_handler(_give_up, STEPS)
+        connection.set_progress_handler(lambda: 1, STEPS)
         for (blob,) in connection.execute("SELECT blob FROM Packages"):
             # Many rows may share their pages, so that there is more in them than in the file.
             left -= len(blob)
@@ -168,10 +168,6 @@ def _may(action: int, name: str | None, _detail: object, _schema: object, source
     }
     is_wanted = action in wanted and wanted[action] == name
     return sqlite3.SQLITE_OK if is_wanted and source is None else sqlite3.SQLITE_DENY
-
-
-def _give_up() -> int:
-    return 1
 
 
 def _address(tree: Tree, path: str) -> tuple[str, int]:

@@ -65,18 +65,18 @@ def _account(context: Context) -> Iterator[Finding]:
     if entry and entry.is_locked:
         detail = f"the account {context.name} is locked, and sshd heeds that since UsePAM is no"
         remedy = f"usermod -p '*' {shlex.quote(context.name)}"
-        yield obstacle("account", why.ACCOUNT_LOCKED, detail, path=shadow.PATH, remedy=remedy)
+        yield obstacle("account", why.ACCOUNT_LOCKED, detail, path=shadow.PATH, command=remedy)
     elif not over:
         yield passed("account", f"the account {context.name} is neither locked nor expired")
 
 
-def expired(context: Context, entry: Shadow | None, now: float) -> Finding | None:
+def expired(context: Context, entry: Shadow | None, now: float, check: str = "account") -> Finding | None:
     """That the account is over at that moment, if it is."""
     if entry is None or entry.expires is None or not entry.has_expired(now):
         return None
     detail = f"the account expired on {day(entry.expires)}; by the clock it is {today(context)}"
     remedy = f"chage -E -1 {shlex.quote(context.name)}"
-    return obstacle("account", why.ACCOUNT_EXPIRED, detail, path=shadow.PATH, remedy=remedy)
+    return obstacle(check, why.ACCOUNT_EXPIRED, detail, path=shadow.PATH, command=remedy)
 
 
 def day(number: int) -> str:
@@ -103,11 +103,11 @@ def _shell(context: Context) -> Finding:
         return unanswered("shell", error, path=shell)
     if seen.file is None:
         detail = f"the shell of {context.name} does not exist"
-        return obstacle("shell", why.SHELL_MISSING, detail, path=shell, remedy=remedy)
+        return obstacle("shell", why.SHELL_MISSING, detail, path=shell, command=remedy)
     if not (seen.file.is_file and seen.file.mode & ANYBODY_RUNS):
         detail = f"the shell of {context.name} is not a file that can be run ({view.looks(seen.file)})"
         remedy = f"chmod 0755 {shlex.quote(seen.canonical)}" if seen.file.is_file else remedy
-        return obstacle("shell", why.SHELL_MISSING, detail, path=shell, remedy=remedy)
+        return obstacle("shell", why.SHELL_MISSING, detail, path=shell, command=remedy)
     return passed("shell", f"the shell {shell} is there and can be run", path=shell)
 
 
@@ -128,18 +128,22 @@ def _lists(context: Context) -> Iterator[Finding]:
 
 def _refused(context: Context, listing: restrictions.Listing, groups: Sequence[str]) -> Finding:
     """The list that turns the user away, with what to change."""
-    keyword, words, word, remedy = listing.keyword, " ".join(listing.words), listing.word, ""
+    keyword, words, word, command, edit = listing.keyword, " ".join(listing.words), listing.word, "", ""
     if keyword == "DenyUsers":
         reason, detail = why.USER_DENIED, f"{keyword} {word} is about {context.name}"
     elif keyword == "AllowUsers":
         reason, detail = why.USER_NOT_ALLOWED, f"{keyword} {words} does not have {context.name}"
         detail += f" from {context.client.address}" if context.client else ""
+        if not any(restrictions.matches(context.name, each.partition("@")[0]) for each in listing.words):
+            edit = f"s/{keyword}/& {context.name}/I"  # else somebody keeps the user to some places
     elif keyword == "DenyGroups":
         reason = why.GROUP_DENIED
         detail = f"{keyword} {word} is about {listing.group}, a group of {context.name}"
     else:
         reason = why.GROUP_NOT_ALLOWED
         detail = f"{keyword} {words} has none of the groups of {context.name}: {' '.join(groups)}"
-        plain = next((word for word in listing.words if not set("*?") & set(word)), "GROUP")
-        remedy = f"usermod -aG {shlex.quote(plain)} {shlex.quote(context.name)}"
-    return context.in_config(keyword.lower(), reason, detail, word=word, remedy=remedy)
+        known = {group for group, _, _ in context.site.accounts.groups()}
+        plain = next((word for word in listing.words if word in known), "")
+        command = plain and f"usermod -aG {shlex.quote(plain)} {shlex.quote(context.name)}"
+    found = context.in_config(keyword.lower(), reason, detail, word=word, edit=edit)
+    return found._replace(remedy=command, is_command=True) if command else found

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.boot import host_key_files, host_keys
-from firstkey.login import tcp_wrappers
+from firstkey.login import probe
+from firstkey.login.context import how_to_reload, unit
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command, sockets, sshd_tree
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from firstkey.system.sshd import Meaning, Sshd
 
 BANNER_SECONDS = 5.0
-UNITS = ("ssh", "sshd")
+ALLOW, DENY = "/etc/hosts.allow", "/etc/hosts.deny"
+LIMIT = 1024 * 1024
 TURNED_AWAY = ("Exceeded MaxStartups", "Not allowed at this time")
 """What sshd says in place of its banner (sshd.c: drop_connection)."""
 _UNUSABLE = {
@@ -35,6 +37,7 @@ _UNUSABLE = {
 }
 
 
+_PRIVSEP, _NOLOGIN = "/run/sshd", "/usr/sbin/nologin"
 _NO_PRIVSEP = ("Privilege separation user", "must be owned by root and not group")
 _NOT_THE_CONFIGURATION = ("no hostkeys available", "Missing privilege separation")
 _LINE = re.compile(r"(?<!\S)(/\S+?):? line (\d+)")
@@ -46,6 +49,8 @@ class Connectivity(NamedTuple):
     findings: tuple[Finding, ...]
     listener: Listener | None = None
     port: int = 22
+    source: str | None = None
+    """From which address sshd is asked; None where it would not answer as it does to the client."""
 
 
 def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> Connectivity:
@@ -53,10 +58,11 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
     program = command.find("sshd") if site.tree.is_running_system else sshd_tree.program(site.tree)
     if program is None:
         remedy = "apt-get install openssh-server, or dnf install openssh-server"
-        return Connectivity((obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed", remedy=remedy),))
+        found = [obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed")._replace(remedy=remedy)]
+        return Connectivity(tuple(found))
     found = [passed("sshd", "sshd is installed", path=program)]
     if site.tree.is_running_system and os.geteuid() == 0:
-        found += _trial(command.run([program, "-t", *sshd.options]))
+        found += _trial(site, command.run([program, "-t", *sshd.options]))
     elif meaning.refusal:
         found.append(_unstarted(meaning.refusal, sshd.config))
     found += _host_keys(site, sshd, meaning)
@@ -66,14 +72,57 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
     listener, said = _socket(site, sshd, meaning)
     found.append(said)
     if listener:
-        found += _spoken(site, program, listener, client)
-    return Connectivity(tuple(found), listener, listener.port if listener else 22)
+        rule = _rule(site, os.path.realpath(program))
+        source = _source(sshd, meaning, client, is_choosy=rule is not None)
+        if source:
+            listener, said = _banner(site, listener, source)
+            is_silent = said.reason is why.SSHD_SILENT
+            found.append(_wrapped(rule, client) if rule and is_silent and client else said)
+        elif rule:
+            detail = "hosts.allow and hosts.deny may turn clients away, and only from the client that shows"
+            found.append(unknown("tcp-wrappers", why.CLIENT_DEPENDENT, detail, path=rule))
+        found += _unread(site, sshd, meaning)
+        return Connectivity(tuple(found), listener, listener.port, source)
+    return Connectivity(tuple(found))
+
+
+def _source(sshd: Sshd, meaning: Meaning, client: Client | None, *, is_choosy: bool) -> str | None:
+    """An address of the doctor's own; where sshd goes by it, the client's, if that is on this machine."""
+    lists = [word for keyword in ("allowusers", "denyusers") for word in meaning.effective.words(keyword)]
+    is_choosy = is_choosy or sshd_tree.depends_on_client(sshd.files.values())
+    if not is_choosy and not any("@" in word for word in lists):
+        return probe.own_address()
+    return client.address if client and client.address.startswith("127.") else None
+
+
+def _unread(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
+    """Whether a file of the configuration is younger than the running sshd's PID file, which it writes anew
+    whenever it reads them.
+    """
+    pid_file = meaning.effective.first("pidfile") or "/run/sshd.pid"
+    written = _changed(site, pid_file)
+    inside = {*map(os.path.dirname, sshd.files), "/etc/ssh/sshd_config.d"} - {"/etc/ssh", "/etc/openssh"}
+    younger = [path for path in (*sshd.files, *sorted(inside)) if written and _changed(site, path) > written]
+    if younger:
+        detail = "this was changed after sshd read it, and nobody knows what sshd goes by"
+        command = f"sshd -t && {how_to_reload(site, meaning.effective)}"
+        yield unknown("sshd-unread", why.SSHD_UNREAD, detail, path=younger[0], command=command)
+
+
+def _changed(site: Site, path: str) -> int:
+    """When the file was changed last, in nanoseconds; 0 where it is not there."""
+    place = site.tree.locate(path)
+    if place is None:
+        return 0
+    with place[0] as directory:
+        found = directory.status(place[1])
+        return found.st_ctime_ns if found else 0
 
 
 # --- whether it starts ----------------------------------------------------------------------------
 
 
-def _trial(outcome: command.Outcome) -> Iterator[Finding]:
+def _trial(site: Site, outcome: command.Outcome) -> Iterator[Finding]:
     """Whether sshd would start with its files as they are (sshd -t), and what it says about them."""
     check = "sshd-config"
     lines = (outcome.stderr + outcome.stdout).decode("utf-8", "replace").split("\n")
@@ -81,13 +130,25 @@ def _trial(outcome: command.Outcome) -> Iterator[Finding]:
     if not outcome.status:
         yield passed(check, "sshd takes its configuration")
     elif any(words in line for words in _NO_PRIVSEP for line in said):
-        yield obstacle("privilege-separation", why.PRIVSEP_MISSING, said[-1])
+        command = "" if "user" not in said[-1] else f"useradd -r -M -d /run/sshd -s {_NOLOGIN} sshd"
+        command = command or f"chown root:root {_PRIVSEP} && chmod 0755 {_PRIVSEP}"
+        yield obstacle("privilege-separation", why.PRIVSEP_MISSING, said[-1], command=command)
     elif not any(words in line for words in _NOT_THE_CONFIGURATION for line in said):
         match = next(filter(None, map(_LINE.search, said)), None)
         place = f"{match[1]}:{match[2]}" if match else None
         remedy = f"correct {place}, until this says nothing: sshd -t" if place else ""
         detail = f"sshd does not start: {'; '.join(said)[:500]}"
-        yield obstacle(check, reasons.SSHD_CONFIG_INVALID, detail, path=place, remedy=remedy)
+        line = None
+        if match:
+            lines = (site.tree.read(match[1], limit=LIMIT) or b"").decode("utf-8", "replace").split("\n")
+            line = lines[int(match[2]) - 1] if int(match[2]) <= len(lines) else None
+        found = obstacle(check, reasons.SSHD_CONFIG_INVALID, detail, path=place, line=line)
+        yield found._replace(remedy=remedy or found.remedy)
+    elif any("Missing privilege separation" in line for line in said) and (
+        not site.tree.exists("/run/systemd/system") or site.tree.exists("/run/sshd.pid")
+    ):  # else systemd makes it when it starts sshd
+        command = f"mkdir -p -m 0755 {_PRIVSEP}"
+        yield obstacle("privilege-separation", why.PRIVSEP_MISSING, said[-1], command=command)
 
 
 def _unstarted(refusal: reasons.Refusal, config: str | None) -> Finding:
@@ -114,7 +175,7 @@ def _host_keys(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
         path = files[0] if files else None
         exposed = [finding.remedy for finding in found if finding.reason is reasons.BAD_MODES]
         remedy = (exposed and exposed[0]) or "firstkey host-keys"
-        yield obstacle("host-keys", why.NO_HOST_KEY, detail, path=path, remedy=remedy)
+        yield obstacle("host-keys", why.NO_HOST_KEY, detail, path=path, command=remedy)
 
 
 def _host_key(site: Site, sshd: Sshd, file: str) -> Finding:
@@ -132,7 +193,9 @@ def _host_key(site: Site, sshd: Sshd, file: str) -> Finding:
         return note("host-keys", reason, f"{file} is {found.condition}", path=file)
     if found.is_loose:
         remedy = f"chmod 0600 {shlex.quote(file)}"
-        return note("host-keys", reasons.BAD_MODES, f"{file} can be read by others", path=file, remedy=remedy)
+        return note(
+            "host-keys", reasons.BAD_MODES, f"{file} can be read by others", path=file, command=remedy
+        )
     return passed("host-keys", f"sshd can load {file}", path=file)
 
 
@@ -153,22 +216,23 @@ def _socket(site: Site, sshd: Sshd, meaning: Meaning) -> tuple[Listener | None, 
     if found:
         detail = f"port {found[0].port} is open on {found[0].address} only"
         place = sshd_tree.where(sshd, "listenaddress")
-        return found[0], obstacle("socket", why.SSHD_ON_LOOPBACK, detail, path=place)
+        line = place and sshd_tree.line_at(sshd, place)
+        return found[0], obstacle("socket", why.SSHD_ON_LOOPBACK, detail, path=place, line=line)
     detail = f"nothing listens on port {' or '.join(map(str, ports))}{_unit_state(site)}"
-    return None, obstacle("socket", why.SSHD_NOT_RUNNING, detail, remedy=_start(site))
-
-
-def _unit(site: Site) -> str:
-    places = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system")
-    found = (unit for unit in UNITS for place in places if site.tree.exists(f"{place}/{unit}.service"))
-    return next(found, "sshd")
+    return None, obstacle("socket", why.SSHD_NOT_RUNNING, detail, command=_start(site))
 
 
 def _start(site: Site) -> str:
-    unit = _unit(site)
-    if site.tree.exists("/run/systemd/system"):
-        return f"systemctl enable --now {unit}; then, if it fails: journalctl -b -u {unit}"
-    return "mkdir -p -m 0755 /run/sshd && $(command -v sshd)"
+    name = unit(site)
+    if not site.tree.exists("/run/systemd/system"):
+        return "mkdir -p -m 0755 /run/sshd && $(command -v sshd)"
+    masks = {"/etc/systemd/system": "", "/run/systemd/system": "--runtime "}
+    unmask = [how for place, how in masks.items() if _is_masked(f"{place}/{name}.service")]
+    return "".join(f"systemctl unmask {how}{name} && " for how in unmask) + f"systemctl enable --now {name}"
+
+
+def _is_masked(path: str) -> bool:
+    return os.path.islink(path) and os.readlink(path) == os.devnull
 
 
 def _unit_state(site: Site) -> str:
@@ -176,40 +240,49 @@ def _unit_state(site: Site) -> str:
     program = command.find("systemctl") if site.tree.exists("/run/systemd/system") else None
     if program is None:
         return ""
-    units = [f"{unit}.service" for unit in (_unit(site), "firstkey")]
+    units = [f"{name}.service" for name in (unit(site), "firstkey")]
     states = [
-        command.run([program, "is-active", unit]).stdout.decode("ascii", "replace").strip() for unit in units
+        command.run([program, "is-active", name]).stdout.decode("ascii", "replace").strip() for name in units
     ]
-    return "".join(f"; {unit} is {state or 'not known'}" for unit, state in zip(units, states))
+    return "".join(f"; {name} is {state or 'not known'}" for name, state in zip(units, states))
 
 
-def _spoken(site: Site, program: str, listener: Listener, client: Client | None) -> Iterator[Finding]:
-    turned_away = [*_wrapped(site, os.path.realpath(program), client)]
-    yield from turned_away
-    if not any(finding.status == OBSTACLE for finding in turned_away):
-        yield _banner(listener)
+def _rule(site: Site, program: str) -> str | None:
+    """FILE:LINE of the first rule of TCP wrappers (hosts_access(5)) that may turn anybody away.
+
+    None where sshd does not ask them: only Debian's and Ubuntu's does.
+    """
+    for path, word in ((DENY, b""), (ALLOW, b"deny")):
+        lines = (site.tree.read(path, limit=LIMIT) or b"").split(b"\n")
+        for number, line in enumerate(lines, 1):
+            if b":" in line and word in line and not line.lstrip().startswith(b"#"):
+                programs = (program, *sshd_tree.SESSIONS)
+                contents = (site.tree.read(each, limit=sshd_tree.PROGRAM_LIMIT) or b"" for each in programs)
+                return f"{path}:{number}" if any(b"libwrap.so" in content for content in contents) else None
+    return None
 
 
-def _wrapped(site: Site, program: str, client: Client | None) -> Iterator[Finding]:
-    if not tcp_wrappers.are_asked(site.tree, program):
-        return
-    decision = tcp_wrappers.decide(site.tree, client)
-    if decision.lets is None:
-        detail = "hosts.allow and hosts.deny let clients through from some places only"
-        yield unknown("tcp-wrappers", why.CLIENT_DEPENDENT, detail, path=decision.place)
-    elif not decision.lets:
-        who = client.address if client else "everybody"
-        remedy = f"echo 'sshd: {client.address if client else 'ALL'}' >> {tcp_wrappers.ALLOW}"
-        detail = f"this rule turns {who} away before sshd speaks"
-        yield obstacle("tcp-wrappers", why.TCP_WRAPPERS, detail, path=decision.place, remedy=remedy)
+def _wrapped(rule: str, client: Client) -> Finding:
+    detail = f"sshd does not speak to {client.address}, as rules of TCP wrappers have it; this is the first"
+    command = f"echo 'sshd: {client.address}' >> {ALLOW}"
+    return obstacle("tcp-wrappers", why.TCP_WRAPPERS, detail, path=rule, command=command)
 
 
-def _banner(listener: Listener) -> Finding:
-    try:
-        said = sockets.first_words(listener.reachable, listener.port, seconds=BANNER_SECONDS)
-    except FirstkeyError as error:
-        return obstacle("banner", why.SSHD_NOT_RUNNING, error.message)
-    text = said.decode("utf-8", "replace").strip()
+def _banner(site: Site, listener: Listener, source: str) -> tuple[Listener, Finding]:
+    """What sshd says first, and where it said it: IPv4 has addresses enough to come from one's own."""
+    doors = [listener._replace(address="0.0.0.0")] if listener.address == "::" else []  # noqa: S104
+    said, trouble = b"", ""
+    for door in (*doors, listener):
+        try:
+            said = sockets.first_words(door.reachable, door.port, seconds=BANNER_SECONDS, source=source)
+        except FirstkeyError as error:
+            trouble = error.message
+            continue
+        return door, _judged(door, said.decode("utf-8", "replace").strip())
+    return listener, obstacle("banner", why.SSHD_NOT_RUNNING, trouble, command=_start(site))
+
+
+def _judged(listener: Listener, text: str) -> Finding:
     if "SSH-" in text:
         return passed("banner", f"sshd speaks on {listener}: {text.splitlines()[-1]}")
     if any(words in text for words in TURNED_AWAY):

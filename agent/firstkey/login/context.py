@@ -12,12 +12,18 @@ from firstkey.system import sshd_tree
 if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.login.finding import Finding
+    from firstkey.login.storage import Storage
     from firstkey.model import Account
     from firstkey.reasons import Reason
     from firstkey.ssh.public_key import PublicKey
     from firstkey.ssh.restrictions import Client
     from firstkey.ssh.sshd_config import Effective
     from firstkey.system.sshd import Sshd
+
+
+UNITS = ("ssh", "sshd")
+DISABLED = "s/^/#/"
+"""What sed does to a line of sshd_config so that the default is in force again."""
 
 
 class LaunchKey(NamedTuple):
@@ -50,11 +56,27 @@ class Context(NamedTuple):
         """The user's name."""
         return self.account.name
 
-    def how_to_install(self, path: str) -> str:
-        """The command that puts the key into the file at `path`."""
-        if self.key.file:
-            return f"cat {shlex.quote(self.key.file)} >> {shlex.quote(path)}"
-        return f"firstkey run --force --user {shlex.quote(self.name)}"
+    def how_to_install(self, path: str, kept: Storage) -> str:
+        """The command that puts the key into the file at `path`; none where there is no room for it.
+
+        What lies in a home is written with its user's rights: its links lead where the user wants.
+        """
+        name = shlex.quote(self.name)
+        if kept.is_full:
+            return ""
+        if not (self.key.file or kept.is_mount):
+            return f"{kept.unlock}firstkey run --force --user {name}"
+        directory, file = shlex.quote(path.rpartition("/")[0]), shlex.quote(path)
+        inside = path.startswith(f"{self.account.home}/")
+        append = f"umask {'077' if inside else '022'}; mkdir -p {directory}; (echo; cat) >> {file}"
+        shell = f"runuser -u {name} -- sh" if inside else "sh"
+        source = f"cat {shlex.quote(self.key.file)}" if self.key.file else f"firstkey authorized-keys {name}"
+        return f"{kept.unlock}{source} | {shell} -c {shlex.quote(append)}"
+
+    @property
+    def reload(self) -> str:
+        """The command that has sshd read its configuration, if it is one that sshd takes."""
+        return f"sshd -t && {how_to_reload(self.site, self.effective)}"
 
     def says(self, keyword: str) -> str:
         """The keyword's effective value, and "" for "none" or where sshd has no such keyword."""
@@ -66,10 +88,31 @@ class Context(NamedTuple):
         return self.effective.words(keyword)
 
     def in_config(
-        self, keyword: str, reason: Reason, detail: str, *, word: str = "", check: str = "", remedy: str = ""
+        self, keyword: str, reason: Reason, detail: str, *, word: str = "", edit: str = "", check: str = ""
     ) -> Finding:
-        """That a line of sshd's configuration is in the way (the one with that word), and which one it is."""
+        """That a line of sshd's configuration is in the way (the one with that word), and which one it is.
+
+        `edit` is what sed does to the line to remove the obstacle; without it, a person has to decide.
+        """
         place = sshd_tree.where(self.sshd, keyword, word)
-        remedy = remedy or (reason.remedy.replace("sshd_config", place) if place else reason.remedy)
-        remedy = remedy.replace("NAME", shlex.quote(self.name)).replace("the user", self.name)
-        return obstacle(check or keyword, reason, detail, path=place, remedy=remedy)
+        if place is None:
+            return obstacle(check or keyword, reason, detail)
+        path, _, number = place.rpartition(":")
+        line = sshd_tree.line_at(self.sshd, place)
+        command = edit and f"sed -i '{number}{edit}' {shlex.quote(path)} && {self.reload}"
+        found = obstacle(check or keyword, reason, detail, path=place, command=command, line=line)
+        return found if command else found._replace(remedy=reason.remedy.replace("sshd_config", place))
+
+
+def how_to_reload(site: Site, effective: Effective) -> str:
+    """The command that has a running sshd read its configuration again."""
+    if site.tree.exists("/run/systemd/system"):
+        return f"systemctl try-reload-or-restart {unit(site)}"
+    return f"kill -HUP $(cat {shlex.quote(effective.first('pidfile') or '/run/sshd.pid')})"
+
+
+def unit(site: Site) -> str:
+    """The unit that starts sshd, without its suffix."""
+    places = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system")
+    found = (name for name in UNITS for place in places if site.tree.exists(f"{place}/{name}.service"))
+    return next(found, "sshd")

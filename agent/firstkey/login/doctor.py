@@ -6,6 +6,7 @@ that a login meets. Nothing is changed.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -99,15 +100,13 @@ class Doctor:
         account = self._site.accounts.find(name)
         if account is None:
             return self._diagnosis(name, None, (*before, _no_such_user(name)))
-        if meaning.refusal:
-            return self._diagnosis(name, None, (*before, _no_meaning(name, meaning.refusal)))
         keys = sought.keys or (None,)
         now = time.time()
         about = (self._client, self._sshd, meaning.effective, now)
         contexts = [Context(self._site, account, key, *about) for key in keys if key]
         if not contexts:
             return self._diagnosis(name, None, (*before, *self._without_key(account, meaning, now)))
-        return self._best([self._of_key(context, before) for context in contexts])
+        return self._best([self._of_key(context, before, meaning.refusal) for context in contexts])
 
     def _switched_off(self) -> list[Finding]:
         """No key of a new instance comes by itself then, which is worth knowing before the rest."""
@@ -115,13 +114,13 @@ class Doctor:
             return []
         return [note("firstkey", reasons.DISABLED, f"firstkey is switched off: {self._off}")]
 
-    def _of_key(self, context: Context, before: Sequence[Finding]) -> Diagnosis:
+    def _of_key(
+        self, context: Context, before: Sequence[Finding], refusal: reasons.Refusal | None
+    ) -> Diagnosis:
         context = context._replace(key=_recovered(context))
-        found = [*before, *_checks(context)]
+        found = [*before, *(_no_meaning(context.name, refusal) if refusal else _checks(context))]
         found += self._elsewhere(found)
-        found += self._asked(context, found)
-        found += _logged(context, found)
-        return self._diagnosis(context.name, context.key, tuple(found))
+        return self._diagnosis(context.name, context.key, tuple(self._asked(context, found)))
 
     def _diagnosis(self, name: str, key: LaunchKey | None, found: tuple[Finding, ...]) -> Diagnosis:
         return Diagnosis(name, key, self._connectivity.port if self._connectivity else 22, found)
@@ -146,47 +145,102 @@ class Doctor:
         detail = "sshd's configuration has Match blocks about where the client comes from"
         return [unknown("match", why.CLIENT_DEPENDENT, detail)]
 
-    def _asked(self, context: Context, found: Sequence[Finding]) -> list[Finding]:
-        listener = self._connectivity.listener if self._connectivity else None
-        if not (self._probing and listener and context.key.key):
-            return []
-        if any(finding.reason in (why.CLIENT_DEPENDENT, why.KEY_NOT_FROM_HERE) for finding in found):
+    def _asked(self, context: Context, found: list[Finding]) -> list[Finding]:
+        """The findings, and what the running sshd says, which knows best what it goes by."""
+        at = self._connectivity
+        if not (self._probing and at and at.listener and at.source and context.key.key):
+            return found
+        choosy = any(
+            each.reason in (why.CLIENT_DEPENDENT, why.KEY_NOT_FROM_HERE) or each.check == key_lines.FROM
+            for each in found
+        )
+        source = (self._client.address if self._client else "") if choosy else at.source
+        if not source.startswith("127."):
             # The question comes from this machine itself: its answer would be about another client.
-            return []
+            return found
+        began = time.time()
         try:
-            reply = probe.ask(listener, context.name, context.key.key)
+            reply = probe.ask(at.listener, context.name, context.key.key, source)
         except FirstkeyError as error:
-            return [unanswered("running-sshd", error)]
-        return _weighed(reply, found, context) if reply else []
+            return [*found, unanswered("running-sshd", error)]
+        return _weighed(reply, found, context, began) if reply else found
 
 
-def _weighed(reply: probe.Reply, found: Sequence[Finding], context: Context) -> list[Finding]:
-    """The running sshd's word against what its files say."""
-    blocked = any(finding.status == OBSTACLE and finding.check in _BEFORE_THE_KEY for finding in found)
-    if reply.verdict == probe.ACCEPTED and not blocked:
-        return [
-            passed(
-                "running-sshd",
-                f"asked with the public key alone, the running sshd takes it for {context.name}",
-            )
-        ]
+def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: float) -> list[Finding]:
+    """The running sshd's word against what its files say. What stands in its way only in files is a note."""
+    check = "running-sshd"
+    # Whether a command vouches for the key is what only sshd knows, and now has said.
+    vouched = any(each.check == key_files.COMMAND for each in found)
+    open_yet = [
+        each for each in found if vouched and each.status == UNKNOWN and each.check in _BEFORE_THE_KEY
+    ]
     if reply.verdict == probe.ACCEPTED:
-        detail = "the running sshd still takes the key: it has not read its files as they are now"
-        return [note("running-sshd", why.SSHD_DISAGREES, detail)]
-    if session.stops(found):
-        return [passed("running-sshd", f"the running sshd does not take the key either: {reply.words}")]
-    detail = f"nothing in its files says so, yet the running sshd does not take the key: {reply.words}"
-    return [obstacle("running-sshd", why.SSHD_DISAGREES, detail)]
+        found = [each for each in found if each not in open_yet]
+        took = f"asked with the public key alone, the running sshd takes it for {context.name}"
+        later = [each for each in found if each.status == OBSTACLE and each.check in _BEFORE_THE_KEY]
+        kept = [each._replace(status=OK) if each in later else each for each in found]
+        if later:
+            detail = f"{took}; it will not, once it has read its files as they are now"
+            return [*kept, note(check, why.SSHD_DISAGREES, detail)]
+        return [*found, passed(check, took)]
+    found = [each._replace(status=OBSTACLE) if each in open_yet else each for each in found]
+    if reply.verdict == probe.UNLIKE:
+        # They come to no key at all: it stands before everything that is about the user.
+        spoken = next((number for number, each in enumerate(found, 1) if each.check == "banner"), 0)
+        return [*found[:spoken], _unlike(context, reply.words), *found[spoken:]]
+    if session.stops([each for each in found if each.check in _BEFORE_THE_KEY]):
+        return [*found, passed(check, f"the running sshd does not take the key either: {reply.words}")]
+    logged = "; ".join(journal.since(began))
+    said = f"{reply.words} (sshd logged: {logged})" if logged else reply.words
+    detail = f"nothing in its files says so, yet the running sshd does not take the key: {said}"
+    started = _started(context)
+    detail += f"; it was started as: {started}" if started else ""
+    reading = "" if _CONFIGURED.search(started) else context.reload
+    # It stands where sshd is asked about the key: what comes after that is not reached.
+    place = next((n for n, each in enumerate(found) if each.check in _AFTER_THE_KEY), len(found))
+    return [*found[:place], obstacle(check, why.SSHD_DISAGREES, detail, command=reading), *found[place:]]
 
 
+def _unlike(context: Context, said: str) -> Finding:
+    """Which line of sshd's configuration leaves this machine's ssh nothing to agree on."""
+    keyword = next((keyword for words, keyword in _AGREED if words in said), "")
+    return context.in_config(keyword, why.ALGORITHMS_DIFFER, f"this machine's ssh says: {said}")
+
+
+def _started(context: Context) -> str:
+    """The command line of the running sshd, where its PID file leads to it; sshd adds its state to it."""
+    path = context.says("pidfile") or "/run/sshd.pid"
+    pid = (context.site.tree.read(path, limit=32) or b"").strip().decode("ascii", "replace")
+    try:
+        content = context.site.tree.read(f"/proc/{pid}/cmdline", limit=4096) if pid.isdigit() else None
+    except FirstkeyError:
+        return ""
+    words = (content or b"").replace(b"\0", b" ").decode("utf-8", "replace")
+    return words.removeprefix("sshd: ").partition(" [listener]")[0].strip()
+
+
+_CONFIGURED = re.compile(r" -[46DdeGiqrTt]*[fhop]")
+"""An option that counts before any file, and that no reload takes back (sshd(8))."""
+_AGREED = (
+    ("key exchange method", "kexalgorithms"), ("host key type", "hostkeyalgorithms"),
+    ("cipher", "ciphers"), ("MAC", "macs"),
+)  # fmt: skip
+"""What ssh says of which keyword."""
 _BEFORE_THE_KEY = frozenset(
     {
         "account", "shell", "denyusers", "allowusers", "denygroups", "allowgroups", "pubkeyauthentication",
         "pubkeyacceptedalgorithms", "requiredrsasize", "revokedkeys", "authorized-keys", "strict-modes",
-        "authorized-keys-missing", "selinux", "key-line", "authorizedkeyscommand",
+        "authorized-keys-missing", "selinux", "key-line", "authorizedkeyscommand", "sshd-config", "host-keys",
+        "privilege-separation", "maxauthtries",
     }
 )  # fmt: skip
 """What sshd has looked at when it says that it would take a key; PAM and the session come later."""
+_AFTER_THE_KEY = frozenset(
+    {
+        "permitrootlogin", "pam", "nologin", "shells", "pam-session", "maxsessions", "chroot", "home",
+        "forced-command", "login-shell", "session", "terminal",
+    }
+)  # fmt: skip
 
 
 def _checks(context: Context) -> list[Finding]:
@@ -223,25 +277,12 @@ def _recovered(context: Context) -> LaunchKey:
     return context.key
 
 
-def _logged(context: Context, found: Sequence[Finding]) -> list[Finding]:
-    """Sshd's own record: it bears out an obstacle, or tells of one that nothing else shows."""
-    logged = journal.refusals(context, key_files.paths(context))
-    if not logged:
-        return []
-    latest = logged[0]
-    detail = f"sshd logged at {key_lines.moment(latest.at)}: {latest.words}"
-    confirmed = any(finding.check == "running-sshd" and finding.status == OK for finding in found)
-    if session.stops(found) or confirmed:
-        return [note("journal", why.SSHD_LOGGED, detail)]
-    return [unknown("journal", why.SSHD_LOGGED, f"{detail}; nothing that explains it is there now")]
-
-
-def _no_meaning(name: str, refusal: reasons.Refusal) -> Finding:
+def _no_meaning(name: str, refusal: reasons.Refusal) -> list[Finding]:
     detail = f"what sshd would do with {name} cannot be known: {refusal.detail}"
-    return unknown("effective-config", refusal.reason, detail)
+    return [unknown("effective-config", refusal.reason, detail)]
 
 
 def _no_such_user(name: str) -> Finding:
     detail = f"there is no account {name} on this system"
     remedy = f"useradd -m {name}, or Create=yes in [User {name}] of firstkey.conf; then: firstkey run --force"
-    return obstacle("account", reasons.NO_SUCH_USER, detail, path="/etc/passwd", remedy=remedy)
+    return obstacle("account", reasons.NO_SUCH_USER, detail, path="/etc/passwd")._replace(remedy=remedy)

@@ -16,7 +16,11 @@ UNKNOWN = "unknown"
 
 
 class Finding(NamedTuple):
-    """One answer. With a reason, `ok` is a note: it stops no login, but is worth knowing."""
+    """One answer. With a reason, `ok` is a note: it stops no login, but is worth knowing.
+
+    A remedy `is_command` where it can be pasted as it stands; else a person has to decide, and `line` is what
+    that person has to look at, if it is a line of the file at `path`.
+    """
 
     check: str
     status: str
@@ -24,6 +28,8 @@ class Finding(NamedTuple):
     path: str | None = None
     reason: Reason | None = None
     remedy: str | None = None
+    is_command: bool = False
+    line: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The published form (`doctor --json`): fields may be added, never removed or renamed."""
@@ -34,6 +40,8 @@ class Finding(NamedTuple):
             "path": self.path,
             "detail": self.detail,
             "remedy": self.remedy,
+            "is_command": self.is_command,
+            "line": self.line,
         }
 
 
@@ -42,21 +50,39 @@ def passed(check: str, detail: str, *, path: str | None = None) -> Finding:
     return Finding(check, OK, detail, path)
 
 
-def note(check: str, reason: Reason, detail: str, *, path: str | None = None, remedy: str = "") -> Finding:
+def note(check: str, reason: Reason, detail: str, *, path: str | None = None, command: str = "") -> Finding:
     """No obstacle, but worth knowing."""
-    return Finding(check, OK, detail, path, reason, remedy or reason.remedy)
+    return obstacle(check, reason, detail, path=path, command=command)._replace(status=OK)
 
 
 def obstacle(
-    check: str, reason: Reason, detail: str, *, path: str | None = None, remedy: str = ""
+    check: str,
+    reason: Reason,
+    detail: str,
+    *,
+    path: str | None = None,
+    command: str = "",
+    line: str | None = None,
 ) -> Finding:
-    """This keeps the key from the shell. `remedy` is what to do exactly; else it is the reason's own."""
-    return Finding(check, OBSTACLE, detail, path, reason, remedy or reason.remedy)
+    """This keeps the key from the shell. `command` removes it when it is pasted; without one the remedy is
+    the reason's own, and a person decides.
+    """
+    remedy, shown = command or reason.remedy, line and line.strip()[:200]
+    return Finding(check, OBSTACLE, detail, path, reason, remedy, bool(command), shown)
 
 
-def unknown(check: str, reason: Reason, detail: str, *, path: str | None = None, remedy: str = "") -> Finding:
+def unknown(
+    check: str,
+    reason: Reason,
+    detail: str,
+    *,
+    path: str | None = None,
+    command: str = "",
+    line: str | None = None,
+) -> Finding:
     """It cannot be said, and why."""
-    return Finding(check, UNKNOWN, detail, path, reason, remedy or reason.remedy)
+    found = obstacle(check, reason, detail, path=path, command=command, line=line)
+    return found._replace(status=UNKNOWN)
 
 
 def unanswered(check: str, error: FirstkeyError, *, path: str | None = None) -> Finding:

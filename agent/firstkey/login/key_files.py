@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.login import key_lines, keys_command, view
-from firstkey.login.finding import OK, Finding, obstacle, passed, unanswered, unknown
+from firstkey.login import key_lines, storage, view
+from firstkey.login.context import DISABLED
+from firstkey.login.finding import OK, UNKNOWN, Finding, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import as_user, command, sshd_tree
-from firstkey.system.files import open_quietly, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from firstkey.login.context import Context
     from firstkey.login.view import Seen
-    from firstkey.system.tree import Tree
 
-CHECK = "authorized-keys"
+CHECK, COMMAND = "authorized-keys", "authorizedkeyscommand"
 
 
 def findings(context: Context) -> Iterator[Finding]:
@@ -33,20 +31,23 @@ def findings(context: Context) -> Iterator[Finding]:
     if good:
         yield from good
         return
-    command = list(keys_command.findings(context))
-    if any(finding.status == OK for finding in command):
-        yield from command
-        return
     wrong = [found for found in files if not _is_missing(found)] or files[:1]
     # A directory that is in the way of two files is one obstacle.
-    yield from {(finding.reason, finding.path): finding for found in wrong for finding in found}.values()
-    yield from command
-    if not files and not command:
+    each = list({(finding.reason, finding.path): finding for found in wrong for finding in found}.values())
+    program = context.says("authorizedkeyscommand")
+    if program:
+        detail = f"no file has the key, and only sshd can tell whether {program} vouches for it"
+        each.append(obstacle(COMMAND, why.KEYS_COMMAND_FAILED, detail, path=program.split(" ")[0]))
+        yield from (finding if finding.status == OK else finding._replace(status=UNKNOWN) for finding in each)
+        return
+    yield from each
+    if not files:
         patterns = " ".join(context.effective.authorized_keys_files)
         none = f"sshd finds no file of keys for {context.name} by {patterns}"
         none = none if patterns else f"sshd reads no file of keys for {context.name}"
         detail = f"{none}, and asks no command"
-        yield obstacle(CHECK, reasons.AUTHORIZED_KEYS_DISABLED, detail)
+        keyword, reason = "authorizedkeysfile", reasons.AUTHORIZED_KEYS_DISABLED
+        yield context.in_config(keyword, reason, detail, check=CHECK, edit=DISABLED)
 
 
 def paths(context: Context) -> list[str]:
@@ -81,7 +82,9 @@ def _judged(context: Context, seen: Seen) -> Iterator[Finding]:
         yield _barred(context, seen)
     elif seen.file and not seen.file.is_file:
         detail = f"sshd reads keys only from a regular file ({view.looks(seen.file)})"
-        yield obstacle(CHECK, reasons.NOT_A_REGULAR_FILE, detail, path=seen.path)
+        install = context.how_to_install(seen.path, storage.at(context.site, seen.canonical))
+        command = install and f"rm -d {shlex.quote(seen.path)} && {install}"
+        yield obstacle(CHECK, reasons.NOT_A_REGULAR_FILE, detail, path=seen.path, command=command)
     elif seen.trouble:
         yield obstacle(CHECK, reasons.IO_ERROR, seen.trouble, path=seen.path)
     else:
@@ -92,14 +95,17 @@ def _judged(context: Context, seen: Seen) -> Iterator[Finding]:
 
 def _missing(context: Context, seen: Seen) -> Iterator[Finding]:
     home = context.account.home.rstrip("/") or "/"
-    remedy = context.how_to_install(seen.path)
+    kept = storage.at(context.site, seen.missing or seen.path)
+    remedy = context.how_to_install(seen.path, kept)
     if seen.missing and (home == seen.missing or home.startswith(f"{seen.missing}/")):
-        make = f"mkhomedir_helper {shlex.quote(context.name)} && {remedy}"
+        make = remedy and f"mkhomedir_helper {shlex.quote(context.name)} && {remedy}"
         detail = f"the home of {context.name} does not exist, and so neither do the keys in it"
-        yield obstacle(f"{CHECK}-missing", reasons.HOME_MISSING, detail, path=home, remedy=make)
+        yield obstacle(f"{CHECK}-missing", reasons.HOME_MISSING, detail, path=home, command=make)
         return
-    detail = f"the file of keys does not exist ({seen.missing} is missing)"
-    yield obstacle(f"{CHECK}-missing", why.KEY_NOT_INSTALLED, detail, path=seen.path, remedy=remedy)
+    detail = kept.about(f"the file of keys does not exist ({seen.missing} is missing)")
+    if context.site.tree.is_running_system and os.path.islink(seen.path):
+        remedy = remedy and f"rm {shlex.quote(seen.path)} && {remedy}"
+    yield obstacle(f"{CHECK}-missing", why.KEY_NOT_INSTALLED, detail, path=seen.path, command=remedy)
     # The next file there would be ignored for the directories that there are.
     yield from (finding for finding in _ignored(context, seen) if finding.status != OK)
 
@@ -116,7 +122,8 @@ def _barred(context: Context, seen: Seen) -> Finding:
     inside = barred == context.account.home or barred.startswith(f"{context.account.home}/")
     quoted = shlex.quote(barred)
     remedy = f"chown {context.name} {quoted} && chmod u+rwX {quoted}" if inside else f"chmod a+rX {quoted}"
-    return obstacle(CHECK, reasons.PERMISSION_DENIED, detail, path=barred, remedy=remedy)
+    remedy = storage.at(context.site, barred).unlock + remedy
+    return obstacle(CHECK, reasons.PERMISSION_DENIED, detail, path=barred, command=remedy)
 
 
 def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
@@ -126,8 +133,8 @@ def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
     found = view.flaws(context.site, context.account, seen.steps, home)
     for flaw in found:
         detail = f"sshd ignores the keys, since {view.why(flaw, context.account)} ({view.looks(flaw)})"
-        remedy = view.remedy(flaw, context.account, home)
-        yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.path, remedy=remedy)
+        remedy = view.remedy(context.site, flaw, context.account, home)
+        yield obstacle("strict-modes", reasons.BAD_MODES, detail, path=flaw.path, command=remedy)
     if not found:
         yield passed("strict-modes", "owners and modes are such that sshd takes the file", path=seen.path)
 
@@ -140,36 +147,11 @@ def _home(context: Context) -> str:
 
 
 def _label(context: Context, seen: Seen) -> Iterator[Finding]:
-    """Only the type of the label counts for sshd's rights (selinux(8))."""
-    try:
-        wanted = command.selinux_label(context.site.tree, seen.canonical, "file")
-        actual = _actual_label(context.site.tree, seen.canonical) if wanted else None
-    except FirstkeyError as error:
-        yield unanswered("selinux", error, path=seen.path)
-        return
-    if not wanted or not actual or wanted.split(":")[2] == actual.split(":")[2]:
-        return
-    if (context.site.tree.read("/sys/fs/selinux/enforce", limit=16) or b"").strip() != b"1":
-        return  # the policy is not enforced, only written about (selinux(8))
-    detail = f"its SELinux type is {actual.split(':')[2]}; the policy has {wanted.split(':')[2]} for it"
-    directory = seen.canonical.rsplit("/", 1)[0] or "/"
-    remedy = f"restorecon -Rv {shlex.quote(directory)}"
-    yield obstacle("selinux", why.SELINUX_LABEL, detail, path=seen.path, remedy=remedy)
-
-
-def _actual_label(tree: Tree, path: str) -> str | None:
-    """The label that `path` has, links in the last place followed, or None where it has none."""
-    place = tree.locate(path)
-    if place is None:
-        return None
-    directory, name = place
-    with directory, translated(f"read the SELinux label of {path}"):
-        fd = open_quietly(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, directory.fd)
-        try:
-            return os.getxattr(fd, "security.selinux").decode("ascii", "replace").rstrip("\0")
-        except OSError as error:
-            if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-                return None
-            raise
-        finally:
-            os.close(fd)
+    """Where SELinux is enforced, its own program tells whether it would label the file anew (selinux(8))."""
+    enforced = (context.site.tree.read("/sys/fs/selinux/enforce", limit=16) or b"").strip() == b"1"
+    program = command.find("restorecon") if enforced and context.site.tree.is_running_system else None
+    said = command.run([program, "-n", "-v", seen.canonical]).stdout if program else b""
+    if said.strip():
+        detail = f"its SELinux label is wrong: {said.decode('utf-8', 'replace').strip()}"
+        again = f"restorecon -Rv {shlex.quote(os.path.dirname(seen.canonical))}"
+        yield obstacle("selinux", why.SELINUX_LABEL, detail, path=seen.path, command=again)

@@ -65,7 +65,10 @@ class Sources:
             detail = f"{'; '.join(map(str, keys))}. The metadata service gave no usable answer: {silent}"
             return Sought(keys, (note(CHECK, reason, detail),))
         detail = f"nobody says which key was launched with: {silent}; the ledger of firstkey has none to see"
-        return Sought((), (unknown(CHECK, why.KEY_UNKNOWN, detail),))
+        reason = refusal.reason if refusal else why.KEY_UNKNOWN
+        remedy = f"{reason.remedy} Or name the key: firstkey doctor --key FILE"
+        remedy = reason.remedy if reason is why.KEY_UNKNOWN else remedy
+        return Sought((), (unknown(CHECK, reason, detail)._replace(remedy=remedy),))
 
 
 def named(content: bytes, path: str) -> LaunchKey:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.login.context import DISABLED
+from firstkey.login.finding import Finding, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
 from firstkey.ssh.public_key import read_key
-from firstkey.system import command, inspector, sshd_tree
+from firstkey.system import command, inspector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +27,12 @@ REVOKED_LIMIT = 64 * 1024 * 1024
 
 def findings(context: Context) -> Iterator[Finding]:
     """In sshd's order: the methods (auth2.c), then what is asked of the key (auth2-pubkey.c)."""
+    if context.says("maxauthtries") == "0":
+        detail = "MaxAuthTries is 0: a client that only asks what it may try is turned away"
+        yield context.in_config("maxauthtries", why.SESSION_LIMIT, detail, edit=DISABLED)
     if context.says("pubkeyauthentication") == "no":
         detail = f"PubkeyAuthentication is no for {context.name}"
-        yield context.in_config("pubkeyauthentication", why.PUBKEY_DISABLED, detail)
+        yield context.in_config("pubkeyauthentication", why.PUBKEY_DISABLED, detail, edit=DISABLED)
     else:
         yield passed("pubkeyauthentication", "sshd takes public keys")
     # A list of methods must be gone through from left to right; a key alone does for `publickey`.
@@ -51,11 +55,9 @@ def _algorithm(context: Context, kind: str, accepted: str) -> Finding:
     if any(restrictions.matches_list(signature, accepted) for signature in signatures):
         return passed(check, f"sshd takes keys of type {kind}")
     if restrictions.matches_list(kind, accepted):
-        detail = (
-            f"for {kind} keys sshd takes only SHA-1 signatures, which clients since OpenSSH 8.8 do not make"
-        )
-        return note(check, why.ALGORITHM_REFUSED, detail)
-    detail = f"PubkeyAcceptedAlgorithms has nothing for a key of type {kind}"
+        detail = f"for {kind} keys sshd takes only SHA-1 signatures, which no client since OpenSSH 8.8 makes"
+    else:
+        detail = f"PubkeyAcceptedAlgorithms has nothing for a key of type {kind}"
     return context.in_config(check, why.ALGORITHM_REFUSED, detail)
 
 
@@ -88,9 +90,8 @@ def _revocation(context: Context, path: str) -> Finding:
         detail = (
             f"RevokedKeys {path} does not exist" if content is None else f"{path} has a line that is no key"
         )
-        place = sshd_tree.where(context.sshd, "revokedkeys")
-        remedy = f"take RevokedKeys out of {place}; then reload sshd" if place else ""
-        return obstacle("revokedkeys", why.REVOKED_KEYS_UNREADABLE, detail, path=path, remedy=remedy)
+        found = context.in_config("revokedkeys", why.REVOKED_KEYS_UNREADABLE, detail)
+        return found._replace(path=path)
     if key is None:
         return unknown("revokedkeys", why.KEY_UNKNOWN, "only the key's fingerprint is known", path=path)
     if _names(content, key):

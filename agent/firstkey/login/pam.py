@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from itertools import islice
 from typing import TYPE_CHECKING
 
+from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
-from firstkey import reasons
 from firstkey.login.access_control import expired
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
@@ -29,8 +30,8 @@ CHECK = "pam"
 NOLOGIN = "/etc/nologin"
 SHELLS = "/etc/shells"
 LIMIT = 1024 * 1024
-FILES = 100
-"""How many files are read of those that one another include."""
+MOST = 1000
+"""How many rules are looked at of files that include one another."""
 DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
 
 COUNTING = frozenset({"pam_faillock", "pam_tally", "pam_tally2"})
@@ -39,13 +40,15 @@ PLAIN = frozenset({"pam_unix", "pam_permit", "pam_deny", "pam_nologin", "pam_loc
 """What these say of a local account is known from its files; pam_deny ends what pam_unix did not let pass."""
 
 _RULE = re.compile(r"-?(\w+)\s+(\[[^\]]*\]|\S+)\s+(\S+)")
+_INCLUDE = re.compile(r"(@include)()\s+(\S+)")
 NOWHERE = "192.0.2.1"
 """The client that PAM is told of where none was named: an address elsewhere (RFC 5737)."""
 
 
 def findings(context: Context) -> Iterator[Finding]:
     """The obstacles that files show; then PAM's own word, where it can be had without changing anything."""
-    modules = account_modules(context.site.tree, _service(context))
+    found = rules(context.site.tree, service(context), "account")
+    modules = list(dict.fromkeys(rule.module for rule in found))
     shown = list(_shown(context, modules))
     answer = _asked(context, modules)
     if isinstance(answer, Finding):
@@ -55,10 +58,10 @@ def findings(context: Context) -> Iterator[Finding]:
         yield from (finding for finding in shown if finding.status == OK)
         yield passed(CHECK, "PAM's account rules let the user in")
     else:
-        yield from shown or [_refused(context, answer, modules)]
+        yield from shown or [_refused(context, answer, found)]
 
 
-def _service(context: Context) -> str:
+def service(context: Context) -> str:
     """Sshd 9.8 and later may ask PAM under another name."""
     return context.says("pamservicename") or "sshd"
 
@@ -78,7 +81,7 @@ def _asked(context: Context, modules: list[str]) -> answers.Answer | Finding:
         return passed(CHECK, f"{detail}; the other rules are known from their files")
     try:
         return answers.account(
-            _service(context), context.account, host=context.client.address if context.client else NOWHERE
+            service(context), context.account, host=context.client.address if context.client else NOWHERE
         )
     except FirstkeyError as error:
         if not doubtful:
@@ -102,22 +105,22 @@ def closed(context: Context, *files: str) -> Iterator[Finding]:
     found = next((path for path in files if context.site.tree.exists(path)), None)
     if found and context.account.uid != 0:
         detail = f"while {found} is there, only root is let in"
-        yield obstacle("nologin", why.LOGINS_CLOSED, detail, path=found, remedy=f"rm {found}")
+        yield obstacle("nologin", why.LOGINS_CLOSED, detail, path=found, command=f"rm {found}")
 
 
 def _expired(context: Context) -> Iterator[Finding]:
     try:
         entry = shadow.of(context.site.tree, context.name)
     except FirstkeyError as error:
-        yield unanswered("account", error, path=shadow.PATH)
+        yield unanswered(CHECK, error, path=shadow.PATH)
         return
-    over = expired(context, entry, context.now)
+    over = expired(context, entry, context.now, CHECK)
     if over:
         yield over
     elif entry and entry.wants_new_password(context.now):
         detail = f"the password of {context.name} has expired: a new one is demanded before there is a shell"
         remedy = f"chage -d $(date +%F) {shlex.quote(context.name)}"
-        yield obstacle("account", why.PASSWORD_EXPIRED, detail, path=shadow.PATH, remedy=remedy)
+        yield obstacle(CHECK, why.PASSWORD_EXPIRED, detail, path=shadow.PATH, command=remedy)
 
 
 def _unlisted_shell(context: Context) -> Iterator[Finding]:
@@ -125,68 +128,91 @@ def _unlisted_shell(context: Context) -> Iterator[Finding]:
     shell = context.account.shell
     if shell not in [line.strip() for line in content.split("\n")]:
         detail = f"pam_shells lets nobody in whose shell is not in {SHELLS}, and {shell} is not"
-        yield obstacle(
-            "shells", why.PAM_REFUSES, detail, path=SHELLS, remedy=f"echo {shlex.quote(shell)} >> {SHELLS}"
-        )
+        add = f"echo {shlex.quote(shell)} >> {SHELLS}"
+        yield obstacle("shells", why.PAM_REFUSES, detail, path=SHELLS, command=add)
 
 
-def _refused(context: Context, answer: answers.Answer, modules: list[str]) -> Finding:
-    service = _service(context)
-    if answer.code == answers.NEW_PASSWORD_WANTED:
-        reason = why.PASSWORD_EXPIRED
-    elif answer.code == answers.ACCOUNT_EXPIRED:
-        reason = why.ACCOUNT_EXPIRED
-    else:
-        reason = why.PAM_REFUSES
+def _refused(context: Context, answer: answers.Answer, found: list[Rule]) -> Finding:
+    """PAM does not say which module it was: the first that may have been is shown."""
     said = "; ".join(filter(None, [answer.words, *answer.messages]))
-    if context.client is None and "pam_access" in modules:
+    likely = [rule for rule in found if rule.module not in PLAIN] or found
+    lists = [place for rule in likely if (place := _list_of(rule))]
+    about = {"path": likely[0].place, "line": likely[0].line} if likely else {}
+    if context.client is None and any(rule.module == "pam_access" for rule in found):
         detail = f"pam_access refuses a client at {NOWHERE} ({said}); it may let others in"
-        return unknown(CHECK, why.CLIENT_DEPENDENT, detail, path="/etc/security/access.conf")
-    detail = f"PAM refuses {context.name}: {said}; its account rules: {' '.join(modules)}"
-    remedy = reason.remedy.replace("NAME", shlex.quote(context.name))
-    return obstacle(CHECK, reason, detail, path=f"/etc/pam.d/{service}", remedy=remedy)
+        return unknown(CHECK, why.CLIENT_DEPENDENT, detail, **about)
+    detail = f"PAM refuses {context.name}: {said}; asked was {' '.join(rule.module for rule in likely)}"
+    detail += f", whose rules are in {' '.join(lists)}" if lists else ""
+    known = {answers.NEW_PASSWORD_WANTED: why.PASSWORD_EXPIRED, answers.ACCOUNT_EXPIRED: why.ACCOUNT_EXPIRED}
+    return obstacle(CHECK, known.get(answer.code, why.PAM_REFUSES), detail, **about)
+
+
+def _list_of(rule: Rule) -> str:
+    """The file that the module goes by."""
+    named = [word.partition("=")[2] for word in rule.arguments if word.startswith(("file=", "accessfile="))]
+    usual = {"pam_access": "/etc/security/access.conf", "pam_time": "/etc/security/time.conf"}
+    return named[0] if named else usual.get(rule.module, "")
 
 
 # --- the rules, as far as their files tell (pam.d(5)) -----------------------------------------------
 
 
-def account_modules(tree: Tree, service: str) -> list[str]:
-    """The modules of the service's account rules, in order, `pam_unix` and the like."""
+class Rule(NamedTuple):
+    """One rule: its module (`pam_unix` and the like) and the words behind it, and where it stands."""
+
+    control: str
+    module: str
+    arguments: tuple[str, ...]
+    place: str
+    line: str
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether the service is refused where the module says no, or is not there."""
+        if not self.control.startswith("["):
+            return self.control in ("required", "requisite")
+        actions = dict(word.split("=", 1) for word in self.control[1:-1].split() if "=" in word)
+        return not {"bad", "die"}.isdisjoint({actions.get("default", "bad"), *actions.values()})
+
+    @property
+    def skips(self) -> int:
+        """How many rules are passed over where the module says yes."""
+        match = re.search(r"\b(?:success|default)=(\d{1,3})\b", self.control)
+        return int(match[1]) if match else 0
+
+
+def rules(tree: Tree, service: str, kind: str) -> list[Rule]:
+    """The service's rules of one kind (account, session), in order, included files followed."""
     for name in (service, "other"):  # which speaks for services that have no rules of their own
-        found = [module for kind, module in _rules(tree, name, {}) if kind == "account"]
+        found = list(islice(_rules(tree, name, kind, ()), MOST))
         if found:
             return found
     return []
 
 
-Rules = dict[tuple[str, str], None]
-"""(type, module) of each rule, once, in order."""
-
-
-def _rules(tree: Tree, service: str, known: dict[str, Rules]) -> Rules:
-    """The rules of a service, included files followed: each is read once, however often it is named."""
-    if service in known or len(known) >= FILES:
-        return known.get(service, {})
-    found = known[service] = {}
-    for line in _lines(tree, service):
-        words = line.split()
-        if words[0] == "@include" and len(words) > 1:
-            found.update(_rules(tree, words[1], known))
+def _rules(tree: Tree, service: str, kind: str, above: tuple[str, ...]) -> Iterator[Rule]:
+    if service in above:
+        return
+    for place, line in _lines(tree, service):
+        match = _INCLUDE.match(line) or _RULE.match(line)
+        if match is None or match[1] not in (kind, "@include"):
             continue
-        match = _RULE.match(line)
-        if match is None:
-            continue
-        kind, control, target = match.groups()
-        if control in ("include", "substack"):
-            found.update({rule: None for rule in list(_rules(tree, target, known)) if rule[0] == kind})
+        if match[2] in ("include", "substack", ""):
+            yield from _rules(tree, match[3], kind, (*above, service))
         else:
-            found[kind, target.rsplit("/", 1)[-1].removesuffix(".so")] = None
-    return found
+            module = match[3].rsplit("/", 1)[-1].removesuffix(".so")
+            yield Rule(match[2], module, tuple(line[match.end() :].split()), place, line)
 
 
-def _lines(tree: Tree, service: str) -> list[str]:
+def _lines(tree: Tree, service: str) -> Iterator[tuple[str, str]]:
+    """Each line with its FILE:LINE, without comments; one that goes on after a backslash is one."""
     paths = [service] if service.startswith("/") else [f"{place}/{service}" for place in DIRECTORIES]
-    content = next(filter(None, (tree.read(path, limit=LIMIT) for path in paths)), b"")
-    joined = content.decode("utf-8", "replace").replace("\\\n", " ")
-    lines = [line.split("#")[0].strip() for line in joined.split("\n")]
-    return [line for line in lines if line]
+    path, content = next(
+        ((path, found) for path in paths if (found := tree.read(path, limit=LIMIT))), ("", b"")
+    )
+    number = 1
+    for raw in content.decode("utf-8", "replace").replace("\\\n", "\0").split("\n"):
+        line = raw.replace("\0", " ").split("#")[0].strip()
+        if line:
+            yield f"{path}:{number}", line
+        number += 1 + raw.count("\0")

@@ -1,40 +1,66 @@
-"""Between an accepted key and the shell: root's own rule, PAM's account rules, and the session."""
+"""Between an accepted key and the shell: root's own rule, PAM's, and the session up to the first command."""
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.login import pam, view
-from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered
+from firstkey.login import pam, pam_session, trial, view
+from firstkey.login.context import DISABLED
+from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
 from firstkey.ssh.sshd_config import with_tokens
-from firstkey.system import sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.login.context import Context
+    from firstkey.login.trial import Bounds, Trial
+
+START_UP = {
+    "bash": (
+        "/etc/profile",
+        "~/.bash_profile",
+        "~/.bash_login",
+        "~/.profile",
+        "/etc/bash.bashrc",
+        "~/.bashrc",
+    ),
+    "zsh": ("/etc/zsh/zshenv", "~/.zshenv", "/etc/zsh/zprofile", "~/.zprofile", "~/.zshrc", "~/.zlogin"),
+    "csh": ("/etc/csh.cshrc", "~/.tcshrc", "~/.cshrc", "/etc/csh.login", "~/.login"),
+    "fish": ("/etc/fish/config.fish", "~/.config/fish/config.fish"),
+}
+"""What a shell reads before its first command; a shell that is not here reads what sh does."""
+USUAL = ("/etc/profile", "~/.profile")
+_ENDS = re.compile(r"(?:^|[;&|){]|\bthen|\bdo|\belse)\s*(?:exit|logout|exec|kill)\b")
 
 
 def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     """In sshd's order (monitor.c, auth-pam.c, session.c). `before` is what was found out about the key."""
     yield from _root(context, before)
-    if restrictions.use_pam(context.effective):
-        yield from pam.findings(context)
-    else:
-        yield from pam.closed(context, pam.NOLOGIN)  # which sshd itself heeds without PAM
-    yield from _chroot(context)
+    has_pam = restrictions.use_pam(context.effective)
+    yield from pam.findings(context) if has_pam else pam.closed(context, pam.NOLOGIN)  # which sshd heeds too
+    yield from pam_session.findings(context) if has_pam else ()
+    if context.says("maxsessions") == "0":
+        detail = "MaxSessions is 0: sshd begins no session"
+        yield context.in_config("maxsessions", why.SESSION_LIMIT, detail, edit=DISABLED)
+    unsafe = list(_chroot(context))
+    yield from unsafe
     yield from _home(context, before)
-    yield from _forced(context)
+    forced = list(_forced(context))
+    yield from forced
     shell = context.account.shell or "/bin/sh"
     if restrictions.is_no_shell(shell):
         detail = f"the shell of {context.name} is {shell}, which only ends the session"
         remedy = f"usermod -s /bin/sh {shlex.quote(context.name)}"
-        yield obstacle("login-shell", why.NO_LOGIN_SHELL, detail, path="/etc/passwd", remedy=remedy)
+        yield obstacle("login-shell", why.NO_LOGIN_SHELL, detail, path="/etc/passwd", command=remedy)
+    elif not (unsafe or forced or any(each.check == "shell" and each.status == OBSTACLE for each in before)):
+        yield from _tried(context, has_pam=has_pam)
     if context.says("permittty") == "no":
         yield note("terminal", why.NO_TERMINAL, f"PermitTTY is no for {context.name}")
 
@@ -52,10 +78,9 @@ def _root(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
 
 def _chroot(context: Context) -> Iterator[Finding]:
     """Every part of the path must be root's, and nobody else may write it (session.c: safely_chroot)."""
-    pattern = context.says("chrootdirectory")
-    if not pattern:
+    path = _root_directory(context)
+    if not path:
         return
-    path = with_tokens(pattern, context.account)
     steps = {step.path: step for step in view.look(context.site, context.account, path, content=False).steps}
     parts = [part for part in path.split("/") if part]
     for depth in range(len(parts) + 1):
@@ -64,12 +89,14 @@ def _chroot(context: Context) -> Iterator[Finding]:
         if step is None or step.uid != 0 or step.mode & 0o022:
             looks = view.looks(step) if step else "it does not exist"
             quoted = shlex.quote(place)
-            remedy = f"chown root {quoted} && chmod go-w {quoted}" if step else f"mkdir -p {quoted}"
+            command = f"chown root {quoted} && chmod go-w {quoted}" if step else f"mkdir -p {quoted}"
             detail = f"ChrootDirectory must be root's alone at each step: {looks}"
-            yield obstacle("chroot", why.CHROOT_UNSAFE, detail, path=place, remedy=remedy)
+            yield obstacle("chroot", why.CHROOT_UNSAFE, detail, path=place, command=command)
             return
-    detail = f"the session runs in {path}; whether a shell is in there was not looked at"
-    yield note("chroot", why.CHROOT_UNSAFE, detail, path=path, remedy=f"chroot {shlex.quote(path)} /bin/sh")
+
+
+def _root_directory(context: Context) -> str:
+    return with_tokens(context.says("chrootdirectory"), context.account)
 
 
 def _home(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
@@ -93,10 +120,81 @@ def _home(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
 def _forced(context: Context) -> Iterator[Finding]:
     command = context.says("forcecommand")
     if command:
-        place = sshd_tree.where(context.sshd, "forcecommand")
-        remedy = f"take ForceCommand out of {place}; then reload sshd" if place else ""
         detail = f"ForceCommand runs {command[:80]!r} in place of a shell"
-        yield obstacle("forced-command", why.FORCED_COMMAND, detail, path=place, remedy=remedy)
+        yield context.in_config("forcecommand", why.FORCED_COMMAND, detail, check="forced-command")
+
+
+# --- the shell --------------------------------------------------------------------------------------
+
+
+def _tried(context: Context, *, has_pam: bool) -> Iterator[Finding]:
+    """Whether the shell comes as far as a command, for `ssh HOST` and for `ssh HOST COMMAND`."""
+    check, account = "session", context.account
+    if not context.site.tree.is_running_system:
+        yield note(check, why.NOT_RUNNING_SYSTEM, "the shell can only be tried on the system itself")
+        return
+    if os.geteuid() != 0:
+        yield unknown(check, reasons.NEEDS_ROOT, "only root can try the shell without changing anything")
+        return
+    limits = pam_session.limits(context) if has_pam else []
+    bounds, chroot = pam_session.bounds(limits), _root_directory(context)
+    for login, what in ((True, "ssh HOST"), (False, "ssh HOST COMMAND")):
+
+        def run(bounds: Bounds, *, login: bool = login) -> Trial:
+            return trial.run(context, login=login, bounds=bounds, chroot=chroot)
+
+        try:
+            tried = run(bounds)
+            if not tried.reached and bounds and run({}).reached:
+                alone = (each for each in limits if not run(pam_session.bounds([each])).reached)
+                limit = next(alone, limits[0])
+                detail = f"with this limit the shell of {context.name} does not come as far as a command"
+                detail += f" ({what}): {tried.words}"
+                yield obstacle(check, why.SESSION_LIMIT, detail, path=limit.place, line=limit.line)
+                return
+        except FirstkeyError as error:
+            tried = trial.Trial(reached=False, status=0, words=error.message)
+        if not tried.reached:
+            yield _ended(context, tried, what, chroot)
+            return
+    yield passed(check, f"{account.shell}, tried without a terminal, comes as far as a command")
+
+
+def _ended(context: Context, tried: Trial, what: str, chroot: str) -> Finding:
+    check, shell = "session", context.account.shell
+    if tried.status == trial.NOT_STARTED:
+        detail = f"{shell} cannot be started by {context.name}: {tried.words}"
+        if chroot:
+            detail = f"in ChrootDirectory {chroot}, {detail}"
+            return context.in_config("chrootdirectory", why.CHROOT_UNSAFE, detail, check="chroot")
+        command = f"usermod -s /bin/sh {shlex.quote(context.name)}"
+        return obstacle(check, why.SHELL_MISSING, detail, path=shell, command=command)
+    if tried.status == trial.NO_BOX:
+        detail = (
+            f"the shell was not tried, since nothing here would keep it from changing things: {tried.words}"
+        )
+        return unknown(check, why.SESSION_UNKNOWN, detail)
+    detail = f"tried without a terminal, {shell} ends before it comes to a command ({what}): {tried.words}"
+    ends = list(_endings(context))
+    for place, line in ends:
+        if _ENDS.match(line) and not line[:1].isspace():
+            return obstacle(check, why.SESSION_ENDS, detail, path=place, line=line)
+    found = unknown(check, why.SESSION_UNKNOWN, detail)
+    return found._replace(path=ends[0][0], line=ends[0][1].strip()[:200]) if ends else found
+
+
+def _endings(context: Context) -> Iterator[tuple[str, str]]:
+    """The lines of start-up files that may end the session, with their places, in the order of the files."""
+    name = context.account.shell.rpartition("/")[2]
+    names = next((files for known, files in START_UP.items() if name.endswith(known)), USUAL)
+    for path in (each.replace("~", context.account.home) for each in names):
+        try:
+            content = view.look(context.site, context.account, path).content or b""
+        except FirstkeyError:
+            continue
+        for number, line in enumerate(content.decode("utf-8", "replace").split("\n"), 1):
+            if _ENDS.search(line.split("#")[0]):
+                yield f"{path}:{number}", line
 
 
 def stops(found: Sequence[Finding]) -> bool:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple
+from firstkey.login import storage
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import authorized_keys
 from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
@@ -85,14 +86,14 @@ def why(flaw: Part, account: Account) -> str:
     return " and ".join(why for is_so, why in whys if is_so)
 
 
-def remedy(flaw: Part, account: Account, home: str) -> str:
+def remedy(site: Site, flaw: Part, account: Account, home: str) -> str:
     """The commands that repair it; what lies in the home is to be the user's, all else root's."""
     path = shlex.quote(flaw.path)
     inside = flaw.path == home or flaw.path.startswith(f"{home}/")
     is_foreign = flaw.uid not in (0, account.uid)
     commands = [f"chown {account.name if inside else 'root'} {path}"] if is_foreign else []
     commands += [f"chmod go-w {path}"] if flaw.mode & (GROUP_WRITE | OTHERS_WRITE) else []
-    return " && ".join(commands)
+    return storage.at(site, flaw.path).unlock + " && ".join(commands)
 
 
 def _barred_by_modes(steps: Sequence[Part], uid: int, groups: Sequence[int]) -> dict[str, Any]:

@@ -20,12 +20,13 @@ import ctypes
 import os
 import resource
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 MEMORY = 768 * 1024 * 1024
 """Bytes of address space: an audit of a large image takes some 60 MiB, most of which are libraries."""
@@ -185,6 +186,39 @@ class Kernel:
         limit(fork=True, memory=SCANNER_MEMORY, written=SCANNER_ROOM)
         self._try(missing, "seccomp", lambda: self._no_sockets(but="socketpair"))
 
+    def shut_for_session(
+        self,
+        uid: int,
+        gid: int,
+        groups: Iterable[int],
+        bounds: Mapping[int, tuple[int, int]],
+        chroot: str = "",
+    ) -> None:
+        """Leave the shell that this process is about to become the user's rights, and those only to read.
+
+        Raises OSError where a wall cannot be had: what a user wrote does not run without one.
+        """
+        self._enter_for_program("/dev")
+        if chroot:
+            os.chroot(chroot)
+        for what, (soft, hard) in bounds.items():
+            with suppress(ValueError):  # a limit that may not rise ends no session
+                resource.setrlimit(what, (soft, hard))
+        os.setgroups(list(groups))
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of ids takes it back
+        self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
+        limit(fork=True)
+        # What is read-only may still have a device or a pipe that its owner can write to: root's are all.
+        if uid == 0:
+            self._landlock("/", "/")
+        else:
+            self._try([], "Landlock", lambda: self._landlock("/", "/"))
+        # What it starts stays in its process group, and ends with it.
+        self._no_sockets(more=("setsid", "setpgid"))
+        self._filter(_SECCOMP_ALLOW, _SECCOMP_KILL, ("kill", "tkill", "tgkill"))
+
     @staticmethod
     def _try(missing: list[str], what: str, wall: Callable[[], None]) -> bool:
         try:
@@ -327,13 +361,13 @@ class Kernel:
         ]
         self._filter(_SECCOMP_ERRNO | _EACCES, _SECCOMP_ALLOW, _LOOKING, with_arguments)
 
-    def _no_sockets(self, but: str = "") -> None:
+    def _no_sockets(self, but: str = "", more: tuple[str, ...] = ()) -> None:
         spaces = [("clone", _Comparison(0, _COMPARE_MASKED, flag, flag)) for flag in _NEW_NAMESPACES]
         others = [("prlimit64", _Comparison(0, _COMPARE_OTHER, 0, 0)), *spaces]
         self._filter(
             _SECCOMP_ALLOW,
             _SECCOMP_ERRNO | _EACCES,
-            [name for name in _NOT_FOR_PROGRAMS if name != but],
+            [name for name in (*_NOT_FOR_PROGRAMS, *more) if name != but],
             others,
         )
 

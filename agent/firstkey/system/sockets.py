@@ -73,15 +73,16 @@ def _address(text: str) -> str:
     return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
 
 
-def first_words(address: str, port: int, *, seconds: float) -> bytes:
-    """What the server there says before it is spoken to; empty where it says nothing in time.
+def first_words(address: str, port: int, *, seconds: float, source: str | None = None) -> bytes:
+    """What the server there says to a client at `source` before it is spoken to; empty where that is nothing.
 
     Reads until a line begins with "SSH-" (RFC 4253, 4.2: other lines may come before). Raises
     FirstkeyError(sshd-not-running) where nobody takes the connection.
     """
     deadline = time.monotonic() + seconds
+    own = (source, 0) if source and ":" not in address else None
     try:
-        connection = socket.create_connection((address, port), timeout=seconds)
+        connection = socket.create_connection((address, port), timeout=seconds, source_address=own)
     except OSError as error:
         from firstkey.login_reasons import SSHD_NOT_RUNNING
 

@@ -18,6 +18,7 @@ from firstkey.system.accounts import Accounts
 from firstkey.system.sshd import (
     BY_SOCKET,
     CONFIG,
+    CONFIGS,
     LISTENING,
     Sshd,
     Start,
@@ -41,6 +42,8 @@ PROGRAMS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/ss
 SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")
 """From OpenSSH 9.8 on, it is another program that deals with a connection."""
 PROGRAM_LIMIT = 64 * 1024 * 1024
+ALT_KEYS = "/etc/openssh/authorized_keys/%u /etc/openssh/authorized_keys2/%u"
+"""Where ALT Linux's sshd looks before it looks in homes, unless AuthorizedKeysFile says otherwise."""
 SOCKETS = ("ssh.socket", "sshd.socket")
 NOBODY = "firstkey:nobody"
 """A user name that no account can have."""
@@ -75,6 +78,12 @@ def where(sshd: Sshd, keyword: str, word: str = "") -> str | None:
             if line.keyword == keyword.lower() and (not word or word in line.words):
                 return f"{path}:{number}"
     return None
+
+
+def line_at(sshd: Sshd, place: str) -> str:
+    """The line at a place that `where` found."""
+    path, _, number = place.rpartition(":")
+    return sshd.files[path].split(b"\n")[int(number) - 1].decode("utf-8", "replace")
 
 
 def key_files(sshd: Sshd, account: Account, patterns: Iterable[str]) -> list[str]:
@@ -158,7 +167,15 @@ class TreeSshd(Sshd):
                 words = words.replace(name, path)
             raise FirstkeyError(words, reason=error.reason) from None
         keys = tuple(copy.host_keys.get(path, path) for path in effective.host_keys)
-        return effective._replace(settings={**effective.settings, "hostkey": keys})
+        settings = {**effective.settings, "hostkey": keys}
+        if self.config == CONFIGS[1]:  # what is not written is built in, and this machine's sshd is another
+            lines = (line for content in copy.contents.values() for _, line in sshd_config.lines(content))
+            written = {line.keyword for line in lines}
+            if "hostkey" not in written:
+                settings["hostkey"] = tuple(key.replace("/etc/ssh/", "/etc/openssh/") for key in keys)
+            if "authorizedkeysfile" not in written:
+                settings["authorizedkeysfile"] = (" ".join((ALT_KEYS, *effective.authorized_keys_files)),)
+        return effective._replace(settings=settings)
 
     @cached_property
     def _copy(self) -> Copy:

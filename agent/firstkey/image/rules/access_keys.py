@@ -60,7 +60,8 @@ def check(image: Image) -> Verdict:
     other = image.scanned
     known = {(seen.path, seen.line) for kind in (KIND, *key_formats.KINDS) for seen in image.sightings(kind)}
     more = {_outermost(image, seen) for seen in other.sightings if (seen.path, seen.line) not in known}
-    verdict = secrets.verdict(secrets.sorted_out(image, sorted((*image.sightings(KIND), *more), key=_place)))
+    found = sorted((*image.sightings(KIND), *more), key=lambda seen: (seen.path, seen.line or 0, seen.detail))
+    verdict = secrets.verdict(secrets.sorted_out(image, found))
     doubts = (Doubt("/", other.refusal),) if other.refusal else ()
     remark = " ".join(filter(None, (verdict.remark, other.remark)))
     return verdict._replace(doubts=(*verdict.doubts, *doubts), remark=remark)
@@ -72,10 +73,6 @@ def _outermost(image: Image, seen: Sighting) -> Sighting:
     if archive == seen.path or image.is_file(seen.path) or not image.is_file(archive):
         return seen
     return seen._replace(path=archive, line=None)
-
-
-def _place(seen: Sighting) -> tuple[str, int, str]:
-    return seen.path, seen.line or 0, seen.detail
 
 
 def remedy(image: Image) -> list[Change]:

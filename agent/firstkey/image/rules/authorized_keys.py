@@ -35,13 +35,10 @@ def check(image: Image) -> Verdict:
         if lines:
             findings.append(_finding(path, lines))
     gone = {link for finding in findings for link in image.links_to(finding.path)}
-    findings += [_link(path) for path in files.links if path not in gone]
-    return Verdict(tuple(findings), tuple(doubts))
-
-
-def _link(path: str) -> Finding:
     reason = "This is a link: the launch key is not installed through it, so nobody could get in."
-    return Finding(path, reason, f"rm -- {changes.quoted(path)}")
+    links = (path for path in files.links if path not in gone)
+    findings += [Finding(path, reason, f"rm -- {changes.quoted(path)}") for path in links]
+    return Verdict(tuple(findings), tuple(doubts))
 
 
 def keys_in(content: bytes) -> list[int]:

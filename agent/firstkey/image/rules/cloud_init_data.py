@@ -51,14 +51,9 @@ def check(image: Image) -> Verdict:
     """The data of instances, the link that says which one this is, and logins in the configuration."""
     data = leftovers.checker(*PLACES)(image)
     logins = credential_files.checker(KIND, (), (), LOGINS)(image)
-    link = () if image.status(LINK) is None else (_linked(),)
+    reason = "cloud-init takes every instance for the builder's."
+    link = [Finding(LINK, reason, f"rm -rf {changes.quoted(LINK)}")] if image.status(LINK) else []
     return Verdict((*link, *data.findings, *map(_login, logins.findings)), (*data.doubts, *logins.doubts))
-
-
-def _linked() -> Finding:
-    return Finding(
-        LINK, "cloud-init takes every instance for the builder's.", f"rm -rf {changes.quoted(LINK)}"
-    )
 
 
 def _login(found: Finding) -> Finding:

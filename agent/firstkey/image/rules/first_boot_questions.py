@@ -41,17 +41,13 @@ def _finding(image: Image, unit: str, asked: list[str]) -> Finding:
     reason = f"The first boot waits for somebody at the console to tell the {what} ({unit})."
     # Such a machine-id is filled without a first boot; what seal writes brings one.
     severity = NOTE if image.read(machine_id.FILE) == b"" else None
-    return Finding(_mask(unit), reason, f"systemctl mask {unit}", severity=severity)
+    return Finding(f"{units.ADMINISTRATOR}/{unit}", reason, f"systemctl mask {unit}", severity=severity)
 
 
 def remedy(image: Image) -> list[Change]:
     """Mask the wizards, as systemctl does."""
     what = "nobody is asked anything at the first boot"
     return [Link(finding.path, "/dev/null", what) for finding in check(image).findings]
-
-
-def _mask(unit: str) -> str:
-    return f"{units.ADMINISTRATOR}/{unit}"
 
 
 def _questions(image: Image, unit: str) -> list[str]:

@@ -32,7 +32,8 @@ RULE = Rule(
     prose=(
         "Whoever knows a password that is in an image has it on every instance, at the console and for su. "
         "Root's field in /etc/shadow, or in /etc/tcb/root/shadow, must start with ! or *; where passwd says "
-        "that there is one and neither has it, the verdict is unknown. seal locks it as passwd -l does, so "
+        "that there is one and neither has it, the verdict is unknown, and so it is without any accounts, as "
+        "in a commit of ostree, whose /etc is in /usr/etc. seal locks it as passwd -l does, so "
         "that passwd -u root brings it back; sudo is not affected. Where sshd works without PAM, ! would "
         "keep root's keys out too, and * is put there instead."
     ),

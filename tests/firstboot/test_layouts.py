@@ -1,0 +1,44 @@
+"""A real boot of a system that is laid out as ostree and bootc have it."""
+
+from __future__ import annotations
+
+import pytest
+from netlab import run, wait_until
+from scene import PROMPT, Scene
+
+pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(900)]
+
+
+def test_homes_that_tmpfiles_makes_beside_a_read_only_usr(scene: Scene) -> None:
+    """/root and /home lead into an empty /var: root has the key all the same, and a created user too."""
+    disk = scene.disk
+    for name, place in (("root", "roothome"), ("home", "home")):
+        run("rm", "-r", disk.path(f"/{name}"))
+        disk.path(f"/{name}").symlink_to(f"var/{place}")
+    disk.write(
+        "/usr/lib/tmpfiles.d/homes.conf", "d /var/roothome 0700 root root -\nd /var/home 0755 root root -\n"
+    )
+    # It comes after firstkey has looked for the first time, in whatever order the two are started.
+    disk.write(
+        "/etc/systemd/system/systemd-tmpfiles-setup.service.d/late.conf",
+        "[Unit]\nAfter=firstkey.service\n[Service]\nExecStartPre=/bin/sleep 1\n",
+    )
+    disk.write(
+        "/etc/systemd/system/usr-read-only.service",
+        "[Unit]\nDefaultDependencies=no\nBefore=firstkey.service\n[Service]\nType=oneshot\n"
+        "ExecStart=/bin/sh -c 'mount --bind /usr /usr && mount -o remount,bind,ro /usr'\n"
+        "[Install]\nWantedBy=sysinit.target\n",
+    )
+    run("systemctl", f"--root={disk.root}", "--quiet", "enable", "usr-read-only.service")
+    scene.configure("[Keys]\nUsers=root admin\n[User admin]\nCreate=yes\n")
+    scene.cloud.offer(scene.line)
+    with scene.boot() as machine:
+        machine.wait_for_ssh(seconds=120)
+        wait_until(lambda: scene.login().status == 0, seconds=6 * PROMPT, what="root's login")
+        wait_until(lambda: scene.login(user="admin").status == 0, seconds=6 * PROMPT, what="admin's login")
+        assert "ro" in machine.inside("findmnt", "--noheadings", "--output=OPTIONS", "/usr").split(",")
+        told = [entry for entry in machine.journal if entry.get("FIRSTKEY_REASON") == "home-missing"]
+        assert told, "root's home was there too early for this test"
+        machine.shut_down()
+    assert disk.path("/var/roothome/.ssh/authorized_keys").read_text() == f"{scene.line}\n"
+    assert disk.path("/var/home/admin/.ssh/authorized_keys").read_text() == f"{scene.line}\n"
