@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from suites import SUITES
 
 # An example that takes long on a busy machine is no failure. CI tries the same examples each time, so
 # that a red build is the change's own doing; elsewhere each run looks further.
@@ -71,9 +72,21 @@ NEEDS = {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m chooses
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a table that is marked sample(N), all but each Nth case are slow."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--suite NAME`, for what boots or looks into Debian's releases."""
+    parser.addoption("--suite", choices=list(SUITES), help="the one of Debian's releases to try things on")
+    parser.addoption("--each", type=int, default=1, metavar="N", help="of what is chosen only each Nth test")
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)  # before -m chooses, and after it
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
+    """Of a table that is marked sample(N), all but each Nth case are slow. Then `--each`."""
+    _mark_samples(items)
+    yield
+    items[:] = items[:: config.getoption("each")]
+
+
+def _mark_samples(items: list[pytest.Item]) -> None:
     seen: Counter[str] = Counter()
     for item in items:
         if sample := item.get_closest_marker("sample"):

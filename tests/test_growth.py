@@ -23,9 +23,8 @@ import slow_texts
 import firstkey
 from firstkey import config, display, settings
 from firstkey.boot import ledger
-from firstkey.image import key_formats, packages, rpm, self_signed, shadow
-from firstkey.image.kernel_words import word_of
-from firstkey.image.rules import access_keys, ami_tools, first_boot_questions
+from firstkey.image import key_formats, packages, rpm, shadow
+from firstkey.image.rules import access_keys, ami_tools, boot, private_keys
 from firstkey.image.watches import Headed, Needle
 from firstkey.login import pam
 from firstkey.metadata import answers
@@ -54,8 +53,8 @@ ROOT: Any = SimpleNamespace(name="ann", account=SimpleNamespace(uid=0))
 # What is put together where it is used, by module and function: one that it becomes. None: modules keep what
 # is made there, and it is found where they keep it.
 MADE: dict[str, re.Pattern | None] = {
-    "firstkey.image.credential_files.holding": None,
-    "firstkey.image.kernel_words.word_of": word_of(first_boot_questions.OFF),
+    "firstkey.image.rules.credentials.holding": None,
+    "firstkey.image.rules.boot.word_of": boot.word_of(boot.ASKS_NOTHING),
     "firstkey.system.inspector._fits": re.compile("user=.*", re.DOTALL),  # the widest of its own forms
     "firstkey.metadata.answers.token": re.compile(rb"[\x21-\x7e]{1,%d}" % answers.TOKEN_LIMIT),
 }
@@ -355,10 +354,9 @@ READERS: dict[str, Callable[[str], object]] = {
     "ami_tools.ordered": ami_tools.ordered,
     "ami_tools.primary": as_bytes(lambda content: list(ami_tools._primary([content], "a"))),
     "rpm.header": as_bytes(lambda content: rpm.header(content).strings(rpm.BASE_NAMES)),
-    "self_signed.is_self_signed_pair": as_bytes(
-        lambda content: self_signed.is_self_signed_pair(content, content)
+    "private_keys.is_self_signed_pair": as_bytes(
+        lambda content: private_keys.is_self_signed_pair(content, content)
     ),
-    "self_signed.values": as_bytes(lambda content: list(self_signed._values(content))),
     "key_formats.pem_bodies": as_bytes(key_formats.pem_bodies),
     "mounts.parse": lambda text: mounts.parse(text.split("\n")),
     "answers.index": as_bytes(answers.index),

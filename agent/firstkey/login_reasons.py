@@ -87,6 +87,11 @@ GROUP_NOT_ALLOWED = define(
     "sshd has AllowGroups, and it names no group of the user's.",
     "Add the user to one of the groups: usermod -aG GROUP NAME",
 )
+CONNECTION_REFUSED = define(
+    "refuse-connection",
+    "sshd ends every connection of this user's (RefuseConnection yes).",
+    "Take RefuseConnection out of the Match block in sshd_config; then reload sshd.",
+)
 PUBKEY_DISABLED = define(
     "pubkey-disabled",
     "sshd takes no public keys for this user (PubkeyAuthentication no).",

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from firstkey import events, image_reasons, login_reasons, reasons
 from firstkey.image import rules
-from firstkey.image.rule import Rule, by_hand
+from firstkey.image.rule import Rule
 from firstkey.settings import Setting, text_of
 from generator.manual import PACKAGING, explained
 
@@ -102,7 +102,7 @@ def guidelines() -> str:
 
 def _seal(rule: Rule) -> str:
     """What seal does about it."""
-    if rule.remedy is by_hand:
+    if rule.by_hand:
         return "reported only"
     return f"repaired with --{rule.option}" if rule.option else "repaired by seal"
 

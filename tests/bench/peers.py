@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bootlab import Image, install_deb
+from bootlab import ALL_MORE, Image, install_deb
 from netlab import CLOUD, MACHINE, run
 from rootfs import inside
 
-PACKAGES = ("curl", "strace", "time", "cloud-init")
+PACKAGES = ALL_MORE
 """What the images have beside a minimal system with SSH and Python; cloud-init only in its own."""
 OLD, NEW = "bookworm", "sid"
 """The suite of all, and the one that has the newest cloud-init."""

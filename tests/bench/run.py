@@ -143,7 +143,7 @@ def _machine() -> str:
     )
     load = os.getloadavg()[0]
     return (
-        f"{os.cpu_count()} processors ({model}), Linux {platform.release()}, Debian {bootlab.SUITE} "
+        f"{os.cpu_count()} processors ({model}), Linux {platform.release()}, Debian {lineup.OLD} "
         f"with Python {_inside_version()}; {time.strftime('%Y-%m-%d', time.gmtime())}, "
         f"load {load:.1f} at the end"
     )

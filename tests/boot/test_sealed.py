@@ -9,7 +9,7 @@ import pytest
 from machine import World, fingerprint, new_key
 
 from firstkey.boot import ledger
-from firstkey.image.host_key_files import remember
+from firstkey.image.changes import remember
 from firstkey.system.tree import Tree
 
 KEY = "/etc/ssh/ssh_host_ed25519_key"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +10,9 @@ import netlab
 import pytest
 from bootlab import Image
 from packages import build
+from rootfs import MissingReleaseError
 from scene import Scene, scene_on
+from suites import USUAL, without
 
 
 @pytest.fixture(scope="session")
@@ -23,14 +24,13 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def distribution(shelf: Path) -> Image:
-    """The distribution's system without firstkey."""
+def distribution(shelf: Path, pytestconfig: pytest.Config) -> Image:
+    """The distribution's system without firstkey: the usual one, or that of --suite."""
+    suite = pytestconfig.getoption("suite") or USUAL
     try:
-        return bootlab.distribution(shelf)
-    except AssertionError as error:
-        if "CI" in os.environ:
-            raise
-        pytest.skip(f"needs a package archive to make a system of: {error}")
+        return bootlab.distribution(shelf, suite=suite)
+    except MissingReleaseError as error:
+        without(suite, error)
 
 
 @pytest.fixture(scope="session")

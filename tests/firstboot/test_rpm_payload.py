@@ -1,4 +1,4 @@
-"""The files of the rpm in place of the deb's: the same code in the same private directory."""
+"""The files of the rpm in place of the deb's, on the oldest release: the same code in the same directory."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 import bootlab
 import pytest
-from bootlab import Image
 from packages import build
+from rootfs import MissingReleaseError
 from scene import Scene, scene_on
+from suites import OLDEST, without
 
 pytestmark = [
     pytest.mark.root,
@@ -22,10 +23,15 @@ pytestmark = [
 
 
 @pytest.fixture
-def scene(distribution: Image, shelf: Path, tmp_path: Path) -> Iterator[Scene]:
+def scene(shelf: Path, tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Scene]:
     """A scene on a system with the rpm's files, which has everything that it depends on."""
+    suite = pytestconfig.getoption("suite") or OLDEST
+    try:
+        system = bootlab.distribution(shelf / "oldest", suite=suite)
+    except MissingReleaseError as error:
+        without(suite, error)
     rpm = build("rpm", tmp_path)
-    image = distribution.changed(shelf / "unpacked", lambda root: bootlab.unpack_rpm(root, rpm))
+    image = system.changed(shelf / "unpacked", lambda root: bootlab.unpack_rpm(root, rpm))
     yield from scene_on(image, shelf)
 
 

@@ -11,7 +11,6 @@ from firstkey import image_reasons, login_reasons
 from firstkey.image import rules
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.examples import access_key
-from firstkey.image.rules import first_login, root_password_login
 from firstkey.image.verdict import FINDING, NOTE, UNKNOWN
 from firstkey.reasons import FirstkeyError
 
@@ -452,19 +451,19 @@ def test_a_link_to_just_any_directory_is_a_doubt(sapling: Sapling, target: str) 
     rule = next(rule for rule in rules.ALL if rule.id == "logs")
     verdict = verdict_of(rule, sapling.image())
     assert (verdict.findings, len(verdict.doubts)) == ((), 1)
-    assert rule.remedy(sapling.image()) == []
+    assert rule.changes(sapling.image(), verdict) == []
 
 
 @pytest.mark.sshd
 def test_one_user_who_can_log_in_is_enough(sapling: Sapling) -> None:
     """What keeps the others out is a note then; whom sshd lets in from some places only is doubtful."""
     grow(sapling, {**FIRSTKEY, SSHD: "PermitRootLogin no\n", CONF: "[Keys]\nUsers=root ann\n"})
-    verdict = verdict_of(first_login.RULE, sapling.image())
+    verdict = verdict_of(rules.by_id("first-login"), sapling.image())
     assert [finding.severity for finding in verdict.findings] == [NOTE]
     sapling.file(SSHD, "AllowUsers ann@192.0.2.*\n")
-    verdict = verdict_of(first_login.RULE, sapling.image())
+    verdict = verdict_of(rules.by_id("first-login"), sapling.image())
     assert [doubt.refusal.reason for doubt in verdict.doubts] == [login_reasons.CLIENT_DEPENDENT]
-    assert not Result(first_login.RULE, verdict).is_fit
+    assert not Result(rules.by_id("first-login"), verdict).is_fit
 
 
 @pytest.mark.sshd
@@ -484,11 +483,11 @@ def test_one_user_who_can_log_in_is_enough(sapling: Sapling) -> None:
 def test_what_sshd_was_not_asked_is_unknown(sapling: Sapling, files: dict[str, str], said: str) -> None:
     """Another file, options that cannot be read, another program, too many clients: no green answer."""
     grow(sapling, {SSHD: "PermitRootLogin no\n", **files})
-    verdict = verdict_of(root_password_login.RULE, sapling.image())
+    verdict = verdict_of(rules.by_id("root-password-login"), sapling.image())
     assert verdict.outcome == UNKNOWN
     (doubt,) = verdict.doubts
     assert said in doubt.refusal.detail
-    assert not Result(root_password_login.RULE, verdict).is_fit
+    assert not Result(rules.by_id("root-password-login"), verdict).is_fit
 
 
 @pytest.mark.sshd
@@ -497,15 +496,16 @@ def test_a_finding_outweighs_the_clients_that_were_not_asked(sapling: Sapling) -
     """One client whom root's password lets in is enough."""
     blocks = "".join(f"Match Address 10.0.{number}.0/24\n  PermitRootLogin yes\n" for number in range(70))
     grow(sapling, {SSHD: f"PermitRootLogin no\n{blocks}"})
-    assert verdict_of(root_password_login.RULE, sapling.image()).outcome == FINDING
+    assert verdict_of(rules.by_id("root-password-login"), sapling.image()).outcome == FINDING
 
 
 @pytest.mark.sshd
 def test_an_option_of_sshd_is_for_a_person_to_change(sapling: Sapling) -> None:
     """No file that seal could write comes before it, so nothing is written."""
     grow(sapling, {SSHD: "", STARTED: STARTS, OPTS: "SSHD_OPTS=-oPermitRootLogin=yes\n"})
+    image, rule = sapling.image(), rules.by_id("root-password-login")
     with pytest.raises(FirstkeyError) as caught:
-        root_password_login.RULE.remedy(sapling.image())
+        rule.changes(image, rule.verdict(image))
     assert caught.value.reason is image_reasons.NO_PROOF
 
 
@@ -513,7 +513,7 @@ def test_an_option_of_sshd_is_for_a_person_to_change(sapling: Sapling) -> None:
 def test_no_usual_configuration_is_not_the_same_as_the_defaults(sapling: Sapling) -> None:
     """There is an sshd; nobody knows where its configuration is."""
     grow(sapling, {"/usr/sbin/sshd": "OpenSSH_9.9"})
-    verdict = verdict_of(root_password_login.RULE, sapling.image())
+    verdict = verdict_of(rules.by_id("root-password-login"), sapling.image())
     assert (verdict.outcome, verdict.doubts[0].refusal.reason.code) == (UNKNOWN, "sshd-missing")
 
 

@@ -15,7 +15,7 @@ from sapling import Sapling
 from firstkey.image import rules
 from firstkey.image.audit import verdict_of
 from firstkey.image.examples import access_key
-from firstkey.image.rules import access_keys, cloud_credentials, system_credentials, tool_credentials
+from firstkey.image.rules import access_keys
 
 SECRET = access_key("q7Rz/W2xT9", "+bN4mK8vY3hL6pD1sG5jF0cAeUiOuX")
 AKIA, ASIA = (access_key(word, "Z7QK3WJT5NP2XR6M") for word in ("AKIA", "ASIA"))
@@ -146,12 +146,8 @@ EXAMPLES = {
 
 def every_kind() -> Iterator[tuple[str, str, re.Pattern[bytes] | None]]:
     """The rule, the place and the pattern of each kind of file."""
-    for module in (cloud_credentials, tool_credentials, system_credentials):
-        rule = module.RULE.id
-        yield from ((rule, entry.tail, entry.secret) for entry in module.TABLE)
-        yield from ((rule, pattern, None) for pattern, _ in module.PLACES)
-    more = (*system_credentials.CONTENT, *system_credentials.KEPT)
-    yield from ((system_credentials.RULE.id, pattern, secret) for pattern, _, secret in more)
+    for name in ("cloud-credentials", "tool-credentials", "system-credentials"):
+        yield from ((name, place.pattern, place.holds) for place in rules.by_id(name).places)
 
 
 def examples_of(secret: re.Pattern[bytes] | None) -> list[tuple[str, str]]:
@@ -167,7 +163,7 @@ def examples_of(secret: re.Pattern[bytes] | None) -> list[tuple[str, str]]:
 
 def place_of(pattern: str) -> str:
     """A path that has that tail or fits that pattern."""
-    path = pattern.replace("~", "/root").replace("/*/", "/x/").replace("*", "x")
+    path = pattern.removeprefix("*/").replace("~", "/root").replace("/*/", "/x/").replace("*", "x")
     return (
         path if path.startswith("/") else f"/{path}" if path.startswith(("etc/", "var/")) else f"/root/{path}"
     )

@@ -10,7 +10,7 @@ import pytest
 from firstkey.cli.audit import _arguments as audit_arguments
 from firstkey.cli.seal import _arguments as seal_arguments
 from firstkey.image import audit, rules
-from firstkey.image.rule import Rule, by_hand
+from firstkey.image.rule import Rule
 from firstkey.image.rules import residue
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -40,7 +40,7 @@ def test_every_rule_has_a_heading_in_its_guideline() -> None:
 def test_the_page_says_what_the_rule_says(rule: Rule) -> None:
     """Id, severity, how it is mended, and the prose."""
     option = f"repaired with --{rule.option}" if rule.option else "repaired by seal"
-    how = "reported only" if rule.remedy is by_hand else option
+    how = "reported only" if rule.by_hand else option
     assert section(rule.title) == f"`{rule.id}`, {rule.severity}, {how} {rule.prose}"
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstkey.image import key_formats, packages, rpm, self_signed
+from firstkey.image import key_formats, packages, rpm
 from firstkey.image import shadow as image_shadow
 from firstkey.image.rules import (
     access_keys,
     ami_tools,
-    cloud_credentials,
+    credentials,
     identities,
     private_keys,
-    system_credentials,
-    tool_credentials,
 )
 from firstkey.image.watches import Headed, Needle
 from firstkey.reasons import FirstkeyError
@@ -65,8 +64,8 @@ def test_needles(before: bytes, behind: bytes) -> None:
 def test_certificates(certificate: bytes, key: bytes) -> None:
     """Nothing that is no certificate proves anything."""
     wrapped = b"-----BEGIN CERTIFICATE-----\n" + certificate + b"\n-----END CERTIFICATE-----\n"
-    assert not self_signed.is_self_signed_pair(certificate, key)
-    assert not self_signed.is_self_signed_pair(wrapped, KEY)
+    assert not private_keys.is_self_signed_pair(certificate, key)
+    assert not private_keys.is_self_signed_pair(wrapped, KEY)
 
 
 @given(st.binary(max_size=300))
@@ -121,11 +120,10 @@ def test_versions_of_any_length() -> None:
     assert ami_tools.ordered("1.0007") == ami_tools.ordered("1.7")
 
 
-PATTERNS = {
-    entry.tail: entry.secret
-    for rule in (cloud_credentials, system_credentials, tool_credentials)
-    for entry in rule.TABLE
-    if entry.secret
+PATTERNS: dict[str, re.Pattern[bytes]] = {
+    place.pattern: place.holds
+    for place in (*credentials.CLOUDS, *credentials.TOOLS, *credentials.SERVICES)
+    if place.holds
 }
 
 

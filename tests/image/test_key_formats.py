@@ -20,10 +20,10 @@ from pathlib import Path
 import pytest
 from sapling import Sapling
 
-from firstkey.image import key_formats, self_signed
+from firstkey.image import key_formats, rules
 from firstkey.image.audit import verdict_of
 from firstkey.image.examples import pem
-from firstkey.image.rules import everything_seen, private_keys
+from firstkey.image.rules import private_keys
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="needs openssl")
@@ -43,7 +43,7 @@ def ssh_key(directory: Path, *options: str) -> bytes:
 def found(sapling: Sapling, content: bytes, path: str = "/srv/some/file") -> str | None:
     """What the rule says of a file with that content."""
     sapling.file(path, content)
-    findings = verdict_of(private_keys.RULE, sapling.image()).findings
+    findings = verdict_of(rules.by_id("private-keys"), sapling.image()).findings
     return findings[0].reason if findings else None
 
 
@@ -324,7 +324,7 @@ def test_firstkeys_own_code_is_no_leak(sapling: Sapling) -> None:
     shutil.copytree(agent, sapling.path("/opt/firstkey"))
     run("python3", "-m", "compileall", "-q", sapling.path("/opt/firstkey"))
     image = sapling.image()
-    for kind in (key_formats.KIND, key_formats.STORE, "access-key", "history"):
+    for kind in (key_formats.KIND, key_formats.STORE, "access-key"):
         assert image.sightings(kind) == ()
 
 
@@ -393,7 +393,7 @@ def test_a_bomb_is_defused(sapling: Sapling) -> None:
     megabyte = bytes(1 << 20)
     sapling.file("/root/bomb.gz", b"".join(deflate.compress(megabyte) for _ in range(300)) + deflate.flush())
     assert sapling.path("/root/bomb.gz").stat().st_size < 400_000
-    (doubt,) = verdict_of(everything_seen.RULE, sapling.image()).doubts
+    (doubt,) = verdict_of(rules.by_id("everything-seen"), sapling.image()).doubts
     assert doubt.refusal.detail == "/root/bomb.gz has more in it than was unpacked"
 
 
@@ -422,4 +422,4 @@ def test_broken_certificates_prove_nothing() -> None:
         pem("CERTIFICATE", "AAAA").encode(),
         pem("CERTIFICATE", "MIIBfjCCASOgAw").encode(),
     ):
-        assert not self_signed.is_self_signed_pair(content, KEY.encode())
+        assert not private_keys.is_self_signed_pair(content, KEY.encode())

@@ -14,7 +14,7 @@ import pytest
 from sapling import Sapling
 
 from firstkey import image_reasons
-from firstkey.image import rpm
+from firstkey.image import rpm, rules
 from firstkey.image.audit import verdict_of
 from firstkey.image.rules import ami_tools, private_keys
 from firstkey.reasons import FirstkeyError
@@ -25,7 +25,7 @@ PLACE = "/usr/share/doc/tls/test key.pem"
 
 def outcome(sapling: Sapling) -> str:
     """What the rule about private keys says."""
-    return verdict_of(private_keys.RULE, sapling.image()).outcome
+    return verdict_of(rules.by_id("private-keys"), sapling.image()).outcome
 
 
 def md5(content: bytes) -> str:
@@ -38,14 +38,14 @@ def test_dpkg_files(sapling: Sapling) -> None:
     sapling.file(PLACE, KEY)
     sapling.file("/var/lib/dpkg/info/tls:amd64.md5sums", f"{md5(KEY)}  usr/share/doc/tls/test key.pem\n")
     sapling.file("/var/lib/dpkg/info/tls:amd64.list", f"/.\n/usr\n{PLACE}\n")
-    verdict = verdict_of(private_keys.RULE, sapling.image())
+    verdict = verdict_of(rules.by_id("private-keys"), sapling.image())
     assert verdict.outcome == "pass"
     assert verdict.remark == "1 file is left out: as the package brought it (tls)."
     sapling.file(PLACE, KEY.replace(b"\n", b"\n\n"))
     assert outcome(sapling) == "finding"
     sapling.file(PLACE, KEY)
     sapling.file("/usr/share/doc/tls/mine.pem", KEY)
-    assert [found.path for found in verdict_of(private_keys.RULE, sapling.image()).findings] == [
+    assert [found.path for found in verdict_of(rules.by_id("private-keys"), sapling.image()).findings] == [
         "/usr/share/doc/tls/mine.pem"
     ]
 
@@ -92,14 +92,14 @@ def test_files_of_a_wheel(sapling: Sapling) -> None:
     sapling.file(f"{SITE}/tls/tests/__pycache__/key.cpython-311.pyc", b"\xa7\r\r\n\0\0\0\0" + KEY)
     record = f"tls/tests/key.py,{recorded(KEY)}\n../../../../srv/key.pem,{recorded(KEY)}\n"
     sapling.file(f"{SITE}/tls-1.0.dist-info/RECORD", record + "tls/broken.py,sha256=?,\n,,\n\xff\n")
-    verdict = verdict_of(private_keys.RULE, sapling.image())
+    verdict = verdict_of(rules.by_id("private-keys"), sapling.image())
     assert verdict.outcome == "pass"
     assert verdict.remark == "2 files are left out: as the package brought it (tls)."
     sapling.file("/usr/local/srv/key.pem", KEY)
     sapling.file("/home/ann/.ssh/id", KEY)
     sapling.file("/home/ann/all.dist-info/RECORD", f".ssh/id,{recorded(KEY)}\n")
     sapling.file("/srv/key.pem", KEY)
-    found = verdict_of(private_keys.RULE, sapling.image()).findings
+    found = verdict_of(rules.by_id("private-keys"), sapling.image()).findings
     assert [each.path for each in found] == ["/home/ann/.ssh/id", "/srv/key.pem", "/usr/local/srv/key.pem"]
 
 
@@ -187,7 +187,7 @@ def test_an_unreadable_rpm_database_is_a_doubt(sapling: Sapling, name: str) -> N
     """A key that may be a package's own is told, with the reason why that is not known."""
     sapling.file(PLACE, KEY)
     sapling.file(f"/var/lib/rpm/{name}", b"\0" * 4096)
-    verdict = verdict_of(private_keys.RULE, sapling.image())
+    verdict = verdict_of(rules.by_id("private-keys"), sapling.image())
     assert verdict.outcome == "finding"
     assert verdict.doubts[0].refusal.reason is image_reasons.PACKAGES_UNKNOWN
 

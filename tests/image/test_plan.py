@@ -11,8 +11,8 @@ import pytest
 from sapling import Sapling
 
 from firstkey import image_reasons, reasons
-from firstkey.image import change_json, plan, rules, seal
-from firstkey.image.changes import Change, Empty, Link, Remove, RemoveHostKey, Write
+from firstkey.image import pipe, plan, rules, seal
+from firstkey.image.changes import Change, Empty, Link, Remove, Write
 from firstkey.image.door import Seen
 from firstkey.image.plan import Step
 from firstkey.image.rule import Rule
@@ -37,9 +37,9 @@ def crossed(value: object) -> Any:
 )
 def test_what_is_planned_comes_back_as_it_was(rule: Rule, sapling: Sapling) -> None:
     """Every rule's remedy, as pure data: nothing of it is lost, and no code goes along."""
-    rule.failing(sapling)
+    sapling.grow(rule.failing)
     planned = seal.plan(sapling.image(), [rule], [rule.option or ""])
-    back = plan.from_json(crossed(plan.as_json(planned)))
+    back = pipe.read(pipe.PLAN, crossed(pipe.PLAN.write(planned)))
     assert back == planned
     assert [type(step.change) for step in back.steps] == [type(step.change) for step in planned.steps]
     for one, other in zip(back.steps, planned.steps):
@@ -51,14 +51,14 @@ def test_what_is_planned_comes_back_as_it_was(rule: Rule, sapling: Sapling) -> N
     [
         Remove(ODD, "x", wiping=True, links=("/a/\udc80",), seen=SEEN),
         Write("/a", "x", None, bytes(range(256)), 0o600, (b"\xff", b""), SEEN),
-        RemoveHostKey("/a/key", b"\0\xff", SEEN),
+        Remove("/a/key", "x", wiping=True, seen=SEEN, blob=b"\0\xff"),
         Link("/a", "../b", "x", "/b"),
         Empty("/a", "x"),
     ],
 )
 def test_odd_names_and_bytes_survive(change: Change) -> None:
     """Names that are no UTF-8, and content that is no text."""
-    assert change_json.from_json(crossed(change_json.as_json(change))) == change
+    assert pipe.read(pipe.CHANGE, crossed(pipe.CHANGE.write(change))) == change
 
 
 @pytest.mark.parametrize(
@@ -84,23 +84,23 @@ def test_odd_names_and_bytes_survive(change: Change) -> None:
 )
 def test_what_is_no_change_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
     """Another kind, a field too many or too few, another type, a path that is not absolute and plain."""
-    plain = crossed(change_json.as_json(Remove("/tmp/x", "x", seen=SEEN)))
-    change_json.from_json(plain)
+    plain = crossed(pipe.CHANGE.write(Remove("/tmp/x", "x", seen=SEEN)))
+    pipe.read(pipe.CHANGE, plain)
     spoil(plain)
     with pytest.raises(FirstkeyError) as caught:
-        change_json.from_json(plain)
+        pipe.read(pipe.CHANGE, plain)
     assert caught.value.reason is reasons.INTERNAL_ERROR
     with pytest.raises(FirstkeyError):
-        plan.from_json({"steps": [["logs", plain, False]], "left": [], "gone": [], "stays": []})
+        pipe.read(pipe.PLAN, [[["logs", plain, False]], [], [], []])
 
 
 def test_no_program_is_named_by_a_plan() -> None:
     """The package manager's command is one of two, and so are the packages that it updates."""
     plain = {"kind": "update", "manager": "apt", "package": "ec2-ami-tools"}
-    assert change_json.from_json(plain).describe().startswith("run apt-get install")
+    assert pipe.read(pipe.CHANGE, plain).describe().startswith("run apt-get install")
     for field, value in (("manager", "/bin/sh"), ("package", "evil"), ("package", "--root=/")):
         with pytest.raises(FirstkeyError):
-            change_json.from_json({**plain, field: value})
+            pipe.read(pipe.CHANGE, {**plain, field: value})
 
 
 def judged(*changes: Change) -> tuple[list[Change], list[str]]:
@@ -114,7 +114,7 @@ def judged(*changes: Change) -> tuple[list[Change], list[str]]:
 A, B = Remove("/d/a", "x"), Remove("/d/b", "x")
 
 
-WRITE, HARD = Write("/d/a", "x", b"1", b"2"), RemoveHostKey("/d/a")
+WRITE, HARD = Write("/d/a", "x", b"1", b"2"), Remove("/d/a", "host key", wiping=True)
 OVER = Write("/m", "x", b"1", b"2", link=SEEN)
 NEXT = WRITE._replace(before=b"2", after=b"3")
 BACK = Link("/l", "/m", "x", leads="/l")

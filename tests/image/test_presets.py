@@ -10,7 +10,6 @@ import pytest
 from sapling import Sapling
 
 from firstkey.image import units
-from firstkey.image.rules import machine_id
 
 UNITS = "/usr/lib/systemd/system"
 TREE = {
@@ -62,10 +61,10 @@ def test_what_a_first_boot_enables_is_what_systemctl_enables(sapling: Sapling) -
 def test_the_plan_names_them(sapling: Sapling) -> None:
     """Who unsets the machine-id is told what the first boot will start; nothing is said of no unit."""
     sapling.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-    (change,) = machine_id.RULE.remedy(sapling.image())
+    (change,) = sapling.settled("machine-id")
     assert change.describe().startswith("unset the machine-id in /etc/machine-id\n")
     grow(sapling)
-    (change,) = machine_id.RULE.remedy(sapling.image())
+    (change,) = sapling.settled("machine-id")
     assert "enables by preset: early.target, helper.socket," in change.describe().splitlines()[0]
 
 
@@ -73,6 +72,6 @@ def test_a_unit_that_cannot_be_read_keeps_nobody_from_the_step(sapling: Sapling)
     """Then the plan says no names, and the machine-id is unset all the same."""
     sapling.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
     sapling.file(f"{UNITS}/large.service", "#" * (17 * 1024 * 1024))
-    (change,) = machine_id.RULE.remedy(sapling.image())
+    (change,) = sapling.settled("machine-id")
     assert "enables units by preset" in change.describe()
     assert change.apply(sapling.context()) == "written"

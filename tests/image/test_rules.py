@@ -7,10 +7,12 @@ import re
 import pytest
 from sapling import Sapling
 
-from firstkey.image import rules
+from firstkey.image import rules, seal
 from firstkey.image.audit import verdict_of
-from firstkey.image.rule import AMI_TOOLS, CREDENTIALS, FIRST, HISTORIES, LOGS, Rule, by_hand
-from firstkey.image.verdict import ERROR, FINDING, NOTE, PASS, UNKNOWN, WARNING
+from firstkey.image.rule import AMI_TOOLS, CREDENTIALS, FIRST, HISTORIES, LOGS, Rule
+from firstkey.image.subject import Image
+from firstkey.image.verdict import ERROR, FINDING, NOTE, PASS, UNKNOWN, WARNING, Verdict
+from firstkey.reasons import IO_ERROR, FirstkeyError
 
 NEED_SSHD = ("root-password-login", "use-dns", "first-login", "password-login", "root-login")
 # Nothing that is in an image is run, and the package manager's own update is one of its programs.
@@ -22,7 +24,7 @@ def params(*, mending: bool = False) -> list[object]:
     return [
         pytest.param(rule, id=rule.id, marks=[pytest.mark.sshd] if rule.id in NEED_SSHD else [])
         for rule in rules.ALL
-        if not mending or not (rule.remedy is by_hand or rule.id in NOT_IN_AN_IMAGE)
+        if not mending or not (rule.by_hand or rule.id in NOT_IN_AN_IMAGE)
     ]
 
 
@@ -48,16 +50,17 @@ def test_rule_speaks(rule: Rule) -> None:
     assert not rule.title.endswith(".")
     assert rule.prose.endswith(".")
     assert len(rule.prose) > 120
-    assert "seal" in rule.prose or rule.remedy is by_hand
+    assert "seal" in rule.prose or rule.by_hand
 
 
 @pytest.mark.parametrize("rule", params())
 def test_failing_example_fails(rule: Rule, sapling: Sapling) -> None:
     """The failing example has a finding (or is unknown, where that is what the rule finds)."""
-    rule.failing(sapling)
+    sapling.grow(rule.failing)
     verdict = verdict_of(rule, sapling.image())
     assert verdict.outcome == (UNKNOWN if rule.id == "everything-seen" else FINDING), verdict
     for finding in verdict.findings:
+        assert not (rule.by_hand and finding.changes)
         assert finding.path.startswith("/") or rule.id == "ami-tools"
         assert finding.reason.endswith(".")
         assert finding.remedy
@@ -66,16 +69,29 @@ def test_failing_example_fails(rule: Rule, sapling: Sapling) -> None:
 @pytest.mark.parametrize("rule", params())
 def test_passing_example_passes(rule: Rule, sapling: Sapling) -> None:
     """The passing example passes, and there is nothing to mend in it."""
-    rule.passing(sapling)
+    sapling.grow(rule.passing)
     verdict = verdict_of(rule, sapling.image())
     assert verdict.outcome == PASS, verdict
-    assert rule.remedy(sapling.image()) == []
+    assert seal.plan(sapling.image(), [rule], [rule.option or ""]).steps == ()
+
+
+def test_what_is_found_at_places_stays_where_the_check_fails(sapling: Sapling) -> None:
+    """One part of a rule must not keep the other from speaking."""
+
+    def check(_image: Image) -> Verdict:
+        raise FirstkeyError("no", reason=IO_ERROR)
+
+    rule = rules.by_id("host-identities")._replace(check=check)
+    sapling.file("/etc/nvme/hostid", "x\n")
+    verdict = verdict_of(rule, sapling.image())
+    assert [finding.path for finding in verdict.findings] == ["/etc/nvme/hostid"]
+    assert [doubt.refusal.reason for doubt in verdict.doubts] == [IO_ERROR]
 
 
 @pytest.mark.parametrize("rule", params(mending=True))
 def test_remedy_mends(rule: Rule, sapling: Sapling) -> None:
     """The remedy describes itself, makes the failing example pass, and has nothing to do a second time."""
-    rule.failing(sapling)
+    sapling.grow(rule.failing)
     changes = sapling.settled(rule.id)
     assert changes
     for change in changes:
@@ -84,13 +100,13 @@ def test_remedy_mends(rule: Rule, sapling: Sapling) -> None:
     for change in changes:
         assert change.apply(sapling.context())
     assert verdict_of(rule, sapling.image()).outcome == PASS
-    assert rule.remedy(sapling.image()) == []
+    assert seal.plan(sapling.image(), [rule], [rule.option or ""]).steps == ()
 
 
 @pytest.mark.parametrize("rule", params(mending=True))
 def test_planned_twice_is_harmless(rule: Rule, sapling: Sapling) -> None:
     """Changes that were planned and are applied a second time do no harm: a crash may have come between."""
-    rule.failing(sapling)
+    sapling.grow(rule.failing)
     changes = sapling.settled(rule.id)
     for _ in range(2):
         for change in changes:

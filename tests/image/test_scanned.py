@@ -14,9 +14,10 @@ from machine import AGENT
 from sapling import Sapling
 
 from firstkey import image_reasons
+from firstkey.image import rules
 from firstkey.image.audit import verdict_of
 from firstkey.image.examples import access_key
-from firstkey.image.rules import access_keys, private_keys
+from firstkey.image.rules import private_keys
 from firstkey.image.scan import Looking
 from firstkey.image.survey import AUTO, BUILTIN, scanned
 from firstkey.image.verdict import Verdict
@@ -34,7 +35,7 @@ def seen(path: str, line: int | None = 1) -> Sighting:
 def verdict(sapling: Sapling, *sightings: Sighting, refusal: Refusal | None = None) -> Verdict:
     """What the rule makes of it."""
     looking = Looking(scanned=Scanned(sightings, refusal, "Looked for with kingfisher 1.2."))
-    return verdict_of(access_keys.RULE, sapling.image(looking))
+    return verdict_of(rules.by_id("access-keys"), sapling.image(looking))
 
 
 def test_each_place_is_told_once(sapling: Sapling) -> None:
@@ -82,7 +83,8 @@ def test_seal_leaves_what_a_scanner_saw(sapling: Sapling) -> None:
     """Its rules may be wrong, and a file is gone for good: a person is to judge."""
     sapling.file("/srv/a", "token\n")
     image = sapling.image(Looking(scanned=Scanned((seen("/srv/a"),))))
-    assert access_keys.RULE.remedy(image) == []
+    rule = rules.by_id("access-keys")
+    assert rule.changes(image, rule.verdict(image)) == []
 
 
 def test_what_was_not_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

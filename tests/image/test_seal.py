@@ -81,7 +81,7 @@ def dirty(sapling: Sapling) -> Sapling:
             "self-signed-keys",
             "first-login",
         ):
-            rule.failing(sapling)
+            sapling.grow(rule.failing)
     with sapling.path("/etc/passwd").open("a") as file:
         file.write("root:x:0:0::/root:/bin/sh\n")
     names = [line.split(":")[0] for line in sapling.path("/etc/passwd").read_text().splitlines()]

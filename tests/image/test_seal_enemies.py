@@ -438,6 +438,10 @@ mount --bind "$2" "$1/agent"
 mount -o remount,bind,ro "$1/agent"
 mount --bind /usr "$1/usr"
 mount -o remount,bind,ro "$1/usr"
+# Where these are no links into /usr, as in Debian 11.
+for place in bin sbin lib lib64; do
+    [ -L "/$place" ] || [ ! -d "/$place" ] || mount --bind "/$place" "$1/$place"
+done
 mount -t proc none "$1/proc"
 mount -t tmpfs none "$1/dev"
 touch "$1/dev/null"
@@ -459,6 +463,8 @@ def live(sapling: Sapling, program: str) -> dict[str, Any]:
     for place in ("bin", "sbin", "lib", "lib64"):
         if os.path.islink(f"/{place}"):
             sapling.link(f"/{place}", os.readlink(f"/{place}"))
+        elif os.path.isdir(f"/{place}"):
+            sapling.directory(f"/{place}")
     argv = ["unshare", "--mount", "--pid", "--fork", "sh", "-c", LIVE, "sh"]
     done = subprocess.run(
         [*argv, str(sapling.root), str(AGENT), program],

@@ -12,7 +12,7 @@ from sapling import Sapling
 
 from firstkey import image_reasons, reasons
 from firstkey.image import sshd_change
-from firstkey.image.rules import root_password_login
+from firstkey.image.rules import sshd_settings
 from firstkey.reasons import FirstkeyError
 
 pytestmark = pytest.mark.sshd
@@ -82,23 +82,22 @@ def test_setting_is_effective_for_everybody(sapling: Sapling, tmp_path: Path, la
         assert after.pop("permitrootlogin") in ("without-password", "no")
         changed = {key for key in after if after[key] != before[client][key]}
         assert changed <= {"hostkey"}, client
-    assert root_password_login.remedy(sapling.image()) == []
-    assert root_password_login.check(sapling.image()).outcome == "pass"
+    assert sshd_settings.check_root(sapling.image()).outcome == "pass"
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name not in ("nothing said", "match group")])
 def test_it_was_found_before(sapling: Sapling, layout: str) -> None:
     """Each of these layouts lets root in with a password, and audit says so."""
     lay_out(sapling, layout)
-    assert root_password_login.check(sapling.image()).outcome == "finding"
+    assert sshd_settings.check_root(sapling.image()).outcome == "finding"
 
 
 def test_groups_are_the_trees_own(sapling: Sapling) -> None:
     """Match Group means the groups of the image, not those of the host."""
     lay_out(sapling, "match group")
-    assert root_password_login.check(sapling.image()).outcome == "finding"
+    assert sshd_settings.check_root(sapling.image()).outcome == "finding"
     sapling.file("/etc/group", "root:x:0:\nwheel:x:10:ann\n")
-    assert root_password_login.check(sapling.image()).outcome == "pass"
+    assert sshd_settings.check_root(sapling.image()).outcome == "pass"
 
 
 def test_a_drop_in_is_preferred(sapling: Sapling) -> None:
@@ -128,10 +127,10 @@ def test_what_sshd_rejects_is_left_alone(sapling: Sapling) -> None:
     sapling.file("/etc/ssh/sshd_config", "PermitRootLogin yes\nNoSuchKeyword yes\n")
     before = sapling.snapshot()
     with pytest.raises(FirstkeyError) as caught:
-        root_password_login.check(sapling.image())
+        sshd_settings.check_root(sapling.image())
     assert caught.value.reason is reasons.SSHD_CONFIG_INVALID
     with pytest.raises(FirstkeyError):
-        sshd_change.change(sapling.image(), root_password_login.SETTING)
+        sshd_change.change(sapling.image(), sshd_change.PERMIT_ROOT_LOGIN)
     assert sapling.snapshot() == before
 
 

@@ -16,8 +16,8 @@ import pytest
 from sapling import Sapling
 
 from firstkey.cli.looking import Looker
-from firstkey.image import audit, rules, watches
-from firstkey.image.survey import Survey, as_json, from_json
+from firstkey.image import audit, pipe, rules, watches
+from firstkey.image.survey import Survey
 from firstkey.image.verdict import Doubt, Finding, Verdict
 from firstkey.image_reasons import OVER_BUDGET
 from firstkey.reasons import INTERNAL_ERROR, Refusal
@@ -41,19 +41,22 @@ def test_a_verdict_crosses_as_it_is() -> None:
         None,
         "remark",
     )
-    assert from_json(as_json(verdict)) == verdict
+    assert pipe.read(pipe.VERDICT, pipe.VERDICT.write(verdict)) == verdict
     with pytest.raises(Exception, match="that is none"):
-        from_json({"findings": [["/a"]]})
+        pipe.read(pipe.VERDICT, [[["/a"]], [], None, ""])
 
 
 def test_a_boxed_audit_says_what_an_audit_says(sapling: Sapling) -> None:
     """Rule by rule, on a tree that fails all of them."""
     for rule in rules.ALL:
-        rule.failing(sapling)
+        sapling.grow(rule.failing)
     plain = audit.audit(sapling.image(), rules.ALL)
     boxed_one = survey(sapling).audit(rules.ALL)
     for mine, its in zip(plain.results, boxed_one.results):
-        assert (mine.rule.id, mine.verdict) == (its.rule.id, its.verdict)
+        assert (mine.rule.id, pipe.read(pipe.VERDICT, pipe.VERDICT.write(mine.verdict))) == (
+            its.rule.id,
+            its.verdict,
+        )
     assert plain.files == boxed_one.files
 
 

@@ -1073,7 +1073,10 @@ def test_what_keeps_a_login_out_is_named(lab: Lab, case: Broken) -> None:
     What it prints as a command is pasted, and then the login works.
     """
     case.breaks(lab)
-    assert lab.start_sshd(*case.sshd)
+    is_started = lab.start_sshd(*case.sshd)
+    if "Bad configuration option" in lab.sshd_log:
+        pytest.skip(f"this sshd is too old: {lab.sshd_log}")
+    assert is_started
     case.later(lab)
     assert not lab.works(user=case.user, key=case.key)
     assert case.words in lab.sshd_log

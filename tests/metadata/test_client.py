@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -721,3 +723,27 @@ def test_no_descriptor_is_left_open() -> None:
         ask(nowhere, bad.url, good.url)
         ask(silent, bad.url, wait=0.2, request_timeout=0.1)
     assert os.listdir("/proc/self/fd") == before
+
+
+@pytest.mark.parametrize(
+    "module, remedy",
+    [
+        ("raise ImportError(name='urllib3')\n", "install python3-requests"),
+        ("open('/nonexistent/ca-certificates.crt')\n", "--reinstall ca-certificates"),
+    ],
+    ids=["missing", "without certificates"],
+)
+def test_a_requests_that_cannot_be_imported_is_told(module: str, remedy: str, tmp_path: Path) -> None:
+    """Also where it reads certificates as it is imported (2.32), and there are none."""
+    (tmp_path / "requests.py").write_text(module)
+    program = (
+        "from firstkey.metadata.client import Client, Settings\n"
+        "from firstkey.reasons import FirstkeyError\n"
+        "try:\n    Client(Settings())\n"
+        "except FirstkeyError as error:\n    print(error.reason.code, error.hint)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"}
+    argv = [sys.executable, "-c", program]
+    done = subprocess.run(argv, env=environ, capture_output=True, check=True, text=True, timeout=60)
+    assert done.stdout.startswith("dependency-missing ")
+    assert remedy in done.stdout

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import bootlab
 import pytest
 import rootfs
-from debian_image import PACKAGES, SUITES, Image, prepare
+from debian_image import SUITES, Image, prepare
 from installed import Installed, install
 from machine import new_key
 from packages import build
@@ -51,7 +52,10 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if reason := rootfs.missing_for_debian_root():
         pytest.skip(reason)
     root = tmp_path_factory.mktemp("base")
-    rootfs.unpack(rootfs.debian_root(request.param, PACKAGES), root)
+    rootfs.unpack(bootlab.archive(request.param), root)
+    # Without what is only recommended.
+    done = rootfs.inside(root, "dpkg", "--remove", "python3-systemd")
+    assert done.returncode == 0, done.stderr
     yield root
     shutil.rmtree(root)
 

@@ -113,7 +113,9 @@ def asked_for(kind: str) -> tuple[set[str], set[str]]:
         return set(needs), set(re.findall(r"(?m)^(?:Recommends|Suggests): +(\S+)", spec))
     control = (TOP / "packaging/debian/control").read_text().split("\n\n")[1]
     fields = dict(re.findall(r"(?ms)^(\w+):(.*?)(?=^\w|\Z)", control))
-    words = {name: set(re.findall(r"(?<![\w$({:])[a-z][a-z0-9-]+", value)) for name, value in fields.items()}
+    # Of alternatives the first: sid has ssh-keygen in a package of its own.
+    firsts = {name: re.sub(r"\|[^,]*", "", value) for name, value in fields.items()}
+    words = {name: set(re.findall(r"(?<![\w$({:])[a-z][a-z0-9-]+", value)) for name, value in firsts.items()}
     return words["Depends"], words["Recommends"] | words["Suggests"]
 
 

@@ -6,13 +6,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import bootlab
 import pytest
 import rootfs
 from debian_image import (
     CODE,
     CONFIGURATION,
     LEDGER,
-    PACKAGES,
     REPORT,
     SETTINGS,
     STARTING,
@@ -192,7 +192,7 @@ def test_no_circle_beside_cloud_init(suite: str, deb: Path, tmp_path: Path) -> N
     if reason := rootfs.missing_for_debian_root():
         pytest.skip(reason)
     base = tmp_path / "base"
-    rootfs.unpack(rootfs.debian_root(suite, (*PACKAGES, "cloud-init")), base)
+    rootfs.unpack(bootlab.archive(suite, "cloud-init"), base)
     image = prepare(base)
     image.install(deb)
     # What cloud-init's generator does at boot.

@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import bootlab
 import pytest
 import rootfs
-from debian_image import PACKAGES, WANTED
+from debian_image import WANTED
 from installed import TOP
 
 import firstkey
@@ -177,7 +178,7 @@ def test_apt_installs_from_it(repository: Path, tmp_path: Path, is_changed: bool
     if reason := rootfs.missing_for_debian_root():
         pytest.skip(reason)
     base = tmp_path / "base"
-    rootfs.unpack(rootfs.debian_root("bookworm", PACKAGES), base)
+    rootfs.unpack(bootlab.archive("bookworm"), base)
     shutil.copytree(repository, base / "repo")
     shutil.rmtree(base / "etc/apt/sources.list.d", ignore_errors=True)
     (base / "etc/apt/sources.list").write_text("deb [signed-by=/repo/firstkey.asc] file:/repo ./\n")

@@ -151,4 +151,4 @@ def test_lists_agree_with_sshd(patterns: str, tmp_path: Path) -> None:
     if "Missing privilege separation directory" in done.stderr:
         pytest.skip("needs sshd's directory in /run, which the first start of sshd makes")
     assert done.returncode == 0, done.stderr
-    assert matches_list("alice", patterns) == ("banner /fits" in done.stdout)
+    assert matches_list("alice", patterns) == ("banner /fits" in done.stdout.lower())

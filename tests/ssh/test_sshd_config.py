@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import grp
 import itertools
+import os
 import re
 import subprocess
 from typing import Any
@@ -42,7 +43,7 @@ Match User nobody
   AuthorizedKeysFile none
   PermitRootLogin yes
 Match User daemon
-  AuthorizedKeysFile none .ssh/second
+  AuthorizedKeysFile .ssh/second
 """
 
 
@@ -171,8 +172,12 @@ def test_paths_are_those_that_sshd_looks_at(sshd: Any, key_files: dict[str, Any]
     tried = re.findall(r"trying public key file (.*)", log)
     login = Account(sshd.account.pw_name, sshd.account.pw_uid, 0, sshd.account.pw_dir, "")
     assert tried
+    wanted = [expand(pattern, login) for pattern in patterns]
+    if "/nowhere/x" not in tried:  # from OpenSSH 10 on it looks first which there are
+        wanted = [path for path in wanted if os.path.exists(path)]
     # sshd asks twice, before and after the signature, where it lets the key in.
-    assert tried[: len(patterns)] == [expand(pattern, login) for pattern in patterns]
+    assert wanted
+    assert tried[: len(wanted)] == wanted
 
 
 PIECES = ["%h", "%u", "%U", "%%", "/", ".", "x", "ä", "'"]

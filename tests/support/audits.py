@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import fork_server
 from sapling import Sapling
 
-from firstkey.image import installers, rules
+from firstkey.image import rules
+from firstkey.image.rules import boot
 
 ENABLED = "/etc/systemd/system/multi-user.target.wants/firstkey.service"
 
@@ -57,7 +58,7 @@ def grow_clean(tree: Sapling) -> None:
     tree.file("/etc/shadow", "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n", mode=0o640)
     tree.file("/etc/group", "root:x:0:\nadmin:x:1000:\n")
     tree.file("/etc/machine-id", "uninitialized\n", mode=0o444)
-    installers.example(tree)
+    tree.grow(boot.INSTALLED)
     tree.link(ENABLED, "/usr/lib/systemd/system/firstkey.service")
     tree.file("/usr/bin/tool", b"\x7fELF" + bytes(range(256)) * 64, mode=0o755)
     tree.directory("/root")
@@ -69,4 +70,4 @@ def grow_dirty(tree: Sapling) -> None:
     """Every rule's failing example in one tree, as far as they go together."""
     for rule in rules.ALL:
         if rule.id not in ("everything-seen", "publisher"):
-            rule.failing(tree)
+            tree.grow(rule.failing)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -20,14 +21,18 @@ from typing import Any, NamedTuple
 from control_groups import ControlGroup
 from netlab import Cloud, end, run, wait_until
 from rootfs import debian_root, inside, unpack
+from suites import USUAL
 from terminal import recorded
 
-SUITE = "bookworm"
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "iproute2", "openssh-server", "sudo",
     "python3", "python3-requests", "python3-systemd",
 )  # fmt: skip
 """What the image has: a minimal system with SSH, and what firstkey needs."""
+MORE_PACKAGES = {"trixie": ("sudo-rs",), "sid": ("openssh-client", "sudo-rs")}
+"""What some suites have besides: the other sudo, and what openssh-server brings along in the older ones."""
+ALL_MORE = ("curl", "strace", "time", "cloud-init")
+"""What else tests want of a system. They share one that has all of it: to make one takes a minute."""
 SHUTDOWN_SECONDS = 30
 OLD_CONTROL_GROUPS = ("SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1", "systemd.unified_cgroup_hierarchy=0")
 BOOT_WORDS = {"trixie": OLD_CONTROL_GROUPS}
@@ -40,7 +45,7 @@ class Image(NamedTuple):
     """A system that disks are made of: directories, the uppermost first, which nobody writes to."""
 
     layers: tuple[Path, ...]
-    suite: str = SUITE
+    suite: str = USUAL
 
     def changed(self, directory: Path, change: Callable[[Path], None]) -> Image:
         """This image with a change made to its tree; what changed is kept in the directory."""
@@ -49,10 +54,19 @@ class Image(NamedTuple):
         return self._replace(layers=(disk.written, *self.layers))
 
 
-def distribution(directory: Path, *more: str, suite: str = SUITE) -> Image:
+def archive(suite: str, *more: str) -> Path:
+    """The tar of the suite's system: the plain one, or one with these packages and all of ALL_MORE.
+
+    Raises MissingReleaseError where none can be made.
+    """
+    assert set(more) <= set(ALL_MORE), more
+    return debian_root(suite, (*PACKAGES, *MORE_PACKAGES.get(suite, ()), *(ALL_MORE if more else ())))
+
+
+def distribution(directory: Path, *more: str, suite: str = USUAL) -> Image:
     """A distribution's system with these packages more, fresh, unpacked into the directory."""
     tree = directory / "distribution"
-    unpack(debian_root(suite, (*PACKAGES, *more)), tree)
+    unpack(archive(suite, *more), tree)
     for key in (tree / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     (tree / "etc/hostname").write_text("ip-10-97-0-2\n")
@@ -194,6 +208,7 @@ class Machine:
 
     def shut_down(self) -> None:
         """An orderly shutdown (SIGTERM to systemd-nspawn); the disk is complete afterwards."""
+        assert self.boot_id  # who looks at the journal afterwards must know it
         self.process.terminate()
         try:
             self.process.wait(SHUTDOWN_SECONDS)
@@ -275,9 +290,12 @@ class Machine:
     @property
     def journal(self) -> list[dict[str, Any]]:
         """The entries of this boot until now."""
-        entries = self.disk.journal()
-        boots = list(dict.fromkeys(entry["_BOOT_ID"] for entry in entries))
-        return [entry for entry in entries if entry["_BOOT_ID"] == boots[self.disk.boots - 1]]
+        return [entry for entry in self.disk.journal() if entry["_BOOT_ID"] == self.boot_id]
+
+    @cached_property
+    def boot_id(self) -> str:
+        """Which boot it is, as its journal names it; to be asked for the first time while it runs."""
+        return self.inside("cat", "/proc/sys/kernel/random/boot_id").strip().replace("-", "")
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """What firstkey said of this kind (`key-added`), with all fields."""

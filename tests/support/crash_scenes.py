@@ -17,7 +17,7 @@ import treestate
 from hostkeys import generate
 from machine import Machine, new_key
 
-from firstkey.image import installers
+from firstkey.image.rules import boot
 from firstkey.metadata.emulator import Emulator, Settings
 
 ADMIN = 1500
@@ -155,7 +155,7 @@ def sealing(directory: Path, service: Emulator) -> Scene:
     machine.write(
         "/usr/lib/systemd/system/firstkey.service", "[Service]\nExecStart=/usr/bin/firstkey daemon\n"
     )
-    for path in installers.PARTS:
+    for path in boot.PARTS:
         machine.write(path, "", mode=0o755)
     machine.path("/etc/systemd/system/multi-user.target.wants").mkdir(parents=True)
     machine.path("/etc/systemd/system/multi-user.target.wants/firstkey.service").symlink_to(

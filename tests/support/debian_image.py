@@ -14,8 +14,6 @@ from firstkey.metadata.emulator import Emulator
 
 SUITES = ("bookworm", "trixie")
 """The Debian releases that the package is for."""
-PACKAGES = ("openssh-server", "python3", "python3-requests", "sudo", "systemd")
-"""What an image has; python3-systemd and python3-daemon are not among it."""
 
 CODE = "/usr/lib/firstkey/firstkey"
 LEDGER = "/var/lib/firstkey/ledger.json"

@@ -24,6 +24,8 @@ ALICE = 4242
 """The uid and gid of the lab's user, which no host's account should have."""
 OF_NO_USE = ("alternatives", "ssl", "fonts", "java-*", "X11")
 """Most of the files of /etc, which no login looks at."""
+CERTIFICATES = "ssl/certs/ca-certificates.crt"
+"""Without which some versions of requests cannot be imported."""
 PAM = """\
 auth     required pam_unix.so
 account  required pam_nologin.so
@@ -96,6 +98,9 @@ class Lab:
         shutil.copytree(
             "/etc", directory / "etc", symlinks=True, ignore_dangling_symlinks=True, ignore=of_no_use
         )
+        certificates = directory / f"etc/{CERTIFICATES}"
+        certificates.parent.mkdir(parents=True)
+        shutil.copy(f"/etc/{CERTIFICATES}", certificates)
         for path in (
             directory,
             *(directory / name for name in ("run", "run/sshd", "srv", "srv/home", "var")),
@@ -283,7 +288,7 @@ class Lab:
         """What the doctor says, for a client on this machine."""
         which = ["--key", str(self.directory / "keys" / f"{key}.pub")] if key else []
         done = self.firstkey("doctor", "--json", "--from", "127.0.0.1", *which, *options, user=user)
-        assert done.status in (0, 1), done.err
+        assert done.status in (0, 1) and done.out, done.err  # noqa: PT018
         return Diagnosis(done.status, json.loads(done.out), done.err)
 
     # --- how it is made -------------------------------------------------------------------------

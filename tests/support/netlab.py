@@ -141,8 +141,7 @@ class Cloud:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for service in self.services:
-            service.stop()
+        self.silence()
         self._exits.close()
 
     @property
@@ -182,8 +181,7 @@ class Cloud:
         families: Sequence[int] = BOTH,
     ) -> Service:
         """Start the metadata service (`firstkey imds`) with these keys, in place of an earlier one."""
-        for earlier in self.services:
-            earlier.stop()
+        self.silence()
         for family in families:
             address = f"{METADATA[family]}/{32 if family == 4 else 128}"
             _ip(self.name, f"addr replace {address} dev lo{_at_once(family)}")
@@ -193,6 +191,11 @@ class Cloud:
         log = self._directory / f"metadata-{len(self.services)}.log"
         self.services.append(Service(self, options, families, log))
         return self.services[-1]
+
+    def silence(self) -> None:
+        """Stop the metadata service."""
+        for earlier in self.services:
+            earlier.stop()
 
     @property
     def machine_address(self) -> str:

@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,11 @@ CACHE = Path(
     os.environ.get("FIRSTKEY_CACHE")
     or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "firstkey"
 )
+
+
+class MissingReleaseError(AssertionError):
+    """A release cannot be had: no mirror, or one that does not serve it."""
+
 
 MAKING_SECONDS = 900
 """A download over a slow line; a minute is usual."""
@@ -36,45 +41,57 @@ def missing_for_debian_root() -> str | None:
 def debian_root(suite: str, include: tuple[str, ...]) -> Path:
     """A tar of a minimal Debian `suite` (`bookworm`, `trixie`, ...) with these packages and what they need.
 
-    It is this week's, so that security updates come in by themselves. Several callers at once get the same
-    one: the first makes it, the others wait. Raises AssertionError with mmdebstrap's words where it fails.
+    It is this week's, so that security updates come in by themselves. Raises MissingReleaseError with
+    mmdebstrap's words where it fails.
     """
-    week = time.strftime("%G-%V", time.gmtime())
     packages = ",".join(sorted(include))
     key = hashlib.sha256(packages.encode()).hexdigest()[:12]
+    return kept(f"{suite}-{key}", lambda partial: _make(suite, packages, partial))
+
+
+def kept(name: str, make: Callable[[Path], object]) -> Path:
+    """The tar of that name, as `make` wrote it this week.
+
+    Several callers at once get the same one: the first makes it, the others wait.
+    """
+    week = time.strftime("%G-%V", time.gmtime())
     CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
-    archive = CACHE / f"{suite}-{key}-{week}.tar"
-    with _alone(CACHE / f"{suite}-{key}.lock"):
+    archive = CACHE / f"{name}-{week}.tar"
+    with alone(CACHE / f"{name}.lock"):
         if not archive.exists():
             for old in CACHE.glob("*.tar"):
                 if not old.stem.endswith(week):  # nobody will ask for it again
                     old.unlink(missing_ok=True)
-            _make(suite, packages, archive)
+            # Only what is whole gets the name that the next caller looks for.
+            partial = archive.with_suffix(".partial")
+            make(partial)
+            partial.rename(archive)
     return archive
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
+def alone(lock: Path) -> Iterator[None]:
+    """Who has this lock is alone until the end of the block; other processes wait for it."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def _make(suite: str, packages: str, archive: Path) -> None:
-    """Only what is whole gets the name that the next caller looks for."""
-    partial = archive.with_suffix(".partial")
     argv = ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=tar"]
+    # A root that a power cut spoils is made anew: nothing needs to be written to the disk at once.
+    argv.append("--dpkgopt=force-unsafe-io")
     if suite == "sid":  # a mirror that is some days behind
         argv.append('--aptopt=Acquire::Check-Valid-Until "false"')
     done = subprocess.run(
-        [*argv, f"--include={packages}", suite, str(partial)],
+        [*argv, f"--include={packages}", suite, str(archive)],
         check=False,
         capture_output=True,
         text=True,
         timeout=MAKING_SECONDS,
     )
-    assert done.returncode == 0, f"no root file system: {done.stderr[-2000:]}"
-    partial.rename(archive)
+    if done.returncode:
+        raise MissingReleaseError(f"no root file system of {suite}: {done.stderr[-2000:]}")
 
 
 def unpack(archive: Path, root: Path) -> None:

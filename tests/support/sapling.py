@@ -13,6 +13,7 @@ from firstkey.events import Entry
 from firstkey.image import audit, door, rules, seal, sshd_change
 from firstkey.image.changes import Change
 from firstkey.image.door import Context
+from firstkey.image.rule import Example
 from firstkey.image.scan import Looking
 from firstkey.image.subject import Image
 from firstkey.system.accounts import Accounts
@@ -42,6 +43,16 @@ class Sapling:
     def link(self, path: str, target: str) -> None:
         self.path(path).parent.mkdir(parents=True, exist_ok=True)
         self.path(path).symlink_to(target)
+
+    def grow(self, files: Example) -> None:
+        """Make an example of a rule's."""
+        for path, content in files.items():
+            if content is None:
+                self.directory(path)
+            elif isinstance(content, str) and content.startswith("->"):
+                self.link(path, content[2:])
+            else:
+                self.file(path, content)
 
     def site(self) -> Site:
         tree = Tree(str(self.root))

@@ -20,6 +20,8 @@ BLOCK = re.compile(
     r"^-----BEGIN SSH HOST KEY KEYS-----$(.*?)^-----END SSH HOST KEY KEYS-----$", re.MULTILINE | re.DOTALL
 )
 
+TELLING = ("firstkey", "sshd", "sshd-session", "systemd")
+
 ACCEPTING = """\
 [Socket]
 Accept=yes
@@ -93,21 +95,25 @@ class Scene:
         """The public host keys on the disk, by file name."""
         return {file.name: file.read_text() for file in self.disk.path("/etc/ssh").glob("ssh_host_*_key.pub")}
 
+    def told(self) -> str:
+        """For the report of a test that failed: the consoles, and what was said in the journal."""
+        lines = []
+        for console in sorted(self.disk.directory.glob("console-*.log")):
+            lines += [f"--- {console.name}", console.read_text(errors="replace")]
+        if self.disk.path("/var/log/journal").is_dir():
+            lines += [
+                f"{entry['SYSLOG_IDENTIFIER']}: {entry['MESSAGE']}"
+                for entry in self.disk.journal()
+                if entry.get("SYSLOG_IDENTIFIER") in TELLING
+            ]
+        return "\n".join(lines)
+
 
 def scene_on(image: Image, shelf: Path) -> Iterator[Scene]:
     """A scene with the machine's network plugged in, and nobody answering in the cloud yet."""
     directory = Path(tempfile.mkdtemp(dir=shelf))
     with Disk(image, directory / "disk") as disk, Cloud(directory) as cloud:
         cloud.plug_in()
-        yield Scene(disk, cloud, directory)
-        _tell(disk)
-
-
-def _tell(disk: Disk) -> None:
-    """For the report of a test that failed, which shows it: the consoles and what was said in the journal."""
-    for console in sorted(disk.directory.glob("console-*.log")):
-        print(f"--- {console.name}\n{console.read_text(errors='replace')}")
-    if disk.path("/var/log/journal").is_dir():
-        for entry in disk.journal():
-            if entry.get("SYSLOG_IDENTIFIER") in ("firstkey", "sshd", "systemd"):
-                print(f"{entry['SYSLOG_IDENTIFIER']}: {entry['MESSAGE']}")
+        scene = Scene(disk, cloud, directory)
+        yield scene
+        print(scene.told())

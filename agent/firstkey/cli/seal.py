@@ -12,8 +12,8 @@ from firstkey.cli.audit import add_choice
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
 from firstkey.image import audit, door, render, render_seal, seal
-from firstkey.image.rule import AMI_TOOLS, CREDENTIALS
-from firstkey.image.rules import histories, publisher
+from firstkey.image.rule import AMI_TOOLS, CREDENTIALS, HISTORIES
+from firstkey.image.rules import publisher
 from firstkey.image.survey import Survey
 from firstkey.reasons import UsageError
 from firstkey.system import shells
@@ -70,7 +70,7 @@ class Task(NamedTuple):
     @property
     def ends_shells(self) -> bool:
         """Whether shells must be kept from writing their histories back."""
-        return self.is_live and histories.RULE in self.wanted
+        return self.is_live and any(rule.stage == HISTORIES for rule in self.wanted)
 
 
 def main(argv: Sequence[str]) -> int:

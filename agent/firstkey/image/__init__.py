@@ -1,1 +1,1 @@
-"""Images fit to share: rules that check, changes that mend, and the two commands that use them."""
+"""Images fit to share: rules that check, changes that repair, and the two commands that use them."""

@@ -109,12 +109,11 @@ class Audit(NamedTuple):
 
     def with_baseline(self, known: Iterable[Known]) -> Audit:
         """The same with the findings marked that somebody accepts."""
-        of_rule: dict[str, list[Known]] = {}
-        for entry in known:
-            of_rule.setdefault(entry.rule, []).append(entry)
+        known = tuple(known)
         return self._replace(
             results=tuple(
-                result._replace(baseline=tuple(of_rule.get(result.rule.id, ()))) for result in self.results
+                result._replace(baseline=tuple(entry for entry in known if entry.rule == result.rule.id))
+                for result in self.results
             )
         )
 
@@ -134,24 +133,21 @@ def chosen(
     only, skipped = list(only), set(skipped)
     for name in (*only, *skipped):
         if name not in known:
-            raise UsageError(f"there is no rule {name!r}{_meant(name)}", hint="See: firstkey audit --list")
+            import difflib
+
+            close = difflib.get_close_matches(name, sorted(known), n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else ""
+            raise UsageError(f"there is no rule {name!r}{meant}", hint="See: firstkey audit --list")
     left = [rule for rule in rules.of(profile) if (not only or rule.id in only) and rule.id not in skipped]
     if not left:
         raise UsageError("no rule is left to be asked", hint="Name another --rule, or skip fewer")
     return left
 
 
-def _meant(name: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(name, [rule.id for rule in rules.ALL], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def image_of(site: Site, looking: Looking | None = None, *, banner: bool = False) -> Image:
     """The image, with every rule's watches: a rule may ask what another's saw."""
     return Image(
-        site, (watch for rule in rules.ALL for watch in rule.watches), looking=looking, banner=banner
+        site, (watch for rule in rules.ALL for watch in rule.watched), looking=looking, banner=banner
     )
 
 
@@ -167,7 +163,7 @@ def verdict_of(rule: Rule, image: Image) -> Verdict:
     if unfinished:
         return Verdict(doubts=(Doubt("/", unfinished),))
     try:
-        return rule.check(image)
+        return rule.verdict(image)
     except FirstkeyError as error:
         return Verdict(doubts=(Doubt("/", error.refusal),))
     except (MemoryError, RecursionError) as error:

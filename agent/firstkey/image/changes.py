@@ -7,21 +7,27 @@ name by name, no link is followed, and another file than the one that was seen i
 
 from __future__ import annotations
 
+import json
 import os
+import posixpath
 import shlex
 import stat
 from typing import TYPE_CHECKING, Protocol
 
 from firstkey import NamedTuple, image_reasons, reasons
+from firstkey.boot import ledger
+from firstkey.boot.ledger import Sealed
 from firstkey.display import diff
-from firstkey.image import door, host_key_files, shadow
+from firstkey.image import door, shadow
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command, erase
+from firstkey.system.files import Looks
 from firstkey.system.shadow import LOCKED, entries
 from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.door import Context, Seen
+    from firstkey.system.tree import Tree
 
 SSHD_MODE = 0o600
 """That of a new file of sshd's settings."""
@@ -31,6 +37,7 @@ MANAGERS = {
     "yum": ("yum", "--assumeyes", "update"),
 }
 """The packages that may be updated, and how each package manager does it."""
+SALT_BYTES = 16
 MINUTES = 15
 """How long a package manager may take."""
 
@@ -52,7 +59,8 @@ class Change(Protocol):
 class Remove(NamedTuple):
     """Remove a file, a link, or a directory with all that is in it. `wiping`: overwrite files before.
 
-    `links`: those that lead to it, which go when it is gone.
+    `links`: those that lead to it, which go when it is gone. `blob`: the public half of a host key, which is
+    remembered by a salted hash.
     """
 
     path: str
@@ -60,43 +68,48 @@ class Remove(NamedTuple):
     wiping: bool = False
     links: tuple[str, ...] = ()
     seen: Seen | None = None
+    blob: bytes | None = None
 
     def describe(self) -> str:
         """One line."""
         verb = "overwrite and remove" if self.wiping else "remove"
-        return f"{verb} {visible(self.path)} ({self.what}{_and_links(self.links)})"
-
-    def apply(self, context: Context) -> str:
-        """Remove it; nothing is to be done where it is gone."""
-        done = door.removed(context, self.path, self.seen, wiping=self.wiping)
-        door.unlink(context, self.links)
-        return done
-
-
-class RemoveHostKey(NamedTuple):
-    """Overwrite and remove one file of a host key, and remember by a salted hash which key it was.
-
-    `blob` is the key's public half; None where what it was cannot be told.
-    """
-
-    path: str
-    blob: bytes | None = None
-    seen: Seen | None = None
-
-    def describe(self) -> str:
-        """One line."""
         remembered = ", and leave a salted hash of it" if self.blob else ""
-        return f"overwrite and remove {visible(self.path)} (host key){remembered}"
+        return f"{verb} {visible(self.path)} ({self.what}{_and_links(self.links)}){remembered}"
 
     def apply(self, context: Context) -> str:
         """The hash first: what is gone can no longer be told from a stranger's."""
         if self.blob is not None:
             try:
-                host_key_files.remember(context.tree, self.blob, instance=context.instance)
+                remember(context.tree, self.blob, instance=context.instance)
             except FirstkeyError as error:
                 message = f"{self.path} was not removed: it could not be remembered: {error.message}"
                 raise FirstkeyError(message, reason=error.reason) from error
-        return door.removed(context, self.path, self.seen, wiping=True)
+        done = door.removed(context, self.path, self.seen, wiping=self.wiping)
+        door.unlink(context, self.links)
+        return done
+
+
+def remember(tree: Tree, blob: bytes, *, instance: str | None) -> None:
+    """Add a removed key to the salted hashes by which a boot knows one that comes back.
+
+    Raises FirstkeyError where the file cannot be written.
+    """
+    before = ledger.load_sealed(tree)
+    sealed = before if before.salt else Sealed(os.urandom(SALT_BYTES))
+    instances = {sealed.digest(instance.encode())} if instance else set()
+    sealed = Sealed(sealed.salt, sealed.hashes | {sealed.digest(blob)}, sealed.instances | instances)
+    if sealed == before:
+        return
+    plain = {
+        "version": ledger.VERSION,
+        "salt": sealed.salt.hex(),
+        "hashes": sorted(sealed.hashes),
+        "instances": sorted(sealed.instances),
+    }
+    with tree.ensure(ledger.DIRECTORY, mode=0o700) as directory:
+        directory.remove_stale()
+        content = json.dumps(plain, indent=1).encode() + b"\n"
+        directory.replace(posixpath.basename(ledger.SEALED), content, Looks(0o600))
 
 
 class Empty(NamedTuple):

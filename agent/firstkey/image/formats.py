@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple, __version__
 from firstkey.image import baseline, rules
-from firstkey.image.changes import Empty, Remove, RemoveHostKey
-from firstkey.image.rule import by_hand
+from firstkey.image.changes import Empty, Remove
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING
 from firstkey.reasons import FirstkeyError
 from firstkey.text import REMEDY, visible
@@ -126,7 +125,7 @@ def as_sarif(done: Audit) -> dict[str, Any]:
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
     repair = f"To repair it: firstkey seal --rule {rule.id}"
-    if rule.remedy is by_hand:
+    if rule.by_hand:
         repair = "seal does not repair it: each finding says what to do."
     elif rule.option:
         repair += f" --{rule.option}"
@@ -217,48 +216,43 @@ def as_junit(done: Audit) -> str:
     It has a failure or an error exactly where the image is not fit to share: notes, accepted findings and
     what is unknown of a rule that matters less are told within a case that passes or is skipped.
     """
-    cases = [_case(result) for result in done.results]
-    counts = {kind: sum(f"<{kind} " in case for case in cases) for kind in ("failure", "error", "skipped")}
-    suite = _element(
-        "testsuite",
-        {
-            "name": "firstkey audit",
-            "tests": len(cases),
-            "failures": counts["failure"],
-            "errors": counts["error"],
-            "skipped": counts["skipped"],
-        },
-        "\n".join([_properties(done), *cases]),
-    )
+    from xml.etree import ElementTree as ET
+
+    top = ET.Element("testsuites")
+    suite = ET.SubElement(top, "testsuite", name="firstkey audit", tests=str(len(done.results)))
+    properties = ET.SubElement(suite, "properties")
+    for name, value in {"root": done.root, "profile": done.profile, "version": __version__}.items():
+        ET.SubElement(properties, "property", name=name, value=visible(value))
+    for result in done.results:
+        names = {"classname": f"firstkey.{result.rule.guideline}", "name": result.rule.id}
+        case = ET.SubElement(suite, "testcase", names)
+        for tag, attributes, text in _outcome(result):
+            # XML 1.0 has no form for control characters: they are shown as escapes.
+            told = {key: visible(value) for key, value in attributes.items()}
+            ET.SubElement(case, tag, told).text = "\n".join(map(visible, text)) or None
+    for plural, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(plural, str(len(suite.findall(f"testcase/{tag}"))))
     # In ASCII: standard output may be in any encoding.
-    text = f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites>\n{suite}\n</testsuites>\n'
-    return text.encode("ascii", "xmlcharrefreplace").decode("ascii")
+    text = ET.tostring(top, encoding="us-ascii").decode("ascii")
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
-def _properties(done: Audit) -> str:
-    values = {"root": done.root, "profile": done.profile, "version": __version__}
-    each = (_element("property", {"name": name, "value": value}) for name, value in values.items())
-    return _element("properties", {}, "".join(each))
-
-
-def _case(result: Result) -> str:
+def _outcome(result: Result) -> Iterator[tuple[str, dict[str, str], list[str]]]:
+    """What is in a case: an element, its attributes, and its text line by line."""
     verdict, told = result.verdict, [*_told(result.entries), *_doubted(result.verdict.doubts)]
-    if not result.is_fit:
-        bad = [entry for entry in result.entries if not entry.is_harmless]
-        attributes = (
-            {"message": f"{bad[0].finding.path}: {bad[0].finding.reason}", "type": bad[0].severity}
-            if bad
-            else {"message": next(_doubted(verdict.doubts)), "type": verdict.doubts[0].refusal.reason.code}
-        )
-        inside = _element("failure" if bad else "error", attributes, "\n".join(map(_text, told)))
+    bad = [entry for entry in result.entries if not entry.is_harmless]
+    if not result.is_fit and bad:
+        message = f"{bad[0].finding.path}: {bad[0].finding.reason}"
+        yield "failure", {"message": message, "type": bad[0].severity}, told
+    elif not result.is_fit:
+        code = verdict.doubts[0].refusal.reason.code
+        yield "error", {"message": next(_doubted(verdict.doubts)), "type": code}, told
     elif result.outcome == NOT_APPLICABLE:
-        inside = _element("skipped", {"message": f"does not apply: {verdict.not_applicable}"})
+        yield "skipped", {"message": f"does not apply: {verdict.not_applicable}"}, []
     elif verdict.doubts:
-        inside = _element("skipped", {"message": "; ".join(_doubted(verdict.doubts))})
-    else:
-        inside = _element("system-out", {}, "\n".join(map(_text, told))) if told else ""
-    names = {"classname": f"firstkey.{result.rule.guideline}", "name": result.rule.id}
-    return _element("testcase", names, inside)
+        yield "skipped", {"message": "; ".join(_doubted(verdict.doubts))}, []
+    elif told:
+        yield "system-out", {}, told
 
 
 def _told(entries: Iterable[Entry]) -> Iterator[str]:
@@ -272,19 +266,6 @@ def _told(entries: Iterable[Entry]) -> Iterator[str]:
 def _doubted(doubts: Iterable[Doubt]) -> Iterator[str]:
     for doubt in doubts:
         yield f"unknown: {doubt.path}: {doubt.refusal.detail} ({doubt.refusal.reason.code})"
-
-
-def _element(name: str, attributes: dict[str, Any], inside: str = "") -> str:
-    """The element. What is `inside` is XML already."""
-    words = "".join(f' {key}="{_text(str(value))}"' for key, value in attributes.items())
-    return f"<{name}{words}>{inside}</{name}>" if inside else f"<{name}{words} />"
-
-
-def _text(text: str) -> str:
-    """A line of text for XML 1.0, which has no form for control characters: they are shown as escapes."""
-    from html import escape
-
-    return escape(visible(text))
 
 
 # --- what not to bundle ---------------------------------------------------------------------------
@@ -312,7 +293,9 @@ def exclude_list(image: Image, wanted: list[Rule]) -> ExcludeList:
 def _removed(rule: Rule, image: Image, doubts: list[str]) -> list[str]:
     try:
         return [
-            change.path for change in rule.remedy(image) if isinstance(change, (Remove, Empty, RemoveHostKey))
+            change.path
+            for change in rule.changes(image, rule.verdict(image))
+            if isinstance(change, (Remove, Empty))
         ]
     except FirstkeyError as error:
         doubts.append(f"nothing is left out for {rule.id}: {error.message} ({error.reason.code})")

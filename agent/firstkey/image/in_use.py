@@ -23,11 +23,13 @@ def paths(root: str) -> frozenset[str]:
     if root != "/":
         return frozenset()
     mine = str(os.getpid())
-    found: set[str] = set(_sockets())
+    found: set[str] = set()
+    with suppress(OSError):
+        found.update(_last_words("net/unix", 7))  # the names that sockets are bound to (proc(5))
     for pid in os.listdir(PROC):
         if pid.isdigit() and pid != mine:
             with suppress(OSError):  # it has ended
-                found.update(_links(pid), _mapped(pid))
+                found.update(_links(pid), _last_words(f"{pid}/maps", 5))
     return frozenset(path for path in found if path.startswith("/"))
 
 
@@ -44,14 +46,8 @@ def _links(pid: str) -> Iterator[str]:
             yield os.readlink(f"{PROC}/{pid}/{name}")
 
 
-def _mapped(pid: str) -> Iterator[str]:
-    with open(f"{PROC}/{pid}/maps", encoding="utf-8", errors="surrogateescape") as source:
+def _last_words(name: str, behind: int) -> Iterator[str]:
+    """What stands in each line behind so many words; it may have blanks in it."""
+    with open(f"{PROC}/{name}", encoding="utf-8", errors="surrogateescape") as source:
         for line in source:
-            yield from line.rstrip("\n").split(maxsplit=5)[5:]
-
-
-def _sockets() -> Iterator[str]:
-    """The names that sockets are bound to (proc(5), net/unix)."""
-    with suppress(OSError), open(f"{PROC}/net/unix", encoding="utf-8", errors="surrogateescape") as source:
-        for line in source:
-            yield from line.rstrip("\n").split(maxsplit=7)[7:]
+            yield from line.rstrip("\n").split(maxsplit=behind)[behind:]

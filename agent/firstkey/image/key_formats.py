@@ -35,6 +35,7 @@ _CUT = 500
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{32,2048}")
 _SSH2 = b"---- BEGIN SSH2 ENCRYPTED "
 _SSH1 = b"SSH PRIVATE KEY FILE FORMAT 1.1\n\0"
+_KEEPASS = (b"\x03\xd9\xa2\x9a\x65\xfb\x4b\xb5", b"\x03\xd9\xa2\x9a\x67\xfb\x4b\xb5")
 _OPENSSH_MAGIC = b"openssh-key-v1"
 
 # A secret-key packet (RFC 9580, 4.2, 5.5): its tag and length, version, date, algorithm (from version 5 on
@@ -127,10 +128,10 @@ def _is_plausible(kind: bytes, headers: bytes, body: bytes, is_cut: bool) -> boo
         return bool(key[0] & 0x80) and len(body) >= _SHORTEST_PGP
     if key[:1] == b"{":
         return len(body) >= _SHORTEST_OPENSSH
-    return key[:1] == b"\x30" and (len(key) >= _length(key) or (is_cut and len(body) >= _CUT))
+    return key[:1] == b"\x30" and (len(key) >= length(key) or (is_cut and len(body) >= _CUT))
 
 
-def _length(der: bytes) -> int:
+def length(der: bytes) -> int:
     """How long the value is by its own words, its tag and length included (X.690, 8.1.3)."""
     octets = der[1] & 0x7F if der[1] & 0x80 else 0
     return 2 + octets + (int.from_bytes(der[2 : 2 + octets], "big") if octets else der[1])
@@ -202,11 +203,6 @@ def _behind(head: bytes, place: int, width: int) -> int:
     return place + width + int.from_bytes(head[place : place + width], "big")
 
 
-def ssh1(_head: bytes) -> str | None:
-    """The protocol-1 format (ssh-keygen of before 2017) starts with a line of its own."""
-    return "an SSH protocol-1 private key"
-
-
 def putty(content: bytes, place: int = 0) -> str | None:
     """Judge `PuTTY-User-Key-File-`, at the start of a file or within one."""
     return "a private key (PuTTY)" if _PUTTY.search(content, place) else None
@@ -236,11 +232,6 @@ def jwk(content: bytes, place: int) -> str | None:
     return "a private key (JSON Web Key)" if near else None
 
 
-def keepass(_head: bytes) -> str | None:
-    """Its first eight bytes are enough to know a KeePass database by."""
-    return "a password database (KeePass)"
-
-
 def certificate(content: bytes, place: int) -> str | None:
     """Judge `-----BEGIN CERTIFICATE-----`."""
     return "a certificate" if _has_body(content[place : place + 300]) else None
@@ -257,12 +248,13 @@ def member(content: bytes, place: int) -> str | None:
 
 
 HEADS = (
-    Headed(KIND, (_SSH1,), ssh1),
+    # The protocol-1 format (ssh-keygen of before 2017) starts with a line of its own.
+    Headed(KIND, (_SSH1,), lambda _: "an SSH protocol-1 private key"),
     Headed(KIND, (b"\x30",), der),
     Headed(KIND, (b"(", b"Created: ", b"Key: (", b"Description: "), gnupg),
     Headed(KIND, (b"\x94", b"\x95", b"\x96", b"\xc5"), openpgp),
     Headed(STORE, (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"), java),
-    Headed(STORE, (b"\x03\xd9\xa2\x9a\x65\xfb\x4b\xb5", b"\x03\xd9\xa2\x9a\x67\xfb\x4b\xb5"), keepass),
+    Headed(STORE, _KEEPASS, lambda _: "a password database (KeePass)"),
 )
 KEYS = (
     *HEADS,

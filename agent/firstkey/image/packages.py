@@ -38,11 +38,6 @@ class Packages:
         self._tree = tree
         self._wheels: dict[str, dict[str, Digest]] = {}
 
-    @property
-    def is_known(self) -> bool:
-        """Whether there are records that can be read here."""
-        return any(self._tree.exists(path) for path in (DPKG, APK)) or rpm.database(self._tree) is not None
-
     def paths(self) -> frozenset[str] | None:
         """Every path that a package brought, or None where the records do not tell quickly (rpm, apk)."""
         if not self._tree.exists(DPKG):
@@ -68,8 +63,7 @@ class Packages:
         for fields in self._dpkg_status():
             if fields.get("Package") == package and fields.get("Status", "").endswith(" installed"):
                 return fields.get("Version")
-        database = rpm.database(self._tree)
-        return rpm.version(self._tree, database, package) if database else None
+        return rpm.version(self._tree, package)
 
     def _digests(self, path: str) -> Iterator[Digest]:
         # Where /lib is a link to /usr/lib, a package may still call it /lib.
@@ -78,10 +72,7 @@ class Packages:
             yield from self._dpkg.get(spelling, ())
         yield from self._apk(path)
         yield from self._of_wheels(path)
-        database = rpm.database(self._tree)
-        if database:
-            for package, algorithm, value in rpm.digests(self._tree, database, path):
-                yield Digest(package, algorithm, value)
+        yield from (Digest(*digest) for digest in rpm.digests(self._tree, path))
 
     @cached_property
     def _dpkg(self) -> dict[str, list[Digest]]:

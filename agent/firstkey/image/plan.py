@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, image_reasons, reasons
-from firstkey.image import change_json, rules
-from firstkey.image.change_json import flag, row, text
-from firstkey.image.changes import Empty, Link, Lock, Remove, RemoveHostKey, SetSshd, Write
-from firstkey.reasons import FirstkeyError, Refusal
+from firstkey import NamedTuple, image_reasons
+from firstkey.image.changes import Empty, Link, Lock, Remove, SetSshd, Write
+from firstkey.reasons import Refusal
 from firstkey.system.mounts import is_at_or_below
 from firstkey.text import visible
 
@@ -18,8 +16,8 @@ if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.rule import Rule
 
-DESTROYING = (RemoveHostKey, Remove, Empty)
-"""What takes something away, the most thorough first."""
+DESTROYING = (Remove, Empty)
+"""What takes something away."""
 
 
 class Step(NamedTuple):
@@ -54,9 +52,6 @@ class Plan(NamedTuple):
     stays: tuple[Spot, ...] = ()
 
 
-# --- as a whole -----------------------------------------------------------------------------------
-
-
 def judged(steps: Sequence[Step]) -> tuple[list[Step], list[Left]]:
     """The steps in an order in which none undoes another's, and those that cannot be among them.
 
@@ -64,8 +59,8 @@ def judged(steps: Sequence[Step]) -> tuple[list[Step], list[Left]]:
     """
     kept, left = _without_contradictions(_without_doubles(steps))
     for whole in [step for step in kept if isinstance(step.change, Remove)]:
-        place = whole.change.path
-        inside = [s for s in kept if s.change.path != place and is_at_or_below(s.change.path, place)]
+        top = whole.change.path
+        inside = [step for step in kept if step.change.path != top and is_at_or_below(step.change.path, top)]
         if inside:  # what is overwritten or remembered in there goes first
             kept.remove(whole)
             kept.insert(kept.index(inside[-1]) + 1, whole)
@@ -90,8 +85,11 @@ def _is_double(one: Change, other: Change) -> bool:
     return one.path == other.path if both_destroy else (type(one), one) == (type(other), other)
 
 
-def _rank(change: Change) -> int:
-    return DESTROYING.index(type(change)) if isinstance(change, DESTROYING) else 0
+def _rank(change: Change) -> tuple[bool, bool, bool]:
+    """The most thorough first: what is remembered, then what is overwritten, removed, and emptied."""
+    if not isinstance(change, Remove):
+        return (True, True, True)
+    return (False, not change.blob, not change.wiping)
 
 
 def _joined(best: Change, other: Change) -> Change:
@@ -157,7 +155,7 @@ def destroyed(change: Change) -> tuple[str, ...]:
     """The paths that are gone, or hold nothing, after it."""
     if isinstance(change, (Remove, Empty)):
         return (change.path, *change.links)
-    return (change.path,) if isinstance(change, RemoveHostKey) else ()
+    return ()
 
 
 def _writes(change: Change) -> Iterator[tuple[str, object, object]]:
@@ -170,48 +168,3 @@ def _writes(change: Change) -> Iterator[tuple[str, object, object]]:
         yield change.path, Lock, Lock
     elif isinstance(change, Link):
         yield change.path, change.target, change.target
-
-
-# --- as JSON --------------------------------------------------------------------------------------
-
-
-def as_json(plan: Plan) -> dict[str, Any]:
-    """The plan as values that JSON has."""
-    return {
-        "steps": [[step.rule.id, change_json.as_json(step.change), step.waits] for step in plan.steps],
-        "left": [[left.rule.id, left.refusal.reason.code, left.refusal.detail] for left in plan.left],
-        "gone": [[spot.rule.id, spot.path, spot.reason] for spot in plan.gone],
-        "stays": [[spot.rule.id, spot.path, spot.reason] for spot in plan.stays],
-    }
-
-
-def from_json(plain: object) -> Plan:
-    """The plan back. Raises FirstkeyError for anything but what `as_json` writes."""
-    try:
-        if not isinstance(plain, dict) or plain.keys() != {"steps", "left", "gone", "stays"}:
-            raise TypeError(plain)  # noqa: TRY301 - one sentence for all that may be wrong
-        return Plan(
-            tuple(_step(*row(each, 3)) for each in plain["steps"]),
-            tuple(_left(*row(each, 3)) for each in plain["left"]),
-            tuple(_spot(*row(each, 3)) for each in plain["gone"]),
-            tuple(_spot(*row(each, 3)) for each in plain["stays"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"this is no plan that seal makes: {error!r}"
-        raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
-
-
-def _rule(plain: object) -> Rule:
-    return {rule.id: rule for rule in rules.ALL}[text(plain)]
-
-
-def _step(rule: object, change: object, waits: object) -> Step:
-    return Step(_rule(rule), change_json.from_json(change), flag(waits))
-
-
-def _left(rule: object, code: object, detail: object) -> Left:
-    return Left(_rule(rule), Refusal(reasons.ALL[text(code)], text(detail)))
-
-
-def _spot(rule: object, path: object, reason: object) -> Spot:
-    return Spot(_rule(rule), text(path), text(reason))

@@ -110,10 +110,11 @@ def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
     whole = len(done.results) == len(rules.ALL)
     good = "Fit to share" if whole else "These rules pass"
     verdict, colour = (good, GREEN) if done.is_fit else ("NOT fit to share", RED)
-    counts = [_counted(_findings(done, severity), severity) for severity in (ERROR, WARNING, NOTE)]
+    entries = [entry for result in done.results for entry in result.entries]
+    kinds = [KNOWN if entry.known else entry.severity for entry in entries]
+    counts = [_counted(kinds.count(severity), severity) for severity in (ERROR, WARNING, NOTE)]
     counts.append(f"{done.count(UNKNOWN)} unknown")
-    known = sum(entry.known is not None for result in done.results for entry in result.entries)
-    counts += [f"{known} known"] if known else []
+    counts += [f"{kinds.count(KNOWN)} known"] if KNOWN in kinds else []
     rest = f"{done.count(PASS)} rules pass, {done.count(NOT_APPLICABLE)} do not apply."
     files = f" {done.files:,} files were looked at." if done.files is not None else ""
     told = ", ".join(counts)
@@ -121,19 +122,8 @@ def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
     if done.is_fit and whole and not quiet:
         yield "No list of guidelines is complete: think of what only you know is in the image."
     elif not done.is_fit:
-        yield f"To repair what can be repaired: firstkey seal{_root(done.root)} --dry-run"
-
-
-def _root(root: str) -> str:
-    return "" if root == "/" else f" --root {quoted(root)}"
-
-
-def _findings(done: Audit, severity: str) -> int:
-    return sum(
-        entry.severity == severity and entry.known is None
-        for result in done.results
-        for entry in result.entries
-    )
+        root = "" if done.root == "/" else f" --root {quoted(done.root)}"
+        yield f"To repair what can be repaired: firstkey seal{root} --dry-run"
 
 
 def _counted(number: int, noun: str) -> str:

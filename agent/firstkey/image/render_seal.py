@@ -54,8 +54,9 @@ def _refusal(refusal: Refusal) -> Iterator[str]:
 
 def outcome(done: Outcome) -> Iterator[Line]:
     """What became of one step."""
-    what = done.step.change.describe().partition("\n")[0]
-    after = f"  {what}: {done.detail}" if done.refusal is None else f"  {what}"
+    detail = f": {done.detail}" if done.refusal is None else ""
+    first = done.step.change.describe().partition("\n")[0]
+    after = f"  {first}{detail}"
     yield Coloured(_COLOURS[done.result], f"{done.result:6}", before="  ", after=after)
     if done.refusal:
         yield from (f"  {line}" for line in _refusal(done.refusal))

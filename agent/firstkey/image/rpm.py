@@ -3,8 +3,8 @@
 The database that today's distributions keep is SQLite's, and each row holds a package's header: an index of
 tags, and their data (rpm's "header format" and rpmtag.h). Older databases (Berkeley DB) are not read here.
 
-What an image says is its database may be made to be slow, or be no table at all: SQLite is given one plain
-path, may read one table, and has a budget.
+What an image says is its database may be made to be slow, or to break SQLite: it is given one plain path, and
+works in the box, which bounds what it can do and how long.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 SQLITE = ("/var/lib/rpm/rpmdb.sqlite", "/usr/lib/sysimage/rpm/rpmdb.sqlite")
 OTHERS = ("/var/lib/rpm/Packages", "/var/lib/rpm/Packages.db", "/usr/lib/sysimage/rpm/Packages.db")
-
-LARGEST = 1024 * 1024 * 1024
-"""Bytes of a database at most."""
-STEPS = 20_000_000
-"""Instructions of SQLite's machine for all rows; a thousand packages take a few thousand."""
 
 # rpmtag.h
 NAME, VERSION, RELEASE = 1000, 1001, 1002
@@ -86,7 +81,7 @@ def _damaged(how: str) -> FirstkeyError:
     return FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN)
 
 
-def database(tree: Tree) -> str | None:
+def _database(tree: Tree) -> str | None:
     """The path of rpm's database, or None. Raises FirstkeyError where it is one that is not read here."""
     for path in SQLITE:
         if tree.exists(path):
@@ -98,10 +93,10 @@ def database(tree: Tree) -> str | None:
     return None
 
 
-def digests(tree: Tree, path: str, file: str) -> Iterator[tuple[str, str, str]]:
+def digests(tree: Tree, file: str) -> Iterator[tuple[str, str, str]]:
     """Package, algorithm and digest of each package that brought `file`."""
     directory, _, name = file.rpartition("/")
-    for blob in _blobs(tree, path, name):
+    for blob in _blobs(tree, name):
         found = header(blob)
         names, directories = found.strings(BASE_NAMES), found.strings(DIRECTORY_NAMES)
         values, places = found.strings(FILE_DIGESTS), found.numbers(DIRECTORY_INDEXES)
@@ -111,67 +106,38 @@ def digests(tree: Tree, path: str, file: str) -> Iterator[tuple[str, str, str]]:
                 yield (found.strings(NAME) or ["?"])[0], ALGORITHMS.get(number, "md5"), value
 
 
-def version(tree: Tree, path: str, package: str) -> str | None:
+def version(tree: Tree, package: str) -> str | None:
     """VERSION-RELEASE of the installed package, or None."""
-    for blob in _blobs(tree, path, package):
+    for blob in _blobs(tree, package):
         found = header(blob)
         if found.strings(NAME) == [package]:
             return "-".join(found.strings(VERSION) + found.strings(RELEASE))
     return None
 
 
-def _blobs(tree: Tree, path: str, needle: str) -> Iterator[bytes]:
-    """The headers that have the text in them somewhere."""
+def _blobs(tree: Tree, needle: str) -> Iterator[bytes]:
+    """The headers that have the text in them somewhere; none where there is no database."""
     import sqlite3
 
+    path = _database(tree)
+    if path is None:
+        return
     wanted = needle.encode("utf-8", "surrogateescape")
-    address, left = _address(tree, path)
-    with _translated(path), closing(sqlite3.connect(address, uri=True)) as connection:
-        connection.set_authorizer(_may)
-        if any(hidden for *_, hidden in connection.execute("PRAGMA table_xinfo(Packages)")):
-            raise _unreadable(path, "it has columns that are computed")
-        # Without a word of Python in between: a signal's exception would be lost in a handler's.
-        connection.set_progress_handler(lambda: 1, STEPS)
-        for (blob,) in connection.execute("SELECT blob FROM Packages"):
-            # Many rows may share their pages, so that there is more in them than in the file.
-            left -= len(blob)
-            if left < 0:
-                raise _over_budget(path)
-            if wanted in blob:
-                yield blob
-
-
-@contextmanager
-def _translated(path: str) -> Iterator[None]:
-    import sqlite3
-
     try:
-        yield
+        with closing(sqlite3.connect(_address(tree, path), uri=True)) as connection:
+            for (blob,) in connection.execute("SELECT blob FROM Packages"):
+                if wanted in blob:
+                    yield blob
     except MemoryError as error:
-        raise _over_budget(path) from error
-    except TypeError as error:
-        raise _unreadable(path, "a row holds no header") from error
-    except sqlite3.Error as error:
-        if "interrupted" in str(error):
-            raise _over_budget(path) from error
-        raise _unreadable(path, str(error)) from error
+        message = f"reading the rpm database {path} takes more memory than it may"
+        raise FirstkeyError(message, reason=image_reasons.OVER_BUDGET) from error
+    except (TypeError, sqlite3.Error) as error:
+        why = str(error) if isinstance(error, sqlite3.Error) else "a row holds no header"
+        raise _unreadable(path, why) from error
 
 
-def _may(action: int, name: str | None, _detail: object, _schema: object, source: str | None) -> int:
-    """Whether SQLite may do it: read that table, and nothing by way of a view or trigger (`source`)."""
-    import sqlite3
-
-    wanted = {
-        sqlite3.SQLITE_SELECT: None,
-        sqlite3.SQLITE_READ: "Packages",
-        sqlite3.SQLITE_PRAGMA: "table_xinfo",
-    }
-    is_wanted = action in wanted and wanted[action] == name
-    return sqlite3.SQLITE_OK if is_wanted and source is None else sqlite3.SQLITE_DENY
-
-
-def _address(tree: Tree, path: str) -> tuple[str, int]:
-    """SQLite's address of the file at the end of all links, and its size.
+def _address(tree: Tree, path: str) -> str:
+    """SQLite's address of the file at the end of all links.
 
     The name comes out of the image, and SQLite reads options behind a `?`: so it is quoted. Immutable: no
     lock or journal is made, and none that lies there is looked at.
@@ -181,17 +147,10 @@ def _address(tree: Tree, path: str) -> tuple[str, int]:
     found = walk.follow(tree, path)
     if found is None or not stat.S_ISREG(found.status.st_mode):
         raise _unreadable(path, "there is no file at its end")
-    if found.status.st_size > LARGEST:
-        raise _over_budget(path)
     place = quote_from_bytes(os.fsencode(tree.on_host(found.path)))
-    return f"file:{place}?mode=ro&immutable=1", found.status.st_size
+    return f"file:{place}?mode=ro&immutable=1"
 
 
 def _unreadable(path: str, why: str) -> FirstkeyError:
     message = f"the rpm database {path} cannot be read: {why}"
     return FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN)
-
-
-def _over_budget(path: str) -> FirstkeyError:
-    message = f"reading the rpm database {path} takes more work than it may"
-    return FirstkeyError(message, reason=image_reasons.OVER_BUDGET)

@@ -1,16 +1,19 @@
-"""The one shape of all rules: what is checked, why, and how it is repaired, with an example of each."""
+"""The one shape of all rules: what is looked for, why, and how it is repaired, with an example of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Union
 
 from firstkey import NamedTuple
-from firstkey.image.changes import Change
-from firstkey.image.verdict import Verdict
+from firstkey.image import places
+from firstkey.image.places import Place
+from firstkey.image.verdict import WARNING, Doubt, Verdict
 from firstkey.image.watches import Watch
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
+    from firstkey.image.changes import Change
     from firstkey.image.subject import Image
 
 CREDENTIALS = "remove-credentials"
@@ -19,37 +22,34 @@ AMI_TOOLS = "update-ami-tools"
 FIRST, LOGS, HISTORIES = range(3)
 """When a remedy's turn is: logs tell of what was done before, and shells write until the very end."""
 
-
-class Builder(Protocol):
-    """What an example builds its small tree with."""
-
-    def file(self, path: str, content: str | bytes = "", *, mode: int = 0o644) -> None:
-        """Write a file; its directories are made."""
-
-    def link(self, path: str, target: str) -> None:
-        """Make a symbolic link."""
-
-    def directory(self, path: str) -> None:
-        """Make a directory."""
-
-
-Example = Callable[[Builder], None]
+Example = Mapping[str, Union[str, bytes, None]]
+"""A small tree: files with their content, directories (None), and links ("->" and where they lead)."""
+Check = Callable[["Image"], Verdict]
+Remedy = Callable[["Image", Verdict], "list[Change]"]
 
 
 class Rule(NamedTuple):
-    """One rule. `check` may raise FirstkeyError: that makes the verdict unknown, with the error's reason."""
+    """One rule. Its check may raise FirstkeyError: that makes the verdict unknown, with its reason."""
 
     id: str
     title: str
-    guideline: str
-    """G1 to G9, or "beyond" for what the guide does not speak of."""
-    severity: str
     prose: str
     """Why it matters, what exactly is checked, and what seal does: a paragraph of the documentation."""
-    check: Callable[[Image], Verdict]
-    remedy: Callable[[Image], list[Change]]
     failing: Example
     passing: Example
+    guideline: str = "beyond"
+    """G1 to G9, or "beyond" for what the guide does not speak of."""
+    severity: str = WARNING
+    places: tuple[Place, ...] = ()
+    """What is left at one of these is a finding."""
+    check: Check | None = None
+    """Whatever else is found."""
+    remedy: Remedy | None = None
+    """What else seal does than the changes that the findings bring along."""
+    by_hand: bool = False
+    """Whether only a person can repair it."""
+    advice: str = ""
+    """What that person is to do about each finding, where its own remedy does not say it."""
     watches: tuple[Watch, ...] = ()
     stage: int = FIRST
     option: str | None = None
@@ -57,7 +57,32 @@ class Rule(NamedTuple):
     after: str | None = None
     """The rule whose findings what this one removes would heal: it waits until there are none."""
 
+    @property
+    def watched(self) -> tuple[Watch, ...]:
+        """All that the scan is to watch for."""
+        return (*self.watches, *places.watches(self.places))
 
-def by_hand(_image: Image) -> list[Change]:
-    """The remedy of a rule whose findings only a person can repair."""
-    return []
+    def verdict(self, image: Image) -> Verdict:
+        """What is left at the places, and what the check says."""
+        left = places.look(image, self.places) if self.places else Verdict()
+        try:
+            said = self.check(image) if self.check else Verdict()
+        except FirstkeyError as error:  # what is left at the places is found all the same
+            said = Verdict(doubts=(Doubt("/", error.refusal),))
+        findings = (*left.findings, *said.findings)
+        if self.by_hand:
+            findings = tuple(
+                finding._replace(remedy=self.advice or finding.remedy, changes=()) for finding in findings
+            )
+        return Verdict(
+            findings,
+            tuple(dict.fromkeys((*left.doubts, *said.doubts))),
+            said.not_applicable,
+            " ".join(filter(None, (left.remark, said.remark))),
+        )
+
+    def changes(self, image: Image, verdict: Verdict) -> list[Change]:
+        """What seal does about the findings of that verdict."""
+        brought = [change for finding in verdict.findings for change in finding.changes]
+        more = self.remedy(image, verdict) if self.remedy and verdict.findings else []
+        return [*brought, *more]

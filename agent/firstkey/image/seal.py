@@ -16,9 +16,9 @@ from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import in_use, rules, sshd_change, whose
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
-from firstkey.image.door import is_needed, seen
+from firstkey.image.door import is_needed, mounted, seen
 from firstkey.image.plan import DESTROYING, Left, Plan, Spot, Step, destroyed, judged
-from firstkey.image.rule import HISTORIES, by_hand
+from firstkey.image.rule import HISTORIES
 from firstkey.image.rules import ami_tools
 from firstkey.image.verdict import FINDING
 from firstkey.reasons import FirstkeyError, Refusal
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firstkey.image.audit import Audit
-    from firstkey.image.changes import Change, Empty, Remove, RemoveHostKey
+    from firstkey.image.changes import Change, Empty, Remove
     from firstkey.image.door import Context
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
@@ -81,10 +81,12 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     found = [result for result in results if result.outcome == FINDING]
     for result in found:
         rule = result.rule
-        if rule.remedy is by_hand and result.is_fit:
+        if rule.by_hand and result.is_fit:
             continue  # a note, which will be found afterwards as well, and is told there
-        refusal = _refusal(rule, options)
-        changes = [] if refusal else _remedy(rule, image)
+        refusal = None
+        if rule.option and rule.option not in options:
+            refusal = Refusal(image_reasons.NOT_ASKED_FOR, f"it is done only with --{rule.option}")
+        changes = [] if refusal else _changes(result, image)
         if isinstance(changes, Refusal):
             refusal = changes
         elif not changes and refusal is None:
@@ -98,12 +100,6 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     return predicted(image, Plan(tuple(kept), (*left, *contradicting)), found)
 
 
-def _refusal(rule: Rule, options: Collection[str]) -> Refusal | None:
-    if rule.option is None or rule.option in options:
-        return None
-    return Refusal(image_reasons.NOT_ASKED_FOR, f"it is done only with --{rule.option}")
-
-
 def _steps(
     rule: Rule, changes: Sequence[Change], image: Image, left: list[Left], before: Sequence[Step]
 ) -> Iterator[Step]:
@@ -112,7 +108,10 @@ def _steps(
         try:
             settled = _settled(change, image, [step.change for step in before])
             if settled and not isinstance(settled, Update):
-                image.refuse_mounted(settled.path)
+                mount = image.mounted_at(settled.path)
+                if mount:
+                    left.append(Left(rule, mounted(settled.path, mount).refusal))
+                    continue
         except FirstkeyError as error:
             left.append(Left(rule, error.refusal))
             continue
@@ -143,7 +142,7 @@ def _settled(change: Change, image: Image, before: Sequence[Change]) -> Change |
     return _to_be_destroyed(change, image) if isinstance(change, DESTROYING) else change
 
 
-def _to_be_destroyed(change: Remove | RemoveHostKey | Empty, image: Image) -> Change | None:
+def _to_be_destroyed(change: Remove | Empty, image: Image) -> Change | None:
     path = _real(image, change.path)
     status = image.status(path)
     if status is None:
@@ -181,13 +180,13 @@ def _leads(image: Image, path: str) -> str | None:
     return found.path if found else None
 
 
-def _remedy(rule: Rule, image: Image) -> list[Change] | Refusal:
+def _changes(result: Result, image: Image) -> list[Change] | Refusal:
     try:
-        return rule.remedy(image)
+        return result.rule.changes(image, result.verdict)
     except FirstkeyError as error:
         return error.refusal
     except Exception as error:  # noqa: BLE001 - one rule's mistake must not keep the others from being repaired
-        return Refusal(reasons.INTERNAL_ERROR, f"the rule {rule.id} failed: {error!r}")
+        return Refusal(reasons.INTERNAL_ERROR, f"the rule {result.rule.id} failed: {error!r}")
 
 
 # --- what will be found then ----------------------------------------------------------------------
@@ -208,9 +207,9 @@ def predicted(image: Image, planned: Plan, found: Sequence[Result]) -> Plan:
 
 def _waiting(step: Step, image: Image, planned: Plan) -> Step:
     """The step, which waits where what it takes away is still needed to heal what another rule finds."""
-    needed_by = next((rule for rule in rules.ALL if rule.id == step.rule.after), None)
-    if needed_by is None:
+    if step.rule.after is None:
         return step
+    needed_by = rules.by_id(step.rule.after)
     heals = _healer(image, needed_by, planned)
     found = verdict_of(needed_by, image).findings
     return step._replace(waits=not all(heals(finding.path) for finding in found))

@@ -73,19 +73,26 @@ def _content(image: Image, path: str) -> bytes | None:
         return None  # what cannot be read whole is told by the rule that everything is looked at
 
 
-def verdict(found: Sorted) -> Verdict:
-    """A finding for each, and a remark about what packages brought."""
-    findings = tuple(finding(sighting) for sighting in found.secrets)
-    return Verdict(findings, found.doubts if findings else (), remark=remark(found.of_packages))
+def verdict(image: Image, found: Sorted, what: str | None) -> Verdict:
+    """A finding for each, and a remark about what packages brought. `what`: as which seal removes it."""
+    findings = tuple(finding(image, sighting, what) for sighting in found.secrets)
+    return Verdict(findings, found.doubts if findings else (), remark=_remark(found.of_packages))
 
 
-def finding(sighting: Sighting) -> Finding:
+def finding(image: Image, sighting: Sighting, what: str | None) -> Finding:
     """What was seen where. Never what it says."""
-    command = f"shred -u -- {changes.quoted(sighting.path)}"
-    return Finding(sighting.path, f"There is {sighting.detail} in it.", command, sighting.line)
+    path, line = sighting.path, sighting.line
+    command = f"shred -u -- {changes.quoted(path)}"
+    made = (removal(image, path, what),) if what else ()
+    return Finding(path, f"There is {sighting.detail} in it.", command, line, changes=made)
 
 
-def remark(packages: Collection[str]) -> str:
+def removal(image: Image, path: str, what: str) -> Change:
+    """Overwrite and remove it, and the links that led to it."""
+    return changes.Remove(path, what, wiping=True, links=image.links_to(path))
+
+
+def _remark(packages: Collection[str]) -> str:
     """How many files were left out, and whose they are."""
     if not packages:
         return ""
@@ -93,10 +100,3 @@ def remark(packages: Collection[str]) -> str:
     some = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     files = "1 file is" if len(packages) == 1 else f"{len(packages)} files are"
     return f"{files} left out: as the package brought it ({some})."
-
-
-def removals(image: Image, paths: Iterable[str], what: str) -> list[Change]:
-    """Overwrite and remove each, and the links that led to it."""
-    return [
-        changes.Remove(path, what, wiping=True, links=image.links_to(path)) for path in dict.fromkeys(paths)
-    ]

@@ -21,7 +21,7 @@ NO_LOGIN = "*"
 def broken(path: str, content: bytes) -> Iterator[tuple[int, str]]:
     """Line numbers and what is wrong, for each line that libc would pass over or misread."""
     seen: set[str] = set()
-    for number, line in enumerate(_text(content).split("\n"), 1):
+    for number, line in enumerate(content.decode("utf-8", "surrogateescape").split("\n"), 1):
         fields = line.split(":")
         if not line or line.startswith(("#", "+", "-")):
             continue
@@ -59,7 +59,3 @@ def masked(content: bytes) -> bytes:
             fields[1] = fields[1][: len(fields[1]) - len(bare)] + b"(password)"
         lines.append(b":".join(fields))
     return b"\n".join(lines)
-
-
-def _text(content: bytes) -> str:
-    return content.decode("utf-8", "surrogateescape")

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons, reasons
+from firstkey.image.verdict import Doubt
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import restrictions, sshd_config
 from firstkey.system import sshd_tree
@@ -65,15 +66,15 @@ class Settings:
         return self._all_clients[:MOST_CLIENTS]
 
     @property
-    def unasked(self) -> Refusal | None:
+    def doubts(self) -> tuple[Doubt, ...]:
         """Why not all is known, where there are more clients than are asked about."""
         more = len(self._all_clients) - MOST_CLIENTS
         if more <= 0:
-            return None
+            return ()
         detail = (
             f"Match blocks name more clients than the {MOST_CLIENTS} that sshd is asked about: {more} more"
         )
-        return Refusal(image_reasons.NOT_LOOKED_AT, detail)
+        return (Doubt(self.config, Refusal(image_reasons.NOT_LOOKED_AT, detail)),)
 
     @cached_property
     def _all_clients(self) -> tuple[str, ...]:

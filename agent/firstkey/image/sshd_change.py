@@ -15,7 +15,6 @@ from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image.changes import SetSshd
 from firstkey.image.door import LIMIT
 from firstkey.image.sshd import Settings
-from firstkey.image.verdict import Finding
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions, sshd_config
 
@@ -78,15 +77,6 @@ def holds(tree: Tree, keyword: str, replaced: Files) -> bool:
     Raises FirstkeyError where sshd cannot be asked.
     """
     return holds_everywhere(Settings(tree, replaced), SETTINGS[keyword])
-
-
-def finding(image: Image, setting: Setting, reason: str, rule: str) -> Finding:
-    """That it is not as it should be; an option that sshd is started with is for a person to change."""
-    place = image.sshd.place_of(setting.keyword)
-    remedy = f"firstkey seal --rule {rule}"
-    if place != image.sshd.config:
-        remedy = f"Take {setting.keyword} out of the options that sshd is started with there"
-    return Finding(place, reason, remedy)
 
 
 def holds_everywhere(settings: Settings, setting: Setting) -> bool:

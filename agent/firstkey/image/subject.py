@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, image_reasons, reasons
+from firstkey import NamedTuple, reasons
 from firstkey.image import in_use, scan
 from firstkey.image.packages import Packages
 from firstkey.image.sshd import Settings
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.image.watches import Sighting, Watch
     from firstkey.reasons import Refusal
+    from firstkey.system.files import Directory
     from firstkey.system.walk import Found
 
 FILE_LIMIT = 16 * 1024 * 1024
@@ -75,7 +76,7 @@ class Image:
     @cached_property
     def scan(self) -> scan.Scan:
         """What the walk over all files saw."""
-        return scan.scan(self.tree, self._watches, packaged=self._packaged, looking=self._looking)
+        return scan.Scanner(self.tree, self._watches, packaged=self._packaged, looking=self._looking).run()
 
     @property
     def used(self) -> frozenset[str]:
@@ -150,10 +151,7 @@ class Image:
             yield from ((path, None) for path in self.glob("/home/*"))
 
     def _directory_status(self, path: str) -> os.stat_result | None:
-        status = self.status(path)
-        if status is None or not (stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            return None
-        directory = self.tree.open(path)
+        directory = self._directory(path)
         if directory is None:
             return None
         with directory:
@@ -171,16 +169,6 @@ class Image:
         return next(
             (mount for mount in self._looking.left_out if mounts.is_at_or_below(host, mount.path)), None
         )
-
-    def refuse_mounted(self, path: str) -> None:
-        """Raise FirstkeyError where the directory of `path`, links followed, is no part of the image."""
-        above, name = os.path.split(path)
-        found = walk.follow(self.tree, above)
-        real = f"{found.path.rstrip('/')}/{name}" if found else path
-        mount = self.mounted_at(real)
-        if mount:
-            message = f"{path} was left alone: {mount.path} ({mount.kind}) is mounted there from elsewhere"
-            raise FirstkeyError(message, reason=image_reasons.MOUNTED)
 
     # --- looking at files -------------------------------------------------------------------------
 
@@ -270,7 +258,14 @@ class Image:
 
     def _names(self, path: str, part: str, doubts: list[Doubt] | None) -> list[str]:
         try:
-            return self._matching(path or "/", part)
+            directory = self._directory(path or "/")
+            if directory is None:
+                return []
+            with directory:
+                if not any(character in part for character in "*?["):
+                    return [part] if directory.status(part) else []
+                names = [name for name in directory.names() if fnmatchcase(name, part)]
+            return [name for name in names if part.startswith(".") or not name.startswith(".")]
         except FirstkeyError as error:
             if error.reason is reasons.NOT_A_DIRECTORY:  # a link to something else
                 return []
@@ -279,23 +274,12 @@ class Image:
             doubts.append(Doubt(path, error.refusal))
             return []
 
-    def _matching(self, path: str, part: str) -> list[str]:
-        directory = self.tree.open(path) if self._may_be_directory(path) else None
-        if directory is None:
-            return []
-        with directory:
-            if not any(character in part for character in "*?["):
-                return [part] if directory.status(part) else []
-            hidden = part.startswith(".")
-            return [
-                name
-                for name in directory.names()
-                if (hidden or not name.startswith(".")) and fnmatchcase(name, part)
-            ]
-
-    def _may_be_directory(self, path: str) -> bool:
+    def _directory(self, path: str) -> Directory | None:
+        """The directory that this is, or leads to; what is anything else is not opened."""
         status = self.status(path)
-        return status is not None and (stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode))
+        if status is None or not (stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
+            return None
+        return self.tree.open(path)
 
     def below(self, path: str, *, depth: int = 0) -> Iterator[tuple[str, os.stat_result]]:
         """Everything in a directory, and in those in it, that is no directory itself; no link is followed."""

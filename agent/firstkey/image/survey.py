@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.image import in_use, plan, seal, sshd_change
+from firstkey.image import in_use, pipe, seal, sshd_change
 from firstkey.image.audit import RULE, Audit, Result, image_of, verdict_of
 from firstkey.image.rules import access_keys
 from firstkey.image.scan import FILE, Looking
-from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.image.verdict import Doubt, Verdict
 from firstkey.image.watches import OTHERS, Scanned, Sighting
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import mounts, scanners
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
 
     from firstkey.boot.site import Site
+    from firstkey.image.plan import Plan
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
     from firstkey.system.boxed import Inside
@@ -59,19 +60,21 @@ class Survey:
     def audit(self, wanted: Sequence[Rule]) -> Audit:
         """What each of the rules says; unknown where it came to no end."""
         verdicts: dict[str, Verdict] = {}
-        self._scanned = scanned(self._secrets if access_keys.RULE in wanted else BUILTIN, self.root)
+        self._scanned = scanned(
+            self._secrets if any(rule.check is access_keys.check for rule in wanted) else BUILTIN, self.root
+        )
         ids = {rule.id for rule in wanted}
 
         def judge(image: Image, inside: Inside) -> int | None:
             for rule in wanted:
                 if rule.id not in verdicts:
                     inside.at(RULE, rule.id)
-                    inside.tell([VERDICT, [rule.id, as_json(verdict_of(rule, image))]])
+                    inside.tell([VERDICT, [rule.id, pipe.VERDICT.write(verdict_of(rule, image))]])
             return image.files_seen
 
         def heard(kind: str, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
             if kind == VERDICT and value[0] in ids:
-                verdicts[value[0]] = from_json(value[1])
+                verdicts[value[0]] = pipe.read(pipe.VERDICT, value[1])
 
         files: int | None = None
         try:
@@ -83,9 +86,11 @@ class Survey:
         results = tuple(Result(rule, verdicts.get(rule.id, _SILENT)) for rule in wanted)
         return Audit(self.root, results, files)
 
-    def plan(self, wanted: Sequence[Rule], options: Collection[str]) -> plan.Plan:
+    def plan(self, wanted: Sequence[Rule], options: Collection[str]) -> Plan:
         """What seal would do for these rules."""
-        return plan.from_json(self.do(lambda image, _: plan.as_json(seal.plan(image, wanted, options))))
+        planned = self.do(lambda image, _: pipe.PLAN.write(seal.plan(image, wanted, options)))
+        made: Plan = pipe.read(pipe.PLAN, planned)
+        return made
 
     def holds(self, keyword: str, replaced: Mapping[str, bytes]) -> bool:
         """Whether that setting of sshd's is as it should be, with some files replaced."""
@@ -140,37 +145,3 @@ def scanned(choice: str, root: str) -> Scanned:
 
 
 _SILENT = Verdict(doubts=(Doubt("/", Refusal(reasons.INTERNAL_ERROR, "the rule was not answered")),))
-
-
-def as_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict as values that a pipe can carry."""
-    return {
-        "findings": [list(finding) for finding in verdict.findings],
-        "doubts": [[doubt.path, doubt.refusal.reason.code, doubt.refusal.detail] for doubt in verdict.doubts],
-        "not_applicable": verdict.not_applicable,
-        "remark": verdict.remark,
-    }
-
-
-def from_json(said: Any) -> Verdict:  # noqa: ANN401 - whatever JSON has
-    """The verdict again, with no more in it than a verdict has. Raises FirstkeyError."""
-    try:
-        findings = tuple(
-            Finding(str(path), str(reason), str(remedy), _number(line), _text(severity))
-            for path, reason, remedy, line, severity in said["findings"]
-        )
-        doubts = tuple(
-            Doubt(str(path), Refusal(reasons.ALL[code], str(detail))) for path, code, detail in said["doubts"]
-        )
-        return Verdict(findings, doubts, _text(said["not_applicable"]), str(said["remark"]))
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"a verdict came out of the box that is none: {error!r}"
-        raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
-
-
-def _number(value: Any) -> int | None:  # noqa: ANN401 - whatever JSON has
-    return value if isinstance(value, int) else None
-
-
-def _text(value: Any) -> str | None:  # noqa: ANN401 - as above
-    return value if isinstance(value, str) else None

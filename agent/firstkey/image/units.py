@@ -20,7 +20,8 @@ __all__ = ["ADMINISTRATOR", "PLACES", "is_enabled", "is_installed", "is_masked",
 
 def is_installed(tree: Tree, unit: str) -> bool:
     """Whether there is such a unit, or a template for it; a link that leads nowhere is none."""
-    names = {unit, _template(unit)}
+    name, _, kind = unit.rpartition(".")
+    names = {unit, f"{name.partition('@')[0]}@.{kind}"} if "@" in name else {unit}
     paths = (path for place in PLACES for name in names for path in _paths(tree, place, name))
     return any(tree.read(path, limit=LIMIT) is not None for path in paths)
 
@@ -52,11 +53,6 @@ def _paths(tree: Tree, directory: str, pattern: str) -> Iterator[str]:
     yield from (f"{directory}/{name}" for name in sorted(names) if fnmatchcase(name, pattern))
 
 
-def _template(unit: str) -> str:
-    name, _, kind = unit.rpartition(".")
-    return f"{name.partition('@')[0]}@.{kind}" if "@" in name else unit
-
-
 # --- what systemd enables by itself at a first boot (systemd.preset(5)), whatever its builder left off ---
 
 WANTED = ("WantedBy", "RequiredBy", "UpheldBy")
@@ -65,19 +61,16 @@ WANTED = ("WantedBy", "RequiredBy", "UpheldBy")
 def newly_enabled(image: Image) -> list[str]:
     """The units that are off in the image, and that a first boot turns on: nothing is turned off there."""
     rules = list(_rules(image))
-    off = {unit for unit in _installable(image) if not _is_enabled_or_masked(image, unit)}
-    named = {unit for unit in off if _is_on(unit, rules)}
-    lines = (line for unit in named for line in values(image.tree, "Install", "Also", unit))
+    tree = image.tree
+    off = {unit for unit in _installable(image) if not (is_enabled(tree, unit) or is_masked(tree, unit))}
+    # Whether the first rule that fits says so, or none does.
+    named = {
+        unit
+        for unit in off
+        if next((verb == "enable" for verb, pattern in rules if fnmatchcase(unit, pattern)), True)
+    }
+    lines = (line for unit in named for line in values(tree, "Install", "Also", unit))
     return sorted(named.union(unit for line in lines for unit in line.split() if unit in off))
-
-
-def _is_enabled_or_masked(image: Image, unit: str) -> bool:
-    return is_enabled(image.tree, unit) or is_masked(image.tree, unit)
-
-
-def _is_on(unit: str, rules: list[tuple[str, str]]) -> bool:
-    """Whether the first rule that fits says so, or none does."""
-    return next((verb == "enable" for verb, pattern in rules if fnmatchcase(unit, pattern)), True)
 
 
 def _rules(image: Image) -> Iterator[tuple[str, str]]:

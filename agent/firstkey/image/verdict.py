@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from firstkey import NamedTuple
 from firstkey.reasons import Refusal
+
+if TYPE_CHECKING:
+    from firstkey.image.changes import Change
 
 ERROR = "error"
 """Not fit to share: others could get in, or get at somebody's secrets."""
@@ -29,6 +34,8 @@ class Finding(NamedTuple):
     line: int | None = None
     severity: str | None = None
     """Where it is not the rule's own."""
+    changes: tuple[Change, ...] = ()
+    """What seal does about it. It stays where it was decided: an audit has no use for it."""
 
 
 class Doubt(NamedTuple):

@@ -28,6 +28,9 @@ CLOCK_TOLERANCE_SECONDS = 300.0
 def findings(context: Context) -> Iterator[Finding]:
     """Lock and expiry (where PAM is not the one to judge), shell, the four lists of users and groups."""
     yield from _clock(context)
+    if context.says("refuseconnection") == "yes":
+        detail = f"RefuseConnection is yes for {context.name}"
+        yield context.in_config("refuseconnection", why.CONNECTION_REFUSED, detail)
     if not restrictions.use_pam(context.effective):
         yield from _account(context)
     if not context.says("chrootdirectory"):

@@ -71,6 +71,11 @@ class Client:
             text = f"the metadata service cannot be asked without {error.name or 'requests'}"
             hint = "Install it: apt-get install python3-requests, or dnf install python3-requests"
             raise FirstkeyError(text, reason=reasons.DEPENDENCY_MISSING, hint=hint) from error
+        except OSError as error:
+            # As it is imported, requests 2.32 reads certificates that plain HTTP does not need.
+            text = f"the metadata service cannot be asked, since requests cannot be loaded: {error}"
+            hint = "Install its certificates again: apt-get install --reinstall ca-certificates"
+            raise FirstkeyError(text, reason=reasons.DEPENDENCY_MISSING, hint=hint) from error
         self.settings = settings
         self.say = say
         self.clock = clock

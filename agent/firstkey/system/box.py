@@ -129,6 +129,7 @@ class Walls(NamedTuple):
 
 class _PathBeneath(ctypes.Structure):
     _pack_ = 1
+    _layout_ = "ms"  # what _pack_ implies; from Python 3.14 on it has to be said
     _fields_ = (("rights", ctypes.c_uint64), ("fd", ctypes.c_int32))
 
 

@@ -42,7 +42,7 @@ _LENGTH = 4
 
 _LOADED = (
     "array", "base64", "binascii", "bz2", "calendar", "configparser", "datetime", "difflib",
-    "encodings.ascii", "encodings.idna", "encodings.latin_1", "encodings.unicode_escape",
+    "encodings.ascii", "encodings.cp437", "encodings.idna", "encodings.latin_1", "encodings.unicode_escape",
     "encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_32", "encodings.utf_8",
     "encodings.utf_8_sig", "fnmatch", "getopt", "gzip", "hashlib", "hmac", "ipaddress", "lzma", "random",
     "re", "shlex", "socket", "sqlite3", "string", "struct", "tarfile", "textwrap", "time", "traceback",

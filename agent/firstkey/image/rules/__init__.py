@@ -1,6 +1,6 @@
 """All rules, in the order in which they are reported: by guideline, and within one as they are read best.
 
-A file has one rule (RULE) or several (RULES), perhaps of more than one guideline.
+A file has the RULES of a guideline, or those that share what they read.
 """
 
 from __future__ import annotations
@@ -9,36 +9,20 @@ from typing import TYPE_CHECKING
 
 from firstkey.image.rules import (
     access_keys,
-    account_backups,
-    account_files,
     ami_tools,
     authorized_keys,
-    certificates,
-    cloud_credentials,
-    cloud_init_data,
-    debconf_passwords,
-    everything_seen,
-    first_boot_questions,
-    first_login,
+    boot,
+    credentials,
     histories,
-    host_key_maker,
     host_keys,
     identities,
-    key_installer,
-    machine_id,
     marketplace,
-    other_passwords,
+    passwords,
     private_keys,
     publisher,
     residue,
-    root_password,
-    root_password_login,
-    self_signed,
-    system_credentials,
-    tool_credentials,
+    sshd_settings,
     traces,
-    trusted_logins,
-    use_dns,
 )
 from firstkey.image.verdict import ERROR, NOTE
 
@@ -95,38 +79,31 @@ def of(profile: str) -> tuple[Rule, ...]:
     )
 
 
-_BY_FILE = (
-    *ami_tools.RULES,
-    root_password_login.RULE,
-    root_password.RULE,
-    other_passwords.RULE,
-    host_keys.RULE,
-    host_key_maker.RULE,
-    key_installer.RULE,
-    first_login.RULE,
-    authorized_keys.RULE,
-    trusted_logins.RULE,
-    use_dns.RULE,
-    publisher.RULE,
-    histories.RULE,
-    private_keys.RULE,
-    certificates.RULE,
-    self_signed.RULE,
-    cloud_credentials.RULE,
-    tool_credentials.RULE,
-    system_credentials.RULE,
-    access_keys.RULE,
-    machine_id.RULE,
-    first_boot_questions.RULE,
-    cloud_init_data.RULE,
-    *residue.RULES,
-    *identities.RULES,
-    *traces.RULES,
-    account_files.RULE,
-    account_backups.RULE,
-    debconf_passwords.RULE,
-    *marketplace.RULES,
-    everything_seen.RULE,
-)
+def by_id(name: str) -> Rule:
+    """The rule of that id. Raises KeyError."""
+    return {rule.id: rule for rule in ALL}[name]
 
-ALL: tuple[Rule, ...] = tuple(sorted(_BY_FILE, key=lambda rule: tuple(GUIDELINES).index(rule.guideline)))
+
+_FILES = (
+    ami_tools,
+    sshd_settings,
+    host_keys,
+    authorized_keys,
+    publisher,
+    histories,
+    private_keys,
+    credentials,
+    access_keys,
+    # Beyond the guide, what makes copies disturb each other comes first.
+    identities,
+    boot,
+    residue,
+    traces,
+    passwords,
+    marketplace,
+)
+_ORDER = tuple(GUIDELINES)
+
+ALL: tuple[Rule, ...] = tuple(
+    sorted((rule for file in _FILES for rule in file.RULES), key=lambda rule: _ORDER.index(rule.guideline))
+)

@@ -11,8 +11,6 @@ from firstkey.image.verdict import ERROR, Doubt, Verdict
 from firstkey.image.watches import Needle
 
 if TYPE_CHECKING:
-    from firstkey.image.changes import Change
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
     from firstkey.image.watches import Sighting
 
@@ -60,11 +58,15 @@ def check(image: Image) -> Verdict:
     other = image.scanned
     known = {(seen.path, seen.line) for kind in (KIND, *key_formats.KINDS) for seen in image.sightings(kind)}
     more = {_outermost(image, seen) for seen in other.sightings if (seen.path, seen.line) not in known}
-    found = sorted((*image.sightings(KIND), *more), key=lambda seen: (seen.path, seen.line or 0, seen.detail))
-    verdict = secrets.verdict(secrets.sorted_out(image, found))
+    every = sorted((*image.sightings(KIND), *more), key=lambda seen: (seen.path, seen.line or 0, seen.detail))
+    found = secrets.sorted_out(image, every)
+    verdict = secrets.verdict(image, found, "access key")
+    # What a scanner saw is for a person to judge.
+    own = {seen.path for seen in image.sightings(KIND)}
+    findings = (each if each.path in own else each._replace(changes=()) for each in verdict.findings)
     doubts = (Doubt("/", other.refusal),) if other.refusal else ()
     remark = " ".join(filter(None, (verdict.remark, other.remark)))
-    return verdict._replace(doubts=(*verdict.doubts, *doubts), remark=remark)
+    return Verdict(tuple(findings), (*verdict.doubts, *doubts), remark=remark)
 
 
 def _outermost(image: Image, seen: Sighting) -> Sighting:
@@ -75,44 +77,35 @@ def _outermost(image: Image, seen: Sighting) -> Sighting:
     return seen._replace(path=archive, line=None)
 
 
-def remedy(image: Image) -> list[Change]:
-    """Overwrite and remove each file with a key of AWS's. What a scanner saw is for a person to judge."""
-    found = secrets.sorted_out(image, image.sightings(KIND)).secrets
-    return secrets.removals(image, (seen.path for seen in found), "access key")
-
-
-def _failing(tree: Builder) -> None:
-    key = examples.access_key("AKIA", "Z7QK3WJT5NP2XR6M")
-    tree.file("/srv/app/.env", f"AWS_ACCESS_KEY_ID={key}\n")
-    secret_key = examples.access_key("q7Rz/W2xT9", "+bN4mK8vY3hL6pD1sG5jF0cAeUiOuX")
-    tree.file("/root/.profile", f"export AWS_SECRET_ACCESS_KEY={secret_key}\n")
-
-
-def _passing(tree: Builder) -> None:
-    tree.file(
-        "/srv/app/README", "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE (the one of AWS's own documentation)\n"
-    )
-    tree.file("/root/.profile", "export AWS_SECRET_ACCESS_KEY=$(cat key)\n")
-
-
-RULE = Rule(
-    id="access-keys",
-    title="There are no access keys in files",
-    guideline="G9",
-    severity=ERROR,
-    prose=(
-        "AWS's access keys are looked for in every text file that no package brought, in each spelling that "
-        "programs read: histories, dot files, scripts, configuration, logs. Examples (those of AWS's "
-        "documentation, and what was not drawn by lot) are left out. Tokens of other makers are for "
-        "scanners that know them all: audit has kingfisher, gitleaks or trufflehog look, the first that is "
-        "installed (--secrets), in a box without a network, and says which one it was. seal overwrites and "
-        "removes the files with AWS keys only with --remove-credentials; to keep one, take the key out of "
-        "it first. Whatever is found should be revoked as well: it may have been copied."
+RULES = (
+    Rule(
+        id="access-keys",
+        title="There are no access keys in files",
+        guideline="G9",
+        severity=ERROR,
+        option=CREDENTIALS,
+        prose=(
+            "AWS's access keys are looked for in every text file that no package brought, in each spelling "
+            "that programs read: histories, dot files, scripts, configuration, logs. Examples (those of "
+            "AWS's documentation, and what was not drawn by lot) are left out. Tokens of other makers are "
+            "for scanners that know them all: audit has kingfisher, gitleaks or trufflehog look, the first "
+            "that is installed (--secrets), in a box without a network, and says which one it was. seal "
+            "overwrites and removes the files with AWS keys only with --remove-credentials; to keep one, "
+            "take the key out of it first. Whatever is found should be revoked as well: it may have been "
+            "copied."
+        ),
+        check=check,
+        failing={
+            "/srv/app/.env": f"AWS_ACCESS_KEY_ID={examples.access_key('AKIA', 'Z7QK3WJT5NP2XR6M')}\n",
+            "/root/.profile": (
+                "export AWS_SECRET_ACCESS_KEY="
+                f"{examples.access_key('q7Rz/W2xT9', '+bN4mK8vY3hL6pD1sG5jF0cAeUiOuX')}\n"
+            ),
+        },
+        passing={
+            "/srv/app/README": "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE (of AWS's own documentation)\n",
+            "/root/.profile": "export AWS_SECRET_ACCESS_KEY=$(cat key)\n",
+        },
+        watches=WATCHES,
     ),
-    check=check,
-    remedy=remedy,
-    failing=_failing,
-    passing=_passing,
-    watches=WATCHES,
-    option=CREDENTIALS,
 )

@@ -8,17 +8,15 @@ from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, image_reasons
+from firstkey import image_reasons
 from firstkey.image import changes, packed
 from firstkey.image.changes import Update, Write
 from firstkey.image.packages import deb822
 from firstkey.image.rule import AMI_TOOLS, Rule
-from firstkey.image.verdict import NOTE, WARNING, Doubt, Finding, Verdict, not_applicable
+from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
 
 if TYPE_CHECKING:
-    from firstkey.image.changes import Change
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
 PROGRAMS = ("/opt/aws/bin/ec2-bundle-vol", "/usr/bin/ec2-bundle-vol", "/usr/local/bin/ec2-bundle-vol")
@@ -32,51 +30,28 @@ VERSION = re.compile(rb'<version [^>]{0,200}?ver="([^"]{1,99})" rel="([^"]{1,99}
 PARTS = re.compile(r"[0-9]+|[a-zA-Z]+|~")
 
 
-class Installed(NamedTuple):
-    """The tools as they are: the package is None where none brought them."""
-
-    package: str | None
-    version: str | None
-
-
-def installed(image: Image) -> Installed | None:
-    """The tools that are in the image, or None."""
-    for package in changes.AMI_TOOLS:
-        version = image.packages.version(package)
-        if version:
-            return Installed(package, version)
-    return Installed(None, None) if any(map(image.tree.exists, PROGRAMS)) else None
-
-
 def check(image: Image) -> Verdict:
     """Hold the installed version against the newest that the package manager has heard of."""
-    tools = installed(image)
-    if tools is None:
+    versions = {package: image.packages.version(package) for package in changes.AMI_TOOLS}
+    package, version = next(((name, found) for name, found in versions.items() if found), ("", ""))
+    place = next((path for path in PROGRAMS if image.tree.exists(path)), None)
+    if not (version or place):
         return not_applicable("no AMI tools are installed; only instance-store images need them")
-    if tools.package is None or tools.version is None:
-        return _unknown(
-            _place(image), "the AMI tools belong to no package, so which version they are is unknown"
-        )
     doubts: list[Doubt] = []
-    known = list(_known_versions(image, tools.package, doubts))
+    known = list(_known_versions(image, package, doubts)) if version else []
     if not known:
-        said = f"the package lists in the image do not know {tools.package}"
-        return Verdict(doubts=tuple(doubts)) if doubts else _unknown(_place(image), said)
+        said = f"the package lists in the image do not know {package}"
+        if not version:
+            said = "the AMI tools belong to no package, so which version they are is unknown"
+        unknown = Doubt(place or PROGRAMS[1], Refusal(image_reasons.PACKAGES_UNKNOWN, said))
+        return Verdict(doubts=tuple(doubts or [unknown]))
     newest = max(known, key=ordered)
-    if ordered(newest) <= ordered(tools.version):
-        remark = f"{tools.package} {tools.version} is the newest that is known."
-        return Verdict(doubts=tuple(doubts), remark=remark)
-    reason = f"{tools.package} {tools.version} is installed, and {newest} is there."
-    remedy = " ".join(_update(image, tools.package).argv)
-    return Verdict((Finding(_place(image), reason, remedy),), tuple(doubts))
-
-
-def remedy(image: Image) -> list[Change]:
-    """The package manager's own update, where the image is the running system."""
-    tools = installed(image)
-    if tools is None or tools.package is None or not check(image).findings:
-        return []
-    return [_update(image, tools.package)]
+    if ordered(newest) <= ordered(version):
+        return Verdict(doubts=tuple(doubts), remark=f"{package} {version} is the newest that is known.")
+    reason = f"{package} {version} is installed, and {newest} is there."
+    update = Update("apt" if image.tree.exists("/var/lib/dpkg/status") else "yum", package)
+    finding = Finding(place or PROGRAMS[1], reason, " ".join(update.argv), changes=(update,))
+    return Verdict((finding,), tuple(doubts))
 
 
 def ordered(version: str) -> tuple[tuple[int, int, str], ...]:
@@ -123,24 +98,12 @@ def _primary(parts: Iterable[bytes], package: str) -> Iterator[str]:
         text = text[place if place >= 0 else max(0, len(text) - len(name)) :]
 
 
-def _update(image: Image, package: str) -> Update:
-    manager = "apt" if image.tree.exists("/var/lib/dpkg/status") else "yum"
-    return Update(manager, package)
-
-
-def _place(image: Image) -> str:
-    return next((path for path in PROGRAMS if image.tree.exists(path)), PROGRAMS[1])
-
-
-def _unknown(path: str, detail: str) -> Verdict:
-    return Verdict(doubts=(Doubt(path, Refusal(image_reasons.PACKAGES_UNKNOWN, detail)),))
-
-
-def _example(tree: Builder, installed_version: str) -> None:
-    status = f"Package: ec2-ami-tools\nStatus: install ok installed\nVersion: {installed_version}\n"
-    tree.file("/var/lib/dpkg/status", status)
-    tree.file("/var/lib/dpkg/info/ec2-ami-tools.list", "/usr/bin/ec2-bundle-vol\n")
-    tree.file("/var/lib/apt/lists/example_Packages", "Package: ec2-ami-tools\nVersion: 1.5.19-1\n")
+def _example(version: str) -> dict[str, str]:
+    return {
+        "/var/lib/dpkg/status": f"Package: ec2-ami-tools\nStatus: install ok installed\nVersion: {version}\n",
+        "/var/lib/dpkg/info/ec2-ami-tools.list": "/usr/bin/ec2-bundle-vol\n",
+        "/var/lib/apt/lists/example_Packages": "Package: ec2-ami-tools\nVersion: 1.5.19-1\n",
+    }
 
 
 # --- where they are found -------------------------------------------------------------------------
@@ -158,23 +121,9 @@ def check_path(image: Image) -> Verdict:
         if DIRECTORY.encode() in (image.read(path) or b""):
             return Verdict()
     reason = f"{DIRECTORY} has the AMI tools and is on nobody's PATH."
-    return Verdict((Finding(PROFILE, reason, f"echo '{LINE.decode().strip()}' > {PROFILE}"),))
-
-
-def set_path(image: Image) -> list[Change]:
-    """A file that every login shell reads."""
-    if not check_path(image).findings:
-        return []
-    return [Write(PROFILE, f"put {DIRECTORY} on the PATH", image.read(PROFILE), LINE)]
-
-
-def _off_the_path(tree: Builder) -> None:
-    tree.file("/opt/aws/bin/ec2-bundle-vol", "#!/bin/sh\n", mode=0o755)
-
-
-def _on_the_path(tree: Builder) -> None:
-    _off_the_path(tree)
-    tree.file("/etc/profile.d/aws.sh", "PATH=$PATH:/opt/aws/bin\n")
+    command = f"echo '{LINE.decode().strip()}' > {PROFILE}"
+    write = Write(PROFILE, f"put {DIRECTORY} on the PATH", image.read(PROFILE), LINE)
+    return Verdict((Finding(PROFILE, reason, command, changes=(write,)),))
 
 
 RULES = (
@@ -182,7 +131,6 @@ RULES = (
         id="ami-tools",
         title="The AMI tools are current",
         guideline="G1",
-        severity=WARNING,
         prose=(
             "Images that are backed by an instance store are bundled with the AMI tools, and whoever makes "
             "an image of such an instance uses the tools that are in it. Their version is held against the "
@@ -191,9 +139,8 @@ RULES = (
             "and only on the running system, since nothing that is in an image is run."
         ),
         check=check,
-        remedy=remedy,
-        failing=lambda tree: _example(tree, "1.5.7-1"),
-        passing=lambda tree: _example(tree, "1.5.19-1"),
+        failing=_example("1.5.7-1"),
+        passing=_example("1.5.19-1"),
         option=AMI_TOOLS,
     ),
     Rule(
@@ -207,8 +154,10 @@ RULES = (
             "/etc/profile.d/aws-ami-tools.sh."
         ),
         check=check_path,
-        remedy=set_path,
-        failing=_off_the_path,
-        passing=_on_the_path,
+        failing={f"{DIRECTORY}/ec2-bundle-vol": "#!/bin/sh\n"},
+        passing={
+            f"{DIRECTORY}/ec2-bundle-vol": "#!/bin/sh\n",
+            "/etc/profile.d/aws.sh": "PATH=$PATH:/opt/aws/bin\n",
+        },
     ),
 )

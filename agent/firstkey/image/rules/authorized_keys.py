@@ -1,44 +1,93 @@
-"""G6: nobody's keys stay in the image."""
+"""G6: nobody's keys stay in the image, and nobody else is trusted to log in."""
 
 from __future__ import annotations
 
+import posixpath
+import re
+import stat
 from collections.abc import Iterator
 from io import BytesIO
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes, key_files, whose
+from firstkey import reasons
+from firstkey.image import changes, whose
+from firstkey.image.places import WIPE, places
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
+from firstkey.image.watches import Named
 from firstkey.reasons import FirstkeyError
+from firstkey.ssh.sshd_config import DEFAULTS
 from firstkey.system import walk
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
+    from firstkey.model import Account
+    from firstkey.ssh.sshd_config import Effective
 
+# --- files of keys --------------------------------------------------------------------------------
+
+KIND = "authorized-keys"
+WATCH = Named(KIND, frozenset(("authorized_keys", "authorized_keys2")))
+"""Also where sshd does not look today: in the homes of accounts that are gone, or under another setting."""
+AFTERBURN = "~/.ssh/authorized_keys.d/*"
+FRAGMENTS = "~/.ssh/authorized_keys*"
 LIMIT = 64 * 1024 * 1024
 
 
-def check(image: Image) -> Verdict:
-    """A finding for each file with a line that is no comment, and for each link in such a place."""
-    files = key_files.key_files(image)
-    doubts = list(files.doubts)
+def check_keys(image: Image) -> Verdict:
+    """A finding for each file with a line that is no comment, and for each link in such a place.
+
+    Owner and mode of what is emptied stay, so that sshd takes what is installed there later. Links go:
+    nothing is installed through a link. What is no file of keys by its name or its content is left, whatever
+    sshd is told: a setting may name any file of the system.
+    """
+    doubts: list[Doubt] = []
+    configured = set(_configured(image, doubts))
+    found = {sighting.path for sighting in image.sightings(KIND)}
+    found.update(configured, image.glob(FRAGMENTS, doubts), image.glob(AFTERBURN, doubts))
+    doubts += image.home_doubts
+    files = (image.file(path, doubts) for path in found)
     findings = []
-    for path in files.paths:
+    for path in sorted({file.path for file in files if file}):
         try:
             content = image.read(path, limit=LIMIT) or b""
-            lines = keys_in(content) if _is_of_keys(path, content) or not image.links_to(path) else []
         except FirstkeyError as error:
             doubts.append(Doubt(path, error.refusal))
             continue
+        is_of_keys = _is_of_keys(path, content)
+        lines = keys_in(content) if is_of_keys or not image.links_to(path) else []
         if lines:
-            findings.append(_finding(path, lines))
+            empty = changes.Empty(path, "keys that let somebody in", image.links_to(path))
+            findings.append(_finding(path, lines, (empty,) if is_of_keys else ()))
     gone = {link for finding in findings for link in image.links_to(finding.path)}
+    in_the_way = (path for path in sorted(configured) if _is_in_the_way(image, path, doubts))
+    findings += [_link(image, path) for path in in_the_way if path not in gone]
+    return Verdict(tuple(findings), tuple(dict.fromkeys(doubts)))
+
+
+def _finding(path: str, lines: list[int], made: tuple[Change, ...]) -> Finding:
+    keys = "a key" if len(lines) == 1 else f"{len(lines)} keys"
+    reason = f"Whoever has {keys} that this file names can log in to every instance of the image."
+    return Finding(path, reason, f"truncate -s 0 {changes.quoted(path)}", lines[0], changes=made)
+
+
+def _link(image: Image, path: str) -> Finding:
     reason = "This is a link: the launch key is not installed through it, so nobody could get in."
-    links = (path for path in files.links if path not in gone)
-    findings += [Finding(path, reason, f"rm -- {changes.quoted(path)}") for path in links]
-    return Verdict(tuple(findings), tuple(doubts))
+    removal = changes.Remove(path, "a link in place of a file of keys")
+    made = (removal,) if _may_go(image, path) else ()
+    return Finding(path, reason, f"rm -- {changes.quoted(path)}", changes=made)
+
+
+def _may_go(image: Image, path: str) -> bool:
+    """Whether a link where the system has its files leads to keys, or nowhere."""
+    if not whose.is_systems(path):
+        return True
+    try:
+        found = walk.follow(image.tree, path)
+        return found is None or _is_of_keys(found.path, image.read(found.path, limit=LIMIT) or b"")
+    except FirstkeyError:
+        return False
 
 
 def keys_in(content: bytes) -> list[int]:
@@ -50,64 +99,166 @@ def keys_in(content: bytes) -> list[int]:
     ]
 
 
-def _finding(path: str, lines: list[int]) -> Finding:
-    keys = "a key" if len(lines) == 1 else f"{len(lines)} keys"
-    reason = f"Whoever has {keys} that this file names can log in to every instance of the image."
-    return Finding(path, reason, f"truncate -s 0 {changes.quoted(path)}", lines[0])
-
-
-def remedy(image: Image) -> list[Change]:
-    """Empty each of them; owner and mode stay, so that sshd takes what is installed there later.
-
-    Links to them go: nothing is installed through a link. What is no file of keys by its name or its content
-    is left, whatever sshd is told: a setting may name any file of the system.
-    """
-    return [change for finding in check(image).findings for change in _changes(image, finding)]
-
-
-def _changes(image: Image, finding: Finding) -> Iterator[Change]:
-    if finding.line is None:
-        found = walk.follow(image.tree, finding.path) if whose.is_systems(finding.path) else None
-        if found is None or _is_of_keys(found.path, image.read(found.path, limit=LIMIT) or b""):
-            yield changes.Remove(finding.path, "a link in place of a file of keys")
-    elif _is_of_keys(finding.path, image.read(finding.path, limit=LIMIT) or b""):
-        yield changes.Empty(finding.path, "keys that let somebody in", image.links_to(finding.path))
+def has_key(content: bytes) -> bool:
+    """Whether any line has a key in it: the name of a type, and behind it what it names (sshd(8))."""
+    lines = (line.split() for line in content.split(b"\n") if not line.lstrip().startswith(b"#"))
+    # "AAAA" are the first bytes of the length of the type's name, which is short.
+    return any(
+        kind.startswith((b"ssh-", b"ecdsa-", b"sk-", b"rsa-")) and blob.startswith(b"AAAA")
+        for words in lines
+        for kind, blob in zip(words, words[1:])
+    )
 
 
 def _is_of_keys(path: str, content: bytes) -> bool:
     """Whether it is a file of keys by its name or its content, whoever may say so."""
-    return path.rpartition("/")[2].startswith("authorized_keys") or key_files.has_key(content)
+    return path.rpartition("/")[2].startswith("authorized_keys") or has_key(content)
 
 
-def _failing(tree: Builder) -> None:
-    tree.file("/etc/passwd", "svc:x:990:990::/srv/svc:/bin/sh\n")
-    tree.file("/etc/ssh/sshd_config", "AuthorizedKeysFile /etc/keys/%u .ssh/authorized_keys\n")
-    tree.file("/etc/keys/gone", "ssh-ed25519 AAAA gone@builder\n")
-    tree.file("/srv/svc/.ssh/authorized_keys", "# mine\nssh-ed25519 AAAA svc@builder\n", mode=0o600)
+def _is_in_the_way(image: Image, path: str, doubts: list[Doubt]) -> bool:
+    try:
+        status = image.status(path)
+        if status is None or not stat.S_ISLNK(status.st_mode) or image.is_elsewhere(path):
+            return False
+        return walk.follow(image.tree, path) is not None or image.read(path) is None
+    except FirstkeyError as error:
+        if error.reason is not reasons.NOT_A_DIRECTORY:
+            doubts.append(Doubt(path, error.refusal))
+        return False
 
 
-def _passing(tree: Builder) -> None:
-    tree.file("/etc/passwd", "svc:x:990:990::/srv/svc:/bin/sh\n")
-    tree.file("/srv/svc/.ssh/authorized_keys", "# none\n", mode=0o600)
+def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:
+    for account in image.accounts.all():
+        for pattern in _patterns(image, account, doubts):
+            try:
+                yield from map(posixpath.normpath, image.sshd.key_files(account, [pattern]))
+            except FirstkeyError as error:
+                doubts.append(Doubt(pattern, error.refusal))
+            # Where all users' files lie in one directory, those of accounts that are gone lie there too.
+            directory, _, name = pattern.rpartition("/")
+            if name in ("%u", "%U") and directory.startswith("/") and "%" not in directory:
+                yield from (
+                    path for path in image.glob(f"{directory}/*", doubts) if _is_beside_keys(image, path)
+                )
 
 
-RULE = Rule(
-    id="authorized-keys",
-    title="No account has authorized keys",
-    guideline="G6",
+def _is_beside_keys(image: Image, path: str) -> bool:
+    """Whether a file beside those of the accounts is one of keys, and not of anything else."""
+    try:
+        file = image.file(path)
+        return file is not None and has_key(image.read(file.path) or b"")
+    except FirstkeyError:
+        return True  # told by who looks at it
+
+
+def _patterns(image: Image, account: Account, doubts: list[Doubt]) -> list[str]:
+    """Where sshd looks for this account: the effective setting, and every other one that is written down."""
+    written = [value for value in image.sshd.written("AuthorizedKeysFile") if value.lower() != "none"]
+    return list(dict.fromkeys([*_effective(image, account, doubts).authorized_keys_files, *written]))
+
+
+def _effective(image: Image, account: Account, doubts: list[Doubt]) -> Effective:
+    if not image.sshd.is_there:
+        return DEFAULTS
+    try:
+        return image.sshd.effective(account.name)
+    except FirstkeyError as error:
+        doubt = Doubt(image.sshd.config, error.refusal)
+        if doubt not in doubts:
+            doubts.append(doubt)
+        return DEFAULTS
+
+
+# --- what else sshd trusts ------------------------------------------------------------------------
+
+_HOSTS, _KERBEROS = "a list of hosts whose users are let in without a key", "a list of whom Kerberos lets in"
+TRUSTED = (
+    *places(_HOSTS, "/etc/hosts.equiv", "/etc/ssh/shosts.equiv", "~/.rhosts", "~/.shosts"),
+    *places(_KERBEROS, "~/.k5login", "~/.k5users"),
+)
+# nss-systemd(8): accounts besides those of passwd, with passwords and keys of their own.
+RECORDS = places(
+    "a login",
+    "/etc/userdb/*.user",
+    "/etc/userdb/*.user-privileged",
+    how=WIPE,
+    holds=re.compile(rb"\"(?:hashedPassword|sshAuthorizedKeys)\"\s*:\s*(?:\[\s*)?\"[^\"!*]"),
+    kept=True,
+    says="systemd lets in whoever has the password or key of this account.",
+    advice="rm -- {}, if nobody needs it",
     severity=ERROR,
-    prose=(
-        "An instance that is bundled takes its launch key along, and whoever has that key can log in to "
-        "every instance of the image. Checked are the files that sshd looks at for every account "
-        "(AuthorizedKeysFile, under Match too), wherever its home is, those in homes that nobody has any "
-        "more and in /etc/skel, and every other file of that name. seal empties them, the keys of the "
-        "person who seals included: that is the point. What only a setting names, and has no key in it, is "
-        "left and reported. The instance's own launch key is installed at "
-        "boot, but never through a link: one in the place of such a file is a finding too, and goes."
+)
+KEYWORDS = {
+    "trustedusercakeys": "whoever has a key of that authority can let anybody in",
+    "authorizedkeyscommand": "a program decides whose keys are let in",
+    "authorizedprincipalscommand": "a program decides whose certificates are let in",
+}
+PROGRAMS_OF_PACKAGES = (
+    "/opt/aws/bin/eic_run_authorized_keys",  # EC2 Instance Connect, of Amazon Linux
+    "/usr/share/ec2-instance-connect/eic_run_authorized_keys",  # the same, of Debian and Ubuntu
+    "/usr/bin/sss_ssh_authorizedkeys",
+    "/usr/bin/google_authorized_keys",
+)
+
+
+def check_trust(image: Image) -> Verdict:
+    """Settings of sshd's; somebody may mean them."""
+    return Verdict(tuple(_settings(image)) if image.sshd.is_there else ())
+
+
+def _settings(image: Image) -> Iterator[Finding]:
+    for keyword, what in KEYWORDS.items():
+        for words in image.sshd.lines(keyword):
+            value = " ".join(words)
+            is_known = words[:1] and words[0] in PROGRAMS_OF_PACKAGES and set(words[1:]) <= {"%u", "%f"}
+            if value.lower() not in ("", "none") and not is_known:
+                reason = f"sshd is told {keyword} {value}: {what}, on every instance of the image."
+                yield Finding(image.sshd.config, reason, f"Take the {keyword} line out, if it is not meant")
+
+
+RULES = (
+    Rule(
+        id="authorized-keys",
+        title="No account has authorized keys",
+        guideline="G6",
+        severity=ERROR,
+        prose=(
+            "An instance that is bundled takes its launch key along, and whoever has that key can log in to "
+            "every instance of the image. Checked are the files that sshd looks at for every account "
+            "(AuthorizedKeysFile, under Match too), wherever its home is, those in homes that nobody has any "
+            "more and in /etc/skel, and every other file of that name. seal empties them, the keys of the "
+            "person who seals included: that is the point. What only a setting names, and has no key in it, "
+            "is left and reported. The instance's own launch key is installed at boot, but never through a "
+            "link: one in the place of such a file is a finding too, and goes."
+        ),
+        check=check_keys,
+        failing={
+            "/etc/passwd": "svc:x:990:990::/srv/svc:/bin/sh\n",
+            "/etc/ssh/sshd_config": "AuthorizedKeysFile /etc/keys/%u .ssh/authorized_keys\n",
+            "/etc/keys/gone": "ssh-ed25519 AAAA gone@builder\n",
+            "/srv/svc/.ssh/authorized_keys": "# mine\nssh-ed25519 AAAA svc@builder\n",
+        },
+        passing={
+            "/etc/passwd": "svc:x:990:990::/srv/svc:/bin/sh\n",
+            "/srv/svc/.ssh/authorized_keys": "# none\n",
+        },
+        watches=(WATCH,),
     ),
-    check=check,
-    remedy=remedy,
-    failing=_failing,
-    passing=_passing,
-    watches=(key_files.WATCH,),
+    Rule(
+        id="trusted-logins",
+        title="No other host or authority is trusted to log in",
+        guideline="G6",
+        prose=(
+            "Keys are not the only way in without a password: .rhosts and hosts.equiv files name hosts whose "
+            "users are let in, .k5login files whom Kerberos lets in, records in /etc/userdb accounts with "
+            "passwords and keys of their own, TrustedUserCAKeys an authority that can let anybody in, "
+            "AuthorizedKeysCommand a program that decides (EC2 Instance Connect's, sssd's and Google's own "
+            "are taken as meant). seal removes the lists; the records and settings are only reported, since "
+            "somebody may mean them."
+        ),
+        places=(*TRUSTED, *RECORDS),
+        check=check_trust,
+        failing={"/etc/hosts.equiv": "builder\n"},
+        passing={"/etc/hosts.equiv": ""},
+    ),
 )

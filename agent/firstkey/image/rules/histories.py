@@ -8,23 +8,17 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, image_reasons
-from firstkey.image import changes, leftovers, secrets, whose
-from firstkey.image.leftovers import Place
+from firstkey import image_reasons
+from firstkey.image import changes, places, secrets, whose
 from firstkey.image.rule import HISTORIES, Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
-from firstkey.image.watches import Named
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 
 if TYPE_CHECKING:
-    from firstkey.image.changes import Change
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Home, Image
-    from firstkey.system.walk import Found
 
-KIND = "history"
 WHAT = "a history of what somebody typed"
 
 NAMES = frozenset({
@@ -70,7 +64,7 @@ PATTERNS = (
     "~/.vim/.netrwhist",
     "~/.zsh_sessions/*",
 )
-PLACES = tuple(Place(pattern, WHAT) for pattern in PATTERNS)
+PLACES = places.places(WHAT, *(f"*/{name}" for name in sorted(NAMES)), *PATTERNS)
 
 
 # Where shells are told to keep it elsewhere.
@@ -87,30 +81,26 @@ ACCOUNT = re.compile(r"\$\{?(?:USER|LOGNAME)\b\}?|\$\((?:whoami|id -un)\)|`(?:wh
 HOME = re.compile(r"^(?:~|\$HOME|\$\{HOME\})/")
 
 
-class Seen(NamedTuple):
-    """The files that are histories, links in the place of one that lead to something else, and doubts."""
-
-    paths: tuple[str, ...]
-    links: tuple[str, ...]
-    doubts: tuple[Doubt, ...]
-
-
-def histories(image: Image) -> Seen:
-    """Every history with something in it: by name, and where HISTFILE says."""
-    seen = leftovers.survey(image, PLACES)
-    doubts = list(seen.doubts)
-    paths = {spot.path for spot in seen.spots}
-    for sighting in image.sightings(KIND):
-        file = image.file(sighting.path, doubts)
-        if file and file.status.st_size:
-            if whose.is_meant(image, file, sighting.path):
-                paths.add(file.path)
-            else:
-                doubts.append(whose.not_taken(sighting.path, file.path))
-    links = {doubt.path for doubt in doubts if _is_to_another(image, doubt.path)}
-    doubts = [doubt for doubt in doubts if doubt.path not in links]
+def check(image: Image) -> Verdict:
+    """Every history with something in it, and each link in the place of one, of which only the link goes."""
+    seen = places.survey(image, PLACES)
+    links = {doubt.path for doubt in seen.doubts if _is_to_another(image, doubt.path)}
+    doubts = [doubt for doubt in seen.doubts if doubt.path not in links]
+    paths = {match.path for match in seen.matches}
     paths.update(_named_by_root(image, doubts), _named_by_users(image, doubts))
-    return Seen(tuple(sorted(paths)), tuple(sorted(links)), tuple(dict.fromkeys(doubts)))
+    findings = (*(_finding(image, path) for path in sorted(paths)), *map(_link, sorted(links)))
+    return Verdict(findings, tuple(dict.fromkeys(doubts)))
+
+
+def _finding(image: Image, path: str) -> Finding:
+    reason, command = f"This is {WHAT}, access keys perhaps included.", f"shred -u -- {changes.quoted(path)}"
+    return Finding(path, reason, command, changes=(secrets.removal(image, path, WHAT),))
+
+
+def _link(path: str) -> Finding:
+    reason = "This has the name of a history, and is a link to something else."
+    removal = changes.Remove(path, "a link in the place of a history")
+    return Finding(path, reason, f"rm -- {changes.quoted(path)}", changes=(removal,))
 
 
 def _is_to_another(image: Image, path: str) -> bool:
@@ -185,86 +175,54 @@ def _theirs(image: Image, profile: str, place: str, home: Home | None, doubts: l
             continue  # a link to what is another's: it counts for nothing
         if found is None or not (stat.S_ISREG(found.status.st_mode) and found.status.st_size):
             continue
-        holder = home or _holder(image, found.path)
+        # The home that it lies in, but for that of the system itself.
+        homes = (each for each in image.homes if each.path != "/" and is_at_or_below(found.path, each.path))
+        holder = home or next(homes, None)
         is_theirs = whose.is_users(image, found, holder) if holder else whose.is_nobodys(image, found)
         if is_theirs and (home or not found.links):
             yield found.path
-        elif home is None or _is_hers_elsewhere(image, found, home):
+        elif home is None or (
+            whose.owns_home(image, found.status.st_uid, home) and not whose.is_systems(found.path)
+        ):
             others.append(found.path)
     if others:
         doubts.append(whose.not_taken(profile, others[0]))
 
 
-def _is_hers_elsewhere(image: Image, found: Found, home: Home) -> bool:
-    return whose.owns_home(image, found.status.st_uid, home) and not whose.is_systems(found.path)
-
-
-def _holder(image: Image, path: str) -> Home | None:
-    """The home that the path lies in, but for that of the system itself."""
-    return next((home for home in image.homes if home.path != "/" and is_at_or_below(path, home.path)), None)
-
-
-def check(image: Image) -> Verdict:
-    """Every history with something in it, and each link in the place of one."""
-    seen = histories(image)
-    return Verdict((*map(_finding, seen.paths), *map(_link, seen.links)), seen.doubts)
-
-
-def _link(path: str) -> Finding:
-    reason = "This has the name of a history, and is a link to something else."
-    return Finding(path, reason, f"rm -- {changes.quoted(path)}")
-
-
-def _finding(path: str) -> Finding:
-    return Finding(
-        path, f"This is {WHAT}, access keys perhaps included.", f"shred -u -- {changes.quoted(path)}"
-    )
-
-
-def remedy(image: Image) -> list[Change]:
-    """Overwrite and remove each; of a link to something else, only the link."""
-    seen = histories(image)
-    links = [changes.Remove(path, "a link in the place of a history") for path in seen.links]
-    return [*secrets.removals(image, seen.paths, WHAT), *links]
-
-
-def _failing(tree: Builder) -> None:
-    tree.file(
-        "/etc/passwd",
-        "root:x:0:0::/root:/bin/bash\nsvc:x:990:990::/srv/svc:/bin/sh\nann:x:1000:1000::/:/bin/sh\n",
-    )
-    tree.file("/root/.bash_history", "export AWS_SECRET_ACCESS_KEY=...\n", mode=0o600)
-    tree.file("/srv/svc/.local/share/fish/fish_history", "- cmd: ls\n", mode=0o600)
-    tree.file("/home/gone/.some_new_shell_history", "ls\n", mode=0o600)
-    tree.file("/etc/profile.d/history.sh", 'export HISTFILE="/var/lib/history/$USER"\n')
-    tree.file("/var/lib/history/ann", "ls\n", mode=0o600)
-
-
-def _passing(tree: Builder) -> None:
-    tree.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\n")
-    tree.file("/root/.bash_history", "", mode=0o600)
-    tree.link("/root/.python_history", "/dev/null")
-
-
-RULE = Rule(
-    id="histories",
-    title="There are no shell or program histories",
-    guideline="G9",
-    severity=ERROR,
-    prose=(
-        "Who uploads an image again and again leaves access keys in the history of a shell. Checked are the "
-        "histories of all common shells, databases, languages, editors and pagers, in the home of every "
-        "account, in homes that nobody has any more, where HISTFILE says, and by name in every other place, "
-        "with the copies that editors and log rotation leave beside them. What a user's start-up files and "
-        "links name counts only if it is that user's own, in the home and without another name; a link in "
-        "the place of a history that leads to anything else is removed itself. seal overwrites and removes "
-        "them as its very last step. A shell writes its history when it ends, so on the running system seal "
-        "first ends every interactive shell in a way that keeps it from doing so, its own last of all."
+RULES = (
+    Rule(
+        id="histories",
+        title="There are no shell or program histories",
+        guideline="G9",
+        severity=ERROR,
+        prose=(
+            "Who uploads an image again and again leaves access keys in the history of a shell. Checked are "
+            "the histories of all common shells, databases, languages, editors and pagers, in the home of "
+            "every account, in homes that nobody has any more, where HISTFILE says, and by name in every "
+            "other place, with the copies that editors and log rotation leave beside them. What a user's "
+            "start-up files and links name counts only if it is that user's own, in the home and without "
+            "another name; a link in the place of a history that leads to anything else is removed itself. "
+            "seal overwrites and removes them as its very last step. A shell writes its history when it "
+            "ends, so on the running system seal first ends every interactive shell in a way that keeps it "
+            "from doing so, its own last of all."
+        ),
+        check=check,
+        failing={
+            "/etc/passwd": (
+                "root:x:0:0::/root:/bin/bash\nsvc:x:990:990::/srv/svc:/bin/sh\nann:x:1000:1000::/:/bin/sh\n"
+            ),
+            "/root/.bash_history": "export AWS_SECRET_ACCESS_KEY=...\n",
+            "/srv/svc/.local/share/fish/fish_history": "- cmd: ls\n",
+            "/home/gone/.some_new_shell_history": "ls\n",
+            "/etc/profile.d/history.sh": 'export HISTFILE="/var/lib/history/$USER"\n',
+            "/var/lib/history/ann": "ls\n",
+        },
+        passing={
+            "/etc/passwd": "root:x:0:0::/root:/bin/bash\n",
+            "/root/.bash_history": "",
+            "/root/.python_history": "->/dev/null",
+        },
+        watches=places.watches(PLACES),
+        stage=HISTORIES,
     ),
-    check=check,
-    remedy=remedy,
-    failing=_failing,
-    passing=_passing,
-    watches=(Named(KIND, NAMES),),
-    stage=HISTORIES,
 )

@@ -1,21 +1,112 @@
-"""Rules about what makes instances look like one machine: identities, network cards and names."""
+"""What makes instances look like one machine: identities, names, and what was kept of one of them."""
 
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes, leftovers
-from firstkey.image.changes import Remove, Write
-from firstkey.image.leftovers import Place, example
+from firstkey import reasons
+from firstkey.image import places, units
+from firstkey.image.changes import Link, Remove, Write
+from firstkey.image.door import seen
+from firstkey.image.places import EMPTY, WIPE, Place
 from firstkey.image.rule import Rule
-from firstkey.image.verdict import NOTE, WARNING, Finding, Verdict
+from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
+from firstkey.reasons import FirstkeyError
+from firstkey.system import walk
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
+
+# --- the machine-id -------------------------------------------------------------------------------
+
+MACHINE_ID = "/etc/machine-id"
+DBUS = "/var/lib/dbus/machine-id"
+UNSET = b"uninitialized\n"  # machine-id(5), FIRST BOOT SEMANTICS
+ID = re.compile(rb"(?:[0-9a-f]{32}|uninitialized)?\s*")
+"""What the file holds that a link may lead to: nothing else is written to."""
+
+
+def check_machine_id(image: Image) -> Verdict:
+    """Look at both places."""
+    content = _machine_id(image)
+    findings = []
+    if content is not None and content.strip() != UNSET.strip():
+        is_set = bool(content.strip())
+        reason = "All instances of the image would have this machine-id."
+        if not is_set:
+            reason = (
+                "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
+            )
+        remedy = f"echo uninitialized > {MACHINE_ID}"
+        findings.append(Finding(MACHINE_ID, reason, remedy, severity=None if is_set else NOTE))
+    if _has_dbus_id(image):
+        reason = "This is another copy of the machine-id: all instances would have it."
+        findings.append(Finding(DBUS, reason, f"ln -sf {MACHINE_ID} {DBUS}"))
+    return Verdict(tuple(findings))
+
+
+def unset_machine_id(image: Image, verdict: Verdict) -> list[Change]:
+    """What machine-id(5) has for images: a first boot to come; what that starts takes a while to tell."""
+    made: list[Change] = []
+    content = _machine_id(image) or b""
+    for finding in verdict.findings:
+        if finding.path == DBUS:
+            made.append(Link(DBUS, MACHINE_ID, "the machine-id of D-Bus"))
+        elif not _is_link(image) or ID.fullmatch(content):
+            link = image.status(MACHINE_ID) if _leads_to_dbus(image) else None
+            what = f"unset the machine-id{_first_boot(image)}"
+            made.append(Write(MACHINE_ID, what, content, UNSET, 0o444, link=seen(link) if link else None))
+    return made
+
+
+def _machine_id(image: Image) -> bytes | None:
+    """What it says; of links that go round, nothing, which no system boots with."""
+    try:
+        return image.read(MACHINE_ID)
+    except FirstkeyError as error:
+        if error.reason is not reasons.SYMLINK_REFUSED or not _is_link(image):
+            raise
+        return b""
+
+
+def _is_link(image: Image) -> bool:
+    status = image.status(MACHINE_ID)
+    return status is not None and stat.S_ISLNK(status.st_mode)
+
+
+def _leads_to_dbus(image: Image) -> bool:
+    """Whether it is a link to D-Bus's copy, which becomes a link to it; or the two already go round."""
+    if not _is_link(image):
+        return False
+    try:
+        found, dbus = walk.follow(image.tree, MACHINE_ID), walk.follow(image.tree, DBUS)
+    except FirstkeyError:
+        return True
+    return found is not None and dbus is not None and found.path == dbus.path and not dbus.links
+
+
+def _has_dbus_id(image: Image) -> bool:
+    copy, own = image.file(DBUS, []), image.file(MACHINE_ID, [])
+    if copy is None or not copy.status.st_size:
+        return False
+    if own is None or own.path != copy.path:
+        return True
+    return bool(own.links) and not copy.links
+
+
+def _first_boot(image: Image) -> str:
+    """What else comes of it, in words: a unit that cannot be read must not keep the step from being done."""
+    try:
+        started = units.newly_enabled(image)
+    except FirstkeyError:
+        return ", whose first boot enables units by preset,"
+    return f", whose first boot enables by preset: {visible(', '.join(started))}," if started else ""
+
 
 # --- identities of services -----------------------------------------------------------------------
 
@@ -47,24 +138,18 @@ DEBIANS = "/usr/lib/open-iscsi"
 OWN_NAME = re.compile(rb"^[ \t]*InitiatorName\s*=", re.MULTILINE)
 
 
-def check_machines(image: Image) -> Verdict:
-    """What is at these places, and iSCSI's name unless it is yet to be made."""
-    verdict = leftovers.checker(*MACHINES)(image)
-    if not OWN_NAME.search(image.read(INITIATOR) or b""):
-        return verdict
-    found = Finding(INITIATOR, "This is the name of one machine for iSCSI.", f"rm -- {INITIATOR}")
-    return verdict._replace(findings=(*verdict.findings, found))
-
-
-def remove_machines(image: Image) -> list[Change]:
-    """Remove what is there; iSCSI is told to make a name, in the way that its package has."""
-    made = leftovers.remover(*MACHINES)(image)
+def check_initiator(image: Image) -> Verdict:
+    """ISCSI's name unless it is yet to be made; it is told to make one in the way that its package has."""
     before = image.read(INITIATOR) or b""
     if not OWN_NAME.search(before):
-        return made
-    if image.is_directory(DEBIANS):
-        return [*made, Write(INITIATOR, "have a name made", before, GENERATE, 0o600)]
-    return [*made, Remove(INITIATOR, "the name of one machine for iSCSI")]
+        return Verdict()
+    made = (
+        Write(INITIATOR, "have a name made", before, GENERATE, 0o600)
+        if image.is_directory(DEBIANS)
+        else Remove(INITIATOR, "the name of one machine for iSCSI")
+    )
+    reason = "This is the name of one machine for iSCSI."
+    return Verdict((Finding(INITIATOR, reason, f"rm -- {INITIATOR}", changes=(made,)),))
 
 
 # --- network cards --------------------------------------------------------------------------------
@@ -84,38 +169,24 @@ CARDS = (
         "one instance's network, as cloud-init wrote it",
     ),
 )
-WRITTEN = (
+MAC = re.compile(
+    rb"^[^#\n]*(?:HWADDR|MACADDR|MACAddress|macaddress|mac-address|hwaddress)[^#\n]{0,60}?"
+    rb"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}",
+    re.MULTILINE,
+)
+WRITTEN = places.places(
+    "a name for one machine's network card",
     "/etc/sysconfig/network-scripts/ifcfg-*",
     "/etc/systemd/network/*",
     "/etc/netplan/*.yaml",
     "/etc/NetworkManager/system-connections/*",
     "/etc/network/interfaces",
     "/etc/network/interfaces.d/*",
+    kept=True,
+    holds=MAC,
+    says="A network card is named by its address, which no other instance has.",
+    advice="Take the line out of {}",
 )
-MAC = re.compile(
-    rb"^[^#\n]*(?:HWADDR|MACADDR|MACAddress|macaddress|mac-address|hwaddress)[^#\n]{0,60}?"
-    rb"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}",
-    re.MULTILINE,
-)
-
-
-def check_cards(image: Image) -> Verdict:
-    """What was written by machine, and cards that are named by their address."""
-    verdict = leftovers.checker(*CARDS)(image)
-    known = {finding.path for finding in verdict.findings}
-    return verdict._replace(findings=(*verdict.findings, *_cards_by_hand(image, known)))
-
-
-def _cards_by_hand(image: Image, known: set[str]) -> Iterator[Finding]:
-    for pattern in WRITTEN:
-        for path in image.glob(pattern):
-            content = (image.read(path) or b"") if path not in known and image.has_content(path) else b""
-            match = MAC.search(content)
-            if match:
-                line = content.count(b"\n", 0, match.start()) + 1
-                reason = "A network card is named by its address, which no other instance has."
-                yield Finding(path, reason, f"Take the line out of {changes.quoted(path)}", line)
-
 
 # --- names ----------------------------------------------------------------------------------------
 
@@ -127,28 +198,28 @@ EVERYWHERE = re.compile(rb"^[ \t]*nameserver\s+(?!127\.|::1|169\.254\.169\.253|f
 
 
 def check_names(image: Image) -> Verdict:
-    """Look at the files that name the machine, and at a fixed list of name servers."""
+    """Look at the files that name the machine, and at a fixed list of name servers.
+
+    systemd takes the name that the network gives. Name servers are left to a person.
+    """
     findings = []
     given = GIVEN.fullmatch(image.read(HOSTNAME) or b"")
     if given:
         reason = f"Every instance of the image would be called {given[1].decode()}, as the builder was."
-        findings.append(Finding(HOSTNAME, reason, f"rm -- {HOSTNAME}"))
+        made = tuple(_forgetting(image, given[1].partition(b".")[0]))
+        findings.append(Finding(HOSTNAME, reason, f"rm -- {HOSTNAME}", changes=made))
     if image.is_file(RESOLVERS) and EVERYWHERE.search(image.read(RESOLVERS) or b""):
         reason = "These may be the builder's name servers; an instance gets its own when it boots."
         findings.append(Finding(RESOLVERS, reason, f"Look at it, and: rm -- {RESOLVERS}", severity=NOTE))
     return Verdict(tuple(findings))
 
 
-def forget_names(image: Image) -> list[Change]:
-    """Forget the name; systemd takes the one that the network gives. Name servers are left to a person."""
-    given = GIVEN.fullmatch(image.read(HOSTNAME) or b"")
-    if given is None:
-        return []
-    made: list[Change] = [Remove(HOSTNAME, "the builder's name")]
+def _forgetting(image: Image, name: bytes) -> Iterator[Change]:
+    yield Remove(HOSTNAME, "the builder's name")
     before = image.read(HOSTS) or b""
-    name = given[1].partition(b".")[0]
     after = b"".join(_without(line, name) for line in before.splitlines(keepends=True))
-    return [*made, Write(HOSTS, "forget the builder's name", before, after)] if after != before else made
+    if after != before:
+        yield Write(HOSTS, "forget the builder's name", before, after)
 
 
 def _without(line: bytes, name: bytes) -> bytes:
@@ -160,51 +231,126 @@ def _without(line: bytes, name: bytes) -> bytes:
     return b" ".join([address, *kept]) + b"\n" if kept else b""
 
 
-def _named(tree: Builder) -> None:
-    tree.file("/etc/hostname", "web\n")
-    tree.link("/etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf")
+# --- what cloud-init keeps ------------------------------------------------------------------------
+
+DATA = "/var/lib/cloud"
+LINK = f"{DATA}/instance"
+_KEPT = "what cloud-init keeps of one instance"
+CLOUD_INIT = (
+    *(
+        Place(
+            f"{DATA}/{directory}/*",
+            f"{_KEPT}, user-data and credentials included",
+            whole=True,
+            empty_counts=True,
+        )
+        for directory in ("data", "handlers", "instances", "sem")
+    ),
+    Place(f"{DATA}/seed", "what cloud-init is given instead of an instance's own user-data"),
+    Place("/var/log/cloud-init*.log*", "cloud-init's log, user-data included", EMPTY),
+)
+# Where it makes, at every boot, what seal takes out of the files of accounts and keys.
+_VALUE = rb"[ \t]*(?:\[\s*|(?:\n[ \t]*(?:#[^\n]*)?)*\n[ \t]*-[ \t]+)?[\"']?[^\s\"'#\]{}]{3}"
+# So far and no further: each `chpasswd` of a hostile file would else be followed to the file's end.
+_INSIDE = rb"(?:[ \t]*\{[^}]{0,500}|(?:\n[ \t][^\n]*){0,50}?\n[ \t]+)"
+LOGIN = re.compile(
+    rb"^[^#\n]*\b(?:ssh[_-]authorized[_-]keys|(?:hashed[_-]|plain_text_)?passw(?:or)?d)[\"']?[ \t]*:" + _VALUE
+    + rb"|^[ \t]*[\"']?chpasswd[\"']?[ \t]*:" + _INSIDE + rb"[\"']?(?:list|users)[\"']?[ \t]*:",
+    re.MULTILINE,
+)  # fmt: skip
+LOGINS = places.places(
+    "a login",
+    "/etc/cloud/cloud.cfg",
+    "/etc/cloud/cloud.cfg.d/*.cfg",
+    how=WIPE,
+    holds=LOGIN,
+    kept=True,
+    says="cloud-init gives an account a key or password from here at every boot.",
+    advice="Take it out, if it is not meant",
+)
+
+
+def check_cloud_init(image: Image) -> Verdict:
+    """The link that says which instance this is."""
+    if image.status(LINK) is None:
+        return Verdict()
+    reason = "cloud-init takes every instance for the builder's."
+    return Verdict((Finding(LINK, reason, f"rm -rf {LINK}", changes=(Remove(LINK, _KEPT),)),))
 
 
 RULES = (
     Rule(
+        id="machine-id",
+        title="The machine-id is not set",
+        severity=ERROR,
+        prose=(
+            "Instances with the same machine-id get the same address from some DHCP servers, mix their "
+            "journals and look like one machine to much else. /etc/machine-id must say uninitialized, or not "
+            "be there; an empty one is a note only, since systemd then sees no first boot. D-Bus's own copy "
+            "must be a link. seal writes uninitialized, and makes the copy a link, also where it was the "
+            "other way round. At such a first boot systemd also applies its presets, by which what no preset "
+            "names is enabled: seal names, with that step, the units that are off now and would be on. What "
+            "an image shall not start is better masked, or given a preset, than disabled."
+        ),
+        check=check_machine_id,
+        remedy=unset_machine_id,
+        failing={
+            MACHINE_ID: "0123456789abcdef0123456789abcdef\n",
+            DBUS: "0123456789abcdef0123456789abcdef\n",
+        },
+        passing={MACHINE_ID: "uninitialized\n", DBUS: f"->{MACHINE_ID}"},
+    ),
+    Rule(
+        id="cloud-init-data",
+        title="cloud-init has kept nothing of an instance",
+        severity=ERROR,
+        prose=(
+            "cloud-init keeps the user-data of the builder, with whatever secrets are in it, and remembers "
+            "what it has done; an image with that gives them away, and may not be set up anew. Checked are "
+            "instances, data, semaphores, handlers and seed in /var/lib/cloud, and the logs. seal removes "
+            "them as cloud-init clean does; scripts that an administrator put there stay. Keys and passwords "
+            "in /etc/cloud/cloud.cfg and cloud.cfg.d, which cloud-init gives to an account at every boot, "
+            "are only reported, since somebody may mean them."
+        ),
+        places=(*CLOUD_INIT, *LOGINS),
+        check=check_cloud_init,
+        failing={
+            f"{DATA}/instances/i-0123456789/user-data.txt": "#!/bin/sh\nTOKEN=...\n",
+            LINK: f"->{DATA}/instances/i-0123456789",
+            "/var/log/cloud-init.log": "ran\n",
+        },
+        passing={f"{DATA}/instances": None, f"{DATA}/scripts/per-boot/mine.sh": "#!/bin/sh\n"},
+    ),
+    Rule(
         id="host-identities",
         title="No service has the identity of one machine",
-        guideline="beyond",
-        severity=WARNING,
         prose=(
             "Storage, monitoring and configuration management give each machine a name of its own and keep "
             "it in a file; copies of a machine with the same name disturb each other. Checked are iSCSI, "
             "NVMe, Salt, Puppet, ECS, Azure's and VMware's agents and others. seal removes the files; the "
             "services make new ones."
         ),
-        check=check_machines,
-        remedy=remove_machines,
-        failing=example({INITIATOR: "InitiatorName=iqn.1993-08.org.debian:01:abc\n"}),
-        passing=example({INITIATOR: "GenerateName=yes\n"}),
+        places=MACHINES,
+        check=check_initiator,
+        failing={INITIATOR: "InitiatorName=iqn.1993-08.org.debian:01:abc\n"},
+        passing={INITIATOR: "GenerateName=yes\n"},
     ),
     Rule(
         id="network-names",
         title="No network card of one machine is named",
-        guideline="beyond",
-        severity=WARNING,
         prose=(
             "A rule that gives a name to the builder's network card leaves other instances with another "
             "name, or without a network. Checked is what udev and cloud-init write, and configuration in "
             "which a card is named by its hardware address. seal removes what was written by a machine; what "
             "a person wrote is only reported."
         ),
-        check=check_cards,
-        remedy=leftovers.remover(*CARDS),
-        failing=example({"/etc/udev/rules.d/70-persistent-net.rules": 'SUBSYSTEM=="net"\n'}),
-        passing=example(
-            {"/etc/sysconfig/network-scripts/ifcfg-eth0": "DEVICE=eth0\n#HWADDR=0a:00:00:00:00:01\n"}
-        ),
+        places=(*CARDS, *WRITTEN),
+        failing={"/etc/udev/rules.d/70-persistent-net.rules": 'SUBSYSTEM=="net"\n'},
+        passing={"/etc/sysconfig/network-scripts/ifcfg-eth0": "DEVICE=eth0\n#HWADDR=0a:00:00:00:00:01\n"},
     ),
     Rule(
         id="builder-names",
         title="The builder's own name is forgotten",
-        guideline="beyond",
-        severity=WARNING,
         prose=(
             "EC2 gives each instance a name that has its address in it, and cloud-init writes it to "
             "/etc/hostname; an image with that calls every instance by the builder's name, and tells its "
@@ -212,13 +358,10 @@ RULES = (
             "A fixed list of name servers is a note only, since it may be meant."
         ),
         check=check_names,
-        remedy=forget_names,
-        failing=example(
-            {
-                HOSTNAME: "ip-10-0-3-17.eu-central-1.compute.internal\n",
-                HOSTS: "127.0.0.1 localhost\n10.0.3.17 ip-10-0-3-17\n",
-            }
-        ),
-        passing=_named,
+        failing={
+            HOSTNAME: "ip-10-0-3-17.eu-central-1.compute.internal\n",
+            HOSTS: "127.0.0.1 localhost\n10.0.3.17 ip-10-0-3-17\n",
+        },
+        passing={HOSTNAME: "web\n", RESOLVERS: "->../run/systemd/resolve/stub-resolv.conf"},
     ),
 )

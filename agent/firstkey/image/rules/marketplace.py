@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 from firstkey import image_reasons
 from firstkey.image.changes import quoted
-from firstkey.image.rule import Rule, by_hand
+from firstkey.image.rule import Rule
+from firstkey.image.rules.credentials import CRYPTTAB, crypttab
 from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
 from firstkey.ssh import restrictions, sshd_config
 
 if TYPE_CHECKING:
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
     from firstkey.ssh.sshd_config import Effective
+
+CONFIG = "/etc/ssh/sshd_config"
 
 # --- passwords ------------------------------------------------------------------------------------
 
@@ -43,8 +45,7 @@ def check_passwords(image: Image) -> Verdict:
         reason = f"sshd takes a password ({keyword} yes is effective for {whom})."
         remedy = f"Set {keyword} no before any other line that sets it; sshd -T shows what is effective"
         findings.append(Finding(image.sshd.place_of(keyword), reason, remedy))
-    doubts = (Doubt(image.sshd.config, image.sshd.unasked),) if image.sshd.unasked else ()
-    return Verdict(tuple(findings), doubts)
+    return Verdict(tuple(findings), image.sshd.doubts)
 
 
 def _ways(effective: Effective) -> Iterator[str]:
@@ -55,14 +56,6 @@ def _ways(effective: Effective) -> Iterator[str]:
         yield "KbdInteractiveAuthentication"
 
 
-def _passwords(tree: Builder) -> None:
-    tree.file("/etc/ssh/sshd_config", "KbdInteractiveAuthentication no\nPasswordAuthentication yes\n")
-
-
-def _no_passwords(tree: Builder) -> None:
-    tree.file("/etc/ssh/sshd_config", "PasswordAuthentication no\nKbdInteractiveAuthentication no\n")
-
-
 # --- root -----------------------------------------------------------------------------------------
 
 
@@ -70,22 +63,13 @@ def check_root(image: Image) -> Verdict:
     """Ask sshd, for root and for every client that a Match block speaks of."""
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
-    doubts = (Doubt(image.sshd.config, image.sshd.unasked),) if image.sshd.unasked else ()
     ways = [restrictions.permit_root_login(answer.effective) for answer in image.sshd.answers("root")]
     way = next((way for way in ways if way != "no"), None)
     if way is None:
-        return Verdict(doubts=doubts)
+        return Verdict(doubts=image.sshd.doubts)
     reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
     remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
-    return Verdict((Finding(image.sshd.place_of("PermitRootLogin"), reason, remedy),), doubts)
-
-
-def _root(tree: Builder) -> None:
-    tree.file("/etc/ssh/sshd_config", "PermitRootLogin prohibit-password\n")
-
-
-def _no_root(tree: Builder) -> None:
-    tree.file("/etc/ssh/sshd_config", "PermitRootLogin no\n")
+    return Verdict((Finding(image.sshd.place_of("PermitRootLogin"), reason, remedy),), image.sshd.doubts)
 
 
 # --- the system's end of life ---------------------------------------------------------------------
@@ -124,48 +108,28 @@ def check_support(image: Image) -> Verdict:
     return Verdict((Finding(path, reason, "Build the image from a release that is supported"),))
 
 
-def _unsupported(tree: Builder) -> None:
-    tree.file("/etc/os-release", 'ID=debian\nVERSION_ID="10"\n')
-
-
-def _supported(tree: Builder) -> None:
-    tree.file("/etc/os-release", 'ID="amzn"\nVERSION_ID="2023"\nSUPPORT_END="9999-12-31"\n')
-
-
 # --- encrypted disks ------------------------------------------------------------------------------
 
-CRYPTTAB = "/etc/crypttab"
 # A key that is new at each boot: swap, or a scratch disk (crypttab(5)).
-RANDOM = (b"/dev/urandom", b"/dev/random", b"/dev/hw_random")
+RANDOM = ("/dev/urandom", "/dev/random", "/dev/hw_random")
 
 
 def check_encryption(image: Image) -> Verdict:
     """A finding for each disk that a key from elsewhere opens."""
     findings = []
-    for number, line in enumerate((image.read(CRYPTTAB) or b"").split(b"\n"), 1):
-        words = line.split()
-        if len(words) < 2 or words[0].startswith(b"#") or (words[2:3] and words[2] in RANDOM):
+    for number, (name, _, *more) in crypttab(image):
+        if more[:1] and more[0] in RANDOM:
             continue
-        name = words[0].decode("utf-8", "surrogateescape")
         reason = f"The disk {name} is encrypted: all instances would need the same key."
         remedy = f"Build the image on a disk that is not encrypted, and take {quoted(name)} out of {CRYPTTAB}"
         findings.append(Finding(CRYPTTAB, reason, remedy, number))
     return Verdict(tuple(findings))
 
 
-def _encrypted(tree: Builder) -> None:
-    tree.file(CRYPTTAB, "data UUID=01234567-89ab-cdef-0123-456789abcdef none luks\n")
-
-
-def _not_encrypted(tree: Builder) -> None:
-    tree.file(CRYPTTAB, "# name device key options\nswap /dev/nvme1n1p2 /dev/urandom swap\n")
-
-
 RULES = (
     Rule(
         id="password-login",
         title="Nobody can log in over SSH with a password",
-        guideline="beyond",
         severity=NOTE,
         prose=(
             "Where sshd takes passwords, one that is set later, by the user of an instance or by a program, "
@@ -175,14 +139,13 @@ RULES = (
             "image that stays in the house may be meant to take passwords."
         ),
         check=check_passwords,
-        remedy=by_hand,
-        failing=_passwords,
-        passing=_no_passwords,
+        by_hand=True,
+        failing={CONFIG: "KbdInteractiveAuthentication no\nPasswordAuthentication yes\n"},
+        passing={CONFIG: "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"},
     ),
     Rule(
         id="root-login",
         title="Root cannot log in over SSH",
-        guideline="beyond",
         severity=NOTE,
         prose=(
             "Whoever logs in as another user and uses sudo leaves a record of who did what. AWS Marketplace "
@@ -191,14 +154,13 @@ RULES = (
             "log in."
         ),
         check=check_root,
-        remedy=by_hand,
-        failing=_root,
-        passing=_no_root,
+        by_hand=True,
+        failing={CONFIG: "PermitRootLogin prohibit-password\n"},
+        passing={CONFIG: "PermitRootLogin no\n"},
     ),
     Rule(
         id="supported-system",
         title="The operating system is supported",
-        guideline="beyond",
         severity=NOTE,
         prose=(
             "A release without security updates is unsafe from its first boot, and AWS Marketplace takes "
@@ -207,14 +169,13 @@ RULES = (
             "unknown."
         ),
         check=check_support,
-        remedy=by_hand,
-        failing=_unsupported,
-        passing=_supported,
+        by_hand=True,
+        failing={RELEASES[0]: 'ID=debian\nVERSION_ID="10"\n'},
+        passing={RELEASES[0]: 'ID="amzn"\nVERSION_ID="2023"\nSUPPORT_END="9999-12-31"\n'},
     ),
     Rule(
         id="encrypted-disks",
         title="No disk of the image is encrypted",
-        guideline="beyond",
         severity=NOTE,
         prose=(
             "A disk that is encrypted in the image has one key for all instances, and they cannot boot "
@@ -223,8 +184,8 @@ RULES = (
             "is not seen here."
         ),
         check=check_encryption,
-        remedy=by_hand,
-        failing=_encrypted,
-        passing=_not_encrypted,
+        by_hand=True,
+        failing={CRYPTTAB: "data UUID=01234567-89ab-cdef-0123-456789abcdef none luks\n"},
+        passing={CRYPTTAB: "# name device key options\nswap /dev/nvme1n1p2 /dev/urandom swap\n"},
     ),
 )

@@ -1,24 +1,93 @@
-"""G9: no private keys, by content."""
+"""G9: no private keys, by content, and no certificates beside them."""
 
 from __future__ import annotations
 
+import binascii
+import posixpath
+import re
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey.image import examples, key_formats, secrets
-from firstkey.image.host_key_files import host_key_files, is_host_key
 from firstkey.image.rule import CREDENTIALS, Rule
+from firstkey.image.rules.host_keys import host_key_files, is_host_key
 from firstkey.image.secrets import Sorted
-from firstkey.image.self_signed import self_signed_keys
-from firstkey.image.verdict import ERROR, Verdict
+from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
+from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
-    from firstkey.image.changes import Change
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
-# RFC 8032, 7.1, TEST 1, as a PKCS#8 file: a private key that is public anyway.
-EXAMPLE = examples.pem("PRIVATE KEY", "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g")
-EXAMPLE_MD5 = "58d03e064e669c2e8df3929ea22567b0"
+# --- keys that packages made for themselves -------------------------------------------------------
+
+LIMIT = 1024 * 1024
+_BLOCK = re.compile(rb"-----BEGIN [A-Z0-9 ]*-----\s([A-Za-z0-9+/=\s]+)-----END ", re.DOTALL)
+# RFC 5280, 4.1: the issuer stands before the validity, two points in time, and the subject behind it.
+_VALIDITY = re.compile(rb"\x30[\x1e\x20\x22](?:\x17\x0d[0-9]{12}Z|\x18\x0f[0-9]{14}Z){2}")
+_SHARED = 32
+"""So many bytes of a public key (RSA's modulus, a point of a curve) are in its private key too, and none are
+in both by chance. Every stretch of twice as many has one that begins at a multiple of its half.
+"""
+
+# Key, certificate, and how to make both anew: ssl-cert of Debian; mod_ssl of Fedora and its kin; dovecot.
+PAIRS = (
+    (
+        "/etc/ssl/private/ssl-cert-snakeoil.key",
+        "/etc/ssl/certs/ssl-cert-snakeoil.pem",
+        "make-ssl-cert generate-default-snakeoil --force-overwrite",
+    ),
+    ("/etc/pki/tls/private/localhost.key", "/etc/pki/tls/certs/localhost.crt", "sscg"),
+    ("/etc/pki/dovecot/private/dovecot.pem", "/etc/pki/dovecot/certs/dovecot.pem", "mkcert.sh"),
+)
+
+
+def self_signed_keys(image: Image) -> dict[str, str]:
+    """Such keys, each with the command that makes a new one, where the certificate proves it."""
+    return {
+        key: command
+        for key, certificate, command in PAIRS
+        if is_self_signed_pair(_content(image, certificate), _content(image, key))
+    }
+
+
+def _content(image: Image, path: str) -> bytes:
+    """What cannot be read proves nothing, so the key is then nobody's own."""
+    with suppress(FirstkeyError):
+        return image.read(path, limit=LIMIT) or b""
+    return b""
+
+
+def is_self_signed_pair(certificate: bytes, key: bytes) -> bool:
+    """Whether the certificate (PEM) names its own subject as its issuer, and the key (PEM) is its key."""
+    outer, private = _der(certificate), _der(key)
+    validity = _VALIDITY.search(outer)
+    if validity is None:
+        return False
+    before, behind = outer[: validity.start()], outer[validity.end() :]
+    length = key_formats.length(behind) if len(behind) > 1 else 0
+    subject, public = behind[:length], behind[length:]
+    places = range(0, len(private) - _SHARED + 1, _SHARED // 2)
+    shares = any(private[place : place + _SHARED] in public for place in places)
+    return bool(subject) and before.endswith(subject) and shares
+
+
+def _der(pem: bytes) -> bytes:
+    """The content of the first PEM block; nothing where there is none."""
+    match = _BLOCK.search(pem)
+    with suppress(binascii.Error):
+        return binascii.a2b_base64(match[1]) if match else b""
+    return b""
+
+
+def check_own(image: Image) -> Verdict:
+    """A note for each."""
+    reason = "A package made this key for its own (snake-oil) certificate; all instances will share it."
+    remedy = "Have each instance make its own at its first boot: "
+    keys = self_signed_keys(image)
+    return Verdict(tuple(Finding(path, reason, remedy + command) for path, command in keys.items()))
+
+
+# --- others ---------------------------------------------------------------------------------------
 
 
 def private_keys(image: Image) -> Sorted:
@@ -29,53 +98,123 @@ def private_keys(image: Image) -> Sorted:
     return secrets.sorted_out(image, seen, claimed=claimed)
 
 
-def check(image: Image) -> Verdict:
-    """A finding for each file that holds one."""
-    return secrets.verdict(private_keys(image))
+def check_keys(image: Image) -> Verdict:
+    """A finding for each file that holds one; the public halves beside it go with it."""
+    verdict = secrets.verdict(image, private_keys(image), "private key")
+    return verdict._replace(findings=tuple(_with_halves(image, found) for found in verdict.findings))
 
 
-def remedy(image: Image) -> list[Change]:
-    """Overwrite and remove the file, and the public half beside it."""
-    paths = [sighting.path for sighting in private_keys(image).secrets]
-    halves = [
-        f"{path}{end}" for path in paths for end in (".pub", "-cert.pub") if image.is_file(f"{path}{end}")
-    ]
-    return secrets.removals(image, [*paths, *halves], "private key")
+def _with_halves(image: Image, found: Finding) -> Finding:
+    halves = (f"{found.path}{end}" for end in (".pub", "-cert.pub"))
+    more = (secrets.removal(image, path, "private key") for path in halves if image.is_file(path))
+    return found._replace(changes=(*found.changes, *more))
 
 
-def _failing(tree: Builder) -> None:
-    tree.file("/srv/deploy/notes.txt", f"the key is\n{EXAMPLE}", mode=0o600)
-    tree.file("/srv/deploy/notes.txt.pub", "ssh-ed25519 AAAA\n")
-    tree.file("/usr/share/doc/tls/test.pem", EXAMPLE)
-    tree.file("/var/lib/dpkg/info/tls.md5sums", f"{'0' * 32}  usr/share/doc/tls/test.pem\n")
+SIGNING = ("cert-", ".pem")
+"""What the guide calls a signing certificate: cert-....pem, beside pk-....pem."""
 
 
-def _passing(tree: Builder) -> None:
-    tree.file("/srv/deploy/notes.txt", examples.pem("PRIVATE KEY", "(your key here)"))
-    tree.file("/usr/share/doc/tls/test.pem", EXAMPLE)
-    tree.file("/var/lib/dpkg/info/tls.md5sums", f"{EXAMPLE_MD5}  usr/share/doc/tls/test.pem\n")
+def check_certificates(image: Image) -> Verdict:
+    """A finding for each beside a private key, and for those that have such a name."""
+    keys = {sighting.path for sighting in private_keys(image).secrets}
+    beside = {posixpath.dirname(path) for path in keys}
+    wanted = []
+    for seen in image.sightings(key_formats.CERTIFICATE):
+        directory, name = posixpath.split(seen.path)
+        if directory in beside or (name.startswith(SIGNING[0]) and name.endswith(SIGNING[1])):
+            wanted.append(seen)
+    found = secrets.sorted_out(image, wanted, claimed=keys)
+    return secrets.verdict(image, found, "certificate of a private key")
 
 
-RULE = Rule(
-    id="private-keys",
-    title="There are no private keys",
-    guideline="G9",
-    severity=ERROR,
-    prose=(
-        "Every file is looked into, whatever its name: PEM and OpenSSH keys also inside of other files and "
-        "in base64, DER, PuTTY, PGP and GnuPG (armoured or not), SSH.com, age, JSON Web Keys, PKCS#12, Java "
-        "key stores and KeePass databases. Keys that a package brought (test keys, examples) are left out "
-        "only if the file is byte for byte what the records of the package manager (a Python package's too, "
-        "if it came from an index) say; a key in a package's place is found, and an example that was "
-        "shortened is no key. Host keys and keys that the system made for itself have rules of their own. "
-        "What is inside tar, gzip, bzip2, xz and zip files that no package brought, and in text in UTF-16, "
-        "is looked at too; what is encrypted, or packed otherwise, is not seen. seal overwrites and removes "
-        "the files only with --remove-credentials."
+# RFC 8032, 7.1, TEST 1, as a PKCS#8 file: a private key that is public anyway.
+EXAMPLE = examples.pem("PRIVATE KEY", "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g")
+EXAMPLE_MD5 = "58d03e064e669c2e8df3929ea22567b0"
+# A pair that was made for this example, and is used nowhere.
+_KEY = examples.pem(
+    "EC PRIVATE KEY",
+    "MHcCAQEEICqhwyKxSEDevlcWqm79Kps7X2vVDSKWT6XQlmBFMzs6oAoGCCqGSM49"
+    "AwEHoUQDQgAEW4Kt6WAR1MWXjAgjWxnuYIltWMuCSKHFX5R2ND5EZICSq/7UMT2i"
+    "faaugIW/Baz2v+oxzGFcyrvRX9XjRyalWg==",
+)
+_CERTIFICATE = examples.pem(
+    "CERTIFICATE",
+    "MIIBfjCCASOgAwIBAgIUfaGiYvA8lj6zDJ5EGlR+uAOH5ZAwCgYIKoZIzj0EAwIw"
+    "FDESMBAGA1UEAwwJbG9jYWxob3N0MB4XDTI2MTEyNDA4NTMxMVoXDTM2MTEyMTA4"
+    "NTMxMVowFDESMBAGA1UEAwwJbG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0D"
+    "AQcDQgAEW4Kt6WAR1MWXjAgjWxnuYIltWMuCSKHFX5R2ND5EZICSq/7UMT2ifaau"
+    "gIW/Baz2v+oxzGFcyrvRX9XjRyalWqNTMFEwHQYDVR0OBBYEFLD+tha5g/oKd8iz"
+    "W195n3t/MqcAMB8GA1UdIwQYMBaAFLD+tha5g/oKd8izW195n3t/MqcAMA8GA1Ud"
+    "EwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAO2S9hzzjvs7QlIwiVASXg+H"
+    "Nk6DqpEzK61TkD4OcdPzAiEAtoYKd7BaCORZbnxaVYEQgDXUFik1Wnc0yab14KBv"
+    "fVE=",
+)
+_BODY = "MIIBfjCCASOgAwIBAgIUfaGiYvA8lj6zDJ5EGlR+uAOH5ZAwCgYIKoZIzj0EAwIw"
+_SUMS = "  usr/share/doc/tls/test.pem\n"
+
+RULES = (
+    Rule(
+        id="private-keys",
+        title="There are no private keys",
+        guideline="G9",
+        severity=ERROR,
+        option=CREDENTIALS,
+        prose=(
+            "Every file is looked into, whatever its name: PEM and OpenSSH keys also inside of other files "
+            "and in base64, DER, PuTTY, PGP and GnuPG (armoured or not), SSH.com, age, JSON Web Keys, "
+            "PKCS#12, Java key stores and KeePass databases. Keys that a package brought (test keys, "
+            "examples) are left out only if the file is byte for byte what the records of the package "
+            "manager (a Python package's too, if it came from an index) say; a key in a package's place is "
+            "found, and an example that was shortened is no key. Host keys and keys that the system made for "
+            "itself have rules of their own. What is inside tar, gzip, bzip2, xz and zip files that no "
+            "package brought, and in text in UTF-16, is looked at too; what is encrypted, or packed "
+            "otherwise, is not seen. seal overwrites and removes the files only with --remove-credentials."
+        ),
+        check=check_keys,
+        failing={
+            "/srv/deploy/notes.txt": f"the key is\n{EXAMPLE}",
+            "/srv/deploy/notes.txt.pub": "ssh-ed25519 AAAA\n",
+            "/usr/share/doc/tls/test.pem": EXAMPLE,
+            "/var/lib/dpkg/info/tls.md5sums": f"{'0' * 32}{_SUMS}",
+        },
+        passing={
+            "/srv/deploy/notes.txt": examples.pem("PRIVATE KEY", "(your key here)"),
+            "/usr/share/doc/tls/test.pem": EXAMPLE,
+            "/var/lib/dpkg/info/tls.md5sums": f"{EXAMPLE_MD5}{_SUMS}",
+        },
+        watches=key_formats.KEYS,
     ),
-    check=check,
-    remedy=remedy,
-    failing=_failing,
-    passing=_passing,
-    watches=key_formats.KEYS,
-    option=CREDENTIALS,
+    Rule(
+        id="certificates",
+        title="There are no certificates of private keys",
+        guideline="G9",
+        option=CREDENTIALS,
+        prose=(
+            "Bundling an instance needs a private key and an X.509 certificate, and both are to be kept "
+            "where they are not bundled. A certificate is no secret, but one beside a private key shows "
+            "whose key it was. Checked are certificates in the directory of a private key, and files named "
+            "like EC2's signing certificates. seal removes them only with --remove-credentials."
+        ),
+        check=check_certificates,
+        failing={"/root/ec2/cert-EXAMPLE.pem": examples.pem("CERTIFICATE", _BODY)},
+        passing={"/etc/ssl/certs/example.pem": examples.pem("CERTIFICATE", _BODY)},
+        watches=key_formats.CERTIFICATES,
+    ),
+    Rule(
+        id="self-signed-keys",
+        title="Keys that packages made for themselves are known",
+        guideline="G9",
+        severity=NOTE,
+        prose=(
+            "Some packages make a key and a certificate that nobody trusts (snake-oil) when they are "
+            "installed, so that a service can start. That is no secret of yours, and services may need it; "
+            "but every instance of the image will have the same. It is told apart from a real key by its "
+            "certificate: self-signed, and for this very key. A real key in its place is a finding of "
+            "private-keys. seal leaves it."
+        ),
+        check=check_own,
+        by_hand=True,
+        failing={PAIRS[0][0]: _KEY, PAIRS[0][1]: _CERTIFICATE},
+        passing={PAIRS[0][1]: _CERTIFICATE},
+    ),
 )

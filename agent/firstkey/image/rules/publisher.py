@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey.image.changes import Write
@@ -13,7 +14,6 @@ from firstkey.image.verdict import NOTE, Finding, Verdict
 if TYPE_CHECKING:
     from firstkey.config import Image as Settings
     from firstkey.image.changes import Change
-    from firstkey.image.rule import Builder
     from firstkey.image.subject import Image
 
 FILE = "/etc/image-info"
@@ -25,31 +25,30 @@ NAME = b"PUBLISHER="
 
 def check(image: Image) -> Verdict:
     """Look for the publisher's name, and whether it is the one that is configured."""
-    content = image.read(FILE) or b""
     if image.settings.publisher:
-        changes = remedy(image)
-        if not changes:
+        made = tuple(_changes(image))
+        if not made:
             return Verdict()
         reason = f"The image does not say that {image.settings.publisher} made it."
-        return Verdict((Finding(changes[0].path, reason, "firstkey seal --rule publisher"),))
-    if NAME in content:
+        return Verdict((Finding(made[0].path, reason, "firstkey seal --rule publisher", changes=made),))
+    if NAME in (image.read(FILE) or b""):
         return Verdict()
     reason = "The image does not say who made it; users see an account number only."
     command = "Set Publisher= in [Image] of firstkey.conf, then: firstkey seal"
     return Verdict((Finding(FILE, reason, command),))
 
 
-def remedy(image: Image) -> list[Change]:
-    """The readable file, and os-release's own fields for images (os-release(5))."""
-    if not image.settings.publisher:
-        return []
-    made: list[Change] = []
+def _changes(image: Image) -> Iterator[Change]:
+    """The readable file, the banner, and os-release's own fields for images (os-release(5))."""
     before, after = image.read(FILE), readable(image.settings)
     if before != after:
-        made.append(Write(FILE, "say who made the image", before, after))
-    if image.wants_banner:
-        made += _banner(image)
-    return [*made, *_os_release(image)]
+        yield Write(FILE, "say who made the image", before, after)
+    before, after = image.read(BANNER), f"{ami_description(image.settings)}\n".encode()
+    if image.wants_banner and before != after:
+        yield Write(BANNER, "say at each login who made the image", before, after)
+    before = image.read(OS_RELEASE)
+    if before is not None and not re.search(rb"^IMAGE_ID=", before, re.MULTILINE):
+        yield Write(OS_RELEASE, "name the image", before, before + _names(image, before))
 
 
 def readable(settings: Settings) -> bytes:
@@ -69,49 +68,36 @@ def ami_description(settings: Settings) -> str:
     return ", ".join(part for part in parts if part)[:255]
 
 
-def _banner(image: Image) -> list[Change]:
-    before, after = image.read(BANNER), f"{ami_description(image.settings)}\n".encode()
-    return [Write(BANNER, "say at each login who made the image", before, after)] if before != after else []
-
-
-def _os_release(image: Image) -> list[Change]:
-    """IMAGE_ID and IMAGE_VERSION, where the image has no such lines yet."""
-    before = image.read(OS_RELEASE)
-    if before is None or re.search(rb"^IMAGE_ID=", before, re.MULTILINE):
-        return []
+def _names(image: Image, before: bytes) -> bytes:
+    """IMAGE_ID and IMAGE_VERSION, for the end of an os-release that has none."""
     name = re.sub(r"[^a-z0-9._-]+", "-", image.settings.publisher.lower()).strip("-") or "image"
     gap = b"" if before.endswith(b"\n") or not before else b"\n"
     lines = f"IMAGE_ID={name}\nIMAGE_VERSION={time.strftime('%Y.%m.%d', time.gmtime())}\n"
-    return [Write(OS_RELEASE, "name the image", before, before + gap + lines.encode())]
+    return gap + lines.encode()
 
 
 def _quoted(value: str) -> str:
     return '"' + re.sub(r'(["$`\\])', r"\\\1", value) + '"'
 
 
-def _failing(tree: Builder) -> None:
-    tree.file("/etc/firstkey/firstkey.conf", "[Image]\nPublisher=Example Ltd.\nContact=a@example.com\n")
-    tree.file("/usr/lib/os-release", "ID=debian\n")
-    tree.link("/etc/os-release", "../usr/lib/os-release")
-
-
-def _passing(tree: Builder) -> None:
-    tree.file(FILE, 'PUBLISHER="Example Ltd."\n')
-
-
-RULE = Rule(
-    id="publisher",
-    title="The image says who made it",
-    guideline="G8",
-    severity=NOTE,
-    prose=(
-        "Users of an image see an account number, and a name only if its maker gives one. Publisher=, "
-        "Contact= and Description= in [Image] of firstkey.conf are written to /etc/image-info, and "
-        "IMAGE_ID= and IMAGE_VERSION= to os-release where it has none; with --banner, the login message "
-        "says it too. seal also prints a description ready to paste for the AMI itself."
+RULES = (
+    Rule(
+        id="publisher",
+        title="The image says who made it",
+        guideline="G8",
+        severity=NOTE,
+        prose=(
+            "Users of an image see an account number, and a name only if its maker gives one. Publisher=, "
+            "Contact= and Description= in [Image] of firstkey.conf are written to /etc/image-info, and "
+            "IMAGE_ID= and IMAGE_VERSION= to os-release where it has none; with --banner, the login message "
+            "says it too. seal also prints a description ready to paste for the AMI itself."
+        ),
+        check=check,
+        failing={
+            "/etc/firstkey/firstkey.conf": "[Image]\nPublisher=Example Ltd.\nContact=a@example.com\n",
+            "/usr/lib/os-release": "ID=debian\n",
+            OS_RELEASE: "->../usr/lib/os-release",
+        },
+        passing={FILE: 'PUBLISHER="Example Ltd."\n'},
     ),
-    check=check,
-    remedy=remedy,
-    failing=_failing,
-    passing=_passing,
 )

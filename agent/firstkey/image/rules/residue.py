@@ -1,21 +1,18 @@
 """Rules that are a table: what a machine keeps for itself, by where it is kept.
 
-One entry is one rule, with its examples. docs/guidelines.md says how to add one.
+One entry is one rule, with its examples. docs/rules.md says how to add one.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
-from typing import TYPE_CHECKING
 
 from firstkey.boot import ledger
-from firstkey.image.leftovers import EMPTY, Place, Table, places
-from firstkey.image.rule import CREDENTIALS, LOGS
-from firstkey.image.verdict import ERROR, NOTE
+from firstkey.image.places import EMPTY, Place, places
+from firstkey.image.rule import LOGS, Rule
+from firstkey.image.verdict import NOTE
 from firstkey.image.watches import Headed
-
-if TYPE_CHECKING:
-    from firstkey.image.rule import Rule
 
 CORE_DUMP = "core-dump"
 # elf(5): the class, the byte order, the version and the operating system, then the type: ET_CORE is 4.
@@ -32,8 +29,8 @@ _BOOT_ENTRY = "a boot entry with the builder's machine-id in its name"
 _INTERRUPTED = "a temporary file of a firstkey that was interrupted"
 _SEED = "a random seed that all instances would start with"
 
-TABLES = (
-    Table(
+RULES = (
+    Rule(
         id="known-hosts",
         title="Nobody's known hosts are there",
         guideline="G9",
@@ -52,31 +49,7 @@ TABLES = (
         failing={"/root/.ssh/known_hosts": "host ssh-ed25519 AAAA\n"},
         passing={"/etc/ssh/ssh_known_hosts": "host ssh-ed25519 AAAA\n"},
     ),
-    Table(
-        id="vendor-credentials",
-        title="There are no credentials for systemd's services",
-        guideline="G9",
-        severity=ERROR,
-        option=CREDENTIALS,
-        prose=(
-            "systemd hands what is in its credential stores to the services that ask for it by name. Checked "
-            "are the vendor's stores and the encrypted ones; /etc/credstore is one of the places of "
-            "system-credentials. What is encrypted with a null key is open to everybody, and what is "
-            "encrypted with one machine's secret is of no use to another. seal removes them only with "
-            "--remove-credentials."
-        ),
-        places=places(
-            "a credential for a service",
-            "/usr/lib/credstore/*",
-            "/usr/local/lib/credstore/*",
-            "/etc/credstore.encrypted/*",
-            "/usr/lib/credstore.encrypted/*",
-            "/usr/local/lib/credstore.encrypted/*",
-        ),
-        failing={"/usr/lib/credstore/database.password": "secret"},
-        passing={"/usr/lib/credstore": None},
-    ),
-    Table(
+    Rule(
         id="random-seeds",
         title="There are no saved random seeds",
         prose=(
@@ -105,10 +78,11 @@ TABLES = (
         failing={"/var/lib/systemd/random-seed": b"\0\1\2\3" * 128},
         passing={"/var/lib/systemd": None},
     ),
-    Table(
+    Rule(
         id="machine-info",
         title="There is no description of one machine",
         severity=NOTE,
+        by_hand=True,
         advice="Look whether the image is to have it; if not: rm -- /etc/machine-info",
         prose=(
             "hostnamed keeps what it was told of a machine in /etc/machine-info: its pretty name, its place, "
@@ -119,10 +93,11 @@ TABLES = (
         failing={"/etc/machine-info": 'PRETTY_HOSTNAME="Ann\'s builder"\n'},
         passing={"/etc/hostname": "web\n"},
     ),
-    Table(
+    Rule(
         id="boot-entries",
         title="No boot entry is named after the builder",
         severity=NOTE,
+        by_hand=True,
         advice="Write a name of the image's own into /etc/kernel/entry-token, and install the kernels anew",
         prose=(
             "kernel-install names boot entries, and the directories of kernels, after the machine-id unless "
@@ -146,7 +121,7 @@ TABLES = (
             Place(
                 "/etc/kernel/entry-token",
                 "the builder's machine-id as the name of boot entries",
-                holds=re.compile(rb"[0-9a-f]{32}\s*"),
+                holds=re.compile(rb"\A[0-9a-f]{32}\s*\Z"),
             ),
         ),
         failing={
@@ -158,7 +133,7 @@ TABLES = (
             "/etc/kernel/entry-token": "debian\n",
         },
     ),
-    Table(
+    Rule(
         id="firstkey-state",
         title="firstkey has kept nothing of an instance",
         prose=(
@@ -168,7 +143,12 @@ TABLES = (
             "leaves the salted hashes of removed host keys, by which a boot knows one that comes back."
         ),
         places=(
-            Place(f"{ledger.DIRECTORY}/*", "what firstkey keeps of one instance", empty_counts=True),
+            Place(
+                f"{ledger.DIRECTORY}/*",
+                "what firstkey keeps of one instance",
+                empty_counts=True,
+                named=re.compile(rf"(?!{re.escape(posixpath.basename(ledger.SEALED))}$).*", re.DOTALL),
+            ),
             *places(
                 _INTERRUPTED,
                 f"{ledger.DIRECTORY}/.firstkey-*",
@@ -179,16 +159,16 @@ TABLES = (
                 empty_counts=True,
             ),
         ),
-        spare=lambda path: path == ledger.SEALED,
         failing={ledger.PATH: "{}\n", ledger.SEALED: "{}\n"},
         passing={ledger.SEALED: "{}\n"},
         stage=LOGS,
         after="authorized-keys",
     ),
-    Table(
+    Rule(
         id="cloud-init-sshd",
         title="cloud-init has set nothing of sshd's for the builder",
         severity=NOTE,
+        by_hand=True,
         advice=f"Set elsewhere what it sets, then: rm -- {_CLOUD_INIT_SSHD}",
         prose=(
             "cloud-init writes what the builder's user-data said about passwords (ssh_pwauth) into "
@@ -200,7 +180,7 @@ TABLES = (
         failing={_CLOUD_INIT_SSHD: "PasswordAuthentication no\n"},
         passing={"/etc/ssh/sshd_config.d/60-cloudimg-settings.conf": "PasswordAuthentication no\n"},
     ),
-    Table(
+    Rule(
         id="dhcp-leases",
         title="There are no DHCP leases",
         prose=(
@@ -242,7 +222,7 @@ TABLES = (
         },
         passing={"/var/lib/dhcp/dhclient.leases": ""},
     ),
-    Table(
+    Rule(
         id="lvm-devices",
         title="LVM knows no disk of one machine",
         prose=(
@@ -258,7 +238,7 @@ TABLES = (
         },
         passing={"/etc/lvm/devices": None},
     ),
-    Table(
+    Rule(
         id="login-records",
         title="There are no records of logins",
         prose=(
@@ -282,7 +262,7 @@ TABLES = (
         failing={"/var/log/wtmp": b"\7" * 384, "/var/lib/faillock/admin": b"\7" * 64},
         passing={"/var/log/wtmp": ""},
     ),
-    Table(
+    Rule(
         id="process-accounting",
         title="There are no records of programs that were run",
         prose=(
@@ -307,7 +287,7 @@ TABLES = (
         failing={"/var/account/pacct": b"\0\3", "/var/log/account/pacct.0": b"\0\3"},
         passing={"/var/account/pacct": ""},
     ),
-    Table(
+    Rule(
         id="crash-dumps",
         title="There are no crash dumps",
         prose=(
@@ -335,7 +315,7 @@ TABLES = (
         passing={"/var/crash": None, "/root/core": "a text\n"},
         watches=(Headed(CORE_DUMP, CORE_STARTS, lambda _: "the memory of a program"),),
     ),
-    Table(
+    Rule(
         id="mail",
         title="There is no mail",
         prose=(
@@ -369,10 +349,11 @@ TABLES = (
         failing={"/var/mail/root": "From cron\n\n"},
         passing={"/var/mail/root": ""},
     ),
-    Table(
+    Rule(
         id="cron-spools",
         title="No user of the builder has a crontab",
         severity=NOTE,
+        by_hand=True,
         advice="Look whether the image is to run it; if not: crontab -r, as that user",
         prose=(
             "A crontab that somebody made by hand runs on every instance of the image, for an account that "
@@ -387,7 +368,7 @@ TABLES = (
         failing={"/var/spool/cron/crontabs/admin": "@hourly /home/admin/upload\n"},
         passing={"/var/spool/cron/crontabs": None, "/etc/cron.d/logrotate": "@daily root logrotate\n"},
     ),
-    Table(
+    Rule(
         id="sudo-timestamps",
         title="There are no timestamps of sudo",
         prose=(
@@ -409,7 +390,7 @@ TABLES = (
         failing={"/var/lib/sudo/lectured/1000": ""},
         passing={"/var/lib/sudo/lectured": None},
     ),
-    Table(
+    Rule(
         id="installer-files",
         title="There are no leftovers of an installer",
         prose=(
@@ -437,14 +418,14 @@ TABLES = (
         failing={"/root/anaconda-ks.cfg": "rootpw --iscrypted $6$salt$hash\n"},
         passing={"/root/README": "Welcome.\n"},
     ),
-    Table(
+    Rule(
         id="package-caches",
         title="There are no packages in caches",
         severity=NOTE,
         prose=(
             "Package managers keep the packages that they installed: they make every copy of the image "
-            "larger, and tell where the builder got them. seal removes the packages, and leaves the lists "
-            "of what there is."
+            "larger, and tell where the builder got them. seal removes the packages, and leaves the lists of "
+            "what there is."
         ),
         places=(
             *places(
@@ -466,5 +447,3 @@ TABLES = (
         },
     ),
 )
-
-RULES: tuple[Rule, ...] = tuple(table.rule() for table in TABLES)

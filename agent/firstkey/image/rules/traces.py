@@ -1,4 +1,4 @@
-"""Rules about what work on the builder leaves behind: logs and temporary files."""
+"""What work on the builder leaves behind, logs and temporary files; and whether all could be looked at."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes, in_use, leftovers
-from firstkey.image.leftovers import Place, example
+from firstkey.image import changes, in_use, places
+from firstkey.image.places import Place
 from firstkey.image.rule import LOGS, Rule
-from firstkey.image.verdict import WARNING, Doubt, Finding, Verdict
+from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
 from firstkey.image.watches import Headed
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
-    from firstkey.image.leftovers import Survey
     from firstkey.image.subject import Image
 
 # --- logs -----------------------------------------------------------------------------------------
@@ -32,31 +31,23 @@ ROTATED = re.compile(r".*(?:\.\d+|\.old|-\d{8})?\.(?:gz|xz|bz2|zst|old|\d+)|.*-\
 
 
 def check_logs(image: Image) -> Verdict:
-    """One finding for each file with something in it."""
-    seen = leftovers.survey(image, (PLACE,))
-    return Verdict(tuple(_log(path) for path in _logs(seen)), seen.doubts)
+    """One finding for each file with something in it.
+
+    Old ones go; those that are written to are emptied, and keep the owner that lets a service write.
+    """
+    seen = places.survey(image, (PLACE,))
+    logs = (match.path for match in seen.matches if not CLAIMED.match(match.name))
+    return Verdict(tuple(_log(image, path) for path in logs), seen.doubts)
 
 
-def _logs(seen: Survey) -> Iterator[str]:
-    return (spot.path for spot in seen.spots if not CLAIMED.match(spot.name))
-
-
-def _log(path: str) -> Finding:
-    command = "rm --" if ROTATED.fullmatch(path) else "truncate -s 0"
-    return Finding(
-        path, "This is a log: it tells what was done on the builder.", f"{command} {changes.quoted(path)}"
-    )
-
-
-def clear_logs(image: Image) -> list[Change]:
-    """Old ones go; those that are written to are emptied, and keep the owner that lets a service write."""
-    return [_clearing(image, path) for path in _logs(leftovers.survey(image, (PLACE,)))]
-
-
-def _clearing(image: Image, path: str) -> Change:
-    if ROTATED.fullmatch(path):
-        return changes.Remove(path, "a log", links=image.links_to(path))
-    return changes.Empty(path, "a log")
+def _log(image: Image, path: str) -> Finding:
+    is_old = ROTATED.fullmatch(path)
+    command = "rm --" if is_old else "truncate -s 0"
+    done: Change = changes.Empty(path, "a log")
+    if is_old:
+        done = changes.Remove(path, "a log", links=image.links_to(path))
+    reason = "This is a log: it tells what was done on the builder."
+    return Finding(path, reason, f"{command} {changes.quoted(path)}", changes=(done,))
 
 
 # --- temporary files ------------------------------------------------------------------------------
@@ -79,11 +70,6 @@ EMPTY_DIRECTORIES = (".X11-unix", ".ICE-unix", ".XIM-unix", ".font-unix", ".Test
 IN_USE = ("systemd-private-", "snap-private-tmp", ".X11-unix", ".ICE-unix")
 
 
-def swap_file(_head: bytes) -> str | None:
-    """Vim's swap files start so (vim: memline.c): they have the file that was edited in them."""
-    return "a swap file of vim's"
-
-
 def check_temporary(image: Image) -> Verdict:
     """One finding for each name at the top, and for each file of an editor's."""
     doubts: list[Doubt] = []
@@ -96,7 +82,8 @@ def check_temporary(image: Image) -> Verdict:
 
 
 def _finding(path: str) -> Finding:
-    return Finding(path, "Somebody left this behind.", f"rm -rf -- {changes.quoted(path)}")
+    command, removal = f"rm -rf -- {changes.quoted(path)}", changes.Remove(path, "a temporary file")
+    return Finding(path, "Somebody left this behind.", command, changes=(removal,))
 
 
 def _left(image: Image, doubts: list[Doubt]) -> Iterator[str]:
@@ -121,17 +108,21 @@ def _is_usual(image: Image, path: str) -> bool:
     return name in EMPTY_DIRECTORIES and not image.tree.names(path)
 
 
-def remove_temporary(image: Image) -> list[Change]:
-    """Remove them."""
-    return [changes.Remove(finding.path, "a temporary file") for finding in check_temporary(image).findings]
+# --- what could not be looked at ------------------------------------------------------------------
+
+
+def check_seen(image: Image) -> Verdict:
+    """What the scan could not see, and the homes that could not be opened."""
+    left_out = ", ".join(f"{mount.path} ({mount.kind})" for mount in image.scan.left_out)
+    remark = f"Not looked into, since it is mounted from elsewhere: {left_out}." if left_out else ""
+    homes = len(image.homes) and tuple(image.home_doubts)
+    return Verdict(doubts=(*image.scan.doubts, *(homes or ())), remark=remark)
 
 
 RULES = (
     Rule(
         id="logs",
         title="There are no logs",
-        guideline="beyond",
-        severity=WARNING,
         prose=(
             "Logs and the journal tell who built the image, from where and how, and now and then a password "
             "that was typed in the wrong place. seal removes journals and old logs, and empties those that "
@@ -139,22 +130,17 @@ RULES = (
             "stopped."
         ),
         check=check_logs,
-        remedy=clear_logs,
-        failing=example(
-            {
-                "/var/log/auth.log": "sshd: Accepted publickey for root from 203.0.113.7\n",
-                "/var/log/syslog.2.gz": b"\x1f\x8b\x08",
-                f"{JOURNAL}/0123456789abcdef0123456789abcdef/system.journal": b"LPKSHHRH",
-            }
-        ),
-        passing=example({"/var/log/auth.log": ""}),
+        failing={
+            "/var/log/auth.log": "sshd: Accepted publickey for root from 203.0.113.7\n",
+            "/var/log/syslog.2.gz": b"\x1f\x8b\x08",
+            f"{JOURNAL}/0123456789abcdef0123456789abcdef/system.journal": b"LPKSHHRH",
+        },
+        passing={"/var/log/auth.log": ""},
         stage=LOGS,
     ),
     Rule(
         id="temporary-files",
         title="There are no temporary files",
-        guideline="beyond",
-        severity=WARNING,
         prose=(
             "Build scripts leave archives, scripts with their secrets, and copies of configuration in /tmp "
             "and /var/tmp, and editors leave copies beside the files (vim's swap files are known wherever "
@@ -164,9 +150,28 @@ RULES = (
             "is named."
         ),
         check=check_temporary,
-        remedy=remove_temporary,
-        failing=example({f"{TOPS[0]}build-1234/setup.sh": "export TOKEN=...\n", f"{TOPS[1]}.hidden": "x"}),
-        passing=example({f"{TOPS[0]}.X11-unix": None, TOPS[1]: None}),
-        watches=(Headed(SWAP_FILE, (b"b0VIM ",), swap_file),),
+        failing={f"{TOPS[0]}build-1234/setup.sh": "export TOKEN=...\n", f"{TOPS[1]}.hidden": "x"},
+        passing={f"{TOPS[0]}.X11-unix": None, TOPS[1]: None},
+        # Vim's swap files start so (vim: memline.c): they have the file that was edited in them.
+        watches=(Headed(SWAP_FILE, (b"b0VIM ",), lambda _: "a swap file of vim's"),),
+    ),
+    Rule(
+        id="everything-seen",
+        title="Everything could be looked at",
+        severity=ERROR,
+        prose=(
+            "What could not be read is no proof that nothing is there. A file or directory that may not be "
+            "read, a home behind a link that goes round, a file so large that only its ends were looked at, "
+            "directories that lie too deep, a packed file that is broken, encrypted or more than is "
+            "unpacked: each makes the verdict unknown, with its reason. What is mounted into the tree from a "
+            "network, and the kernel's own file systems, are no part of an image, and neither are the host's "
+            "own files: a file system that is mounted outside of the tree as well, or a directory from "
+            "elsewhere that is bound into it. They are left out, and named; an image's own partitions and "
+            "subvolumes belong to it where they are mounted nowhere else."
+        ),
+        check=check_seen,
+        by_hand=True,
+        failing={"/etc/passwd": "ann:x:1000:1000::/srv/ann:/bin/sh\n", "/srv/ann": "->ann"},
+        passing={"/etc/passwd": "ann:x:1000:1000::/srv/ann:/bin/sh\n", "/srv/ann": None},
     ),
 )
