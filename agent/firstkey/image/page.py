@@ -131,7 +131,9 @@ def _entry(entry: Entry) -> str:
     said = f"<li>{entry.severity}: <code>{_text(finding.path)}</code>{line}: {_text(finding.reason)}"
     if known:
         return f"{said}<br>Known: {_text(known.reason)} ({_text(known.owner)})</li>"
-    return f"{said}<br>What to do:<pre>{_text(finding.remedy)}</pre></li>"
+    if entry.command:
+        return f"{said}<br>What to do:<pre>{_text(entry.command)}</pre></li>"
+    return f"{said}<br>{_text(entry.advice)}</li>"
 
 
 def _unmatched(done: Audit) -> Iterator[str]:

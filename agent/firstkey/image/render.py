@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from firstkey.colours import BLUE, BOLD, GREEN, PLAIN, RED, YELLOW, Coloured
 from firstkey.image import rules
 from firstkey.image.audit import KNOWN
-from firstkey.image.changes import quoted
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
 from firstkey.system import mounts
 from firstkey.text import REMEDY
@@ -89,7 +88,7 @@ def _entry(entry: Entry) -> Iterator[str]:
     if entry.known:
         yield f"            Known: {entry.known.reason} ({entry.known.owner})"
     else:
-        yield f"            {REMEDY}{finding.remedy}"
+        yield f"            {entry.advice}"
 
 
 def _unmatched(done: Audit) -> Iterator[str]:
@@ -122,8 +121,7 @@ def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
     if done.is_fit and whole and not quiet:
         yield "No list of guidelines is complete: think of what only you know is in the image."
     elif not done.is_fit:
-        root = "" if done.root == "/" else f" --root {quoted(done.root)}"
-        yield f"To repair what can be repaired: firstkey seal{root} --dry-run"
+        yield f"To repair what can be repaired: {done.results[0].seal} --dry-run"
 
 
 def _counted(number: int, noun: str) -> str:

@@ -42,11 +42,12 @@ def check_machine_id(image: Image) -> Verdict:
             reason = (
                 "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
             )
-        remedy = f"echo uninitialized > {MACHINE_ID}"
+        is_other = _is_link(image) and not ID.fullmatch(content)
+        remedy = "Look where this link leads, and put a file in its place" if is_other else ""
         findings.append(Finding(MACHINE_ID, reason, remedy, severity=None if is_set else NOTE))
     if _has_dbus_id(image):
         reason = "This is another copy of the machine-id: all instances would have it."
-        findings.append(Finding(DBUS, reason, f"ln -sf {MACHINE_ID} {DBUS}"))
+        findings.append(Finding(DBUS, reason))
     return Verdict(tuple(findings))
 
 
@@ -149,7 +150,7 @@ def check_initiator(image: Image) -> Verdict:
         else Remove(INITIATOR, "the name of one machine for iSCSI")
     )
     reason = "This is the name of one machine for iSCSI."
-    return Verdict((Finding(INITIATOR, reason, f"rm -- {INITIATOR}", changes=(made,)),))
+    return Verdict((Finding(INITIATOR, reason, changes=(made,)),))
 
 
 # --- network cards --------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ WRITTEN = places.places(
     kept=True,
     holds=MAC,
     says="A network card is named by its address, which no other instance has.",
-    advice="Take the line out of {}",
+    advice="Take the line out",
 )
 
 # --- names ----------------------------------------------------------------------------------------
@@ -207,10 +208,10 @@ def check_names(image: Image) -> Verdict:
     if given:
         reason = f"Every instance of the image would be called {given[1].decode()}, as the builder was."
         made = tuple(_forgetting(image, given[1].partition(b".")[0]))
-        findings.append(Finding(HOSTNAME, reason, f"rm -- {HOSTNAME}", changes=made))
+        findings.append(Finding(HOSTNAME, reason, changes=made))
     if image.is_file(RESOLVERS) and EVERYWHERE.search(image.read(RESOLVERS) or b""):
         reason = "These may be the builder's name servers; an instance gets its own when it boots."
-        findings.append(Finding(RESOLVERS, reason, f"Look at it, and: rm -- {RESOLVERS}", severity=NOTE))
+        findings.append(Finding(RESOLVERS, reason, "Remove it, if they are not meant", severity=NOTE))
     return Verdict(tuple(findings))
 
 
@@ -275,7 +276,7 @@ def check_cloud_init(image: Image) -> Verdict:
     if image.status(LINK) is None:
         return Verdict()
     reason = "cloud-init takes every instance for the builder's."
-    return Verdict((Finding(LINK, reason, f"rm -rf {LINK}", changes=(Remove(LINK, _KEPT),)),))
+    return Verdict((Finding(LINK, reason, changes=(Remove(LINK, _KEPT),)),))
 
 
 RULES = (
