@@ -1,4 +1,4 @@
-"""Every remedy that an audit prints, pasted into a shell that stands elsewhere; or who has to decide, and why.
+"""Every remedy that an audit prints, pasted into a shell that stands elsewhere; or why a person decides.
 
 What is pasted can write to the tree alone: in a mount namespace, all else is read-only, so that a wrong
 remedy fails and harms nothing.
@@ -99,6 +99,7 @@ NEED_SSHD = ("root-password-login", "use-dns", "first-login", "password-login", 
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
+    """Where it can run."""
     return [pytest.mark.sshd] if name in NEED_SSHD else []
 
 
@@ -120,10 +121,12 @@ def odd(tmp_path: Path) -> Iterator[Sapling]:
 
 
 def entries(done: Audit) -> list[Entry]:
+    """What is found."""
     return [entry for result in done.results for entry in result.entries]
 
 
 def audited(tree: Sapling, rule: str) -> Audit:
+    """What that rule says of the tree as it is now."""
     return audit.audit(tree.image(), audit.chosen([rule]))
 
 
@@ -157,7 +160,8 @@ def paste(tree: Sapling, text: str, scratch: Path) -> subprocess.CompletedProces
     }
     with (scratch / "still-writable").open("w+") as others:
         done = subprocess.run(
-            ["unshare", "--mount", "bash", "-c", f"exec 3>&{others.fileno()}\n{READ_ONLY}", "bash", str(tree.root)],
+            ["unshare", "--mount", "bash", "-c", f"exec 3>&{others.fileno()}\n{READ_ONLY}", "bash",
+             str(tree.root)],
             input=text, capture_output=True, text=True, check=False, timeout=300, env=environment,
             pass_fds=[others.fileno()],
         )  # fmt: skip
@@ -169,12 +173,12 @@ def paste(tree: Sapling, text: str, scratch: Path) -> subprocess.CompletedProces
 @pytest.mark.root
 def test_what_is_pasted_can_write_to_the_tree_alone(odd: Sapling, tmp_path: Path) -> None:
     """Else the tests below would prove nothing, and a wrong remedy would harm this machine."""
-    for place in (tmp_path, Path("/etc"), Path("/usr"), Path("/var/lib"), Path("/tmp")):  # noqa: S108
+    for place in (tmp_path, Path("/etc"), Path("/usr"), Path("/var/lib"), Path("/tmp")):
         assert paste(odd, f"touch {place}/firstkey-test && echo done\n", tmp_path).stdout == ""
     assert paste(odd, f"touch {shlex.quote(str(odd.root))}/a && echo done\n", tmp_path).stdout == "done\n"
 
 
-@pytest.mark.parametrize(("rule", "tree", "is_command"), ALL)
+@pytest.mark.parametrize("rule, tree, is_command", ALL)
 def test_each_remedy_is_a_command_or_words(
     odd: Sapling, rule: str, tree: Mapping[str, str | bytes | None], *, is_command: bool
 ) -> None:
@@ -201,7 +205,7 @@ def test_each_remedy_is_a_command_or_words(
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.parametrize(("rule", "tree", "is_command"), [each for each in ALL if each.values[2]])
+@pytest.mark.parametrize("rule, tree, is_command", [each for each in ALL if each.values[2]])
 def test_a_pasted_command_cures(
     odd: Sapling, tmp_path: Path, rule: str, tree: Mapping[str, str | bytes | None], *, is_command: bool
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -152,6 +153,20 @@ def test_dry_run_shows_diffs_and_changes_nothing(dirty: Sapling) -> None:
     assert "+ann:!(password):" in done.out or "+ann:*(password):" in done.out
     assert "$6$salt" not in done.out
     assert "+uninitialized" in done.out
+
+
+def test_the_plan_is_shown_once_and_the_audit_after_it_as_a_difference(dirty: Sapling) -> None:
+    """What went as planned has no second line; what is gone and what is left do, and no rule that passed."""
+    done = seal(dirty, "--rule", "histories", "--rule", "private-keys", "--rule", "mail")
+    assert done.out.count("/root/.bash_history") == 1
+    assert re.search(
+        r"\n  gone   There are no shell or program histories \[histories\]: (\d) of \1\n", done.out
+    )
+    assert "  gone   There is no mail [mail]: 1 of 1\n" in done.out
+    assert "  ok " not in done.out
+    assert (
+        f"What to do: firstkey seal --root {dirty.root} --rule private-keys --remove-credentials" in done.out
+    )
 
 
 def test_second_seal_changes_nothing(dirty: Sapling) -> None:

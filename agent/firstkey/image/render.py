@@ -32,9 +32,15 @@ _MARKS = {
 }
 
 
-def lines(done: Audit, *, everything: bool = False, quiet: bool = False) -> Iterator[Line]:
-    """The whole report; `quiet`: only what is worse than a note, or unknown, and nothing if there is none."""
+def lines(
+    done: Audit, *, everything: bool = False, quiet: bool = False, passing: bool = True
+) -> Iterator[Line]:
+    """The whole report, or without the rules that pass.
+
+    `quiet`: only what is worse than a note, or unknown, and nothing if there is none.
+    """
     shown = [result for result in done.results if not quiet or result.verdict.doubts or not result.is_fit]
+    shown = [result for result in shown if passing or result.entries or result.verdict.doubts]
     if quiet and not shown and not _unmatched_of(done):
         return
     for guideline, title in rules.GUIDELINES.items():

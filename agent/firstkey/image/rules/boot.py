@@ -146,6 +146,13 @@ def _waits_for_first_boot(image: Image, unit: str) -> bool:
     return bool(conditions) and conditions[-1].lstrip("|") in ("yes", "true", "on", "1") and not is_first
 
 
+def needs_first_boot(image: Image) -> bool:
+    """Whether host keys are made if the boot is a first one to systemd, and not otherwise."""
+    return host_key_maker(image) is None and any(
+        _waits_for_first_boot(image, unit) for unit in HOST_KEY_UNITS
+    )
+
+
 def server_is_on(image: Image) -> bool:
     """Whether something starts sshd at boot, or when somebody comes."""
     return any(units.is_enabled(image.tree, unit) for unit in SERVERS)
