@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import fork_server
@@ -18,6 +19,7 @@ from machine import new_key
 from sapling import Sapling
 
 from firstkey.boot import ledger
+from firstkey.cli.seal import CUTS_OFF, Task
 from firstkey.image import rules
 from firstkey.ssh import public_key
 from firstkey.system.tree import Tree
@@ -424,3 +426,18 @@ def test_quiet_says_nothing_about_what_went_well(sapling: Sapling) -> None:
     done = seal(sapling, "-q", "--rule", "machine-id", "--rule", "key-installer")
     assert done.status == 1
     assert "NOT fit to share" in done.out
+
+
+def test_only_what_takes_a_way_in_away_is_asked_about() -> None:
+    """A remedy that is pasted on the running system asks no question that does not concern it."""
+
+    def takes(*names: str, is_live: bool = True) -> list[str]:
+        tree: Any = SimpleNamespace(is_running_system=is_live)
+        wanted = [rules.by_id(name) for name in names]
+        unused: Any = None
+        return Task(tree, unused, wanted, unused, unused).takes
+
+    assert takes("mail", "machine-id", "logs") == []
+    assert takes("root-password", "other-passwords") == ["every password, which is locked"]
+    assert len(takes(*(rule.id for rule in rules.ALL))) == len(set(CUTS_OFF.values()))
+    assert takes("host-keys", is_live=False) == []

@@ -14,7 +14,7 @@ from firstkey import __version__
 from firstkey.image import rules
 from firstkey.image.audit import KNOWN
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
-from firstkey.text import visible
+from firstkey.text import DECIDE, visible
 
 if TYPE_CHECKING:
     from firstkey.image.audit import Audit, Entry, Result
@@ -116,7 +116,7 @@ def _result(result: Result) -> Iterator[str]:
     for doubt in verdict.doubts:
         detail, reason = _text(doubt.refusal.detail), doubt.refusal.reason
         yield f"<li>Unknown: <code>{_text(doubt.path)}</code>: {detail} ({reason.code})"
-        yield f"<br>What to do: {_text(reason.remedy)}</li>"
+        yield f"<br>{DECIDE}{_text(reason.remedy)}</li>"
     if result.entries or verdict.doubts:
         yield "</ul>"
     if verdict.remark:

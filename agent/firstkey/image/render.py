@@ -10,7 +10,7 @@ from firstkey.image import rules
 from firstkey.image.audit import KNOWN
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
 from firstkey.system import mounts
-from firstkey.text import REMEDY
+from firstkey.text import DECIDE
 
 if TYPE_CHECKING:
     from firstkey.colours import Line
@@ -80,7 +80,7 @@ def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
         yield f"        ... and {len(entries) - limit} more; -v and --json tell all"
     for doubt in verdict.doubts[: len(verdict.doubts) if everything else MOST_SHOWN]:
         yield f"        unknown: {doubt.refusal.detail} ({doubt.refusal.reason.code})"
-        yield f"            {REMEDY}{doubt.refusal.reason.remedy}"
+        yield f"            {DECIDE}{doubt.refusal.reason.remedy}"
     if len(verdict.doubts) > MOST_SHOWN and not everything:
         yield f"        ... and {len(verdict.doubts) - MOST_SHOWN} more; -v and --json tell all"
     if verdict.remark:

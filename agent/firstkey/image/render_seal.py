@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from firstkey.colours import GREEN, RED, YELLOW, Coloured
 from firstkey.image import seal
 from firstkey.image.formats import as_json, path_json
-from firstkey.text import REMEDY, visible
+from firstkey.text import DECIDE, visible
 
 if TYPE_CHECKING:
     from firstkey.colours import Line
@@ -56,7 +56,7 @@ def _left(title: str, left: tuple[Left, ...]) -> Iterator[str]:
 
 def _refusal(refusal: Refusal) -> Iterator[str]:
     yield f"      {refusal.detail} ({refusal.reason.code})"
-    yield f"      {REMEDY}{refusal.reason.remedy}"
+    yield f"      {DECIDE}{refusal.reason.remedy}"
 
 
 def outcome(done: Outcome) -> Iterator[Line]:
