@@ -63,7 +63,11 @@ def test_every_step_comes_out_as_it_should(shown: str) -> None:
     """Each step was really done and checked."""
     assert "[FAIL]" not in shown
     assert shown.count("=== ") == 4
-    for promise in ("No file was written.", "The launch key stays removed.", "person's own key is still there"):
+    for promise in (
+        "No file was written.",
+        "The launch key stays removed.",
+        "person's own key is still there",
+    ):
         assert f"[ ok ] {promise}" in shown or promise in shown
     assert shown.rstrip().endswith("Every check passed.")
 
