@@ -93,6 +93,20 @@ def test_the_same_key_pair_on_another_instance_stays(world: World) -> None:
     assert world.machine.keys == [third]
 
 
+def test_with_firmware_too_it_is_not_taken_out_and_put_back(world: World) -> None:
+    """The firmware tells at once that it is another instance, but not whether the key is its own as well."""
+    world.machine.set_firmware("i-0000000000000001")
+    world.machine.run(world.service)
+    world.machine.set_firmware("i-0000000000000002")
+    world.become("i-0000000000000002", world.key)
+    before = world.machine.keys_file.stat()
+    for options in (["--dry-run"], []):
+        (user,) = world.machine.run(world.service, *options).report["users"]
+        assert (user["result"], user["added"], user["revoked"]) == ("unchanged", [], [])
+    assert world.machine.keys_file.stat() == before
+    assert world.machine.keys == [world.key]
+
+
 def test_a_key_that_was_there_before_is_never_revoked(world: World) -> None:
     """What a person put in is not firstkey's, though it is the launch key too."""
     world.machine.write_keys(f'from="192.0.2.0/24" {world.key}\n')

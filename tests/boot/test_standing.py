@@ -155,6 +155,18 @@ def test_revoking_that_was_switched_on_again_is_done(world: World) -> None:
     assert world.key not in world.machine.keys
 
 
+def test_revoking_that_was_switched_on_again_leaves_what_is_this_instances_as_well(world: World) -> None:
+    """The line that was let stay is the launch key here, too: without it nobody could log in."""
+    world.machine.configure(configuration("Revoke=never\n"))
+    world.machine.run(world.service)
+    world.machine.set_firmware(SECOND)
+    world.become(SECOND, world.key)
+    served(world)
+    world.machine.configure(configuration())
+    assert not asked(world)[0]
+    assert world.machine.keys == [world.key]
+
+
 def test_without_a_key_pair_nothing_is_asked_again(world: World) -> None:
     """That is an answer, too, also with RedirectRoot."""
     world.machine.add_user("root", home="/root")

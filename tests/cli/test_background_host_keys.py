@@ -118,6 +118,20 @@ def test_sshd_does_not_wait_for_rsa(bench: Bench) -> None:
     assert bench.lab.left_over == []
 
 
+def test_a_key_that_the_distributions_own_unit_made_meanwhile_stays(bench: Bench) -> None:
+    """It is a good host key that sshd may show already."""
+    daemon = bench.daemon()
+    daemon.manager.wait("READY=1")
+    file = generate(private(bench.machine, "rsa"), "rsa")
+    made = file.read_bytes()
+    bench.let_go()
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert (file.read_bytes(), asides(file)) == (made, [])
+    assert matches(file)
+    assert (bench.result("rsa")["result"], bench.result("rsa")["reason"]) == ("unchanged", None)
+
+
 @pytest.mark.parametrize("settings", ["Background=", "Background=\nBackground=ed25519", "Background=ecdsa"])
 def test_what_background_names_decides(bench: Bench, settings: str) -> None:
     """Where it does not name RSA, sshd waits for the RSA key."""

@@ -18,6 +18,7 @@ from promises import PROMISED, timeout
 from raw_server import RawServer, answer, black_hole, ok, silent_server
 
 from firstkey import __version__, reasons
+from firstkey.events import Entry
 from firstkey.metadata.client import Client, Retriable
 from firstkey.metadata.emulator import FAULTS, Emulator, Fault
 from firstkey.metadata.emulator import Settings as Instance
@@ -267,9 +268,18 @@ def test_each_request_is_told_with_its_status_and_time() -> None:
 
 def test_a_token_is_renewed_once_for_a_request() -> None:
     """A fresh token that is rejected ends the attempt; two GETs, no endless exchange of tokens."""
-    with service("expired-tokens=0") as running, pytest.raises(FirstkeyError) as caught:
-        Client(asking(endpoints=(running.url,), request_timeout=PATIENCE)).ask_once(deadline=float("inf"))
-    assert caught.value.reason.code == "token-rejected"
+    said: list[Entry] = []
+
+    def end(_pause: float) -> None:
+        raise InterruptedError
+
+    with service("expired-tokens=0") as running:
+        client = Client(
+            asking(endpoints=(running.url,), request_timeout=PATIENCE), say=said.append, sleep=end
+        )
+        with pytest.raises(InterruptedError):
+            client.ask(deadline=float("inf"))
+    assert said[-1].fields["reason"] == "token-rejected"
     assert asked(running) == [("PUT", TOKEN_PATH), ("GET", INSTANCE_ID)] * 2
 
 
@@ -737,9 +747,10 @@ def test_a_requests_that_cannot_be_imported_is_told(module: str, remedy: str, tm
     """Also where it reads certificates as it is imported (2.32), and there are none."""
     (tmp_path / "requests.py").write_text(module)
     program = (
-        "from firstkey.metadata.client import Client, Settings\n"
+        "from firstkey.config import Imds\n"
+        "from firstkey.metadata.client import Client\n"
         "from firstkey.reasons import FirstkeyError\n"
-        "try:\n    Client(Settings())\n"
+        "try:\n    Client(Imds((), 'auto', 1, 1.0, 1.0))\n"
         "except FirstkeyError as error:\n    print(error.reason.code, error.hint)\n"
     )
     environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"}

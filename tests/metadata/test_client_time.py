@@ -152,15 +152,6 @@ def test_a_token_request_leaves_time_for_one_without() -> None:
         assert ask(service.url, wait=8.0, request_timeout=2 * HANG).good.version == 1
 
 
-def test_ask_once_is_one_attempt() -> None:
-    """For the job, which has other things to do in between."""
-    clock = Clock()
-    client = Client(asking(endpoints=(REFUSED,)), clock=clock, sleep=clock.sleep)
-    with pytest.raises(Unreachable):
-        client.ask_once(deadline=clock.now + 30)
-    assert clock.slept == []
-
-
 def test_the_reason_at_the_deadline_is_that_of_the_last_whole_attempt() -> None:
     """An attempt that the deadline cut short knows less."""
     clock = Clock()

@@ -436,6 +436,12 @@ class Generation:
 
     def _carry_out(self, key: HostKey) -> None:
         action, pair, tree = key.action, key.pair, self._site.tree
+        if pair and action.kind == host_keys.MAKE and tree.exists(action.file):
+            # The distribution's own unit, which runs once sshd may start, was faster.
+            found = inspect(self._site, self._sshd, action.found.wanted)
+            if found.condition == host_keys.GOOD:
+                key.action, key.pair = Action(found, host_keys.KEEP), None
+                return
         if pair:
             key.is_touched, key.pair = True, None
             # The old public half goes first, the new one comes last: to sshd, a private half is a host key.

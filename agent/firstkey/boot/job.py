@@ -73,7 +73,8 @@ class Job:
         """As which instance the service is expected to know this one; None: any."""
         self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
-        self._said: str | None = None
+        self._left: str | None = None
+        """The instance that this has proved to be, once another one's keys are gone."""
 
     def run(self) -> Report:
         """Everything. What goes wrong is in the report; only what was not foreseen is raised."""
@@ -102,7 +103,6 @@ class Job:
         self._set_up_users()
         if self._instance and not self._site.force and self._store.is_current(self._instance):
             return self._finished(self._up_to_date())
-        self._leave_other_instance()
         answer = self._answer()
         if isinstance(answer, FirstkeyError):
             self._leave_other_instance()
@@ -221,17 +221,18 @@ class Job:
     # --- another instance -----------------------------------------------------------------------
 
     def _leave_other_instance(self) -> None:
-        """Once the instance is known, by the firmware or the service: another one's keys go at once.
+        """Once the instance is known, by the firmware or the service: another one's keys go.
 
         They do not wait until this one's own can be had, which may be after sshd has started.
         """
         instance = self._identity.instance_id if self._identity else self._instance
-        if instance is None:
+        if instance in (None, self._left):
             return
         self._say_instance(instance)
         self._replace_clones(instance)
         if self._store.ledger.of_other_instances(instance):
             self._cleared += self._install(instance, [], [])
+        self._left = instance
 
     def _replace_clones(self, instance: str) -> None:
         """Host keys that came along from another instance go, before sshd starts."""
@@ -254,9 +255,8 @@ class Job:
     def _say_instance(self, instance: str) -> None:
         """Once in a run, where it is another one than before."""
         known = self._store.ledger.instance
-        if instance in (known, self._said):
+        if instance in (known, self._left):
             return
-        self._said = instance
         self._site.say(events.FIRMWARE(claim=self._site.firmware_claim()))
         if self._firmware not in (None, instance):
             reason = reasons.FIRMWARE_DISAGREES
@@ -288,16 +288,23 @@ class Job:
                 answer = self._ask_until(self._ready_by)
             if not isinstance(answer, Unreachable):
                 return answer
+            self._leave_other_instance()
             self._ready(self._finished(self._without_answer(answer)))
         return self._ask_until(self._deadline)
 
     def _ask_until(self, deadline: float) -> Answer | FirstkeyError:
-        """Ask; meanwhile host keys that sshd does not wait for are put in place as soon as they are made."""
+        """Ask; where there is no answer at once, another instance's keys go, whose may be this one's as well.
+
+        Host keys that sshd does not wait for are put in place as soon as they are made.
+        """
         from firstkey.metadata.answers import Retriable
 
         while True:
+            if self._ready and time.monotonic() > self._ready_by:
+                self._let_load()
             look = time.monotonic() + LOOK_SECONDS
-            soon = min(look, deadline) if self._generation.is_pending else deadline
+            has_more = self._generation.is_pending or self._left != self._instance
+            soon = min(look, deadline) if has_more else deadline
             answer = self._ask(soon)
             if isinstance(answer, Retriable):
                 # It is another instance, whose keys cannot be had yet. Once in a run: a service that calls
@@ -306,11 +313,12 @@ class Job:
                 self._leave_other_instance()
             elif soon == deadline or not isinstance(answer, Unreachable):
                 return answer
-            elif self._generation.has_ended:
-                self._publish(is_last=True)
-                if self._ready and time.monotonic() > self._ready_by:
-                    self._let_load()
-                    self._ready(self._finished(self._without_answer(answer)))
+            else:
+                self._leave_other_instance()
+                if self._generation.is_pending and self._generation.has_ended:
+                    self._publish(is_last=True)
+                    if self._ready and time.monotonic() > self._ready_by:
+                        self._ready(self._finished(self._without_answer(answer)))
 
     def _ask(self, deadline: float) -> Answer | FirstkeyError:
         """What the metadata service says. Failures are answers too, unforeseen ones included."""

@@ -145,8 +145,10 @@ class Ledger(NamedTuple):
         return self._replace(keys=(*others, key))
 
     def of_other_instances(self, instance: str) -> list[InstalledKey]:
-        """Lines that firstkey wrote for instances that are positively not this one."""
-        return [key for key in self.keys if key.instance != instance and key.is_own]
+        """Lines that firstkey wrote for instances that are positively not this one, and for these alone."""
+        own = [key for key in self.keys if key.is_own]
+        mine = {key[:5] for key in own if key.instance == instance}
+        return [key for key in own if key.instance != instance and key[:5] not in mine]
 
 
 class LedgerStore:

@@ -94,7 +94,7 @@ class Client:
         worth knowing before the keys can be had.
         """
         started = self.clock()
-        question = _Question(self, deadline, known=known, is_once=False)
+        question = _Question(self, deadline, known)
         try:
             return question.answer(self._endpoints)
         except Retriable as fault:
@@ -104,13 +104,6 @@ class Client:
             text = f"no usable answer of the metadata service in {seconds:.1f} s; {fault.message}"
             raise Unreachable(text, reason=fault.reason) from None
 
-    def ask_once(self, *, deadline: float) -> Answer:
-        """Ask each endpoint once.
-
-        Raises Retriable for what `ask` would try again, and otherwise what `ask` raises.
-        """
-        return _Question(self, deadline, known=None, is_once=True).answer(self._endpoints)
-
 
 class _Question:
     """One question to all endpoints, each in a thread of its own, until one of them has a good answer.
@@ -118,7 +111,7 @@ class _Question:
     `is_elsewhere`: the service said that this is another instance than `known`.
     """
 
-    def __init__(self, client: Client, deadline: float | None, *, known: str | None, is_once: bool) -> None:
+    def __init__(self, client: Client, deadline: float | None, known: str | None) -> None:
         from queue import SimpleQueue
         from threading import Event, Lock
 
@@ -127,7 +120,6 @@ class _Question:
         self._client = client
         self._limit = Deadline(float("inf") if deadline is None else deadline, client.clock)
         self._known = known
-        self._is_once = is_once
         self.is_elsewhere = False
         self._saying = Lock()
         self._has_failed = Event()
@@ -167,7 +159,7 @@ class _Question:
         final: list[FirstkeyError] = []
         while silent:
             try:
-                heard = self._heard.get(timeout=GRACE if final or (faults and self._is_once) else None)
+                heard = self._heard.get(timeout=GRACE if final else None)
             except Empty:
                 break
             url, result = heard
@@ -181,7 +173,7 @@ class _Question:
             raise final[0]
         # One that was asked and failed tells more than one that could not be asked.
         known = [fault.reason for fault in faults if fault.reason != reasons.IMDS_UNREACHABLE]
-        text = "; ".join([fault.message for fault in faults] + [f"{url}: no answer yet" for url in silent])
+        text = "; ".join(fault.message for fault in faults)
         raise Retriable(text, reason=known[0] if known else reasons.IMDS_UNREACHABLE)
 
     def _converse(self, conversation: Conversation, head_start: float) -> None:
@@ -223,7 +215,7 @@ class _Question:
             told = inquiry.identity.instance_id if inquiry.identity else None
             self.is_elsewhere |= bool(self._known and told and told != self._known)
             left = limit.left - LAST_ATTEMPT
-            if self._is_once or self.is_elsewhere or self._is_over.is_set() or left < SHORTEST_PAUSE:
+            if self.is_elsewhere or self._is_over.is_set() or left < SHORTEST_PAUSE:
                 raise cause
             pause = min(next(pauses), left)
             why = {"detail": cause.message, "reason": cause.reason.code}

@@ -43,10 +43,6 @@ class Client:
         reason = reasons.ALL.get(str(fallback))
         return Answer(str(instance_id), str(url), int(version), reason, tuple(_key(*key) for key in keys))
 
-    def ask_once(self, *, deadline: float) -> Answer:
-        """The same."""
-        return self.ask(deadline=deadline)
-
 
 def answer(settings: list[Any], seconds: float, say: Say) -> list[Any]:
     """The question `imds` of a boxed process: what the metadata service at these endpoints says."""

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
-from firstkey.system.files import Looks, write_all
+from firstkey.system.files import Looks
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -97,27 +97,25 @@ def start(argv: Sequence[str], *, stdin: bytes = b"", before: Callable[[], None]
     import subprocess
 
     # A private file in memory: unlike a pipe it can be read twice, as ssh-keygen does.
-    source = os.memfd_create("stdin")
     try:
-        os.fchmod(source, 0o600)
-        write_all(source, stdin)
-        os.lseek(source, 0, os.SEEK_SET)
-        child = subprocess.Popen(
-            list(argv),
-            stdin=source,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={"PATH": ":".join(search_path()), "LC_ALL": "C.UTF-8", "TZ": "UTC0"},
-            cwd="/",
-            # Without the caller's terminal it can ask nobody, and what it starts itself ends with it.
-            start_new_session=True,
-            preexec_fn=before,  # noqa: PLW1509 - there are no threads
-        )
+        with open(os.memfd_create("stdin"), "w+b") as source:
+            os.fchmod(source.fileno(), 0o600)
+            source.write(stdin)
+            source.seek(0)
+            child = subprocess.Popen(
+                list(argv),
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={"PATH": ":".join(search_path()), "LC_ALL": "C.UTF-8", "TZ": "UTC0"},
+                cwd="/",
+                # Without the caller's terminal it can ask nobody, and what it starts itself ends with it.
+                start_new_session=True,
+                preexec_fn=before,  # noqa: PLW1509 - there are no threads
+            )
     except (OSError, ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument; in `before`
         message = f"cannot run {' '.join(argv)!r}: {error}"
         raise FirstkeyError(message, reason=reasons.DEPENDENCY_MISSING) from error
-    finally:
-        os.close(source)
     return Process(tuple(argv), child)
 
 

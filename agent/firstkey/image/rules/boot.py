@@ -111,8 +111,9 @@ def _enabling(image: Image) -> Iterator[Change]:
         yield Remove(DISABLED, "it switches firstkey off")
     if units.is_masked(image.tree, UNIT):
         yield Remove(f"{units.ADMINISTRATOR}/{UNIT}", "it masks firstkey")
-    place = next(path for path in units.PLACES[1:] if image.tree.exists(f"{path}/{UNIT}"))
-    yield Link(ENABLED, f"{place}/{UNIT}", "firstkey is started at boot")
+    place = next((path for path in units.PLACES[1:] if image.tree.exists(f"{path}/{UNIT}")), None)
+    if place:  # where OpenRC starts it, there is no unit
+        yield Link(ENABLED, f"{place}/{UNIT}", "firstkey is started at boot")
 
 
 def key_installers(image: Image) -> list[str]:
