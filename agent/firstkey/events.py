@@ -112,7 +112,7 @@ BOX_INCOMPLETE = _notice("box-incomplete", "66b28d8d25094c4681365c40ea2300be",
 CLOUD_INIT_BESIDE = _info("cloud-init-beside", "24623fc3316b42328a14481813c16e1e",
     "cloud-init is enabled here too ({detail}): it goes first, and firstkey adds missing keys after it.")
 ALREADY_RUNNING = _warning("already-running", "c9c324d06f824ac9b533193e3b8e5ed0",
-    "Another firstkey works on this system; this one waits for it.")
+    "Another firstkey is at work on this system; this one waits for it.")
 CONFIG_WARNING = _warning("config-warning", "6abbe5aabed14f95b470d503b0596379",
     "{path}:{line}: {detail} ({reason}).")
 STOPPING = _info("stopping", "60f7cf3d6c6c4c8bbf14cbcab4ca8d89",
@@ -229,7 +229,7 @@ HOST_KEY_MODE_REPAIRED = _notice("host-key-mode-repaired", "21761d3488134d29b5d9
 HOST_KEY_SKIPPED = _info("host-key-skipped", "a0d7387305d14e0c9766dc3d8472e92e",
     "No {type} host key was generated: {detail} ({reason}).")
 HOST_KEY_PENDING = _info("host-key-pending", "97ad33d83d1e4cc29356d2661bdf97c1",
-    "The {type} host key is generated in the background, and sshd does not wait for it: {file} ({reason}).")
+    "The {type} host key is being generated in the background; sshd does not wait for it: {file} ({reason}).")
 SSHD_RELOADED = _notice("sshd-reloaded", "d3a9066a06c243b1bd2513fb9987e25c",
     "{unit} was asked to reload, to load new host keys: {files}.")
 HOST_KEY_NOT_LOADED = _warning("host-key-not-loaded", "8be4139e881b4beca6a0e86b1ceff12e",

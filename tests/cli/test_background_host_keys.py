@@ -99,7 +99,7 @@ def test_sshd_does_not_wait_for_rsa(bench: Bench) -> None:
     assert bench.report["outcome"] == "ok"
     assert bench.lab.manager.was_told("STATUS=Done: ok; making the host key rsa in the background")
     status = bench.machine.firstkey("status").out
-    assert "ssh_host_rsa_key  is generated in the background" in status
+    assert "ssh_host_rsa_key  being generated in the background" in status
     assert console.read_text() == ""
 
     bench.let_go()
@@ -112,7 +112,7 @@ def test_sshd_does_not_wait_for_rsa(bench: Bench) -> None:
     assert bench.result("rsa")["fingerprint"] in console.read_text()
     assert bench.lab.manager.said[-1] == "STATUS=Done: ok"
     assert bench.lab.manager.count("READY=1") == 1
-    assert ended.said.count("is generated in the background") == 1
+    assert ended.said.count("is being generated in the background") == 1
     assert ended.said.count("Host key") == len(KINDS)
     assert ended.said.count("Finished with outcome ok") == 1
     assert bench.lab.left_over == []
