@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -83,17 +84,13 @@ def summary(done: Sealing) -> Iterator[str]:
 
 def difference(planned: Plan, after: Audit) -> Iterator[Line]:
     """What was found before and is gone, a line for each rule; what is left, `render.lines` has."""
-    before = [spot.rule.id for spot in (*planned.gone, *planned.stays)]
-    yield "The rules were asked again. Gone since:"
-    for rule, verdict, *_ in after.results:
-        gone = before.count(rule.id) - len(verdict.findings)
-        if gone > 0:
-            yield Coloured(
-                GREEN,
-                "gone",
-                before="  ",
-                after=f"   {rule.title} [{rule.id}]: {gone} of {before.count(rule.id)}",
-            )
+    before = Counter(spot.rule.id for spot in (*planned.gone, *planned.stays))
+    differences = ((rule, before[rule.id] - len(verdict.findings)) for rule, verdict, *_ in after.results)
+    gone = [(rule, number) for rule, number in differences if number > 0]
+    yield f"The rules were asked again.{' Gone since:' if gone else ''}"
+    for rule, number in gone:
+        told = f"   {rule.title} [{rule.id}]: {number} of {before[rule.id]}"
+        yield Coloured(GREEN, "gone", before="  ", after=told)
 
 
 def one_line(done: Sealing) -> str:
