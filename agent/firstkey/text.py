@@ -6,9 +6,6 @@ import os
 from typing import Any
 
 REMEDY = "What to do: "
-"""Before a command that can be pasted."""
-DECIDE = "A person decides: "
-"""Before words for where no command is sure to be right."""
 NARROWEST = 40
 """Columns below which nothing is folded: there is nothing to gain."""
 _DIFF = ("+", "-", "@@")

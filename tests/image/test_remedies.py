@@ -21,7 +21,8 @@ from sapling import Sapling
 from firstkey.image import audit, formats, render, rules
 from firstkey.image.audit import Audit, Entry
 from firstkey.image.rule import Example
-from firstkey.text import DECIDE, REMEDY
+from firstkey.image.verdict import DECIDE
+from firstkey.text import REMEDY
 
 ODD = "-a 'b'  $(id)\n\"c\" \u00fc*"
 """A name of the root's that a shell takes apart wherever it is not quoted."""

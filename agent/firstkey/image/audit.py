@@ -9,9 +9,9 @@ from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import baseline, rules
 from firstkey.image.changes import quoted
 from firstkey.image.subject import Image
-from firstkey.image.verdict import ERROR, NOTE, WARNING, Doubt, Verdict
+from firstkey.image.verdict import DECIDE, ERROR, NOTE, WARNING, Doubt, Verdict
 from firstkey.reasons import FirstkeyError, Refusal, UsageError
-from firstkey.text import DECIDE, REMEDY, visible
+from firstkey.text import REMEDY, visible
 
 if TYPE_CHECKING:
     from firstkey.boot.site import Site

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from firstkey import __version__
 from firstkey.image import rules
 from firstkey.image.audit import KNOWN
-from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
-from firstkey.text import DECIDE, visible
+from firstkey.image.verdict import DECIDE, ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.audit import Audit, Entry, Result

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from firstkey.colours import BLUE, BOLD, GREEN, PLAIN, RED, YELLOW, Coloured
 from firstkey.image import rules
 from firstkey.image.audit import KNOWN
-from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
+from firstkey.image.verdict import DECIDE, ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
 from firstkey.system import mounts
-from firstkey.text import DECIDE
 
 if TYPE_CHECKING:
     from firstkey.colours import Line

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from firstkey.colours import GREEN, RED, YELLOW, Coloured
 from firstkey.image import seal
 from firstkey.image.formats import as_json, path_json
-from firstkey.text import DECIDE, visible
+from firstkey.image.verdict import DECIDE
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.colours import Line

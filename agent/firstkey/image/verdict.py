@@ -17,6 +17,8 @@ WARNING = "warning"
 NOTE = "note"
 """Good to do; it does not make an image unfit."""
 
+DECIDE = "A person decides: "
+"""Before words for where no command is sure to be right, in place of text.REMEDY."""
 LOOK = "Look at it, and take out by hand what has to go"
 
 PASS = "pass"  # noqa: S105 - an outcome
