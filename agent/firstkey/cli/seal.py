@@ -31,23 +31,24 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 30.0
 
 EPILOG = """\
-A plan is made first (--dry-run shows it, with diffs, and changes nothing), then
-each step is done and told, then everything is audited again. Private keys and
-credentials are taken out only with --remove-credentials. On the running system
-this is the last thing that one runs: it takes away every way in that was there.
+Sealing cleans an image, as virt-sysprep and `cloud-init clean` do. seal makes a
+plan (--dry-run shows it with diffs, and changes nothing), does and logs each
+step, and audits the image again. It removes private keys and credentials only
+with --remove-credentials. On the running system, seal is the last command: it
+removes every way to log in.
 
 examples:
   firstkey seal --root /mnt/image --dry-run     the plan, with diffs
   firstkey seal --root /mnt/image               seal a mounted image
 
-exit status: 0 all was done and the image is fit to share; 1 a step failed, or
-  something is still found.
+exit status: 0 every step was done and the image is fit to share; 1 a step
+  failed, or a finding is left.
 """
 
 CUTS_OFF = """\
-This is the running system. Sealing it takes away the ways in that there are now:
+This is the running system. Sealing it removes every way to log in:
   - the authorized keys of every account, yours too;
-  - the SSH host keys, without which sshd takes no new connection until the next boot makes new ones;
+  - the SSH host keys, without which sshd accepts no connection until the next boot generates new ones;
   - every password, which is locked;
   - every interactive shell ({number} now), which is ended before it can write its history.
 Afterwards, stop the instance or make the image, and do nothing else."""
@@ -90,8 +91,8 @@ def main(argv: Sequence[str]) -> int:
 def _refuse_unasked(tree: Tree, args: argparse.Namespace) -> None:
     """Where a question would come that nobody can answer, say so before the disk is searched."""
     if tree.is_running_system and not (args.yes or args.dry_run or sys.stdin.isatty()):
-        message = "sealing the running system takes away every way in, and nobody is there to be asked"
-        raise UsageError(message, hint="Give --yes, if it is meant; --dry-run shows what would be done")
+        message = "sealing the running system removes every way to log in, and there is no terminal to ask on"
+        raise UsageError(message, hint="Give --yes to seal it all the same; --dry-run shows the plan")
 
 
 def _run(task: Task, say: Say) -> int:
@@ -124,7 +125,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         f"--{CREDENTIALS}", action="store_true", help="also remove private keys, credentials and access keys"
     )
     made.add_argument(f"--{AMI_TOOLS}", action="store_true", help="also update the AMI tools")
-    made.add_argument("--banner", action="store_true", help="also say at each login who made the image")
+    made.add_argument(
+        "--banner", action="store_true", help="also show the publisher of the image at each login"
+    )
     made.add_argument("-y", "--yes", action="store_true", help="seal the running system without asking")
     return made.parse_args(argv)
 
