@@ -164,8 +164,8 @@ SEALED = _notice("sealed", "59d28d97996b49179f63ee1e2f3122b9",
 KEY_ADDED = _notice("key-added", "d54c009d3b114cc9abb982ee3528482e",
     "Launch key {fingerprint} ({key_name}) was added to {file} of {user}.")
 KEY_REDIRECTS = _notice("key-redirects", "36a6d4643eb04f6abfeb5b36043250a4",
-    "Launch key {fingerprint} ({key_name}) was added to {file}: it gives {user} no shell, and names the user"
-    " to log in as.")
+    "Launch key {fingerprint} ({key_name}) was added to {file}: it gives {user} no shell, and names the user "
+    "to log in as.")
 KEY_PRESENT = _info("key-present", "ef05096089a648d9bee6ddd2afa70d77",
     "Launch key {fingerprint} ({key_name}) is in {file} of {user} already.")
 KEY_RESTRICTED = _notice("key-restricted", "cf83f60cfefb48f89ef0ed35c3d3320b",
