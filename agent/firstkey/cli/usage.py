@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "run": "do the boot's work once: host keys and launch keys",
-    "daemon": "run as the systemd unit does, and retry until there is an answer",
+    "daemon": "run as the systemd unit does: retry until an answer",
     "host-keys": "check and generate the host keys alone, without the network",
     "keys": "list the keys that the metadata service offers; install none",
     "status": "show the last run, and the present state of the keys",
     "audit": "check an image, or this system, against the guidelines",
     "seal": "make an image fit to share",
-    "doctor": "say whether ssh NAME@here works with the launch key, and if not, why",
+    "doctor": "say whether a login with the launch key works, and if not, why",
     "known-hosts": "print known_hosts lines of this host, or of a saved console",
     "authorized-keys": "print launch keys for sshd, at each login",
     "config": "show the effective settings, each with its file and line",
