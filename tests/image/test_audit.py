@@ -48,7 +48,7 @@ def test_a_clean_image_is_fit_to_share(clean: Sapling) -> None:
     done = audit(clean)
     assert done.status == 0, done.out.decode()
     assert b"\nFit to share: 0 errors, 0 warnings, 1 note, 0 unknown." in done.out
-    assert b"8 files were looked at" in done.out
+    assert b"8 files were checked" in done.out
 
 
 def test_some_rules_are_no_verdict_on_the_image(clean: Sapling) -> None:

@@ -121,7 +121,7 @@ def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
     counts.append(f"{done.count(UNKNOWN)} unknown")
     counts += [f"{kinds.count(KNOWN)} known"] if KNOWN in kinds else []
     rest = f"{done.count(PASS)} rules pass, {done.count(NOT_APPLICABLE)} do not apply."
-    files = f" {done.files:,} files were looked at." if done.files is not None else ""
+    files = f" {done.files:,} files were checked." if done.files is not None else ""
     told = ", ".join(counts)
     yield Coloured(colour, verdict, after=f": {told}." if quiet else f": {told}. {rest}{files}")
     if done.is_fit and whole and not quiet:

@@ -160,13 +160,13 @@ _OTHER_THINGS = {
     (
         *_PRIVATE,
         b"PuTTY-User-Key-File",
-    ): "it is a private key, not a public key; whoever can read it should not have it",
+    ): "it is a private key, not a public key; a private key must not be published",
     (
         b"-----BEGIN",
         b"---- BEGIN",
     ): "it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes",
     (b"<",): "it is a page of HTML or XML, not a public key",
-    (b"ssh-dss ", b"ssh-dss\t"): "it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0",
+    (b"ssh-dss ", b"ssh-dss\t"): "it is a DSA key; sshd has accepted none since OpenSSH 7.0",
 }
 """What people and services put where a public key belongs, by how it begins."""
 _CERTIFICATE = (b"-cert-v01@openssh.com", b"-cert-v00@openssh.com")
