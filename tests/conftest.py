@@ -72,6 +72,10 @@ NEEDS = {
 }
 
 
+BOOT_SECONDS = 900
+"""What a test that boots may take: the first of a week makes its system before."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--suite NAME`, for what boots or looks into Debian's releases."""
     parser.addoption("--suite", choices=list(SUITES), help="the one of Debian's releases to try things on")
@@ -82,6 +86,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Iterator[None]:
     """Of a table that is marked sample(N), all but each Nth case are slow. Then `--each`."""
     _mark_samples(items)
+    for item in items:
+        if item.get_closest_marker("boot") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(BOOT_SECONDS))
     yield
     items[:] = items[:: config.getoption("each")]
 

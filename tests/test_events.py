@@ -83,7 +83,7 @@ def test_routine_says_no_remedy() -> None:
 
 def test_empty_detail_leaves_no_gap() -> None:
     """A detail that there is not leaves no space at the end."""
-    assert events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=30, detail="").message.endswith("goes on asking.")
+    assert events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=30, detail="").message.endswith("firstkey asks again.")
 
 
 def test_more_fields_are_welcome() -> None:

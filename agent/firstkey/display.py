@@ -6,6 +6,8 @@ import os
 
 from firstkey.text import REMEDY, visible
 
+DECIDE = "A person decides: "
+"""Before words for where no command is sure to be right; before one that is, text.REMEDY."""
 NARROWEST = 40
 """Columns below which nothing is folded: there is nothing to gain."""
 _DIFF = ("+", "-", "@@")

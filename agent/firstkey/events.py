@@ -104,13 +104,13 @@ STARTED = _info("started", "9aee9c799c484c2aada8a1c723a3f239",
 FINISHED = _info("finished", "e2d1f2a2b440425f8c8928164bf44b78",
     "Finished with outcome {outcome}: {summary}.")
 DRY_RUN = _info("dry-run", "40852709001f45f79cb00a6c9b583658",
-    "This is a dry run: what follows is what would be done, and nothing is changed.")
+    "This is a dry run: the following changes are shown, and none is made.")
 DISABLED = _notice("disabled", "5c8fd22e42d445e19e21808c4b8c6807",
-    "firstkey is switched off ({detail}); neither launch keys nor host keys were looked at.")
+    "firstkey is switched off ({detail}); it checked neither launch keys nor host keys.")
 BOX_INCOMPLETE = _notice("box-incomplete", "66b28d8d25094c4681365c40ea2300be",
-    "The process that looks at the tree has fewer walls around it than it should: it goes without {detail}.")
+    "The process that reads the tree has a weaker sandbox than usual: it goes without {detail}.")
 CLOUD_INIT_BESIDE = _info("cloud-init-beside", "24623fc3316b42328a14481813c16e1e",
-    "cloud-init is enabled here too ({detail}): it goes first, and firstkey adds what is missing then.")
+    "cloud-init is enabled here too ({detail}): it goes first, and firstkey adds missing keys after it.")
 ALREADY_RUNNING = _warning("already-running", "c9c324d06f824ac9b533193e3b8e5ed0",
     "Another firstkey is at work on this system; this one waits for it.")
 CONFIG_WARNING = _warning("config-warning", "6abbe5aabed14f95b470d503b0596379",
@@ -120,19 +120,19 @@ STOPPING = _info("stopping", "60f7cf3d6c6c4c8bbf14cbcab4ca8d89",
 STATE_NOT_SAVED = _warning("state-not-saved", "da102b92d29f404eae5a9c7308b51710",
     "{file} could not be written: {detail} ({reason}).")
 LEDGER_DAMAGED = _warning("ledger-damaged", "3ea8432e6ff04c60bf2ac6d9f248f993",
-    "The ledger {file} cannot be trusted and was set aside, so nothing is revoked by it: {detail}.")
+    "The ledger {file} cannot be trusted and was moved away, so no key is revoked by it: {detail}.")
 RUN_FAILED = _error("run-failed", "4c32c684950247efa1bc65a66fff2f22",
     "The run could not be done: {detail} ({reason}).")
 PHASE = _debug("phase", "2dd99b1c900b410d987f274eb06c56fc",
     "The phase `{phase}` took {milliseconds} ms, from {start} ms after the run's start.")
 INTERNAL_ERROR = _error("internal-error", "579e30cddeeb4066ae80fcb47bf9f521",
-    "firstkey met something that it was not built for: {detail}.")
+    "firstkey failed by a fault of its own: {detail}.")
 
 # --- which instance this is, and its metadata service -------------------------------------------
 FIRMWARE = _info("firmware", "1a39f29e7eff4ad1a0c528133d32c064",
-    "The platform, by its firmware: {claim}.")
+    "The firmware names the platform: {claim}.")
 FIRMWARE_SKIP = _info("firmware-skip", "832c5d208c3849f6ac1f761093c8ee07",
-    "The firmware says that this is still {instance_id}, where everything is done: nothing was asked.")
+    "The firmware says that this is still {instance_id}, whose keys are up to date: no request was sent.")
 FIRMWARE_DISAGREES = _warning("firmware-disagrees", "c124472151894611b01436ecc554868b",
     "The metadata service says that this is {service}, the firmware says {firmware} ({reason}).")
 OTHER_PLATFORM = _notice("other-platform", "10314b66e3da41d88423cd050fe1d72f",
@@ -143,17 +143,18 @@ IMDS_ANSWER = _info("imds-answer", "771b734448964eb98ce570c86d8e9eaa",
 IMDS_REQUEST = _debug("imds-request", "e115de09f7554a4eb401ced9118f2804",
     "{request} was answered with {status} in {seconds} s.")
 IMDS_RETRY = _debug("imds-retry", "a447cd73e21a44ba9296861b705bfd95",
-    "{endpoint} gave no usable answer ({detail}); trying again in {pause} s.")
+    "{endpoint} gave no usable answer ({detail}); firstkey tries again in {pause} s.")
 IMDS_FALLBACK = _warning("imds-fallback", "08d93dc33619481c8ef4a1a1f93f7f17",
-    "{endpoint} gave no token, so requests go without one (IMDSv1): {detail} ({reason}).")
+    "{endpoint} gave no token, so firstkey sends requests without one (IMDSv1): {detail} ({reason}).")
 IMDS_FAILED = _error("imds-failed", "710cb71656a04592ab9bc1cb77ab9734",
     "The metadata service gave no usable answer: {detail} ({reason}).")
 IMDS_UNREACHABLE_AT_DEADLINE = _warning("imds-unreachable-at-deadline", "bf44f17ec81d4fb5a24a2996604ec270",
-    "No usable answer in {seconds} s, so the boot goes on, and firstkey goes on asking. {detail}")
+    "The metadata service gave no usable answer in {seconds} s: the boot goes on, and firstkey asks again."
+    " {detail}")
 IMDS_LATE_ANSWER = _notice("imds-late-answer", "ea1b17993aef4649901a6536ae758067",
-    "The metadata service answered after {seconds} s, later than the boot could wait.")
+    "The metadata service answered after {seconds} s, later than the boot deadline.")
 NEW_INSTANCE = _notice("new-instance", "9a40aee870e2485d9d7a57492df565d6",
-    "This is another instance: {new} now, {old} before. Keys of the other one go, as far as configured.")
+    "This is a new instance: {new} now, {old} before. Keys of the earlier one are revoked, as configured.")
 
 # --- images -------------------------------------------------------------------------------------
 SEALED = _notice("sealed", "59d28d97996b49179f63ee1e2f3122b9",
@@ -163,16 +164,17 @@ SEALED = _notice("sealed", "59d28d97996b49179f63ee1e2f3122b9",
 KEY_ADDED = _notice("key-added", "d54c009d3b114cc9abb982ee3528482e",
     "Launch key {fingerprint} ({key_name}) was added to {file} of {user}.")
 KEY_REDIRECTS = _notice("key-redirects", "36a6d4643eb04f6abfeb5b36043250a4",
-    "Launch key {fingerprint} ({key_name}) tells {user}'s login whom to log in as: added to {file}.")
+    "Launch key {fingerprint} ({key_name}) was added to {file}: it gives {user} no shell, and names the user "
+    "to log in as.")
 KEY_PRESENT = _info("key-present", "ef05096089a648d9bee6ddd2afa70d77",
-    "Launch key {fingerprint} ({key_name}) was in {file} of {user} already.")
+    "Launch key {fingerprint} ({key_name}) is in {file} of {user} already.")
 KEY_RESTRICTED = _notice("key-restricted", "cf83f60cfefb48f89ef0ed35c3d3320b",
-    "Launch key {fingerprint} ({key_name}) was in {file} of {user} already, restricted: {options}.")
+    "Launch key {fingerprint} ({key_name}) is in {file} of {user} already, restricted: {options}.")
 KEY_LINE_IGNORED = _warning("key-line-ignored", "5f7ce85adaa5416fb636a1cac0314153",
-    "Launch key {fingerprint} ({key_name}) stands in {file} of {user} behind {options}, with"
-    " which sshd takes no key, so that it ignores the line ({reason}).")
+    "sshd ignores the line of launch key {fingerprint} ({key_name}) in {file} of {user}, for its options"
+    " {options} ({reason}).")
 KEY_REVOKED = _notice("key-revoked", "03ba5e0f693b49dfac9236d11cd0d1e4",
-    "Launch key {fingerprint} of the earlier instance {instance} was taken out of {file} of {user}.")
+    "Launch key {fingerprint} of the earlier instance {instance} was revoked: removed from {file} of {user}.")
 KEY_LEFT_IN_PLACE = _warning("key-left-in-place", "e3fb47a1f8de4ad3bd95114c7423f353",
     "Launch key {fingerprint} of the earlier instance {instance} stays in {file} of {user}, in a line that"
     " firstkey did not write, or that was changed since ({reason}).")
@@ -181,31 +183,31 @@ KEY_REFUSED = _warning("key-refused", "472f3878ad534aada48dbee16ef57814",
 NO_KEY_PAIR = _notice("no-key-pair", "3c03f066ea4e48a284a2aa2542a56e91",
     "The instance was launched without a key pair: there is no launch key to install.")
 REDIRECT_IMPOSSIBLE = _warning("redirect-impossible", "200a25d904874df49ac2be3c70df5f6d",
-    "There is nobody to log in as in root's place, so RedirectRoot=yes is not heeded ({reason}).")
+    "RedirectRoot=yes is not applied, since no other user has the launch keys ({reason}).")
 SSHD_DEFAULTS_ASSUMED = _warning("sshd-defaults-assumed", "6c2d59c87a1e47c7b8b619f1c61ba260",
-    "sshd could not be asked where keys belong, so OpenSSH's defaults are taken: {detail} ({reason}).")
+    "sshd could not be asked for its files of keys, so OpenSSH's defaults are used: {detail} ({reason}).")
 
 # --- users and their files ----------------------------------------------------------------------
 USER_FAILED = _error("user-failed", "64a51c7d18654416a521adb7677da21f",
     "{user} did not get the launch keys: {detail} ({reason}).")
 FILE_NOT_READ = _warning("file-not-read", "034fc53b0c864e83afbffad5b7fe4666",
-    "The launch keys of {user} are in {file}, where sshd does not look: {detail} ({reason}).")
+    "The launch keys of {user} are in {file}, which sshd does not read: {detail} ({reason}).")
 ACCOUNT_FAILED = _error("account-failed", "7812c612e81a4a2da227427836fbf8ec",
     "The account {user} could not be set up as its section says: {detail} ({reason}).")
 GROUP_MISSING = _warning("group-missing", "c6d0119b385d474180eaa05ce800f691",
     "{user} was not added to a group of its section: {detail} ({reason}).")
 REVOKE_FAILED = _error("revoke-failed", "0addc550860a485c99e0605bccaa6972",
-    "An earlier instance's launch keys could not be taken out of {file} of {user}: {detail} ({reason}).")
+    "An earlier instance's launch keys could not be removed from {file} of {user}: {detail} ({reason}).")
 USER_CREATED = _notice("user-created", "260b2146ff0b47f1ba5827aeb81ef123",
     "The user {user} was created.")
 USER_COMPLETED = _notice("user-completed", "1f74dc24ae1147d28f82b7d86ddfa067",
-    "What was missing of the user {user} was made, as by: {programs}")
+    "Missing parts of the account {user} were created, as by: {programs}")
 USER_CHANGED = _notice("user-changed", "b1ef203c1268436080c75f4f435ecf2b",
     "The user {user} was added to the groups {groups}.")
 SUDOERS_WRITTEN = _notice("sudoers-written", "8450c8a9f3894816ad67511a6d957d5e",
     "{file} now lets {user} use sudo.")
 MODES_REPAIRED = _notice("modes-repaired", "6d7d2420b2c04833bd33761612ea98e3",
-    "{path} had a mode or owner that makes sshd ignore the keys: {old} became {new}.")
+    "{path} had a mode or owner for which sshd ignores the keys; it was repaired: {old} became {new}.")
 MODES_REPORTED = _warning("modes-reported", "891c15f1e233467da61090bc610567a1",
     "sshd ignores the keys of {user} for the mode or owner of {detail} ({reason}).")
 FILE_UNCHANGED = _debug("file-unchanged", "cf85b0e1b73243c7a7fb1082e8f1c9ba",
@@ -213,27 +215,27 @@ FILE_UNCHANGED = _debug("file-unchanged", "cf85b0e1b73243c7a7fb1082e8f1c9ba",
 
 # --- host keys ----------------------------------------------------------------------------------
 HOST_KEY_UNCHANGED = _debug("host-key-unchanged", "27deaedc5b2d4553b2ecd30572bae9ba",
-    "Host key {fingerprint} ({type}) is good and stays as it is: {file}.")
+    "Host key {fingerprint} ({type}) is good and was kept: {file}.")
 HOST_KEY_MADE = _notice("host-key-made", "13625825d5064ed6845b66b21090a99c",
-    "Host key {fingerprint} ({type}) was made: {file}.")
+    "Host key {fingerprint} ({type}) was generated: {file}.")
 HOST_KEY_REPLACED = _warning("host-key-replaced", "0545f279aae140449c766850c821402e",
-    "HOST KEY REPLACED: {file} ({type}) was {old} and is {new} now ({reason}).")
+    "HOST KEY REPLACED: {file} ({type}) was {old} and is now {new} ({reason}).")
 HOST_KEY_SET_ASIDE = _warning("host-key-set-aside", "58ec136b541e498aaf49325da9c3c546",
     "{file} is no usable host key and was moved to {aside} ({reason}).")
 HOST_KEY_PUBLIC_DERIVED = _notice("host-key-public-derived", "5d8537f533e049adb1f61974bd402554",
     "The public half of {file} was missing and was derived again: {fingerprint}.")
 HOST_KEY_MODE_REPAIRED = _notice("host-key-mode-repaired", "21761d3488134d29b5d901d2da07da37",
-    "{file} had a mode or an owner that no private host key may have; it is for root alone now.")
+    "{file} had a mode or an owner that no private host key may have; it was repaired, for root alone.")
 HOST_KEY_SKIPPED = _info("host-key-skipped", "a0d7387305d14e0c9766dc3d8472e92e",
-    "No {type} host key was made: {detail} ({reason}).")
+    "No {type} host key was generated: {detail} ({reason}).")
 HOST_KEY_PENDING = _info("host-key-pending", "97ad33d83d1e4cc29356d2661bdf97c1",
-    "The {type} host key is being made in the background, and sshd does not wait for it: {file} ({reason}).")
+    "The {type} host key is being generated in the background; sshd does not wait for it: {file} ({reason}).")
 SSHD_RELOADED = _notice("sshd-reloaded", "d3a9066a06c243b1bd2513fb9987e25c",
-    "{unit} was asked to reload, for host keys that are newer than it: {files}.")
+    "{unit} was asked to reload, to load new host keys: {files}.")
 HOST_KEY_NOT_LOADED = _warning("host-key-not-loaded", "8be4139e881b4beca6a0e86b1ceff12e",
-    "{sshd} runs without host keys that are newer than it: {files}. {detail} ({reason}).")
+    "{sshd} runs without new host keys: {files}. {detail} ({reason}).")
 HOST_KEY_FAILED = _error("host-key-failed", "56af7a58435f4304877928ceb297ccb2",
-    "The {type} host key {file} could not be made: {detail} ({reason}).")
+    "The {type} host key {file} could not be generated: {detail} ({reason}).")
 HOST_KEY_FOREIGN = _warning("host-key-foreign", "cc9f38d62e3a4f9a931b56ef9071dcd4",
     "{file} ({type}, {fingerprint}) came with the image: other instances may have it too ({reason}).")
 CONSOLE_WRITTEN = _debug("console-written", "6326740e8b4a4ebba1ddc4250bf531fd",

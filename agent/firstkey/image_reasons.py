@@ -38,13 +38,13 @@ PACKAGES_UNKNOWN = define(
 NO_PROOF = define(
     "no-proof",
     "No setting could be found that sshd accepts and that has the wanted effect; nothing was changed.",
-    "Look at what sshd makes of its configuration: sshd -T -C user=root,host=h,addr=192.0.2.1",
+    "Look at what the image's sshd makes of its configuration, and set it by hand.",
 )
 
 ACCOUNTS_BROKEN = define(
     "accounts-broken",
     "A file of accounts is not as it should be.",
-    "Mend the line that is named; check with: pwck -r, grpck -r",
+    "Correct the line that is named, or take it out.",
 )
 
 NEEDED = define(

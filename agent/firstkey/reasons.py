@@ -51,7 +51,7 @@ IMDS_LOCKED = define("imds-locked",
     "systemd's own metadata service (systemd-imdsd) keeps this address for itself.",
     "Kernel command line: systemd.imds.network=unlocked; or leave launch keys to systemd-imds.")
 CATEGORY_MISSING = define("category-missing",
-    "The metadata service does not know launch keys at all, so nobody can tell whether there is one.",
+    "The metadata service has no category of launch keys, so firstkey cannot know whether there is one.",
     "Use a service that has /latest/meta-data/public-keys/, or put a key into the image.")
 IMDS_UNREACHABLE = define("imds-unreachable",
     "The metadata service gave no answer in time.",
@@ -59,44 +59,44 @@ IMDS_UNREACHABLE = define("imds-unreachable",
     "Endpoints= has to be let through: systemctl edit firstkey.service, IPAddressAllow=ADDRESS in [Service].")
 IMDS_ERROR = define("imds-error",
     "The metadata service answered with an error of its own.",
-    "Nothing, if it passes: firstkey.service asks again; by hand, run it again. Else see: firstkey keys -v")
+    "firstkey.service asks again by itself; by hand, run it again. If the error stays, see: firstkey keys -v")
 BAD_REQUEST = define("bad-request",
     "The metadata service called the request malformed (400).",
     "Check TokenTTLSec= (1 to 21600) and Endpoints= with: firstkey config")
 BAD_ANSWER = define("bad-answer",
-    "The answer does not look like one of the metadata service.",
-    "Check that Endpoints= names the metadata service and that nothing stands in between: firstkey keys -v")
+    "The answer is not one of the metadata service's formats.",
+    "Check that Endpoints= names the metadata service, and that no proxy stands in between: firstkey keys -v")
 ANSWER_TOO_LARGE = define("answer-too-large",
-    "The answer is larger than any genuine one; it was cut off and not used.",
+    "The answer is larger than any genuine one; it was not used.",
     BAD_ANSWER.remedy)
 REDIRECT_REFUSED = define("redirect-refused",
     "The service answered with a redirect, which the metadata service never does; it was not followed.",
-    "Check that nothing intercepts HTTP on the way: firstkey keys -v")
+    "Check that no proxy intercepts HTTP on the way: firstkey keys -v")
 TOKEN_TIMEOUT = define("token-timeout",
     "The token request got no answer although the service accepts connections.",
     "Raise the hop limit: aws ec2 modify-instance-metadata-options --instance-id ID"
     " --http-put-response-hop-limit 2")
 TOKEN_REFUSED = define("token-refused",
-    "The service refused to hand out a token.",
-    "If the service is genuine, check IMDSv2 on the instance; with Version=1, no token is asked for.")
+    "The service refused to give a token.",
+    "If the service is genuine, check IMDSv2 on the instance. With Version=1, firstkey asks for no token.")
 TOKEN_REJECTED = define("token-rejected",
     "The service rejected a fresh token twice (401).",
     "Check the clock and that all answers come from the same service: firstkey keys -v")
 FIRMWARE_DISAGREES = define("firmware-disagrees",
     "The metadata service and the firmware name different instances; the service was believed.",
-    "Check that Endpoints= names the genuine service. In a container this is no surprise.")
+    "Check that Endpoints= names the genuine service. In a container, the firmware is the host's.")
 OTHER_PLATFORM = define("other-platform",
-    "The firmware says plainly that this is another platform than EC2.",
+    "The firmware names another platform than EC2.",
     "If it has a service like EC2's, name it: Endpoints= under [IMDS]. Then sshd waits for the answer.")
 V1_DISABLED = define("v1-disabled",
-    "The service answers only requests with a token, and none could be had.",
-    "Set Version=auto where it is 1, which asks for no token; else see why there is none: firstkey keys -v")
+    "The service answers only requests with a token, and firstkey got no token.",
+    "If Version= is 1, set Version=auto; otherwise see why the token failed: firstkey keys -v")
 
 # --- keys -------------------------------------------------------------------------------------
 
 NOT_A_PUBLIC_KEY = define("not-a-public-key",
-    "The line is not a public key that OpenSSH would take on its own (one line, no options).",
-    "Look at it with: firstkey keys; import a proper public key as the key pair of the instance.")
+    "The line is not a public key that OpenSSH accepts on its own (one line, no options).",
+    "Show it with: firstkey keys. Then import a valid public key as the key pair of the instance.")
 
 # --- users and their files --------------------------------------------------------------------
 
@@ -107,29 +107,29 @@ INVALID_USER_NAME = define("invalid-user-name",
     "The name is not one that an account can have.",
     "Correct it in Users= or on the command line.")
 HOME_MISSING = define("home-missing",
-    "The user's home directory does not exist; firstkey makes it only where the section has Create=yes.",
+    "The user's home directory does not exist; firstkey creates it only where the section has Create=yes.",
     "Create it with: mkhomedir_helper NAME")
 SYMLINK_REFUSED = define("symlink-refused",
-    "A part of the path is a symbolic link that somebody other than root could have placed.",
+    "A part of the path is a symbolic link that a user other than root could have placed.",
     "Replace the link by the real directory or file.")
 SHARED_FILE = define("shared-file",
     "AuthorizedKeysFile names one file for several users; a key in it would let its owner in as any of them.",
     "Use %u or %h in AuthorizedKeysFile, or set AuthorizedKeysFile= in the [User NAME] section.")
 NOT_A_REGULAR_FILE = define("not-a-regular-file",
-    "Something that is not a regular file stands where the file belongs.",
+    "A directory, device or other special file has the name of the file.",
     "Move it away.")
 NOT_A_DIRECTORY = define("not-a-directory",
-    "Something that is not a directory stands where a directory belongs.",
+    "A file that is not a directory has the name of the directory.",
     "Move it away.")
 UNSAFE_DIRECTORY = define("unsafe-directory",
-    "A directory on the path can be written by others than root and the user.",
-    "Mend it with: chmod go-w DIRECTORY")
+    "A user other than root and the owner of the keys can write a directory on the path.",
+    "chmod go-w DIRECTORY")
 BAD_MODES = define("bad-modes",
     "The owner or mode of a part of the path makes sshd ignore the file (StrictModes).",
-    "Mend it with: chmod go-w PATH, or chown NAME PATH")
+    "chmod go-w PATH, or chown NAME PATH")
 FILE_TOO_LARGE = define("file-too-large",
-    "The file is larger than any that firstkey would rewrite.",
-    "Look at what is in it; a file of keys is rarely larger than a few KiB.")
+    "The file is larger than firstkey's limit for a file that it rewrites.",
+    "Look at its content; a file of keys is rarely larger than a few KiB.")
 PERMISSION_DENIED = define("permission-denied",
     "The user has no right to the file, so sshd has none either.",
     "Check owner and mode of each directory on the path: namei -l PATH")
@@ -138,50 +138,50 @@ READ_ONLY = define("read-only",
     "Remount it read-write, or clear the flag with: chattr -i PATH")
 NO_SPACE = define("no-space",
     "No space or no quota is left on the file system.",
-    "Free some space: df -h PATH; df -i PATH")
+    "Free some space; see: df -h PATH; df -i PATH")
 IO_ERROR = define("io-error",
     "The kernel reported an error while the file was read or written.",
     "Check the disk: dmesg")
 CONCURRENT_CHANGE = define("concurrent-change",
-    "Another program kept changing the file, or holding its lock, while firstkey was about to write it.",
+    "Another program kept changing the file, or kept its lock, when firstkey tried to write it.",
     "Run it again: firstkey run")
 TIMED_OUT = define("timed-out",
-    "It took too long and was given up.",
+    "The step took too long and was given up.",
     "Check the file system or the program that is named: dmesg")
 AUTHORIZED_KEYS_DISABLED = define("authorized-keys-disabled",
     "sshd reads no authorized_keys file for this user (AuthorizedKeysFile none).",
     "Set AuthorizedKeysFile in sshd_config for this user.")
 NOT_READ_BY_SSHD = define("not-read-by-sshd",
-    "The keys are where AuthorizedKeysFile= in the [User NAME] section says, but sshd does not look there.",
-    "Name the file in sshd_config too (AuthorizedKeysFile), or drop the setting from [User NAME].")
+    "The keys are in the file of AuthorizedKeysFile= in the [User NAME] section, but sshd does not read it.",
+    "Name the file in sshd_config too (AuthorizedKeysFile), or remove the setting from [User NAME].")
 KEY_LINE_IGNORED = define("key-line-ignored",
-    "The key is in a line whose options sshd does not take, so sshd ignores the line; it was left as it is.",
-    "Correct the options; or remove the line, and have the key added as it is: firstkey run --force")
+    "The key is in a line whose options sshd rejects, so sshd ignores the line; firstkey did not change it.",
+    "Correct the options; or remove the line, and add the key without options: firstkey run --force")
 NO_SUCH_GROUP = define("no-such-group",
     "The group does not exist on this system, so the user was not added to it.",
     "Create it with groupadd, or correct Groups= in the [User NAME] section.")
 USER_CREATE_FAILED = define("user-create-failed",
     "The account could not be set up as configured.",
-    "Correct what the detail names (the [User NAME] section, a lock that nobody holds); then: firstkey run")
+    "Correct the cause in the detail (the [User NAME] section, or a stale lock); then: firstkey run")
 SUDOERS_INVALID = define("sudoers-invalid",
     "visudo rejected the rule; it was not put in place.",
     "Correct Sudo= in the [User NAME] section.")
 SUDO_UNCHECKED = define("sudo-unchecked",
-    "visudo could not look at the rule, so it was not put in place.",
-    "See what it says of a rule of its own: visudo -c")
+    "visudo could not validate the rule, so the rule was not put in place.",
+    "Check visudo on the existing rules: visudo -c")
 SUDO_MISSING = define("sudo-missing",
-    "sudo is not installed, so its rule could not be checked, and lets nobody do anything.",
-    "Install sudo in the image, or drop Sudo= from the [User NAME] section.")
+    "sudo is not installed, so its rule could not be validated, and has no effect.",
+    "Install sudo in the image, or remove Sudo= from the [User NAME] section.")
 SUDO_NOT_EFFECTIVE = define("sudo-not-effective",
-    "The rule is in place, and sudo does not let the user do what it says.",
-    "See what sudo reads: sudo -l -U NAME. Where it passes over /etc/sudoers.d, put this line at the end of "
-    "/etc/sudoers: @includedir /etc/sudoers.d")
+    "The rule is in place, but sudo does not apply it to the user.",
+    "List the effective rules: sudo -l -U NAME. If sudo does not read /etc/sudoers.d, add this line at the "
+    "end of /etc/sudoers: @includedir /etc/sudoers.d")
 REDIRECT_WITHOUT_USER = define("redirect-without-user",
-    "RedirectRoot=yes has nobody to redirect to: no other user of Users= has got the launch keys.",
+    "RedirectRoot=yes has no user to redirect to: no other user of Users= has the launch keys.",
     "Name another user in Users=, or see above why that user did not get them.")
 KEY_LEFT_IN_PLACE = define("key-left-in-place",
-    "The key still stands in a line that firstkey did not write, or that somebody changed since.",
-    "If it is not wanted any more, remove the line by hand.")
+    "The key is still in a line that firstkey did not write, or that was changed since.",
+    "If the key is not needed any more, remove the line by hand.")
 
 # --- host keys --------------------------------------------------------------------------------
 
@@ -189,79 +189,79 @@ SSHD_MISSING = define("sshd-missing",
     "sshd is not installed; OpenSSH's defaults are assumed.",
     "Install it: apt-get install openssh-server, or dnf install openssh-server")
 SSHD_CONFIG_INVALID = define("sshd-config-invalid",
-    "sshd rejects its configuration; OpenSSH's defaults are assumed. sshd will not start like this.",
-    "See what it says: sshd -t")
+    "sshd rejects its configuration; OpenSSH's defaults are assumed. sshd does not start like this.",
+    "Show the mistake: sshd -t")
 KEYGEN_MISSING = define("keygen-missing",
     "ssh-keygen is not installed.",
     "Install it: apt-get install openssh-client, or dnf install openssh")
 KEYGEN_REFUSED = define("keygen-refused",
-    "The system's ssh-keygen does not make keys of this type (FIPS mode refuses ed25519).",
-    "Nothing, if another type was made; otherwise name the types in [HostKeys] Types=.")
+    "The system's ssh-keygen does not generate keys of this type (FIPS mode refuses ed25519).",
+    "Nothing, if another type was generated; otherwise name the types in [HostKeys] Types=.")
 KEYGEN_FAILED = define("keygen-failed",
     "ssh-keygen failed.",
-    "See its own words in the detail; run it by hand: ssh-keygen -A")
+    "See its message in the detail; run it by hand: ssh-keygen -A")
 HOST_KEY_BROKEN = define("host-key-broken",
-    "The host key cannot be loaded; it was set aside and made anew (a power cut leaves such files).",
-    "Nothing; clients that knew the old key will warn. Look at the file that was set aside.")
+    "The host key cannot be loaded (a power cut leaves such files); it was backed up and regenerated.",
+    "Nothing; clients that knew the old key will warn. The backup is beside the new key.")
 HOST_KEY_TOO_SMALL = define("host-key-too-small",
-    "sshd loads no RSA key of that size (RequiredRSASize); it was set aside, and a larger one was made.",
-    "Nothing; clients that knew the old key will warn. It is kept beside the new one.")
+    "sshd loads no RSA key of that size (RequiredRSASize); a larger one was generated.",
+    "Nothing; clients that knew the old key will warn. A backup of it is beside the new key.")
 HOST_KEY_PENDING = define("host-key-pending",
-    "The host key is made in the background, and sshd runs without it meanwhile (Background= in [HostKeys]).",
+    "The host key is being generated in the background; sshd runs without it (Background= in [HostKeys]).",
     "Nothing; it follows in seconds. See: firstkey status")
 HOST_KEY_NOT_LOADED = define("host-key-not-loaded",
-    "A running sshd has not loaded a host key that is new, and was not asked to.",
-    "Let it read its configuration again: systemctl reload ssh, or systemctl reload sshd")
+    "A running sshd has not loaded a new host key, and was not asked to.",
+    "Reload sshd: systemctl reload ssh, or systemctl reload sshd")
 HOST_KEY_ENCRYPTED = define("host-key-encrypted",
     "The host key is protected by a passphrase, so sshd cannot load it by itself.",
-    "Remove the passphrase with: ssh-keygen -p -f FILE, or drop the HostKey line.")
+    "Remove the passphrase with: ssh-keygen -p -f FILE, or remove the HostKey line.")
 HOST_KEY_CLONED = define("host-key-cloned",
-    "The host key belongs to another instance: it came along in the image.",
+    "The host key belongs to another instance: it came with the image.",
     "Nothing; it was replaced. Seal images before you share them: firstkey seal")
 HOST_KEY_FOREIGN = define("host-key-foreign",
-    "The host key is older than this instance and was not made by firstkey; other instances may have it too.",
+    "The host key is older than this instance, and not firstkey's; other instances may have it too.",
     "To replace such keys, set Regenerate=new-instance in [HostKeys].")
 HOST_KEY_TYPE_UNKNOWN = define("host-key-type-unknown",
-    "The type of the host key cannot be told by the file's name, or this system's OpenSSH does not know it.",
-    "Name the file like ssh_host_ed25519_key, or make the key by hand: ssh-keygen -t TYPE -f FILE")
+    "The file's name does not show the type of the host key, or this system's OpenSSH does not know it.",
+    "Name the file like ssh_host_ed25519_key, or generate the key by hand: ssh-keygen -t TYPE -f FILE")
 HOST_KEY_TYPE_OBSOLETE = define("host-key-type-obsolete",
-    "It would be a DSA key, which OpenSSH has offered to nobody since its release 7.0.",
-    "Drop the HostKey line from sshd_config.")
+    "The HostKey line names a DSA key, which OpenSSH has not offered since its release 7.0.",
+    "Remove the HostKey line from sshd_config.")
 HOST_KEY_IN_AGENT = define("host-key-in-agent",
-    "sshd has the private half from an agent (HostKeyAgent), or HostKey names a public key.",
-    "Nothing, if the agent is meant to have it; otherwise name the private half's file in sshd_config.")
+    "sshd gets the private half from an agent (HostKeyAgent), or HostKey names a public key.",
+    "Nothing, if this is intended; otherwise name the private half's file in sshd_config.")
 REGENERATION_OFF = define("regeneration-off",
-    "Regenerate= in [HostKeys] does not allow this key to be made or replaced.",
-    "Set Regenerate=clones, or make the key by hand: ssh-keygen -A")
+    "Regenerate= in [HostKeys] does not allow this key to be generated or replaced.",
+    "Set Regenerate=clones, or generate the key by hand: ssh-keygen -A")
 
 # --- firstkey itself --------------------------------------------------------------------------
 
 NEEDS_ROOT = define("needs-root",
-    "This needs root.",
+    "The command needs root.",
     "Run it again with sudo, or on a tree of your own with --root DIR.")
 BAD_USAGE = define("bad-usage",
-    "The command line asks for something that cannot be.",
-    "See what there is: firstkey --help, or firstkey COMMAND --help")
+    "The command line has a mistake.",
+    "See: firstkey --help, or firstkey COMMAND --help")
 CONFIG_INVALID = define("config-invalid",
-    "The configuration has a mistake; the default stands in its place.",
+    "The configuration has a mistake; the default is used in its place.",
     "Correct the line that is named; check with: firstkey config --check")
 LEDGER_DAMAGED = define("ledger-damaged",
-    "The ledger cannot be trusted (damaged, or not root's own); it was set aside, and revokes nothing.",
+    "The ledger cannot be trusted (damaged, or not root's own); it was moved away, and revokes no key.",
     "Look through the authorized_keys files for launch keys of earlier instances by hand.")
 ALREADY_RUNNING = define("already-running",
     "Another firstkey is at work on the same system.",
-    "Wait for it to end, or see what it does: systemctl status firstkey")
+    "Wait for it to end; see: systemctl status firstkey")
 DISABLED = define("disabled",
     "firstkey is switched off, by firstkey=off on the kernel command line or by /etc/firstkey/disabled.",
-    "Remove the one that is named.")
+    "Remove the switch that is named.")
 DEPENDENCY_MISSING = define("dependency-missing",
-    "A Python package that this needs is not installed.",
+    "A Python package that the command needs is not installed.",
     "Install the package that is named.")
 CONSOLE_FAILED = define("console-failed",
-    "The console could not be written; everything else is done.",
+    "firstkey could not write to the console; all other work is done.",
     "Nothing, if the instance has no console; otherwise look at /dev/console.")
 INTERNAL_ERROR = define("internal-error",
-    "firstkey met something that it was not built for.",
+    "firstkey failed by a fault of its own.",
     "Please report it, with the output of: firstkey run -v")
 
 # fmt: on

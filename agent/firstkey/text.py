@@ -7,7 +7,6 @@ from firstkey import TYPE_CHECKING
 if TYPE_CHECKING:
     from typing import Any
 
-
 REMEDY = "What to do: "
 
 

@@ -15,7 +15,7 @@ under systemd in a container, the metadata service at 169.254.169.254, and from 
 SSH answers and when the launch key lets in. All take turns in one run, {boots} first boots each. Nothing is
 left out, nothing is averaged away: the plot shows every boot.
 
-- *keys baked in*: host keys and the launch key are in the image, nothing runs at boot. Nobody can be faster.
+- *keys baked in*: host keys and the launch key are in the image; no agent runs at boot. Nothing is faster.
   Each suite of Debian has a floor of its own, and what a peer adds is added to that of its suite.
 - *the guide's script*: `ssh-keygen`, then the EC2 guide's own commands with IMDSv2, as a unit before sshd and
   after network-online.target.

@@ -265,7 +265,7 @@ def test_the_service_tells_the_instance_and_not_the_keys(world: World, what: str
     assert done.report["imds"]["endpoint"] == world.service.url
     assert [user["revoked"] for user in done.report["users"]] == [[fingerprint(world.key)]]
     assert reason in done.err
-    assert done.err.count("This is another instance") == 1
+    assert done.err.count("This is a new instance") == 1
     assert world.machine.keys == [own]
     assert not set(before.values()) & set(world.machine.host_keys().values())
     new = world.machine.host_keys()

@@ -335,7 +335,7 @@ def test_two_instances_in_one_ledger_are_told_apart(world: World) -> None:
     world.machine.write("/etc/passwd", "\n".join(kept) + "\n")
     world.become(SECOND, world.another_key("new"))
     done = run(world)
-    assert f"of the earlier instance {FIRST} was taken out" in done.err
+    assert f"of the earlier instance {FIRST} was revoked" in done.err
 
 
 # --- interrupted ------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_sshd_does_not_wait_for_rsa(bench: Bench) -> None:
     assert bench.report["outcome"] == "ok"
     assert bench.lab.manager.was_told("STATUS=Done: ok; making the host key rsa in the background")
     status = bench.machine.firstkey("status").out
-    assert "ssh_host_rsa_key  being made in the background" in status
+    assert "ssh_host_rsa_key  being generated in the background" in status
     assert console.read_text() == ""
 
     bench.let_go()
@@ -117,7 +117,7 @@ def test_sshd_does_not_wait_for_rsa(bench: Bench) -> None:
     assert bench.result("rsa")["fingerprint"] in console.read_text()
     assert bench.lab.manager.said[-1] == "STATUS=Done: ok"
     assert bench.lab.manager.count("READY=1") == 1
-    assert ended.said.count("is being made in the background") == 1
+    assert ended.said.count("is being generated in the background") == 1
     assert ended.said.count("Host key") == len(KINDS)
     assert ended.said.count("Finished with outcome ok") == 1
     assert bench.lab.left_over == []
@@ -340,7 +340,7 @@ def test_another_instances_key_is_not_shown_where_no_other_could_be_made(bench: 
     assert bench.kinds == QUICK
     assert old not in console.read_text()
     assert bench.result("rsa")["fingerprint"] is None
-    assert "No rsa host key was made" in ended.said
+    assert "No rsa host key was generated" in ended.said
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])

@@ -93,7 +93,7 @@ def test_another_instance_trusts_none_of_the_old_keys_before_its_own_can_be_had(
     ended = daemon.end()
     assert ended.status == 0, ended.said
     assert lab.machine.keys == [keys["ecdsa"]]
-    assert ended.said.count("This is another instance") == 1
+    assert ended.said.count("This is a new instance") == 1
     (user,) = json.loads(lab.machine.path("/run/firstkey/report.json").read_text())["users"]
     assert (user["added"], user["revoked"]) == ([fingerprint(keys["ecdsa"])], [fingerprint(lab.key)])
 

@@ -68,7 +68,7 @@ def test_what_is_well_is_told_as_well(machine: Machine, service: Emulator) -> No
     ]
     for name in machine.host_keys():
         file = f"/etc/ssh/{name.removesuffix('.pub')}"
-        assert any(line.endswith(f"is good and stays as it is: {file}.") for line in found)
+        assert any(line.endswith(f"is good and was kept: {file}.") for line in found)
 
 
 def test_host_keys_alone(machine: Machine) -> None:
@@ -77,7 +77,7 @@ def test_host_keys_alone(machine: Machine) -> None:
     machine.firstkey("host-keys")
     assert steps(machine.firstkey("host-keys").err) == []
     found = steps(machine.firstkey("host-keys", "-v").err)
-    assert sum("is good and stays as it is" in line for line in found) == 2
+    assert sum("is good and was kept" in line for line in found) == 2
     assert any("`host keys: look`" in line for line in found)
     assert not any("was answered" in line for line in found)
 

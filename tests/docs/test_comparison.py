@@ -248,7 +248,7 @@ def test_the_headings_say_which_cloud_init_it_was(boxes: Callable[[Way], Box], w
     assert headings == f"| | {' | '.join(each.title for each in WAYS)} |"
 
 
-CLEANING = table(first="Does it take out launch keys")
+CLEANING = table(first="Does it remove launch keys")
 
 
 @pytest.mark.parametrize(
@@ -268,13 +268,13 @@ def test_what_cleans_an_image(boxes: Callable[[Way], Box], column: int, way: Way
         "launch keys": not box.lines,
         "host keys": not list(box.disk.path("/etc/ssh").glob("ssh_host_*_key")),
         "shell histories": not box.disk.path("/root/.bash_history").exists(),
-        "cloud-init has kept": not list(box.disk.path("/var/lib/cloud/instances").glob("*")),
+        "cloud-init's data": not list(box.disk.path("/var/lib/cloud/instances").glob("*")),
         "machine-id": box.disk.path("/etc/machine-id").read_text() in ("", "uninitialized\n"),
     }
-    assert gone["cloud-init has kept"]
+    assert gone["cloud-init's data"]
     box.disk.write("/root/.vault-token", "hvs.CAESIJ" + "x" * 80, mode=0o600)
     status = box.inside(*commands[column]).returncode
-    answers = {**gone, "look again": status != 0}
+    answers = {**gone, "check again": status != 0}
     for word, answer in answers.items():
         (row,) = [row for question, row in CLEANING.items() if word in question]
         assert re.match("yes" if answer else "no|only with", row[column]), word

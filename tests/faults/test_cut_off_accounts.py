@@ -123,7 +123,7 @@ def test_the_parts_that_are_missing_are_told(system: PrivateSystem, service: Emu
     assert not system.path(f"{system.homes}/deploy").exists()
     done = system.firstkey("run", "--json", service=service)
     assert [each["change"] for each in done.report["accounts"]] == [change]
-    assert f"What was missing of the user deploy was made, as by: {change}" in done.err
+    assert f"Missing parts of the account deploy were created, as by: {change}" in done.err
     assert is_whole(system, 1700)
 
 

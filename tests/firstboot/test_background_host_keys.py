@@ -22,7 +22,7 @@ KEYGEN = """\
 #!/bin/sh
 case "$*" in
 *"-t rsa"*) while ! [ -e /run/rsa-may-come ] && ! [ -e /etc/rsa-may-come ]; do sleep 0.05; done;;
-*"-t e"*hostkeys*) ! [ -e /etc/only-rsa ] || { echo "not in this mode" >&2; exit 1; };;
+*"-t "*hostkeys* | *"-A "*hostkeys*) ! [ -e /etc/only-rsa ] || { echo "not in this mode" >&2; exit 1; };;
 esac
 exec /usr/bin/ssh-keygen "$@"
 """
@@ -118,7 +118,7 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
         assert scene.login().status == 0
         (key,) = (key for key in machine.report["host_keys"] if key["type"] == "rsa")
         assert (key["result"], key["reason"]) == ("skipped", "host-key-pending")
-        assert "being made in the background" in machine.inside("firstkey", "status")
+        assert "being generated in the background" in machine.inside("firstkey", "status")
         assert "BEGIN SSH HOST KEY" not in machine.console
         assert policy(machine) == SCHED_IDLE
         pid = machine.show("ssh", "MainPID")
@@ -144,7 +144,9 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
         print(f"refused around the reload: {met['longest']:.3f} s at the longest")
         assert met["longest"] < PROMPT
         # So many connections at once make sshd turn some away for a while (MaxStartups).
-        wait_until(lambda: len(shown(scene)) == 3, seconds=BACKGROUND, what="all three host keys")
+        wait_until(
+            lambda: {"ssh-rsa", "ssh-ed25519"} <= shown(scene), seconds=BACKGROUND, what="all host keys"
+        )
         assert {key["result"] for key in machine.report["host_keys"]} == {"changed", "unchanged"}
         assert len(machine.events("host-key-not-loaded")) == 1
         assert machine.wait_until_booted() == "running"
@@ -162,7 +164,7 @@ def test_what_is_cut_off_is_completed(scene: Scene) -> None:
         assert machine.show("firstkey", "SubState") == "running"
         machine.cut_power()
     before = scene.host_keys()
-    assert len(before) == 2
+    assert len(before) >= 2
     scene.disk.write("/etc/rsa-may-come", "")
     with scene.boot() as machine:
         machine.wait_for_ssh()
@@ -170,7 +172,7 @@ def test_what_is_cut_off_is_completed(scene: Scene) -> None:
         wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
         machine.shut_down()
     after = scene.host_keys()
-    assert len(after) == 3
+    assert after.keys() - before.keys() == {"ssh_host_rsa_key.pub"}
     assert before.items() < after.items()
     assert matches(scene.disk.path(RSA))
 

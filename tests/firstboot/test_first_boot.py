@@ -101,7 +101,7 @@ def test_the_catalogue_explains(machine: Machine) -> None:
     """`journalctl -x` has the cause and the remedy to each message."""
     said = machine.inside("journalctl", "--no-pager", "-x", "-u", "firstkey.service")
     assert "Subject: A launch key was installed for root" in said
-    assert "Subject: A host key was made: ed25519" in said
+    assert "Subject: A host key was generated: ed25519" in said
 
 
 def test_systemctl_status_reads_well(machine: Machine) -> None:

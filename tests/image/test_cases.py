@@ -190,7 +190,17 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("access-keys", {"/usr/local/bin/up": f"#!/bin/sh\nexport K={AKIA}\n"}, ITSELF),
     ("access-keys", {"/usr/share/u": f"k={AKIA}\n", "/var/lib/dpkg/info/a.list": "/usr\n"}, {"/usr/share/u"}),
     # what else gives an image away
-    ("machine-id", {"/etc/machine-id": ""}, ITSELF),
+    (
+        "machine-id",
+        {
+            "/etc/machine-id": "",
+            "/usr/sbin/sshd": "",
+            STARTED: STARTS,
+            WANTED.format("ssh"): f"->{STARTED}",
+            UNIT.format("sshd-keygen"): "[Unit]\nConditionFirstBoot=yes\n[Service]\nExecStart=x\n",
+        },
+        {"/etc/machine-id"},
+    ),
     ("random-seeds", {"/var/lib/systemd/credential.secret": "x"}, ITSELF),
     ("cloud-init-data", {"/var/lib/cloud/sem/x": ""}, ITSELF),
     ("cloud-init-data", {"/var/lib/cloud/seed/nocloud/user-data": "x"}, ITSELF),

@@ -258,4 +258,6 @@ def test_ami_tools_of_amazon_linux(sapling: Sapling) -> None:
     sapling.file(listed, gzip.compress(primary.encode()))
     (finding,) = verdict_of(ami_tools.RULES[0], sapling.image()).findings
     assert "1.5.19-1.amzn2 is there" in finding.reason
-    assert finding.remedy == "yum --assumeyes update aws-amitools-ec2"
+    assert (
+        finding.remedy == "Run in the image, or on an instance of it: yum --assumeyes update aws-amitools-ec2"
+    )

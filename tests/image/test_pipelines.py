@@ -79,7 +79,7 @@ def test_junit_tells_what_and_what_to_do(clean: Sapling) -> None:
     assert failure.tag == "failure"
     assert failure.attrib["type"] == "error"
     assert failure.attrib["message"].startswith("/root/.bash_history: This is a history")
-    assert "What to do: shred -u -- /root/.bash_history" in str(failure.text)
+    assert f"What to do: firstkey seal --root {clean.root} --rule histories" in str(failure.text)
     (note,) = cases(done)["publisher"]
     assert note.tag == "system-out"
     assert "Set Publisher=" in str(note.text)
@@ -476,7 +476,7 @@ def test_the_page_says_all_and_loads_nothing(sapling: Sapling, tmp_path: Path) -
     for rule in rules.ALL:
         assert rule.title in found.texts["h3"]
         assert rule.prose in found.texts["details"]
-    assert "shred -u -- /root/.bash_history" in found.texts["pre"]
+    assert f"firstkey seal --root {sapling.root} --rule histories" in found.texts["pre"]
     assert {tag for tag, _ in found.elements} <= {
         *(
             "html",

@@ -9,7 +9,9 @@ import subprocess
 import pytest
 from sapling import Sapling
 
-from firstkey.image import units
+from firstkey.image import render_seal, rules, seal, units
+from firstkey.image.audit import verdict_of
+from firstkey.image.verdict import PASS
 
 UNITS = "/usr/lib/systemd/system"
 TREE = {
@@ -59,19 +61,39 @@ def test_what_a_first_boot_enables_is_what_systemctl_enables(sapling: Sapling) -
 
 
 def test_the_plan_names_them(sapling: Sapling) -> None:
-    """Who unsets the machine-id is told what the first boot will start; nothing is said of no unit."""
+    """Who unsets the machine-id is told what the first boot will turn on, one a line."""
     sapling.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-    (change,) = sapling.settled("machine-id")
-    assert change.describe().startswith("unset the machine-id in /etc/machine-id\n")
+    assert planned(sapling)[1:] == []
     grow(sapling)
-    (change,) = sapling.settled("machine-id")
-    assert "enables by preset: early.target, helper.socket," in change.describe().splitlines()[0]
+    sapling.file(
+        f"{UNITS}/systemd-networkd-wait-online.service", "[Install]\nWantedBy=network-online.target\n"
+    )
+    heading, *told = planned(sapling)[1:]
+    assert heading.startswith("The first boot will turn on by preset")
+    assert "  helper.socket" in told
+    assert "  systemd-networkd-wait-online.service, which holds what waits for a network" in told
+    sapling.file("/etc/machine-id", "uninitialized\n")
+    assert planned(sapling) == ["Plan: 0 steps; there is nothing to do."]
+
+
+def planned(sapling: Sapling) -> list[str]:
+    """What the plan says, without the lines of its one step."""
+    lines = list(render_seal.plan(seal.plan(sapling.image(), [rules.by_id("machine-id")], []), diffs=False))
+    return [line for line in lines if "machine-id" not in line]
+
+
+def test_an_empty_machine_id_stays(sapling: Sapling) -> None:
+    """The system boots well with it, unless only a first boot makes host keys (tests/image/test_cases.py)."""
+    sapling.file("/etc/machine-id", "")
+    grow(sapling)
+    assert planned(sapling) == ["Plan: 0 steps; there is nothing to do."]
+    assert verdict_of(rules.by_id("machine-id"), sapling.image()).outcome == PASS
 
 
 def test_a_unit_that_cannot_be_read_keeps_nobody_from_the_step(sapling: Sapling) -> None:
     """Then the plan says no names, and the machine-id is unset all the same."""
     sapling.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
     sapling.file(f"{UNITS}/large.service", "#" * (17 * 1024 * 1024))
+    assert planned(sapling)[-1].startswith("  units that cannot be told: ")
     (change,) = sapling.settled("machine-id")
-    assert "enables units by preset" in change.describe()
     assert change.apply(sapling.context()) == "written"

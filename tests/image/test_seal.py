@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import fork_server
@@ -17,6 +19,7 @@ from machine import new_key
 from sapling import Sapling
 
 from firstkey.boot import ledger
+from firstkey.cli.seal import CUTS_OFF, Task
 from firstkey.image import rules
 from firstkey.ssh import public_key
 from firstkey.system.tree import Tree
@@ -152,6 +155,20 @@ def test_dry_run_shows_diffs_and_changes_nothing(dirty: Sapling) -> None:
     assert "+ann:!(password):" in done.out or "+ann:*(password):" in done.out
     assert "$6$salt" not in done.out
     assert "+uninitialized" in done.out
+
+
+def test_the_plan_is_shown_once_and_the_audit_after_it_as_a_difference(dirty: Sapling) -> None:
+    """What went as planned has no second line; what is gone and what is left do, and no rule that passed."""
+    done = seal(dirty, "--rule", "histories", "--rule", "private-keys", "--rule", "mail")
+    assert done.out.count("/root/.bash_history") == 1
+    assert re.search(
+        r"\n  gone   There are no shell or program histories \[histories\]: (\d) of \1\n", done.out
+    )
+    assert "  gone   There is no mail [mail]: 1 of 1\n" in done.out
+    assert "  ok " not in done.out
+    assert (
+        f"What to do: firstkey seal --root {dirty.root} --rule private-keys --remove-credentials" in done.out
+    )
 
 
 @pytest.mark.slow
@@ -411,3 +428,18 @@ def test_quiet_says_nothing_about_what_went_well(sapling: Sapling) -> None:
     done = seal(sapling, "-q", "--rule", "machine-id", "--rule", "key-installer")
     assert done.status == 1
     assert "NOT fit to share" in done.out
+
+
+def test_only_what_takes_a_way_in_away_is_asked_about() -> None:
+    """A remedy that is pasted on the running system asks no question that does not concern it."""
+
+    def takes(*names: str, is_live: bool = True) -> list[str]:
+        tree: Any = SimpleNamespace(is_running_system=is_live)
+        wanted = [rules.by_id(name) for name in names]
+        unused: Any = None
+        return Task(tree, unused, wanted, unused, unused).takes
+
+    assert takes("mail", "machine-id", "logs") == []
+    assert takes("root-password", "other-passwords") == ["every password, which is locked"]
+    assert len(takes(*(rule.id for rule in rules.ALL))) == len(set(CUTS_OFF.values()))
+    assert takes("host-keys", is_live=False) == []

@@ -747,9 +747,10 @@ def test_a_requests_that_cannot_be_imported_is_told(module: str, remedy: str, tm
     """Also where it reads certificates as it is imported (2.32), and there are none."""
     (tmp_path / "requests.py").write_text(module)
     program = (
-        "from firstkey.metadata.client import Client, Settings\n"
+        "from firstkey.config import Imds\n"
+        "from firstkey.metadata.client import Client\n"
         "from firstkey.reasons import FirstkeyError\n"
-        "try:\n    Client(Settings())\n"
+        "try:\n    Client(Imds((), 'auto', 1, 1.0, 1.0))\n"
         "except FirstkeyError as error:\n    print(error.reason.code, error.hint)\n"
     )
     environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"}

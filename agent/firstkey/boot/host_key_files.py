@@ -238,7 +238,7 @@ class HostKey:
         """What became of it so far; of a dry run, what would."""
         action, failure, shown = self.action, self.failure, self.shown
         if self.is_later and not failure:
-            failure = Refusal(reasons.HOST_KEY_PENDING, f"{action.file} is being made in the background")
+            failure = Refusal(reasons.HOST_KEY_PENDING, f"{action.file} is being generated in the background")
         known = shown or action.found.public
         if failure:
             is_skipped = failure.reason in (reasons.KEYGEN_REFUSED, reasons.HOST_KEY_PENDING)

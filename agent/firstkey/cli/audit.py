@@ -58,11 +58,18 @@ def main(argv: Sequence[str]) -> int:
     common.tree_at(args.root).__exit__()
     common.require_root(args, "auditing")
     looker = Looker(args, common.voice(args))
+    configuration = args.config and os.path.abspath(args.config)
     is_text = not (args.json or args.sarif or args.junit or args.html == "-" or args.exclude_list)
     if is_text and not args.quiet:
         screen.show(render.heading("Audit", looker.root, wanted, args.profile))
     with Progress(wanted=not args.quiet) as progress:
-        survey = Survey(looker.root, looker.look, progress=progress.tell, secrets=args.secrets)
+        survey = Survey(
+            looker.root,
+            looker.look,
+            progress=progress.tell,
+            secrets=args.secrets,
+            configuration=configuration,
+        )
         if args.exclude_list:
             return _exclude_list(survey, wanted)
         done = survey.audit(wanted)._replace(profile=args.profile).with_baseline(known)

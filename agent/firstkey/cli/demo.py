@@ -25,7 +25,7 @@ SECOND = "i-0bbbbbbbbbbbbbbb2"
 WIDTH = 100
 DESCRIPTION = """\
 Show the main job, step by step, on a machine that is a scratch directory. Its
-metadata service is played by this command on a loopback port. Nothing outside
+metadata service is this command itself, on a loopback port. Nothing outside
 the directory is changed, root is not needed, and the directory is removed at
 the end.
 """
@@ -34,7 +34,7 @@ examples:
   firstkey demo             takes some seconds
   firstkey demo --keep      to look at the files afterwards
 
-exit status: 0 every step came out as it says, else 1
+exit status: 0 every check passed, else 1
 """
 
 
@@ -72,8 +72,8 @@ class _Show:
         self._title("A fresh machine boots for the first time")
         _say(
             f"The machine is a directory, {machine.root}. It has an sshd configuration and one user, "
-            f"{machine.user}; it has no host keys, and nobody can log in yet. A metadata service, played "
-            f"here at {self._service.url}, offers the launch key `first-key`. This is what the boot does:"
+            f"{machine.user}. It has no host keys, and no key lets anyone log in yet. A metadata service of "
+            f"the demo's own, at {self._service.url}, offers the launch key `first-key`. The boot:"
         )
         self._service.change(keys=(("first-key", machine.new_key("first-key")),))
         self._firstkey()
@@ -89,31 +89,31 @@ class _Show:
 
     def _key_removed_by_hand(self) -> None:
         machine = self._machine
-        self._title("A person takes the launch key out, and puts a key of their own in")
-        _say("Launch keys are installed once for each instance. What a person decided since, stays decided:")
+        self._title("A person removes the launch key, and adds a key of their own")
+        _say("Launch keys are installed once for each instance. A later change by a person stays:")
         machine.write_authorized_keys(machine.new_key("own-key"))
         self._firstkey()
-        self._check("The launch key stays out.", not machine.has_key("first-key"))
-        self._check("The person's key stays in.", machine.has_key("own-key"))
+        self._check("The launch key stays removed.", not machine.has_key("first-key"))
+        self._check("The person's key stays.", machine.has_key("own-key"))
         self._login("first-key", expected=False)
         self._login("own-key", expected=True)
-        _say("`--force` puts it back:")
+        _say("`--force` adds it again:")
         self._firstkey("--force")
         self._check("The launch key is back.", machine.has_key("first-key"))
 
     def _rebundled_image(self) -> None:
         machine = self._machine
-        self._title("The disk becomes an image, and another instance boots from it with another launch key")
+        self._title("The disk becomes an AMI, and a new instance is launched from it with another key pair")
         _say(
-            "A new instance trusts only its own launch key, and shows host keys that no other one has. "
+            "A new instance trusts only its own launch key, and shows only its own host keys. "
             "Lines that firstkey did not write stay:"
         )
         before = machine.host_key_fingerprints()
         self._service.change(instance_id=SECOND, keys=(("second-key", machine.new_key("second-key")),))
         self._firstkey()
         self._keys()
-        self._check("The new launch key is in.", machine.has_key("second-key"))
-        self._check("The launch key of the other instance is gone.", not machine.has_key("first-key"))
+        self._check("The new launch key is installed.", machine.has_key("second-key"))
+        self._check("The launch key of the other instance is revoked.", not machine.has_key("first-key"))
         self._check("The person's own key is still there.", machine.has_key("own-key"))
         self._check("No host key is the image's.", not before & machine.host_key_fingerprints())
         self._login("second-key", expected=True)
@@ -124,9 +124,9 @@ class _Show:
             streams.show("")
             _say(f"Not shown: a real SSH login, because {self._machine.without_login}.")
         if self._failures:
-            streams.show("", "This is not as it should be:", *(f"  {failure}" for failure in self._failures))
+            streams.show("", "These checks failed:", *(f"  {failure}" for failure in self._failures))
             return 1
-        streams.show("", "Everything came out as it should.")
+        streams.show("", "Every check passed.")
         return 0
 
     # --- how it is shown ----------------------------------------------------------------------
@@ -162,7 +162,7 @@ class _Show:
 
     def _keys(self) -> None:
         path, lines = self._machine.authorized_keys()
-        streams.show("", f"{path} now holds:")
+        streams.show("", f"The lines of {path}:")
         for line in lines:
             kind, blob, *comment = line.split(" ")
             streams.show(f"  {kind} {blob[:12]}...{blob[-8:]} {' '.join(comment)}")
@@ -174,8 +174,8 @@ class _Show:
         if not self._has_told_of_modes:
             self._has_told_of_modes = True
             _say(
-                "(Others can write above this directory, so the sshd shown here is told not to mind: "
-                "StrictModes no. On a real machine it stays on.)"
+                "(Other users can write above this directory, so this sshd runs with StrictModes no. "
+                "On a real machine StrictModes stays on.)"
             )
         try:
             worked = self._machine.login(key)

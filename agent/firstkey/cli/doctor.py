@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons
 from firstkey.cli import common, looking, parsers, streams
+from firstkey.display import DECIDE
 from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from firstkey.metadata.client import Answer
 
 KEY_LIMIT = 65536
-DECIDE = "A person decides: "
 EPILOG = """\
 examples:
   firstkey doctor                          the configured users, the launch key

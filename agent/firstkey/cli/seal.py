@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import nullcontext
+from itertools import count
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, events
@@ -32,7 +34,7 @@ LOCK_SECONDS = 30.0
 
 EPILOG = """\
 A plan is made first (--dry-run shows it, with diffs, and changes nothing), then
-each step is done and told, then everything is audited again. Private keys and
+each step is done, then everything is audited again. Private keys and
 credentials are taken out only with --remove-credentials. On the running system
 this is the last thing that one runs: it takes away every way in that was there.
 
@@ -44,13 +46,15 @@ exit status: 0 all was done and the image is fit to share; 1 a step failed, or
   something is still found.
 """
 
-CUTS_OFF = """\
-This is the running system. Sealing it takes away the ways in that there are now:
-  - the authorized keys of every account, yours too;
-  - the SSH host keys, without which sshd takes no new connection until the next boot makes new ones;
-  - every password, which is locked;
-  - every interactive shell ({number} now), which is ended before it can write its history.
-Afterwards, stop the instance or make the image, and do nothing else."""
+CUTS_OFF = {
+    "authorized-keys": "the authorized keys of every account, yours too",
+    "host-keys": "the SSH host keys, without which sshd takes no new connection until the next boot",
+    "root-password-login": "root's login with a password",
+    "root-password": "every password, which is locked",
+    "other-passwords": "every password, which is locked",
+    "histories": "every interactive shell ({number} now), ended before it can write its history",
+}
+"""What the rules take away of the ways into a running system."""
 
 
 class Task(NamedTuple):
@@ -68,6 +72,12 @@ class Task(NamedTuple):
         return self.tree.is_running_system
 
     @property
+    def takes(self) -> list[str]:
+        """The ways in that are taken away under somebody's feet."""
+        taken = (CUTS_OFF[rule.id] for rule in self.wanted if rule.id in CUTS_OFF)
+        return list(dict.fromkeys(taken)) if self.is_live else []
+
+    @property
     def ends_shells(self) -> bool:
         """Whether shells must be kept from writing their histories back."""
         return self.is_live and any(rule.stage == HISTORIES for rule in self.wanted)
@@ -79,18 +89,26 @@ def main(argv: Sequence[str]) -> int:
     wanted = audit.chosen(args.rule, args.skip)
     with common.tree_at(args.root) as tree:
         common.require_root(args, "sealing")
-        _refuse_unasked(tree, args)
         say = common.voice(args)
         looker = Looker(args, say)
         with Progress(wanted=not (args.quiet or args.json)) as progress:
-            survey = Survey(looker.root, looker.look, progress=progress.tell, banner=args.banner)
-            return _run(Task(tree, survey, wanted, args, progress), say)
+            configuration = args.config and os.path.abspath(args.config)
+            survey = Survey(
+                looker.root,
+                looker.look,
+                progress=progress.tell,
+                banner=args.banner,
+                configuration=configuration,
+            )
+            task = Task(tree, survey, wanted, args, progress)
+            _refuse_unasked(task)
+            return _run(task, say)
 
 
-def _refuse_unasked(tree: Tree, args: argparse.Namespace) -> None:
+def _refuse_unasked(task: Task) -> None:
     """Where a question would come that nobody can answer, say so before the disk is searched."""
-    if tree.is_running_system and not (args.yes or args.dry_run or sys.stdin.isatty()):
-        message = "sealing the running system takes away every way in, and nobody is there to be asked"
+    if task.takes and not (task.args.yes or task.args.dry_run or sys.stdin.isatty()):
+        message = "sealing the running system takes away ways in, and nobody is there to be asked"
         raise UsageError(message, hint="Give --yes, if it is meant; --dry-run shows what would be done")
 
 
@@ -110,7 +128,7 @@ def _run(task: Task, say: Say) -> int:
     with alone:
         done = _carry_out(task, planned)
     say(events.SEALED(root=task.tree.root, summary=render_seal.one_line(done)))
-    _tell(task, done)
+    _tell(task, planned, done)
     if task.ends_shells:
         _end_own_shells()
     return 0 if done.is_fit else 1
@@ -135,18 +153,28 @@ def _options(args: argparse.Namespace) -> list[str]:
 
 def _confirm(task: Task) -> None:
     """On the running system, say what will cut the operator off, and ask."""
-    if not task.is_live or task.args.yes:
+    if not task.takes or task.args.yes:
         return
     found = shells.interactive()
-    streams.complain(*CUTS_OFF.format(number=len(found.others) + len(found.own)).split("\n"))
+    number = len(found.others) + len(found.own)
+    streams.complain(
+        "This is the running system. Sealing it takes away ways in that there are now:",
+        *(f"  - {taken.format(number=number)}" for taken in task.takes),
+        "Afterwards, stop the instance or make the image, and do nothing else.",
+    )
     if screen.ask("Type yes to go on: ") != "yes":
         raise UsageError("nothing was changed", hint="Type yes, in full, to seal")
 
 
 def _carry_out(task: Task, planned: Plan) -> Sealing:
+    steps = count(1)
+
     def tell(outcome: Outcome) -> None:
-        task.progress.clear()
-        if not task.args.json and not (task.args.quiet and outcome.result == seal.DONE):
+        """The plan was shown: only what went otherwise is worth a line."""
+        task.progress.tell(next(steps), outcome.step.change.path)
+        went_well = outcome.result == seal.DONE and "not overwritten" not in outcome.detail
+        if not task.args.json and (task.args.verbose or not went_well):
+            task.progress.clear()
             screen.show(*render_seal.outcome(outcome))
 
     def quiet() -> None:
@@ -158,7 +186,7 @@ def _carry_out(task: Task, planned: Plan) -> Sealing:
     return seal.carry_out(planned, task.wanted, context, task.survey.audit, tell, before_histories=quiet)
 
 
-def _tell(task: Task, done: Sealing) -> None:
+def _tell(task: Task, planned: Plan, done: Sealing) -> None:
     task.progress.clear()
     if task.args.json:
         streams.show_json(render_seal.sealing_json(done))
@@ -166,8 +194,8 @@ def _tell(task: Task, done: Sealing) -> None:
     if task.args.quiet and done.is_fit:
         return
     streams.show("", *render_seal.summary(done))
-    screen.show(render.heading("Audit", task.tree.root, task.wanted))
-    screen.show(*render.lines(done.after, everything=task.args.verbose, quiet=task.args.quiet))
+    screen.show(*render_seal.difference(planned, done.after))
+    screen.show(*render.lines(done.after, everything=task.args.verbose, quiet=task.args.quiet, passing=False))
     description = task.survey.do(lambda image, _: publisher.ami_description(image.settings))
     if description:
         streams.show("", f"For the AMI's description: {description}")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from firstkey.system.sshd import Sshd
 
 LIMIT = 4 * 1024 * 1024
-PENDING = "being made in the background, when this was reported"
+PENDING = "being generated in the background, when this was reported"
 EPILOG = """\
 examples:
   firstkey status                       at a glance

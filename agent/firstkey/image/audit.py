@@ -6,11 +6,13 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons, reasons
+from firstkey.display import DECIDE
 from firstkey.image import baseline, rules
+from firstkey.image.changes import quoted
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, NOTE, WARNING, Doubt, Verdict
 from firstkey.reasons import FirstkeyError, Refusal, UsageError
-from firstkey.text import visible
+from firstkey.text import REMEDY, visible
 
 if TYPE_CHECKING:
     from firstkey.boot.site import Site
@@ -32,6 +34,18 @@ class Entry(NamedTuple):
     severity: str
     fingerprint: str
     known: Known | None
+    command: str = ""
+    """What repairs it when it is pasted, on what was looked at; empty where a person has to decide."""
+
+    @property
+    def remedy(self) -> str:
+        """The command, or the words for a person."""
+        return self.command or self.finding.remedy
+
+    @property
+    def advice(self) -> str:
+        """The same, and which of both it is."""
+        return f"{REMEDY if self.command else DECIDE}{self.remedy}"
 
     @property
     def is_harmless(self) -> bool:
@@ -45,6 +59,8 @@ class Result(NamedTuple):
     rule: Rule
     verdict: Verdict
     baseline: tuple[Known, ...] = ()
+    seal: str = "firstkey seal"
+    """The command that seals what was looked at."""
 
     @property
     def outcome(self) -> str:
@@ -62,6 +78,7 @@ class Result(NamedTuple):
                 finding.severity or self.rule.severity,
                 mark,
                 known.get((mark, visible(finding.path))),
+                "" if finding.remedy else f"{self.seal} {self.rule.chosen}",
             )
             for finding, mark in zip(self.verdict.findings, marks)
         )
@@ -153,8 +170,16 @@ def image_of(site: Site, looking: Looking | None = None, *, banner: bool = False
 
 def audit(image: Image, wanted: Sequence[Rule]) -> Audit:
     """Ask each rule."""
-    results = tuple(Result(rule, verdict_of(rule, image)) for rule in wanted)
+    seal = sealing(image.tree.root)
+    results = tuple(Result(rule, verdict_of(rule, image), seal=seal) for rule in wanted)
     return Audit(image.tree.root, results, image.files_seen)
+
+
+def sealing(root: str, configuration: str | None = None) -> str:
+    """The command that seals the tree at `root`, as one types it in a shell, wherever one is."""
+    options = {"--root": None if root == "/" else root, "--config": configuration}
+    words = (f" {option} {quoted(path)}" for option, path in options.items() if path)
+    return f"firstkey seal{''.join(words)}"
 
 
 def verdict_of(rule: Rule, image: Image) -> Verdict:

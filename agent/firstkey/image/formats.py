@@ -11,7 +11,7 @@ from firstkey.image import baseline, rules
 from firstkey.image.changes import Empty, Remove
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING
 from firstkey.reasons import FirstkeyError
-from firstkey.text import REMEDY, visible
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.audit import Audit, Entry, Result
@@ -69,7 +69,8 @@ def _finding_json(entry: Entry) -> dict[str, Any]:
         "line": finding.line,
         "severity": entry.severity,
         "reason": visible(finding.reason),
-        "remedy": visible(finding.remedy),
+        "remedy": visible(entry.remedy),
+        "is_command": bool(entry.command),
         "fingerprint": entry.fingerprint,
         "known": {"reason": visible(known.reason), "owner": visible(known.owner)} if known else None,
     }
@@ -124,11 +125,9 @@ def as_sarif(done: Audit) -> dict[str, Any]:
 
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
-    repair = f"To repair it: firstkey seal --rule {rule.id}"
+    repair = f"To repair it: firstkey seal {rule.chosen}"
     if rule.by_hand:
         repair = "seal does not repair it: each finding says what to do."
-    elif rule.option:
-        repair += f" --{rule.option}"
     return {
         "id": rule.id,
         "name": "".join(part.capitalize() for part in rule.id.split("-")),
@@ -160,7 +159,7 @@ def _sarif_results(result: Result, index: dict[str, int]) -> Iterator[dict[str, 
             **which,
             "kind": "fail",
             "level": _LEVELS.get(entry.severity, "error"),
-            "message": {"text": visible(f"{finding.reason} {REMEDY}{finding.remedy}")},
+            "message": {"text": visible(f"{finding.reason} {entry.advice}")},
             "locations": [_location(finding.path, finding.line)],
             "partialFingerprints": _fingerprints(entry.fingerprint),
             **({"suppressions": [accepted]} if known else {}),
@@ -260,7 +259,7 @@ def _told(entries: Iterable[Entry]) -> Iterator[str]:
         finding = entry.finding
         line = f":{finding.line}" if finding.line else ""
         yield f"{entry.severity}: {finding.path}{line}: {finding.reason}"
-        yield f"  Known: {_accepted(entry.known)}" if entry.known else f"  {REMEDY}{finding.remedy}"
+        yield f"  Known: {_accepted(entry.known)}" if entry.known else f"  {entry.advice}"
 
 
 def _doubted(doubts: Iterable[Doubt]) -> Iterator[str]:

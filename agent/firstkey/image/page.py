@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from firstkey import __version__
+from firstkey.display import DECIDE
 from firstkey.image import rules
 from firstkey.image.audit import KNOWN
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
@@ -116,7 +117,7 @@ def _result(result: Result) -> Iterator[str]:
     for doubt in verdict.doubts:
         detail, reason = _text(doubt.refusal.detail), doubt.refusal.reason
         yield f"<li>Unknown: <code>{_text(doubt.path)}</code>: {detail} ({reason.code})"
-        yield f"<br>What to do: {_text(reason.remedy)}</li>"
+        yield f"<br>{DECIDE}{_text(reason.remedy)}</li>"
     if result.entries or verdict.doubts:
         yield "</ul>"
     if verdict.remark:
@@ -131,7 +132,9 @@ def _entry(entry: Entry) -> str:
     said = f"<li>{entry.severity}: <code>{_text(finding.path)}</code>{line}: {_text(finding.reason)}"
     if known:
         return f"{said}<br>Known: {_text(known.reason)} ({_text(known.owner)})</li>"
-    return f"{said}<br>What to do:<pre>{_text(finding.remedy)}</pre></li>"
+    if entry.command:
+        return f"{said}<br>What to do:<pre>{_text(entry.command)}</pre></li>"
+    return f"{said}<br>{_text(entry.advice)}</li>"
 
 
 def _unmatched(done: Audit) -> Iterator[str]:

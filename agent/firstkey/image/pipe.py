@@ -159,6 +159,7 @@ PLAN = _record(
     _several(_record(Left, RULE, REFUSAL)),
     _several(SPOT),
     _several(SPOT),
+    _several(TEXT),
 )
 # What seal would do about a finding is no part of an audit's answer.
 VERDICT = _record(

@@ -180,11 +180,10 @@ def _finding(image: Image, match: Match) -> Finding:
     done: Change
     if match.place.how == EMPTY:
         # A link to what is emptied stays: whoever writes through it may still write.
-        command, done = f"truncate -s 0 {changes.quoted(path)}", changes.Empty(path, what)
+        done = changes.Empty(path, what)
     else:
-        command = f"rm -rf -- {changes.quoted(path)}"
         done = changes.Remove(path, what, links=image.links_to(path))
-    return Finding(path, f"This is {what}.", command, changes=(done,))
+    return Finding(path, f"This is {what}.", changes=(done,))
 
 
 def _for_a_person(image: Image, finding: Finding, place: Place) -> Finding:
@@ -195,6 +194,4 @@ def _for_a_person(image: Image, finding: Finding, place: Place) -> Finding:
     content = image.read(finding.path, limit=LIMIT) or b""
     match = place.holds.search(content) if place.holds else None
     line = content.count(b"\n", 0, match.start()) + 1 if match else None
-    return finding._replace(
-        reason=place.says, remedy=place.advice.format(changes.quoted(finding.path)), line=line
-    )
+    return finding._replace(reason=place.says, remedy=place.advice, line=line)

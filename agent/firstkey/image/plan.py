@@ -44,12 +44,16 @@ class Spot(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is to be done, in order, and what is not; which findings will be `gone` then, and which stay."""
+    """What is to be done, in order, and what is not; which findings will be `gone` then, and which stay.
+
+    `starts`: the units that the first boot then turns on by preset.
+    """
 
     steps: tuple[Step, ...]
     left: tuple[Left, ...]
     gone: tuple[Spot, ...] = ()
     stays: tuple[Spot, ...] = ()
+    starts: tuple[str, ...] = ()
 
 
 def judged(steps: Sequence[Step]) -> tuple[list[Step], list[Left]]:

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from firstkey.colours import BLUE, BOLD, GREEN, PLAIN, RED, YELLOW, Coloured
+from firstkey.display import DECIDE
 from firstkey.image import rules
 from firstkey.image.audit import KNOWN
-from firstkey.image.changes import quoted
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, PASS, UNKNOWN, WARNING
 from firstkey.system import mounts
-from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
     from firstkey.colours import Line
@@ -33,9 +32,15 @@ _MARKS = {
 }
 
 
-def lines(done: Audit, *, everything: bool = False, quiet: bool = False) -> Iterator[Line]:
-    """The whole report; `quiet`: only what is worse than a note, or unknown, and nothing if there is none."""
+def lines(
+    done: Audit, *, everything: bool = False, quiet: bool = False, passing: bool = True
+) -> Iterator[Line]:
+    """The whole report, or without the rules that pass.
+
+    `quiet`: only what is worse than a note, or unknown, and nothing if there is none.
+    """
     shown = [result for result in done.results if not quiet or result.verdict.doubts or not result.is_fit]
+    shown = [result for result in shown if passing or result.entries or result.verdict.doubts]
     if quiet and not shown and not _unmatched_of(done):
         return
     for guideline, title in rules.GUIDELINES.items():
@@ -75,7 +80,7 @@ def _result(result: Result, *, everything: bool, quiet: bool) -> Iterator[Line]:
         yield f"        ... and {len(entries) - limit} more; -v and --json tell all"
     for doubt in verdict.doubts[: len(verdict.doubts) if everything else MOST_SHOWN]:
         yield f"        unknown: {doubt.refusal.detail} ({doubt.refusal.reason.code})"
-        yield f"            {REMEDY}{doubt.refusal.reason.remedy}"
+        yield f"            {DECIDE}{doubt.refusal.reason.remedy}"
     if len(verdict.doubts) > MOST_SHOWN and not everything:
         yield f"        ... and {len(verdict.doubts) - MOST_SHOWN} more; -v and --json tell all"
     if verdict.remark:
@@ -89,7 +94,7 @@ def _entry(entry: Entry) -> Iterator[str]:
     if entry.known:
         yield f"            Known: {entry.known.reason} ({entry.known.owner})"
     else:
-        yield f"            {REMEDY}{finding.remedy}"
+        yield f"            {entry.advice}"
 
 
 def _unmatched(done: Audit) -> Iterator[str]:
@@ -122,8 +127,7 @@ def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
     if done.is_fit and whole and not quiet:
         yield "No list of guidelines is complete: think of what only you know is in the image."
     elif not done.is_fit:
-        root = "" if done.root == "/" else f" --root {quoted(done.root)}"
-        yield f"To repair what can be repaired: firstkey seal{root} --dry-run"
+        yield f"To repair what can be repaired: {done.results[0].seal} --dry-run"
 
 
 def _counted(number: int, noun: str) -> str:

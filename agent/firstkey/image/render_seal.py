@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from firstkey.colours import GREEN, RED, YELLOW, Coloured
+from firstkey.display import DECIDE
 from firstkey.image import seal
 from firstkey.image.formats import as_json, path_json
-from firstkey.text import REMEDY, visible
+from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.colours import Line
+    from firstkey.image.audit import Audit
     from firstkey.image.plan import Left, Plan, Step
     from firstkey.image.seal import Outcome, Sealing
     from firstkey.reasons import Refusal
 
+WAITS = "-wait-online"
+"""In the name of a unit that holds network-online.target until there is a network, or two minutes."""
 _COLOURS = {seal.DONE: GREEN, seal.FAILED: RED, seal.LEFT: YELLOW}
 
 
@@ -37,6 +42,10 @@ def plan(planned: Plan, *, diffs: bool) -> Iterator[str]:
         yield "Will still be found afterwards:"
     for spot in planned.stays:
         yield f"  {visible(spot.path)}: {spot.reason} [{spot.rule.id}]"
+    if planned.starts:
+        yield "The first boot will turn on by preset (mask what the image shall not start):"
+    for unit in planned.starts:
+        yield f"  {visible(unit)}{', which holds what waits for a network' if WAITS in unit else ''}"
 
 
 def _left(title: str, left: tuple[Left, ...]) -> Iterator[str]:
@@ -49,7 +58,7 @@ def _left(title: str, left: tuple[Left, ...]) -> Iterator[str]:
 
 def _refusal(refusal: Refusal) -> Iterator[str]:
     yield f"      {refusal.detail} ({refusal.reason.code})"
-    yield f"      {REMEDY}{refusal.reason.remedy}"
+    yield f"      {DECIDE}{refusal.reason.remedy}"
 
 
 def outcome(done: Outcome) -> Iterator[Line]:
@@ -70,7 +79,18 @@ def summary(done: Sealing) -> Iterator[str]:
         yield from (*_left("Not as predicted:", done.unpredicted), "")
     counts = {result: _count(done, result) for result in (seal.DONE, seal.FAILED, seal.LEFT)}
     said = f"{_steps(counts[seal.DONE])} done, {counts[seal.FAILED]} failed, {counts[seal.LEFT]} left"
-    yield from (f"{said}. The rules were asked again:", "")
+    yield f"{said}."
+
+
+def difference(planned: Plan, after: Audit) -> Iterator[Line]:
+    """What was found before and is gone, a line for each rule; what is left, `render.lines` has."""
+    before = Counter(spot.rule.id for spot in (*planned.gone, *planned.stays))
+    differences = ((rule, before[rule.id] - len(verdict.findings)) for rule, verdict, *_ in after.results)
+    gone = [(rule, number) for rule, number in differences if number > 0]
+    yield f"The rules were asked again.{' Gone since:' if gone else ''}"
+    for rule, number in gone:
+        told = f"   {rule.title} [{rule.id}]: {number} of {before[rule.id]}"
+        yield Coloured(GREEN, "gone", before="  ", after=told)
 
 
 def one_line(done: Sealing) -> str:
@@ -98,6 +118,7 @@ def plan_json(planned: Plan) -> dict[str, Any]:
         "steps": [_step_json(step) for step in planned.steps],
         "left": [_left_json(entry) for entry in planned.left],
         "stays": [{"rule": spot.rule.id, **path_json(spot.path)} for spot in planned.stays],
+        "starts": list(map(visible, planned.starts)),
     }
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Union
 from firstkey import NamedTuple
 from firstkey.image import places
 from firstkey.image.places import Place
-from firstkey.image.verdict import WARNING, Doubt, Verdict
+from firstkey.image.verdict import LOOK, WARNING, Doubt, Verdict
 from firstkey.image.watches import Watch
 from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
     from firstkey.image.subject import Image
+    from firstkey.image.verdict import Finding
 
 CREDENTIALS = "remove-credentials"
 AMI_TOOLS = "update-ami-tools"
@@ -58,6 +59,11 @@ class Rule(NamedTuple):
     """The rule whose findings what this one removes would heal: it waits until there are none."""
 
     @property
+    def chosen(self) -> str:
+        """The options of seal by which it does all that it can about this rule, and nothing else."""
+        return f"--rule {self.id}{f' --{self.option}' if self.option else ''}"
+
+    @property
     def watched(self) -> tuple[Watch, ...]:
         """All that the scan is to watch for."""
         return (*self.watches, *places.watches(self.places))
@@ -69,17 +75,19 @@ class Rule(NamedTuple):
             said = self.check(image) if self.check else Verdict()
         except FirstkeyError as error:  # what is left at the places is found all the same
             said = Verdict(doubts=(Doubt("/", error.refusal),))
-        findings = (*left.findings, *said.findings)
-        if self.by_hand:
-            findings = tuple(
-                finding._replace(remedy=self.advice or finding.remedy, changes=()) for finding in findings
-            )
         return Verdict(
-            findings,
+            tuple(map(self._settled, (*left.findings, *said.findings))),
             tuple(dict.fromkeys((*left.doubts, *said.doubts))),
             said.not_applicable,
             " ".join(filter(None, (left.remark, said.remark))),
         )
+
+    def _settled(self, finding: Finding) -> Finding:
+        """The finding with words for a person wherever seal does nothing about it."""
+        if self.by_hand:
+            return finding._replace(remedy=self.advice or finding.remedy or LOOK, changes=())
+        is_repaired = finding.changes or self.remedy
+        return finding if finding.remedy or is_repaired else finding._replace(remedy=LOOK)
 
     def changes(self, image: Image, verdict: Verdict) -> list[Change]:
         """What seal does about the findings of that verdict."""

@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons, reasons
-from firstkey.image import in_use, rules, sshd_change, whose
+from firstkey.image import in_use, rules, sshd_change, units, whose
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
 from firstkey.image.door import is_needed, mounted, seen
 from firstkey.image.plan import DESTROYING, Left, Plan, Spot, Step, destroyed, judged
 from firstkey.image.rule import HISTORIES
-from firstkey.image.rules import ami_tools
+from firstkey.image.rules import ami_tools, identities
 from firstkey.image.verdict import FINDING
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import walk
@@ -97,7 +97,17 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
         if refusal:
             left.append(Left(rule, refusal))
     kept, contradicting = judged(steps)
-    return predicted(image, Plan(tuple(kept), (*left, *contradicting)), found)
+    return predicted(image, Plan(tuple(kept), (*left, *contradicting), starts=_starts(image, kept)), found)
+
+
+def _starts(image: Image, steps: Sequence[Step]) -> tuple[str, ...]:
+    """The units that systemd turns on by preset at a first boot, where the steps bring one."""
+    if all(not isinstance(step.change, Write) or step.change.after != identities.UNSET for step in steps):
+        return ()
+    try:
+        return tuple(units.newly_enabled(image))
+    except FirstkeyError as error:
+        return (f"units that cannot be told: {error.message}",)
 
 
 def _steps(

@@ -81,10 +81,8 @@ def verdict(image: Image, found: Sorted, what: str | None) -> Verdict:
 
 def finding(image: Image, sighting: Sighting, what: str | None) -> Finding:
     """What was seen where. Never what it says."""
-    path, line = sighting.path, sighting.line
-    command = f"shred -u -- {changes.quoted(path)}"
-    made = (removal(image, path, what),) if what else ()
-    return Finding(path, f"There is {sighting.detail} in it.", command, line, changes=made)
+    made = (removal(image, sighting.path, what),) if what else ()
+    return Finding(sighting.path, f"There is {sighting.detail} in it.", line=sighting.line, changes=made)
 
 
 def removal(image: Image, path: str, what: str) -> Change:

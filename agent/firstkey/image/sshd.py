@@ -45,6 +45,12 @@ class Settings:
         set_there = (re.split(r"[\s=]", line, maxsplit=1)[0].lower() for line in start.lines)
         return start.place if keyword.lower() in set_there else self.config
 
+    def line_of(self, keyword: str) -> tuple[str, int | None]:
+        """The same, with the first line that sets it, for a person to look at."""
+        place = self.place_of(keyword)
+        path, _, line = ((place == self.config and self.where(keyword)) or "").rpartition(":")
+        return (path, int(line)) if path else (place, None)
+
     @property
     def config(self) -> str:
         """The main file."""

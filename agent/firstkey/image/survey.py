@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.image import in_use, pipe, seal, sshd_change
-from firstkey.image.audit import RULE, Audit, Result, image_of, verdict_of
+from firstkey.image.audit import RULE, Audit, Result, image_of, sealing, verdict_of
 from firstkey.image.rules import access_keys
 from firstkey.image.scan import FILE, Looking
 from firstkey.image.verdict import Doubt, Verdict
@@ -48,12 +48,14 @@ class Survey:
         progress: Callable[[int, str], None],
         banner: bool = False,
         secrets: str = BUILTIN,
+        configuration: str | None = None,
     ) -> None:
         self.root = root
         self._look = look
         self._progress = progress
         self._banner = banner
         self._secrets = secrets
+        self._seal = sealing(root, configuration)
         self._scanned = Scanned()
         self._unfinished: dict[tuple[str, str], Refusal] = {}
 
@@ -83,7 +85,7 @@ class Survey:
         except Overrun as error:
             for name in ids.difference(verdicts):
                 verdicts[name] = Verdict(doubts=(Doubt("/", error.refusal),))
-        results = tuple(Result(rule, verdicts.get(rule.id, _SILENT)) for rule in wanted)
+        results = tuple(Result(rule, verdicts.get(rule.id, _SILENT), seal=self._seal) for rule in wanted)
         return Audit(self.root, results, files)
 
     def plan(self, wanted: Sequence[Rule], options: Collection[str]) -> Plan:

@@ -17,6 +17,8 @@ WARNING = "warning"
 NOTE = "note"
 """Good to do; it does not make an image unfit."""
 
+LOOK = "Look at it, and take out by hand what has to go"
+
 PASS = "pass"  # noqa: S105 - an outcome
 FINDING = "finding"
 UNKNOWN = "unknown"
@@ -29,8 +31,8 @@ class Finding(NamedTuple):
     path: str
     reason: str
     """A sentence that says what is wrong there. Never a secret itself."""
-    remedy: str
-    """What to do about exactly this, as a command where one does it."""
+    remedy: str = ""
+    """What a person is to decide here, in words. Empty: seal repairs it."""
     line: int | None = None
     severity: str | None = None
     """Where it is not the rule's own."""

@@ -50,7 +50,10 @@ def check(image: Image) -> Verdict:
         return Verdict(doubts=tuple(doubts), remark=f"{package} {version} is the newest that is known.")
     reason = f"{package} {version} is installed, and {newest} is there."
     update = Update("apt" if image.tree.exists("/var/lib/dpkg/status") else "yum", package)
-    finding = Finding(place or PROGRAMS[1], reason, " ".join(update.argv), changes=(update,))
+    words = f"Run in the image, or on an instance of it: {' '.join(update.argv)}"
+    finding = Finding(
+        place or PROGRAMS[1], reason, "" if image.tree.is_running_system else words, changes=(update,)
+    )
     return Verdict((finding,), tuple(doubts))
 
 
@@ -121,9 +124,8 @@ def check_path(image: Image) -> Verdict:
         if DIRECTORY.encode() in (image.read(path) or b""):
             return Verdict()
     reason = f"{DIRECTORY} has the AMI tools and is on nobody's PATH."
-    command = f"echo '{LINE.decode().strip()}' > {PROFILE}"
     write = Write(PROFILE, f"put {DIRECTORY} on the PATH", image.read(PROFILE), LINE)
-    return Verdict((Finding(PROFILE, reason, command, changes=(write,)),))
+    return Verdict((Finding(PROFILE, reason, changes=(write,)),))
 
 
 RULES = (

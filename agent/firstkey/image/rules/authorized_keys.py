@@ -69,14 +69,14 @@ def check_keys(image: Image) -> Verdict:
 def _finding(path: str, lines: list[int], made: tuple[Change, ...]) -> Finding:
     keys = "a key" if len(lines) == 1 else f"{len(lines)} keys"
     reason = f"Whoever has {keys} that this file names can log in to every instance of the image."
-    return Finding(path, reason, f"truncate -s 0 {changes.quoted(path)}", lines[0], changes=made)
+    return Finding(path, reason, line=lines[0], changes=made)
 
 
 def _link(image: Image, path: str) -> Finding:
     reason = "This is a link: the launch key is not installed through it, so nobody could get in."
     removal = changes.Remove(path, "a link in place of a file of keys")
     made = (removal,) if _may_go(image, path) else ()
-    return Finding(path, reason, f"rm -- {changes.quoted(path)}", changes=made)
+    return Finding(path, reason, changes=made)
 
 
 def _may_go(image: Image, path: str) -> bool:
@@ -185,7 +185,7 @@ RECORDS = places(
     holds=re.compile(rb"\"(?:hashedPassword|sshAuthorizedKeys)\"\s*:\s*(?:\[\s*)?\"[^\"!*]"),
     kept=True,
     says="systemd lets in whoever has the password or key of this account.",
-    advice="rm -- {}, if nobody needs it",
+    advice="Remove it, if nobody needs the account",
     severity=ERROR,
 )
 KEYWORDS = {
@@ -213,7 +213,8 @@ def _settings(image: Image) -> Iterator[Finding]:
             is_known = words[:1] and words[0] in PROGRAMS_OF_PACKAGES and set(words[1:]) <= {"%u", "%f"}
             if value.lower() not in ("", "none") and not is_known:
                 reason = f"sshd is told {keyword} {value}: {what}, on every instance of the image."
-                yield Finding(image.sshd.config, reason, f"Take the {keyword} line out, if it is not meant")
+                path, line = image.sshd.line_of(keyword)
+                yield Finding(path, reason, f"Take the {keyword} line out, if it is not meant", line)
 
 
 RULES = (

@@ -98,11 +98,9 @@ def off(image: Image) -> Finding | None:
     if told:
         remedy = f"Take {OFF} out of this file, and have the boot loader's files written anew"
         return Finding(told, reason, remedy)
-    is_disabled = image.tree.exists(DISABLED)
-    if not is_disabled and (has_openrc or units.is_enabled(image.tree, UNIT)):
+    if not image.tree.exists(DISABLED) and (has_openrc or units.is_enabled(image.tree, UNIT)):
         return None
-    command = f"rm {DISABLED}" if is_disabled else f"systemctl enable {UNIT}"
-    return Finding(ENABLED, reason, command, changes=tuple(_enabling(image)))
+    return Finding(ENABLED, reason, changes=tuple(_enabling(image)))
 
 
 def _enabling(image: Image) -> Iterator[Change]:
@@ -161,6 +159,13 @@ def _waits_for_first_boot(image: Image, unit: str) -> bool:
     content = image.read(MACHINE_ID) if conditions else None
     is_first = content is None or content.strip() == b"uninitialized"
     return bool(conditions) and conditions[-1].lstrip("|") in ("yes", "true", "on", "1") and not is_first
+
+
+def needs_first_boot(image: Image) -> bool:
+    """Whether host keys are made if the boot is a first one to systemd, and not otherwise."""
+    return host_key_maker(image) is None and any(
+        _waits_for_first_boot(image, unit) for unit in HOST_KEY_UNITS
+    )
 
 
 def server_is_on(image: Image) -> bool:
@@ -244,7 +249,7 @@ def _closed(image: Image) -> Iterator[Finding]:
     masked = next((unit for unit in SERVICES if units.is_masked(image.tree, unit)), None)
     if masked and not server_is_on(image):
         reason = f"{masked} is masked, and no other unit starts sshd."
-        yield Finding(f"{units.ADMINISTRATOR}/{masked}", reason, f"systemctl unmask {masked}")
+        yield Finding(f"{units.ADMINISTRATOR}/{masked}", reason, "Take the mask away, or enable ssh.socket")
 
 
 def _verdict(image: Image, name: str) -> Verdict:
@@ -265,9 +270,11 @@ def _account(image: Image, name: str) -> Iterator[Finding]:
         yield Finding("/etc/passwd", f"The launch key is for {name}, an account that there is not.", remedy)
     shell = account.shell if account else user.shell
     if restrictions.is_no_shell(shell):
-        yield Finding("/etc/passwd", f"The shell of {name} is {shell}.", f"usermod -s /bin/sh {name}")
+        yield Finding(
+            "/etc/passwd", f"The shell of {name} is {shell}.", "Give the account a shell, such as /bin/sh"
+        )
     if not _is_root(image, name) and image.tree.exists(NOLOGIN):
-        yield Finding(NOLOGIN, f"Nobody but root can log in, and {name} is not root.", f"rm {NOLOGIN}")
+        yield Finding(NOLOGIN, f"Nobody but root can log in, and {name} is not root.", "Remove the file")
 
 
 def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding | Doubt]:
@@ -296,7 +303,7 @@ LISTS = {
     "DenyUsers": "Take the user out of DenyUsers",
     "AllowUsers": "Add the user to AllowUsers",
     "DenyGroups": "Take the user out of the group, or the group out of DenyGroups",
-    "AllowGroups": "Add the user to one of the groups: usermod -aG GROUP NAME",
+    "AllowGroups": "Add the user to one of the groups of AllowGroups",
 }
 
 
@@ -312,12 +319,9 @@ def _is_root(image: Image, name: str) -> bool:
 
 
 def _finding(image: Image, keyword: str, remedy: str, value: str) -> Finding:
-    place = image.sshd.place_of(keyword)
-    if place == image.sshd.config:
-        place = image.sshd.where(keyword) or place
-    path, _, line = place.partition(":")
+    path, line = image.sshd.line_of(keyword)
     detail = f"sshd is told {keyword} {value}, so the launch key lets nobody in there."
-    return Finding(path, detail, remedy, int(line) if line else None)
+    return Finding(path, detail, remedy, line)
 
 
 # --- what the first boot asks ---------------------------------------------------------------------
@@ -360,7 +364,7 @@ def _asking(image: Image, unit: str, asked: list[str]) -> Finding:
     # Such a machine-id is filled without a first boot; what seal writes brings one.
     severity = NOTE if image.read(MACHINE_ID) == b"" else None
     mask = Link(f"{units.ADMINISTRATOR}/{unit}", "/dev/null", "nobody is asked anything at the first boot")
-    return Finding(mask.path, reason, f"systemctl mask {unit}", severity=severity, changes=(mask,))
+    return Finding(mask.path, reason, severity=severity, changes=(mask,))
 
 
 def _questions(image: Image, unit: str) -> list[str]:

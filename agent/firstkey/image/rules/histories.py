@@ -93,14 +93,14 @@ def check(image: Image) -> Verdict:
 
 
 def _finding(image: Image, path: str) -> Finding:
-    reason, command = f"This is {WHAT}, access keys perhaps included.", f"shred -u -- {changes.quoted(path)}"
-    return Finding(path, reason, command, changes=(secrets.removal(image, path, WHAT),))
+    reason = f"This is {WHAT}, access keys perhaps included."
+    return Finding(path, reason, changes=(secrets.removal(image, path, WHAT),))
 
 
 def _link(path: str) -> Finding:
     reason = "This has the name of a history, and is a link to something else."
     removal = changes.Remove(path, "a link in the place of a history")
-    return Finding(path, reason, f"rm -- {changes.quoted(path)}", changes=(removal,))
+    return Finding(path, reason, changes=(removal,))
 
 
 def _is_to_another(image: Image, path: str) -> bool:

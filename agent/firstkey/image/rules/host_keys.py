@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from firstkey.image import changes
 from firstkey.image.changes import Remove
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Finding, Verdict
@@ -97,7 +96,7 @@ def _finding(image: Image, path: str) -> Finding:
         return Finding(path, reason, "Look at it, and at the HostKey lines of sshd's configuration")
     half = "the public half of a host key" if path.endswith(".pub") else "a host key"
     reason = f"This is {half}: every instance of the image would show the same."
-    return Finding(path, reason, f"shred -u -- {changes.quoted(path)}")
+    return Finding(path, reason)
 
 
 def remedy(image: Image, _verdict: Verdict) -> list[Change]:

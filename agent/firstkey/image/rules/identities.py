@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.image import places, units
+from firstkey.image import places
 from firstkey.image.changes import Link, Remove, Write
 from firstkey.image.door import seen
 from firstkey.image.places import EMPTY, WIPE, Place
 from firstkey.image.rule import Rule
+from firstkey.image.rules import boot
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
 from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
-from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -35,23 +35,25 @@ def check_machine_id(image: Image) -> Verdict:
     """Look at both places."""
     content = _machine_id(image)
     findings = []
-    if content is not None and content.strip() != UNSET.strip():
+    is_filled = content == b"" and not _is_link(image) and not boot.needs_first_boot(image)
+    if content is not None and not is_filled and content.strip() != UNSET.strip():
         is_set = bool(content.strip())
         reason = "All instances of the image would have this machine-id."
         if not is_set:
             reason = (
                 "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
             )
-        remedy = f"echo uninitialized > {MACHINE_ID}"
+        is_other = _is_link(image) and not ID.fullmatch(content)
+        remedy = "Look where this link leads, and put a file in its place" if is_other else ""
         findings.append(Finding(MACHINE_ID, reason, remedy, severity=None if is_set else NOTE))
     if _has_dbus_id(image):
         reason = "This is another copy of the machine-id: all instances would have it."
-        findings.append(Finding(DBUS, reason, f"ln -sf {MACHINE_ID} {DBUS}"))
-    return Verdict(tuple(findings))
+        findings.append(Finding(DBUS, reason))
+    return Verdict(tuple(findings), remark="It is empty, and filled at boot." if is_filled else "")
 
 
 def unset_machine_id(image: Image, verdict: Verdict) -> list[Change]:
-    """What machine-id(5) has for images: a first boot to come; what that starts takes a while to tell."""
+    """What machine-id(5) has for images: a first boot to come."""
     made: list[Change] = []
     content = _machine_id(image) or b""
     for finding in verdict.findings:
@@ -59,8 +61,16 @@ def unset_machine_id(image: Image, verdict: Verdict) -> list[Change]:
             made.append(Link(DBUS, MACHINE_ID, "the machine-id of D-Bus"))
         elif not _is_link(image) or ID.fullmatch(content):
             link = image.status(MACHINE_ID) if _leads_to_dbus(image) else None
-            what = f"unset the machine-id{_first_boot(image)}"
-            made.append(Write(MACHINE_ID, what, content, UNSET, 0o444, link=seen(link) if link else None))
+            made.append(
+                Write(
+                    MACHINE_ID,
+                    "unset the machine-id",
+                    content,
+                    UNSET,
+                    0o444,
+                    link=seen(link) if link else None,
+                )
+            )
     return made
 
 
@@ -97,15 +107,6 @@ def _has_dbus_id(image: Image) -> bool:
     if own is None or own.path != copy.path:
         return True
     return bool(own.links) and not copy.links
-
-
-def _first_boot(image: Image) -> str:
-    """What else comes of it, in words: a unit that cannot be read must not keep the step from being done."""
-    try:
-        started = units.newly_enabled(image)
-    except FirstkeyError:
-        return ", whose first boot enables units by preset,"
-    return f", whose first boot enables by preset: {visible(', '.join(started))}," if started else ""
 
 
 # --- identities of services -----------------------------------------------------------------------
@@ -149,7 +150,7 @@ def check_initiator(image: Image) -> Verdict:
         else Remove(INITIATOR, "the name of one machine for iSCSI")
     )
     reason = "This is the name of one machine for iSCSI."
-    return Verdict((Finding(INITIATOR, reason, f"rm -- {INITIATOR}", changes=(made,)),))
+    return Verdict((Finding(INITIATOR, reason, changes=(made,)),))
 
 
 # --- network cards --------------------------------------------------------------------------------
@@ -185,7 +186,7 @@ WRITTEN = places.places(
     kept=True,
     holds=MAC,
     says="A network card is named by its address, which no other instance has.",
-    advice="Take the line out of {}",
+    advice="Take the line out",
 )
 
 # --- names ----------------------------------------------------------------------------------------
@@ -207,10 +208,10 @@ def check_names(image: Image) -> Verdict:
     if given:
         reason = f"Every instance of the image would be called {given[1].decode()}, as the builder was."
         made = tuple(_forgetting(image, given[1].partition(b".")[0]))
-        findings.append(Finding(HOSTNAME, reason, f"rm -- {HOSTNAME}", changes=made))
+        findings.append(Finding(HOSTNAME, reason, changes=made))
     if image.is_file(RESOLVERS) and EVERYWHERE.search(image.read(RESOLVERS) or b""):
         reason = "These may be the builder's name servers; an instance gets its own when it boots."
-        findings.append(Finding(RESOLVERS, reason, f"Look at it, and: rm -- {RESOLVERS}", severity=NOTE))
+        findings.append(Finding(RESOLVERS, reason, "Remove it, if they are not meant", severity=NOTE))
     return Verdict(tuple(findings))
 
 
@@ -275,7 +276,7 @@ def check_cloud_init(image: Image) -> Verdict:
     if image.status(LINK) is None:
         return Verdict()
     reason = "cloud-init takes every instance for the builder's."
-    return Verdict((Finding(LINK, reason, f"rm -rf {LINK}", changes=(Remove(LINK, _KEPT),)),))
+    return Verdict((Finding(LINK, reason, changes=(Remove(LINK, _KEPT),)),))
 
 
 RULES = (
@@ -286,11 +287,12 @@ RULES = (
         prose=(
             "Instances with the same machine-id get the same address from some DHCP servers, mix their "
             "journals and look like one machine to much else. /etc/machine-id must say uninitialized, or not "
-            "be there; an empty one is a note only, since systemd then sees no first boot. D-Bus's own copy "
-            "must be a link. seal writes uninitialized, and makes the copy a link, also where it was the "
-            "other way round. At such a first boot systemd also applies its presets, by which what no preset "
-            "names is enabled: seal names, with that step, the units that are off now and would be on. What "
-            "an image shall not start is better masked, or given a preset, than disabled."
+            "be there; an empty one, with which systemd sees no first boot, passes, unless only a first boot "
+            "makes host keys: then it is a note. D-Bus's own copy must be a link. seal writes uninitialized, "
+            "and makes the copy a link, also where it was the other way round. At such a first boot systemd "
+            "also applies its presets, by which what no preset names is enabled: seal names, with its plan, "
+            "the units that are off now and would be on. What an image shall not start is better masked, or "
+            "given a preset, than disabled."
         ),
         check=check_machine_id,
         remedy=unset_machine_id,

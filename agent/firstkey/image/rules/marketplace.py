@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons
-from firstkey.image.changes import quoted
 from firstkey.image.rule import Rule
 from firstkey.image.rules.credentials import CRYPTTAB, crypttab
 from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
@@ -43,8 +42,9 @@ def check_passwords(image: Image) -> Verdict:
     for keyword, names in open_to.items():
         whom = f"{names[0]}, for one" if has_blocks else "everybody"
         reason = f"sshd takes a password ({keyword} yes is effective for {whom})."
-        remedy = f"Set {keyword} no before any other line that sets it; sshd -T shows what is effective"
-        findings.append(Finding(image.sshd.place_of(keyword), reason, remedy))
+        remedy = f"Set {keyword} no before any other line that sets it"
+        path, line = image.sshd.line_of(keyword)
+        findings.append(Finding(path, reason, remedy, line))
     return Verdict(tuple(findings), image.sshd.doubts)
 
 
@@ -69,7 +69,8 @@ def check_root(image: Image) -> Verdict:
         return Verdict(doubts=image.sshd.doubts)
     reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
     remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
-    return Verdict((Finding(image.sshd.place_of("PermitRootLogin"), reason, remedy),), image.sshd.doubts)
+    path, line = image.sshd.line_of("PermitRootLogin")
+    return Verdict((Finding(path, reason, remedy, line),), image.sshd.doubts)
 
 
 # --- the system's end of life ---------------------------------------------------------------------
@@ -121,7 +122,7 @@ def check_encryption(image: Image) -> Verdict:
         if more[:1] and more[0] in RANDOM:
             continue
         reason = f"The disk {name} is encrypted: all instances would need the same key."
-        remedy = f"Build the image on a disk that is not encrypted, and take {quoted(name)} out of {CRYPTTAB}"
+        remedy = "Build the image on a disk that is not encrypted, and take the line out"
         findings.append(Finding(CRYPTTAB, reason, remedy, number))
     return Verdict(tuple(findings))
 

@@ -65,9 +65,9 @@ def _finding(image: Image, file: str, entry: Shadow) -> Finding:
     lock = Lock(file, name, mark, masked)
     if file == shadow.GSHADOW:
         reason = f"The group {name} has a password."
-        return Finding(file, reason, f"gpasswd -R {name}", entry.line, changes=(lock,))
+        return Finding(file, reason, line=entry.line, changes=(lock,))
     what = "an empty password" if entry.state == EMPTY else "a password"
-    return Finding(file, f"{name} has {what}.", f"passwd -l {name}", entry.line, changes=(lock,))
+    return Finding(file, f"{name} has {what}.", line=entry.line, changes=(lock,))
 
 
 # --- whether the files are sound ------------------------------------------------------------------
@@ -79,14 +79,16 @@ def check_files(image: Image) -> Verdict:
         return not_applicable("there are no accounts")
     findings = []
     for path in shadow.FIELDS:
-        remedy = f"Mend it: {'vigr' if 'g' in path else 'vipw'}, pwck, grpck"
         for number, what in shadow.broken(path, image.read(path) or b""):
             reason = f"Line {number} {what}; programs pass over it or misread it."
-            findings.append(Finding(path, reason, remedy, number))
+            findings.append(Finding(path, reason, "Correct the line, or take it out", number))
+    lines = (image.read(PASSWD) or b"").decode("utf-8", "surrogateescape").split("\n")
+    numbers = {line.partition(":")[0]: number for number, line in enumerate(lines, 1)}
+    words = "Take the account out, or give it a number of its own"
     for account in image.accounts.all():
         if account.uid == 0 and account.name != "root":
             reason = f"{account.name} has root's rights (its number is 0)."
-            findings.append(Finding(PASSWD, reason, f"userdel {account.name}, if nobody needs it"))
+            findings.append(Finding(PASSWD, reason, words, numbers.get(account.name)))
     return Verdict(tuple(findings))
 
 
@@ -150,7 +152,7 @@ def check_debconf(image: Image) -> Verdict:
     after = VALUE.sub(b"", content)
     masked = (VALUE.sub(b"Value: (password)\n", content), after)
     write = Write(DEBCONF, "forget passwords", content, after, 0o600, masked)
-    return Verdict((Finding(DEBCONF, reason, f"sed -i '/^Value:/d' {DEBCONF}", line, changes=(write,)),))
+    return Verdict((Finding(DEBCONF, reason, line=line, changes=(write,)),))
 
 
 RULES = (

@@ -30,12 +30,12 @@ def check(image: Image) -> Verdict:
         if not made:
             return Verdict()
         reason = f"The image does not say that {image.settings.publisher} made it."
-        return Verdict((Finding(made[0].path, reason, "firstkey seal --rule publisher", changes=made),))
+        return Verdict((Finding(made[0].path, reason, changes=made),))
     if NAME in (image.read(FILE) or b""):
         return Verdict()
     reason = "The image does not say who made it; users see an account number only."
-    command = "Set Publisher= in [Image] of firstkey.conf, then: firstkey seal"
-    return Verdict((Finding(FILE, reason, command),))
+    words = "Set Publisher= in [Image] of firstkey.conf; seal writes the rest"
+    return Verdict((Finding(FILE, reason, words),))
 
 
 def _changes(image: Image) -> Iterator[Change]:

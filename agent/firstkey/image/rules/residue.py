@@ -83,7 +83,7 @@ RULES = (
         title="There is no description of one machine",
         severity=NOTE,
         by_hand=True,
-        advice="Look whether the image is to have it; if not: rm -- /etc/machine-info",
+        advice="Remove it, unless the image is to have it",
         prose=(
             "hostnamed keeps what it was told of a machine in /etc/machine-info: its pretty name, its place, "
             "its purpose. systemd's page on images has it removed as it has the host name. seal leaves it, "
@@ -169,7 +169,7 @@ RULES = (
         title="cloud-init has set nothing of sshd's for the builder",
         severity=NOTE,
         by_hand=True,
-        advice=f"Set elsewhere what it sets, then: rm -- {_CLOUD_INIT_SSHD}",
+        advice="Set elsewhere what it sets, then remove it",
         prose=(
             "cloud-init writes what the builder's user-data said about passwords (ssh_pwauth) into "
             "/etc/ssh/sshd_config.d/50-cloud-init.conf, where it outranks what the image says later. "
@@ -354,7 +354,7 @@ RULES = (
         title="No user of the builder has a crontab",
         severity=NOTE,
         by_hand=True,
-        advice="Look whether the image is to run it; if not: crontab -r, as that user",
+        advice="Remove it, unless the image is to run it",
         prose=(
             "A crontab that somebody made by hand runs on every instance of the image, for an account that "
             "may mean nothing there. What packages and the system run is in /etc/cron.d and is not looked "

@@ -20,10 +20,10 @@ CONFIG = "/etc/ssh/sshd_config"
 DROPBEAR = ("/usr/sbin/dropbear", "/usr/bin/dropbear")
 
 
-def _finding(image: Image, setting: Setting, reason: str, rule: str) -> Finding:
+def _finding(image: Image, setting: Setting, reason: str) -> Finding:
     """That it is not as it should be; an option that sshd is started with is for a person to change."""
     place = image.sshd.place_of(setting.keyword)
-    remedy = f"firstkey seal --rule {rule}"
+    remedy = ""
     if place != image.sshd.config:
         remedy = f"Take {setting.keyword} out of the options that sshd is started with there"
     return Finding(place, reason, remedy)
@@ -40,7 +40,7 @@ def check_root(image: Image) -> Verdict:
         return Verdict(doubts=doubts)
     whom = "every client" if len(bad) == len(image.sshd.clients) else f"a client with {bad[0].client}"
     reason = f"sshd lets root log in with a password (PermitRootLogin yes is effective for {whom})."
-    return Verdict((_finding(image, PERMIT_ROOT_LOGIN, reason, "root-password-login"),), doubts)
+    return Verdict((_finding(image, PERMIT_ROOT_LOGIN, reason),), doubts)
 
 
 def _other_servers(image: Image) -> Iterator[Doubt]:
@@ -60,7 +60,7 @@ def check_dns(image: Image) -> Verdict:
     if USE_DNS.holds(image.sshd.effective("root")):
         return Verdict()
     reason = "sshd looks up the name of each client; where DNS is broken, nobody can log in."
-    return Verdict((_finding(image, USE_DNS, reason, "use-dns"),))
+    return Verdict((_finding(image, USE_DNS, reason),))
 
 
 RULES = (

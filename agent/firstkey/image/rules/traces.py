@@ -42,12 +42,11 @@ def check_logs(image: Image) -> Verdict:
 
 def _log(image: Image, path: str) -> Finding:
     is_old = ROTATED.fullmatch(path)
-    command = "rm --" if is_old else "truncate -s 0"
     done: Change = changes.Empty(path, "a log")
     if is_old:
         done = changes.Remove(path, "a log", links=image.links_to(path))
     reason = "This is a log: it tells what was done on the builder."
-    return Finding(path, reason, f"{command} {changes.quoted(path)}", changes=(done,))
+    return Finding(path, reason, changes=(done,))
 
 
 # --- temporary files ------------------------------------------------------------------------------
@@ -82,8 +81,8 @@ def check_temporary(image: Image) -> Verdict:
 
 
 def _finding(path: str) -> Finding:
-    command, removal = f"rm -rf -- {changes.quoted(path)}", changes.Remove(path, "a temporary file")
-    return Finding(path, "Somebody left this behind.", command, changes=(removal,))
+    removal = changes.Remove(path, "a temporary file")
+    return Finding(path, "Somebody left this behind.", changes=(removal,))
 
 
 def _left(image: Image, doubts: list[Doubt]) -> Iterator[str]:
