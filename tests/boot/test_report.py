@@ -23,7 +23,9 @@ def test_a_user_whom_sshd_keeps_out_is_in_the_summary(world: World) -> None:
     world.machine.path("/home/admin").chmod(0o777)
     done = world.machine.run(world.service)
     assert (done.report["outcome"], done.user("admin")["reason"]) == ("partial", "bad-modes")
-    assert "outcome partial: 1 launch key added, 1 host key generated or repaired, 1 user kept out" in done.err
+    assert (
+        "outcome partial: 1 launch key added, 1 host key generated or repaired, 1 user kept out" in done.err
+    )
     assert "was added to /home/admin/.ssh/authorized_keys of admin." in done.err
     assert "sshd ignores the keys of admin" in done.err
     assert "now lets" not in done.err
