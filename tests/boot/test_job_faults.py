@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from hostkeys import fake_keygen
 from machine import Machine, World
 from promises import PROMISED, patience, quick
 from raw_server import silent_server
@@ -55,6 +57,15 @@ def test_nothing_is_lost_on_a_later_run(world: World, fault: str) -> None:
         world.machine.run(service, "--wait", "0.2")
 
     assert (world.machine.keys_file.read_bytes(), world.machine.host_keys()) == before
+
+
+def test_a_run_that_waits_for_host_keys_asks_all_the_same(world: World, tmp_path: Path) -> None:
+    """--wait is for the answer: a slow processor, which takes longer for the keys, costs nobody the login."""
+    path = fake_keygen(tmp_path / "bin", 'case "$*" in *"-t ed25519"*) sleep 3;; esac\nexec "$real" "$@"')
+    world.machine.configure(f"[Keys]\nUsers={world.machine.user}\n[HostKeys]\nTypes=ed25519\n")
+    done = world.machine.firstkey("run", "--wait", "3", service=world.service, PATH=path)
+    assert done.status == 0, done.err
+    assert world.machine.keys == [world.key]
 
 
 def test_a_patient_run_does_not_keep_host_keys_waiting(machine: Machine) -> None:

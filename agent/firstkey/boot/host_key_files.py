@@ -309,7 +309,8 @@ class Generation:
         begun = []
         for action in actions:
             before = self._keys.get(action.file)
-            if not before or action.kind == host_keys.REPLACE or action.reason:
+            is_news = action.kind == host_keys.REPLACE or action.reason
+            if not before or (is_news and not before.process):
                 self._keys[action.file] = HostKey(action)
                 begun.append(self._keys[action.file])
         if self._in_background:

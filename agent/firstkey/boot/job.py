@@ -34,7 +34,7 @@ LOOK_SECONDS = 2.0
 class Job:
     """One run on one system.
 
-    `connect` makes the client of the metadata service. `deadline` is on time.monotonic. `ready` is for the
+    `connect` makes the client of the metadata service, which is asked for `wait` seconds. `ready` is for the
     daemon: it gets the report as soon as sshd may start, with or without an answer, and with host keys that
     may still be being made; false: the daemon asks again sooner than these are made. `ready_by` is when sshd
     starts in any case, on time.monotonic.
@@ -45,13 +45,13 @@ class Job:
         site: Site,
         connect: Callable[[], Client],
         *,
-        deadline: float = float("inf"),
+        wait: float = float("inf"),
         ready: Callable[[Report], bool] | None = None,
         ready_by: float = 0.0,
     ) -> None:
         self._site = site
         self._connect = connect
-        self._deadline = deadline
+        self._wait = wait
         self._ready = ready
         self._ready_by = ready_by
         self._client: Client | None = None
@@ -284,13 +284,15 @@ class Job:
             answer: Answer | FirstkeyError = Unreachable(
                 "the metadata service was not asked yet", reason=reasons.IMDS_UNREACHABLE
             )
-            if time.monotonic() < self._ready_by:
+            left = self._ready_by - time.monotonic()
+            if left <= LOOK_SECONDS:
+                self._leave_other_instance()  # sshd may not be held until the service was asked
+            if left > 0:
                 answer = self._ask_until(self._ready_by)
             if not isinstance(answer, Unreachable):
                 return answer
-            self._leave_other_instance()
             self._ready(self._finished(self._without_answer(answer)))
-        return self._ask_until(self._deadline)
+        return self._ask_until(time.monotonic() + self._wait)
 
     def _ask_until(self, deadline: float) -> Answer | FirstkeyError:
         """Ask; where there is no answer at once, another instance's keys go, whose may be this one's as well.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import nullcontext
 
 from firstkey import TYPE_CHECKING, events, reasons
@@ -58,9 +57,8 @@ def command(
 def _alone(site: Site, wait: float | None, work: Callable[[Site, Job], Report]) -> Report:
     """The work, alone on the system; its ledger is read only once no other one writes it."""
     seconds = site.config.imds.boot_timeout if wait is None else wait
-    deadline = time.monotonic() + seconds
     with nullcontext() if site.dry_run else common.locked(site.tree, seconds, site.say):
-        done = work(site, Job(site, lambda: common.client(site), deadline=deadline))
+        done = work(site, Job(site, lambda: common.client(site), wait=seconds))
         common.show_on_console(site, done)
         return done
 
