@@ -33,8 +33,8 @@ EVENTS = (
 )
 CONFIGURATION = (
     "`/etc/firstkey/firstkey.conf` and `/etc/firstkey/firstkey.conf.d/*.conf`, by systemd's rules of "
-    "precedence. An unknown or wrong setting gives a warning, and the default is used. `firstkey config` shows "
-    "the effective settings and their files, `firstkey config --check` makes an error of every warning."
+    "precedence. An unknown or wrong setting gives a warning, and the default is used. `firstkey config` "
+    "shows the effective settings and their files, `firstkey config --check` makes an error of every warning."
 )
 
 _HEADING = re.compile(r"# --- (.+?) -+$")
