@@ -44,7 +44,7 @@ NO_PROOF = define(
 ACCOUNTS_BROKEN = define(
     "accounts-broken",
     "A file of accounts has a fault.",
-    "Correct the line that is named, or take it out.",
+    "Correct the line that is named, or remove it.",
 )
 
 NEEDED = define(

@@ -171,7 +171,10 @@ def _effective(image: Image, account: Account, doubts: list[Doubt]) -> Effective
 
 # --- what else sshd trusts ------------------------------------------------------------------------
 
-_HOSTS, _KERBEROS = "a list of hosts whose users are let in without a key", "a list of whom Kerberos lets in"
+_HOSTS, _KERBEROS = (
+    "a list of hosts whose users are let in without a key",
+    "a list of users whom Kerberos admits",
+)
 TRUSTED = (
     *places(_HOSTS, "/etc/hosts.equiv", "/etc/ssh/shosts.equiv", "~/.rhosts", "~/.shosts"),
     *places(_KERBEROS, "~/.k5login", "~/.k5users"),

@@ -286,7 +286,7 @@ def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding
         yield _finding(image, "PubkeyAuthentication", _PUBKEY, "no")
     commands = effective.first("authorizedkeyscommand", "none")
     if not effective.authorized_keys_files and commands == "none":
-        yield _finding(image, "AuthorizedKeysFile", "Set it to a file, or take it out", "none")
+        yield _finding(image, "AuthorizedKeysFile", "Set it to a file, or remove it", "none")
     for listing in restrictions.listings(effective.words, name, _groups(image, name), None):
         keyword = listing.keyword
         if listing.refuses is None:
@@ -300,9 +300,9 @@ def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding
 _ROOT = "Set PermitRootLogin prohibit-password, or Users= in [Keys] of firstkey.conf to another account"
 _PUBKEY = "Set PubkeyAuthentication yes"
 LISTS = {
-    "DenyUsers": "Take the user out of DenyUsers",
+    "DenyUsers": "Remove the user from DenyUsers",
     "AllowUsers": "Add the user to AllowUsers",
-    "DenyGroups": "Take the user out of the group, or the group out of DenyGroups",
+    "DenyGroups": "Remove the user from the group, or the group from DenyGroups",
     "AllowGroups": "Add the user to one of the groups of AllowGroups",
 }
 

@@ -186,7 +186,7 @@ WRITTEN = places.places(
     kept=True,
     holds=MAC,
     says="A network card is named by its address, which no other instance has.",
-    advice="Take the line out",
+    advice="Remove the line",
 )
 
 # --- names ----------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def check_names(image: Image) -> Verdict:
         findings.append(Finding(HOSTNAME, reason, changes=made))
     if image.is_file(RESOLVERS) and EVERYWHERE.search(image.read(RESOLVERS) or b""):
         reason = "These may be the builder's name servers; an instance gets its own when it boots."
-        findings.append(Finding(RESOLVERS, reason, "Remove it, if they are not meant", severity=NOTE))
+        findings.append(Finding(RESOLVERS, reason, "Remove it, if they are not intended", severity=NOTE))
     return Verdict(tuple(findings))
 
 
@@ -267,7 +267,7 @@ LOGINS = places.places(
     holds=LOGIN,
     kept=True,
     says="cloud-init gives an account a key or password from here at every boot.",
-    advice="Take it out, if it is not meant",
+    advice="Remove it, if it is not intended",
 )
 
 

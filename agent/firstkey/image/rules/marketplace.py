@@ -122,7 +122,7 @@ def check_encryption(image: Image) -> Verdict:
         if more[:1] and more[0] in RANDOM:
             continue
         reason = f"The disk {name} is encrypted: all instances would need the same key."
-        remedy = "Build the image on a disk that is not encrypted, and take the line out"
+        remedy = "Build the image on a disk that is not encrypted, and remove the line"
         findings.append(Finding(CRYPTTAB, reason, remedy, number))
     return Verdict(tuple(findings))
 

@@ -81,10 +81,10 @@ def check_files(image: Image) -> Verdict:
     for path in shadow.FIELDS:
         for number, what in shadow.broken(path, image.read(path) or b""):
             reason = f"Line {number} {what}; programs pass over it or misread it."
-            findings.append(Finding(path, reason, "Correct the line, or take it out", number))
+            findings.append(Finding(path, reason, "Correct the line, or remove it", number))
     lines = (image.read(PASSWD) or b"").decode("utf-8", "surrogateescape").split("\n")
     numbers = {line.partition(":")[0]: number for number, line in enumerate(lines, 1)}
-    words = "Take the account out, or give it a number of its own"
+    words = "Remove the account, or give it a number of its own"
     for account in image.accounts.all():
         if account.uid == 0 and account.name != "root":
             reason = f"{account.name} has root's rights (its number is 0)."

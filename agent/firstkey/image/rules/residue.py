@@ -387,7 +387,7 @@ RULES = (
                 "/var/lib/sudo/[!lt]*",
                 empty_counts=True,
             ),
-            Place("/var/lib/sudo/lectured/*", "whom sudo has lectured", empty_counts=True),
+            Place("/var/lib/sudo/lectured/*", "a record of sudo's lecture", empty_counts=True),
             Place("~/.sudo_as_admin_successful", "a record of the use of sudo", empty_counts=True),
         ),
         failing={"/var/lib/sudo/lectured/1000": ""},

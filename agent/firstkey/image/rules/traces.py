@@ -45,7 +45,7 @@ def _log(image: Image, path: str) -> Finding:
     done: Change = changes.Empty(path, "a log")
     if is_old:
         done = changes.Remove(path, "a log", links=image.links_to(path))
-    reason = "This is a log: it tells what was done on the builder."
+    reason = "This is a log of the work on the builder."
     return Finding(path, reason, changes=(done,))
 
 
