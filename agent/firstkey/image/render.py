@@ -101,7 +101,7 @@ def _unmatched(done: Audit) -> Iterator[str]:
     unmatched = _unmatched_of(done)
     if unmatched:
         yield ""
-        yield "In the baseline, and not found any more: take these entries out of it."
+        yield "In the baseline, and not found any more: remove these entries from it."
     for known in unmatched:
         yield f"  line {known.line}: {known.path} [{known.rule}], {known.reason} ({known.owner})"
 

@@ -107,7 +107,7 @@ def parse_launch_key(text: bytes) -> PublicKey:
         raise _flaw("it is a certificate; only plain public keys are launch keys")
     if words[0] not in _TYPES:
         if any(other in _TYPES for other in _BLANKS.split(line)):
-            raise _flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
+            raise _flaw(f"options or a name are before the key: {_excerpt(line)}; a launch key has none")
         raise _flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
     if len(words) == 1:
         raise _flaw(f"the line ends after the type {_excerpt(words[0])}; the key itself is missing")
