@@ -9,13 +9,16 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import bootlab
 import jsonschema
+import netlab
 import pytest
 import rootfs
 import yaml
 from installed import TOP, image_at
 from packages import build
 from pages import blocks
+from scene import scene_on
 
 PAGE = TOP / "docs/recipes.md"
 PLAY = TOP / "packaging/examples/ansible/image.yml"
@@ -25,6 +28,12 @@ def block(language: str, mark: str) -> str:
     """The one block of the page in which that stands."""
     (found,) = [block.text for block in blocks(PAGE) if block.language == language and mark in block.text]
     return found
+
+
+@pytest.fixture
+def deb(tmp_path: Path) -> Path:
+    """The package of the checkout."""
+    return build("deb", tmp_path / "deb")
 
 
 # --- Packer ---------------------------------------------------------------------------------------
@@ -65,18 +74,19 @@ PYTHONPATH="{agent}" exec "{python}" -m firstkey "$@"
 needs_packer = pytest.mark.skipif(not shutil.which("packer"), reason="needs packer, which is not installed")
 
 
-def packer(directory: Path, template: str, *argv: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def packer(
+    directory: Path, template: str, *argv: str, prefix: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run Packer on a template, which it gets as its last argument; it asks nobody for a newer Packer."""
     (directory / "image.pkr.hcl").write_text(template)
     return subprocess.run(
-        ["packer", *argv, "image.pkr.hcl"],
+        [*prefix, "packer", *argv, "image.pkr.hcl"],
         check=False, capture_output=True, text=True, timeout=300, cwd=directory, stdin=subprocess.DEVNULL,
         env={
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(directory),
             "CHECKPOINT_DISABLE": "1",
             "PACKER_NO_COLOR": "1",
-            **environ,
         },
     )  # fmt: skip
 
@@ -137,6 +147,56 @@ def test_packer_seals_a_mounted_image(tmp_path: Path) -> None:
     assert "NOT fit to share" in done.stdout
 
 
+OVER_SSH = """\
+source "null" "debian" {{
+  ssh_host             = "{host}"
+  ssh_username         = "admin"
+  ssh_private_key_file = "{key}"
+}}
+
+"""
+ADMIN = """\
+[Keys]
+Users=admin
+
+[User admin]
+Create=yes
+Sudo=ALL=(ALL) NOPASSWD: ALL
+"""
+
+
+@needs_packer
+@pytest.mark.slow
+@pytest.mark.root
+@pytest.mark.boot
+@pytest.mark.timeout(900)
+def test_packer_seals_the_system_that_it_is_logged_in_to(deb: Path, tmp_path: Path) -> None:
+    """The null builder logs in to a system that runs, and is not stopped by what sealing takes away."""
+    netlab.sweep()
+    with bootlab.workshop(tmp_path / "shelf") as shelf:
+        system = bootlab.distribution(shelf)
+        image = system.changed(shelf / "installed", lambda root: bootlab.install_deb(root, deb))
+        for scene in scene_on(image, shelf):
+            scene.configure(ADMIN)
+            scene.cloud.offer(scene.line)
+            with scene.boot() as machine:
+                machine.wait_for_ssh()
+                machine.wait_until_booted()
+                assert scene.login(user="admin", on=machine).status == 0
+                source = OVER_SSH.format(host=scene.cloud.machine_address, key=scene.key)
+                recipe = block("hcl", "amazon-ebs").replace("amazon-ebs", "null")
+                recipe = recipe.replace("dist/firstkey_VERSION_all.deb", str(deb))
+                recipe = recipe.replace("firstkey_VERSION_all.deb", deb.name)
+                there = ("nsenter", f"--net=/run/netns/{scene.cloud.name}")
+                done = packer(scene.directory, source + recipe, "build", prefix=there)
+                assert done.returncode == 0, done.stdout[-6000:] + done.stderr
+                assert "Fit to share: 0 errors" in done.stdout
+                assert scene.login(user="admin").status == 255  # without a host key sshd hangs up
+                machine.shut_down()
+            assert scene.disk.path("/home/admin/.ssh/authorized_keys").read_text() == ""
+            assert scene.host_keys() == {}
+
+
 # --- EC2 Image Builder ----------------------------------------------------------------------------
 
 
@@ -178,12 +238,6 @@ Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
 """
 """mkosi would add an archive with debugging symbols, which mirrors do not have."""
-
-
-@pytest.fixture
-def deb(tmp_path: Path) -> Path:
-    """The package of the checkout."""
-    return build("deb", tmp_path / "deb")
 
 
 @pytest.fixture
