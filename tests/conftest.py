@@ -29,8 +29,8 @@ SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 REMOVED = ("FIRSTKEY_", "NOTIFY_SOCKET", "JOURNAL_STREAM", "SSH_", "XDG_", "LC_", "LANG")
 
 
-# Each thread of a test's server would get 64 MiB of addresses of its own (mallopt(3): M_ARENA_MAX). A box that is
-# forked afterwards, whose memory is bounded by addresses, would start with most of them gone.
+# Each thread of a test's server would get 64 MiB of addresses of its own (mallopt(3): M_ARENA_MAX). A box is
+# bounded in addresses: one that is forked afterwards would start with most of them gone.
 ctypes.CDLL(None).mallopt(-8, 1)
 
 
