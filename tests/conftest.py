@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ipaddress
 import os
 import pwd
@@ -26,6 +27,11 @@ settings.load_profile("firstkey")
 SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 # A developer's own settings must not decide what a test sees.
 REMOVED = ("FIRSTKEY_", "NOTIFY_SOCKET", "JOURNAL_STREAM", "SSH_", "XDG_", "LC_", "LANG")
+
+
+# Each thread of a test's server would get 64 MiB of addresses of its own (mallopt(3): M_ARENA_MAX). A box is
+# bounded in addresses: one that is forked afterwards would start with most of them gone.
+ctypes.CDLL(None).mallopt(-8, 1)
 
 
 # --- which tests can run here ---------------------------------------------------------------------

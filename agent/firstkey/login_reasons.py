@@ -29,7 +29,7 @@ SSHD_BUSY = define(
 )
 PRIVSEP_MISSING = define(
     "privsep-missing",
-    "The directory or account that sshd needs to drop its rights is missing or unsafe, so sshd does not start.",
+    "The directory or account that sshd needs to drop its rights is missing or unsafe: sshd does not start.",
     "Start sshd through systemd, which creates the directory, or reinstall openssh-server.",
 )
 NO_HOST_KEY = define(

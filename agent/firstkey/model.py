@@ -211,7 +211,7 @@ class Report(NamedTuple):
             (sum(len(user.added) for user in self.users), "launch key", "added"),
             (sum(len(user.revoked) for user in self.users), "launch key", "revoked"),
             (len(repaired), "key file", "repaired"),
-            (sum(key.result == CHANGED for key in self.host_keys), "host key", "made or repaired"),
+            (sum(key.result == CHANGED for key in self.host_keys), "host key", "generated or repaired"),
             (len({each.name for each in self.accounts if each.result == CHANGED}), "account", "set up"),
         )
 
@@ -228,7 +228,7 @@ class Report(NamedTuple):
             (len(unserved), "user", "not served"),
             (len(kept_out), "user", "kept out by sshd"),
             (len({each.name for each in self.accounts if each.result in _FAILURES}), "account", "not set up"),
-            (len(needed), "host key", "not made or repaired"),
+            (len(needed), "host key", "not generated or repaired"),
         )
 
 

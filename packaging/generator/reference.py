@@ -24,7 +24,7 @@ LEVELS = {events.ERR: "error", events.WARNING: "warning", events.NOTICE: "notice
 # What each page begins with, a paragraph on a line as Markdown wants it.
 REASONS = (
     "Every failure, skip and refusal carries one of these words: in the journal (`FIRSTKEY_REASON=`), in the "
-    "report, in what the commands print. A code is never renamed or used for something else."
+    "report, in the output of the commands. A code is never renamed or reused."
 )
 EVENTS = (
     "Each event has a `MESSAGE_ID` that never changes, and a journal field for each word in braces: `{user}` "
@@ -33,8 +33,8 @@ EVENTS = (
 )
 CONFIGURATION = (
     "`/etc/firstkey/firstkey.conf` and `/etc/firstkey/firstkey.conf.d/*.conf`, by systemd's rules of "
-    "precedence. What is unknown or wrong is a warning, and the default stands; `firstkey config` shows what "
-    "holds and where it was set, `firstkey config --check` makes an error of every warning."
+    "precedence. An unknown or wrong setting gives a warning, and the default is used. `firstkey config` "
+    "shows the effective settings and their files, `firstkey config --check` makes an error of every warning."
 )
 
 _HEADING = re.compile(r"# --- (.+?) -+$")

@@ -23,7 +23,9 @@ def test_a_user_whom_sshd_keeps_out_is_in_the_summary(world: World) -> None:
     world.machine.path("/home/admin").chmod(0o777)
     done = world.machine.run(world.service)
     assert (done.report["outcome"], done.user("admin")["reason"]) == ("partial", "bad-modes")
-    assert "outcome partial: 1 launch key added, 1 host key made or repaired, 1 user kept out" in done.err
+    assert (
+        "outcome partial: 1 launch key added, 1 host key generated or repaired, 1 user kept out" in done.err
+    )
     assert "was added to /home/admin/.ssh/authorized_keys of admin." in done.err
     assert "sshd ignores the keys of admin" in done.err
     assert "now lets" not in done.err
@@ -78,9 +80,9 @@ def test_a_dry_run_says_what_would_be_done(world: World) -> None:
     """Nothing in it reads as if it had been done."""
     world.machine.ask_for_all_host_keys()
     done = world.machine.firstkey("run", "--dry-run", service=world.service)
-    assert "outcome ok: 1 launch key would be added, 3 host keys would be made or repaired." in done.err
+    assert "outcome ok: 1 launch key would be added, 3 host keys would be generated or repaired." in done.err
     assert done.out.splitlines()[-1] == "Outcome: ok (a dry run: nothing was changed)"
 
     world.machine.configure("[Keys]\nUsers=nobody-here\n")
     done = world.machine.firstkey("run", "--dry-run", service=world.service)
-    assert "3 host keys would be made or repaired, 1 user would not be served." in done.err
+    assert "3 host keys would be generated or repaired, 1 user would not be served." in done.err

@@ -85,7 +85,7 @@ def test_what_changed_since_is_seen(served: Machine) -> None:
     private(served).chmod(0o644)
     done = status(served)
 
-    assert "taken out since" in done.out
+    assert "removed since" in done.out
     states = {key["type"]: key["state"] for key in as_json(served)["host_keys"]}
     assert states == {"ecdsa": "broken", "ed25519": "readable by others"}
 
@@ -99,7 +99,7 @@ def test_a_key_in_two_files_is_shown_in_each(served: Machine, tmp_path: Path) ->
         served.run(service, "--force")
     served.write_keys("")
     shown = status(served).out
-    assert f"taken out since, /home/admin/.ssh/authorized_keys (instance {INSTANCE})" in shown
+    assert f"removed since, /home/admin/.ssh/authorized_keys (instance {INSTANCE})" in shown
     assert f"in place, {other} (instance {INSTANCE})" in shown
 
 

@@ -7,21 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from installed import TOP, install
+from installed import TOP, image_at
 from typed import of_story, type_in
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd]
 
 PLACE = "mkdir /mnt/image && mount --bind rootfs /mnt/image"
 """In a namespace of the test's own."""
-
-
-ACCOUNTS = {
-    "passwd": "root:x:0:0:root:/root:/bin/sh\n",
-    "shadow": "root:*:19000:0:99999:7:::\n",
-    "group": "root:x:0:\n",
-    "ssh/sshd_config": "# defaults\n",
-}
 
 PROGRAM = """\
 #!/bin/sh
@@ -30,19 +22,6 @@ status=0
 PYTHONPATH="{agent}" "{python}" -m firstkey "$@" || status=$?
 [ "$1" = audit ] && [ -e rootfs/root/.bash_history ] || exit $status
 """
-
-
-def image_at(root: Path) -> None:
-    """A small image with firstkey in it, enabled, and somebody's history."""
-    install(root)
-    for name, content in ACCOUNTS.items():
-        (root / "etc" / name).parent.mkdir(exist_ok=True)
-        (root / "etc" / name).write_text(content)
-    wants = root / "etc/systemd/system/multi-user.target.wants"
-    wants.mkdir(parents=True)
-    (wants / "firstkey.service").symlink_to("/usr/lib/systemd/system/firstkey.service")
-    (root / "root").mkdir(mode=0o700)
-    (root / "root/.bash_history").write_text("secret\n")
 
 
 @pytest.mark.slow

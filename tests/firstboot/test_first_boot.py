@@ -111,7 +111,7 @@ def test_systemctl_status_reads_well(machine: Machine) -> None:
     assert "Active: active (exited)" in said
     assert 'Status: "Done: ok"' in said
     assert "was added to /root/.ssh/authorized_keys of root." in said
-    assert "Finished with outcome ok: 1 launch key added, 3 host keys made or repaired." in said
+    assert "Finished with outcome ok: 1 launch key added, 3 host keys generated or repaired." in said
 
 
 def test_the_report_is_there_for_programs(machine: Machine) -> None:

@@ -48,7 +48,7 @@ def test_a_clean_image_is_fit_to_share(clean: Sapling) -> None:
     done = audit(clean)
     assert done.status == 0, done.out.decode()
     assert b"\nFit to share: 0 errors, 0 warnings, 1 note, 0 unknown." in done.out
-    assert b"8 files were looked at" in done.out
+    assert b"8 files were checked" in done.out
 
 
 def test_some_rules_are_no_verdict_on_the_image(clean: Sapling) -> None:
@@ -85,7 +85,7 @@ def test_findings_are_told_with_path_reason_and_remedy(dirty: Sapling) -> None:
     assert done.status == 1
     headings = [text.index(f"\n{heading}") for heading in ("G2  ", "G3  ", "G9  ", "Beyond the guide")]
     assert headings == sorted(headings)
-    assert "/root/.bash_history: This is a history of what somebody typed" in text
+    assert "/root/.bash_history: This is a history of typed commands" in text
     assert f"What to do: firstkey seal --root {dirty.root} --rule histories\n" in text
     assert "\nNOT fit to share: " in text
     assert done.err == ""

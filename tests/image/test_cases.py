@@ -77,7 +77,7 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
         {SSHD: "AuthorizedKeysCommand /tmp/xeic_run_authorized_keys %u %f\nAuthorizedKeysCommandUser root\n"},
         {SSHD},
     ),
-    # keys that let somebody in
+    # keys that give access
     ("authorized-keys", {"/root/.ssh/authorized_keys": KEY}, ITSELF),
     ("authorized-keys", {"/home/ann/.ssh/authorized_keys2": KEY}, ITSELF),
     ("authorized-keys", {"/var/lib/svc/.ssh/authorized_keys": f'from="*" {KEY}'}, ITSELF),

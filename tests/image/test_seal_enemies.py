@@ -172,7 +172,7 @@ def test_the_running_system_by_another_name_is_the_running_system(tmp_path: Path
     done = subprocess.run(
         argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, timeout=60
     )
-    assert (done.returncode, "nobody is there to be asked" in done.stderr) == (2, True)
+    assert (done.returncode, "there is no terminal to ask on" in done.stderr) == (2, True)
 
 
 def test_a_second_name_of_anothers_file_is_not_overwritten(town: Sapling) -> None:
@@ -536,7 +536,7 @@ def test_it_refuses_before_it_looks_where_nobody_can_be_asked(town: Sapling) -> 
     started = time.monotonic()
     found = live(town, REFUSED)
     assert found["status"] == 2
-    assert "nobody is there to be asked" in found["err"]
+    assert "there is no terminal to ask on" in found["err"]
     assert time.monotonic() - started < 90
     after = looks(town)
     assert {path: after.get(path) for path in before if not path.startswith("/usr")} == {

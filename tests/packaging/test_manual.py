@@ -101,8 +101,8 @@ def test_each_fault_has_lines_of_its_own(installed: Installed) -> None:
 def test_sentences_begin_and_end_as_sentences_do(installed: Installed) -> None:
     """A question has its own end, and a name its own small letter."""
     page = installed.path(PAGES[0])
-    assert "and if not, why?\n" in part(text(page), "doctor")
-    assert "known_hosts lines for this host" in part(text(page), "known-hosts")
+    assert "and if not, why.\n" in part(text(page), "doctor")
+    assert "known_hosts lines of this host" in part(text(page), "known-hosts")
     assert not re.search(r"[?!:]\.|Known_hosts", text(page))
 
 

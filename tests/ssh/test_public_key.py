@@ -50,7 +50,7 @@ EXAMPLES = settings(
 # Where firstkey refuses on purpose what ssh-keygen prints, by the sentence that says so. There is
 # no other difference.
 STRICTER = {
-    "options": "options or a name stand before the key",
+    "options": "options or a name are before the key",
     "several lines": "it has [0-9]+ lines",
     "control characters": "control character",
     "size": "no public key is longer",

@@ -47,3 +47,24 @@ def install(root: Path, *options: str, **environ: str) -> Installed:
         env={"PATH": "/usr/bin:/bin", **environ},
     )
     return Installed(root)
+
+
+ACCOUNTS = {
+    "passwd": "root:x:0:0:root:/root:/bin/sh\n",
+    "shadow": "root:*:19000:0:99999:7:::\n",
+    "group": "root:x:0:\n",
+    "ssh/sshd_config": "# defaults\n",
+}
+
+
+def image_at(root: Path) -> None:
+    """A small image with firstkey in it, enabled, and somebody's history."""
+    install(root)
+    for name, content in ACCOUNTS.items():
+        (root / "etc" / name).parent.mkdir(exist_ok=True)
+        (root / "etc" / name).write_text(content)
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    wants.mkdir(parents=True)
+    (wants / "firstkey.service").symlink_to("/usr/lib/systemd/system/firstkey.service")
+    (root / "root").mkdir(mode=0o700)
+    (root / "root/.bash_history").write_text("secret\n")

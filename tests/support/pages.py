@@ -12,7 +12,7 @@ from installed import TOP
 
 README = TOP / "README.md"
 PAGES = [README, *sorted((TOP / "docs").glob("*.md"))]
-PACKER = "{{ .MountPath }}"
+PACKER = "${build.MountPath}"
 """Where Packer has mounted the volume."""
 COMMAND = re.compile(r"(?<![\w/.=:@-])(?:\./dev run |firstkey )([a-z][a-z-]*)([^\n`]*)")
 """`firstkey COMMAND ...` or `./dev run COMMAND ...`, up to the end of the line."""

@@ -167,7 +167,7 @@ def _put(etc: Directory, name: str, file: File, content: bytes) -> None:
     try:
         etc.replace(name, content, looks, expected=file)
     except Changed as error:
-        message = f"{etc.join(name)} was changed by a program that heeds no lock"
+        message = f"{etc.join(name)} was changed by a program that ignores the locks"
         raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE) from error
 
 

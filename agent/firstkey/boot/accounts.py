@@ -173,7 +173,7 @@ class WriteSudoers(NamedTuple):
         """Raise FirstkeyError(sudoers-invalid, sudo-unchecked, sudo-missing) unless visudo takes the rule."""
         wrong = _objection(site, self.content)
         if wrong and _objection(site, GOOD_RULE):
-            message = f"visudo looks at no rule, not even at one that is right: {wrong}"
+            message = f"visudo validates no rule, not even a correct one: {wrong}"
             raise FirstkeyError(message, reason=reasons.SUDO_UNCHECKED)
         if wrong:
             message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {wrong}"

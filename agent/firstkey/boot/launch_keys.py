@@ -168,7 +168,10 @@ class Installer:
             able += [name for name in names if name != "root" and self._site.accounts.find(name)]
         if able:
             return able[0]
-        why = Refusal(reasons.REDIRECT_WITHOUT_USER, "nobody of Users= can be logged in as in root's place")
+        why = Refusal(
+            reasons.REDIRECT_WITHOUT_USER,
+            "no user of Users= has the launch keys, so root's copy has no user to name",
+        )
         self.warnings.append(why)
         self._site.say(events.REDIRECT_IMPOSSIBLE(reason=why.reason.code))
         return None

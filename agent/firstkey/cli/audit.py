@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from firstkey.system.boxed import Inside
 
 DESCRIPTION = """\
-Check an image, or this system, against the guidelines for sharing it. Nothing
-in it is run or changed.
+Check an image, or this system, against the guidelines for sharing it. No
+program of the image is run, and no file is changed.
 """
 EPILOG = """\
-exit status: 0 the image is fit to share; 1 it is not: something was found that
-  is worse than a note, or a rule that matters could not be checked. With
-  --exclude-list: 1 the list leaves out too much or too little, as is said.
+exit status: 0 the image is fit to share; 1 it is not: a finding is worse than a
+  note, or a needed rule could not be checked. With --exclude-list: 1 the list
+  excludes too many or too few files, as the messages say.
 
 examples:
   firstkey audit --root /mnt/image
@@ -93,15 +93,15 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         "--secrets",
         choices=(AUTO, BUILTIN, *scanners.NAMES),
         default=AUTO,
-        help="who looks for tokens of other makers than AWS: the first of these scanners that is installed "
-        "(auto), nobody (builtin), or the one that is named",
+        help="the scanner for tokens of other services than AWS: the first one that is installed (auto), "
+        "none (builtin), or the one that is named",
     )
     form.add_argument("--list", action="store_true", help="print the rules, and check nothing")
     made.add_argument(
         "--profile",
         choices=tuple(rules.PROFILES),
         default=rules.SHARED_AMI,
-        help="for whom the image is, which makes some rules more severe or less (default: shared-ami)",
+        help="the readers of the image, which make some rules more severe or less (default: shared-ami)",
     )
     made.add_argument(
         "--baseline", metavar="FILE", help="findings that are known, each with a reason and an owner"

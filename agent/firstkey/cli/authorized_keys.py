@@ -25,12 +25,12 @@ For images whose homes or root cannot be written, in sshd_config:
   AuthorizedKeysCommand /usr/bin/firstkey authorized-keys %u
   AuthorizedKeysCommandUser firstkey-keys
 
-That user needs nothing but the directory /run/firstkey-keys, its own with mode
-0700; examples of both are beside firstkey's documentation. Keys are printed for
-the configured users only.
+That user needs only the directory /run/firstkey-keys, its own with mode 0700.
+Examples of both are beside firstkey's documentation. Keys are printed for the
+configured users only.
 
-exit status: 0 with the keys, or with nothing for other users;
-  75 where there was no answer in time
+exit status: 0 with the keys, or without a key for other users;
+  75 no answer in time
 """
 
 
@@ -52,7 +52,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parsers.command(
-        "authorized-keys", "Print the launch keys of a configured user, for sshd to ask.", epilog=EPILOG
+        "authorized-keys",
+        "Print the launch keys of a configured user, as sshd's AuthorizedKeysCommand.",
+        epilog=EPILOG,
     )
     made.add_argument("user_name", metavar="USER", help="who logs in (%%u)")
     made.add_argument(

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  firstkey config            every setting, and the file and line it came from
-  firstkey config --diff     what was changed from what was shipped
+  firstkey config            show every setting with its file and line
+  firstkey config --diff     show settings that differ from the defaults
   firstkey config --check    for CI: exit 78 over any mistake
   firstkey config --check --root /mnt/image --config own.conf
 
---check also finds what a boot would find: a rule of sudo that visudo rejects,
-accounts, groups and shells that the system or tree lacks, and an endpoint that
-the unit's sandbox keeps out. With --config and without --root, only the file
+--check also finds the mistakes that a boot finds: a sudo rule that visudo
+rejects, accounts, groups and shells that the system or tree lacks, and an
+endpoint that the unit's sandbox blocks. With --config and without --root, only the file
 is checked.
 """
 
@@ -58,8 +58,10 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 def _parser() -> argparse.ArgumentParser:
     made = parsers.command("config", "Show the effective settings, each with its origin.", epilog=EPILOG)
     forms = parsers.with_forms(made)
-    forms.add_argument("--check", action="store_true", help="only validate: exit 78 if anything is wrong")
-    made.add_argument("--diff", action="store_true", help="only what differs from what was shipped")
+    forms.add_argument("--check", action="store_true", help="only validate: exit 78 over any mistake")
+    made.add_argument(
+        "--diff", action="store_true", help="only settings that differ from the shipped defaults"
+    )
     return made
 
 

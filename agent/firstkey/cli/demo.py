@@ -24,7 +24,7 @@ FIRST = "i-0aaaaaaaaaaaaaaa1"
 SECOND = "i-0bbbbbbbbbbbbbbb2"
 WIDTH = 100
 DESCRIPTION = """\
-Show the main job, step by step, on a machine that is a scratch directory. Its
+Show the boot's work, step by step, on a machine that is a scratch directory. Its
 metadata service is this command itself, on a loopback port. Nothing outside
 the directory is changed, root is not needed, and the directory is removed at
 the end.
@@ -32,7 +32,7 @@ the end.
 EPILOG = """\
 examples:
   firstkey demo             takes some seconds
-  firstkey demo --keep      to look at the files afterwards
+  firstkey demo --keep      keep the files
 
 exit status: 0 every check passed, else 1
 """
@@ -41,7 +41,7 @@ exit status: 0 every check passed, else 1
 def main(argv: Sequence[str]) -> int:
     """Show the job; returns 0 where every step did what it says, else 1."""
     made = Parser(prog="firstkey demo", description=DESCRIPTION, epilog=EPILOG)
-    made.add_argument("--keep", action="store_true", help="leave the scratch directory behind, to look at")
+    made.add_argument("--keep", action="store_true", help="keep the scratch directory")
     args = made.parse_args(argv)
     with ExitStack() as stack:
         machine = stack.enter_context(demo_machine.scratch(keep=args.keep))

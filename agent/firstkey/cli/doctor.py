@@ -37,9 +37,9 @@ examples:
   firstkey doctor --key ~/.ssh/id.pub      another key than the launch key
   firstkey doctor --from 203.0.113.7       a client at that address
 
-It changes nothing. As root it sees all; for others it says what only root sees.
+It changes nothing. Without root, it names the checks that only root can make.
 
-exit status: 0 nothing is in the way, 1 something is, or may be
+exit status: 0 no obstacle, 1 an obstacle or an unknown
 """
 VERDICTS = {
     OPEN: "ssh{port} {user}@HERE works",
@@ -79,7 +79,7 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 def _parser() -> argparse.ArgumentParser:
     made = parsers.command(
         "doctor",
-        "Tell whether the launch key gives a shell here, and if not, what is in its way.",
+        "Say whether the launch key gives a shell here, and if not, name the obstacles.",
         epilog=EPILOG,
     )
     parsers.with_forms(made)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 EPILOG = """\
 examples:
   firstkey help              all commands
-  firstkey help run          the options of one; the same as firstkey run --help
+  firstkey help run          the options of run, as firstkey run --help
 """
 
 
@@ -32,6 +32,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parser() -> Parser:
-    made = Parser(prog="firstkey help", description="Explain a command, or list all.", epilog=EPILOG)
+    made = Parser(prog="firstkey help", description="Explain a command, or list all commands.", epilog=EPILOG)
     made.add_argument("command", nargs="?", metavar="COMMAND", help="the command to explain")
     return made

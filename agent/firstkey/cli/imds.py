@@ -22,19 +22,19 @@ LONGEST_FILE = 1 << 20
 """Bytes of a file of keys that are read."""
 
 DESCRIPTION = """\
-Play the EC2 metadata service, IMDSv1 and IMDSv2, on an address of this machine.
-The first line on standard output is its URL; each request is told on standard
-error. Ctrl-C or SIGTERM ends it.
+Serve as the EC2 metadata service, IMDSv1 and IMDSv2, on an address of this
+machine. The first line on standard output is its URL; each request is logged on
+standard error. Ctrl-C or SIGTERM ends it.
 """
 EPILOG = """\
 A file of keys has one public key a line; blank lines and lines that start with
-# are passed over. Keys are numbered in the order of the command line, those of
+# are ignored. Keys are numbered in the order of the command line, those of
 --key first, and named by their comments. Without a key, the instance was
-launched without a key pair. What --key says is served as it is, good or bad.
+launched without a key pair. A key of --key is served as it is, good or bad.
 
-faults, each with ,first=N (only the first N requests that it concerns)
-and ,path=PREFIX (only requests whose path starts like that); in brackets
-what counts where the value is left out:
+faults, each with ,first=N (only the first N matching requests) and
+,path=PREFIX (only requests whose path starts with PREFIX); in brackets
+the default of the value:
 {faults}
 
 examples:
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="::1 for IPv6 (127.0.0.1)")
     made.add_argument("--port", type=int, default=0, help="0 takes a free one (0)")
     made.add_argument("--fault", metavar="FAULT", action="append", default=[], help="see below; repeatable")
-    made.add_argument("-q", "--quiet", action="store_true", help="do not tell each request")
+    made.add_argument("-q", "--quiet", action="store_true", help="do not log each request")
     return made
 
 
@@ -153,7 +153,7 @@ def _lines(path: str) -> list[str]:
     content = _content(path)
     if b"PRIVATE KEY-----" in content:
         raise UsageError(
-            f"{path} holds a private key, which nobody should be served",
+            f"{path} holds a private key; the metadata service gives only public keys",
             hint=f"Take the public half: {path}.pub, or what ssh-keygen -y -f {path} prints.",
         )
     lines = [line.strip() for line in content.decode("utf-8", "surrogateescape").split("\n")]

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 EPILOG = """\
 examples:
-  firstkey keys             what would be installed, with fingerprints
-  firstkey keys -v          each request with its answer, or why it failed
-  firstkey keys --json      for programs, as the report of a run has it
+  firstkey keys             list the launch keys with their fingerprints
+  firstkey keys -v          show each request with its answer or error
+  firstkey keys --json      for programs, in the format of a run's report
   firstkey keys --imds http://127.0.0.1:1338
                             ask another service, such as firstkey imds
 
-exit status: 0 all is well, also where the instance has no key pair;
-  1 a key is refused, or the service gives no usable answer; 2 usage;
+exit status: 0 no error, also for an instance without a key pair;
+  1 a key is refused, or the service gives no usable answer; 2 usage error;
   75 no answer in time
 """
 
@@ -54,7 +54,7 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parsers.command(
-        "keys", "Show which keys the metadata service offers; installs nothing.", epilog=EPILOG
+        "keys", "List the keys that the metadata service offers, and install none.", epilog=EPILOG
     )
     parsers.with_forms(made)
     made.add_argument(

@@ -33,10 +33,10 @@ examples:
     firstkey known-hosts --host 203.0.113.7 - >> ~/.ssh/known_hosts
   firstkey known-hosts --host www.example.com --sshfp         records for DNS
 
-Out of a console, only keys count that stand at the beginning of a line, as
-firstkey and cloud-init print them, and whose fingerprint the console shows too.
+From a console, a key is printed only if it is at the beginning of a line, as
+firstkey and cloud-init write it, and if the console shows its fingerprint too.
 
-exit status: 0 all is well; 1 a key is left out, or blocks of keys in the text
+exit status: 0 no error; 1 a key is left out, or blocks of keys in the text
   do not agree with each other
 """
 
@@ -74,7 +74,7 @@ def _print(args: argparse.Namespace, names: Sequence[str], keys: Sequence[Public
 def _parser() -> argparse.ArgumentParser:
     made = parsers.command(
         "known-hosts",
-        "Print known_hosts lines for this host, or for one whose console output is read.",
+        "Print known_hosts lines of this host, or of a saved console.",
         epilog=EPILOG,
         asks=False,
     )
@@ -85,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
         "--host", metavar="NAME", action="append", default=[], help="name or address of the host (repeatable)"
     )
     made.add_argument("--port", metavar="N", type=_port, default=22, help="the port of its sshd (22)")
-    made.add_argument("--live", action="store_true", help="this machine, even where something is piped in")
+    made.add_argument(
+        "--live", action="store_true", help="read this machine's keys, even with a pipe on standard input"
+    )
     form = made.add_mutually_exclusive_group()
     form.add_argument("--hash", action="store_true", help="hide the names, as ssh-keygen -H does")
     form.add_argument(

@@ -53,7 +53,7 @@ def command(name: str, description: str, *, epilog: str = "", asks: bool = True)
     service = "ask the metadata service at URL (http://ADDRESS[:PORT])"
     made.add_argument("--imds", metavar="URL", help=service if asks else HIDDEN)
     volume = made.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="tell each step")
+    volume.add_argument("-v", "--verbose", action="store_true", help="show each step")
     volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
     return made
 

@@ -33,22 +33,23 @@ if TYPE_CHECKING:
 LOCK_SECONDS = 30.0
 
 EPILOG = """\
-A plan is made first (--dry-run shows it, with diffs, and changes nothing), then
-each step is done, then everything is audited again. Private keys and
-credentials are taken out only with --remove-credentials. On the running system
-this is the last thing that one runs: it takes away every way in that was there.
+Sealing cleans an image, as virt-sysprep and `cloud-init clean` do. seal makes a
+plan (--dry-run shows it with diffs, and changes nothing), does each step, and
+audits the image again. It removes private keys and credentials only with
+--remove-credentials. On the running system, seal is the last command: it
+removes every way to log in.
 
 examples:
   firstkey seal --root /mnt/image --dry-run     the plan, with diffs
   firstkey seal --root /mnt/image               seal a mounted image
 
-exit status: 0 all was done and the image is fit to share; 1 a step failed, or
-  something is still found.
+exit status: 0 every step was done and the image is fit to share; 1 a step
+  failed, or a finding is left.
 """
 
 CUTS_OFF = {
     "authorized-keys": "the authorized keys of every account, yours too",
-    "host-keys": "the SSH host keys, without which sshd takes no new connection until the next boot",
+    "host-keys": "the SSH host keys, without which sshd accepts no new connection until the next boot",
     "root-password-login": "root's login with a password",
     "root-password": "every password, which is locked",
     "other-passwords": "every password, which is locked",
@@ -108,8 +109,8 @@ def main(argv: Sequence[str]) -> int:
 def _refuse_unasked(task: Task) -> None:
     """Where a question would come that nobody can answer, say so before the disk is searched."""
     if task.takes and not (task.args.yes or task.args.dry_run or sys.stdin.isatty()):
-        message = "sealing the running system takes away ways in, and nobody is there to be asked"
-        raise UsageError(message, hint="Give --yes, if it is meant; --dry-run shows what would be done")
+        message = "sealing the running system removes ways to log in, and there is no terminal to ask on"
+        raise UsageError(message, hint="Give --yes to seal it all the same; --dry-run shows the plan")
 
 
 def _run(task: Task, say: Say) -> int:
@@ -142,7 +143,9 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
         f"--{CREDENTIALS}", action="store_true", help="also remove private keys, credentials and access keys"
     )
     made.add_argument(f"--{AMI_TOOLS}", action="store_true", help="also update the AMI tools")
-    made.add_argument("--banner", action="store_true", help="also say at each login who made the image")
+    made.add_argument(
+        "--banner", action="store_true", help="also show the publisher of the image at each login"
+    )
     made.add_argument("-y", "--yes", action="store_true", help="seal the running system without asking")
     return made.parse_args(argv)
 
@@ -158,7 +161,7 @@ def _confirm(task: Task) -> None:
     found = shells.interactive()
     number = len(found.others) + len(found.own)
     streams.complain(
-        "This is the running system. Sealing it takes away ways in that there are now:",
+        "This is the running system. Sealing it removes these ways to log in:",
         *(f"  - {taken.format(number=number)}" for taken in task.takes),
         "Afterwards, stop the instance or make the image, and do nothing else.",
     )

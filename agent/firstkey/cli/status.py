@@ -31,9 +31,9 @@ LIMIT = 4 * 1024 * 1024
 PENDING = "being generated in the background, when this was reported"
 EPILOG = """\
 examples:
-  firstkey status                       at a glance
-  firstkey status --timeline            where the time of the last run went
-  firstkey status --svg boot.svg        the same as a picture
+  firstkey status                       show it as text
+  firstkey status --timeline            draw the phases of the last run
+  firstkey status --svg boot.svg        draw them as a picture
 """
 
 
@@ -64,7 +64,7 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parsers.command(
-        "status", "Show what the last run did, and how things stand now.", epilog=EPILOG, asks=False
+        "status", "Show the last run, and the present state of the keys.", epilog=EPILOG, asks=False
     )
     forms = parsers.with_forms(made)
     forms.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
@@ -252,7 +252,7 @@ def _asked(last: dict[str, Any]) -> str:
 def _user_lines(user: dict[str, Any]) -> Iterator[str]:
     reported = user["reported"] or {}
     for key in user["keys"]:
-        there = {True: "in place", False: "taken out since", None: "not readable for you"}[key["there"]]
+        there = {True: "in place", False: "removed since", None: "not readable for you"}[key["there"]]
         where = f"{key['file']} (instance {key['instance']})"
         yield f"  {user['name']}: {key['fingerprint']} {there}, {where}"
     if user["keys"]:

@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     import argparse
 
 COMMANDS = {
-    "run": "the whole job once: host keys and launch keys",
-    "daemon": "what the unit starts: the job, then retries until an answer",
-    "host-keys": "only the host keys; no network",
-    "keys": "show which keys the metadata service offers; install nothing",
-    "status": "what the last run did, and how things stand now",
+    "run": "do the boot's work once: host keys and launch keys",
+    "daemon": "run as the systemd unit does: retry until an answer",
+    "host-keys": "check and generate the host keys alone, without the network",
+    "keys": "list the keys that the metadata service offers; install none",
+    "status": "show the last run, and the present state of the keys",
     "audit": "check an image, or this system, against the guidelines",
     "seal": "make an image fit to share",
-    "doctor": "would ssh NAME@here work with the launch key, and if not, why?",
-    "known-hosts": "known_hosts lines for this host, or from saved console output",
-    "authorized-keys": "print launch keys for sshd to ask for at each login",
-    "config": "the effective settings, each with its file and line",
-    "imds": "play the metadata service, for demos, tests and debugging",
-    "demo": "show the main job on a scratch root, without root",
+    "doctor": "say whether a login with the launch key works, and if not, why",
+    "known-hosts": "print known_hosts lines of this host, or of a saved console",
+    "authorized-keys": "print launch keys for sshd, at each login",
+    "config": "show the effective settings, each with its file and line",
+    "imds": "serve as a metadata service, for demos, tests and debugging",
+    "demo": "show the boot's work in a scratch directory, without root",
     "help": "explain a command, or list all of them",
     "version": "print the version",
 }
 RUN = """\
 examples:
-  firstkey run                    what the boot does, by hand
-  firstkey run --dry-run          what it would change, as diffs
-  firstkey run --user ec2-user    for this user only
-  firstkey run --force            put back launch keys that were taken out
+  firstkey run                    do the boot's work by hand
+  firstkey run --dry-run          show the changes as diffs, and make none
+  firstkey run --user ec2-user    install the keys for this user only
+  firstkey run --force            add launch keys again that were removed
 
-exit status: 0 done or nothing to do, 1 something failed, 2 usage,
+exit status: 0 done or nothing to do, 1 a step failed, 2 usage error,
   75 no answer from the metadata service in time, 77 needs root
 """
 DAEMON = """\
@@ -48,16 +48,16 @@ examples:
   firstkey daemon              in the foreground, as the unit starts it
   firstkey daemon --detach     from an init script, on a host without systemd
 
-SIGTERM ends it cleanly. To have it read the configuration again, restart it.
+SIGTERM ends it cleanly. It reads the configuration once: restart it after a change.
 """
 HOST_KEYS = """\
 examples:
-  firstkey host-keys                     make what is missing or broken
-  firstkey host-keys --dry-run           what that would be; changes nothing
-  firstkey host-keys --root /mnt/image   in an image, whose first boot makes
-                                         keys of its own again
+  firstkey host-keys                     generate missing or broken keys
+  firstkey host-keys --dry-run           show the changes, and make none
+  firstkey host-keys --root /mnt/image   in an image, whose first boot
+                                         generates keys of its own again
 
-exit status: 0 every wanted host key is there, 1 something failed, 2 usage,
+exit status: 0 every host key is in place, 1 a step failed, 2 usage error,
   77 needs root
 """
 
@@ -106,10 +106,10 @@ def overview() -> list[str]:
         "commands:",
         *(f"  {name:{width}} {summary}" for name, summary in COMMANDS.items()),
         "",
-        "options of most commands, before or behind the command:",
+        "options of most commands, before or after the command:",
         "  --root DIR       work on the tree under DIR, never outside of it",
         "  --config FILE    read this configuration file instead of the system's",
-        "  -v, --verbose    tell each step",
+        "  -v, --verbose    show each step",
         "  -q, --quiet      only warnings and errors",
         "  -h, --help       explain the command; -V, --version prints the version",
         "",
@@ -129,7 +129,7 @@ def run() -> argparse.ArgumentParser:
         "--wait", metavar="SECONDS", type=seconds, help="how long to wait for an answer (BootTimeoutSec=)"
     )
     made.add_argument(
-        "--force", action="store_true", help="install again what was installed for this instance before"
+        "--force", action="store_true", help="add keys again that were installed for this instance before"
     )
     return made
 
@@ -137,7 +137,7 @@ def run() -> argparse.ArgumentParser:
 def daemon() -> argparse.ArgumentParser:
     """The options of `firstkey daemon`."""
     made = parsers.command(
-        "daemon", "What the systemd unit starts; by hand, for hosts without systemd.", epilog=DAEMON
+        "daemon", "Run as the systemd unit does; by hand, for hosts without systemd.", epilog=DAEMON
     )
     made.add_argument("--detach", action="store_true", help="go into the background (needs python-daemon)")
     made.add_argument("--pid-file", metavar="FILE", default=PID_FILE, help=f"with --detach ({PID_FILE})")
@@ -148,7 +148,7 @@ def host_keys() -> argparse.ArgumentParser:
     """The options of `firstkey host-keys`."""
     made = parsers.command(
         "host-keys",
-        "Check the SSH host keys, and make those that are missing or broken.",
+        "Check the SSH host keys, and generate missing or broken ones.",
         epilog=HOST_KEYS,
         asks=False,
     )

@@ -66,7 +66,7 @@ def seen(found: os.stat_result) -> Seen:
 
 def changed(path: str) -> FirstkeyError:
     """That something else is there now."""
-    message = f"{path} is not what it was when it was looked at; it was left alone"
+    message = f"{path} was exchanged after the audit; it was not changed"
     return FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
 
 

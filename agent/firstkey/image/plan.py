@@ -124,7 +124,7 @@ def _contradiction(
     """What other step the change is at odds with, in words; None where it is with none."""
     for path in destroyed(change):
         if any(is_at_or_below(each, path) for each in made):
-            return f"{visible(path)} would be taken away, and another step writes there"
+            return f"{visible(path)} would be removed, and another step writes there"
     for path, before, _ in _writes(change):
         if path in contents and contents[path] != before:
             return f"{visible(path)} would be written twice, each time as if the other were not"

@@ -101,7 +101,7 @@ def _unmatched(done: Audit) -> Iterator[str]:
     unmatched = _unmatched_of(done)
     if unmatched:
         yield ""
-        yield "In the baseline, and not found any more: take these entries out of it."
+        yield "In the baseline, and not found any more: remove these entries from it."
     for known in unmatched:
         yield f"  line {known.line}: {known.path} [{known.rule}], {known.reason} ({known.owner})"
 
@@ -121,7 +121,7 @@ def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:
     counts.append(f"{done.count(UNKNOWN)} unknown")
     counts += [f"{kinds.count(KNOWN)} known"] if KNOWN in kinds else []
     rest = f"{done.count(PASS)} rules pass, {done.count(NOT_APPLICABLE)} do not apply."
-    files = f" {done.files:,} files were looked at." if done.files is not None else ""
+    files = f" {done.files:,} files were checked." if done.files is not None else ""
     told = ", ".join(counts)
     yield Coloured(colour, verdict, after=f": {told}." if quiet else f": {told}. {rest}{files}")
     if done.is_fit and whole and not quiet:

@@ -237,7 +237,7 @@ class Scanner:
         for _ in window.others(opened.fd, opened.status.st_size):
             self._search(needles, path, is_first=False)
         if window.is_partial:
-            detail = f"{path} is so large that only its start and its end were looked at"
+            detail = f"{path} is so large that only its start and its end were read"
             self._unknown(path, image_reasons.NOT_LOOKED_AT, detail)
         if is_packed and not is_packaged:
             self._look_inside(opened, path)

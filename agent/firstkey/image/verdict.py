@@ -17,7 +17,7 @@ WARNING = "warning"
 NOTE = "note"
 """Good to do; it does not make an image unfit."""
 
-LOOK = "Look at it, and take out by hand what has to go"
+LOOK = "Check it, and remove traces by hand"
 
 PASS = "pass"  # noqa: S105 - an outcome
 FINDING = "finding"

@@ -66,7 +66,7 @@ def _account(context: Context) -> Iterator[Finding]:
     if over:
         yield over
     if entry and entry.is_locked:
-        detail = f"the account {context.name} is locked, and sshd heeds that since UsePAM is no"
+        detail = f"the account {context.name} is locked, and sshd refuses it since UsePAM is no"
         remedy = f"usermod -p '*' {shlex.quote(context.name)}"
         yield obstacle("account", why.ACCOUNT_LOCKED, detail, path=shadow.PATH, command=remedy)
     elif not over:

@@ -104,7 +104,7 @@ def _unread(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
     inside = {*map(os.path.dirname, sshd.files), "/etc/ssh/sshd_config.d"} - {"/etc/ssh", "/etc/openssh"}
     younger = [path for path in (*sshd.files, *sorted(inside)) if written and _changed(site, path) > written]
     if younger:
-        detail = "this was changed after sshd read it, and nobody knows what sshd goes by"
+        detail = "this was changed after sshd read it, so the effective settings of sshd are not known"
         command = f"sshd -t && {how_to_reload(site, meaning.effective)}"
         yield unknown("sshd-unread", why.SSHD_UNREAD, detail, path=younger[0], command=command)
 

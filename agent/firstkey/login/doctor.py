@@ -44,8 +44,8 @@ BLOCKED = "blocked"
 UNSURE = "unsure"
 
 OUT_OF_SCOPE = (
-    "Not looked at, since only the outside shows it: security groups, network ACLs, firewalls and routes"
-    " between the client and this machine."
+    "Not checked, since they can be seen only from outside: security groups, network ACLs, firewalls and"
+    " routes between the client and this machine."
 )
 
 

@@ -36,7 +36,7 @@ def findings(context: Context) -> Iterator[Finding]:
     each = list({(finding.reason, finding.path): finding for found in wrong for finding in found}.values())
     program = context.says("authorizedkeyscommand")
     if program:
-        detail = f"no file has the key, and only sshd can tell whether {program} vouches for it"
+        detail = f"no file has the key, and only sshd knows whether {program} vouches for it"
         each.append(obstacle(COMMAND, why.KEYS_COMMAND_FAILED, detail, path=program.split(" ")[0]))
         yield from (finding if finding.status == OK else finding._replace(status=UNKNOWN) for finding in each)
         return

@@ -54,7 +54,7 @@ def judge(context: Context, line: Line, path: str) -> list[Finding]:
         detail = f"sshd passes over the line: {options.flaw!a} is nothing that it takes"
         return [obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=place, line=line.options)]
     if options.is_authority or options.principals is not None:
-        detail = "cert-authority or principals stands before the key: that is for certificates"
+        detail = "cert-authority or principals is before the key: that is for certificates"
         return [obstacle(CHECK, why.KEY_OPTIONS_INVALID, detail, path=place, line=line.options)]
     if options.expires is not None and options.expires < context.now:
         detail = f"the line expired at {moment(options.expires)}; the clock says {moment(context.now)}"

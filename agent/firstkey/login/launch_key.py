@@ -64,7 +64,7 @@ class Sources:
             reason = refusal.reason if refusal else why.KEY_UNKNOWN
             detail = f"{'; '.join(map(str, keys))}. The metadata service gave no usable answer: {silent}"
             return Sought(keys, (note(CHECK, reason, detail),))
-        detail = f"nobody says which key was launched with: {silent}; the ledger of firstkey has none to see"
+        detail = f"the launch key is not known: {silent}; the ledger of firstkey has no readable one"
         reason = refusal.reason if refusal else why.KEY_UNKNOWN
         remedy = f"{reason.remedy} Or name the key: firstkey doctor --key FILE"
         remedy = reason.remedy if reason is why.KEY_UNKNOWN else remedy
@@ -83,7 +83,7 @@ def _offered(answer: Answer) -> Sought:
     refused = [key.refusal for key in judged if key.refusal]
     notes = [note(CHECK, refusal.reason, refusal.detail) for refusal in refused]
     if not answer.keys:
-        detail = f"{answer.instance_id} was launched without a key pair: no key can let anybody in"
+        detail = f"{answer.instance_id} was launched without a key pair: no key gives access"
         return Sought((), (obstacle(CHECK, reasons.NO_KEY_PAIR, detail),))
     if not good:
         found = obstacle(CHECK, reasons.NOT_A_PUBLIC_KEY, "; ".join(refusal.detail for refusal in refused))

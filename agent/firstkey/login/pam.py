@@ -127,7 +127,7 @@ def _unlisted_shell(context: Context) -> Iterator[Finding]:
     content = (context.site.tree.read(SHELLS, limit=65536) or b"").decode("utf-8", "replace")
     shell = context.account.shell
     if shell not in [line.strip() for line in content.split("\n")]:
-        detail = f"pam_shells lets nobody in whose shell is not in {SHELLS}, and {shell} is not"
+        detail = f"pam_shells refuses users whose shell is not in {SHELLS}, and {shell} is not"
         add = f"echo {shlex.quote(shell)} >> {SHELLS}"
         yield obstacle("shells", why.PAM_REFUSES, detail, path=SHELLS, command=add)
 

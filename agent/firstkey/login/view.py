@@ -80,7 +80,7 @@ def why(flaw: Part, account: Account) -> str:
     """What is wrong, for people."""
     whys = (
         (flaw.uid not in (0, account.uid), f"it belongs to user {flaw.uid}"),
-        (flaw.mode & OTHERS_WRITE, "everybody can write it"),
+        (flaw.mode & OTHERS_WRITE, "every user can write it"),
         (flaw.mode & GROUP_WRITE, f"group {flaw.gid} can write it"),
     )
     return " and ".join(why for is_so, why in whys if is_so)

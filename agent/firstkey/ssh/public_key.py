@@ -104,7 +104,7 @@ def parse_launch_key(text: bytes) -> PublicKey:
         raise _flaw("it is a certificate; only plain public keys are launch keys")
     if words[0] not in _TYPES:
         if any(other in _TYPES for other in _BLANKS.split(line)):
-            raise _flaw(f"options or a name stand before the key: {_excerpt(line)}; a launch key has none")
+            raise _flaw(f"options or a name are before the key: {_excerpt(line)}; a launch key has none")
         raise _flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
     if len(words) == 1:
         raise _flaw(f"the line ends after the type {_excerpt(words[0])}; the key itself is missing")
@@ -157,13 +157,13 @@ _OTHER_THINGS = {
     (
         *_PRIVATE,
         b"PuTTY-User-Key-File",
-    ): "it is a private key, not a public key; whoever can read it should not have it",
+    ): "it is a private key, not a public key; a private key must not be published",
     (
         b"-----BEGIN",
         b"---- BEGIN",
     ): "it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes",
     (b"<",): "it is a page of HTML or XML, not a public key",
-    (b"ssh-dss ", b"ssh-dss\t"): "it is a DSA key; sshd has let nobody in with one since OpenSSH 7.0",
+    (b"ssh-dss ", b"ssh-dss\t"): "it is a DSA key; sshd has accepted none since OpenSSH 7.0",
 }
 """What people and services put where a public key belongs, by how it begins."""
 _CERTIFICATE = (b"-cert-v01@openssh.com", b"-cert-v00@openssh.com")

@@ -58,7 +58,7 @@ class Accounts:
     def unknown(self, name: str) -> FirstkeyError:
         """Why there is no such account, as far as anybody knows."""
         if self._answers.get(name) is False:
-            message = f"the name service did not tell within {NSS_SECONDS:g} s who {name} is"
+            message = f"the name service did not answer within {NSS_SECONDS:g} s for {name}"
             return FirstkeyError(message, reason=reasons.TIMED_OUT)
         return FirstkeyError(f"there is no user {name}", reason=reasons.NO_SUCH_USER)
 

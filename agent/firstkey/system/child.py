@@ -300,7 +300,7 @@ def _visit(tell: Tell, waits: int, work: Callable[[Note | None], Any]) -> None:
     def note(value: Any) -> None:  # noqa: ANN401 - as json.dumps has it
         tell(json.dumps(value).encode() + b"\n")
         if not os.read(waits, 1):
-            raise FirstkeyError("nobody heeds it any more", reason=reasons.TIMED_OUT)
+            raise FirstkeyError("the caller has given it up", reason=reasons.TIMED_OUT)
 
     said: dict[str, Any]
     try:

@@ -63,7 +63,7 @@ GUIDELINES = {
     "G3": "No local root password",
     "G4": "No SSH host keys in the image",
     "G5": "Install the launch key at boot",
-    "G6": "Nobody's keys stay in the image",
+    "G6": "No keys stay in the image",
     "G7": "sshd does not depend on DNS",
     "G8": "Say who made the image",
     "G9": "Keep your own secrets out of the image",

@@ -85,14 +85,14 @@ RULES = (
         severity=ERROR,
         option=CREDENTIALS,
         prose=(
-            "AWS's access keys are looked for in every text file that no package brought, in each spelling "
-            "that programs read: histories, dot files, scripts, configuration, logs. Examples (those of "
-            "AWS's documentation, and what was not drawn by lot) are left out. Tokens of other makers are "
-            "for scanners that know them all: audit has kingfisher, gitleaks or trufflehog look, the first "
-            "that is installed (--secrets), in a box without a network, and says which one it was. seal "
-            "overwrites and removes the files with AWS keys only with --remove-credentials; to keep one, "
-            "take the key out of it first. Whatever is found should be revoked as well: it may have been "
-            "copied."
+            "AWS's access keys are searched for in every text file that no package brought, in each "
+            "spelling that programs read: histories, dot files, scripts, configuration, logs. "
+            "Examples (those of AWS's documentation, and keys that are not random) are left out. "
+            "Tokens of other services are for scanners that know them all: audit runs kingfisher, "
+            "gitleaks or trufflehog, the first that is installed (--secrets), in a box without a "
+            "network, and names it. seal overwrites and removes the files with AWS keys only with "
+            "--remove-credentials; to keep a file, remove the key from it first. Revoke every key "
+            "that is found as well: it may have been copied."
         ),
         check=check,
         failing={

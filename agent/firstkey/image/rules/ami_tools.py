@@ -123,7 +123,7 @@ def check_path(image: Image) -> Verdict:
     for path in ("/etc/profile", "/etc/environment", *image.glob("/etc/profile.d/*.sh")):
         if DIRECTORY.encode() in (image.read(path) or b""):
             return Verdict()
-    reason = f"{DIRECTORY} has the AMI tools and is on nobody's PATH."
+    reason = f"{DIRECTORY} has the AMI tools and is on no user's PATH."
     write = Write(PROFILE, f"put {DIRECTORY} on the PATH", image.read(PROFILE), LINE)
     return Verdict((Finding(PROFILE, reason, changes=(write,)),))
 
@@ -134,11 +134,11 @@ RULES = (
         title="The AMI tools are current",
         guideline="G1",
         prose=(
-            "Images that are backed by an instance store are bundled with the AMI tools, and whoever makes "
-            "an image of such an instance uses the tools that are in it. Their version is held against the "
-            "newest that the package lists in the image know; where there are no lists, the verdict is "
-            "unknown. An image without the tools needs none. seal updates them only with --update-ami-tools, "
-            "and only on the running system, since nothing that is in an image is run."
+            "Images that are backed by an instance store are bundled with the AMI tools, and a person "
+            "who makes an image of such an instance uses the tools in it. Their version is compared "
+            "with the newest in the package lists of the image; without lists, the verdict is "
+            "unknown. An image without the tools needs none. seal updates them only with "
+            "--update-ami-tools, and only on the running system, since no program of an image is run."
         ),
         check=check,
         failing=_example("1.5.7-1"),
@@ -151,9 +151,9 @@ RULES = (
         guideline="G1",
         severity=NOTE,
         prose=(
-            "Amazon Linux keeps the AMI tools in /opt/aws/bin, and the guide has that directory put on the "
-            "PATH by a file in /etc/profile.d. Checked where the tools are there; seal writes "
-            "/etc/profile.d/aws-ami-tools.sh."
+            "Amazon Linux keeps the AMI tools in /opt/aws/bin, and the guide adds that directory to "
+            "the PATH by a file in /etc/profile.d. The rule applies only where the tools are "
+            "installed; seal writes /etc/profile.d/aws-ami-tools.sh."
         ),
         check=check_path,
         failing={f"{DIRECTORY}/ec2-bundle-vol": "#!/bin/sh\n"},

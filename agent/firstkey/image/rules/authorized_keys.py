@@ -58,7 +58,7 @@ def check_keys(image: Image) -> Verdict:
         is_of_keys = _is_of_keys(path, content)
         lines = keys_in(content) if is_of_keys or not image.links_to(path) else []
         if lines:
-            empty = changes.Empty(path, "keys that let somebody in", image.links_to(path))
+            empty = changes.Empty(path, "keys that give access", image.links_to(path))
             findings.append(_finding(path, lines, (empty,) if is_of_keys else ()))
     gone = {link for finding in findings for link in image.links_to(finding.path)}
     in_the_way = (path for path in sorted(configured) if _is_in_the_way(image, path, doubts))
@@ -68,12 +68,12 @@ def check_keys(image: Image) -> Verdict:
 
 def _finding(path: str, lines: list[int], made: tuple[Change, ...]) -> Finding:
     keys = "a key" if len(lines) == 1 else f"{len(lines)} keys"
-    reason = f"Whoever has {keys} that this file names can log in to every instance of the image."
+    reason = f"The owner of {keys} in this file can log in to every instance of the image."
     return Finding(path, reason, line=lines[0], changes=made)
 
 
 def _link(image: Image, path: str) -> Finding:
-    reason = "This is a link: the launch key is not installed through it, so nobody could get in."
+    reason = "This is a link: the launch key is not installed through it, so no login would work."
     removal = changes.Remove(path, "a link in place of a file of keys")
     made = (removal,) if _may_go(image, path) else ()
     return Finding(path, reason, changes=made)
@@ -171,7 +171,10 @@ def _effective(image: Image, account: Account, doubts: list[Doubt]) -> Effective
 
 # --- what else sshd trusts ------------------------------------------------------------------------
 
-_HOSTS, _KERBEROS = "a list of hosts whose users are let in without a key", "a list of whom Kerberos lets in"
+_HOSTS, _KERBEROS = (
+    "a list of hosts whose users are let in without a key",
+    "a list of users whom Kerberos admits",
+)
 TRUSTED = (
     *places(_HOSTS, "/etc/hosts.equiv", "/etc/ssh/shosts.equiv", "~/.rhosts", "~/.shosts"),
     *places(_KERBEROS, "~/.k5login", "~/.k5users"),
@@ -184,12 +187,12 @@ RECORDS = places(
     how=WIPE,
     holds=re.compile(rb"\"(?:hashedPassword|sshAuthorizedKeys)\"\s*:\s*(?:\[\s*)?\"[^\"!*]"),
     kept=True,
-    says="systemd lets in whoever has the password or key of this account.",
-    advice="Remove it, if nobody needs the account",
+    says="systemd accepts the password or key of this account.",
+    advice="Remove it, if the account is not needed",
     severity=ERROR,
 )
 KEYWORDS = {
-    "trustedusercakeys": "whoever has a key of that authority can let anybody in",
+    "trustedusercakeys": "the owner of a key of that authority can admit any user",
     "authorizedkeyscommand": "a program decides whose keys are let in",
     "authorizedprincipalscommand": "a program decides whose certificates are let in",
 }
@@ -212,9 +215,9 @@ def _settings(image: Image) -> Iterator[Finding]:
             value = " ".join(words)
             is_known = words[:1] and words[0] in PROGRAMS_OF_PACKAGES and set(words[1:]) <= {"%u", "%f"}
             if value.lower() not in ("", "none") and not is_known:
-                reason = f"sshd is told {keyword} {value}: {what}, on every instance of the image."
+                reason = f"sshd has {keyword} {value}: {what}, on every instance of the image."
                 path, line = image.sshd.line_of(keyword)
-                yield Finding(path, reason, f"Take the {keyword} line out, if it is not meant", line)
+                yield Finding(path, reason, f"Remove the {keyword} line, if it is not intended", line)
 
 
 RULES = (
@@ -224,13 +227,14 @@ RULES = (
         guideline="G6",
         severity=ERROR,
         prose=(
-            "An instance that is bundled takes its launch key along, and whoever has that key can log in to "
-            "every instance of the image. Checked are the files that sshd looks at for every account "
-            "(AuthorizedKeysFile, under Match too), wherever its home is, those in homes that nobody has any "
-            "more and in /etc/skel, and every other file of that name. seal empties them, the keys of the "
-            "person who seals included: that is the point. What only a setting names, and has no key in it, "
-            "is left and reported. The instance's own launch key is installed at boot, but never through a "
-            "link: one in the place of such a file is a finding too, and goes."
+            "An instance that is bundled takes its launch key along, and the owner of that key can "
+            "log in to every instance of the image. The rule checks the files that sshd reads for "
+            "every account (AuthorizedKeysFile, under Match too), in any home, those in homes without "
+            "an account and in /etc/skel, and every other file of that name. seal empties them, "
+            "including the keys of the person who seals: that is the point. A file that only a "
+            "setting names, and that has no key in it, is left and reported. The instance's own "
+            "launch key is installed at boot, but never through a link: a link in the place of such a "
+            "file is a finding too, and is removed."
         ),
         check=check_keys,
         failing={
@@ -250,12 +254,12 @@ RULES = (
         title="No other host or authority is trusted to log in",
         guideline="G6",
         prose=(
-            "Keys are not the only way in without a password: .rhosts and hosts.equiv files name hosts whose "
-            "users are let in, .k5login files whom Kerberos lets in, records in /etc/userdb accounts with "
-            "passwords and keys of their own, TrustedUserCAKeys an authority that can let anybody in, "
-            "AuthorizedKeysCommand a program that decides (EC2 Instance Connect's, sssd's and Google's own "
-            "are taken as meant). seal removes the lists; the records and settings are only reported, since "
-            "somebody may mean them."
+            "Keys are not the only logins without a password: .rhosts and hosts.equiv files name "
+            "hosts whose users may log in, .k5login files the users whom Kerberos admits, records in "
+            "/etc/userdb accounts with passwords and keys of their own, TrustedUserCAKeys an "
+            "authority that can admit any user, AuthorizedKeysCommand a program that decides (EC2 "
+            "Instance Connect's, sssd's and Google's own count as intended). seal removes the lists; "
+            "the records and settings are only reported, since they may be intended."
         ),
         places=(*TRUSTED, *RECORDS),
         check=check_trust,

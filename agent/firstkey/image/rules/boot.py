@@ -96,7 +96,7 @@ def off(image: Image) -> Finding | None:
         return Finding(missing, reason, "Install the package firstkey again: a part of it is missing.")
     told = kernel_word(image, OFF)
     if told:
-        remedy = f"Take {OFF} out of this file, and have the boot loader's files written anew"
+        remedy = f"Take {OFF} out of this file, and have the boot loader's files written again"
         return Finding(told, reason, remedy)
     if not image.tree.exists(DISABLED) and (has_openrc or units.is_enabled(image.tree, UNIT)):
         return None
@@ -205,7 +205,7 @@ def check_host_key_maker(image: Image) -> Verdict:
 
 def check_key_installer(image: Image) -> Verdict:
     """Look for a service that installs the launch key."""
-    reason = "Nothing installs the launch key at boot, so nobody will be able to log in."
+    reason = "No program installs the launch key at boot, so no login will work."
     return _done_by(image, " and ".join(key_installers(image)), "installs it", reason)
 
 
@@ -228,7 +228,7 @@ def check_first_login(image: Image) -> Verdict:
     keys = image.site.config.keys
     names = [name for name in keys.users if not (keys.redirect_root and name == "root")]
     if off(image) or not names:
-        return not_applicable("it is not firstkey that installs the launch key for somebody")
+        return not_applicable("another program than firstkey installs the launch key")
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
     closed = tuple(_closed(image))
@@ -274,7 +274,7 @@ def _account(image: Image, name: str) -> Iterator[Finding]:
             "/etc/passwd", f"The shell of {name} is {shell}.", "Give the account a shell, such as /bin/sh"
         )
     if not _is_root(image, name) and image.tree.exists(NOLOGIN):
-        yield Finding(NOLOGIN, f"Nobody but root can log in, and {name} is not root.", "Remove the file")
+        yield Finding(NOLOGIN, f"Only root can log in, and {name} is not root.", "Remove the file")
 
 
 def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding | Doubt]:
@@ -286,7 +286,7 @@ def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding
         yield _finding(image, "PubkeyAuthentication", _PUBKEY, "no")
     commands = effective.first("authorizedkeyscommand", "none")
     if not effective.authorized_keys_files and commands == "none":
-        yield _finding(image, "AuthorizedKeysFile", "Set it to a file, or take it out", "none")
+        yield _finding(image, "AuthorizedKeysFile", "Set it to a file, or remove it", "none")
     for listing in restrictions.listings(effective.words, name, _groups(image, name), None):
         keyword = listing.keyword
         if listing.refuses is None:
@@ -300,9 +300,9 @@ def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding
 _ROOT = "Set PermitRootLogin prohibit-password, or Users= in [Keys] of firstkey.conf to another account"
 _PUBKEY = "Set PubkeyAuthentication yes"
 LISTS = {
-    "DenyUsers": "Take the user out of DenyUsers",
+    "DenyUsers": "Remove the user from DenyUsers",
     "AllowUsers": "Add the user to AllowUsers",
-    "DenyGroups": "Take the user out of the group, or the group out of DenyGroups",
+    "DenyGroups": "Remove the user from the group, or the group from DenyGroups",
     "AllowGroups": "Add the user to one of the groups of AllowGroups",
 }
 
@@ -320,7 +320,7 @@ def _is_root(image: Image, name: str) -> bool:
 
 def _finding(image: Image, keyword: str, remedy: str, value: str) -> Finding:
     path, line = image.sshd.line_of(keyword)
-    detail = f"sshd is told {keyword} {value}, so the launch key lets nobody in there."
+    detail = f"sshd has {keyword} {value}, so the launch key gives no access there."
     return Finding(path, detail, remedy, line)
 
 
@@ -360,10 +360,10 @@ def check_questions(image: Image) -> Verdict:
 
 def _asking(image: Image, unit: str, asked: list[str]) -> Finding:
     what = " and the ".join(name.replace("-", " ") for name in asked)
-    reason = f"The first boot waits for somebody at the console to tell the {what} ({unit})."
+    reason = f"The first boot waits at the console for the {what} ({unit})."
     # Such a machine-id is filled without a first boot; what seal writes brings one.
     severity = NOTE if image.read(MACHINE_ID) == b"" else None
-    mask = Link(f"{units.ADMINISTRATOR}/{unit}", "/dev/null", "nobody is asked anything at the first boot")
+    mask = Link(f"{units.ADMINISTRATOR}/{unit}", "/dev/null", "the first boot asks no questions")
     return Finding(mask.path, reason, severity=severity, changes=(mask,))
 
 
@@ -406,14 +406,15 @@ _WIZARD = {
 RULES = (
     Rule(
         id="host-key-maker",
-        title="New host keys are made at boot",
+        title="New host keys are generated at boot",
         guideline="G4",
         severity=ERROR,
         prose=(
-            "An image without host keys is only good if each instance makes its own: sshd does not start "
-            "without any. firstkey does it, and so do cloud-init, sshd-keygen.service of Debian 13 and "
-            "sshd-keygen.target of Fedora and its kin, where the machine-id lets a unit of the first boot "
-            "run; the scripts of Debian 12 do not. seal enables firstkey.service where it is installed."
+            "An image without host keys is only good if each instance generates its own: sshd does "
+            "not start without any. firstkey does it, and so do cloud-init, sshd-keygen.service of "
+            "Debian 13 and sshd-keygen.target of Fedora and its kin, where the machine-id lets a unit "
+            "of the first boot run; the scripts of Debian 12 do not. seal enables firstkey.service "
+            "where it is installed."
         ),
         check=check_host_key_maker,
         failing={"/usr/sbin/sshd": "", **INSTALLED},
@@ -425,11 +426,11 @@ RULES = (
         guideline="G5",
         severity=ERROR,
         prose=(
-            "With passwords off and all keys taken out, the launch key is the only way in, and something has "
-            "to fetch it: firstkey.service, cloud-init, afterburn, or a script in rc.local as the guide has "
-            "it. It must be enabled, whole, and not masked or switched off, on the kernel's command line "
-            "neither (firstkey=off); a cloud-init whose datasource_list is None asks nobody for keys. seal "
-            "enables firstkey.service where it is installed."
+            "Without passwords and other keys, the launch key is the only way to log in, so a program "
+            "has to fetch it: firstkey.service, cloud-init, afterburn, or a script in rc.local as in "
+            "the guide. It must be enabled and complete, and not masked or switched off, not on the "
+            "kernel's command line either (firstkey=off); a cloud-init whose datasource_list is None "
+            "fetches no keys. seal enables firstkey.service where it is installed."
         ),
         check=check_key_installer,
         failing=INSTALLED,
@@ -437,17 +438,17 @@ RULES = (
     ),
     Rule(
         id="first-login",
-        title="sshd lets the launch key's user in",
+        title="sshd accepts the launch key's user",
         guideline="G5",
         severity=ERROR,
         prose=(
-            "A launch key is of no use where sshd does not let its user in. Checked is, for everybody in "
-            "Users= of firstkey.conf, that there is such an account or Create=yes, with a shell, that "
-            "/etc/nologin is not about it, and that sshd's effective settings let it in with a key: "
-            "PermitRootLogin, PubkeyAuthentication, AuthorizedKeysFile, the lists of users and groups that "
-            "are allowed and denied; and that sshd's unit is not masked. If one of the users can log in, the "
-            "others are notes. firstkey doctor tells more, on an instance. seal leaves this: the settings "
-            "may be meant, for other users."
+            "A launch key is useless where sshd refuses its user. For each user in Users= of "
+            "firstkey.conf, the rule checks that there is such an account or Create=yes, with a "
+            "shell, that /etc/nologin does not stop it, and that sshd's effective settings accept it "
+            "with a key: PermitRootLogin, PubkeyAuthentication, AuthorizedKeysFile, the lists of "
+            "users and groups that are allowed and denied; and that sshd's unit is not masked. If one "
+            "of the users can log in, the others are notes. firstkey doctor checks more, on an "
+            "instance. seal leaves this: the settings may be intended for other users."
         ),
         check=check_first_login,
         by_hand=True,
@@ -464,15 +465,15 @@ RULES = (
     ),
     Rule(
         id="first-boot-questions",
-        title="The first boot asks nobody anything",
+        title="The first boot asks no questions",
         severity=ERROR,
         prose=(
-            "Where the machine-id says uninitialized, systemd-firstboot asks at the console for what the "
-            "image does not tell: the locale if several are installed (/etc/locale.conf), the time zone "
-            "(/etc/localtime), and what else its unit's options name. The boot waits for the answer, before "
-            "sshd, and on an instance nobody gives one. An empty machine-id, with which nothing is asked, "
-            "makes it a note. seal masks the service, as images for clouds have it; to have it ask nothing, "
-            "tell what it would ask for."
+            "Where the machine-id says uninitialized, systemd-firstboot asks at the console for "
+            "settings that the image lacks: the locale if several are installed (/etc/locale.conf), "
+            "the time zone (/etc/localtime), and the others that its unit's options name. The boot "
+            "waits for the answer, before sshd, and an instance has no user at its console. With an "
+            "empty machine-id systemd asks no question, so this is a note. seal masks the service, as "
+            "images for clouds have it; to keep it, add the settings that it would ask for."
         ),
         check=check_questions,
         failing={**_WIZARD, f"{LOCALES}/de_DE.utf8/LC_CTYPE": ""},

@@ -343,10 +343,10 @@ RULES = (
         severity=ERROR,
         option=CREDENTIALS,
         prose=(
-            "The files in which command lines of AWS (Systems Manager and ECS included), Google Cloud, "
-            "Azure, Kubernetes and other clouds keep what they log in with, in every home and in every other "
-            "place where such a file lies. A configuration without a secret in it passes. seal overwrites "
-            "and removes them only with --remove-credentials."
+            "The rule checks the credential files of the command lines of AWS (Systems Manager and "
+            "ECS included), Google Cloud, Azure, Kubernetes and other clouds, in every home and in "
+            "every other place with such a file. A configuration without a secret in it passes. seal "
+            "overwrites and removes them only with --remove-credentials."
         ),
         places=CLOUDS,
         failing={
@@ -366,10 +366,11 @@ RULES = (
         severity=ERROR,
         option=CREDENTIALS,
         prose=(
-            "The files in which Docker, git, netrc's users, npm, PyPI and other package managers, Vault, "
-            "Terraform, databases, mail programs and many more keep passwords and tokens, and programs' .env "
-            "files, in every home and in every other place where such a file lies. A file of that name "
-            "without a secret in it passes. seal overwrites and removes them only with --remove-credentials."
+            "The rule checks the files in which Docker, git, netrc's users, npm, PyPI and other "
+            "package managers, Vault, Terraform, databases, mail programs and many more keep "
+            "passwords and tokens, and programs' .env files, in every home and in every other place "
+            "with such a file. A file of that name without a secret in it passes. seal overwrites and "
+            "removes them only with --remove-credentials."
         ),
         places=TOOLS,
         failing={
@@ -388,12 +389,13 @@ RULES = (
         severity=ERROR,
         option=CREDENTIALS,
         prose=(
-            "What services of the system log in with: keys of WireGuard and other private networks, "
-            "passwords for wireless networks, PPP, mail, directories, databases, storage and package "
-            "archives, Samba's hashed passwords, Kerberos keys and tickets, the keys of monitoring agents, "
-            "and at's jobs with the whole environment of who made them. seal overwrites and removes such "
-            "files only with --remove-credentials; what the system may not do without (/etc/fstab, units, "
-            "the keys of encrypted disks) is only reported."
+            "The rule checks the credentials of the system's services: keys of WireGuard and other "
+            "private networks, passwords for wireless networks, PPP, mail, directories, databases, "
+            "storage and package archives, Samba's hashed passwords, Kerberos keys and tickets, the "
+            "keys of monitoring agents, and at's jobs, which hold the whole environment of their "
+            "authors. seal overwrites and removes such files only with --remove-credentials; files "
+            "that the system needs (/etc/fstab, units, the keys of encrypted disks) are only "
+            "reported."
         ),
         places=(*SERVICES, *KEPT),
         check=disk_keys,
@@ -413,11 +415,11 @@ RULES = (
         severity=ERROR,
         option=CREDENTIALS,
         prose=(
-            "systemd hands what is in its credential stores to the services that ask for it by name. Checked "
-            "are the vendor's stores and the encrypted ones; /etc/credstore is one of the places of "
-            "system-credentials. What is encrypted with a null key is open to everybody, and what is "
-            "encrypted with one machine's secret is of no use to another. seal removes them only with "
-            "--remove-credentials."
+            "systemd gives the content of its credential stores to the services that ask for it by "
+            "name. The rule checks the vendor's stores and the encrypted ones; /etc/credstore is one "
+            "of the places of system-credentials. A credential that is encrypted with a null key is "
+            "open to every reader, and one that is encrypted with one machine's secret is useless to "
+            "another. seal removes them only with --remove-credentials."
         ),
         places=places(
             "a credential for a service",

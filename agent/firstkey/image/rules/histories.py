@@ -19,7 +19,7 @@ from firstkey.system.mounts import is_at_or_below
 if TYPE_CHECKING:
     from firstkey.image.subject import Home, Image
 
-WHAT = "a history of what somebody typed"
+WHAT = "a history of typed commands"
 
 NAMES = frozenset({
     # shells
@@ -196,15 +196,16 @@ RULES = (
         guideline="G9",
         severity=ERROR,
         prose=(
-            "Who uploads an image again and again leaves access keys in the history of a shell. Checked are "
-            "the histories of all common shells, databases, languages, editors and pagers, in the home of "
-            "every account, in homes that nobody has any more, where HISTFILE says, and by name in every "
-            "other place, with the copies that editors and log rotation leave beside them. What a user's "
-            "start-up files and links name counts only if it is that user's own, in the home and without "
-            "another name; a link in the place of a history that leads to anything else is removed itself. "
-            "seal overwrites and removes them as its very last step. A shell writes its history when it "
-            "ends, so on the running system seal first ends every interactive shell in a way that keeps it "
-            "from doing so, its own last of all."
+            "A person who uploads an image again and again leaves access keys in the history of a "
+            "shell. The rule checks the histories of all common shells, databases, languages, editors "
+            "and pagers, in the home of every account, in homes without an account, in the files of "
+            "HISTFILE, and by name in every other place, with the copies that editors and log "
+            "rotation leave beside them. A file that a user's start-up files and links name counts "
+            "only if it is that user's own, in the home and without another name; a link in the place "
+            "of a history that leads to anything else is removed itself. seal overwrites and removes "
+            "them as its very last step. A shell writes its history when it ends. So on the running "
+            "system seal first ends every interactive shell in a way that keeps it from doing so, its "
+            "own last of all."
         ),
         check=check,
         failing={

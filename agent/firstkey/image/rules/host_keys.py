@@ -92,7 +92,7 @@ def check(image: Image) -> Verdict:
 
 def _finding(image: Image, path: str) -> Finding:
     if not is_host_key(image, path):
-        reason = "sshd is told that this is a host key, and there is no key in it."
+        reason = "A HostKey line names this file, and there is no key in it."
         return Finding(path, reason, "Look at it, and at the HostKey lines of sshd's configuration")
     half = "the public half of a host key" if path.endswith(".pub") else "a host key"
     reason = f"This is {half}: every instance of the image would show the same."
@@ -142,15 +142,16 @@ RULES = (
         guideline="G4",
         severity=ERROR,
         prose=(
-            "Instances with the same host key can pretend to be one another, and whoever has the image can "
-            "pretend to be any of them. AWS looks for host keys in public images, warns their users, and "
-            "makes the image private after a while. Checked is every file that a HostKey line names, in "
-            "effect or not, all ssh_host_* files of every type with their copies and certificates, and "
-            "dropbear's. seal overwrites and removes them (what only a setting names, if there is a key in "
-            "it), and leaves salted hashes in /var/lib/firstkey/sealed-host-keys.json, by which a boot knows "
-            "a key that comes back; the instance makes keys of its own. Overwriting reaches the blocks that "
-            "the file system gives now: journals, copy-on-write file systems, snapshots, RAID, flash disks "
-            "and caches can keep older copies. An image made from a fresh disk has none."
+            "Instances with the same host key can pretend to be one another, and every owner of the "
+            "image can pretend to be any of them. AWS looks for host keys in public images, warns "
+            "their users, and makes the image private after a while. The rule checks every file that "
+            "a HostKey line names, in effect or not, all ssh_host_* files of every type with their "
+            "copies and certificates, and dropbear's. seal overwrites and removes them (a file that "
+            "only a setting names, if there is a key in it). It leaves salted hashes in "
+            "/var/lib/firstkey/sealed-host-keys.json, by which a boot recognises a key that comes "
+            "back; the instance generates keys of its own. Overwriting reaches the present blocks of "
+            "the file system: journals, copy-on-write file systems, snapshots, RAID, flash disks and "
+            "caches can keep older copies. An image made from a fresh disk has none."
         ),
         check=check,
         remedy=remedy,

@@ -186,7 +186,7 @@ WRITTEN = places.places(
     kept=True,
     holds=MAC,
     says="A network card is named by its address, which no other instance has.",
-    advice="Take the line out",
+    advice="Remove the line",
 )
 
 # --- names ----------------------------------------------------------------------------------------
@@ -211,7 +211,7 @@ def check_names(image: Image) -> Verdict:
         findings.append(Finding(HOSTNAME, reason, changes=made))
     if image.is_file(RESOLVERS) and EVERYWHERE.search(image.read(RESOLVERS) or b""):
         reason = "These may be the builder's name servers; an instance gets its own when it boots."
-        findings.append(Finding(RESOLVERS, reason, "Remove it, if they are not meant", severity=NOTE))
+        findings.append(Finding(RESOLVERS, reason, "Remove it, if they are not intended", severity=NOTE))
     return Verdict(tuple(findings))
 
 
@@ -267,7 +267,7 @@ LOGINS = places.places(
     holds=LOGIN,
     kept=True,
     says="cloud-init gives an account a key or password from here at every boot.",
-    advice="Take it out, if it is not meant",
+    advice="Remove it, if it is not intended",
 )
 
 
@@ -285,14 +285,15 @@ RULES = (
         title="The machine-id is not set",
         severity=ERROR,
         prose=(
-            "Instances with the same machine-id get the same address from some DHCP servers, mix their "
-            "journals and look like one machine to much else. /etc/machine-id must say uninitialized, or not "
-            "be there; an empty one, with which systemd sees no first boot, passes, unless only a first boot "
-            "makes host keys: then it is a note. D-Bus's own copy must be a link. seal writes uninitialized, "
-            "and makes the copy a link, also where it was the other way round. At such a first boot systemd "
-            "also applies its presets, by which what no preset names is enabled: seal names, with its plan, "
-            "the units that are off now and would be on. What an image shall not start is better masked, or "
-            "given a preset, than disabled."
+            "Instances with the same machine-id get the same address from some DHCP servers, mix "
+            "their journals, and are taken for one machine by many other programs. /etc/machine-id "
+            "must say uninitialized, or be absent; an empty one, with which systemd sees no first "
+            "boot, passes, unless only a first boot generates host keys: then it is a note. D-Bus's "
+            "own copy must be a link. seal writes uninitialized, and makes the copy a link, also "
+            "where the link was the other way round. At such a first boot systemd also applies its "
+            "presets, which enable every unit that no preset names: seal lists, with its plan, the "
+            "units that are off now and would be on. Mask a unit that must not start, or give it a "
+            "preset, in place of disabling it."
         ),
         check=check_machine_id,
         remedy=unset_machine_id,
@@ -304,15 +305,15 @@ RULES = (
     ),
     Rule(
         id="cloud-init-data",
-        title="cloud-init has kept nothing of an instance",
+        title="cloud-init has no data of an instance",
         severity=ERROR,
         prose=(
-            "cloud-init keeps the user-data of the builder, with whatever secrets are in it, and remembers "
-            "what it has done; an image with that gives them away, and may not be set up anew. Checked are "
-            "instances, data, semaphores, handlers and seed in /var/lib/cloud, and the logs. seal removes "
-            "them as cloud-init clean does; scripts that an administrator put there stay. Keys and passwords "
-            "in /etc/cloud/cloud.cfg and cloud.cfg.d, which cloud-init gives to an account at every boot, "
-            "are only reported, since somebody may mean them."
+            "cloud-init keeps the user-data of the builder, with all secrets in it, and a record of "
+            "its finished steps; an image with that gives the secrets away, and may not be set up "
+            "again. The rule checks instances, data, semaphores, handlers and seed in /var/lib/cloud, "
+            "and the logs. seal removes them as cloud-init clean does; scripts of an administrator "
+            "stay. Keys and passwords in /etc/cloud/cloud.cfg and cloud.cfg.d, which cloud-init gives "
+            "to an account at every boot, are only reported, since they may be intended."
         ),
         places=(*CLOUD_INIT, *LOGINS),
         check=check_cloud_init,
@@ -327,10 +328,10 @@ RULES = (
         id="host-identities",
         title="No service has the identity of one machine",
         prose=(
-            "Storage, monitoring and configuration management give each machine a name of its own and keep "
-            "it in a file; copies of a machine with the same name disturb each other. Checked are iSCSI, "
-            "NVMe, Salt, Puppet, ECS, Azure's and VMware's agents and others. seal removes the files; the "
-            "services make new ones."
+            "Storage, monitoring and configuration management give each machine a name of its own and "
+            "keep it in a file; copies of a machine with the same name disturb each other. The rule "
+            "checks iSCSI, NVMe, Salt, Puppet, ECS, Azure's and VMware's agents and others. seal "
+            "removes the files; the services generate new ones."
         ),
         places=MACHINES,
         check=check_initiator,
@@ -341,10 +342,10 @@ RULES = (
         id="network-names",
         title="No network card of one machine is named",
         prose=(
-            "A rule that gives a name to the builder's network card leaves other instances with another "
-            "name, or without a network. Checked is what udev and cloud-init write, and configuration in "
-            "which a card is named by its hardware address. seal removes what was written by a machine; what "
-            "a person wrote is only reported."
+            "A rule that names the builder's network card leaves other instances with another name, "
+            "or without a network. The rule checks the files that udev and cloud-init write, and "
+            "configuration in which a card is named by its hardware address. seal removes files that "
+            "a program wrote; a person's files are only reported."
         ),
         places=(*CARDS, *WRITTEN),
         failing={"/etc/udev/rules.d/70-persistent-net.rules": 'SUBSYSTEM=="net"\n'},
@@ -352,12 +353,12 @@ RULES = (
     ),
     Rule(
         id="builder-names",
-        title="The builder's own name is forgotten",
+        title="The builder's own name is removed",
         prose=(
-            "EC2 gives each instance a name that has its address in it, and cloud-init writes it to "
-            "/etc/hostname; an image with that calls every instance by the builder's name, and tells its "
-            "address. A name that a person chose passes. seal removes such a name there and from /etc/hosts. "
-            "A fixed list of name servers is a note only, since it may be meant."
+            "EC2 gives each instance a name with its address in it, and cloud-init writes it to "
+            "/etc/hostname; an image with that calls every instance by the builder's name, and shows "
+            "its address. A name that a person chose passes. seal removes such a name there and from "
+            "/etc/hosts. A fixed list of name servers is a note only, since it may be intended."
         ),
         check=check_names,
         failing={

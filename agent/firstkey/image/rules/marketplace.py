@@ -122,7 +122,7 @@ def check_encryption(image: Image) -> Verdict:
         if more[:1] and more[0] in RANDOM:
             continue
         reason = f"The disk {name} is encrypted: all instances would need the same key."
-        remedy = "Build the image on a disk that is not encrypted, and take the line out"
+        remedy = "Build the image on a disk that is not encrypted, and remove the line"
         findings.append(Finding(CRYPTTAB, reason, remedy, number))
     return Verdict(tuple(findings))
 
@@ -130,14 +130,14 @@ def check_encryption(image: Image) -> Verdict:
 RULES = (
     Rule(
         id="password-login",
-        title="Nobody can log in over SSH with a password",
+        title="No account can log in over SSH with a password",
         severity=NOTE,
         prose=(
-            "Where sshd takes passwords, one that is set later, by the user of an instance or by a program, "
-            "is open to guessing from everywhere. AWS Marketplace takes no product with it. Checked are the "
-            "effective values of PasswordAuthentication, and of KbdInteractiveAuthentication where sshd uses "
-            "PAM, for every account and every client that a Match block speaks of. seal sets neither: an "
-            "image that stays in the house may be meant to take passwords."
+            "Where sshd accepts passwords, one that is set later, by the user of an instance or by a "
+            "program, can be guessed from everywhere. AWS Marketplace takes no product with it. The "
+            "rule checks the effective settings of PasswordAuthentication, and of "
+            "KbdInteractiveAuthentication where sshd uses PAM, for every account and every client "
+            "that a Match block names. seal sets neither: a private image may need passwords."
         ),
         check=check_passwords,
         by_hand=True,
@@ -149,10 +149,10 @@ RULES = (
         title="Root cannot log in over SSH",
         severity=NOTE,
         prose=(
-            "Whoever logs in as another user and uses sudo leaves a record of who did what. AWS Marketplace "
-            "asks for that: no login as root, with a key either. Checked is the effective value of "
-            "PermitRootLogin, which must be no. seal leaves it: where the launch key is root's, nobody could "
-            "log in."
+            "A person who logs in as another user and uses sudo leaves a record of each action. AWS "
+            "Marketplace requires that: no login as root, with a key either. The rule checks the "
+            "effective setting of PermitRootLogin, which must be no. seal leaves it: where the launch "
+            "key is root's, no login would work."
         ),
         check=check_root,
         by_hand=True,
@@ -164,9 +164,9 @@ RULES = (
         title="The operating system is supported",
         severity=NOTE,
         prose=(
-            "A release without security updates is unsafe from its first boot, and AWS Marketplace takes "
-            "products with it off its list. What counts is SUPPORT_END= in os-release, or else a table of "
-            "Debian, Ubuntu, Red Hat's and their kin; of a release that neither knows, the verdict is "
+            "A release without security updates is unsafe from its first boot, and AWS Marketplace "
+            "removes products with it from its list. The date is SUPPORT_END= in os-release, or else "
+            "a table of Debian, Ubuntu, Red Hat's and their kin; for other releases, the verdict is "
             "unknown."
         ),
         check=check_support,
@@ -179,10 +179,10 @@ RULES = (
         title="No disk of the image is encrypted",
         severity=NOTE,
         prose=(
-            "A disk that is encrypted in the image has one key for all instances, and they cannot boot "
-            "without it; AWS Marketplace takes no encrypted file systems. Checked are the lines of "
-            "/etc/crypttab, but for those whose key is new at each boot. EBS encrypts volumes itself, which "
-            "is not seen here."
+            "A disk that is encrypted in the image has one key for all instances, and they cannot "
+            "boot without it; AWS Marketplace takes no encrypted file systems. The rule checks the "
+            "lines of /etc/crypttab, except those whose key is new at each boot. EBS encrypts volumes "
+            "itself, which the rule does not see."
         ),
         check=check_encryption,
         by_hand=True,

@@ -81,10 +81,10 @@ def check_files(image: Image) -> Verdict:
     for path in shadow.FIELDS:
         for number, what in shadow.broken(path, image.read(path) or b""):
             reason = f"Line {number} {what}; programs pass over it or misread it."
-            findings.append(Finding(path, reason, "Correct the line, or take it out", number))
+            findings.append(Finding(path, reason, "Correct the line, or remove it", number))
     lines = (image.read(PASSWD) or b"").decode("utf-8", "surrogateescape").split("\n")
     numbers = {line.partition(":")[0]: number for number, line in enumerate(lines, 1)}
-    words = "Take the account out, or give it a number of its own"
+    words = "Remove the account, or give it a number of its own"
     for account in image.accounts.all():
         if account.uid == 0 and account.name != "root":
             reason = f"{account.name} has root's rights (its number is 0)."
@@ -148,7 +148,7 @@ def check_debconf(image: Image) -> Verdict:
     if match is None:
         return Verdict()
     line = content.count(b"\n", 0, match.start()) + 1
-    reason = "debconf keeps a password here that somebody gave it when a package was installed."
+    reason = "debconf keeps a password here that was entered when a package was installed."
     after = VALUE.sub(b"", content)
     masked = (VALUE.sub(b"Value: (password)\n", content), after)
     write = Write(DEBCONF, "forget passwords", content, after, 0o600, masked)
@@ -162,12 +162,13 @@ RULES = (
         guideline="G3",
         severity=ERROR,
         prose=(
-            "Whoever knows a password that is in an image has it on every instance, at the console and for "
-            "su. Root's field in /etc/shadow, or in /etc/tcb/root/shadow, must start with ! or *; where "
-            "passwd says that there is one and neither has it, the verdict is unknown, and so it is without "
-            "any accounts, as in a commit of ostree, whose /etc is in /usr/etc. seal locks it as passwd -l "
-            "does, so that passwd -u root brings it back; sudo is not affected. Where sshd works without "
-            "PAM, ! would keep root's keys out too, and * is put there instead."
+            "A person who knows a password of an image has it on every instance, at the console and "
+            "for su. Root's field in /etc/shadow, or in /etc/tcb/root/shadow, must start with ! or *; "
+            "where passwd says that there is a password and neither file has it, the verdict is "
+            "unknown. It is also unknown without any accounts, as in a commit of ostree, whose /etc "
+            "is in /usr/etc. seal locks the password as passwd -l does, so that passwd -u root "
+            "restores it; sudo is not affected. Where sshd works without PAM, ! would keep root's "
+            "keys out too, and seal writes * instead."
         ),
         check=checker(lambda name: name == "root"),
         failing={shadow.SHADOW: "root:$6$salt$hash:19000:0:99999:7:::\n"},
@@ -179,10 +180,10 @@ RULES = (
         guideline="G3",
         severity=ERROR,
         prose=(
-            "A password of any account is as public as the image, and an empty one is a door without a lock. "
-            "Every field in /etc/shadow (and in /etc/passwd, where old systems keep them) must start with ! "
-            "or *, or be x where a shadow file has the real one; a group's password counts too. seal locks "
-            "each of them; passwd -u NAME brings one back."
+            "A password of any account is as public as the image, and an empty password lets everyone "
+            "in. Every field in /etc/shadow (and in /etc/passwd, where old systems keep them) must "
+            "start with ! or *, or be x where a shadow file has the real one; a group's password "
+            "counts too. seal locks each of them; passwd -u NAME restores one."
         ),
         check=checker(lambda name: name != "root"),
         failing={
@@ -198,10 +199,10 @@ RULES = (
         id="account-files",
         title="The files of accounts are sound",
         prose=(
-            "A line of passwd, shadow, group or gshadow with a field too many or too few is passed over by "
-            "some programs and misread by others, so what is said of the accounts may not be all. A second "
-            "account with root's number is a second root. Neither is repaired by seal: only a person knows "
-            "what was meant."
+            "A line of passwd, shadow, group or gshadow with a field too many or too few is skipped "
+            "by some programs and misread by others, so the findings about accounts may be "
+            "incomplete. A second account with root's number is a second root. seal repairs neither: "
+            "only a person knows which line is right."
         ),
         check=check_files,
         by_hand=True,
@@ -212,12 +213,13 @@ RULES = (
         id="account-backups",
         title="There are no backups of passwd and shadow",
         prose=(
-            "Programs that change accounts keep the files of before: a password that is locked now stands "
-            "there unlocked, and accounts that are gone are named. Checked are the copies of shadow's own "
-            "tools, of Debian's daily backup, and those that people and package managers leave beside the "
-            "files; seal removes them. A hashed password in a line like shadow's is looked for in every text "
-            "file that no package brought, in compressed ones too, and is an error; it is only reported, as "
-            "is a repository in /etc (etckeeper's), since such a file has other things in it."
+            "Programs that change accounts keep the former files: a password that is locked now is "
+            "still unlocked there, and removed accounts are named. The rule checks the copies of "
+            "shadow's own tools, of Debian's daily backup, and those that people and package managers "
+            "leave beside the files; seal removes them. A hashed password in a line like shadow's is "
+            "searched for in every text file that no package brought, in compressed ones too, and is "
+            "an error; it is only reported, as is a repository in /etc (etckeeper's), since such a "
+            "file has other content too."
         ),
         places=BACKUPS,
         check=check_copies,
@@ -230,12 +232,12 @@ RULES = (
     ),
     Rule(
         id="debconf-passwords",
-        title="debconf has kept no passwords",
+        title="debconf has no passwords",
         severity=ERROR,
         prose=(
-            "Packages of Debian and Ubuntu ask for passwords through debconf, which keeps the answers in a "
-            "database of its own until the package takes them out. seal removes the answers, and leaves the "
-            "questions."
+            "Packages of Debian and Ubuntu ask for passwords through debconf, which keeps the answers "
+            "in a database of its own until the package removes them. seal removes the answers, and "
+            "leaves the questions."
         ),
         check=check_debconf,
         failing={DEBCONF: "Name: db/password\nTemplate: db/password\nValue: secret\nOwners: db\n\n"},

@@ -160,15 +160,16 @@ RULES = (
         severity=ERROR,
         option=CREDENTIALS,
         prose=(
-            "Every file is looked into, whatever its name: PEM and OpenSSH keys also inside of other files "
-            "and in base64, DER, PuTTY, PGP and GnuPG (armoured or not), SSH.com, age, JSON Web Keys, "
+            "Every file is read, with any name: PEM and OpenSSH keys also inside of other files and "
+            "in base64, DER, PuTTY, PGP and GnuPG (armoured or not), SSH.com, age, JSON Web Keys, "
             "PKCS#12, Java key stores and KeePass databases. Keys that a package brought (test keys, "
-            "examples) are left out only if the file is byte for byte what the records of the package "
-            "manager (a Python package's too, if it came from an index) say; a key in a package's place is "
-            "found, and an example that was shortened is no key. Host keys and keys that the system made for "
-            "itself have rules of their own. What is inside tar, gzip, bzip2, xz and zip files that no "
-            "package brought, and in text in UTF-16, is looked at too; what is encrypted, or packed "
-            "otherwise, is not seen. seal overwrites and removes the files only with --remove-credentials."
+            "examples) are left out only if the file is byte for byte as in the records of the "
+            "package manager (a Python package's too, if it came from an index); a key in a package's "
+            "place is found, and a shortened example is no key. Host keys and keys that the system "
+            "generated for itself have rules of their own. The content of tar, gzip, bzip2, xz and "
+            "zip files that no package brought, and text in UTF-16, is read too; encrypted content "
+            "and other archives are not. seal overwrites and removes the files only with "
+            "--remove-credentials."
         ),
         check=check_keys,
         failing={
@@ -190,10 +191,11 @@ RULES = (
         guideline="G9",
         option=CREDENTIALS,
         prose=(
-            "Bundling an instance needs a private key and an X.509 certificate, and both are to be kept "
-            "where they are not bundled. A certificate is no secret, but one beside a private key shows "
-            "whose key it was. Checked are certificates in the directory of a private key, and files named "
-            "like EC2's signing certificates. seal removes them only with --remove-credentials."
+            "Bundling an instance needs a private key and an X.509 certificate, and both have to be "
+            "kept out of the bundle. A certificate is no secret, but one beside a private key shows "
+            "the owner of the key. The rule checks certificates in the directory of a private key, "
+            "and files named like EC2's signing certificates. seal removes them only with "
+            "--remove-credentials."
         ),
         check=check_certificates,
         failing={"/root/ec2/cert-EXAMPLE.pem": examples.pem("CERTIFICATE", _BODY)},
@@ -202,15 +204,15 @@ RULES = (
     ),
     Rule(
         id="self-signed-keys",
-        title="Keys that packages made for themselves are known",
+        title="Keys that packages generated for themselves are known",
         guideline="G9",
         severity=NOTE,
         prose=(
-            "Some packages make a key and a certificate that nobody trusts (snake-oil) when they are "
-            "installed, so that a service can start. That is no secret of yours, and services may need it; "
-            "but every instance of the image will have the same. It is told apart from a real key by its "
-            "certificate: self-signed, and for this very key. A real key in its place is a finding of "
-            "private-keys. seal leaves it."
+            "Some packages generate a key and a certificate that no client trusts (snake-oil) when "
+            "they are installed, so that a service can start. That is no secret of yours, and "
+            "services may need it; but every instance of the image will have the same. The rule tells "
+            "it from a real key by its certificate: self-signed, and for this very key. A real key in "
+            "its place is a finding of private-keys. seal leaves it."
         ),
         check=check_own,
         by_hand=True,

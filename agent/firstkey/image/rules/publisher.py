@@ -87,10 +87,11 @@ RULES = (
         guideline="G8",
         severity=NOTE,
         prose=(
-            "Users of an image see an account number, and a name only if its maker gives one. Publisher=, "
-            "Contact= and Description= in [Image] of firstkey.conf are written to /etc/image-info, and "
-            "IMAGE_ID= and IMAGE_VERSION= to os-release where it has none; with --banner, the login message "
-            "says it too. seal also prints a description ready to paste for the AMI itself."
+            "Users of an image see an account number, and a name only if its maker gives one. seal "
+            "writes Publisher=, Contact= and Description= in [Image] of firstkey.conf to "
+            "/etc/image-info, and IMAGE_ID= and IMAGE_VERSION= to os-release where it has none; with "
+            "--banner, the login message shows them too. seal also prints a description for the AMI "
+            "itself, ready to paste."
         ),
         check=check,
         failing={

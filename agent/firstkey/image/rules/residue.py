@@ -32,18 +32,18 @@ _SEED = "a random seed that all instances would start with"
 RULES = (
     Rule(
         id="known-hosts",
-        title="Nobody's known hosts are there",
+        title="There are no lists of known hosts",
         guideline="G9",
         prose=(
-            "The list of hosts that somebody logged in to shows the inside of a network. Host keys that all "
-            "instances are meant to know belong into /etc/ssh/ssh_known_hosts. Sockets and logs of SSH's "
-            "agent and connections are checked as well. seal removes the lists."
+            "The list of hosts to which a user logged in shows the inside of a network. Host keys "
+            "that all instances need to know belong in /etc/ssh/ssh_known_hosts. Sockets and logs of "
+            "SSH's agent and connections are checked as well. seal removes the lists."
         ),
         places=(
-            Place("~/.ssh/known_hosts*", "a list of hosts that somebody logged in to"),
-            Place("~/.ssh/agent/*", "a leftover of an agent"),
+            Place("~/.ssh/known_hosts*", "a list of hosts to which a user logged in"),
+            Place("~/.ssh/agent/*", "residue of an agent"),
             Place("~/.ssh/environment", "an environment for logins"),
-            Place("~/.local/share/mosh/*", "a leftover of connections"),
+            Place("~/.local/share/mosh/*", "residue of connections"),
             Place("~/.config/filezilla/*.xml", "a list of hosts, passwords perhaps included"),
         ),
         failing={"/root/.ssh/known_hosts": "host ssh-ed25519 AAAA\n"},
@@ -53,11 +53,11 @@ RULES = (
         id="random-seeds",
         title="There are no saved random seeds",
         prose=(
-            "A random seed that is saved for the next boot is the same on every instance of the image, and "
-            "so is what is made of it before the kernel has gathered more. systemd's credential secret, "
-            "which encrypts credentials for one machine, is such a secret as well. seal removes them; each "
-            "instance makes its own. On the running system, systemd saves a new seed when the system stops, "
-            "which it does not count as random by itself."
+            "A random seed that is saved for the next boot is the same on every instance of the "
+            "image, and so are numbers drawn from it before the kernel has gathered more. systemd's "
+            "credential secret, which encrypts credentials for one machine, is such a secret as well. "
+            "seal removes them; each instance generates its own. On the running system, systemd saves "
+            "a new seed when the system stops, which it does not count as random by itself."
         ),
         places=(
             *places(
@@ -85,11 +85,11 @@ RULES = (
         by_hand=True,
         advice="Remove it, unless the image is to have it",
         prose=(
-            "hostnamed keeps what it was told of a machine in /etc/machine-info: its pretty name, its place, "
-            "its purpose. systemd's page on images has it removed as it has the host name. seal leaves it, "
-            "since the image's maker may mean it."
+            "hostnamed keeps the description of a machine in /etc/machine-info: its pretty name, its "
+            "place, its purpose. systemd's page on images removes it, as it does the host name. seal "
+            "leaves it, since it may be intended."
         ),
-        places=(Place("/etc/machine-info", "what somebody said of one machine"),),
+        places=(Place("/etc/machine-info", "a description of one machine"),),
         failing={"/etc/machine-info": 'PRETTY_HOSTNAME="Ann\'s builder"\n'},
         passing={"/etc/hostname": "web\n"},
     ),
@@ -98,12 +98,14 @@ RULES = (
         title="No boot entry is named after the builder",
         severity=NOTE,
         by_hand=True,
-        advice="Write a name of the image's own into /etc/kernel/entry-token, and install the kernels anew",
+        advice=(
+            "Write a name of the image's own into /etc/kernel/entry-token, and install the kernels again"
+        ),
         prose=(
-            "kernel-install names boot entries, and the directories of kernels, after the machine-id unless "
-            "/etc/kernel/entry-token gives a name. On an instance, which has another machine-id, those of "
-            "the builder stay, and a new kernel's stand beside them. seal leaves them: without them the "
-            "image does not boot."
+            "kernel-install names boot entries, and the directories of kernels, after the machine-id "
+            "unless /etc/kernel/entry-token gives a name. On an instance, which has another "
+            "machine-id, those of the builder stay, beside those of a new kernel. seal leaves them: "
+            "without them the image does not boot."
         ),
         places=(
             *(
@@ -135,12 +137,13 @@ RULES = (
     ),
     Rule(
         id="firstkey-state",
-        title="firstkey has kept nothing of an instance",
+        title="firstkey has no data of an instance",
         prose=(
-            "The ledger names the instances that the image was made on, their launch keys by fingerprint, "
-            "and their users. It is what heals an image that was made without sealing; one that is sealed "
-            "has no keys that it would be needed for. seal removes it, after the keys that it speaks of, and "
-            "leaves the salted hashes of removed host keys, by which a boot knows one that comes back."
+            "The ledger names the instances on which the image was made, their launch keys by "
+            "fingerprint, and their users. By it a boot repairs an image that was made without "
+            "sealing; a sealed one has no keys that would need it. seal removes it, after the keys in "
+            "it, and leaves the salted hashes of removed host keys, by which a boot recognises one "
+            "that comes back."
         ),
         places=(
             Place(
@@ -166,15 +169,15 @@ RULES = (
     ),
     Rule(
         id="cloud-init-sshd",
-        title="cloud-init has set nothing of sshd's for the builder",
+        title="cloud-init has left no setting of sshd's for the builder",
         severity=NOTE,
         by_hand=True,
-        advice="Set elsewhere what it sets, then remove it",
+        advice="Set its settings in another file, then remove it",
         prose=(
-            "cloud-init writes what the builder's user-data said about passwords (ssh_pwauth) into "
-            "/etc/ssh/sshd_config.d/50-cloud-init.conf, where it outranks what the image says later. "
-            "cloud-init clean --configs ssh_config removes it. seal leaves it: where it is all that forbids "
-            "passwords, they would be allowed again."
+            "cloud-init writes the builder's choice about passwords (ssh_pwauth in user-data) into "
+            "/etc/ssh/sshd_config.d/50-cloud-init.conf, where it overrides later settings of the "
+            "image. cloud-init clean --configs ssh_config removes it. seal leaves it: where no other "
+            "line forbids passwords, they would be allowed again."
         ),
         places=(Place(_CLOUD_INIT_SSHD, "a setting out of the builder's user-data"),),
         failing={_CLOUD_INIT_SSHD: "PasswordAuthentication no\n"},
@@ -184,10 +187,11 @@ RULES = (
         id="dhcp-leases",
         title="There are no DHCP leases",
         prose=(
-            "A lease tells where the builder was, and a client that finds one asks for the builder's address "
-            "first; a saved DUID or secret makes instances look like one machine to the network. Checked are "
-            "the files of dhclient, dhcpcd, NetworkManager, systemd-networkd and wicked, and the leases that "
-            "servers gave (ISC's, Kea, dnsmasq). seal removes them."
+            "A lease shows the network of the builder, and a client that finds one asks for the "
+            "builder's address first; a saved DUID or secret makes instances look like one machine to "
+            "the network. The rule checks the files of dhclient, dhcpcd, NetworkManager, "
+            "systemd-networkd and wicked, and the leases that servers gave (ISC's, Kea, dnsmasq). "
+            "seal removes them."
         ),
         places=(
             *places(
@@ -226,9 +230,9 @@ RULES = (
         id="lvm-devices",
         title="LVM knows no disk of one machine",
         prose=(
-            "With a list of devices, LVM looks at no disk that is not on it, and it names the builder's "
-            "disks by their serial numbers: an instance, which has others, does not find its volumes. seal "
-            "removes the list and its backups; LVM then looks at every disk."
+            "With a list of devices, LVM reads no disk that is not on it, and it names the builder's "
+            "disks by their serial numbers: an instance, which has others, does not find its volumes. "
+            "seal removes the list and its backups; LVM then reads every disk."
         ),
         places=places(
             "a list of one machine's disks", "/etc/lvm/devices/system.devices", "/etc/lvm/devices/backup/*"
@@ -242,9 +246,9 @@ RULES = (
         id="login-records",
         title="There are no records of logins",
         prose=(
-            "Who logged in to the builder, when and from which address, and who failed to. seal empties the "
-            "files, since programs expect them to be there, and removes the databases that newer systems "
-            "keep, and faillock's counters."
+            "The records name the users who logged in to the builder, with time and address, and "
+            "failed logins. seal empties the files, since programs expect them to exist, and removes "
+            "the databases that newer systems keep, and faillock's counters."
         ),
         places=(
             Place("/var/log/wtmp*", "a record of logins", EMPTY),
@@ -266,8 +270,8 @@ RULES = (
         id="process-accounting",
         title="There are no records of programs that were run",
         prose=(
-            "With process accounting on, the kernel writes down every program that ends, with its user and "
-            "its time. seal empties the file that is written to, and removes the older ones."
+            "With process accounting on, the kernel records every program that ends, with its user "
+            "and its time. seal empties the current file, and removes the older ones."
         ),
         places=(
             *places(
@@ -291,9 +295,9 @@ RULES = (
         id="crash-dumps",
         title="There are no crash dumps",
         prose=(
-            "A dump holds the memory of a program: whatever it knew, keys and passwords among it. Checked "
-            "are the places of apport, abrt, kdump and systemd-coredump, and files named core in homes and "
-            "at the root which are the kernel's. seal removes them."
+            "A dump holds the memory of a program, with its keys and passwords. The rule checks the "
+            "places of apport, abrt, kdump and systemd-coredump, and files named core in homes and at "
+            "the root which are the kernel's. seal removes them."
         ),
         places=(
             *places("a crash dump", "/var/crash/*", "/var/spool/abrt/*", "/var/tmp/abrt/*", whole=True),  # noqa: S108 - looked at, never written
@@ -319,8 +323,8 @@ RULES = (
         id="mail",
         title="There is no mail",
         prose=(
-            "Cron and other services send mail to root, and it stays where it was put. Checked are the boxes "
-            "of all accounts, the queues of mail programs, and mail in homes. seal removes it."
+            "Cron and other services send mail to root, which stays on the disk. The rule checks the "
+            "boxes of all accounts, the queues of mail programs, and mail in homes. seal removes it."
         ),
         places=(
             *places("mail", "/var/mail/*", "/var/spool/mail/*", "~/mbox", "~/Maildir/*/*", "~/Mail/*"),
@@ -356,14 +360,14 @@ RULES = (
         by_hand=True,
         advice="Remove it, unless the image is to run it",
         prose=(
-            "A crontab that somebody made by hand runs on every instance of the image, for an account that "
-            "may mean nothing there. What packages and the system run is in /etc/cron.d and is not looked "
-            "at; jobs of at are credentials, with the whole environment of who made them. seal leaves "
-            "crontabs, since an image may be meant to have one."
+            "A crontab that a person made by hand runs on every instance of the image, for an account "
+            "that may mean nothing there. Jobs of packages and the system are in /etc/cron.d and are "
+            "not checked; jobs of at are credentials, with the whole environment of their authors. "
+            "seal leaves crontabs, since an image may need one."
         ),
         places=(
-            *places("somebody's crontab", "/var/spool/cron/crontabs/*", "/var/spool/cron/tabs/*"),
-            Place("/var/spool/cron/*", "somebody's crontab", named=re.compile(r"[^.].*")),
+            *places("a user's crontab", "/var/spool/cron/crontabs/*", "/var/spool/cron/tabs/*"),
+            Place("/var/spool/cron/*", "a user's crontab", named=re.compile(r"[^.].*")),
         ),
         failing={"/var/spool/cron/crontabs/admin": "@hourly /home/admin/upload\n"},
         passing={"/var/spool/cron/crontabs": None, "/etc/cron.d/logrotate": "@daily root logrotate\n"},
@@ -372,31 +376,30 @@ RULES = (
         id="sudo-timestamps",
         title="There are no timestamps of sudo",
         prose=(
-            "sudo remembers who gave a password when, and whom it has lectured, in files that are named "
-            "after accounts. On a copy they are as true as on the builder, and of no use. seal removes it "
-            "all."
+            "sudo records the time of each user's last password, and the users whom it has lectured, "
+            "in files that are named after accounts. On a copy they are useless. seal removes it all."
         ),
         places=(
             *places(
-                "when somebody gave sudo a password",
+                "the time of a password for sudo",
                 "/var/lib/sudo/ts/*",
                 "/var/db/sudo/*",
                 "/var/lib/sudo/[!lt]*",
                 empty_counts=True,
             ),
-            Place("/var/lib/sudo/lectured/*", "whom sudo has lectured", empty_counts=True),
-            Place("~/.sudo_as_admin_successful", "that somebody used sudo", empty_counts=True),
+            Place("/var/lib/sudo/lectured/*", "a record of sudo's lecture", empty_counts=True),
+            Place("~/.sudo_as_admin_successful", "a record of the use of sudo", empty_counts=True),
         ),
         failing={"/var/lib/sudo/lectured/1000": ""},
         passing={"/var/lib/sudo/lectured": None},
     ),
     Rule(
         id="installer-files",
-        title="There are no leftovers of an installer",
+        title="There is no residue of an installer",
         prose=(
-            "Installers keep what they were told, hashed or clear passwords included: kickstart and preseed "
-            "files, autoinstall and AutoYaST data, debconf's old passwords, and the logs of the "
-            "installation. seal removes them."
+            "Installers keep the answers that they were given, hashed or clear passwords included: "
+            "kickstart and preseed files, autoinstall and AutoYaST data, debconf's old passwords, and "
+            "the logs of the installation. seal removes them."
         ),
         places=(
             *places(
@@ -412,7 +415,7 @@ RULES = (
             Place("/var/log/anaconda", "the log of an installation", whole=True),
             Place("/var/log/installer", "the log of an installation, passwords perhaps included", whole=True),
             Place("/autoinstall.yaml", "an autoinstall file, passwords perhaps included"),
-            Place("/var/lib/vagrant", "a leftover of Vagrant", whole=True),
+            Place("/var/lib/vagrant", "residue of Vagrant", whole=True),
             Place("/var/cache/debconf/passwords.dat-old", "passwords that debconf asked for"),
         ),
         failing={"/root/anaconda-ks.cfg": "rootpw --iscrypted $6$salt$hash\n"},
@@ -423,9 +426,9 @@ RULES = (
         title="There are no packages in caches",
         severity=NOTE,
         prose=(
-            "Package managers keep the packages that they installed: they make every copy of the image "
-            "larger, and tell where the builder got them. seal removes the packages, and leaves the lists of "
-            "what there is."
+            "Package managers keep the packages that they installed: they make every copy of the "
+            "image larger, and show their source. seal removes the packages, and leaves the lists of "
+            "available ones."
         ),
         places=(
             *places(

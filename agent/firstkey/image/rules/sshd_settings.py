@@ -59,7 +59,7 @@ def check_dns(image: Image) -> Verdict:
         return not_applicable("no SSH server is installed")
     if USE_DNS.holds(image.sshd.effective("root")):
         return Verdict()
-    reason = "sshd looks up the name of each client; where DNS is broken, nobody can log in."
+    reason = "sshd looks up the name of each client; where DNS is broken, no login works."
     return Verdict((_finding(image, USE_DNS, reason),))
 
 
@@ -70,13 +70,13 @@ RULES = (
         guideline="G2",
         severity=ERROR,
         prose=(
-            "A root password in an image that others start is soon known, and asking them to change it "
-            "leaves a window. PermitRootLogin must not be yes. What counts is the effective value, which "
-            "sshd itself tells: Include, Match and the order of lines are its own to resolve, the options of "
-            "the unit that starts it (-o) come first, and it is asked for every client that a Match block "
-            "speaks of; with more than 64, or without a main file, the verdict is unknown. seal sets "
-            "prohibit-password in an early drop-in, or at the top of the main file; sshd must accept the "
-            "result before it is put in place, and say that it is effective after. Where the host has no "
+            "A root password in a shared image is soon known, and a request to change it leaves a "
+            "window. PermitRootLogin must not be yes. The effective setting counts, as sshd itself "
+            "reports it: sshd resolves Include, Match and the order of lines, the options of the unit "
+            "that starts it (-o) come first, and it is asked for every client that a Match block "
+            "names; with more than 64, or without a main file, the verdict is unknown. seal sets "
+            "prohibit-password in an early drop-in, or at the top of the main file. Before the result "
+            "is put in place, sshd must accept it and report it as effective. Where the host has no "
             "sshd, the verdict is unknown."
         ),
         check=check_root,
@@ -90,10 +90,11 @@ RULES = (
         guideline="G7",
         severity=NOTE,
         prose=(
-            "With UseDNS yes, sshd looks up the name of each client and holds the login while DNS gives no "
-            "answer. The guide has it switched off, as an option: the check is worth little, and a broken "
-            "DNS locks everybody out. OpenSSH's own default has been no since 6.8; the effective value "
-            "counts. seal sets it, as it sets PermitRootLogin; --skip use-dns leaves it."
+            "With UseDNS yes, sshd looks up the name of each client and holds the login while DNS "
+            "gives no answer. The guide switches it off, as an option: the check is worth little, and "
+            "a broken DNS locks out every user. OpenSSH's own default has been no since 6.8; the "
+            "effective setting counts. seal sets it, as it sets PermitRootLogin; --skip use-dns "
+            "leaves it."
         ),
         check=check_dns,
         remedy=lambda image, _: [sshd_change.change(image, USE_DNS)],

@@ -45,7 +45,7 @@ def _log(image: Image, path: str) -> Finding:
     done: Change = changes.Empty(path, "a log")
     if is_old:
         done = changes.Remove(path, "a log", links=image.links_to(path))
-    reason = "This is a log: it tells what was done on the builder."
+    reason = "This is a log of the work on the builder."
     return Finding(path, reason, changes=(done,))
 
 
@@ -82,7 +82,7 @@ def check_temporary(image: Image) -> Verdict:
 
 def _finding(path: str) -> Finding:
     removal = changes.Remove(path, "a temporary file")
-    return Finding(path, "Somebody left this behind.", changes=(removal,))
+    return Finding(path, "A user or program left this file.", changes=(removal,))
 
 
 def _left(image: Image, doubts: list[Doubt]) -> Iterator[str]:
@@ -123,10 +123,10 @@ RULES = (
         id="logs",
         title="There are no logs",
         prose=(
-            "Logs and the journal tell who built the image, from where and how, and now and then a password "
-            "that was typed in the wrong place. seal removes journals and old logs, and empties those that "
-            "services write to, near its end: on the running system, a service may write again until it is "
-            "stopped."
+            "Logs and the journal show the builder of the image, the place and the steps, and now and "
+            "then a password that was typed in the wrong place. seal removes journals and old logs, "
+            "and empties those that services write to, near its end: on the running system, a service "
+            "may write again until it is stopped."
         ),
         check=check_logs,
         failing={
@@ -141,12 +141,12 @@ RULES = (
         id="temporary-files",
         title="There are no temporary files",
         prose=(
-            "Build scripts leave archives, scripts with their secrets, and copies of configuration in /tmp "
-            "and /var/tmp, and editors leave copies beside the files (vim's swap files are known wherever "
-            "they are). seal removes everything in both directories and the editors' copies; on the running "
-            "system, what running programs use stays (a file that one has open or mapped, a directory that "
-            "one works in, a socket that one listens on, and the directory at the top that holds such), and "
-            "is named."
+            "Build scripts leave archives, scripts with their secrets, and copies of configuration in "
+            "/tmp and /var/tmp, and editors leave copies beside the files (vim's swap files are found "
+            "in every place). seal removes everything in both directories and the editors' copies. On "
+            "the running system, files in use stay and are named: a file that a program has open or "
+            "mapped, a directory that one works in, a socket that one listens on, and the directory "
+            "at the top that holds such a file."
         ),
         check=check_temporary,
         failing={f"{TOPS[0]}build-1234/setup.sh": "export TOKEN=...\n", f"{TOPS[1]}.hidden": "x"},
@@ -156,17 +156,17 @@ RULES = (
     ),
     Rule(
         id="everything-seen",
-        title="Everything could be looked at",
+        title="Everything could be read",
         severity=ERROR,
         prose=(
-            "What could not be read is no proof that nothing is there. A file or directory that may not be "
-            "read, a home behind a link that goes round, a file so large that only its ends were looked at, "
-            "directories that lie too deep, a packed file that is broken, encrypted or more than is "
-            "unpacked: each makes the verdict unknown, with its reason. What is mounted into the tree from a "
-            "network, and the kernel's own file systems, are no part of an image, and neither are the host's "
-            "own files: a file system that is mounted outside of the tree as well, or a directory from "
-            "elsewhere that is bound into it. They are left out, and named; an image's own partitions and "
-            "subvolumes belong to it where they are mounted nowhere else."
+            "An unread file is no proof of a clean image. A file or directory without read "
+            "permission, a home behind a link that goes round, a file so large that only its ends "
+            "were read, directories that lie too deep, a packed file that is broken, encrypted or "
+            "larger than the limit: each makes the verdict unknown, with its reason. Network file "
+            "systems and the kernel's own file systems in the tree are no part of an image, and "
+            "neither are the host's own files: a file system that is mounted outside of the tree as "
+            "well, or a directory that is bound into it. They are left out, and named; an image's own "
+            "partitions and subvolumes belong to it where they are mounted nowhere else."
         ),
         check=check_seen,
         by_hand=True,
