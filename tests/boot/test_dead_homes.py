@@ -20,16 +20,23 @@ NAMES = ("first", "second", "root")
 
 
 @pytest.fixture
-def system(tmp_path: Path) -> Iterator[PrivateSystem]:
-    """A system whose first two users have homes that hang; root's is well."""
+def healthy(tmp_path: Path) -> Iterator[PrivateSystem]:
+    """A system with three users."""
     scratch = tmp_path / "system"
     scratch.mkdir()
     with PrivateSystem(scratch) as running:
-        homes = [running.add_user(name) for name in NAMES[:2]]
+        for name in NAMES[:2]:
+            running.add_user(name)
         running.set_sshd_config("")
         running.configure(f"[Keys]\nUsers={' '.join(NAMES)}\n")
-        with dead_homes.dead(running, *homes):
-            yield running
+        yield running
+
+
+@pytest.fixture
+def system(healthy: PrivateSystem) -> Iterator[PrivateSystem]:
+    """The homes of the first two hang; root's is well."""
+    with dead_homes.dead(healthy, *(f"{healthy.homes}/{name}" for name in NAMES[:2])):
+        yield healthy
 
 
 def test_root_is_served_while_two_homes_hang(
@@ -55,3 +62,20 @@ def test_root_is_served_while_two_homes_hang(
     assert [user["name"] for user in done.report["users"]] == list(NAMES)
     assert [done.user(name)["reason"] for name in NAMES] == ["timed-out", "timed-out", None]
     assert done.report["outcome"] == "partial"
+
+
+@pytest.mark.slow
+def test_another_instances_keys_in_homes_that_hang_keep_nobody_waiting(
+    healthy: PrivateSystem, service: Emulator, launch: str
+) -> None:
+    """The firmware tells at once that it is another instance; root has the key before that is cleared up."""
+    healthy.run("mount", "-t", "tmpfs", "none", "/sys/class")
+    healthy.write("/sys/class/dmi/id/board_asset_tag", "i-0000000000000001\n")
+    assert healthy.firstkey("run", "--json", service=service).status == 0
+    healthy.write("/sys/class/dmi/id/board_asset_tag", "i-0000000000000002\n")
+    service.change(instance_id="i-0000000000000002")
+    with dead_homes.dead(healthy, *(f"{healthy.homes}/{name}" for name in NAMES[:2])):
+        done = healthy.firstkey("run", "--json", service=service)
+    assert -1 < done.err.find("of root already") < done.err.find("did not answer"), done.err
+    assert done.err.count("did not answer") == 2
+    assert [done.user(name)["reason"] for name in NAMES] == ["timed-out", "timed-out", None]

@@ -90,7 +90,7 @@ def check_public_key(data: bytes) -> None:
     assert not set(key.line) & set(map(chr, [*range(32), *range(127, 160)]))
     seen = _keygen(key._replace(comment=""))
     # Of the other types, ssh-keygen says whether it is one (launch_keys.judge).
-    assert seen == f"{key.bits} {key.fingerprint}" or not (seen or key.is_judged_here)
+    assert seen == f"{key.bits} {key.fingerprint}" or not (seen or key.type in public_key.JUDGED_HERE)
 
 
 @lru_cache(maxsize=4096)

@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from firstkey import reasons
 from firstkey.boot import launch_keys
 from firstkey.model import OfferedKey
-from firstkey.ssh.public_key import SIZE_LIMIT, PublicKey, parse_launch_key, read_host_key, read_key
+from firstkey.ssh.public_key import (
+    JUDGED_HERE,
+    SIZE_LIMIT,
+    PublicKey,
+    parse_launch_key,
+    read_host_key,
+    read_key,
+)
 
 pytestmark = pytest.mark.sshd  # ssh-keygen makes the keys
 
@@ -220,7 +227,7 @@ def test_malformed_keys_are_refused_as_by_ssh_keygen(
     assert ssh_keygen(text) == []
     assert refused(text)
     read = read_key(text)
-    assert read is None or not read.is_judged_here
+    assert read is None or read.type not in JUDGED_HERE
 
 
 # --- where firstkey is stricter -------------------------------------------------------------------

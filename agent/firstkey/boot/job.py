@@ -60,7 +60,12 @@ class Job:
         self._phases: tuple[Phase, ...] = ()  # in the order in which they ended
         if site.dry_run:
             site.say(events.DRY_RUN())
-        self._sshd = _sshd(site)
+        if site.tree.is_running_system and not site.dry_run:
+            self._sshd = Sshd(site.tree)
+        else:
+            from firstkey.system import sshd_tree  # a boot works on the running system, and does its work
+
+            self._sshd = sshd_tree.sshd_of(site.tree)
         self._store = LedgerStore(site, self._sshd.digest())
         self._warnings = [warning.refusal for warning in site.config.warnings]
         self._firmware = site.firmware_instance()
@@ -73,8 +78,7 @@ class Job:
         """As which instance the service is expected to know this one; None: any."""
         self._cleared: list[UserResult] = []
         self._setups: dict[str, Setup] = {}
-        self._left: str | None = None
-        """The instance that this has proved to be, once another one's keys are gone."""
+        self._left: str | None = None  # which instance this proved to be, once another one's keys are gone
 
     def run(self) -> Report:
         """Everything. What goes wrong is in the report; only what was not foreseen is raised."""
@@ -98,7 +102,12 @@ class Job:
         actions = self._survey()
         self._generation.begin(actions)
         if self._generation.began:
-            self._load_ahead()
+            # Loaded while ssh-keygen works, for which the boot waits anyway. What goes wrong goes wrong
+            # again where that is reported, and costs no host key there.
+            with suppress(Exception):
+                from firstkey.boot import launch_keys  # noqa: F401
+
+                self._client = self._connect()
         self._publish(actions)
         self._set_up_users()
         if self._instance and not self._site.force and self._store.is_current(self._instance):
@@ -110,13 +119,6 @@ class Job:
             return self._finished(self._without_answer(answer))
         self._replace_clones(answer.instance_id)
         return self._finished(self._with_answer(answer))
-
-    def _load_ahead(self) -> None:
-        """Load what asking and installing take while ssh-keygen works, for which the boot waits anyway."""
-        with suppress(Exception):  # it goes wrong again where that is reported, and costs no host key there
-            from firstkey.boot import launch_keys  # noqa: F401
-
-            self._client = self._connect()
 
     def _up_to_date(self) -> Report:
         """The firmware says that this is the instance where everything is done: there is nothing to ask."""
@@ -295,10 +297,7 @@ class Job:
         return self._ask_until(time.monotonic() + self._wait)
 
     def _ask_until(self, deadline: float) -> Answer | FirstkeyError:
-        """Ask; where there is no answer at once, another instance's keys go, whose may be this one's as well.
-
-        Host keys that sshd does not wait for are put in place as soon as they are made.
-        """
+        """Ask; without an answer at once, other instances' keys go, and host keys come as they are made."""
         from firstkey.metadata.answers import Retriable
 
         while True:
@@ -393,14 +392,6 @@ class Job:
                 instance=answer.instance_id, firmware=self._firmware, served=tuple(served.values())
             )
         )
-
-
-def _sshd(site: Site) -> Sshd:
-    if site.tree.is_running_system and not site.dry_run:
-        return Sshd(site.tree)
-    from firstkey.system import sshd_tree  # a boot works on the running system, and does its work
-
-    return sshd_tree.sshd_of(site.tree)
 
 
 def _joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple[UserResult, ...]:

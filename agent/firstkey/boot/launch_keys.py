@@ -58,7 +58,7 @@ def _taken(text: bytes) -> PublicKey:
     """The key. Raises FirstkeyError where OpenSSH would not take it."""
     key = public_key.parse_launch_key(text)
     is_taken = True
-    if not key.is_judged_here:
+    if key.type not in public_key.JUDGED_HERE:
         with suppress(FirstkeyError):  # without ssh-keygen, sshd will pass over the line
             is_taken = knows_key(f"{key.line}\n".encode("utf-8", "surrogateescape"))
     if not is_taken:

@@ -270,17 +270,12 @@ def save(tree: Tree, ledger: Ledger) -> None:
 
 
 def rendered(ledger: Ledger) -> bytes:
-    """The file's content, which `parsed` reads as the very same ledger."""
+    """The file's content, which `parsed` reads as the very same ledger. Its checksum is for a bad disk."""
     plain: dict[str, Any] = ledger._asdict()
     for name in ("served", "keys", "host_keys"):
         plain[name] = [part._asdict() for part in plain[name]]
     body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-    return f'{{"version":{VERSION},"check":{_check(body)},"ledger":{body}}}\n'.encode()
-
-
-def _check(body: str) -> int:
-    """A disk's mistakes are found by a checksum; a person who can write the ledger is root already."""
-    return zlib.crc32(body.encode())
+    return f'{{"version":{VERSION},"check":{zlib.crc32(body.encode())},"ledger":{body}}}\n'.encode()
 
 
 def parsed(content: bytes) -> Ledger | None:
@@ -292,7 +287,7 @@ def parsed(content: bytes) -> Ledger | None:
         whole = json.loads(content)
         plain = whole["ledger"]
         body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
-        if whole["version"] != VERSION or whole["check"] != _check(body):
+        if whole["version"] != VERSION or whole["check"] != zlib.crc32(body.encode()):
             return None
         types = Ledger.__annotations__.items()
         return Ledger(**{name: _value(kind, plain[name]) for name, kind in types if name in plain})

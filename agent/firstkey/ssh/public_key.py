@@ -3,7 +3,7 @@
 A key is taken where ssh-keygen(1) and sshd(8) take it. All formats of a key's data (RFC 4253 6.6,
 RFC 5656 3.1, RFC 8709 4, OpenSSH PROTOCOL.u2f) are nothing but a sequence of strings, each led by its
 length, so one reader serves them all. What the strings must be is known here of the two types that EC2 has;
-of the others, `is_judged_here` says that ssh-keygen is to be asked.
+about the others, ssh-keygen is to be asked.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SIZE_LIMIT = 16 * 1024
 """Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""
+JUDGED_HERE = ("ssh-ed25519", "ssh-rsa")
+"""Types of which all is known that OpenSSH looks at."""
 
 # OpenSSH reads no smaller RSA key, whatever RequiredRSASize= says, and no larger number.
 _RSA_LEAST_BITS = 1024
@@ -75,11 +77,6 @@ class PublicKey(NamedTuple):
         if self.type == "ssh-rsa":
             return int.from_bytes(_fields(self.blob)[2], "big").bit_length()
         return _KNOWN[self.type][1] if self.type in _KNOWN else 0
-
-    @property
-    def is_judged_here(self) -> bool:
-        """Whether all is known of the key that OpenSSH looks at; else it may not take it."""
-        return self.type in ("ssh-ed25519", "ssh-rsa")
 
 
 def parse_launch_key(text: bytes) -> PublicKey:
