@@ -196,7 +196,7 @@ def test_version_1_where_it_is_off(machine: Machine, keys: dict[str, str]) -> No
         done = machine.firstkey("keys", service=running)
     assert done.status == 1
     assert "(v1-disabled)" in done.err
-    assert "Set Version=auto where it is 1" in done.err
+    assert "If Version= is 1, set Version=auto" in done.err
 
 
 def test_a_service_that_wants_a_token_and_gives_none(machine: Machine, keys: dict[str, str]) -> None:
@@ -206,8 +206,8 @@ def test_a_service_that_wants_a_token_and_gives_none(machine: Machine, keys: dic
         done = machine.firstkey("keys", service=running)
     assert done.status == 1
     assert "and the service has none to give (v1-disabled)" in done.err
-    assert "Set Version=auto where it is 1" in done.err
-    assert "else see why there is none: firstkey keys -v" in done.err
+    assert "If Version= is 1, set Version=auto" in done.err
+    assert "otherwise see why the token failed: firstkey keys -v" in done.err
 
 
 def test_verbose_tells_each_attempt(machine: Machine, keys: dict[str, str]) -> None:
@@ -217,7 +217,7 @@ def test_verbose_tells_each_attempt(machine: Machine, keys: dict[str, str]) -> N
         running.inject(Fault.parse("status=503,first=2"))
         verbose = machine.firstkey("keys", "-v", service=running)
     assert (quiet.status, quiet.err) == (0, "")
-    assert verbose.err.count("answered with 503); trying again") == 2
+    assert verbose.err.count("answered with 503); firstkey tries again") == 2
 
 
 def test_proxies_mean_nothing(machine: Machine, keys: dict[str, str]) -> None:
@@ -253,5 +253,5 @@ def test_help(machine: Machine) -> None:
     """It says what it does, with examples and the exit statuses."""
     done = machine.firstkey("keys", "--help")
     assert done.status == 0
-    for word in ("installs nothing", "--json", "--wait", "examples:", "exit status:", "75"):
+    for word in ("install none", "--json", "--wait", "examples:", "exit status:", "75"):
         assert word in done.out

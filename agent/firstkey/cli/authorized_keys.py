@@ -26,7 +26,7 @@ For images whose homes or root cannot be written, in sshd_config:
   AuthorizedKeysCommandUser firstkey-keys
 
 That user needs only the directory /run/firstkey-keys, its own with mode 0700.
-Examples of both are beside firstkey's documentation. Keys are printed for the
+For examples of both, see firstkey's documentation. Keys are printed for the
 configured users only.
 
 exit status: 0 with the keys, or without a key for other users;
