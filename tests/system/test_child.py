@@ -214,6 +214,27 @@ def test_a_signal_in_the_instant_of_the_fork_does_not_run_the_parents_code(tmp_p
     assert (tmp_path / "ran").read_text() == f"{parent.pid}\n"
 
 
+IN_A_DESTRUCTOR = """
+    import os, signal, time
+    from firstkey.system import child
+    child.own_signals(7)
+    class Thing:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0)
+    thing = Thing()
+    del thing
+    time.sleep(60)
+"""
+
+
+def test_a_request_to_stop_is_not_lost_in_a_destructor() -> None:
+    """What is raised there (and in the callbacks of an import) is dropped, and told of at length."""
+    child = processes.start(IN_A_DESTRUCTOR)
+    out, err = child.communicate(timeout=processes.PATIENCE)
+    assert (child.returncode, out, err) == (7, "", "")
+
+
 STOPPED_AT_ANY_MOMENT = """
     import os, sys
     from firstkey.system import child

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey.cli import streams
@@ -15,7 +15,7 @@ from firstkey.ssh import public_key
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 TOKENS = {"both": "both", "v2": "required", "v1": "absent"}
 LONGEST_FILE = 1 << 20
@@ -50,27 +50,24 @@ def main(argv: Sequence[str]) -> int:
     """Serve until SIGINT or SIGTERM; the first line on stdout is the URL. Returns the exit status."""
     args = _parser().parse_args(argv)
     service = _service(args)
-    with _ends() as ends, service:
+    ends = _ends()
+    with service:
         streams.show(service.url)
         signal.sigwait(ends)
     return 0
 
 
-@contextmanager
-def _ends() -> Iterator[set[signal.Signals]]:
-    """The signals that end it. They are waited for: a handler might strike in the middle of anything."""
+def _ends() -> set[signal.Signals]:
+    """The signals that end it. They are waited for: a handler might strike in the middle of anything.
+
+    They stay blocked to the end: a second one, of an impatient user, has nothing left to end.
+    """
     ends = {signal.SIGTERM}
     # Who starts it in the background of a script has it ignore Ctrl-C, and that is to stay so.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         ends.add(signal.SIGINT)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
-    try:
-        yield ends
-    finally:
-        # A second one, of somebody impatient, has nothing left to end.
-        while signal.sigtimedwait(ends, 0):
-            pass
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    return ends
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -190,6 +190,15 @@ def own_signals(status: int = TERMINATED) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         sys.exit(status)
 
+    def lost(error: sys.UnraisableHookArgs) -> None:
+        """What is raised in a destructor or a callback (of an import, say) is dropped: the order stands."""
+        if error.exc_type is SystemExit:
+            signal.signal(signal.SIGALRM, leave)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+        else:
+            sys.__unraisablehook__(error)
+
+    sys.unraisablehook = lost
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
