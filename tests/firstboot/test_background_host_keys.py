@@ -110,6 +110,37 @@ def knocking(scene: Scene) -> Iterator[dict[str, float]]:
         end(process)
 
 
+MAKER = """\
+[Unit]
+Before=ssh.service
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+ExecStart=ssh-keygen -A
+
+[Install]
+WantedBy=ssh.service
+"""
+"""As Debian 13 has it for a first boot, and without a condition of its own."""
+
+
+def test_the_distributions_own_maker_of_host_keys_does_not_hold_sshd(scene: Scene) -> None:
+    """It is ordered between firstkey and sshd, and would make the key for which sshd does not wait."""
+    scene.disk.write("/etc/systemd/system/sshd-keygen.service", MAKER)
+    wants = scene.disk.path("/etc/systemd/system/ssh.service.wants")
+    wants.mkdir(exist_ok=True)
+    (wants / "sshd-keygen.service").symlink_to("/etc/systemd/system/sshd-keygen.service")
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert "ssh-rsa" not in shown(scene)
+        assert machine.show("sshd-keygen", "ConditionResult") == "no"
+        finish(machine)
+        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the key")
+        assert machine.inside("systemctl", "start", "sshd-keygen.service") == ""
+        assert machine.show("sshd-keygen", "ConditionResult") == "yes"
+
+
 def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
     """A configuration that broke meanwhile leaves it as it is; sessions survive, and the gap is short."""
     with scene.boot() as machine:

@@ -24,6 +24,9 @@ BESIDE_THE_CODE = """
 /usr/lib/systemd/system/firstkey.service
 /usr/lib/systemd/system/ssh@.service.d/firstkey.conf
 /usr/lib/systemd/system/sshd@.service.d/firstkey.conf
+/usr/lib/systemd/system/sshd-keygen.service.d/firstkey.conf
+/usr/lib/systemd/system/sshd-keygen@.service.d/firstkey.conf
+/usr/lib/systemd/system/sshdgenkeys.service.d/firstkey.conf
 /usr/share/doc/firstkey/examples/authorized-keys-command/sshd.conf
 /usr/share/doc/firstkey/examples/authorized-keys-command/sysusers.conf
 /usr/share/doc/firstkey/examples/authorized-keys-command/tmpfiles.conf

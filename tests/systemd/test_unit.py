@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from firstkey import events, settings
+from firstkey.boot.host_key_files import RUN_DIRECTORY
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNIT = SYSTEMD / "firstkey.service"
@@ -70,8 +71,8 @@ def units(tmp_path: Path) -> Path:
         target = "sockets.target.wants" if name.endswith(".socket") else "multi-user.target.wants"
         (tmp_path / target).mkdir(exist_ok=True)
         (tmp_path / target / name).symlink_to(tmp_path / name)
-    for name in ("ssh@.service.d", "sshd@.service.d"):
-        shutil.copytree(SYSTEMD / name, tmp_path / name)
+    for drop_in in SYSTEMD.glob("*.d"):
+        shutil.copytree(drop_in, tmp_path / drop_in.name)
     (tmp_path / "ssh@.service").write_text(f"[Unit]\nDescription=one connection\n{_body('ssh@.service')}")
     return tmp_path
 
@@ -233,6 +234,13 @@ def test_every_setting_has_its_why() -> None:
 def test_instances_wait(template: str) -> None:
     """An sshd by the connection waits too; templates cannot be named in Before=."""
     assert Unit(SYSTEMD / template / "firstkey.conf").settings == {"After": ["firstkey.service"]}
+
+
+@pytest.mark.parametrize("maker", ["sshd-keygen", "sshd-keygen@", "sshdgenkeys"])
+def test_makers_of_host_keys_stay_away_while_firstkey_makes_some(maker: str) -> None:
+    """By the workshop, which is there for as long as a key is made in it."""
+    found = Unit(SYSTEMD / f"{maker}.service.d/firstkey.conf").settings
+    assert found == {"ConditionPathExistsGlob": [f"!{RUN_DIRECTORY}/.firstkey-hostkeys.*"]}
 
 
 def test_preset(unit: Unit) -> None:
