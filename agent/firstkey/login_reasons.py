@@ -227,11 +227,6 @@ SSHD_DISAGREES = define(
     "The running sshd answers differently from its present files.",
     "Reload it: systemctl reload ssh (or sshd)",
 )
-SSHD_LOGGED = define(
-    "sshd-logged",
-    "sshd logged a refusal that concerns this user.",
-    "Read the time and the cause: journalctl -b -t sshd",
-)
 CLOCK_BEHIND = define(
     "clock-behind",
     "The clock is behind the machine's own files, so no expiry date can be judged.",

@@ -32,10 +32,11 @@ set -eu
 root=$1 top=$2
 shift 2
 mount --bind "$root" "$root"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+# At the place where it is here, which may be below /tmp.
 mkdir -p "$root$top"
 mount --bind "$top" "$root$top"
 mount -o remount,bind,ro "$root$top"
-mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 mkdir -p "$root/dev/pts" "$root/run/sshd"
 mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
 mount -t sysfs -o ro sysfs "$root/sys"

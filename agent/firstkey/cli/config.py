@@ -23,8 +23,8 @@ examples:
 
 --check also finds the mistakes that a boot finds: a sudo rule that visudo
 rejects, accounts, groups and shells that the system or tree lacks, and an
-endpoint that the unit's sandbox blocks. With --config and without --root, only the file
-is checked.
+endpoint that the unit's sandbox blocks. With --config and without --root, only
+the file is checked.
 """
 
 

@@ -24,8 +24,8 @@ FIRST = "i-0aaaaaaaaaaaaaaa1"
 SECOND = "i-0bbbbbbbbbbbbbbb2"
 WIDTH = 100
 DESCRIPTION = """\
-Show the boot's work, step by step, on a machine that is a scratch directory. Its
-metadata service is this command itself, on a loopback port. Nothing outside
+Show the boot's work, step by step, on a machine that is a scratch directory.
+Its metadata service is this command itself, on a loopback port. Nothing outside
 the directory is changed, root is not needed, and the directory is removed at
 the end.
 """

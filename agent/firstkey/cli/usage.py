@@ -48,7 +48,8 @@ examples:
   firstkey daemon              in the foreground, as the unit starts it
   firstkey daemon --detach     from an init script, on a host without systemd
 
-SIGTERM ends it cleanly. It reads the configuration once: restart it after a change.
+SIGTERM ends it cleanly. It reads the configuration once: restart it after a
+change.
 """
 HOST_KEYS = """\
 examples:

@@ -17,8 +17,8 @@ from firstkey.ssh.public_key import PublicKey, read_key
 Owned = tuple[str, str, str]
 """What tells a line that firstkey wrote from every other line: the key's fingerprint, options and comment."""
 
-# Inside the quotes only \" is an escape (misc.c: opt_dequote).
-_QUOTED = re.compile(r'"(?:\\"|[^"\\]|\\(?!"))*"')
+# Inside the quotes only \" is an escape (misc.c: opt_dequote). Without an end they reach to the end of the line.
+_QUOTED = re.compile(r'"(?:\\"|[^"\\]|\\(?!"))*(?:"|\Z)')
 
 
 class Line(NamedTuple):
