@@ -315,7 +315,7 @@ def _banned(machine: Machine) -> Seen:
 
 
 def _logged(scene: Scene, machine: Machine) -> Seen:
-    """What the doctor says after a refusal whose cause is gone: only older lines of the journal tell of it."""
+    """What the doctor says after a refusal whose cause is gone: only older lines of the log tell of it."""
     machine.inside("chmod", "0777", "/home/deploy")
     refused = scene.login(user="deploy").is_refused
     machine.inside("chmod", "0700", "/home/deploy")

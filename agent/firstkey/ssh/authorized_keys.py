@@ -17,7 +17,7 @@ from firstkey.ssh.public_key import PublicKey, read_key
 Owned = tuple[str, str, str]
 """What tells a line that firstkey wrote from every other line: the key's fingerprint, options and comment."""
 
-# Inside the quotes only \" is an escape (misc.c: opt_dequote). Without an end they reach to the end of the line.
+# Inside the quotes only \" is an escape (misc.c: opt_dequote). Without an end they go on to the line's.
 _QUOTED = re.compile(r'"(?:\\"|[^"\\]|\\(?!"))*(?:"|\Z)')
 
 
