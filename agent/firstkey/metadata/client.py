@@ -186,7 +186,8 @@ class _Question:
             result = self._attempts(conversation)
         except BaseException as error:  # noqa: BLE001 - raised again where it is heard
             result = error
-        self._has_failed.set()
+        if not isinstance(result, Answer):
+            self._has_failed.set()
         self._heard.put((conversation.endpoint.url, result))
 
     def _attempts(self, conversation: Conversation) -> Answer:
