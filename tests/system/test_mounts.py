@@ -71,6 +71,7 @@ def on_a_disk() -> Iterator[Path]:
 
 @pytest.mark.root
 @pytest.mark.skipif(not os.path.exists("/usr/sbin/mkfs.ext4"), reason="needs mkfs.ext4 of e2fsprogs")
+@pytest.mark.skipif(not os.path.exists("/dev/loop-control"), reason="needs loop devices")
 def test_the_kernel_tells_it_so(on_a_disk: Path) -> None:
     """Bind mounts and a disk of the tree's own, as they really are mounted."""
     root = on_a_disk / "root"
