@@ -28,7 +28,7 @@ LEFT_OUT = {
     "bullseye": ("a-module-that-is-not-installed", "no-kind-of-host-key-in-common"),
     "trixie": ("the-directory-to-drop-rights-in-is-gone",),
 }
-"""Broken machines of tests/login that are broken otherwise there, where doctor's words are still to be found."""
+"""Broken machines of tests/login that are broken otherwise there: what doctor should say is still open."""
 
 
 @pytest.fixture(scope="session")
