@@ -56,8 +56,9 @@ def test_an_obstacle_has_path_reason_and_remedy(image: Machine) -> None:
     assert "ssh admin@HERE will NOT work" in done.out
     assert "!! /home/admin/.ssh: " in done.out
     assert "(bad-modes)" in done.out
-    command = f"chroot {image.root} chmod go-w /home/admin/.ssh"
+    command = f"chroot {image.root} sh -c 'chmod go-w /home/admin/.ssh'"
     assert f"What to do: {command}" in done.out
+    assert "runs programs of the tree as root" in done.out
     found = json.loads(image.firstkey("doctor", "--json", *key_of(image)).out)
     assert (found["version"], found["verdict"]) == (1, "blocked")
     obstacle = next(finding for finding in found["users"][0]["findings"] if finding["status"] == "obstacle")
@@ -71,6 +72,46 @@ def test_an_obstacle_has_path_reason_and_remedy(image: Machine) -> None:
         "is_command": True,
         "line": None,
     }
+
+
+HOMES = [
+    "/srv/x && ;touch PWNED;# && sshd -t",
+    "/srv/x' && sshd -t;touch PWNED;#",
+    "/srv/x | touch PWNED && $(touch PWNED)",
+    "/srv/`touch PWNED` && firstkey run --force --user admin",
+]
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("home", HOMES)
+@pytest.mark.parametrize("part", ["/", "/.ssh"])
+def test_what_a_trees_author_wrote_stays_a_word_of_the_command(
+    image: Machine, tmp_path: Path, home: str, part: str
+) -> None:
+    """A home may be called anything; what is pasted runs chroot and firstkey, and nothing of its name."""
+    passwd = image.path("/etc/passwd")
+    passwd.write_text(passwd.read_text().replace("/home/admin", home))
+    (Path(str(image.root) + home) / ".ssh").mkdir(parents=True)
+    place = Path(str(image.root) + home + part)
+    place.chmod(0o777)
+    if os.geteuid() == 0:
+        os.chown(place, 4242, 4242)
+    found = json.loads(image.firstkey("doctor", "--json", *key_of(image)).out)["users"][0]["findings"]
+    commands = [finding["remedy"] for finding in found if finding["is_command"]]
+    assert any("chmod go-w" in command for command in commands)
+    programs, work = tmp_path / "programs", tmp_path / "work"
+    for directory in (programs, work):
+        directory.mkdir()
+    for program in ("chroot", "firstkey"):
+        (programs / program).write_text('#!/bin/sh\necho "$0 $#" >>called\n')
+        (programs / program).chmod(0o755)
+    for command in commands:
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=work, env={"PATH": f"{programs}:/usr/bin:/bin"}, check=False,
+            capture_output=True, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, b""), command
+    assert [path.name for path in work.iterdir()] == ["called"]
 
 
 @pytest.mark.sshd

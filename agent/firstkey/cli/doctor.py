@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from firstkey.metadata.client import Answer
 
 KEY_LIMIT = 65536
+OWN_PROGRAMS = (
+    "chroot runs programs of the tree as root: paste such a command only for a tree that you would boot."
+)
 EPILOG = """\
 examples:
   firstkey doctor                          the configured users, the launch key
@@ -158,35 +161,34 @@ def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator
             if finding.status != OK or args.verbose or (finding.reason and not args.quiet):
                 yield from _finding(finding)
         yield ""
+    if any(finding.is_command for diagnosis in diagnoses for finding in diagnosis.findings):
+        yield from () if resolved(args.root) == "/" else (OWN_PROGRAMS,)
     yield OUT_OF_SCOPE
 
 
 def _for(diagnosis: Diagnosis, root: str) -> Diagnosis:
-    """Its commands, so that they work on the tree that was looked at, and through no link out of it."""
+    """Its commands, so that they work on the tree that was looked at, and through no link out of it.
+
+    What the tree's author wrote stays one word of the shell: a command is never taken apart at what it holds.
+    """
     if resolved(root) == "/":
         return diagnosis
-    place = shlex.quote(root)
+    place, install = shlex.quote(root), f"firstkey run --force --user {shlex.quote(diagnosis.user)}"
 
     def on_tree(command: str) -> str:
-        if command.startswith("firstkey run "):
-            return command.replace("firstkey run", f"firstkey run --root {place}", 1)
-        source, pipe, rest = command.rpartition(" | ")
-        if ">" in rest and not pipe:
-            rest = f"sh -c {shlex.quote(rest)}"
-        return f"{source}{pipe}chroot {place} {rest}"
+        inside = command.removesuffix(install).removesuffix(" && ")
+        commands = [f"chroot {place} sh -c {shlex.quote(inside)}"] if inside else []
+        if commands and diagnosis.key and diagnosis.key.file and "(echo; cat)" in inside:
+            commands[0] += f" < {shlex.quote(diagnosis.key.file)}"
+        if command.endswith(install):
+            commands.append(install.replace("run", f"run --root {place}", 1))
+        return " && ".join(commands)
 
-    def about(finding: Finding) -> Finding:
-        if not finding.is_command:
-            return finding
-        # No sshd of the tree runs that could be told.
-        parts = [
-            on_tree(part)
-            for part in (finding.remedy or "").split(" && ")
-            if not part.startswith(("sshd -t", "kill -HUP", "systemctl try-"))
-        ]
-        return finding._replace(remedy=" && ".join(parts))
-
-    return diagnosis._replace(findings=tuple(map(about, diagnosis.findings)))
+    findings = (
+        each._replace(remedy=on_tree(each.remedy or "")) if each.is_command else each
+        for each in diagnosis.findings
+    )
+    return diagnosis._replace(findings=tuple(findings))
 
 
 def _finding(finding: Finding) -> Iterator[str]:

@@ -59,7 +59,8 @@ class Context(NamedTuple):
     def how_to_install(self, path: str, kept: Storage) -> str:
         """The command that puts the key into the file at `path`; none where there is no room for it.
 
-        What lies in a home is written with its user's rights: its links lead where the user wants.
+        What lies in a home is written with its user's rights: its links lead where the user wants. In a tree,
+        the key comes from the command's input: its file is one of this machine.
         """
         name = shlex.quote(self.name)
         if kept.is_full:
@@ -69,13 +70,19 @@ class Context(NamedTuple):
         directory, file = shlex.quote(path.rpartition("/")[0]), shlex.quote(path)
         inside = path.startswith(f"{self.account.home}/")
         append = f"umask {'077' if inside else '022'}; mkdir -p {directory}; (echo; cat) >> {file}"
-        shell = f"runuser -u {name} -- sh" if inside else "sh"
+        put = (
+            f"runuser -u {name} -- sh -c {shlex.quote(append)}" if inside else f"sh -c {shlex.quote(append)}"
+        )
+        if not self.site.tree.is_running_system:
+            return put
         source = f"cat {shlex.quote(self.key.file)}" if self.key.file else f"firstkey authorized-keys {name}"
-        return f"{kept.unlock}{source} | {shell} -c {shlex.quote(append)}"
+        return f"{kept.unlock}{source} | {put}"
 
     @property
     def reload(self) -> str:
-        """The command that has sshd read its configuration, if it is one that sshd takes."""
+        """The command that has sshd read its configuration, if it is one that sshd takes; none in a tree."""
+        if not self.site.tree.is_running_system:
+            return ""
         return f"sshd -t && {how_to_reload(self.site, self.effective)}"
 
     def says(self, keyword: str) -> str:
@@ -99,7 +106,9 @@ class Context(NamedTuple):
             return obstacle(check or keyword, reason, detail)
         path, _, number = place.rpartition(":")
         line = sshd_tree.line_at(self.sshd, place)
-        command = edit and f"sed -i '{number}{edit}' {shlex.quote(path)} && {self.reload}"
+        command = edit and " && ".join(
+            filter(None, [f"sed -i '{number}{edit}' {shlex.quote(path)}", self.reload])
+        )
         found = obstacle(check or keyword, reason, detail, path=place, command=command, line=line)
         return found if command else found._replace(remedy=reason.remedy.replace("sshd_config", place))
 
