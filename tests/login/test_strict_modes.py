@@ -60,7 +60,7 @@ def test_above_the_home_nobody_looks(tmp_path: Path) -> None:
 def test_outside_the_home_all_the_way_counts(tmp_path: Path) -> None:
     """Up to the root; there the owner is to be root."""
     steps = [step("/srv/keys", 0o600), step("/srv", 0o757, uid=9), step("/", 0o755, uid=0)]
-    assert judged(tmp_path, steps) == ["chown root /srv && chmod go-w /srv"]
+    assert judged(tmp_path, steps) == ["chown -h root /srv && chmod go-w /srv"]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_outside_the_home_all_the_way_counts(tmp_path: Path) -> None:
     [
         (0o602, 1000, "chmod go-w '/home/alice/my keys'"),
         (0o620, 1000, "chmod go-w '/home/alice/my keys'"),
-        (0o600, 1001, "chown alice '/home/alice/my keys'"),
-        (0o666, 1001, "chown alice '/home/alice/my keys' && chmod go-w '/home/alice/my keys'"),
+        (0o600, 1001, "chown -h alice '/home/alice/my keys'"),
+        (0o666, 1001, "chown -h alice '/home/alice/my keys' && chmod go-w '/home/alice/my keys'"),
     ],
 )
 def test_each_flaw_has_its_command(tmp_path: Path, mode: int, uid: int, remedy: str) -> None:

@@ -121,7 +121,7 @@ def _barred(context: Context, seen: Seen) -> Finding:
         detail += f" ({view.looks(step)}), so sshd cannot either"
     inside = barred == context.account.home or barred.startswith(f"{context.account.home}/")
     quoted = shlex.quote(barred)
-    remedy = f"chown {context.name} {quoted} && chmod u+rwX {quoted}" if inside else f"chmod a+rX {quoted}"
+    remedy = f"chown -h {context.name} {quoted} && chmod u+rwX {quoted}" if inside else f"chmod a+rX {quoted}"
     remedy = storage.at(context.site, barred).unlock + remedy
     return obstacle(CHECK, reasons.PERMISSION_DENIED, detail, path=barred, command=remedy)
 

@@ -91,7 +91,7 @@ def remedy(site: Site, flaw: Part, account: Account, home: str) -> str:
     path = shlex.quote(flaw.path)
     inside = flaw.path == home or flaw.path.startswith(f"{home}/")
     is_foreign = flaw.uid not in (0, account.uid)
-    commands = [f"chown {account.name if inside else 'root'} {path}"] if is_foreign else []
+    commands = [f"chown -h {account.name if inside else 'root'} {path}"] if is_foreign else []
     commands += [f"chmod go-w {path}"] if flaw.mode & (GROUP_WRITE | OTHERS_WRITE) else []
     return storage.at(site, flaw.path).unlock + " && ".join(commands)
 
