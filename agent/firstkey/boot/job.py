@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from firstkey.model import UserResult
     from firstkey.ssh.public_key import PublicKey
 
-LOOK_SECONDS = 2.0
-"""How long it is asked before a look whether host keys are made that sshd does not wait for."""
+ATTEMPT_SECONDS = 10.0
+"""How long the service is asked at a time: then other instances' keys go without an answer, and host keys
+that are made by now are put in place. Cut off sooner, a slow service would never come to its last answer.
+"""
 
 
 class Job:
@@ -279,7 +281,8 @@ class Job:
     def _answer(self) -> Answer | FirstkeyError:
         """Ask until there is an answer or no time is left.
 
-        sshd runs from a moment on, and the answer may never come: what is known by then is reported.
+        sshd runs from a moment on, and the answer may never come: what is known by then is reported. Another
+        instance's keys go before that moment.
         """
         self._known = self._instance or self._store.ledger.instance
         if self._ready:
@@ -287,25 +290,32 @@ class Job:
                 "the metadata service was not asked yet", reason=reasons.IMDS_UNREACHABLE
             )
             left = self._ready_by - time.monotonic()
-            if left <= LOOK_SECONDS:
-                self._leave_other_instance()  # sshd may not be held until the service was asked
             if left > 0:
-                answer = self._ask_until(self._ready_by)
+                answer = self._ask_until(time.monotonic() + min(ATTEMPT_SECONDS, left / 2))
+            if isinstance(answer, Unreachable):
+                self._leave_other_instance()
+                if left > 0:
+                    answer = self._ask_until(self._ready_by)
             if not isinstance(answer, Unreachable):
                 return answer
             self._ready(self._finished(self._without_answer(answer)))
         return self._ask_until(time.monotonic() + self._wait)
 
     def _ask_until(self, deadline: float) -> Answer | FirstkeyError:
-        """Ask; without an answer at once, other instances' keys go, and host keys come as they are made."""
+        """Ask; meanwhile host keys that sshd does not wait for are put in place when they are made."""
         from firstkey.metadata.answers import Retriable
 
+        answer: Answer | FirstkeyError | None = None
         while True:
-            if self._ready and time.monotonic() > self._ready_by:
+            is_late = self._ready and time.monotonic() > self._ready_by
+            if self._generation.is_pending and self._generation.has_ended:
+                self._publish(is_last=True)
+                if is_late and self._ready and isinstance(answer, Unreachable):
+                    self._ready(self._finished(self._without_answer(answer)))
+            if is_late:
                 self._let_load()
-            look = time.monotonic() + LOOK_SECONDS
-            has_more = self._generation.is_pending or self._left != self._instance
-            soon = min(look, deadline) if has_more else deadline
+            look = time.monotonic() + ATTEMPT_SECONDS
+            soon = min(look, deadline) if self._generation.is_pending else deadline
             answer = self._ask(soon)
             if isinstance(answer, Retriable):
                 # It is another instance, whose keys cannot be had yet. Once in a run: a service that calls
@@ -314,12 +324,6 @@ class Job:
                 self._leave_other_instance()
             elif soon == deadline or not isinstance(answer, Unreachable):
                 return answer
-            else:
-                self._leave_other_instance()
-                if self._generation.is_pending and self._generation.has_ended:
-                    self._publish(is_last=True)
-                    if self._ready and time.monotonic() > self._ready_by:
-                        self._ready(self._finished(self._without_answer(answer)))
 
     def _ask(self, deadline: float) -> Answer | FirstkeyError:
         """What the metadata service says. Failures are answers too, unforeseen ones included."""

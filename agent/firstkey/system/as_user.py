@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from firstkey.system import child
@@ -27,10 +26,3 @@ def run_as(
         return work()
 
     return child.ask(account.name, become_and_work, seconds=seconds)
-
-
-def become_for_good(account: Account, groups: Sequence[int]) -> None:
-    """Take all ids and groups of `account`, with no way back: for a process that becomes another program."""
-    os.setgroups(list(groups))
-    os.setgid(account.gid)
-    os.setuid(account.uid)
