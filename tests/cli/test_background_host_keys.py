@@ -295,15 +295,19 @@ def on_another_instance(bench: Bench) -> None:
     bench.lab.service.inject(Fault("status", 503, path="/latest/meta-data/public-keys"))
 
 
-@pytest.mark.parametrize("firmware", [False, True])
-@pytest.mark.sample(2)
-def test_another_instances_launch_key_is_gone_before_sshd_starts(bench: Bench, firmware: bool) -> None:
-    """Also where the firmware has told the instance, and where RSA is made meanwhile; and RSA comes."""
+@pytest.mark.parametrize("firmware, answers", [(False, True), (True, True), (True, False)])
+@pytest.mark.sample(3)
+def test_another_instances_launch_key_is_gone_before_sshd_starts(
+    bench: Bench, firmware: bool, answers: bool
+) -> None:
+    """Also where the firmware alone has told the instance, and where RSA is made meanwhile; and RSA comes."""
     if firmware:
         bench.machine.set_firmware(FIRST)
     on_another_instance(bench)
     if firmware:
         bench.machine.set_firmware(SECOND)
+    if not answers:
+        bench.lab.service.inject(Fault("status", 503))
     bench.daemon()
     processes.wait_for(lambda: bench.lab.manager.count("READY=1") == 2)
     assert bench.machine.keys == []

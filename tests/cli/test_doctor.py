@@ -74,6 +74,17 @@ def test_an_obstacle_has_path_reason_and_remedy(image: Machine) -> None:
     }
 
 
+@pytest.mark.sshd
+def test_no_command_for_a_tree_is_about_a_running_sshd(image: Machine) -> None:
+    """The line in the tree's file is taken out, and nothing of this machine is reloaded."""
+    image.write("/etc/ssh/sshd_config", "PubkeyAuthentication no\n")
+    found = json.loads(image.firstkey("doctor", "--json", *key_of(image)).out)["users"][0]["findings"]
+    (remedy,) = (each["remedy"] for each in found if each["reason"] == "pubkey-disabled")
+    assert remedy.startswith(f"chroot {image.root} sh -c 'sed -i ")
+    assert "sshd -t" not in remedy
+    assert "&&" not in remedy
+
+
 HOMES = [
     "/srv/x && ;touch PWNED;# && sshd -t",
     "/srv/x' && sshd -t;touch PWNED;#",
