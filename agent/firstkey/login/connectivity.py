@@ -180,8 +180,7 @@ def _host_keys(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
 
 def _host_key(site: Site, sshd: Sshd, file: str) -> Finding:
     try:
-        want = host_keys.Wanted(file, host_keys.kind_of(file))
-        found = host_key_files.inspect(site, sshd, want)
+        found = host_key_files.inspect(site, sshd, file)
     except FirstkeyError as error:
         if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
             return unknown("host-keys", reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
