@@ -25,7 +25,7 @@ from firstkey.reasons import FirstkeyError
 from firstkey.ssh import public_key
 from firstkey.system import command
 from firstkey.system.files import Looks
-from firstkey.system.sshd import ask_keygen, is_encrypted, keygen, knows_key, public_half
+from firstkey.system.sshd import ask_keygen, keygen, knows_key, public_half
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,8 +94,9 @@ def inspect(site: Site, sshd: Sshd, file: str, ledger: Ledger | None = None) -> 
         has_agent = sshd.meaning("root").effective.has_host_key_agent
         return HostKey(file, host_keys.IN_AGENT if has_agent else host_keys.MISSING, place)
     public = _half(site.tree, f"{file}.pub")[1]
-    found = _judged(site, sshd, file, (private, public), ledger or Ledger())
-    return found._replace(place=place, modified_ns=private.stamp.modified_ns)
+    content = public.content if public else b""
+    key = _judged(site, sshd, file, private, content, ledger or Ledger())
+    return key._replace(place=place, modified_ns=private.stamp.modified_ns)
 
 
 def _half(tree: Tree, path: str) -> tuple[str, File | None]:
@@ -108,60 +109,56 @@ def _half(tree: Tree, path: str) -> tuple[str, File | None]:
         return directory.join(name), directory.read(name, limit=LIMIT)
 
 
-def _judged(site: Site, sshd: Sshd, file: str, halves: tuple[File, File | None], ledger: Ledger) -> HostKey:
-    private, public = halves
-    said = _parsed(public.content) if public else None
-    if said and public:
-        last = ledger.host_key_at(file)
-        digest = digest_of(private.content, public.content, _looks(private))
-        if last and last.digest == digest:
-            return HostKey(file, host_keys.GOOD, "", said, digest, last)
-    is_empty = not private.content.strip(b"\0 \t\r\n")
-    derived = None if is_empty else _parsed(public_half(private.content) or b"")
+def _judged(site: Site, sshd: Sshd, file: str, private: File, public: bytes, ledger: Ledger) -> HostKey:
+    said = _parsed(public)
+    # Its mode and owner, and the group where that has a say.
+    looks = (private.mode, private.uid, private.gid if private.mode & 0o070 else 0)
+    digest = digest_of(private.content, public, looks)
+    last = ledger.host_key_at(file)
+    if said and last and last.digest == digest:
+        return HostKey(file, host_keys.GOOD, "", said, digest, last)
+    line, is_encrypted = public_half(private.content)
+    derived = _parsed(line)
     if derived is None:
-        condition = host_keys.BROKEN
-        if not is_empty and is_encrypted(private.content):
-            condition = host_keys.ENCRYPTED
-        elif not is_empty and said and public and not knows_key(public.content):
-            condition = host_keys.UNKNOWN_TYPE  # which is not broken
-        return HostKey(file, condition)
-    is_loose = _is_loose(site, private)
-    looks = (host_keys.PRIVATE_MODE, os.geteuid(), 0) if is_loose else _looks(private)
+        is_known = not said or knows_key(public)
+        others = host_keys.BROKEN if is_known else host_keys.UNKNOWN_TYPE
+        return HostKey(file, host_keys.ENCRYPTED if is_encrypted else others)
     if derived.type == "ssh-rsa" and derived.bits < sshd.meaning("root").effective.least_rsa_bits:
         condition = host_keys.TOO_SMALL
     elif said is None:
-        condition = host_keys.NO_PUBLIC_HALF
+        condition, public = host_keys.NO_PUBLIC_HALF, _public_line(derived)
     else:
         condition = host_keys.GOOD if said.blob == derived.blob else host_keys.MISMATCHED
-    shown = public.content if public and said else _public_line(derived)
-    digest = digest_of(private.content, shown, looks)
+    is_loose = _is_loose(site, private)
+    if is_loose:
+        looks = (host_keys.PRIVATE_MODE, os.geteuid(), 0)
+    digest = digest_of(private.content, public, looks)
     return HostKey(file, condition, "", derived, digest, ledger.host_key(derived.fingerprint), is_loose)
-
-
-def _looks(private: File) -> tuple[int, int, int]:
-    """Mode, owner, and the group where it has a say."""
-    return private.mode, private.uid, private.gid if private.mode & 0o070 else 0
 
 
 def _is_loose(site: Site, private: File) -> bool:
     """OpenSSH reads no key of its own that others can read, but Fedora's OpenSSH lets the group ssh_keys."""
     if os.geteuid() == 0 and private.uid != 0:
         return True
-    if private.mode & 0o077 != 0o040 or private.gid != site.accounts.group_id(host_keys.KEY_GROUP):
-        return bool(private.mode & 0o077)
-    if command.ask_watcher:
-        return False  # a boxed process can give no copy to the group
-    with command.scratch_directory() as workshop:
-        return not _is_taken(workshop, private.content, Looks(private.mode, (private.uid, private.gid)))
+    lent = _lent(site, private.content) if private.mode & 0o077 == 0o040 else None
+    return bool(private.mode & 0o077) and not (lent and lent.owner == (private.uid, private.gid))
 
 
-def _is_taken(workshop: Directory, private: bytes, looks: Looks) -> bool:
-    """Whether OpenSSH takes a key with that mode and owner: of a copy in `workshop`, a private directory.
+def _lent(site: Site, private: bytes) -> Looks | None:
+    """0640 for the group ssh_keys, where there is one and OpenSSH takes such a key: it is given a copy.
 
     What it takes beside 0600 changed several times with OpenSSH's versions.
     """
-    workshop.replace("judged", private, looks._replace(durable=False))
-    return ask_keygen("-y", "-P", "", "-f", f"{workshop.on_host}/judged").status == 0
+    group = site.accounts.group_id(host_keys.KEY_GROUP)
+    if group is None:
+        return None
+    looks = Looks(host_keys.GROUP_MODE, (os.geteuid(), group))
+    if not command.ask_watcher:  # a boxed process can give no copy to the group
+        with command.scratch_directory() as workshop:
+            workshop.replace("judged", private, looks._replace(durable=False))
+            if ask_keygen("-y", "-P", "", "-f", f"{workshop.on_host}/judged").status:
+                return None
+    return looks
 
 
 def digest_of(private: bytes, public: bytes, looks: tuple[int, int, int]) -> str:
@@ -321,24 +318,18 @@ class Generation:
             raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
         if key.condition == host_keys.BROKEN:
             # Whoever called the old key broken must be able to tell a good one; else the old one stays.
-            derived = _parsed(public_half(private) or b"")
+            derived = _parsed(public_half(private)[0])
             if derived is None or derived.blob != public.blob:
                 message = f"ssh-keygen cannot load the key that it has made, so {key.file} was left alone"
                 raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
-        looks = self._looks = self._looks or self._private_looks(private)
+        if self._looks is None:
+            is_root = os.geteuid() == 0
+            alone = Looks(host_keys.PRIVATE_MODE, (0, 0) if is_root else None)
+            self._looks = (is_root and _lent(self._site, private)) or alone
+        looks = self._looks
         uid, gid = looks.owner or (os.geteuid(), 0)
         digest = digest_of(private, line, (looks.mode, uid, gid))
         return KeyPair(key.file, private, line, public, looks, digest)
-
-    def _private_looks(self, private: bytes) -> Looks:
-        """0640 for the group ssh_keys where there is one and OpenSSH takes such a key, else 0600."""
-        if os.geteuid() != 0:
-            return Looks(host_keys.PRIVATE_MODE)
-        group = self._site.accounts.group_id(host_keys.KEY_GROUP)
-        lent = Looks(host_keys.GROUP_MODE, (0, group or 0))
-        if group is not None and _is_taken(self._workshop, private, lent):
-            return lent
-        return Looks(host_keys.PRIVATE_MODE, (0, 0))
 
     # --- put in place -------------------------------------------------------------------------------
 

@@ -230,15 +230,14 @@ def understood(outcome: command.Outcome) -> Effective:
 # --- ssh-keygen -------------------------------------------------------------------------------------
 
 
-def public_half(private: bytes) -> bytes | None:
-    """The public key line of an unencrypted private key; None where ssh-keygen cannot load it."""
+def public_half(private: bytes) -> tuple[bytes, bool]:
+    """The public key line of a private key, empty where ssh-keygen cannot load it.
+
+    And whether that wants a passphrase: ssh-keygen then says so, and not that the key is invalid.
+    """
     outcome = ask_keygen("-y", "-P", "", "-f", "/dev/stdin", stdin=private)
-    return outcome.stdout.strip() if outcome.status == 0 else None
-
-
-def is_encrypted(private: bytes) -> bool:
-    """Whether the private key wants a passphrase: ssh-keygen then says so, and not that it is invalid."""
-    return b"incorrect passphrase" in ask_keygen("-y", "-P", "", "-f", "/dev/stdin", stdin=private).stderr
+    line = b"" if outcome.status else outcome.stdout.strip()
+    return line, b"incorrect passphrase" in outcome.stderr
 
 
 def knows_key(public: bytes) -> bool:
