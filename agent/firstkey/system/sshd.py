@@ -6,6 +6,7 @@ On a running system sshd itself is asked, as its unit starts it. A tree's is in 
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import cached_property
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
@@ -16,17 +17,15 @@ from firstkey.system import command
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from firstkey.reasons import Refusal
-    from firstkey.ssh.sshd_config import Effective
+    from firstkey.ssh.sshd_config import Effective, Line
 
 CONFIG = "/etc/ssh/sshd_config"
 CONFIGS = (CONFIG, "/etc/openssh/sshd_config", "/usr/etc/ssh/sshd_config")
 """Where the main file is: OpenSSH's own place, ALT Linux's, and openSUSE's while there is none in /etc."""
 LIMIT = 1024 * 1024
-INCLUDE_DEPTH = 16
-"""sshd's own limit of nested Include (servconf.c: SERVCONF_MAX_DEPTH)."""
 INCLUDE_FILES = 512
 GLOB_WORK = 20_000
 """How many names patterns may be held against: `/*/../*/..` would take for ever."""
@@ -44,12 +43,9 @@ _STAND_IN_KEY = (
 """A host key that is used nowhere: without any, `sshd -T` says nothing. Every sshd takes this type."""
 
 _NO_SUCH_OPTION = re.compile(rb"(?i)(unknown|illegal|invalid) option")
-_NO_PRIVSEP_DIRECTORY = re.compile(
-    rb"^Missing privilege separation directory: (/run/[A-Za-z0-9._-]+)\r?$", re.MULTILINE
-)
-"""Debian's old sshd wants its directory to exist even for -T. Only a whole line of sshd's own is believed,
-and only one that a boot clears: a configuration can have sshd print any words.
-"""
+PRIVSEP_DIRECTORY = "/run/sshd"
+"""Debian's, which its unit makes too. A configuration can have sshd print any words, and no other name."""
+_NO_PRIVSEP_DIRECTORY = f"Missing privilege separation directory: {PRIVSEP_DIRECTORY}".encode()
 _COMPLAINT = re.compile(r"/.+? line \d+:? (?!Deprecated option|Unsupported option)")
 """How sshd begins what it says of one line of a file, unless that is a mere warning (servconf.c)."""
 _VERSION = re.compile(rb"OpenSSH_(\d{1,3})\.")
@@ -65,10 +61,9 @@ class Meaning(NamedTuple):
 class Sshd:
     """The running system's sshd. A directory in /run that an old one misses is made for it."""
 
-    _may_have_no_files = False  # where there are none, they are in a place that is not known
-
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self._names = _limited(tree.names)
         self._known: dict[object, Meaning] = {}
 
     # --- its files ----------------------------------------------------------------------------
@@ -87,73 +82,59 @@ class Sshd:
     @property
     def config(self) -> str | None:
         """The main file; None where it is in none of the usual places, which is not the same as empty."""
-        return self.start.config or next(filter(self._exists, CONFIGS), None)
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """The files that the configuration consists of, the main one first, by path. Raises FirstkeyError."""
-        return self._read_files[0]
+        return self.start.config or next(filter(self.tree.exists, CONFIGS), None)
 
     @cached_property
-    def _read_files(self) -> tuple[dict[str, bytes], dict[tuple[str, int], list[str]]]:
-        """The same, read once; and the paths that each Include stands for, by file and line."""
+    def files(self) -> dict[str, bytes]:
+        """The files that the configuration consists of, the main one first, by path. Raises FirstkeyError."""
         files: dict[str, bytes] = {}
-        included: dict[tuple[str, int], list[str]] = {}
-        names = _limited(self._names)
+        pending = [self.config] if self.config else []
+        while pending and len(files) < INCLUDE_FILES:
+            path = pending.pop(0)
+            content = None if path in files else self.tree.read(path, limit=LIMIT)
+            if content is not None:
+                files[path] = content
+                pending[:0] = [
+                    inner for _, line in sshd_config.lines(content) for inner in self.included(line)
+                ]
+        return files
+
+    def included(self, line: Line) -> list[str]:
+        """The paths that the line has sshd include. Raises FirstkeyError where these are too many."""
         # What is not named by its whole path is in sshd's own directory (sshd_config(5): Include).
         above = "/etc/openssh/" if self.config == CONFIGS[1] else "/etc/ssh/"
-
-        def collect(path: str, depth: int) -> None:
-            done = path in files or depth > INCLUDE_DEPTH or len(files) >= INCLUDE_FILES
-            content = None if done else self._read(path)
-            if content is None:
-                return
-            files[path] = content
-            for number, line in sshd_config.lines(content):
-                for word in filter(None, line.words if line.keyword == "include" else ()):
-                    found = _glob(names, word if word.startswith("/") else above + word)
-                    included.setdefault((path, number), []).extend(found)
-                    for inner in found:
-                        collect(inner, depth + 1)
-
-        if self.config:
-            collect(self.config, 0)
-        return files, included
+        words = filter(None, line.words if line.keyword == "include" else ())
+        paths = (word if word.startswith("/") else above + word for word in words)
+        return [found for path in paths for found in _glob(self._names, path)]
 
     def digest(self) -> str | None:
         """One of the whole configuration, byte for byte; None where not all of it was found and read."""
-        try:
-            is_known = not self.start.unknown and (self.files or self._may_have_no_files)
-        except FirstkeyError:
-            return None
-        return str(sha256(repr((self.start.lines, self.files)).encode()).hexdigest()) if is_known else None
-
-    def _exists(self, path: str) -> bool:
-        return self.tree.exists(path)
-
-    def _read(self, path: str) -> bytes | None:
-        return self.tree.read(path, limit=LIMIT)
-
-    def _names(self, path: str) -> list[str]:
-        return sorted(self.tree.names(path))
+        with suppress(FirstkeyError):
+            if self.files and not self.start.unknown:
+                return str(sha256(repr((self.start.lines, self.files)).encode()).hexdigest())
+        return None
 
     # --- what it says -------------------------------------------------------------------------
 
     def meaning(self, user: str, client: str = sshd_config.ANY_CLIENT) -> Meaning:
-        """The effective configuration when `user` logs in from `client` (as -C takes it); it is asked once.
-
-        Without a Match block it is the same for all, so that then one answer serves them all.
-        """
-        alike = (self._alike(user), client) if self._may_have_blocks() else ()
-        if alike not in self._known:
+        """The effective configuration when `user` logs in from `client` (as -C takes it), asked once."""
+        who = (self._alike(user), client)
+        if who not in self._known:
             try:
-                self._known[alike] = Meaning(self.ask(f"user={user},{client}"), None)
+                self._known[who] = Meaning(self.ask(f"user={user},{client}"), None)
             except FirstkeyError as error:
-                self._known[alike] = Meaning(sshd_config.DEFAULTS, error.refusal)
-        return self._known[alike]
+                self._known[who] = Meaning(sshd_config.DEFAULTS, error.refusal)
+        return self._known[who]
 
     def _alike(self, user: str) -> object:
-        return user  # whose groups only sshd knows for sure
+        """What users have in common who get one answer: all of them do, unless there may be a Match block.
+
+        Whose groups are whose, only sshd knows for sure.
+        """
+        with suppress(FirstkeyError):
+            if self.files and not sshd_config.has_blocks(self.files.values()):
+                return None
+        return user
 
     def ask(self, login: str) -> Effective:
         """What the configuration means for a login, as `sshd -C` takes it. Raises FirstkeyError."""
@@ -161,18 +142,11 @@ class Sshd:
 
     def _run(self, argv: Sequence[str], stdin: bytes) -> command.Outcome:
         outcome = command.run(argv, seconds=SECONDS, stdin=stdin)
-        missing = missing_directory(outcome)
-        if missing is None:
+        if not misses_directory(outcome):
             return outcome
         with Tree("/") as host:
-            host.ensure(missing, mode=0o755).__exit__()
+            host.ensure(PRIVSEP_DIRECTORY, mode=0o755).__exit__()
         return command.run(argv, seconds=SECONDS, stdin=stdin)
-
-    def _may_have_blocks(self) -> bool:
-        try:
-            return not self.files or sshd_config.has_blocks(self.files.values())
-        except FirstkeyError:
-            return True
 
     @cached_property
     def reads_patterns(self) -> bool | None:
@@ -184,10 +158,9 @@ class Sshd:
             return None
 
 
-def missing_directory(outcome: command.Outcome) -> str | None:
-    """The directory for which sshd said nothing, where it misses one."""
-    match = _NO_PRIVSEP_DIRECTORY.search(outcome.stderr) if outcome.status else None
-    return match[1].decode() if match else None
+def misses_directory(outcome: command.Outcome) -> bool:
+    """Whether it said nothing for want of its directory: Debian's old sshd wants it to exist even for -T."""
+    return outcome.status != 0 and _NO_PRIVSEP_DIRECTORY in outcome.stderr
 
 
 def knows_patterns(text: bytes) -> bool | None:
@@ -316,70 +289,63 @@ _KEYWORDS = {"o": "", "h": "HostKey ", "p": "Port "}
 class Start(NamedTuple):
     """The options as lines of sshd_config, which mean the same at its very top; or why they are not known.
 
-    `config` is the main file, where an option names it (-f). `place` is the file that gives the options;
-    `unknown` is a sentence.
+    `config` is the main file, where an option names it (-f). `files` may give options: the unit, and those
+    with its variables. `unknown` is a sentence.
     """
 
     lines: tuple[str, ...] = ()
     config: str | None = None
-    place: str = ""
+    files: tuple[str, ...] = ()
     unknown: str | None = None
 
 
 def started_by(tree: Tree, names: tuple[str, ...]) -> Start | None:
     """What the unit of one of these names has; None where there is none that starts anything."""
-    place = next(filter(tree.exists, _paths(names)), "")
+    unit = next(filter(tree.exists, _paths(names)), "")
     try:
         commands = values(tree, "Service", "ExecStart", *names)
-        return _given(tree, names, commands[-1], place) if commands else None
+        if not commands:
+            return None
+        environment = [file.lstrip("-") for file in values(tree, "Service", "EnvironmentFile", *names)]
+        variables: dict[str, str] = {}
+        for line in values(tree, "Service", "Environment", *names):
+            variables.update(word.partition("=")[::2] for word in sshd_config.arguments(line))
+        for path in environment:  # which come after Environment=
+            for line in _lines(tree.read(path, limit=LIMIT) or b""):
+                name, equals, value = line.strip().partition("=")
+                if equals and name[:1] not in "#;":
+                    variables[name] = " ".join(sshd_config.arguments(value))
+        return _given(_expanded(commands[-1], variables))._replace(files=(unit, *environment))
     except (FirstkeyError, ValueError) as error:
-        return Start((), None, place, f"{place}: how sshd is started cannot be read: {error}")
+        return Start(files=(unit,), unknown=f"{unit}: how sshd is started cannot be read: {error}")
 
 
-def _given(tree: Tree, names: tuple[str, ...], line: str, place: str) -> Start:
-    words, place = _expanded(sshd_config.arguments(line), _environment(tree, names), place)
-    if not words or words[0].lstrip("-@:+!|").rpartition("/")[2] != "sshd":  # systemd.service(5), ExecStart=
-        raise ValueError(f"{' '.join(words[:1])} is started, and not sshd")
+def _given(words: Sequence[str]) -> Start:
+    """What these words have sshd start with. Raises ValueError where they are not understood."""
+    program, *rest = words or [""]
+    if program.lstrip("-@:+!|").rpartition("/")[2] != "sshd":  # systemd.service(5), ExecStart=
+        raise ValueError(f"{program} is started, and not sshd")
     lines: list[str] = []
-    config, rest = None, iter(words[1:])
-    for word in rest:
+    config, options = None, iter(rest)
+    for word in options:
         match = _OPTION.fullmatch(word)
         if match is None:
             raise ValueError(f"{word} is no option of sshd's")
-        value = match[2] or next(rest, "") if match[1] else ""
+        value = match[2] or next(options, "") if match[1] else ""
         config = value if match[1] == "f" else config
         lines += [_KEYWORDS[match[1]] + value.strip()] if match[1] in _KEYWORDS else []
-    return Start(tuple(lines), config, place)
+    return Start(tuple(lines), config)
 
 
-def _environment(tree: Tree, names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """The variables of the unit, each with the file that sets it, if any; files come after Environment=."""
-    found: dict[str, tuple[str, str]] = {}
-    for line in values(tree, "Service", "Environment", *names):
-        words = (word.partition("=") for word in sshd_config.arguments(line))
-        found.update({name: (value, "") for name, _, value in words})
-    for path in (file.lstrip("-") for file in values(tree, "Service", "EnvironmentFile", *names)):
-        for line in _lines(tree.read(path, limit=LIMIT) or b""):
-            name, equals, value = line.strip().partition("=")
-            if equals and name[:1] not in "#;":
-                found[name] = (" ".join(sshd_config.arguments(value)), path)
-    return found
-
-
-def _expanded(
-    words: Iterable[str], variables: dict[str, tuple[str, str]], place: str
-) -> tuple[list[str], str]:
+def _expanded(line: str, variables: Mapping[str, str]) -> list[str]:
     """The words with their variables, as systemd has it: `$X` comes apart, `${X}` does not."""
     expanded: list[str] = []
-    for word in words:
+    for word in sshd_config.arguments(line):
         if re.fullmatch(r"\$\w+", word):
-            value, path = variables.get(word[1:], ("", ""))
-            expanded += sshd_config.arguments(value)
-            place = path if value and path else place
+            expanded += sshd_config.arguments(variables.get(word[1:], ""))
         else:
-            value = re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ("", ""))[0], word)
-            expanded.append(value)
-    return expanded, place
+            expanded.append(re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ""), word))
+    return expanded
 
 
 def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
