@@ -107,7 +107,11 @@ def check_sshd(data: bytes) -> None:
         sshd_config.is_shared(pattern)
     for file in effective.host_keys:
         host_keys.kind_of(file)
-    _ = (effective.strict_modes, restrictions.permit_root_login(effective), restrictions.use_pam(effective))
+    _ = (
+        restrictions.strict_modes(effective),
+        restrictions.permit_root_login(effective),
+        restrictions.use_pam(effective),
+    )
     _check_configuration_of_sshd(content)
 
 

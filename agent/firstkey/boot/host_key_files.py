@@ -323,13 +323,11 @@ class Generation:
                 message = f"ssh-keygen cannot load the key that it has made, so {key.file} was left alone"
                 raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
         if self._looks is None:
-            is_root = os.geteuid() == 0
-            alone = Looks(host_keys.PRIVATE_MODE, (0, 0) if is_root else None)
-            self._looks = (is_root and _lent(self._site, private)) or alone
-        looks = self._looks
-        uid, gid = looks.owner or (os.geteuid(), 0)
-        digest = digest_of(private, line, (looks.mode, uid, gid))
-        return KeyPair(key.file, private, line, public, looks, digest)
+            lent = _lent(self._site, private) if os.geteuid() == 0 else None
+            self._looks = lent or Looks(host_keys.PRIVATE_MODE)
+        digest = digest_of(private, line, (self._looks.mode, *(self._looks.owner or (os.geteuid(), 0))))
+        known = MadeHostKey(key.file, public.fingerprint, digest, None, None, made=True)
+        return KeyPair(private, line, public, self._looks, known)
 
     # --- put in place -------------------------------------------------------------------------------
 
@@ -351,16 +349,15 @@ class Generation:
             found = inspect(self._site, self._sshd, key.file)
             if found.condition == host_keys.GOOD:
                 attempt.key = key = found._replace(action=host_keys.KEEP)
-                pair = None
+                attempt.shown, pair = key.public, None
         if pair:
-            attempt.is_touched = True
             # The old public half goes first, the new one comes last: to sshd, a private half is a host key.
-            is_kept = key.reason and not key.is_anothers
+            is_kept = bool(key.reason) and not key.is_anothers
             attempt.backup = _clear(tree, key.file, keeps=True) if is_kept else None
-            _clear(tree, f"{key.file}.pub", keeps=bool(is_kept))
+            _clear(tree, f"{key.file}.pub", keeps=is_kept)
             _write(self._site, key.file, pair.private, pair.looks)
             _write(self._site, f"{key.file}.pub", pair.public_line, Looks(PUBLIC_MODE))
-            attempt.made, attempt.failure = pair.public, None
+            attempt.shown, attempt.failure = pair.public, None
         elif key.action == host_keys.KEEP and key.changes:
             if key.is_loose:
                 directory, name = tree.place(key.file)
@@ -371,7 +368,6 @@ class Generation:
                 _write(self._site, f"{key.file}.pub", _public_line(key.public), Looks(PUBLIC_MODE))
         elif attempt.is_later and key.is_anothers:
             # The private half last: while it is there, the next run sees it.
-            attempt.is_touched = True
             _clear(tree, f"{key.file}.pub", keeps=False)
             _clear(tree, key.file, keeps=False)
         else:

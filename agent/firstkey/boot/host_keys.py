@@ -248,26 +248,24 @@ def _record(ledger: Ledger, key: HostKey, now: Now) -> MadeHostKey | None:
 
 
 class KeyPair(NamedTuple):
-    """A new key pair that is not in place yet. `looks`: how the private half is to be."""
+    """A new key pair that is not in place yet. `looks`: how the private half is to be.
 
-    file: str
+    `known`: what the ledger is to know of it once it is in place, but for instance and boot.
+    """
+
     private: bytes
     public_line: bytes
     public: PublicKey
     looks: Looks
-    digest: str
-
-    def record(self, instance: str | None, boot: str | None) -> MadeHostKey:
-        """What the ledger is to know of the pair once it is in place."""
-        return MadeHostKey(self.file, self.public.fingerprint, self.digest, instance, boot, made=True)
+    known: MadeHostKey
 
 
 class Attempt:
     """One host key while the run lasts: what is to be done about it, and how far that is.
 
     `process` makes it under `name` in the workshop; `is_later`: sshd does not wait for that. `pair` is a new
-    one that is not in place yet, `made` one that is. `is_news`: it is still to be dealt with or reported.
-    `is_touched`: what was there before an attempt may be gone. `backup`: where the old private half is now.
+    one that is not in place yet. `shown` is the key that sshd has at that place, as far as that is known.
+    `is_news`: it is still to be dealt with or reported. `backup`: where the old private half is now.
     """
 
     def __init__(self, key: HostKey) -> None:
@@ -276,19 +274,10 @@ class Attempt:
         self.process: Process | None = None
         self.is_later = False
         self.pair: KeyPair | None = None
-        self.made: PublicKey | None = None
+        self.shown = None if key.action == MAKE else key.public
         self.failure: Refusal | None = None
         self.is_news = True
-        self.is_touched = False
         self.backup: str | None = None
-
-    @property
-    def shown(self) -> PublicKey | None:
-        """The key that sshd has at that place now, as far as that is known."""
-        before = self.key.public
-        if self.failure:
-            return None if self.is_touched else before
-        return self.made or (None if self.key.action == MAKE else before)
 
     def result(self) -> HostKeyResult:
         """What became of it so far; of a dry run, what would."""

@@ -189,11 +189,11 @@ class Job:
         phase = "background" if is_last else "make"
         with self._phase(f"host keys: {phase}", since=generation.began):
             news = generation.finish(is_last=is_last)
-            mark = (self._instance, self._site.boot_id())
-            made = [attempt.pair.record(*mark) for attempt in news if attempt.pair]
-            for key in made:
-                self._store.ledger = self._store.ledger.with_host_key(key)
-            if made:
+            pairs = [attempt.pair for attempt in news if attempt.pair]
+            for pair in pairs:
+                known = pair.known._replace(instance=self._instance, boot=self._site.boot_id())
+                self._store.ledger = self._store.ledger.with_host_key(known)
+            if pairs:
                 self._store.save()
             generation.publish(news)
         results = {result.file: result for result in generation.results()}

@@ -37,10 +37,6 @@ class Effective(NamedTuple):
         values = self.settings.get(keyword.lower())
         return values[0] if values else default
 
-    def words(self, keyword: str) -> list[str]:
-        """All words of the keyword, in order."""
-        return [word for line in self.settings.get(keyword, ()) for word in line.split()]
-
     @property
     def host_keys(self) -> tuple[str, ...]:
         """The paths of the private host keys. `sshd -T -h FILE` prints FILE first, and no defaults."""
@@ -73,11 +69,6 @@ class Effective(NamedTuple):
         # Each pattern for itself may be "none" (auth2-pubkey.c: user_key_allowed).
         return tuple(word for word in words if word.lower() != "none")
 
-    @property
-    def strict_modes(self) -> bool:
-        """Whether sshd ignores files that others could have written (the default)."""
-        return self.first("strictmodes", "yes") != "no"
-
 
 DEFAULTS = Effective(
     {
@@ -109,9 +100,9 @@ _TOKEN = "(?s)%(.?)"  # noqa: S105 - a pattern
 _TOKENS = {"%", "h", "u", "U"}
 
 
-def with_tokens(text: str, account: Account, **others: str) -> str:
-    """The text with a user's tokens replaced, and others; those that are none of them stay."""
-    values = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid), **others}
+def with_tokens(text: str, account: Account) -> str:
+    """The text with a user's tokens replaced; those that are none stay."""
+    values = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid)}
     return re.sub(_TOKEN, lambda token: values.get(token[1], token[0]), text)
 
 

@@ -6,6 +6,7 @@ On a running system sshd itself is asked, as its unit starts it. A tree's is in 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from contextlib import suppress
 from functools import cached_property
 
@@ -17,7 +18,7 @@ from firstkey.system import command
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from firstkey.reasons import Refusal
     from firstkey.ssh.sshd_config import Effective, Line
@@ -63,7 +64,7 @@ class Sshd:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self._names = _limited(tree.names)
+        self._looked_at: list[str] = []
         self._known: dict[object, Meaning] = {}
 
     # --- its files ----------------------------------------------------------------------------
@@ -105,7 +106,7 @@ class Sshd:
         above = "/etc/openssh/" if self.config == CONFIGS[1] else "/etc/ssh/"
         words = filter(None, line.words if line.keyword == "include" else ())
         paths = (word if word.startswith("/") else above + word for word in words)
-        return [found for path in paths for found in _glob(self._names, path)]
+        return [found for path in paths for found in matching(self.tree, path, self._looked_at)]
 
     def digest(self) -> str | None:
         """One of the whole configuration, byte for byte; None where not all of it was found and read."""
@@ -238,40 +239,28 @@ def keygen() -> str:
 # --- patterns of files ----------------------------------------------------------------------------
 
 
-def matching(tree: Tree, pattern: str) -> list[str]:
-    """The paths in the tree that a pattern stands for, as sshd reads them. Raises FirstkeyError."""
-    return [path for path in _glob(_limited(tree.names), pattern) if tree.exists(path)]
+def matching(tree: Tree, pattern: str, looked_at: list[str] | None = None) -> list[str]:
+    """The paths in the tree that a pattern stands for (glob(7)), sorted, as sshd reads them.
 
-
-def _glob(names: Callable[[str], list[str]], pattern: str) -> list[str]:
-    """glob(7): the paths that match, sorted; a last part without a wildcard may not be there."""
-    paths = [""]
+    `looked_at` gets all names that it was held against, and may be shared by patterns. Raises FirstkeyError
+    where these are too many.
+    """
+    paths, looked_at = [""], [] if looked_at is None else looked_at
     for part in filter(None, pattern.split("/")):
-        if sshd_config.looks_for(part):
-            found = ((path, name) for path in paths for name in names(path or "/"))
-            paths = [f"{path}/{name}" for path, name in found if sshd_config.name_fits(name, part)]
-        else:
+        if not sshd_config.looks_for(part):
             paths = [f"{path}/{part}" for path in paths]
-    return sorted(paths)
-
-
-def _limited(names: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
-    """The names in a directory, up to a limit over all; none in what is no directory."""
-    work = 0
-
-    def counted(path: str) -> list[str]:
-        nonlocal work
-        try:
-            found = names(path)
-        except FirstkeyError:
-            found = []
-        work += 1 + len(found)
-        if work > GLOB_WORK:
-            message = f"the patterns in sshd's configuration match too much ({path:.60})"
-            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
-        return found
-
-    return counted
+            continue
+        above, paths = paths, []
+        for path in above:
+            names: list[str] = []
+            with suppress(FirstkeyError):  # what is no directory has none
+                names = tree.names(path or "/")
+            paths += [f"{path}/{name}" for name in names if sshd_config.name_fits(name, part)]
+            looked_at += [path, *names]
+            if len(looked_at) > GLOB_WORK:
+                message = f"the patterns in sshd's configuration match too much ({path:.60})"
+                raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+    return sorted(filter(tree.exists, paths))
 
 
 # --- the unit that starts it: its options count before any line of a file ---------------------------
@@ -301,23 +290,29 @@ class Start(NamedTuple):
 
 def started_by(tree: Tree, names: tuple[str, ...]) -> Start | None:
     """What the unit of one of these names has; None where there is none that starts anything."""
-    unit = next(filter(tree.exists, _paths(names)), "")
+    place = next(filter(tree.exists, _paths(names)), "")
     try:
-        commands = values(tree, "Service", "ExecStart", *names)
+        unit = unit_settings(tree, *names)
+        commands = unit["Service", "ExecStart"]
         if not commands:
             return None
-        environment = [file.lstrip("-") for file in values(tree, "Service", "EnvironmentFile", *names)]
+        environment = [file.lstrip("-") for file in unit["Service", "EnvironmentFile"]]
         variables: dict[str, str] = {}
-        for line in values(tree, "Service", "Environment", *names):
+        for line in unit["Service", "Environment"]:
             variables.update(word.partition("=")[::2] for word in sshd_config.arguments(line))
         for path in environment:  # which come after Environment=
             for line in _lines(tree.read(path, limit=LIMIT) or b""):
                 name, equals, value = line.strip().partition("=")
                 if equals and name[:1] not in "#;":
                     variables[name] = " ".join(sshd_config.arguments(value))
-        return _given(_expanded(commands[-1], variables))._replace(files=(unit, *environment))
+        words: list[str] = []
+        for word in sshd_config.arguments(commands[-1]):
+            # Of a variable in a word of its own, the value comes apart (systemd.service(5), COMMAND LINES).
+            is_variable = re.fullmatch(r"\$\w+", word)
+            words += sshd_config.arguments(variables.get(word[1:], "")) if is_variable else [word]
+        return _given(words)._replace(files=(place, *environment))
     except (FirstkeyError, ValueError) as error:
-        return Start(files=(unit,), unknown=f"{unit}: how sshd is started cannot be read: {error}")
+        return Start(files=(place,), unknown=f"{place}: how sshd is started cannot be read: {error}")
 
 
 def _given(words: Sequence[str]) -> Start:
@@ -337,33 +332,22 @@ def _given(words: Sequence[str]) -> Start:
     return Start(tuple(lines), config)
 
 
-def _expanded(line: str, variables: Mapping[str, str]) -> list[str]:
-    """The words with their variables, as systemd has it: `$X` comes apart, `${X}` does not."""
-    expanded: list[str] = []
-    for word in sshd_config.arguments(line):
-        if re.fullmatch(r"\$\w+", word):
-            expanded += sshd_config.arguments(variables.get(word[1:], ""))
-        else:
-            expanded.append(re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ""), word))
-    return expanded
+def unit_settings(tree: Tree, *names: str) -> defaultdict[tuple[str, str], list[str]]:
+    """What each setting of a unit (of any of these names) comes to, by section and key: systemd.syntax(7).
 
-
-def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
-    """What a setting of a unit (of any of these names) comes to with its drop-ins: systemd.syntax(7).
-
-    An empty value takes back those before it.
+    Drop-ins count, and an empty value takes back those before it.
     """
-    found: list[str] = []
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for text in _texts(tree, names):
-        current = ""
+        section = ""
         for line in _lines(re.sub(rb"\\\n", b" ", text)):
             name, equals, value = line.strip().partition("=")
             if line.startswith("["):
-                current = line.strip()
-            elif equals and current == f"[{section}]" and name.rstrip() == key:
-                found.append(value.strip())
+                section = line.strip().strip("[]")
+            elif equals:
+                found[section, name.rstrip()].append(value.strip())
                 if not value.strip():
-                    found.clear()
+                    found[section, name.rstrip()].clear()
     return found
 
 

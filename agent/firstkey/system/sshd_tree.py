@@ -29,7 +29,7 @@ from firstkey.system.sshd import (
     question,
     started_by,
     understood,
-    values,
+    unit_settings,
 )
 from firstkey.system.tree import Tree
 
@@ -181,13 +181,14 @@ class TreeSshd(Sshd):
 
 def _is_one_process(tree: Tree) -> bool:
     """Whether sshd has sockets, and none gives connections to services of their own (Accept=yes)."""
-    there = [socket for socket in SOCKETS if values(tree, "Socket", "ListenStream", socket)]
-    return bool(there) and not any(_starts_services(tree, socket) for socket in there)
+    sockets = [unit_settings(tree, socket) for socket in SOCKETS]
+    there = [socket for socket in sockets if socket["Socket", "ListenStream"]]
+    return bool(there) and not any(map(_starts_services, there))
 
 
-def _starts_services(tree: Tree, socket: str) -> bool:
-    accept = values(tree, "Socket", "Accept", socket)[-1:]
-    streams = values(tree, "Socket", "ListenStream", socket)
+def _starts_services(socket: Mapping[tuple[str, str], list[str]]) -> bool:
+    accept = socket["Socket", "Accept"][-1:]
+    streams = socket["Socket", "ListenStream"]
     is_on = accept and accept[0].lower() in ("1", "yes", "true", "on", "y", "t")
     return bool(is_on) and not all(stream.startswith(_NO_NETWORK) for stream in streams)
 
