@@ -20,7 +20,7 @@ from firstkey import TYPE_CHECKING, reasons
 from firstkey.boot import host_keys
 from firstkey.boot.host_keys import Attempt, HostKey, KeyPair, Now
 from firstkey.boot.ledger import SEALED_ORIGIN, Ledger, MadeHostKey, load_sealed
-from firstkey.model import CHANGED, FAILED, UNCHANGED
+from firstkey.model import CHANGED, UNCHANGED
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import public_key
 from firstkey.system import command
@@ -380,12 +380,7 @@ class Generation:
         if any(result.result in (CHANGED, UNCHANGED) for result in results):
             return results
         # Where there is no host key at all, sshd does not start: then a refused type is a failure.
-        return [
-            result._replace(result=FAILED)
-            if result.refusal and result.refusal.reason is reasons.KEYGEN_REFUSED
-            else result
-            for result in results
-        ]
+        return [attempt.result(may_be_refused=False) for attempt in self._attempts.values()]
 
 
 def _step_back() -> None:

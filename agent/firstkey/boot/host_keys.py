@@ -146,63 +146,42 @@ def kind_of(file: str) -> str | None:
 def decide(key: HostKey, settings: Settings, now: Now) -> HostKey:
     """The same, with what is to be done about it and why."""
     detail = ""
-    if key.condition in _CASES:
+    if key.condition not in _CASES:
+        action, reason, detail = _by_its_owner(key, settings, now)
+    else:
         action, reason = _CASES[key.condition]
         if action == MAKE and settings.regenerate == "never":
             action, reason = SKIP, reasons.REGENERATION_OFF
-    elif _is_to_go(key, settings, now):
-        action, reason, detail = MAKE, reasons.HOST_KEY_CLONED, _origin(key)
-    else:
-        action, (reason, detail) = KEEP, _doubt(key, now)
     if action == MAKE and key.type in (None, "dsa"):
         unknown, obsolete = reasons.HOST_KEY_TYPE_UNKNOWN, reasons.HOST_KEY_TYPE_OBSOLETE
         action, reason, detail = SKIP, obsolete if key.type else unknown, ""
     return key._replace(action=action, reason=reason, detail=detail)
 
 
-def _is_to_go(key: HostKey, settings: Settings, now: Now) -> bool:
-    """Whether a good key is to be replaced on this instance."""
+def _by_its_owner(key: HostKey, settings: Settings, now: Now) -> tuple[str, Reason | None, str]:
+    """What is to be done about a key that sshd can load, by whose it is: this instance's, another's, or who
+    knows.
+    """
     known = key.remembered
-    if now.instance is None or settings.regenerate not in ("clones", "new-instance"):
-        return False
-    if _is_anothers(known, now):
-        return True
-    is_own = known and (known.instance == now.instance or (known.made and known.boot == now.boot))
-    is_new_here = not is_own and not _is_cloud_inits(key, now)
-    return settings.regenerate == "new-instance" and is_new_here and not now.is_known
-
-
-def _is_cloud_inits(key: HostKey, now: Now) -> bool:
-    """Whether cloud-init, which goes first, made it in this very boot: then it is this instance's alone."""
-    return now.cloud_init_began is not None and key.modified_ns >= now.cloud_init_began
-
-
-def _is_anothers(known: MadeHostKey | None, now: Now) -> bool:
-    """Whether firstkey made the key, and positively not on this instance."""
-    if known is None or not known.made or now.instance is None:
-        return False
-    if known.instance is None:
-        # Made in a tree that was not running: an image, which any number of instances start from.
-        return known.boot is None and now.boot is not None
-    return known.instance != now.instance
-
-
-def _doubt(key: HostKey, now: Now) -> tuple[Reason | None, str]:
-    """Why a key that stays is perhaps not this instance's alone."""
-    known = key.remembered
-    if _is_anothers(known, now):
-        return reasons.REGENERATION_OFF, _origin(key)
-    is_news = known is None or (
-        not known.made and now.instance and known.instance not in (None, now.instance)
-    )
-    if is_news and not now.is_known and not _is_cloud_inits(key, now):
-        return reasons.HOST_KEY_FOREIGN, f"{key.file} was there before firstkey; the key stays"
-    return None, ""
-
-
-def _origin(key: HostKey) -> str:
-    instance = key.remembered and key.remembered.instance
-    return f"{key.file} was made on {instance}" if instance else f"{key.file} came with the image"
+    instance = known.instance if known else None
+    origin = f"{key.file} was made on {instance}" if instance else f"{key.file} came with the image"
+    is_elsewheres = now.instance is not None and instance not in (None, now.instance)
+    is_own = known and (instance == now.instance or (known.made and known.boot == now.boot))
+    # Made in a tree that was not running: an image, which any number of instances start from.
+    is_images = instance is None and known and known.boot is None and now.instance and now.boot
+    is_anothers = known and known.made and (is_elsewheres or is_images)
+    # cloud-init goes first, and what it made in this very boot is this instance's alone.
+    is_cloud_inits = now.cloud_init_began is not None and key.modified_ns >= now.cloud_init_began
+    is_new_here = not (now.is_known or is_cloud_inits)
+    is_for_all = settings.regenerate == "new-instance" and now.instance and is_new_here and not is_own
+    if is_anothers or is_for_all:
+        is_to_go = settings.regenerate in ("clones", "new-instance")
+        return (
+            (MAKE, reasons.HOST_KEY_CLONED, origin) if is_to_go else (KEEP, reasons.REGENERATION_OFF, origin)
+        )
+    if is_new_here and (known is None or (is_elsewheres and not known.made)):
+        return KEEP, reasons.HOST_KEY_FOREIGN, f"{key.file} was there before firstkey; the key stays"
+    return KEEP, None, ""
 
 
 def for_later(keys: Sequence[HostKey], settings: Settings) -> frozenset[str]:
@@ -223,25 +202,21 @@ def for_later(keys: Sequence[HostKey], settings: Settings) -> frozenset[str]:
 def remembered(ledger: Ledger, keys: Sequence[HostKey], now: Now) -> Ledger:
     """The ledger with the keys that stay as seen on this instance."""
     for key in keys:
-        record = _record(ledger, key, now)
-        if record and record != ledger.host_key_at(key.file):
-            ledger = ledger.with_host_key(record)
-    return ledger
-
-
-def _record(ledger: Ledger, key: HostKey, now: Now) -> MadeHostKey | None:
-    """What is known from now on of a key that stays."""
-    known = key.remembered
-    if key.public is None or key.action != KEEP:
-        return None
-    if known is None:
+        known = key.remembered
         # Seen for the first time, and this may turn out to be another instance: then it is news again.
-        is_clear = now.instance is not None or ledger.instance is None
-        fresh = MadeHostKey(key.file, key.public.fingerprint, key.digest, now.instance, now.boot, made=False)
-        return fresh if is_clear else None
-    # A key that firstkey made stays the key of the instance where it was made, whatever lets it stay here.
-    owner = now.instance if now.instance and (known.instance is None or not known.made) else known.instance
-    return known._replace(file=key.file, digest=key.digest, instance=owner)
+        may_be_news = known is None and now.instance is None and ledger.instance is not None
+        if key.public is None or key.action != KEEP or may_be_news:
+            continue
+        if known is None:
+            found = (key.file, key.public.fingerprint, key.digest, now.instance, now.boot)
+            known = MadeHostKey(*found, made=False)
+        elif now.instance and (known.instance is None or not known.made):
+            # A key that firstkey made stays that of the instance where it was made, whatever lets it stay.
+            known = known._replace(instance=now.instance)
+        known = known._replace(file=key.file, digest=key.digest)
+        if known != ledger.host_key_at(key.file):
+            ledger = ledger.with_host_key(known)
+    return ledger
 
 
 # --- how far the work on it is, and what report and journal get ------------------------------------
@@ -279,14 +254,17 @@ class Attempt:
         self.is_news = True
         self.backup: str | None = None
 
-    def result(self) -> HostKeyResult:
-        """What became of it so far; of a dry run, what would."""
+    def result(self, *, may_be_refused: bool = True) -> HostKeyResult:
+        """What became of it so far; of a dry run, what would.
+
+        `may_be_refused`: whether sshd does without a key of a type that ssh-keygen refuses.
+        """
         key, failure, shown = self.key, self.failure, self.shown
         if self.is_later and not failure:
             failure = Refusal(reasons.HOST_KEY_PENDING, f"{key.file} is being generated in the background")
         if failure:
-            is_skipped = failure.reason in (reasons.KEYGEN_REFUSED, reasons.HOST_KEY_PENDING)
-            result = SKIPPED if is_skipped else FAILED
+            is_refused = may_be_refused and failure.reason is reasons.KEYGEN_REFUSED
+            result = SKIPPED if is_refused or failure.reason is reasons.HOST_KEY_PENDING else FAILED
         else:
             others = {SKIP: SKIPPED, FAIL: FAILED}
             result = others.get(key.action, CHANGED if key.changes else UNCHANGED)

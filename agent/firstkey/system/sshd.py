@@ -45,8 +45,10 @@ _STAND_IN_KEY = (
 
 _NO_SUCH_OPTION = re.compile(rb"(?i)(unknown|illegal|invalid) option")
 PRIVSEP_DIRECTORY = "/run/sshd"
-"""Debian's, which its unit makes too. A configuration can have sshd print any words, and no other name."""
-_NO_PRIVSEP_DIRECTORY = f"Missing privilege separation directory: {PRIVSEP_DIRECTORY}".encode()
+NO_PRIVSEP_DIRECTORY = f"Missing privilege separation directory: {PRIVSEP_DIRECTORY}"
+"""Debian's old sshd wants it to exist even for -T. A configuration can have sshd print any words: they bring
+about no other directory, and this one is its unit's too.
+"""
 _COMPLAINT = re.compile(r"/.+? line \d+:? (?!Deprecated option|Unsupported option)")
 """How sshd begins what it says of one line of a file, unless that is a mere warning (servconf.c)."""
 _VERSION = re.compile(rb"OpenSSH_(\d{1,3})\.")
@@ -139,11 +141,11 @@ class Sshd:
 
     def ask(self, login: str) -> Effective:
         """What the configuration means for a login, as `sshd -C` takes it. Raises FirstkeyError."""
-        return understood(question([*self.options, "-C", login], self._run))
+        return asked([*self.options, "-C", login], self._run)
 
     def _run(self, argv: Sequence[str], stdin: bytes) -> command.Outcome:
         outcome = command.run(argv, seconds=SECONDS, stdin=stdin)
-        if not misses_directory(outcome):
+        if not (outcome.status and NO_PRIVSEP_DIRECTORY.encode() in outcome.stderr):
             return outcome
         with Tree("/") as host:
             host.ensure(PRIVSEP_DIRECTORY, mode=0o755).__exit__()
@@ -159,21 +161,17 @@ class Sshd:
             return None
 
 
-def misses_directory(outcome: command.Outcome) -> bool:
-    """Whether it said nothing for want of its directory: Debian's old sshd wants it to exist even for -T."""
-    return outcome.status != 0 and _NO_PRIVSEP_DIRECTORY in outcome.stderr
-
-
 def knows_patterns(text: bytes) -> bool | None:
     """Whether the version of OpenSSH in the text reads patterns in AuthorizedKeysFile; None: no version."""
     match = _VERSION.search(text)
     return int(match[1]) >= PATTERNS_SINCE if match else None
 
 
-def question(words: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> command.Outcome:
-    """Ask sshd with these arguments: -G (OpenSSH 9.3) needs no host key, -T of an older one gets a stand-in.
+def asked(words: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> Effective:
+    """What sshd says with these arguments: -G (OpenSSH 9.3) needs no host key, an older -T gets a stand-in.
 
-    Beside -G, -T is needed for -C. Raises FirstkeyError where there is no sshd to ask.
+    Beside -G, -T is needed for -C. Raises FirstkeyError where there is no sshd to ask, or where it says that
+    the configuration is wrong.
     """
     program = command.find("sshd")
     if program is None:
@@ -184,16 +182,11 @@ def question(words: Sequence[str], run: Callable[[Sequence[str], bytes], command
         ends = ((b"BEGIN", _STAND_IN_KEY), (b"END", b""))
         key = b"".join(b"-----%b EC PRIVATE KEY-----\n%b" % end for end in ends)
         outcome = run([program, "-T", "-h", STAND_IN, *words], key)
-    return outcome
-
-
-def understood(outcome: command.Outcome) -> Effective:
-    """What sshd says. Raises FirstkeyError where it says that the configuration is wrong."""
     if outcome.status:
         # The first thing that sshd says of a line of it: its last words only count such lines.
         said = (line.strip() for line in outcome.stderr.decode("utf-8", "replace").split("\n"))
-        words = next(filter(_COMPLAINT.match, said), outcome.words)[:300]
-        message = f"sshd rejects its configuration: {words}"
+        complaint = next(filter(_COMPLAINT.match, said), outcome.words)[:300]
+        message = f"sshd rejects its configuration: {complaint}"
         raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
     effective = sshd_config.parse(outcome.stdout.decode("utf-8", "surrogateescape"))
     keys = tuple(path for path in effective.host_keys if path != STAND_IN)

@@ -21,14 +21,13 @@ from firstkey.system.sshd import (
     CONFIG,
     CONFIGS,
     LISTENING,
+    NO_PRIVSEP_DIRECTORY,
     Sshd,
     Start,
+    asked,
     knows_patterns,
     matching,
-    misses_directory,
-    question,
     started_by,
-    understood,
     unit_settings,
 )
 from firstkey.system.tree import Tree
@@ -63,8 +62,12 @@ class _LookingSshd(Sshd):
     """The running system's sshd, for who makes no directory that an old one misses: a box has it."""
 
     def ask(self, login: str) -> Effective:
-        outcome = question([*self.options, "-C", login], lambda argv, stdin: command.run(argv, stdin=stdin))
-        return TreeSshd(self.tree).ask(login) if misses_directory(outcome) else understood(outcome)
+        try:
+            return asked([*self.options, "-C", login], lambda argv, stdin: command.run(argv, stdin=stdin))
+        except FirstkeyError as error:
+            if NO_PRIVSEP_DIRECTORY not in error.message:
+                raise
+            return TreeSshd(self.tree).ask(login)
 
 
 def program(tree: Tree) -> str | None:
@@ -143,11 +146,10 @@ class TreeSshd(Sshd):
             raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
         copy = self._copy
         try:
-            asked = question(
+            effective = asked(
                 ["-C", login, "-f", copy.main],
                 lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin),
             )
-            effective = understood(asked)
         except FirstkeyError as error:
             words = error.message
             for name, path in (*copy.files.items(), (f"{inspector.HERE}/", "")):
