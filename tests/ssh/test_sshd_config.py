@@ -254,14 +254,6 @@ def test_what_a_token_brings_in_is_not_expanded_again() -> None:
     assert expand("%h/%u", Account("a%Ub", 7, 7, "/home/%u", "/bin/sh")) == "/home/%u/a%Ub"
 
 
-def test_a_path_that_no_file_can_have_is_refused() -> None:
-    """The limit is the system's, in bytes."""
-    assert expand("/" + "a" * 4094, ADMIN)
-    for pattern in ("/" + "a" * 4095, "/" + "ä" * 2048, "%h" * 400 + "/%h" * 100):
-        with pytest.raises(FirstkeyError, match="longer than 4095 bytes"):
-            expand(pattern, ADMIN)
-
-
 @pytest.mark.parametrize(
     "path, pattern, expected",
     [

@@ -15,10 +15,6 @@ from firstkey.reasons import FirstkeyError
 if TYPE_CHECKING:
     from firstkey.model import Account
 
-PATH_LIMIT = 4095
-"""Bytes of a path without its NUL (limits.h: PATH_MAX); sshd ends the connection over a longer one."""
-
-
 # Documentation addresses (RFC 5737), which no Match block names on purpose.
 ANY_CLIENT = "host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
 """A client somewhere, as `sshd -C` takes it."""
@@ -109,18 +105,16 @@ def with_tokens(text: str, account: Account) -> str:
 def expand(pattern: str, account: Account) -> str:
     """The path that `pattern` means for a user (sshd_config(5): AuthorizedKeysFile, TOKENS).
 
-    A relative one is taken below the home. Raises FirstkeyError(sshd-config-invalid) over an
-    unknown token or a path that is too long, over which sshd would end the connection.
+    A relative one is taken below the home. Raises FirstkeyError(sshd-config-invalid) over an unknown token,
+    over which sshd would end the connection.
     """
     for token in re.finditer(_TOKEN, pattern):
         if token[1] not in _TOKENS:
-            raise _invalid(pattern, f"{token[0]!a} means nothing there")
+            message = f"AuthorizedKeysFile {pattern[:80]!a}: {token[0]!a} means nothing there"
+            hint = "See: man sshd_config, TOKENS"
+            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID, hint=hint)
     path = with_tokens(pattern, account)
-    if not path.startswith("/"):
-        path = f"{account.home}/{path}"
-    if len(path.encode("utf-8", "surrogateescape")) > PATH_LIMIT:
-        raise _invalid(pattern, f"the path is longer than {PATH_LIMIT} bytes")
-    return path
+    return path if path.startswith("/") else f"{account.home}/{path}"
 
 
 def key_paths(patterns: Iterable[str], account: Account) -> tuple[str, ...]:
@@ -152,11 +146,6 @@ def name_fits(name: str, part: str) -> bool:
 def is_shared(pattern: str) -> bool:
     """Whether all users have one and the same file: an absolute path that depends on nothing of theirs."""
     return pattern.startswith("/") and not {"h", "u", "U"}.intersection(re.findall(_TOKEN, pattern))
-
-
-def _invalid(pattern: str, why: str) -> FirstkeyError:
-    message = f"AuthorizedKeysFile {pattern[:80]!a}: {why}"
-    return FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID, hint="See: man sshd_config, TOKENS")
 
 
 # --- the lines of a file --------------------------------------------------------------------------
