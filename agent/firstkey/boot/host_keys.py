@@ -159,27 +159,24 @@ def decide(key: HostKey, settings: Settings, now: Now) -> HostKey:
 
 
 def _by_its_owner(key: HostKey, settings: Settings, now: Now) -> tuple[str, Reason | None, str]:
-    """What is to be done about a key that sshd can load, by whose it is: this instance's, another's, or who
-    knows.
-    """
+    """What is to be done about a key that sshd can load, by the instance that it belongs to."""
     known = key.remembered
     instance = known.instance if known else None
     origin = f"{key.file} was made on {instance}" if instance else f"{key.file} came with the image"
-    is_elsewheres = now.instance is not None and instance not in (None, now.instance)
+    is_from_elsewhere = now.instance is not None and instance not in (None, now.instance)
     is_own = known and (instance == now.instance or (known.made and known.boot == now.boot))
     # Made in a tree that was not running: an image, which any number of instances start from.
-    is_images = instance is None and known and known.boot is None and now.instance and now.boot
-    is_anothers = known and known.made and (is_elsewheres or is_images)
+    is_from_an_image = instance is None and known and known.boot is None and now.instance and now.boot
+    is_anothers = known and known.made and (is_from_elsewhere or is_from_an_image)
     # cloud-init goes first, and what it made in this very boot is this instance's alone.
     is_cloud_inits = now.cloud_init_began is not None and key.modified_ns >= now.cloud_init_began
     is_new_here = not (now.is_known or is_cloud_inits)
     is_for_all = settings.regenerate == "new-instance" and now.instance and is_new_here and not is_own
     if is_anothers or is_for_all:
-        is_to_go = settings.regenerate in ("clones", "new-instance")
-        return (
-            (MAKE, reasons.HOST_KEY_CLONED, origin) if is_to_go else (KEEP, reasons.REGENERATION_OFF, origin)
-        )
-    if is_new_here and (known is None or (is_elsewheres and not known.made)):
+        if settings.regenerate not in ("clones", "new-instance"):
+            return KEEP, reasons.REGENERATION_OFF, origin
+        return MAKE, reasons.HOST_KEY_CLONED, origin
+    if is_new_here and (known is None or (is_from_elsewhere and not known.made)):
         return KEEP, reasons.HOST_KEY_FOREIGN, f"{key.file} was there before firstkey; the key stays"
     return KEEP, None, ""
 
