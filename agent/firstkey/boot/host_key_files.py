@@ -166,10 +166,8 @@ def digest_of(private: bytes, public: bytes, looks: tuple[int, int, int]) -> str
 
     It gives nothing of the key away. `looks` are the private half's mode, owner and group.
     """
-    digest: str = public_key.sha256(
-        b"%d %o %d %d\n%b%b" % (len(private), *looks, private, public)
-    ).hexdigest()
-    return digest
+    whole = b"%d %o %d %d\n%b%b" % (len(private), *looks, private, public)
+    return str(public_key.sha256(whole).hexdigest())
 
 
 def _public_line(key: PublicKey) -> bytes:

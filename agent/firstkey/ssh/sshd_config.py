@@ -132,8 +132,8 @@ def looks_for(path: str) -> bool:
 
 def fits(path: str, pattern: str) -> bool:
     """Whether a pattern of files stands for the path, part by part (glob(7))."""
-    parts = list(zip(path.split("/"), pattern.split("/")))
-    return path.count("/") == pattern.count("/") and all(name_fits(name, part) for name, part in parts)
+    names, parts = path.split("/"), pattern.split("/")
+    return len(names) == len(parts) and all(map(name_fits, names, parts))
 
 
 def name_fits(name: str, part: str) -> bool:
