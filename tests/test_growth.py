@@ -379,7 +379,7 @@ def test_readers(name: str) -> None:
 FILES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "units": (
         "/etc/systemd/system/a.service",
-        lambda tree: sshd.values(tree, "Service", "ExecStart", "a.service"),
+        lambda tree: sshd.unit_settings(tree, "a.service"),
     ),
     "ssh.service": ("/etc/systemd/system/ssh.service", lambda tree: sshd.started_by(tree, sshd.LISTENING)),
     "pam.d": ("/etc/pam.d/sshd", lambda tree: pam.rules(tree, "sshd", "account")),

@@ -11,7 +11,7 @@ import pytest
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command
-from firstkey.system.sshd import ask_keygen, is_encrypted, knows_key, public_half
+from firstkey.system.sshd import ask_keygen, knows_key, public_half
 
 pytestmark = pytest.mark.sshd
 
@@ -25,17 +25,15 @@ def private(tmp_path: Path) -> Path:
 
 
 def test_the_public_half_is_told_by_the_private_one(private: Path) -> None:
-    """Of a good key; None of a torn, empty, foreign or encrypted one."""
+    """Of a good key; nothing of a torn, empty, foreign or encrypted one."""
     content = private.read_bytes()
-    line = public_half(content)
-    assert line
+    line, is_encrypted = public_half(content)
+    assert not is_encrypted
     assert line.split()[:2] == private.with_suffix(".pub").read_bytes().split()[:2]
     for bad in (b"", b"\0" * 400, content[:200], b"x", content.replace(b"OPENSSH", b"NONSENSE")):
-        assert public_half(bad) is None
-        assert not is_encrypted(bad)
+        assert public_half(bad) == (b"", False)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", private], check=True, capture_output=True)
-    assert public_half(private.read_bytes()) is None
-    assert is_encrypted(private.read_bytes())
+    assert public_half(private.read_bytes()) == (b"", True)
 
 
 def test_a_public_key_is_known_by_its_type_and_its_point(private: Path) -> None:

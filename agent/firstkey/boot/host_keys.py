@@ -1,4 +1,4 @@
-"""Host keys: which there should be, what is to be done about each, what ledger and journal get. No I/O."""
+"""Host keys: which there should be, what is to be done, what ledger, report and journal get. No I/O."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.boot.ledger import MadeHostKey
-from firstkey.model import FAILED, SKIPPED
+from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from firstkey.boot.ledger import Ledger
     from firstkey.config import HostKeys as Settings
-    from firstkey.model import HostKeyResult
     from firstkey.ssh.public_key import PublicKey
+    from firstkey.system.command import Process
+    from firstkey.system.files import Looks
 
 KEY_GROUP = "ssh_keys"
 PRIVATE_MODE = 0o600
@@ -35,8 +36,6 @@ UNKNOWN_TYPE = "of a type that this system's OpenSSH does not know"
 # What is done about it.
 KEEP = "keep"
 MAKE = "make"
-REPLACE = "replace"
-BACK_UP = "back-up"
 SKIP = "skip"
 FAIL = "fail"
 
@@ -45,9 +44,9 @@ _CASES = {
     ENCRYPTED: (SKIP, reasons.HOST_KEY_ENCRYPTED),
     UNKNOWN_TYPE: (SKIP, reasons.HOST_KEY_TYPE_UNKNOWN),
     MISSING: (MAKE, None),
-    BROKEN: (BACK_UP, reasons.HOST_KEY_BROKEN),
-    MISMATCHED: (BACK_UP, reasons.HOST_KEY_BROKEN),
-    TOO_SMALL: (BACK_UP, reasons.HOST_KEY_TOO_SMALL),
+    BROKEN: (MAKE, reasons.HOST_KEY_BROKEN),
+    MISMATCHED: (MAKE, reasons.HOST_KEY_BROKEN),
+    TOO_SMALL: (MAKE, reasons.HOST_KEY_TOO_SMALL),
 }
 """All that can be the matter with a key itself: what is done, and why. A key that sshd can load is not here:
 whose it is decides.
@@ -57,22 +56,14 @@ _CONVENTIONAL = re.compile(r"ssh_host_([A-Za-z0-9][A-Za-z0-9_-]*)_key")
 _WORD = re.compile(r"(?<![a-z])(rsa|ecdsa|ed25519|dsa)(?![a-z])", re.IGNORECASE)
 
 
-class Wanted(NamedTuple):
-    """A host key that there should be; `kind` is None where the file's name does not tell the type.
+class HostKey(NamedTuple):
+    """A host key that there should be: what is there in its place, and then what is to be done about it.
 
-    `optional`: Types= does not name it, so it is not made; but sshd would show it if it is there, so
-    another instance's is replaced all the same.
+    `place` is where the file's links lead. `action` is empty until it is decided, by `decide`.
     """
 
     file: str
-    kind: str | None
-    optional: bool = False
-
-
-class Found(NamedTuple):
-    """What is there in place of a wanted host key. `place` is where its links lead."""
-
-    wanted: Wanted
+    """The file of the private half, as sshd names it."""
     condition: str
     place: str = ""
     public: PublicKey | None = None
@@ -82,6 +73,32 @@ class Found(NamedTuple):
     is_loose: bool = False
     """Others than root can get at the private half, or its mode makes sshd ignore it."""
     modified_ns: int = 0
+    action: str = ""
+    reason: Reason | None = None
+    detail: str = ""
+
+    @property
+    def type(self) -> str | None:
+        """The type of key that belongs there, by the file's name or else by the key that is there."""
+        return kind_of(self.file) or (self.public.short_type if self.public else None)
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether the key is to go for being another instance's; then sshd would take it."""
+        return self.reason is reasons.HOST_KEY_CLONED
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What of the host key is another one afterwards (model.HostKeyResult)."""
+        if self.action == MAKE:
+            return ("key",)
+        parts = {"mode": self.is_loose, "public-half": self.condition == NO_PUBLIC_HALF}
+        return tuple(part for part, changes in parts.items() if changes and self.action == KEEP)
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """The reason, with the file it is about."""
+        return self.reason and Refusal(self.reason, self.detail or f"{self.file} is {self.condition}")
 
 
 class Now(NamedTuple):
@@ -97,58 +114,17 @@ class Now(NamedTuple):
     cloud_init_began: int | None = None
 
 
-class Action(NamedTuple):
-    """What is to be done about one host key, and why."""
+def wanted(settings: Settings, sshd_files: Sequence[str]) -> dict[str, bool]:
+    """The files of all host keys: those that sshd's HostKey settings ask for, or of the configured types.
 
-    found: Found
-    kind: str
-    reason: Reason | None = None
-    detail: str = ""
-
-    @property
-    def file(self) -> str:
-        """The file of the private half, as sshd names it."""
-        return self.found.wanted.file
-
-    @property
-    def type(self) -> str | None:
-        """The type of key that belongs there, as the file's name has it."""
-        return self.found.wanted.kind
-
-    @property
-    def makes_a_key(self) -> bool:
-        """Whether ssh-keygen has to make a key for it."""
-        return self.kind in (MAKE, REPLACE, BACK_UP)
-
-    @property
-    def keeps_the_key(self) -> bool:
-        """Whether the host shows the same key afterwards."""
-        return self.kind == KEEP
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """What of the host key is another one afterwards (model.HostKeyResult)."""
-        if self.makes_a_key:
-            return ("key",)
-        parts = {"mode": self.found.is_loose, "public-half": self.found.condition == NO_PUBLIC_HALF}
-        return tuple(part for part, changes in parts.items() if changes and self.keeps_the_key)
-
-    @property
-    def refusal(self) -> Refusal | None:
-        """The reason, with the file it is about."""
-        if self.reason is None:
-            return None
-        return Refusal(self.reason, self.detail or f"{self.file} is {self.found.condition}")
-
-
-def wanted(settings: Settings, sshd_files: Sequence[str]) -> list[Wanted]:
-    """The host keys that sshd's HostKey settings ask for, or those of the configured types."""
-    asked = [Wanted(file, kind_of(file)) for file in dict.fromkeys(sshd_files)]
+    False: Types= does not name it, so it is not made; but sshd would show it if it is there, so another
+    instance's is replaced all the same.
+    """
     if tuple(settings.types) == ("auto",):
-        return asked
-    by_kind = {want.kind: want for want in reversed(asked)}
-    chosen = [by_kind.get(kind, Wanted(f"/etc/ssh/ssh_host_{kind}_key", kind)) for kind in settings.types]
-    return chosen + [want._replace(optional=True) for want in asked if want not in chosen]
+        return dict.fromkeys(sshd_files, True)
+    by_kind = {kind_of(file): file for file in reversed(sshd_files)}
+    named = {by_kind.get(kind, f"/etc/ssh/ssh_host_{kind}_key"): True for kind in settings.types}
+    return {**named, **{file: False for file in sshd_files if file not in named}}
 
 
 def kind_of(file: str) -> str | None:
@@ -167,143 +143,162 @@ def kind_of(file: str) -> str | None:
 # --- what is to be done ---------------------------------------------------------------------------
 
 
-def decide(found: Found, settings: Settings, now: Now) -> Action:
-    """What to do about one host key."""
-    if found.condition in _CASES:
-        kind, reason = _CASES[found.condition]
-        if kind != SKIP and settings.regenerate == "never":
-            return Action(found, SKIP, reasons.REGENERATION_OFF)
-        return Action(found, kind, reason) if kind == SKIP else _made(found, kind, reason)
-    if _is_to_go(found, settings, now):
-        return _made(found, REPLACE, reasons.HOST_KEY_CLONED, _origin(found))
-    return Action(found, KEEP, *_doubt(found, now))
+def decide(key: HostKey, settings: Settings, now: Now) -> HostKey:
+    """The same, with what is to be done about it and why."""
+    detail = ""
+    if key.condition not in _CASES:
+        action, reason, detail = _by_its_owner(key, settings, now)
+    else:
+        action, reason = _CASES[key.condition]
+        if action == MAKE and settings.regenerate == "never":
+            action, reason = SKIP, reasons.REGENERATION_OFF
+    if action == MAKE and key.type in (None, "dsa"):
+        unknown, obsolete = reasons.HOST_KEY_TYPE_UNKNOWN, reasons.HOST_KEY_TYPE_OBSOLETE
+        action, reason, detail = SKIP, obsolete if key.type else unknown, ""
+    return key._replace(action=action, reason=reason, detail=detail)
 
 
-def _made(found: Found, kind: str, reason: Reason | None, detail: str = "") -> Action:
-    """The action that makes a key, where it is known of which type."""
-    named = found.wanted.kind or (found.public.short_type if found.public else None)
-    if named is None or named == "dsa":
-        return Action(found, SKIP, reasons.HOST_KEY_TYPE_OBSOLETE if named else reasons.HOST_KEY_TYPE_UNKNOWN)
-    return Action(found._replace(wanted=found.wanted._replace(kind=named)), kind, reason, detail)
+def _by_its_owner(key: HostKey, settings: Settings, now: Now) -> tuple[str, Reason | None, str]:
+    """What is to be done about a key that sshd can load, by the instance that it belongs to."""
+    known = key.remembered
+    instance = known.instance if known else None
+    origin = f"{key.file} was made on {instance}" if instance else f"{key.file} came with the image"
+    is_from_elsewhere = now.instance is not None and instance not in (None, now.instance)
+    is_own = known and (instance == now.instance or (known.made and known.boot == now.boot))
+    # Made in a tree that was not running: an image, which any number of instances start from.
+    is_from_an_image = instance is None and known and known.boot is None and now.instance and now.boot
+    is_anothers = known and known.made and (is_from_elsewhere or is_from_an_image)
+    # cloud-init goes first, and what it made in this very boot is this instance's alone.
+    is_cloud_inits = now.cloud_init_began is not None and key.modified_ns >= now.cloud_init_began
+    is_new_here = not (now.is_known or is_cloud_inits)
+    is_for_all = settings.regenerate == "new-instance" and now.instance and is_new_here and not is_own
+    if is_anothers or is_for_all:
+        if settings.regenerate not in ("clones", "new-instance"):
+            return KEEP, reasons.REGENERATION_OFF, origin
+        return MAKE, reasons.HOST_KEY_CLONED, origin
+    if is_new_here and (known is None or (is_from_elsewhere and not known.made)):
+        return KEEP, reasons.HOST_KEY_FOREIGN, f"{key.file} was there before firstkey; the key stays"
+    return KEEP, None, ""
 
 
-def _is_to_go(found: Found, settings: Settings, now: Now) -> bool:
-    """Whether a good key is to be replaced on this instance."""
-    key = found.remembered
-    if now.instance is None or settings.regenerate not in ("clones", "new-instance"):
-        return False
-    if _is_anothers(key, now):
-        return True
-    is_own = key and (key.instance == now.instance or (key.made and key.boot == now.boot))
-    is_new_here = not is_own and not _is_cloud_inits(found, now)
-    return settings.regenerate == "new-instance" and is_new_here and not now.is_known
-
-
-def _is_cloud_inits(found: Found, now: Now) -> bool:
-    """Whether cloud-init, which goes first, made it in this very boot: then it is this instance's alone."""
-    return now.cloud_init_began is not None and found.modified_ns >= now.cloud_init_began
-
-
-def _is_anothers(key: MadeHostKey | None, now: Now) -> bool:
-    """Whether firstkey made the key, and positively not on this instance."""
-    if key is None or not key.made or now.instance is None:
-        return False
-    if key.instance is None:
-        # Made in a tree that was not running: an image, which any number of instances start from.
-        return key.boot is None and now.boot is not None
-    return key.instance != now.instance
-
-
-def _doubt(found: Found, now: Now) -> tuple[Reason | None, str]:
-    """Why a key that stays is perhaps not this instance's alone."""
-    key, file = found.remembered, found.wanted.file
-    if _is_anothers(key, now):
-        return reasons.REGENERATION_OFF, _origin(found)
-    is_news = key is None or (not key.made and now.instance and key.instance not in (None, now.instance))
-    if is_news and not now.is_known and not _is_cloud_inits(found, now):
-        return reasons.HOST_KEY_FOREIGN, f"{file} was there before firstkey; the key stays"
-    return None, ""
-
-
-def _origin(found: Found) -> str:
-    key, file = found.remembered, found.wanted.file
-    return f"{file} was made on {key.instance}" if key and key.instance else f"{file} came with the image"
-
-
-def for_later(actions: Sequence[Action], settings: Settings) -> frozenset[str]:
+def for_later(keys: Sequence[HostKey], settings: Settings) -> frozenset[str]:
     """The files of the keys that sshd need not wait for: those of Background=, if there is another one."""
     later = {
-        action.file
-        for action in actions
+        key.file
+        for key in keys
         # Of two halves that do not belong together, sshd would show the private one, whosever it is.
-        if action.makes_a_key and action.type in settings.background and action.found.condition != MISMATCHED
+        if key.action == MAKE and key.type in settings.background and key.condition != MISMATCHED
     }
-    others = (action for action in actions if action.file not in later)
-    return frozenset(later) if any(each.makes_a_key or each.keeps_the_key for each in others) else frozenset()
+    others = (key for key in keys if key.file not in later)
+    return frozenset(later) if any(key.action in (MAKE, KEEP) for key in others) else frozenset()
 
 
 # --- what the ledger gets -------------------------------------------------------------------------
 
 
-def remembered(
-    ledger: Ledger,
-    actions: Sequence[Action],
-    made: Sequence[MadeHostKey],
-    mark: tuple[str | None, str | None],
-) -> Ledger:
-    """The ledger with the new keys as firstkey's own, the good ones as seen. `mark`: instance, boot id."""
-    for key in made:
-        ledger = ledger.with_host_key(key)
-    for action in actions:
-        record = _record(ledger, action, mark)
-        if record and record != ledger.host_key_at(action.file):
-            ledger = ledger.with_host_key(record)
+def remembered(ledger: Ledger, keys: Sequence[HostKey], now: Now) -> Ledger:
+    """The ledger with the keys that stay as seen on this instance."""
+    for key in keys:
+        known = key.remembered
+        # Seen for the first time, and this may turn out to be another instance: then it is news again.
+        may_be_news = known is None and now.instance is None and ledger.instance is not None
+        if key.public is None or key.action != KEEP or may_be_news:
+            continue
+        if known is None:
+            found = (key.file, key.public.fingerprint, key.digest, now.instance, now.boot)
+            known = MadeHostKey(*found, made=False)
+        elif now.instance and (known.instance is None or not known.made):
+            # A key that firstkey made stays that of the instance where it was made, whatever lets it stay.
+            known = known._replace(instance=now.instance)
+        known = known._replace(file=key.file, digest=key.digest)
+        if known != ledger.host_key_at(key.file):
+            ledger = ledger.with_host_key(known)
     return ledger
 
 
-def _record(ledger: Ledger, action: Action, mark: tuple[str | None, str | None]) -> MadeHostKey | None:
-    """What is known from now on of a key that stays, or that sshd takes no longer."""
-    instance, boot = mark
-    found = action.found
-    key = found.remembered
-    if found.public is None or not action.keeps_the_key:
-        return None
-    if key is None:
-        # Seen for the first time, and this may turn out to be another instance: then it is news again.
-        is_clear = instance is not None or ledger.instance is None
-        fresh = MadeHostKey(action.file, found.public.fingerprint, found.digest, instance, boot, made=False)
-        return fresh if is_clear else None
-    # A key that firstkey made stays the key of the instance where it was made, whatever lets it stay here.
-    owner = instance if instance and (key.instance is None or not key.made) else key.instance
-    return key._replace(file=action.file, digest=found.digest, instance=owner)
+# --- how far the work on it is, and what report and journal get ------------------------------------
 
 
-# --- what the journal gets ------------------------------------------------------------------------
+class KeyPair(NamedTuple):
+    """A new key pair that is not in place yet. `looks`: how the private half is to be.
+
+    `known`: what the ledger is to know of it once it is in place, but for instance and boot.
+    """
+
+    private: bytes
+    public_line: bytes
+    public: PublicKey
+    looks: Looks
+    known: MadeHostKey
 
 
-def entries(result: HostKeyResult, action: Action, backup: str | None) -> list[events.Entry]:
-    """The events of a host key that is not simply as it was. `backup`: of the old private half."""
-    names = {"type": result.type, "file": result.file}
-    if result.refusal and result.refusal.reason is reasons.HOST_KEY_PENDING:
-        return [events.HOST_KEY_PENDING(**names, reason=result.refusal.reason.code)]
-    if result.result in (FAILED, SKIPPED) and result.refusal:
-        why = {"reason": result.refusal.reason.code, "detail": result.refusal.detail}
-        event = events.HOST_KEY_FAILED if result.result == FAILED else events.HOST_KEY_SKIPPED
-        return [event(**names, **why)]
-    code = action.reason.code if action.reason else ""
-    shown = {**names, "fingerprint": result.fingerprint or "none"}
-    told = []
-    if backup:
-        told.append(events.HOST_KEY_SET_ASIDE(**shown, aside=backup, reason=code))
-    if action.makes_a_key and action.found.public is None:
-        told.append(events.HOST_KEY_MADE(**shown))
-    elif action.makes_a_key and action.found.public:
-        old, new = action.found.public.fingerprint, shown["fingerprint"]
-        told.append(events.HOST_KEY_REPLACED(**names, reason=code, old=old, new=new))
-    if "public-half" in action.changes:
-        told.append(events.HOST_KEY_PUBLIC_DERIVED(**shown))
-    if "mode" in action.changes:
-        told.append(events.HOST_KEY_MODE_REPAIRED(**shown))
-    if action.keeps_the_key and action.reason is reasons.HOST_KEY_FOREIGN:
-        told.append(events.HOST_KEY_FOREIGN(**shown, reason=code))
-    return told
+class Attempt:
+    """One host key while the run lasts: what is to be done about it, and how far that is.
+
+    `process` makes it under `name` in the workshop; `is_later`: sshd does not wait for that. `pair` is a new
+    one that is not in place yet. `shown` is the key that sshd has at that place, as far as that is known.
+    `is_news`: it is still to be dealt with or reported. `backup`: where the old private half is now.
+    """
+
+    def __init__(self, key: HostKey) -> None:
+        self.key = key
+        self.name = ""
+        self.process: Process | None = None
+        self.is_later = False
+        self.pair: KeyPair | None = None
+        self.shown = None if key.action == MAKE else key.public
+        self.failure: Refusal | None = None
+        self.is_news = True
+        self.backup: str | None = None
+
+    def result(self, *, may_be_refused: bool = True) -> HostKeyResult:
+        """What became of it so far; of a dry run, what would.
+
+        `may_be_refused`: whether sshd does without a key of a type that ssh-keygen refuses.
+        """
+        key, failure, shown = self.key, self.failure, self.shown
+        if self.is_later and not failure:
+            failure = Refusal(reasons.HOST_KEY_PENDING, f"{key.file} is being generated in the background")
+        if failure:
+            is_refused = may_be_refused and failure.reason is reasons.KEYGEN_REFUSED
+            result = SKIPPED if is_refused or failure.reason is reasons.HOST_KEY_PENDING else FAILED
+        else:
+            others = {SKIP: SKIPPED, FAIL: FAILED}
+            result = others.get(key.action, CHANGED if key.changes else UNCHANGED)
+        return HostKeyResult(
+            key.type or "unknown",
+            key.file,
+            result,
+            shown.fingerprint if shown else None,
+            failure or key.refusal,
+            shown.line if shown else None,
+            shown.bits if shown else 0,
+            () if failure else key.changes,
+        )
+
+    def entries(self, result: HostKeyResult) -> list[events.Entry]:
+        """The events of a host key that is not simply as it was, by what became of it."""
+        key, why = self.key, result.refusal
+        names = {"type": result.type, "file": result.file}
+        code = why.reason.code if why else ""
+        if why and why.reason is reasons.HOST_KEY_PENDING:
+            return [events.HOST_KEY_PENDING(**names, reason=code)]
+        if why and result.result in (FAILED, SKIPPED):
+            event = events.HOST_KEY_FAILED if result.result == FAILED else events.HOST_KEY_SKIPPED
+            return [event(**names, reason=code, detail=why.detail)]
+        shown = {**names, "fingerprint": result.fingerprint or "none"}
+        found = []
+        if self.backup:
+            found.append(events.HOST_KEY_SET_ASIDE(**shown, aside=self.backup, reason=code))
+        if key.action == MAKE and key.public:
+            old, new = key.public.fingerprint, shown["fingerprint"]
+            found.append(events.HOST_KEY_REPLACED(**names, reason=code, old=old, new=new))
+        elif key.action == MAKE:
+            found.append(events.HOST_KEY_MADE(**shown))
+        if "public-half" in key.changes:
+            found.append(events.HOST_KEY_PUBLIC_DERIVED(**shown))
+        if "mode" in key.changes:
+            found.append(events.HOST_KEY_MODE_REPAIRED(**shown))
+        if key.reason is reasons.HOST_KEY_FOREIGN:
+            found.append(events.HOST_KEY_FOREIGN(**shown, reason=code))
+        return found

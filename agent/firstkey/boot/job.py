@@ -10,7 +10,7 @@ import time
 from contextlib import contextmanager, suppress
 
 from firstkey import TYPE_CHECKING, events, reasons
-from firstkey.boot import host_key_files, host_keys
+from firstkey.boot import host_key_files
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.ledger import LedgerStore, Served
 from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, Imds, Phase, Report
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from firstkey.boot.accounts import Setup
-    from firstkey.boot.host_keys import Action
     from firstkey.boot.site import Site
     from firstkey.metadata.client import Answer, Client
     from firstkey.model import UserResult
@@ -93,16 +92,14 @@ class Job:
 
     def host_keys_only(self) -> Report:
         """Only the host keys; the network is not touched."""
-        with self._generation as generation:
-            actions = self._survey()
-            generation.begin(actions)
-            self._publish(actions)
+        with self._generation:
+            self._begin_host_keys()
+            self._publish()
         return self._ended(self._finished(Report(OK, instance_id=self._instance)))
 
     def _before_sshd(self) -> Report:
         """All that sshd waits for."""
-        actions = self._survey()
-        self._generation.begin(actions)
+        self._begin_host_keys()
         if self._generation.began:
             # Loaded while ssh-keygen works, for which the boot waits anyway. What goes wrong goes wrong
             # again where that is reported, and costs no host key there.
@@ -110,7 +107,7 @@ class Job:
                 from firstkey.boot import launch_keys  # noqa: F401
 
                 self._client = self._connect()
-        self._publish(actions)
+        self._publish()
         self._set_up_users()
         if self._instance and not self._site.force and self._store.is_current(self._instance):
             return self._finished(self._up_to_date())
@@ -161,10 +158,13 @@ class Job:
 
     # --- host keys and accounts -----------------------------------------------------------------
 
-    def _survey(self) -> list[Action]:
+    def _begin_host_keys(self) -> None:
+        """Look at all of them, and begin to make those that are missing, broken, or another instance's."""
         with self._phase("host keys: look"):
-            files = self._sshd_host_keys()
-            return host_key_files.survey(self._site, self._sshd, files, self._store.ledger, self._instance)
+            files, known = self._sshd_host_keys(), self._store.ledger
+            keys, ledger = host_key_files.survey(self._site, self._sshd, files, known, self._instance)
+        self._store.ledger = ledger
+        self._generation.begin(keys)
 
     def _sshd_host_keys(self) -> Sequence[str]:
         """Sshd's HostKey files; remembered for as long as its configuration is the same, byte for byte."""
@@ -183,22 +183,22 @@ class Job:
             self._site.say(events.SSHD_DEFAULTS_ASSUMED(**why))
         return meaning.effective.host_keys
 
-    def _publish(self, looked_at: Sequence[Action] = (), *, is_last: bool = False) -> None:
+    def _publish(self, *, is_last: bool = False) -> None:
         """Put in place what sshd waits for, at last all; the ledger knows of it before sshd can show it."""
         generation = self._generation
         phase = "background" if is_last else "make"
         with self._phase(f"host keys: {phase}", since=generation.began):
             news = generation.finish(is_last=is_last)
-            mark = (self._instance, self._site.boot_id())
-            made = [key.pair.record(*mark) for key in news if key.pair]
-            ledger = host_keys.remembered(self._store.ledger, looked_at, made, mark)
-            if made:
-                self._store.save(ledger)
-            self._store.ledger = ledger
+            pairs = [attempt.pair for attempt in news if attempt.pair]
+            for pair in pairs:
+                known = pair.known._replace(instance=self._instance, boot=self._site.boot_id())
+                self._store.ledger = self._store.ledger.with_host_key(known)
+            if pairs:
+                self._store.save()
             generation.publish(news)
         results = {result.file: result for result in generation.results()}
-        for key in () if self._site.dry_run else news:
-            for entry in host_keys.entries(results[key.action.file], key.action, key.backup):
+        for attempt in () if self._site.dry_run else news:
+            for entry in attempt.entries(results[attempt.key.file]):
                 self._site.say(entry)
 
     def _let_load(self) -> None:
@@ -251,10 +251,8 @@ class Job:
             )
             self._store.ledger = known._replace(host_keys=tuple(keys))
         self._instance = instance
-        whose = (host_keys.KEEP, host_keys.REPLACE)  # what else was to be done was done before
-        actions = [action for action in self._survey() if action.kind in whose]
-        self._generation.begin(actions)
-        self._publish(actions)
+        self._begin_host_keys()
+        self._publish()
 
     def _say_instance(self, instance: str) -> None:
         """Once in a run, where it is another one than before."""

@@ -11,7 +11,7 @@ from firstkey import reasons
 from firstkey.boot.accounts import WriteSudoers
 from firstkey.config import ConfigWarning, Origin
 from firstkey.reasons import FirstkeyError
-from firstkey.system.sshd import values
+from firstkey.system.sshd import unit_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -101,7 +101,7 @@ def _kept_out(site: Site) -> Iterator[ConfigWarning]:
 
 
 def _words(site: Site, key: str) -> list[str]:
-    return [word for value in values(site.tree, "Service", key, UNIT) for word in value.split()]
+    return [word for value in unit_settings(site.tree, UNIT)["Service", key] for word in value.split()]
 
 
 def _warning(site: Site, user: User, key: str, detail: str) -> ConfigWarning:

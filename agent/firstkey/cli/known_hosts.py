@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from firstkey import login_reasons
-from firstkey.boot import host_key_files, host_keys
+from firstkey.boot import host_key_files
 from firstkey.cli import common, looking, parsers, streams
 from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
@@ -135,8 +135,7 @@ def _host_key(site: Site, sshd: Sshd, file: str) -> PublicKey | None:
     """Root derives it from the private half, which is what counts; others take the public one's word."""
     try:
         if not file.endswith(".pub") and (os.geteuid() == 0 or not site.tree.is_running_system):
-            want = host_keys.Wanted(file, host_keys.kind_of(file))
-            return host_key_files.inspect(site, sshd, want).public
+            return host_key_files.inspect(site, sshd, file).public
         content = site.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_files.LIMIT)
         return public_key.parse_launch_key(content) if content else None
     except FirstkeyError:

@@ -161,7 +161,7 @@ def _host_keys(site: Site, last: dict[str, Any] | None) -> list[dict[str, Any]]:
     """All of them. One that is not there is perhaps on its way, as the last run said."""
     sshd = sshd_of(site.tree)
     wanted = host_keys.wanted(site.config.host_keys, sshd.meaning("root").effective.host_keys)
-    found = [_host_key(site, sshd, want) for want in wanted]
+    found = [_host_key(site, sshd, file) for file in wanted]
     for key in found:
         told = _reported(last, "host_keys", file=key["file"]) or {}
         if key["state"] == host_keys.MISSING and told.get("reason") == reasons.HOST_KEY_PENDING.code:
@@ -169,15 +169,15 @@ def _host_keys(site: Site, last: dict[str, Any] | None) -> list[dict[str, Any]]:
     return found
 
 
-def _host_key(site: Site, sshd: Sshd, want: host_keys.Wanted) -> dict[str, Any]:
+def _host_key(site: Site, sshd: Sshd, file: str) -> dict[str, Any]:
     """One host key: by both halves where the caller may read them, else by the public one."""
     try:
-        found = host_key_files.inspect(site, sshd, want)
+        found = host_key_files.inspect(site, sshd, file)
         state = "readable by others" if found.is_loose else found.condition
         public = found.public
     except FirstkeyError as error:
-        state = "there" if (public := _public_half(site, want.file)) else error.message
-    shown = {"type": want.kind or (public.short_type if public else None), "file": want.file}
+        state = "there" if (public := _public_half(site, file)) else error.message
+    shown = {"type": host_keys.kind_of(file) or (public.short_type if public else None), "file": file}
     return {**shown, "state": state, "fingerprint": public.fingerprint if public else None}
 
 

@@ -12,7 +12,7 @@ from firstkey.image.verdict import Doubt
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import restrictions, sshd_config
 from firstkey.system import sshd_tree
-from firstkey.system.sshd import CONFIG
+from firstkey.system.sshd import CONFIG, LIMIT
 from firstkey.system.sshd_tree import TreeSshd
 
 if TYPE_CHECKING:
@@ -43,7 +43,14 @@ class Settings:
         """The file to change so that the setting changes: the options come before all others."""
         start = self._sshd.start
         set_there = (re.split(r"[\s=]", line, maxsplit=1)[0].lower() for line in start.lines)
-        return start.place if keyword.lower() in set_there else self.config
+        if keyword.lower() not in set_there:
+            return self.config
+        # In a file with the unit's variables, the keyword stands as it is in the options.
+        named = keyword.lower().encode()
+        return next((file for file in start.files[1:] if named in self._content(file)), start.files[0])
+
+    def _content(self, file: str) -> bytes:
+        return (self._sshd.tree.read(file, limit=LIMIT) or b"").lower()
 
     def line_of(self, keyword: str) -> tuple[str, int | None]:
         """The same, with the first line that sets it, for a person to look at."""

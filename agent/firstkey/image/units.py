@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
-from firstkey.system.sshd import ADMINISTRATOR, LIMIT, PLACES, values
+from firstkey.system.sshd import ADMINISTRATOR, LIMIT, PLACES, unit_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from firstkey.system.tree import Tree
 
 __all__ = ["ADMINISTRATOR", "PLACES", "is_enabled", "is_installed", "is_masked", "newly_enabled", "values"]
+
+
+def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
+    """What a setting of a unit (of any of these names) comes to with its drop-ins."""
+    return unit_settings(tree, *names)[section, key]
 
 
 def is_installed(tree: Tree, unit: str) -> bool:

@@ -14,6 +14,7 @@ from firstkey.login import probe
 from firstkey.login.context import how_to_reload, unit
 from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
+from firstkey.ssh import restrictions
 from firstkey.system import command, sockets, sshd_tree
 
 if TYPE_CHECKING:
@@ -88,7 +89,11 @@ def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> 
 
 def _source(sshd: Sshd, meaning: Meaning, client: Client | None, *, is_choosy: bool) -> str | None:
     """An address of the doctor's own; where sshd goes by it, the client's, if that is on this machine."""
-    lists = [word for keyword in ("allowusers", "denyusers") for word in meaning.effective.words(keyword)]
+    lists = [
+        word
+        for keyword in ("allowusers", "denyusers")
+        for word in restrictions.words(meaning.effective, keyword)
+    ]
     is_choosy = is_choosy or sshd_tree.depends_on_client(sshd.files.values())
     if not is_choosy and not any("@" in word for word in lists):
         return probe.own_address()
@@ -180,8 +185,7 @@ def _host_keys(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
 
 def _host_key(site: Site, sshd: Sshd, file: str) -> Finding:
     try:
-        want = host_keys.Wanted(file, host_keys.kind_of(file))
-        found = host_key_files.inspect(site, sshd, want)
+        found = host_key_files.inspect(site, sshd, file)
     except FirstkeyError as error:
         if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
             return unknown("host-keys", reasons.NEEDS_ROOT, f"only root can read {file}", path=file)

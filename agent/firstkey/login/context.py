@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
 from firstkey.login.finding import obstacle
+from firstkey.ssh import restrictions
 from firstkey.system import sshd_tree
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Context(NamedTuple):
 
     def words(self, keyword: str) -> list[str]:
         """All words of the keyword, in order."""
-        return self.effective.words(keyword)
+        return restrictions.words(self.effective, keyword)
 
     def in_config(
         self, keyword: str, reason: Reason, detail: str, *, word: str = "", edit: str = "", check: str = ""

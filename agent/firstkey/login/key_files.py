@@ -12,6 +12,7 @@ from firstkey.login import key_lines, storage, view
 from firstkey.login.context import DISABLED
 from firstkey.login.finding import OK, UNKNOWN, Finding, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
+from firstkey.ssh import restrictions
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import as_user, command, sshd_tree
 
@@ -127,7 +128,7 @@ def _barred(context: Context, seen: Seen) -> Finding:
 
 
 def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
-    if not context.effective.strict_modes:
+    if not restrictions.strict_modes(context.effective):
         return
     home = _home(context)
     found = view.flaws(context.site, context.account, seen.steps, home)

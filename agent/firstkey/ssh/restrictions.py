@@ -57,6 +57,16 @@ def use_pam(effective: Effective) -> bool:
     return effective.first("usepam", "no") == "yes"
 
 
+def strict_modes(effective: Effective) -> bool:
+    """Whether sshd ignores files that others could have written (the default)."""
+    return effective.first("strictmodes", "yes") != "no"
+
+
+def words(effective: Effective, keyword: str) -> list[str]:
+    """All words of the keyword, in order."""
+    return [word for line in effective.settings.get(keyword, ()) for word in line.split()]
+
+
 # --- patterns -------------------------------------------------------------------------------------
 
 

@@ -15,10 +15,6 @@ from firstkey.reasons import FirstkeyError
 if TYPE_CHECKING:
     from firstkey.model import Account
 
-PATH_LIMIT = 4095
-"""Bytes of a path without its NUL (limits.h: PATH_MAX); sshd ends the connection over a longer one."""
-
-
 # Documentation addresses (RFC 5737), which no Match block names on purpose.
 ANY_CLIENT = "host=client.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
 """A client somewhere, as `sshd -C` takes it."""
@@ -36,10 +32,6 @@ class Effective(NamedTuple):
         """The keyword's first value, or `default` where sshd printed none."""
         values = self.settings.get(keyword.lower())
         return values[0] if values else default
-
-    def words(self, keyword: str) -> list[str]:
-        """All words of the keyword, in order."""
-        return [word for line in self.settings.get(keyword, ()) for word in line.split()]
 
     @property
     def host_keys(self) -> tuple[str, ...]:
@@ -73,11 +65,6 @@ class Effective(NamedTuple):
         # Each pattern for itself may be "none" (auth2-pubkey.c: user_key_allowed).
         return tuple(word for word in words if word.lower() != "none")
 
-    @property
-    def strict_modes(self) -> bool:
-        """Whether sshd ignores files that others could have written (the default)."""
-        return self.first("strictmodes", "yes") != "no"
-
 
 DEFAULTS = Effective(
     {
@@ -109,27 +96,25 @@ _TOKEN = "(?s)%(.?)"  # noqa: S105 - a pattern
 _TOKENS = {"%", "h", "u", "U"}
 
 
-def with_tokens(text: str, account: Account, **others: str) -> str:
-    """The text with a user's tokens replaced, and others; those that are none of them stay."""
-    values = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid), **others}
+def with_tokens(text: str, account: Account) -> str:
+    """The text with a user's tokens replaced; those that are none stay."""
+    values = {"%": "%", "h": account.home, "u": account.name, "U": str(account.uid)}
     return re.sub(_TOKEN, lambda token: values.get(token[1], token[0]), text)
 
 
 def expand(pattern: str, account: Account) -> str:
     """The path that `pattern` means for a user (sshd_config(5): AuthorizedKeysFile, TOKENS).
 
-    A relative one is taken below the home. Raises FirstkeyError(sshd-config-invalid) over an
-    unknown token or a path that is too long, over which sshd would end the connection.
+    A relative one is taken below the home. Raises FirstkeyError(sshd-config-invalid) over an unknown token,
+    over which sshd would end the connection.
     """
     for token in re.finditer(_TOKEN, pattern):
         if token[1] not in _TOKENS:
-            raise _invalid(pattern, f"{token[0]!a} means nothing there")
+            message = f"AuthorizedKeysFile {pattern[:80]!a}: {token[0]!a} means nothing there"
+            hint = "See: man sshd_config, TOKENS"
+            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID, hint=hint)
     path = with_tokens(pattern, account)
-    if not path.startswith("/"):
-        path = f"{account.home}/{path}"
-    if len(path.encode("utf-8", "surrogateescape")) > PATH_LIMIT:
-        raise _invalid(pattern, f"the path is longer than {PATH_LIMIT} bytes")
-    return path
+    return path if path.startswith("/") else f"{account.home}/{path}"
 
 
 def key_paths(patterns: Iterable[str], account: Account) -> tuple[str, ...]:
@@ -147,8 +132,8 @@ def looks_for(path: str) -> bool:
 
 def fits(path: str, pattern: str) -> bool:
     """Whether a pattern of files stands for the path, part by part (glob(7))."""
-    parts = list(zip(path.split("/"), pattern.split("/")))
-    return path.count("/") == pattern.count("/") and all(name_fits(name, part) for name, part in parts)
+    names, parts = path.split("/"), pattern.split("/")
+    return len(names) == len(parts) and all(map(name_fits, names, parts))
 
 
 def name_fits(name: str, part: str) -> bool:
@@ -161,11 +146,6 @@ def name_fits(name: str, part: str) -> bool:
 def is_shared(pattern: str) -> bool:
     """Whether all users have one and the same file: an absolute path that depends on nothing of theirs."""
     return pattern.startswith("/") and not {"h", "u", "U"}.intersection(re.findall(_TOKEN, pattern))
-
-
-def _invalid(pattern: str, why: str) -> FirstkeyError:
-    message = f"AuthorizedKeysFile {pattern[:80]!a}: {why}"
-    return FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID, hint="See: man sshd_config, TOKENS")
 
 
 # --- the lines of a file --------------------------------------------------------------------------

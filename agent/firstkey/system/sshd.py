@@ -6,6 +6,8 @@ On a running system sshd itself is asked, as its unit starts it. A tree's is in 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from contextlib import suppress
 from functools import cached_property
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
@@ -16,17 +18,15 @@ from firstkey.system import command
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from firstkey.reasons import Refusal
-    from firstkey.ssh.sshd_config import Effective
+    from firstkey.ssh.sshd_config import Effective, Line
 
 CONFIG = "/etc/ssh/sshd_config"
 CONFIGS = (CONFIG, "/etc/openssh/sshd_config", "/usr/etc/ssh/sshd_config")
 """Where the main file is: OpenSSH's own place, ALT Linux's, and openSUSE's while there is none in /etc."""
 LIMIT = 1024 * 1024
-INCLUDE_DEPTH = 16
-"""sshd's own limit of nested Include (servconf.c: SERVCONF_MAX_DEPTH)."""
 INCLUDE_FILES = 512
 GLOB_WORK = 20_000
 """How many names patterns may be held against: `/*/../*/..` would take for ever."""
@@ -44,11 +44,10 @@ _STAND_IN_KEY = (
 """A host key that is used nowhere: without any, `sshd -T` says nothing. Every sshd takes this type."""
 
 _NO_SUCH_OPTION = re.compile(rb"(?i)(unknown|illegal|invalid) option")
-_NO_PRIVSEP_DIRECTORY = re.compile(
-    rb"^Missing privilege separation directory: (/run/[A-Za-z0-9._-]+)\r?$", re.MULTILINE
-)
-"""Debian's old sshd wants its directory to exist even for -T. Only a whole line of sshd's own is believed,
-and only one that a boot clears: a configuration can have sshd print any words.
+PRIVSEP_DIRECTORY = "/run/sshd"
+NO_PRIVSEP_DIRECTORY = f"Missing privilege separation directory: {PRIVSEP_DIRECTORY}"
+"""Debian's old sshd wants it to exist even for -T. A configuration can have sshd print any words: they bring
+about no other directory, and this one is its unit's too.
 """
 _COMPLAINT = re.compile(r"/.+? line \d+:? (?!Deprecated option|Unsupported option)")
 """How sshd begins what it says of one line of a file, unless that is a mere warning (servconf.c)."""
@@ -65,10 +64,9 @@ class Meaning(NamedTuple):
 class Sshd:
     """The running system's sshd. A directory in /run that an old one misses is made for it."""
 
-    _may_have_no_files = False  # where there are none, they are in a place that is not known
-
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
+        self._looked_at: list[str] = []
         self._known: dict[object, Meaning] = {}
 
     # --- its files ----------------------------------------------------------------------------
@@ -87,92 +85,71 @@ class Sshd:
     @property
     def config(self) -> str | None:
         """The main file; None where it is in none of the usual places, which is not the same as empty."""
-        return self.start.config or next(filter(self._exists, CONFIGS), None)
-
-    @property
-    def files(self) -> dict[str, bytes]:
-        """The files that the configuration consists of, the main one first, by path. Raises FirstkeyError."""
-        return self._read_files[0]
+        return self.start.config or next(filter(self.tree.exists, CONFIGS), None)
 
     @cached_property
-    def _read_files(self) -> tuple[dict[str, bytes], dict[tuple[str, int], list[str]]]:
-        """The same, read once; and the paths that each Include stands for, by file and line."""
+    def files(self) -> dict[str, bytes]:
+        """The files that the configuration consists of, the main one first, by path. Raises FirstkeyError."""
         files: dict[str, bytes] = {}
-        included: dict[tuple[str, int], list[str]] = {}
-        names = _limited(self._names)
+        pending = [self.config] if self.config else []
+        while pending and len(files) < INCLUDE_FILES:
+            path = pending.pop(0)
+            content = None if path in files else self.tree.read(path, limit=LIMIT)
+            if content is not None:
+                files[path] = content
+                pending[:0] = [
+                    inner for _, line in sshd_config.lines(content) for inner in self.included(line)
+                ]
+        return files
+
+    def included(self, line: Line) -> list[str]:
+        """The paths that the line has sshd include. Raises FirstkeyError where these are too many."""
         # What is not named by its whole path is in sshd's own directory (sshd_config(5): Include).
         above = "/etc/openssh/" if self.config == CONFIGS[1] else "/etc/ssh/"
-
-        def collect(path: str, depth: int) -> None:
-            done = path in files or depth > INCLUDE_DEPTH or len(files) >= INCLUDE_FILES
-            content = None if done else self._read(path)
-            if content is None:
-                return
-            files[path] = content
-            for number, line in sshd_config.lines(content):
-                for word in filter(None, line.words if line.keyword == "include" else ()):
-                    found = _glob(names, word if word.startswith("/") else above + word)
-                    included.setdefault((path, number), []).extend(found)
-                    for inner in found:
-                        collect(inner, depth + 1)
-
-        if self.config:
-            collect(self.config, 0)
-        return files, included
+        words = filter(None, line.words if line.keyword == "include" else ())
+        paths = (word if word.startswith("/") else above + word for word in words)
+        return [found for path in paths for found in matching(self.tree, path, self._looked_at)]
 
     def digest(self) -> str | None:
         """One of the whole configuration, byte for byte; None where not all of it was found and read."""
-        try:
-            is_known = not self.start.unknown and (self.files or self._may_have_no_files)
-        except FirstkeyError:
-            return None
-        return str(sha256(repr((self.start.lines, self.files)).encode()).hexdigest()) if is_known else None
-
-    def _exists(self, path: str) -> bool:
-        return self.tree.exists(path)
-
-    def _read(self, path: str) -> bytes | None:
-        return self.tree.read(path, limit=LIMIT)
-
-    def _names(self, path: str) -> list[str]:
-        return sorted(self.tree.names(path))
+        with suppress(FirstkeyError):
+            if self.files and not self.start.unknown:
+                return str(sha256(repr((self.start.lines, self.files)).encode()).hexdigest())
+        return None
 
     # --- what it says -------------------------------------------------------------------------
 
     def meaning(self, user: str, client: str = sshd_config.ANY_CLIENT) -> Meaning:
-        """The effective configuration when `user` logs in from `client` (as -C takes it); it is asked once.
-
-        Without a Match block it is the same for all, so that then one answer serves them all.
-        """
-        alike = (self._alike(user), client) if self._may_have_blocks() else ()
-        if alike not in self._known:
+        """The effective configuration when `user` logs in from `client` (as -C takes it), asked once."""
+        who = (self._alike(user), client)
+        if who not in self._known:
             try:
-                self._known[alike] = Meaning(self.ask(f"user={user},{client}"), None)
+                self._known[who] = Meaning(self.ask(f"user={user},{client}"), None)
             except FirstkeyError as error:
-                self._known[alike] = Meaning(sshd_config.DEFAULTS, error.refusal)
-        return self._known[alike]
+                self._known[who] = Meaning(sshd_config.DEFAULTS, error.refusal)
+        return self._known[who]
 
     def _alike(self, user: str) -> object:
-        return user  # whose groups only sshd knows for sure
+        """What users have in common who get one answer: all of them do, unless there may be a Match block.
+
+        Whose groups are whose, only sshd knows for sure.
+        """
+        with suppress(FirstkeyError):
+            if self.files and not sshd_config.has_blocks(self.files.values()):
+                return None
+        return user
 
     def ask(self, login: str) -> Effective:
         """What the configuration means for a login, as `sshd -C` takes it. Raises FirstkeyError."""
-        return understood(question([*self.options, "-C", login], self._run))
+        return asked([*self.options, "-C", login], self._run)
 
     def _run(self, argv: Sequence[str], stdin: bytes) -> command.Outcome:
         outcome = command.run(argv, seconds=SECONDS, stdin=stdin)
-        missing = missing_directory(outcome)
-        if missing is None:
+        if not (outcome.status and NO_PRIVSEP_DIRECTORY.encode() in outcome.stderr):
             return outcome
         with Tree("/") as host:
-            host.ensure(missing, mode=0o755).__exit__()
+            host.ensure(PRIVSEP_DIRECTORY, mode=0o755).__exit__()
         return command.run(argv, seconds=SECONDS, stdin=stdin)
-
-    def _may_have_blocks(self) -> bool:
-        try:
-            return not self.files or sshd_config.has_blocks(self.files.values())
-        except FirstkeyError:
-            return True
 
     @cached_property
     def reads_patterns(self) -> bool | None:
@@ -184,22 +161,17 @@ class Sshd:
             return None
 
 
-def missing_directory(outcome: command.Outcome) -> str | None:
-    """The directory for which sshd said nothing, where it misses one."""
-    match = _NO_PRIVSEP_DIRECTORY.search(outcome.stderr) if outcome.status else None
-    return match[1].decode() if match else None
-
-
 def knows_patterns(text: bytes) -> bool | None:
     """Whether the version of OpenSSH in the text reads patterns in AuthorizedKeysFile; None: no version."""
     match = _VERSION.search(text)
     return int(match[1]) >= PATTERNS_SINCE if match else None
 
 
-def question(words: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> command.Outcome:
-    """Ask sshd with these arguments: -G (OpenSSH 9.3) needs no host key, -T of an older one gets a stand-in.
+def asked(words: Sequence[str], run: Callable[[Sequence[str], bytes], command.Outcome]) -> Effective:
+    """What sshd says with these arguments: -G (OpenSSH 9.3) needs no host key, an older -T gets a stand-in.
 
-    Beside -G, -T is needed for -C. Raises FirstkeyError where there is no sshd to ask.
+    Beside -G, -T is needed for -C. Raises FirstkeyError where there is no sshd to ask, or where it says that
+    the configuration is wrong.
     """
     program = command.find("sshd")
     if program is None:
@@ -210,16 +182,11 @@ def question(words: Sequence[str], run: Callable[[Sequence[str], bytes], command
         ends = ((b"BEGIN", _STAND_IN_KEY), (b"END", b""))
         key = b"".join(b"-----%b EC PRIVATE KEY-----\n%b" % end for end in ends)
         outcome = run([program, "-T", "-h", STAND_IN, *words], key)
-    return outcome
-
-
-def understood(outcome: command.Outcome) -> Effective:
-    """What sshd says. Raises FirstkeyError where it says that the configuration is wrong."""
     if outcome.status:
         # The first thing that sshd says of a line of it: its last words only count such lines.
         said = (line.strip() for line in outcome.stderr.decode("utf-8", "replace").split("\n"))
-        words = next(filter(_COMPLAINT.match, said), outcome.words)[:300]
-        message = f"sshd rejects its configuration: {words}"
+        complaint = next(filter(_COMPLAINT.match, said), outcome.words)[:300]
+        message = f"sshd rejects its configuration: {complaint}"
         raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
     effective = sshd_config.parse(outcome.stdout.decode("utf-8", "surrogateescape"))
     keys = tuple(path for path in effective.host_keys if path != STAND_IN)
@@ -230,15 +197,14 @@ def understood(outcome: command.Outcome) -> Effective:
 # --- ssh-keygen -------------------------------------------------------------------------------------
 
 
-def public_half(private: bytes) -> bytes | None:
-    """The public key line of an unencrypted private key; None where ssh-keygen cannot load it."""
+def public_half(private: bytes) -> tuple[bytes, bool]:
+    """The public key line of a private key, empty where ssh-keygen cannot load it.
+
+    And whether that wants a passphrase: ssh-keygen then says so, and not that the key is invalid.
+    """
     outcome = ask_keygen("-y", "-P", "", "-f", "/dev/stdin", stdin=private)
-    return outcome.stdout.strip() if outcome.status == 0 else None
-
-
-def is_encrypted(private: bytes) -> bool:
-    """Whether the private key wants a passphrase: ssh-keygen then says so, and not that it is invalid."""
-    return b"incorrect passphrase" in ask_keygen("-y", "-P", "", "-f", "/dev/stdin", stdin=private).stderr
+    line = b"" if outcome.status else outcome.stdout.strip()
+    return line, b"incorrect passphrase" in outcome.stderr
 
 
 def knows_key(public: bytes) -> bool:
@@ -266,40 +232,28 @@ def keygen() -> str:
 # --- patterns of files ----------------------------------------------------------------------------
 
 
-def matching(tree: Tree, pattern: str) -> list[str]:
-    """The paths in the tree that a pattern stands for, as sshd reads them. Raises FirstkeyError."""
-    return [path for path in _glob(_limited(tree.names), pattern) if tree.exists(path)]
+def matching(tree: Tree, pattern: str, looked_at: list[str] | None = None) -> list[str]:
+    """The paths in the tree that a pattern stands for (glob(7)), sorted, as sshd reads them.
 
-
-def _glob(names: Callable[[str], list[str]], pattern: str) -> list[str]:
-    """glob(7): the paths that match, sorted; a last part without a wildcard may not be there."""
-    paths = [""]
+    `looked_at` gets all names that it was held against, and may be shared by patterns. Raises FirstkeyError
+    where these are too many.
+    """
+    paths, looked_at = [""], [] if looked_at is None else looked_at
     for part in filter(None, pattern.split("/")):
-        if sshd_config.looks_for(part):
-            found = ((path, name) for path in paths for name in names(path or "/"))
-            paths = [f"{path}/{name}" for path, name in found if sshd_config.name_fits(name, part)]
-        else:
+        if not sshd_config.looks_for(part):
             paths = [f"{path}/{part}" for path in paths]
-    return sorted(paths)
-
-
-def _limited(names: Callable[[str], list[str]]) -> Callable[[str], list[str]]:
-    """The names in a directory, up to a limit over all; none in what is no directory."""
-    work = 0
-
-    def counted(path: str) -> list[str]:
-        nonlocal work
-        try:
-            found = names(path)
-        except FirstkeyError:
-            found = []
-        work += 1 + len(found)
-        if work > GLOB_WORK:
-            message = f"the patterns in sshd's configuration match too much ({path:.60})"
-            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
-        return found
-
-    return counted
+            continue
+        above, paths = paths, []
+        for path in above:
+            names: list[str] = []
+            with suppress(FirstkeyError):  # what is no directory has none
+                names = tree.names(path or "/")
+            paths += [f"{path}/{name}" for name in names if sshd_config.name_fits(name, part)]
+            looked_at += [path, *names]
+            if len(looked_at) > GLOB_WORK:
+                message = f"the patterns in sshd's configuration match too much ({path:.60})"
+                raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+    return sorted(filter(tree.exists, paths))
 
 
 # --- the unit that starts it: its options count before any line of a file ---------------------------
@@ -317,13 +271,13 @@ _KEYWORDS = {"o": "", "h": "HostKey ", "p": "Port "}
 class Start(NamedTuple):
     """The options as lines of sshd_config, which mean the same at its very top; or why they are not known.
 
-    `config` is the main file, where an option names it (-f). `place` is the file that gives the options;
-    `unknown` is a sentence.
+    `config` is the main file, where an option names it (-f). `files` may give options: the unit, and those
+    with its variables. `unknown` is a sentence.
     """
 
     lines: tuple[str, ...] = ()
     config: str | None = None
-    place: str = ""
+    files: tuple[str, ...] = ()
     unknown: str | None = None
 
 
@@ -331,74 +285,62 @@ def started_by(tree: Tree, names: tuple[str, ...]) -> Start | None:
     """What the unit of one of these names has; None where there is none that starts anything."""
     place = next(filter(tree.exists, _paths(names)), "")
     try:
-        commands = values(tree, "Service", "ExecStart", *names)
-        return _given(tree, names, commands[-1], place) if commands else None
+        unit = unit_settings(tree, *names)
+        commands = unit["Service", "ExecStart"]
+        if not commands:
+            return None
+        environment = [file.lstrip("-") for file in unit["Service", "EnvironmentFile"]]
+        variables: dict[str, str] = {}
+        for line in unit["Service", "Environment"]:
+            variables.update(word.partition("=")[::2] for word in sshd_config.arguments(line))
+        for path in environment:  # which come after Environment=
+            for line in _lines(tree.read(path, limit=LIMIT) or b""):
+                name, equals, value = line.strip().partition("=")
+                if equals and name[:1] not in "#;":
+                    variables[name] = " ".join(sshd_config.arguments(value))
+        words: list[str] = []
+        for word in sshd_config.arguments(commands[-1]):
+            # Of a variable in a word of its own, the value comes apart (systemd.service(5), COMMAND LINES).
+            is_variable = re.fullmatch(r"\$\w+", word)
+            words += sshd_config.arguments(variables.get(word[1:], "")) if is_variable else [word]
+        return _given(words)._replace(files=(place, *environment))
     except (FirstkeyError, ValueError) as error:
-        return Start((), None, place, f"{place}: how sshd is started cannot be read: {error}")
+        return Start(files=(place,), unknown=f"{place}: how sshd is started cannot be read: {error}")
 
 
-def _given(tree: Tree, names: tuple[str, ...], line: str, place: str) -> Start:
-    words, place = _expanded(sshd_config.arguments(line), _environment(tree, names), place)
-    if not words or words[0].lstrip("-@:+!|").rpartition("/")[2] != "sshd":  # systemd.service(5), ExecStart=
-        raise ValueError(f"{' '.join(words[:1])} is started, and not sshd")
+def _given(words: Sequence[str]) -> Start:
+    """What these words have sshd start with. Raises ValueError where they are not understood."""
+    program, *rest = words or [""]
+    if program.lstrip("-@:+!|").rpartition("/")[2] != "sshd":  # systemd.service(5), ExecStart=
+        raise ValueError(f"{program} is started, and not sshd")
     lines: list[str] = []
-    config, rest = None, iter(words[1:])
-    for word in rest:
+    config, options = None, iter(rest)
+    for word in options:
         match = _OPTION.fullmatch(word)
         if match is None:
             raise ValueError(f"{word} is no option of sshd's")
-        value = match[2] or next(rest, "") if match[1] else ""
+        value = match[2] or next(options, "") if match[1] else ""
         config = value if match[1] == "f" else config
         lines += [_KEYWORDS[match[1]] + value.strip()] if match[1] in _KEYWORDS else []
-    return Start(tuple(lines), config, place)
+    return Start(tuple(lines), config)
 
 
-def _environment(tree: Tree, names: tuple[str, ...]) -> dict[str, tuple[str, str]]:
-    """The variables of the unit, each with the file that sets it, if any; files come after Environment=."""
-    found: dict[str, tuple[str, str]] = {}
-    for line in values(tree, "Service", "Environment", *names):
-        words = (word.partition("=") for word in sshd_config.arguments(line))
-        found.update({name: (value, "") for name, _, value in words})
-    for path in (file.lstrip("-") for file in values(tree, "Service", "EnvironmentFile", *names)):
-        for line in _lines(tree.read(path, limit=LIMIT) or b""):
-            name, equals, value = line.strip().partition("=")
-            if equals and name[:1] not in "#;":
-                found[name] = (" ".join(sshd_config.arguments(value)), path)
-    return found
+def unit_settings(tree: Tree, *names: str) -> defaultdict[tuple[str, str], list[str]]:
+    """What each setting of a unit (of any of these names) comes to, by section and key: systemd.syntax(7).
 
-
-def _expanded(
-    words: Iterable[str], variables: dict[str, tuple[str, str]], place: str
-) -> tuple[list[str], str]:
-    """The words with their variables, as systemd has it: `$X` comes apart, `${X}` does not."""
-    expanded: list[str] = []
-    for word in words:
-        if re.fullmatch(r"\$\w+", word):
-            value, path = variables.get(word[1:], ("", ""))
-            expanded += sshd_config.arguments(value)
-            place = path if value and path else place
-        else:
-            value = re.sub(r"\$\{(\w+)\}", lambda match: variables.get(match[1], ("", ""))[0], word)
-            expanded.append(value)
-    return expanded, place
-
-
-def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
-    """What a setting of a unit (of any of these names) comes to with its drop-ins: systemd.syntax(7).
-
-    An empty value takes back those before it.
+    Drop-ins count, and an empty value takes back those before it.
     """
-    found: list[str] = []
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for text in _texts(tree, names):
-        current = ""
+        section = ""
         for line in _lines(re.sub(rb"\\\n", b" ", text)):
             name, equals, value = line.strip().partition("=")
             if line.startswith("["):
-                current = line.strip()
-            elif equals and current == f"[{section}]" and name.rstrip() == key:
-                found.append(value.strip())
+                section = line.strip().strip("[]")
+            elif equals:
+                found[section, name.rstrip()].append(value.strip())
                 if not value.strip():
-                    found.clear()
+                    found[section, name.rstrip()].clear()
     return found
 
 

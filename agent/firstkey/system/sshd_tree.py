@@ -7,6 +7,7 @@ go by the host's groups: Match Group names the members that the tree's groups ha
 
 from __future__ import annotations
 
+import os.path
 import re
 from functools import cached_property
 
@@ -20,23 +21,22 @@ from firstkey.system.sshd import (
     CONFIG,
     CONFIGS,
     LISTENING,
+    NO_PRIVSEP_DIRECTORY,
     Sshd,
     Start,
+    asked,
     knows_patterns,
     matching,
-    missing_directory,
-    question,
     started_by,
-    understood,
-    values,
+    unit_settings,
 )
+from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from firstkey.model import Account
     from firstkey.ssh.sshd_config import Effective, Line
-    from firstkey.system.tree import Tree
 
 PROGRAMS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd")
 SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")
@@ -62,8 +62,12 @@ class _LookingSshd(Sshd):
     """The running system's sshd, for who makes no directory that an old one misses: a box has it."""
 
     def ask(self, login: str) -> Effective:
-        outcome = question([*self.options, "-C", login], lambda argv, stdin: command.run(argv, stdin=stdin))
-        return TreeSshd(self.tree).ask(login) if missing_directory(outcome) else understood(outcome)
+        try:
+            return asked([*self.options, "-C", login], lambda argv, stdin: command.run(argv, stdin=stdin))
+        except FirstkeyError as error:
+            if NO_PRIVSEP_DIRECTORY not in error.message:
+                raise
+            return TreeSshd(self.tree).ask(login)
 
 
 def program(tree: Tree) -> str | None:
@@ -103,11 +107,8 @@ def key_files(sshd: Sshd, account: Account, patterns: Iterable[str]) -> list[str
 class TreeSshd(Sshd):
     """A tree's sshd. With `replaced`, as it would be with these files in place of its own (or none)."""
 
-    _may_have_no_files = True
-
     def __init__(self, tree: Tree, replaced: Mapping[str, bytes] | None = None) -> None:
-        super().__init__(tree)
-        self._replaced = replaced or {}
+        super().__init__(_Replaced(tree, replaced) if replaced else tree)
 
     @cached_property
     def start(self) -> Start:
@@ -121,22 +122,11 @@ class TreeSshd(Sshd):
         # An option may not begin what the files go on with, nor open one of the host's.
         odd = next((line for line in first.lines if re.match("match|include", line, re.IGNORECASE)), None)
         detail = f"sshd is started with {odd}" if odd else ""
-        if len({one._replace(place="") for one in known}) > 1:
+        if len({one._replace(files=()) for one in known}) > 1:
             detail = "the units that start sshd do so with different options"
         if first.unknown or not detail:
             return first
-        return Start((), None, first.place, f"{first.place}: {detail}")
-
-    def _exists(self, path: str) -> bool:
-        return path in self._replaced or super()._exists(path)
-
-    def _read(self, path: str) -> bytes | None:
-        content = self._replaced.get(path)
-        return super()._read(path) if content is None else content
-
-    def _names(self, path: str) -> list[str]:
-        inside = {name.rpartition("/")[2] for name in self._replaced if name.rpartition("/")[0] == path}
-        return sorted(inside.union(super()._names(path)))
+        return Start(files=first.files, unknown=f"{first.files[0]}: {detail}")
 
     def _alike(self, user: str) -> object:
         try:
@@ -156,11 +146,10 @@ class TreeSshd(Sshd):
             raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
         copy = self._copy
         try:
-            asked = question(
+            effective = asked(
                 ["-C", login, "-f", copy.main],
                 lambda argv, stdin: inspector.run(argv, files=copy.contents, stdin=stdin),
             )
-            effective = understood(asked)
         except FirstkeyError as error:
             words = error.message
             for name, path in (*copy.files.items(), (f"{inspector.HERE}/", "")):
@@ -179,7 +168,7 @@ class TreeSshd(Sshd):
 
     @cached_property
     def _copy(self) -> Copy:
-        return _Copying(self.tree, *self._read_files).done(self.start.lines)
+        return _Copying(self).done()
 
     @cached_property
     def reads_patterns(self) -> bool | None:
@@ -194,15 +183,35 @@ class TreeSshd(Sshd):
 
 def _is_one_process(tree: Tree) -> bool:
     """Whether sshd has sockets, and none gives connections to services of their own (Accept=yes)."""
-    there = [socket for socket in SOCKETS if values(tree, "Socket", "ListenStream", socket)]
-    return bool(there) and not any(_starts_services(tree, socket) for socket in there)
+    sockets = [unit_settings(tree, socket) for socket in SOCKETS]
+    there = [socket for socket in sockets if socket["Socket", "ListenStream"]]
+    return bool(there) and not any(map(_starts_services, there))
 
 
-def _starts_services(tree: Tree, socket: str) -> bool:
-    accept = values(tree, "Socket", "Accept", socket)[-1:]
-    streams = values(tree, "Socket", "ListenStream", socket)
+def _starts_services(socket: Mapping[tuple[str, str], list[str]]) -> bool:
+    accept = socket["Socket", "Accept"][-1:]
+    streams = socket["Socket", "ListenStream"]
     is_on = accept and accept[0].lower() in ("1", "yes", "true", "on", "y", "t")
     return bool(is_on) and not all(stream.startswith(_NO_NETWORK) for stream in streams)
+
+
+class _Replaced(Tree):
+    """A tree with these files in place of its own, or beside them."""
+
+    def __init__(self, tree: Tree, files: Mapping[str, bytes]) -> None:
+        vars(self).update(vars(tree))  # the same root
+        self._files = files
+
+    def exists(self, path: str) -> bool:
+        return path in self._files or super().exists(path)
+
+    def read(self, path: str, *, limit: int) -> bytes | None:
+        content = self._files.get(path)
+        return super().read(path, limit=limit) if content is None else content
+
+    def names(self, path: str) -> list[str]:
+        inside = {name for above, name in map(os.path.split, self._files) if above == path}
+        return [*inside.union(super().names(path))]
 
 
 # --- copies -----------------------------------------------------------------------------------------
@@ -220,27 +229,21 @@ class Copy(NamedTuple):
 
 
 class _Copying:
-    """`included` has what each Include stands for, by file and line."""
+    """Makes the copies."""
 
-    def __init__(
-        self,
-        tree: Tree,
-        files: Mapping[str, bytes],
-        included: Mapping[tuple[str, int], Sequence[str]],
-    ) -> None:
-        self._tree = tree
-        self._files = files
-        self._included = included
-        self._names = {path: f"{number}.conf" for number, path in enumerate(files)}
+    def __init__(self, sshd: TreeSshd) -> None:
+        self._sshd = sshd
+        self._names = {path: f"{number}.conf" for number, path in enumerate(sshd.files)}
         self._host_keys: dict[str, str] = {}
 
-    def done(self, options: Sequence[str]) -> Copy:
+    def done(self) -> Copy:
         """The copies, the main one first, with the options that sshd is started with before it.
 
         Raises FirstkeyError where a line may mean what cannot be seen.
         """
+        options = self._sshd.start.lines
         contents: dict[str, bytes] = {}
-        for path, content in self._files.items():
+        for path, content in self._sshd.files.items():
             raws = without_groups(content, self._members).split(b"\n")
             lines = [self._line(raw, path, number) for number, raw in enumerate(raws, 1)]
             contents[self._names[path]] = b"\n".join(lines) + b"\n"
@@ -255,7 +258,7 @@ class _Copying:
         return Copy(f"{inspector.HERE}/{main}", contents, self._host_keys, files)
 
     def _members(self, patterns: str) -> list[str]:
-        accounts = Accounts(self._tree)
+        accounts = Accounts(self._sshd.tree)
         names = {number: name for name, number, _ in accounts.groups()}
         return [
             account.name
@@ -269,7 +272,7 @@ class _Copying:
             message = f"{path}:{number}: the line has no plain keyword, so an image's sshd is not asked"
             raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
         if line.keyword == "include":
-            inner = self._included.get((path, number), ())
+            inner = self._sshd.included(line)
             copies = [f'"{inspector.HERE}/{self._names[path]}"' for path in inner if path in self._names]
             return f"Include {' '.join(copies)}".encode() if copies else b""
         if line.keyword in ("hostkey", "hostdsakey"):

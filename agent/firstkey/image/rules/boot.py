@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons
@@ -287,7 +288,9 @@ def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding
     commands = effective.first("authorizedkeyscommand", "none")
     if not effective.authorized_keys_files and commands == "none":
         yield _finding(image, "AuthorizedKeysFile", "Set it to a file, or remove it", "none")
-    for listing in restrictions.listings(effective.words, name, _groups(image, name), None):
+    for listing in restrictions.listings(
+        partial(restrictions.words, effective), name, _groups(image, name), None
+    ):
         keyword = listing.keyword
         if listing.refuses is None:
             detail = f"{keyword} is about {name} from some places only"

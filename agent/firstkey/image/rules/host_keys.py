@@ -113,8 +113,8 @@ def _blob(image: Image, path: str) -> bytes | None:
     public = path if path.endswith(".pub") else f"{path}.pub"
     blob = _public_blob(_content(image, public)) if image.is_file(public) else None
     if blob is None and not path.endswith(".pub"):
-        line = public_half(_content(image, path))
-        blob = _public_blob(line) if line else None
+        line, _ = public_half(_content(image, path))
+        blob = _public_blob(line)
     return blob
 
 
