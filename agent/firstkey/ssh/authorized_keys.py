@@ -17,9 +17,6 @@ from firstkey.ssh.public_key import PublicKey, read_key
 Owned = tuple[str, str, str]
 """What tells a line that firstkey wrote from every other line: the key's fingerprint, options and comment."""
 
-# Inside the quotes only \" is an escape (misc.c: opt_dequote). Without an end they go on to the line's.
-_QUOTED = re.compile(r'"(?:\\"|[^"\\]|\\(?!"))*(?:"|\Z)')
-
 
 class Line(NamedTuple):
     """A line with a key, as sshd reads it or firstkey writes it, and the options before it (sshd(8)), if any.
@@ -46,14 +43,16 @@ class Line(NamedTuple):
         """Whether the key may only sign certificates, and lets nobody in itself."""
         if "cert-authority" not in self.options.lower():
             return False
-        return "cert-authority" in _QUOTED.sub("", self.options).lower().split(",")
+        from firstkey.ssh import key_options  # few lines have any
+
+        return key_options.parse_options(self.options).is_authority
 
     @property
     def flaw(self) -> str | None:
         """What of the options makes sshd take no key by the line; None: nothing."""
         if not self.options:
             return None
-        from firstkey.ssh import key_options  # few lines have any
+        from firstkey.ssh import key_options  # as above
 
         return key_options.useless(self.options)
 
