@@ -20,7 +20,6 @@ from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import authorized_keys
 from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
-from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import child, command
 from firstkey.system.files import Changed, Directory, Looks
 from firstkey.system.sshd import matching
@@ -69,8 +68,8 @@ class Change(NamedTuple):
     account: Account
     path: str
     add: tuple[Line, ...] = ()
-    moved: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Fingerprints of lines to add that were in these other files: only if one still has the key."""
+    moved: tuple[tuple[str, str], ...] = ()
+    """Fingerprints of lines to add that were in another file, with that: only if it still has the key."""
     revoke: tuple[Owned, ...] = ()
     also_read: tuple[str, ...] = ()
     """Other files in which sshd looks for the user's keys, and patterns of such (sshd_config.looks_for)."""
@@ -240,28 +239,26 @@ class _Visitor:
         others than root and the user can change.
         """
         self._note = note
-        account = self._change.account
+        account, path = self._change.account, self._change.path
+        others = (
+            None if self._change.is_check or self._is_in_home(path) else self._others_directory(account.uid)
+        )
+        if others:
+            message = f"{others} can be changed by others than root and {account.name}"
+            raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
         self._become(account)
-        self._change = change = self._change._replace(add=self._still_wanted())
-        work = partial(self._merge, self._existing_elsewhere())
-        if self._is_in_home(change.path):
-            try:
-                return work()
-            except FirstkeyError as refused:
-                if refused.reason is not reasons.PERMISSION_DENIED or os.getuid() != 0:
-                    raise
-                self._become(None)
-                if self._others_directory(0):
-                    raise
-                return work()
-        self._become(None)
-        if self._others_directory(0, os.getuid()):
-            others = self._others_directory(0, os.getuid(), account.uid)
-            if others and not change.is_check:
-                message = f"{others} can be changed by others than root and {account.name}"
-                raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
-            self._become(account)
-        return work()
+        self._change = self._change._replace(add=self._still_wanted())
+        elsewhere = self._existing_elsewhere()
+        try:
+            return self._merge(elsewhere)
+        except FirstkeyError as refused:
+            is_forbidden = refused.reason in (reasons.PERMISSION_DENIED, reasons.READ_ONLY)
+            if not is_forbidden or os.getuid() != 0:
+                raise
+            self._become(None)
+            if self._others_directory():
+                raise
+            return self._merge(elsewhere)
 
     def _become(self, account: Account | None) -> None:
         """Take the user's rights, or with None root's."""
@@ -273,14 +270,15 @@ class _Visitor:
         """Whether the path lies in the user's home, as it is written."""
         return path.startswith(self._change.account.home.rstrip("/") + "/") and ".." not in path.split("/")
 
-    def _others_directory(self, *allowed: int) -> str | None:
-        """The first directory above the file that somebody else than these users can write, or None."""
+    def _others_directory(self, *users: int) -> str | None:
+        """The first directory above the file that others than root, the caller and these can write."""
         above = os.path.dirname(self._change.path)
         while (directory := self._tree.open(above)) is None:
             above = os.path.dirname(above)
         with directory:
+            owners = (0, os.getuid(), *users)
             parts = self._parts(directory)
-            found = (part for part in parts if part.uid not in allowed or part.mode & SHARED_WRITE)
+            found = (part for part in parts if part.uid not in owners or part.mode & SHARED_WRITE)
             return next((part.path for part in found), None)
 
     def _parts(self, directory: Directory) -> Iterator[Part]:
@@ -322,64 +320,54 @@ class _Visitor:
     # --- the other files --------------------------------------------------------------------------
 
     def _still_wanted(self) -> tuple[Line, ...]:
-        """The lines to add, without those that a person took out of the files where they were before.
-
-        Only what can be seen to be gone was taken out.
-        """
+        """The lines to add, without those that a person took out of the file where they were before."""
         gone = set()
-        for key, files in self._change.moved:
-            found = [self._find(file) for file in files]
-            if all(keys is not None and key not in keys for keys in found):
+        for key, file in self._change.moved:
+            lines = self._find(file)
+            # Only what can be seen to be gone was taken out.
+            if lines is not None and key not in {line.key.fingerprint for line in lines}:
                 gone.add(key)
         return tuple(line for line in self._change.add if line.key.fingerprint not in gone)
 
     def _existing_elsewhere(self) -> dict[str, Existing]:
-        """Which of the keys to add are in another of the user's files, and will be there after this run.
-
-        Of several lines with a key, the first counts by which sshd lets it in, or else the first of all.
-        """
-        best: dict[str, Existing] = {}
+        """Which of the keys to add are in another of the user's files, and will be there after this run."""
+        files: list[str] = []
         for path in self._change.also_read if self._change.add else ():
-            files = [path]
-            if looks_for(path):
-                files = []
-                with suppress(FirstkeyError):
-                    files = matching(self._tree, path)
-            for file in files:
-                for key, entry in (self._find(file) or {}).items():
-                    is_better = key not in best or (best[key].flaw and not entry.flaw)
-                    if is_better and (file, key) not in self._change.leaving:
-                        best[key] = entry
-        return best
+            with suppress(FirstkeyError):
+                files += matching(self._tree, path)
+        found = [(file, line) for file in files for line in self._find(file) or ()]
+        leaving = self._change.leaving
+        return _best((file, line) for file, line in found if (file, line.key.fingerprint) not in leaving)
 
-    def _find(self, path: str) -> dict[str, Existing] | None:
-        """Which of the keys to add another file has, read with the user's rights, as sshd does. None where
+    def _find(self, path: str) -> list[Line] | None:
+        """The lines with keys to add in another file, read with the user's rights, as sshd does. None where
         that cannot be seen, where no such directory is, or where sshd ignores the file for a mode.
         """
+        wanted = {line.key.blob for line in self._change.add}
         with suppress(FirstkeyError), self._directory(os.path.dirname(path)) or nullcontext() as directory:
-            if directory:
+            if directory and not self._flaws(path):
                 file = directory.read(os.path.basename(path), limit=LIMIT)
                 lines = (line for _, line in authorized_keys.keyed(file.content if file else b""))
-                found = authorized_keys.best_of_each_key(lines, {line.key.blob for line in self._change.add})
-                if not self._flaws(path):
-                    return {line.key.fingerprint: _existing(path, line) for line in found.values()}
+                return [line for line in lines if line.key.blob in wanted and not line.is_authority]
         return None
 
     # --- merging --------------------------------------------------------------------------------
 
-    def _merge(self, others: Mapping[str, Existing]) -> dict[str, Any]:
+    def _merge(self, elsewhere: Mapping[str, Existing]) -> dict[str, Any]:
         """Bring the file to what the change says, or say what would be in it.
 
         Raises FirstkeyError where that is refused or fails; the file is then as it was.
         """
         change = self._change
         where, name = os.path.split(change.path)
-        is_new = any(line.key.fingerprint not in others for line in change.add)
+        is_new = any(line.key.fingerprint not in elsewhere for line in change.add)
         for _ in range(ATTEMPTS):
             with self._directory(where, make=is_new and not self._dry_run) or nullcontext() as directory:
                 old = directory.read(name, limit=LIMIT) if directory else None
                 before = old.content if old else b""
-                merge = authorized_keys.merge(before, add=change.add, revoke=change.revoke, elsewhere=others)
+                merge = authorized_keys.merge(
+                    before, add=change.add, revoke=change.revoke, elsewhere=elsewhere
+                )
                 is_needed, diff = merge.content != before, ""
                 if self._dry_run and is_needed:
                     from firstkey import display
@@ -398,7 +386,7 @@ class _Visitor:
                     except Changed:
                         continue
                     self._made += [change.path] if is_needed and old is None else []
-                here = {line.key.fingerprint: _existing(change.path, line) for line in merge.existing}
+                here = _best((change.path, line) for line in merge.existing)
                 repaired = self._repaired(directory)
                 try:
                     flaws = self._flaws(change.path)
@@ -407,7 +395,7 @@ class _Visitor:
                     flaws = [error.message] if error.reason is reasons.PERMISSION_DENIED else []
                 return {
                     "added": merge.added,
-                    "existing": [*{**others, **here}.values()],
+                    "existing": [*{**elsewhere, **here}.values()],
                     "revoked": merge.revoked,
                     "left": merge.left,
                     "made": self._made,
@@ -473,8 +461,17 @@ class _Visitor:
         return flaws if flaws or may_read else [f"{path}, which {account.name} may not read"]
 
 
-def _existing(path: str, line: Line) -> Existing:
-    return Existing(line.key.fingerprint, path, line.options, line.flaw)
+def _best(found: Iterable[tuple[str, Line]]) -> dict[str, Existing]:
+    """Of each key, the first line by which sshd lets it in, or else the first of all. Each has its file."""
+    best: dict[bytes, Existing] = {}
+    for path, line in found:
+        known = best.get(line.key.blob)
+        # Each flaw is looked for once: a user may have written long options before many lines.
+        if known is None or known.flaw:
+            entry = Existing(line.key.fingerprint, path, line.options, line.flaw)
+            if known is None or not entry.flaw:
+                best[line.key.blob] = entry
+    return {entry.fingerprint: entry for entry in best.values()}
 
 
 def _octal(mode: int) -> str:

@@ -218,7 +218,7 @@ class Installer:
                 add.append(line)
                 # Where sshd reads another file by now, it comes along, unless a person took it out.
                 if mine and path not in mine and not force:
-                    moved.append((key, tuple(mine)))
+                    moved.append((key, list(mine)[-1]))
         return self._revoking(change._replace(add=tuple(add), moved=tuple(moved)))
 
     def _clearances(self) -> Iterator[Change]:
