@@ -277,9 +277,10 @@ class _Visitor:
             above = os.path.dirname(above)
         with directory:
             owners = (0, os.getuid(), *users)
-            parts = self._parts(directory)
-            found = (part for part in parts if part.uid not in owners or part.mode & SHARED_WRITE)
-            return next((part.path for part in found), None)
+            found = authorized_keys.flaws(
+                self._parts(directory), owners, None, may_share=lambda _group: False
+            )
+        return found[0].path if found else None
 
     def _parts(self, directory: Directory) -> Iterator[Part]:
         """The open directory and each one above it, by their real paths: root's links followed."""
@@ -440,10 +441,9 @@ class _Visitor:
         return repaired
 
     def _flaws(self, path: str) -> list[str]:
-        """The parts of the path for which sshd ignores the file: the file, and each directory above it up to
-        the home, or up to the root outside of it. No file, no flaw.
+        """The parts of the path for which sshd ignores the file, seen with the user's rights as sshd sees it.
 
-        Seen with the user's rights, as sshd reads it.
+        No file, no flaw.
         """
         account, name = self._change.account, os.path.basename(path)
         self._become(account)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 
 from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.reasons import FirstkeyError, Refusal
@@ -21,7 +21,6 @@ from firstkey.ssh.public_key import sha256
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     from firstkey.boot.site import Site
@@ -169,7 +168,8 @@ class LedgerStore:
         if loaded.refusal and loaded.refusal.reason is reasons.LEDGER_DAMAGED:
             site.say(events.LEDGER_DAMAGED(file=PATH, detail=loaded.refusal.detail))
             if not site.dry_run:
-                with self._reported(), site.tree.opened(DIRECTORY) as directory:
+                # Where that fails, so will `save`, which reports it.
+                with suppress(FirstkeyError), site.tree.opened(DIRECTORY) as directory:
                     directory.set_aside(NAME, "damaged")
 
     def save(self, new: Ledger | None = None) -> None:
@@ -178,15 +178,11 @@ class LedgerStore:
         What failed once may succeed at the end of the run, and it is worth much to know one's own keys.
         """
         self.ledger = new or self.ledger
-        if not self._site.dry_run and self.ledger != self._saved:
-            with self._reported():
-                save(self._site.tree, self.ledger)
-                self._saved = self.ledger
-
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
+        if self._site.dry_run or self.ledger == self._saved:
+            return
         try:
-            yield
+            save(self._site.tree, self.ledger)
+            self._saved = self.ledger
         except FirstkeyError as error:
             if error.refusal not in self.warnings:
                 self.warnings.append(error.refusal)
@@ -324,8 +320,7 @@ class Sealed(NamedTuple):
 
     def digest(self, content: bytes) -> str:
         """The salted hash."""
-        digest: str = sha256(self.salt + content).hexdigest()
-        return digest
+        return sha256(self.salt + content).hexdigest()
 
 
 def load_sealed(tree: Tree) -> Sealed:

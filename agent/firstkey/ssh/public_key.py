@@ -11,14 +11,24 @@ from __future__ import annotations
 import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
-from contextlib import suppress
-from importlib import import_module
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 
+# What hashlib.sha256 is without OpenSSL, which takes longer to load than all there is to hash: CPython's own
+# modules beneath hashlib (one since 3.12, one before), which not every distribution has.
 if TYPE_CHECKING:
-    from typing import Any
+    import hashlib
+
+    sha256 = hashlib.sha256
+else:
+    try:
+        from _sha2 import sha256
+    except ImportError:
+        try:
+            from _sha256 import sha256
+        except ImportError:
+            from hashlib import sha256
 
 SIZE_LIMIT = 16 * 1024
 """Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""
@@ -26,19 +36,6 @@ JUDGED_HERE = ("ssh-ed25519", "ssh-rsa")
 """Types of which all is known that OpenSSH looks at."""
 RSA_BITS = range(1024, 16384 + 1)
 """OpenSSH reads no smaller RSA key, whatever RequiredRSASize= says, and no larger number."""
-
-
-def sha256(data: bytes = b"") -> Any:  # noqa: ANN401 - the hash object has no public type
-    """As hashlib.sha256, without loading OpenSSL, which takes longer than all there is to hash.
-
-    These are CPython's own modules beneath hashlib, which not every distribution has.
-    """
-    for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
-        with suppress(ImportError):
-            return import_module(name).sha256(data)
-    from hashlib import sha256 as by_openssl
-
-    return by_openssl(data)
 
 
 class PublicKey(NamedTuple):
