@@ -16,6 +16,7 @@ from pipe_sshd import Sshd, separation_directory
 from firstkey import config, events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change, Existing
+from firstkey.boot.ledger import INSTALLED, InstalledKey
 from firstkey.boot.site import Site
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.authorized_keys import Line, Owned
@@ -134,7 +135,9 @@ class Bench(NamedTuple):
     def change(self, *, add: tuple[Line, ...] = (), revoke: tuple[Owned, ...] = ()) -> Change:
         account = self.site.accounts.find(self.machine.user)
         assert account
-        return Change(account, f"{account.home}/.ssh/authorized_keys", add, revoke=revoke)
+        path = f"{account.home}/.ssh/authorized_keys"
+        stale = (InstalledKey(account.name, path, *line, "i-0", INSTALLED) for line in revoke)
+        return Change(account, path, add, stale=tuple(stale))
 
     def make(self, change: Change, *, dry_run: bool = False) -> Change:
         """Make the change; raises what the visit comes to where it fails."""

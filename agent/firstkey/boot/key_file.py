@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Union
 
-    from firstkey.boot.ledger import Ledger
+    from firstkey.boot.ledger import InstalledKey, Ledger
     from firstkey.boot.site import Site
-    from firstkey.ssh.authorized_keys import Line, Owned
+    from firstkey.ssh.authorized_keys import Line
     from firstkey.system.files import File
 
     Answer = Union["Change", FirstkeyError]
@@ -44,7 +44,6 @@ OTHERS_TURN_SECONDS = 0.25
 CHECK_SECONDS = 2.0
 """How long one home may take where there is nothing to do: a dead server may not hold that boot."""
 ROOT = Account("root", 0, 0, "/root", "/bin/sh")
-SHARED_WRITE = GROUP_WRITE | OTHERS_WRITE
 
 
 class Existing(NamedTuple):
@@ -70,11 +69,10 @@ class Change(NamedTuple):
     add: tuple[Line, ...] = ()
     moved: tuple[tuple[str, str], ...] = ()
     """Fingerprints of lines to add that were in another file, with that: only if it still has the key."""
-    revoke: tuple[Owned, ...] = ()
+    stale: tuple[InstalledKey, ...] = ()
+    """Other instances' lines in this and other files of the user: they will be gone after this run."""
     also_read: tuple[str, ...] = ()
     """Other files in which sshd looks for the user's keys, and patterns of such (sshd_config.looks_for)."""
-    leaving: frozenset[tuple[str, str]] = frozenset()
-    """Other instances' keys, by file and fingerprint: they will be gone after this run."""
     made: tuple[str, ...] = ()
     """Paths that firstkey made: their modes are its own to repair."""
     unread: Refusal | None = None
@@ -92,6 +90,11 @@ class Change(NamedTuple):
     flaws: Sequence[str] = ()
     """The parts of the path for which sshd ignores the file."""
     diff: str = ""
+
+    @property
+    def revoke(self) -> list[InstalledKey]:
+        """The lines that are to go from this file."""
+        return [key for key in self.stale if key.file == self.path]
 
     @property
     def is_check(self) -> bool:
@@ -121,12 +124,13 @@ class Change(NamedTuple):
             self.left,
         )
 
-    def entries(self, instance: str, owners: Mapping[str, str]) -> Iterator[events.Entry]:
-        """The same for the journal. `owners` tells whose instance's each revoked key was."""
+    def entries(self, instance: str) -> Iterator[events.Entry]:
+        """The same for the journal of that instance."""
         user = self.account.name
         where = {"user": user, "file": self.path}
         lines = {line.key.fingerprint: line for line in self.add}
         names = {fingerprint: line.key.comment or "unnamed" for fingerprint, line in lines.items()}
+        owners = {key.fingerprint: key.instance for key in self.revoke}
         for key in self.added:
             added = events.KEY_REDIRECTS if lines[key].options else events.KEY_ADDED
             yield added(**where, fingerprint=key, key_name=names[key], instance_id=instance)
@@ -139,10 +143,10 @@ class Change(NamedTuple):
             else:
                 yield events.KEY_PRESENT(**named)
         for key in self.revoked:
-            yield events.KEY_REVOKED(**where, fingerprint=key, instance=owners.get(key))
+            yield events.KEY_REVOKED(**where, fingerprint=key, instance=owners[key])
         for key in self.left:
             why = reasons.KEY_LEFT_IN_PLACE.code
-            yield events.KEY_LEFT_IN_PLACE(**where, fingerprint=key, instance=owners.get(key), reason=why)
+            yield events.KEY_LEFT_IN_PLACE(**where, fingerprint=key, instance=owners[key], reason=why)
         for path, old, new in self.repaired:
             yield events.MODES_REPAIRED(user=user, path=path, old=old, new=new)
         for flaw in self.flaws:
@@ -199,16 +203,14 @@ def visit(
 
 def check(site: Site, ledger: Ledger) -> list[UserResult]:
     """Check the files of who was served before; what cannot be looked at now is no failure."""
-    keys = site.config.keys
-    names = {*keys.users, "root"} if keys.redirect_root else keys.users
-    served = {each.name: each.file for each in ledger.served if each.name in names}
+    served = {each.name: each.file for each in ledger.served if each.name in site.config.keys.holders}
     results = {name: UserResult(name, file, UNCHANGED) for name, file in served.items()}
     there = [(site.accounts.listed(name), file) for name, file in served.items()]
     changes = [Change(account, file, made=ledger.made_files) for account, file in there if account and file]
     for change, answer in visit(site, changes):
         if isinstance(answer, Change):
             results[change.account.name] = answer.result()
-            for entry in () if site.dry_run else answer.entries("", {}):
+            for entry in () if site.dry_run else answer.entries(""):
                 site.say(entry)
     return list(results.values())
 
@@ -223,10 +225,11 @@ class _Visitor:
         # Asked for here, by the parent: a name service may take its time, and a policy is none of the user's.
         self._groups = site.accounts.group_ids(change.account)
         self._may_share = partial(site.accounts.may_share, change.account)
-        self._labels: dict[str, str | None] = {}
-        if not (change.is_check or site.dry_run):
-            for kind, path in (("dir", os.path.dirname(change.path)), ("file", change.path)):
-                self._labels[kind] = command.selinux_label(site.tree, path, kind)
+        paths = {"dir": os.path.dirname(change.path), "file": change.path}
+        is_to_write = not (change.is_check or site.dry_run)
+        self._labels = {
+            kind: command.selinux_label(site.tree, path, kind) for kind, path in paths.items() if is_to_write
+        }
         # Whether root works, as no user may write there: then all may read what is made, so that sshd may.
         self._as_root = False
         self._note: Callable[[list[str]], None] | None = None
@@ -239,11 +242,9 @@ class _Visitor:
         others than root and the user can change.
         """
         self._note = note
-        account, path = self._change.account, self._change.path
-        others = (
-            None if self._change.is_check or self._is_in_home(path) else self._others_directory(account.uid)
-        )
-        if others:
+        account = self._change.account
+        is_outside = not (self._change.is_check or self._is_in_home(self._change.path))
+        if is_outside and (others := self._others_directory(account.uid)):
             message = f"{others} can be changed by others than root and {account.name}"
             raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
         self._become(account)
@@ -276,10 +277,8 @@ class _Visitor:
         while (directory := self._tree.open(above)) is None:
             above = os.path.dirname(above)
         with directory:
-            owners = (0, os.getuid(), *users)
-            found = authorized_keys.flaws(
-                self._parts(directory), owners, None, may_share=lambda _group: False
-            )
+            owners, parts = (0, os.getuid(), *users), self._parts(directory)
+            found = authorized_keys.flaws(parts, owners, None, may_share=lambda _group: False)
         return found[0].path if found else None
 
     def _parts(self, directory: Directory) -> Iterator[Part]:
@@ -337,7 +336,7 @@ class _Visitor:
             with suppress(FirstkeyError):
                 files += matching(self._tree, path)
         found = [(file, line) for file in files for line in self._find(file) or ()]
-        leaving = self._change.leaving
+        leaving = {(key.file, key.fingerprint) for key in self._change.stale}
         return _best((file, line) for file, line in found if (file, line.key.fingerprint) not in leaving)
 
     def _find(self, path: str) -> list[Line] | None:
@@ -361,14 +360,13 @@ class _Visitor:
         """
         change = self._change
         where, name = os.path.split(change.path)
+        revoke = [key.written for key in change.revoke]
         is_new = any(line.key.fingerprint not in elsewhere for line in change.add)
         for _ in range(ATTEMPTS):
             with self._directory(where, make=is_new and not self._dry_run) or nullcontext() as directory:
                 old = directory.read(name, limit=LIMIT) if directory else None
                 before = old.content if old else b""
-                merge = authorized_keys.merge(
-                    before, add=change.add, revoke=change.revoke, elsewhere=elsewhere
-                )
+                merge = authorized_keys.merge(before, add=change.add, revoke=revoke, elsewhere=elsewhere)
                 is_needed, diff = merge.content != before, ""
                 if self._dry_run and is_needed:
                     from firstkey import display
@@ -435,7 +433,7 @@ class _Visitor:
         for (part, name), mode in zip(parts, self._modes()):
             is_own = part in (*self._change.made, *self._made) and not self._dry_run
             found = directory.status(name) if directory and is_own else None
-            if directory and found and found.st_mode & SHARED_WRITE and not stat.S_ISLNK(found.st_mode):
+            if directory and found and found.st_mode & (GROUP_WRITE | OTHERS_WRITE):
                 directory.set_mode(name, mode)
                 repaired.append((part, _octal(found.st_mode), _octal(mode)))
         return repaired

@@ -168,12 +168,9 @@ class Installer:
             able += [name for name in names if name != "root" and self._site.accounts.find(name)]
         if able:
             return able[0]
-        why = Refusal(
-            reasons.REDIRECT_WITHOUT_USER,
-            "no user of Users= has the launch keys, so root's copy has no user to name",
-        )
-        self.warnings.append(why)
-        self._site.say(events.REDIRECT_IMPOSSIBLE(reason=why.reason.code))
+        why = reasons.REDIRECT_WITHOUT_USER
+        self.warnings.append(Refusal(why, why.meaning))
+        self._site.say(events.REDIRECT_IMPOSSIBLE(reason=why.code))
         return None
 
     # --- deciding -------------------------------------------------------------------------------
@@ -224,12 +221,8 @@ class Installer:
 
     def _revoking(self, change: Change) -> Change:
         """The same, and other instances' lines go."""
-        stale = [key for key in self._store.stale(self._instance) if key.user == change.account.name]
-        return change._replace(
-            revoke=tuple(key.written for key in stale if key.file == change.path),
-            leaving=frozenset((key.file, key.fingerprint) for key in stale),
-            made=self._store.ledger.made_files,
-        )
+        stale = (key for key in self._store.stale(self._instance) if key.user == change.account.name)
+        return change._replace(stale=tuple(stale), made=self._store.ledger.made_files)
 
     # --- doing ----------------------------------------------------------------------------------
 
@@ -272,10 +265,9 @@ class Installer:
         # Where nothing is to be done, what cannot be looked at now is no failure.
         result = UserResult(name, file, UNCHANGED)
         if isinstance(answer, Change):
-            owners = {key.fingerprint: key.instance for key in self._store.ledger.in_file(name, file)}
             if not change.is_check:
                 self._record(answer)
-            for entry in () if self._site.dry_run else answer.entries(self._instance, owners):
+            for entry in () if self._site.dry_run else answer.entries(self._instance):
                 self._site.say(entry)
             left = [f"{key} stays in {file} of {name}" for key in answer.left]
             self.warnings += [Refusal(reasons.KEY_LEFT_IN_PLACE, detail) for detail in left]

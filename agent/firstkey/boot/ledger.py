@@ -193,8 +193,7 @@ class LedgerStore:
 
     def is_current(self, instance: str) -> bool:
         """Whether everything is done for everybody on this instance."""
-        keys = self._site.config.keys
-        names = [*keys.users, *(["root"] if keys.redirect_root else [])]
+        names = self._site.config.keys.holders
         return (
             all(self.serving(name, instance) for name in names)
             and all(key.is_done for key in self.ledger.keys if key.user in names)
