@@ -14,7 +14,7 @@ from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.ledger import LedgerStore, Served
 from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, Imds, Phase, Report
-from firstkey.reasons import FirstkeyError, Refusal, Unreachable
+from firstkey.reasons import FirstkeyError, Refusal, Retriable, Unreachable
 from firstkey.system.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from firstkey.boot.accounts import Setup
     from firstkey.boot.host_keys import Action
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer, Client
-    from firstkey.model import UserResult
+    from firstkey.metadata.client import Client
+    from firstkey.model import Answer, UserResult
     from firstkey.ssh.public_key import PublicKey
 
 ATTEMPT_SECONDS = 10.0
@@ -303,8 +303,6 @@ class Job:
 
     def _ask_until(self, deadline: float) -> Answer | FirstkeyError:
         """Ask; meanwhile host keys that sshd does not wait for are put in place when they are made."""
-        from firstkey.metadata.answers import Retriable
-
         answer: Answer | FirstkeyError | None = None
         while True:
             is_late = self._ready and time.monotonic() > self._ready_by
