@@ -141,7 +141,7 @@ class Bench(NamedTuple):
 
     def make(self, change: Change, *, dry_run: bool = False) -> Change:
         """Make the change; raises what the visit comes to where it fails."""
-        ((_, answer),) = key_file.visit(self.site._replace(dry_run=dry_run), [change])
+        ((_, answer),) = key_file.visit(self.site._replace(dry_run=dry_run), [change], lambda *_: None)
         if isinstance(answer, FirstkeyError):
             raise answer
         return answer

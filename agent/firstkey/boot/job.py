@@ -113,7 +113,7 @@ class Job:
         self._publish(actions)
         self._set_up_users()
         if self._instance and not self._site.force and self._store.is_current(self._instance):
-            return self._finished(self._up_to_date())
+            return self._finished(self._up_to_date(self._instance))
         answer = self._answer()
         if isinstance(answer, FirstkeyError):
             self._leave_other_instance()
@@ -122,14 +122,14 @@ class Job:
         self._replace_clones(answer.instance_id)
         return self._finished(self._with_answer(answer))
 
-    def _up_to_date(self) -> Report:
+    def _up_to_date(self, instance: str) -> Report:
         """The firmware says that this is the instance where everything is done: there is nothing to ask."""
-        self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
-        from firstkey.boot import key_file  # no line of a file is looked at
+        self._site.say(events.FIRMWARE_SKIP(instance_id=instance))
+        from firstkey.boot.launch_keys import Installer
 
         with self._phase("launch keys: look"):
-            users = key_file.check(self._site, self._store.ledger)
-        return Report(OK, instance_id=self._instance, users=tuple(users))
+            users = Installer(self._site, self._sshd, self._store, instance, self._setups).check()
+        return Report(OK, instance_id=instance, users=tuple(users))
 
     def _finished(self, draft: Report) -> Report:
         self._store.save()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Union
 
-    from firstkey.boot.ledger import InstalledKey, Ledger
+    from firstkey.boot.ledger import InstalledKey
     from firstkey.boot.site import Site
     from firstkey.ssh.authorized_keys import Line
     from firstkey.system.files import File
@@ -157,7 +157,7 @@ class Change(NamedTuple):
 
 
 def visit(
-    site: Site, changes: Iterable[Change], noted: Callable[[Change, list[str]], None] = lambda *_: None
+    site: Site, changes: Iterable[Change], noted: Callable[[Change, list[str]], None]
 ) -> Generator[tuple[Change, Answer], None, None]:
     """Make the changes, each in one child; yields what became of each, in the order in which they end.
 
@@ -199,20 +199,6 @@ def visit(
     finally:
         for visitor in waiting:
             visitor.stop()
-
-
-def check(site: Site, ledger: Ledger) -> list[UserResult]:
-    """Check the files of who was served before; what cannot be looked at now is no failure."""
-    served = {each.name: each.file for each in ledger.served if each.name in site.config.keys.holders}
-    results = {name: UserResult(name, file, UNCHANGED) for name, file in served.items()}
-    there = [(site.accounts.listed(name), file) for name, file in served.items()]
-    changes = [Change(account, file, made=ledger.made_files) for account, file in there if account and file]
-    for change, answer in visit(site, changes):
-        if isinstance(answer, Change):
-            results[change.account.name] = answer.result()
-            for entry in () if site.dry_run else answer.entries(""):
-                site.say(entry)
-    return list(results.values())
 
 
 class _Visitor:

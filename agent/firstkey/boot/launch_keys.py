@@ -157,6 +157,18 @@ class Installer:
         others = [] if keys else [name for name in everybody if name not in served]
         return [*(UserResult(name, None, UNCHANGED) for name in others), *self._results.values()]
 
+    def check(self) -> list[UserResult]:
+        """Check the files of who was served before, whose lines are all as they are to be."""
+        holders, ledger = self._site.config.keys.holders, self._store.ledger
+        served = [each for each in ledger.served if each.name in holders]
+        self._results = {
+            (each.name, each.file): UserResult(each.name, each.file, UNCHANGED) for each in served
+        }
+        there = ((self._site.accounts.listed(each.name), each.file) for each in served)
+        made = ledger.made_files
+        self._make(Change(account, file, made=made) for account, file in there if account and file)
+        return [*self._results.values()]
+
     def _target(self, names: Sequence[str]) -> str | None:
         """Who can be logged in as in root's place; None: nobody, and root's copy is as the others'.
 
