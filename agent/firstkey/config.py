@@ -58,6 +58,11 @@ class Keys(NamedTuple):
     revoke: str
     redirect_root: bool
 
+    @property
+    def holders(self) -> tuple[str, ...]:
+        """The users, and root where its copy of the keys only redirects."""
+        return tuple(dict.fromkeys((*self.users, "root"))) if self.redirect_root else self.users
+
 
 class HostKeys(NamedTuple):
     """Which host keys there are. `types` is `("auto",)` or types; `regenerate` as the settings table says.

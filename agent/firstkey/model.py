@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from firstkey.reasons import Reason
+
 REPORT = "/run/firstkey/report.json"
 """Where programs read the report of the last run; in /run, so that it is of this boot."""
 
@@ -66,6 +68,20 @@ class OfferedKey(NamedTuple):
     refusal: Refusal | None = None
     type: str | None = None
     fingerprint: str | None = None
+
+
+class Answer(NamedTuple):
+    """What the metadata service says. No keys: the instance was launched without a key pair, or the service
+    told which instance this is, and no more.
+
+    `version` is the one that was spoken, 1 or 2; `fallback_reason` says why it is 1 where "auto" was asked.
+    """
+
+    instance_id: str
+    endpoint: str
+    version: int
+    fallback_reason: Reason | None
+    keys: tuple[OfferedKey, ...] = ()
 
 
 class UserResult(NamedTuple):

@@ -16,6 +16,7 @@ from pipe_sshd import Sshd, separation_directory
 from firstkey import config, events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change, Existing
+from firstkey.boot.ledger import INSTALLED, InstalledKey
 from firstkey.boot.site import Site
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.authorized_keys import Line, Owned
@@ -134,11 +135,13 @@ class Bench(NamedTuple):
     def change(self, *, add: tuple[Line, ...] = (), revoke: tuple[Owned, ...] = ()) -> Change:
         account = self.site.accounts.find(self.machine.user)
         assert account
-        return Change(account, f"{account.home}/.ssh/authorized_keys", add, revoke=revoke)
+        path = f"{account.home}/.ssh/authorized_keys"
+        stale = (InstalledKey(account.name, path, *line, "i-0", INSTALLED) for line in revoke)
+        return Change(account, path, add, stale=tuple(stale))
 
     def make(self, change: Change, *, dry_run: bool = False) -> Change:
         """Make the change; raises what the visit comes to where it fails."""
-        ((_, answer),) = key_file.visit(self.site._replace(dry_run=dry_run), [change])
+        ((_, answer),) = key_file.visit(self.site._replace(dry_run=dry_run), [change], lambda *_: None)
         if isinstance(answer, FirstkeyError):
             raise answer
         return answer
@@ -254,6 +257,17 @@ def test_a_dry_run_only_describes(bench: Bench) -> None:
     assert outcome.diff.replace("\n", "").isprintable()
 
 
+@pytest.mark.parametrize("ignored", ["frob", "tunnel", 'principals="a"', 'form="x"'])
+def test_a_line_that_sshd_heeds_counts_before_one_that_it_ignores(bench: Bench, ignored: str) -> None:
+    """Wherever they stand; where all are ignored, the first is told."""
+    bad, good = f"{ignored} LINE\n".encode(), b"no-pty LINE\n"
+    for content in (bad + good, good + bad, bad + bad + good):
+        bench.put(content)
+        assert [entry.options for entry in bench.add().existing] == ["no-pty"]
+    bench.put(bad + bad)
+    assert [(entry.options, entry.flaw) for entry in bench.add().existing] == [(ignored, ignored)]
+
+
 def test_keys_elsewhere_are_found_where_sshd_finds_them(bench: Bench) -> None:
     """Only lines about the key itself count; a file that sshd ignores restricts nobody."""
     other = parse_launch_key(bench.other)
@@ -276,10 +290,9 @@ def test_a_key_that_was_elsewhere_comes_only_where_it_still_is(bench: Bench) -> 
     bench.put(b"KEY moved\n")
     path = bench.change().path
     moving = bench.change(add=(Line(bench.key),))._replace(path=f"{os.path.dirname(path)}/second")
-    cases = {(): False, (f"{path}2",): False, (f"{path}2", path): True, ("/no/such",): True}
-    for files, comes in cases.items():
-        change = moving._replace(moved=((bench.key.fingerprint, files),))
-        assert bool(bench.make(change, dry_run=True).added) == comes, files
+    for file, comes in {f"{path}2": False, path: True, "/no/such": True}.items():
+        change = moving._replace(moved=((bench.key.fingerprint, file),))
+        assert bool(bench.make(change, dry_run=True).added) == comes, file
 
 
 @pytest.mark.root

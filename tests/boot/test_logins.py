@@ -416,6 +416,23 @@ def test_modes_of_what_firstkey_made_are_mended(system: PrivateSystem, service: 
 
 
 @pytest.mark.slow
+def test_modes_outside_of_a_home_are_mended_by_root(
+    system: PrivateSystem, service: Emulator, keys: Path
+) -> None:
+    """The file is root's there, so its user cannot."""
+    config = "AuthorizedKeysFile /etc/ssh/authorized_keys/%u\n"
+    system.set_sshd_config(config)
+    system.firstkey("run", service=service)
+    file = system.path("/etc/ssh/authorized_keys/deploy")
+    file.chmod(0o666)
+    done = system.firstkey("run", "--json", service=service)
+    assert (done.status, done.user("deploy")["result"]) == (0, "changed")
+    assert stat.S_IMODE(file.stat().st_mode) == 0o644
+    system.start_sshd(config)
+    assert system.lets_in("deploy", keys / "launch")
+
+
+@pytest.mark.slow
 def test_modes_of_what_a_person_made_are_reported(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:

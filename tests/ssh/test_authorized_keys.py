@@ -243,18 +243,9 @@ def test_a_key_in_another_file_of_the_user_is_there(keys: Keys) -> None:
 
 
 def test_what_stands_before_a_key_that_is_there_is_told(keys: Keys) -> None:
-    """The first line with the key counts, as for sshd."""
+    """All lines with the key, in their order."""
     content = b'from="10.0.0.1" ' + text(keys["rsa"]) + text(keys["rsa"])
-    assert added(content, keys["rsa"]).existing == (Line(keys["rsa"], 'from="10.0.0.1"'),)
-
-
-@pytest.mark.parametrize("ignored", ["frob", "tunnel", 'principals="a"', 'form="x"'])
-def test_a_line_that_sshd_heeds_counts_before_one_that_it_ignores(ignored: str, keys: Keys) -> None:
-    """Wherever they stand; where all are ignored, the first is told."""
-    bad, good = Line(keys["rsa"], ignored).text, Line(keys["rsa"], "no-pty").text
-    for content in (bad + good, good + bad, bad + bad + good):
-        assert added(content, keys["rsa"]).existing == (Line(keys["rsa"], "no-pty"),)
-    assert added(bad + bad, keys["rsa"]).existing == (Line(keys["rsa"], ignored),)
+    assert added(content, keys["rsa"]).existing == (Line(keys["rsa"], 'from="10.0.0.1"'), Line(keys["rsa"]))
 
 
 def test_nothing_to_do_is_the_same_object(keys: Keys) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-import re
 import subprocess
+from base64 import b64encode
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable
 from pathlib import Path
@@ -48,16 +49,11 @@ EXAMPLES = settings(
 )
 
 # Where firstkey refuses on purpose what ssh-keygen prints, by the sentence that says so. There is
-# no other difference.
+# no other difference but data of which OpenSSH makes another key, and RSA keys that prove nothing.
 STRICTER = {
-    "options": "options or a name are before the key",
-    "several lines": "it has [0-9]+ lines",
-    "control characters": "control character",
+    "options, certificates, DSA": "it does not begin with a type of key that sshd takes for a login",
+    "several lines, control characters": "it has a second line or a control character",
     "size": "no public key is longer",
-    "DSA": "it is a DSA key",
-    "certificates": "it is a certificate",
-    "worthless RSA": "its RSA exponent is not one that a signature can be checked with",
-    "NUL at the end of a string": "its application contains a NUL",
 }
 
 Ask = Callable[[bytes], list[Any]]
@@ -79,8 +75,21 @@ def must_agree(text: bytes, ask: Ask) -> None:
         key = parse_launch_key(text)
         assert [(key.bits, key.fingerprint)] == seen
         assert ask(key.line.encode("utf-8", "surrogateescape")) == seen, "what is written is the same key"
-    elif seen:
-        assert any(re.search(known, sentence) for known in STRICTER.values()), sentence
+    elif seen and not any(known in sentence for known in STRICTER.values()):
+        assert is_data_of_another_key(text, seen) or exponent(text) in (0, 1, 2), sentence
+
+
+def is_data_of_another_key(text: bytes, seen: list[Any]) -> bool:
+    """Whether OpenSSH prints another key than the data's: without needless zeros, or up to a NUL."""
+    digest = hashlib.sha256(a2b_base64(text.split()[1])).digest()
+    return [found.fingerprint for found in seen] != ["SHA256:" + b64encode(digest).decode().rstrip("=")]
+
+
+def exponent(text: bytes) -> int | None:
+    """The exponent of an RSA key."""
+    blob = a2b_base64(text.split()[1])
+    is_rsa = blob[4:11] == b"ssh-rsa"
+    return int.from_bytes(blob[15 : 15 + int.from_bytes(blob[11:15], "big")], "big") if is_rsa else None
 
 
 # --- agreement with ssh-keygen --------------------------------------------------------------------
@@ -237,11 +246,11 @@ def test_malformed_keys_are_refused_as_by_ssh_keygen(
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        (lambda line: b"no-pty " + line, "options or a name"),
-        (lambda line: b'command="a \\" b",no-pty ' + line, "options or a name"),
-        (lambda line: b"host.example " + line, "options or a name"),
-        (lambda line: line + line, "it has 2 lines"),
-        (lambda line: b"# mine\n" + line, "it has 2 lines"),
+        (lambda line: b"no-pty " + line, "does not begin with a type"),
+        (lambda line: b'command="a \\" b",no-pty ' + line, "does not begin with a type"),
+        (lambda line: b"host.example " + line, "does not begin with a type"),
+        (lambda line: line + line, "second line"),
+        (lambda line: b"# mine\n" + line, "but with '# mine'"),
         (lambda line: line[:-1] + b"\x1b]0;title\x07\n", "control character"),
         (lambda line: line[:-1] + b"\0\n", "control character"),
         (lambda line: line[:-1] + b"\0ssh-rsa\n", "control character"),
@@ -272,14 +281,14 @@ def test_a_certificate_is_not_a_launch_key(
     command = ["ssh-keygen", "-q", "-s", str(key_files["ecdsa256"]), "-I", "id", "-n", "me", str(subject)]
     subprocess.run(command, check=True)
     certificate = (tmp_path / "subject-cert.pub").read_bytes()
-    assert "certificate" in str(refused(certificate))
+    assert "ssh-ed25519-cert-v01@openssh.com" in str(refused(certificate))
     assert read_key(certificate) is None
 
 
 def test_a_dsa_key_is_no_launch_key_but_a_host_key(make_line: Make) -> None:
     """Nobody gets in with DSA any more; an old host key is shown as what it is."""
     text = make_line("ssh-dss", number(2**1023 + 1), number(2**159 + 1), number(3), number(5))
-    assert "DSA" in str(refused(text))
+    assert "but with 'ssh-dss" in str(refused(text))
     assert read_key(text) is None
     key = read_host_key(text)
     assert key is not None
@@ -290,7 +299,7 @@ def test_an_rsa_key_that_anybody_can_sign_for_is_refused(make_line: Make, ssh_ke
     """With the exponent 1, the public key is all that a forger needs; ssh-keygen does not look."""
     text = make_line("ssh-rsa", b"\1", number(2**2047 + 1))
     assert ssh_keygen(text)
-    assert "exponent" in str(refused(text))
+    assert "not the data of an ssh-rsa key" in str(refused(text))
 
 
 # --- the line -------------------------------------------------------------------------------------
@@ -338,20 +347,20 @@ def test_the_name_of_a_signature_stands_for_its_type(lines: dict[str, bytes], ss
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        (b"", "it is empty"),
-        (b" \r\n\n", "it is empty"),
-        (b"<!DOCTYPE html>\n<html><head><title>502</title>", "page of HTML"),
-        (b'<?xml version="1.0" encoding="iso-8859-1"?>\n<Error/>', "page of HTML or XML"),
-        (b"-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n", "private key"),
-        (b"-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n", "private key"),
-        (b"PuTTY-User-Key-File-3: ssh-ed25519\nc2VjcmV0\n", "private key"),
-        (b"-----BEGIN PUBLIC KEY-----\nc2VjcmV0\n", "ssh-keygen -i"),
-        (b"---- BEGIN SSH2 PUBLIC KEY ----\nc2VjcmV0\n", "ssh-keygen -i"),
-        (b"404 - Not Found", "does not start with a type"),
-        (b"ssh-ed25519", "missing"),
-        (b"ssh-ed25519 \n", "missing"),
-        (b"ssh-ed25519 not/base64!", "not base64"),
-        (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI", "base64, or is cut off"),
+        (b"", "but with ''"),
+        (b" \r\n\n", "but with ''"),
+        (b"<!DOCTYPE html>\n<html><head><title>502</title>", "<!DOCTYPE html>"),
+        (b'<?xml version="1.0" encoding="iso-8859-1"?>\n<Error/>', "<?xml"),
+        (b"-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n", "PRIVATE KEY"),
+        (b"-----BEGIN RSA PRIVATE KEY-----\nc2VjcmV0\n", "PRIVATE KEY"),
+        (b"PuTTY-User-Key-File-3: ssh-ed25519\nc2VjcmV0\n", "PuTTY-User-Key-File-3"),
+        (b"-----BEGIN PUBLIC KEY-----\nc2VjcmV0\n", "PUBLIC KEY"),
+        (b"---- BEGIN SSH2 PUBLIC KEY ----\nc2VjcmV0\n", "PUBLIC KEY"),
+        (b"404 - Not Found", "404 - Not Found"),
+        (b"ssh-ed25519", "cut off"),
+        (b"ssh-ed25519 \n", "cut off"),
+        (b"ssh-ed25519 not/base64!", "not the data"),
+        (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI", "cut off"),
         (b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA==", "cut off"),
         (b"ssh-rsa AAAAC3NzaC1lZDI1NTE5AAAAIA==", "cut off"),
     ],

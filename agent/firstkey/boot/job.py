@@ -14,7 +14,7 @@ from firstkey.boot import host_key_files
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.ledger import LedgerStore, Served
 from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, Imds, Phase, Report
-from firstkey.reasons import FirstkeyError, Refusal, Unreachable
+from firstkey.reasons import FirstkeyError, Refusal, Retriable, Unreachable
 from firstkey.system.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from firstkey.boot.accounts import Setup
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer, Client
-    from firstkey.model import UserResult
+    from firstkey.metadata.client import Client
+    from firstkey.model import Answer, UserResult
     from firstkey.ssh.public_key import PublicKey
 
 ATTEMPT_SECONDS = 10.0
@@ -110,7 +110,7 @@ class Job:
         self._publish()
         self._set_up_users()
         if self._instance and not self._site.force and self._store.is_current(self._instance):
-            return self._finished(self._up_to_date())
+            return self._finished(self._up_to_date(self._instance))
         answer = self._answer()
         if isinstance(answer, FirstkeyError):
             self._leave_other_instance()
@@ -119,14 +119,14 @@ class Job:
         self._replace_clones(answer.instance_id)
         return self._finished(self._with_answer(answer))
 
-    def _up_to_date(self) -> Report:
+    def _up_to_date(self, instance: str) -> Report:
         """The firmware says that this is the instance where everything is done: there is nothing to ask."""
-        self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
-        from firstkey.boot import key_file  # no line of a file is looked at
+        self._site.say(events.FIRMWARE_SKIP(instance_id=instance))
+        from firstkey.boot.launch_keys import Installer
 
         with self._phase("launch keys: look"):
-            users = key_file.check(self._site, self._store.ledger)
-        return Report(OK, instance_id=self._instance, users=tuple(users))
+            users = Installer(self._site, self._sshd, self._store, instance, self._setups).check()
+        return Report(OK, instance_id=instance, users=tuple(users))
 
     def _finished(self, draft: Report) -> Report:
         self._store.save()
@@ -301,8 +301,6 @@ class Job:
 
     def _ask_until(self, deadline: float) -> Answer | FirstkeyError:
         """Ask; meanwhile host keys that sshd does not wait for are put in place when they are made."""
-        from firstkey.metadata.answers import Retriable
-
         answer: Answer | FirstkeyError | None = None
         while True:
             is_late = self._ready and time.monotonic() > self._ready_by

@@ -20,7 +20,6 @@ from firstkey.model import CHANGED, UNCHANGED, Account, UserResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import authorized_keys
 from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
-from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import child, command
 from firstkey.system.files import Changed, Directory, Looks
 from firstkey.system.sshd import matching
@@ -29,9 +28,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
     from typing import Any, Union
 
-    from firstkey.boot.ledger import Ledger
+    from firstkey.boot.ledger import InstalledKey
     from firstkey.boot.site import Site
-    from firstkey.ssh.authorized_keys import Line, Owned
+    from firstkey.ssh.authorized_keys import Line
     from firstkey.system.files import File
 
     Answer = Union["Change", FirstkeyError]
@@ -45,7 +44,6 @@ OTHERS_TURN_SECONDS = 0.25
 CHECK_SECONDS = 2.0
 """How long one home may take where there is nothing to do: a dead server may not hold that boot."""
 ROOT = Account("root", 0, 0, "/root", "/bin/sh")
-SHARED_WRITE = GROUP_WRITE | OTHERS_WRITE
 
 
 class Existing(NamedTuple):
@@ -69,13 +67,12 @@ class Change(NamedTuple):
     account: Account
     path: str
     add: tuple[Line, ...] = ()
-    moved: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """Fingerprints of lines to add that were in these other files: only if one still has the key."""
-    revoke: tuple[Owned, ...] = ()
+    moved: tuple[tuple[str, str], ...] = ()
+    """Fingerprints of lines to add that were in another file, with that: only if it still has the key."""
+    stale: tuple[InstalledKey, ...] = ()
+    """Other instances' lines in this and other files of the user: they will be gone after this run."""
     also_read: tuple[str, ...] = ()
     """Other files in which sshd looks for the user's keys, and patterns of such (sshd_config.looks_for)."""
-    leaving: frozenset[tuple[str, str]] = frozenset()
-    """Other instances' keys, by file and fingerprint: they will be gone after this run."""
     made: tuple[str, ...] = ()
     """Paths that firstkey made: their modes are its own to repair."""
     unread: Refusal | None = None
@@ -93,6 +90,11 @@ class Change(NamedTuple):
     flaws: Sequence[str] = ()
     """The parts of the path for which sshd ignores the file."""
     diff: str = ""
+
+    @property
+    def revoke(self) -> list[InstalledKey]:
+        """The lines that are to go from this file."""
+        return [key for key in self.stale if key.file == self.path]
 
     @property
     def is_check(self) -> bool:
@@ -122,12 +124,13 @@ class Change(NamedTuple):
             self.left,
         )
 
-    def entries(self, instance: str, owners: Mapping[str, str]) -> Iterator[events.Entry]:
-        """The same for the journal. `owners` tells whose instance's each revoked key was."""
+    def entries(self, instance: str) -> Iterator[events.Entry]:
+        """The same for the journal of that instance."""
         user = self.account.name
         where = {"user": user, "file": self.path}
         lines = {line.key.fingerprint: line for line in self.add}
         names = {fingerprint: line.key.comment or "unnamed" for fingerprint, line in lines.items()}
+        owners = {key.fingerprint: key.instance for key in self.revoke}
         for key in self.added:
             added = events.KEY_REDIRECTS if lines[key].options else events.KEY_ADDED
             yield added(**where, fingerprint=key, key_name=names[key], instance_id=instance)
@@ -140,10 +143,10 @@ class Change(NamedTuple):
             else:
                 yield events.KEY_PRESENT(**named)
         for key in self.revoked:
-            yield events.KEY_REVOKED(**where, fingerprint=key, instance=owners.get(key))
+            yield events.KEY_REVOKED(**where, fingerprint=key, instance=owners[key])
         for key in self.left:
             why = reasons.KEY_LEFT_IN_PLACE.code
-            yield events.KEY_LEFT_IN_PLACE(**where, fingerprint=key, instance=owners.get(key), reason=why)
+            yield events.KEY_LEFT_IN_PLACE(**where, fingerprint=key, instance=owners[key], reason=why)
         for path, old, new in self.repaired:
             yield events.MODES_REPAIRED(user=user, path=path, old=old, new=new)
         for flaw in self.flaws:
@@ -154,7 +157,7 @@ class Change(NamedTuple):
 
 
 def visit(
-    site: Site, changes: Iterable[Change], noted: Callable[[Change, list[str]], None] = lambda *_: None
+    site: Site, changes: Iterable[Change], noted: Callable[[Change, list[str]], None]
 ) -> Generator[tuple[Change, Answer], None, None]:
     """Make the changes, each in one child; yields what became of each, in the order in which they end.
 
@@ -198,22 +201,6 @@ def visit(
             visitor.stop()
 
 
-def check(site: Site, ledger: Ledger) -> list[UserResult]:
-    """Check the files of who was served before; what cannot be looked at now is no failure."""
-    keys = site.config.keys
-    names = {*keys.users, "root"} if keys.redirect_root else keys.users
-    served = {each.name: each.file for each in ledger.served if each.name in names}
-    results = {name: UserResult(name, file, UNCHANGED) for name, file in served.items()}
-    there = [(site.accounts.listed(name), file) for name, file in served.items()]
-    changes = [Change(account, file, made=ledger.made_files) for account, file in there if account and file]
-    for change, answer in visit(site, changes):
-        if isinstance(answer, Change):
-            results[change.account.name] = answer.result()
-            for entry in () if site.dry_run else answer.entries("", {}):
-                site.say(entry)
-    return list(results.values())
-
-
 class _Visitor:
     """What is done in one home: in the child process, which takes the rights that go with each path."""
 
@@ -224,10 +211,11 @@ class _Visitor:
         # Asked for here, by the parent: a name service may take its time, and a policy is none of the user's.
         self._groups = site.accounts.group_ids(change.account)
         self._may_share = partial(site.accounts.may_share, change.account)
-        self._labels: dict[str, str | None] = {}
-        if not (change.is_check or site.dry_run):
-            for kind, path in (("dir", os.path.dirname(change.path)), ("file", change.path)):
-                self._labels[kind] = command.selinux_label(site.tree, path, kind)
+        paths = {"dir": os.path.dirname(change.path), "file": change.path}
+        is_to_write = not (change.is_check or site.dry_run)
+        self._labels = {
+            kind: command.selinux_label(site.tree, path, kind) for kind, path in paths.items() if is_to_write
+        }
         # Whether root works, as no user may write there: then all may read what is made, so that sshd may.
         self._as_root = False
         self._note: Callable[[list[str]], None] | None = None
@@ -241,27 +229,23 @@ class _Visitor:
         """
         self._note = note
         account = self._change.account
+        is_outside = not (self._change.is_check or self._is_in_home(self._change.path))
+        if is_outside and (others := self._others_directory(account.uid)):
+            message = f"{others} can be changed by others than root and {account.name}"
+            raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
         self._become(account)
-        self._change = change = self._change._replace(add=self._still_wanted())
-        work = partial(self._merge, self._existing_elsewhere())
-        if self._is_in_home(change.path):
-            try:
-                return work()
-            except FirstkeyError as refused:
-                if refused.reason is not reasons.PERMISSION_DENIED or os.getuid() != 0:
-                    raise
-                self._become(None)
-                if self._others_directory(0):
-                    raise
-                return work()
-        self._become(None)
-        if self._others_directory(0, os.getuid()):
-            others = self._others_directory(0, os.getuid(), account.uid)
-            if others and not change.is_check:
-                message = f"{others} can be changed by others than root and {account.name}"
-                raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
-            self._become(account)
-        return work()
+        self._change = self._change._replace(add=self._still_wanted())
+        elsewhere = self._existing_elsewhere()
+        try:
+            return self._merge(elsewhere)
+        except FirstkeyError as refused:
+            is_forbidden = refused.reason in (reasons.PERMISSION_DENIED, reasons.READ_ONLY)
+            if not is_forbidden or os.getuid() != 0:
+                raise
+            self._become(None)
+            if self._others_directory():
+                raise
+            return self._merge(elsewhere)
 
     def _become(self, account: Account | None) -> None:
         """Take the user's rights, or with None root's."""
@@ -273,15 +257,15 @@ class _Visitor:
         """Whether the path lies in the user's home, as it is written."""
         return path.startswith(self._change.account.home.rstrip("/") + "/") and ".." not in path.split("/")
 
-    def _others_directory(self, *allowed: int) -> str | None:
-        """The first directory above the file that somebody else than these users can write, or None."""
+    def _others_directory(self, *users: int) -> str | None:
+        """The first directory above the file that others than root, the caller and these can write."""
         above = os.path.dirname(self._change.path)
         while (directory := self._tree.open(above)) is None:
             above = os.path.dirname(above)
         with directory:
-            parts = self._parts(directory)
-            found = (part for part in parts if part.uid not in allowed or part.mode & SHARED_WRITE)
-            return next((part.path for part in found), None)
+            owners, parts = (0, os.getuid(), *users), self._parts(directory)
+            found = authorized_keys.flaws(parts, owners, None, may_share=lambda _group: False)
+        return found[0].path if found else None
 
     def _parts(self, directory: Directory) -> Iterator[Part]:
         """The open directory and each one above it, by their real paths: root's links followed."""
@@ -322,64 +306,53 @@ class _Visitor:
     # --- the other files --------------------------------------------------------------------------
 
     def _still_wanted(self) -> tuple[Line, ...]:
-        """The lines to add, without those that a person took out of the files where they were before.
-
-        Only what can be seen to be gone was taken out.
-        """
+        """The lines to add, without those that a person took out of the file where they were before."""
         gone = set()
-        for key, files in self._change.moved:
-            found = [self._find(file) for file in files]
-            if all(keys is not None and key not in keys for keys in found):
+        for key, file in self._change.moved:
+            lines = self._find(file)
+            # Only what can be seen to be gone was taken out.
+            if lines is not None and key not in {line.key.fingerprint for line in lines}:
                 gone.add(key)
         return tuple(line for line in self._change.add if line.key.fingerprint not in gone)
 
     def _existing_elsewhere(self) -> dict[str, Existing]:
-        """Which of the keys to add are in another of the user's files, and will be there after this run.
-
-        Of several lines with a key, the first counts by which sshd lets it in, or else the first of all.
-        """
-        best: dict[str, Existing] = {}
+        """Which of the keys to add are in another of the user's files, and will be there after this run."""
+        files: list[str] = []
         for path in self._change.also_read if self._change.add else ():
-            files = [path]
-            if looks_for(path):
-                files = []
-                with suppress(FirstkeyError):
-                    files = matching(self._tree, path)
-            for file in files:
-                for key, entry in (self._find(file) or {}).items():
-                    is_better = key not in best or (best[key].flaw and not entry.flaw)
-                    if is_better and (file, key) not in self._change.leaving:
-                        best[key] = entry
-        return best
+            with suppress(FirstkeyError):
+                files += matching(self._tree, path)
+        found = [(file, line) for file in files for line in self._find(file) or ()]
+        leaving = {(key.file, key.fingerprint) for key in self._change.stale}
+        return _best((file, line) for file, line in found if (file, line.key.fingerprint) not in leaving)
 
-    def _find(self, path: str) -> dict[str, Existing] | None:
-        """Which of the keys to add another file has, read with the user's rights, as sshd does. None where
+    def _find(self, path: str) -> list[Line] | None:
+        """The lines with keys to add in another file, read with the user's rights, as sshd does. None where
         that cannot be seen, where no such directory is, or where sshd ignores the file for a mode.
         """
+        wanted = {line.key.blob for line in self._change.add}
         with suppress(FirstkeyError), self._directory(os.path.dirname(path)) or nullcontext() as directory:
-            if directory:
+            if directory and not self._flaws(path):
                 file = directory.read(os.path.basename(path), limit=LIMIT)
                 lines = (line for _, line in authorized_keys.keyed(file.content if file else b""))
-                found = authorized_keys.best_of_each_key(lines, {line.key.blob for line in self._change.add})
-                if not self._flaws(path):
-                    return {line.key.fingerprint: _existing(path, line) for line in found.values()}
+                return [line for line in lines if line.key.blob in wanted and not line.is_authority]
         return None
 
     # --- merging --------------------------------------------------------------------------------
 
-    def _merge(self, others: Mapping[str, Existing]) -> dict[str, Any]:
+    def _merge(self, elsewhere: Mapping[str, Existing]) -> dict[str, Any]:
         """Bring the file to what the change says, or say what would be in it.
 
         Raises FirstkeyError where that is refused or fails; the file is then as it was.
         """
         change = self._change
         where, name = os.path.split(change.path)
-        is_new = any(line.key.fingerprint not in others for line in change.add)
+        revoke = [key.written for key in change.revoke]
+        is_new = any(line.key.fingerprint not in elsewhere for line in change.add)
         for _ in range(ATTEMPTS):
             with self._directory(where, make=is_new and not self._dry_run) or nullcontext() as directory:
                 old = directory.read(name, limit=LIMIT) if directory else None
                 before = old.content if old else b""
-                merge = authorized_keys.merge(before, add=change.add, revoke=change.revoke, elsewhere=others)
+                merge = authorized_keys.merge(before, add=change.add, revoke=revoke, elsewhere=elsewhere)
                 is_needed, diff = merge.content != before, ""
                 if self._dry_run and is_needed:
                     from firstkey import display
@@ -398,7 +371,7 @@ class _Visitor:
                     except Changed:
                         continue
                     self._made += [change.path] if is_needed and old is None else []
-                here = {line.key.fingerprint: _existing(change.path, line) for line in merge.existing}
+                here = _best((change.path, line) for line in merge.existing)
                 repaired = self._repaired(directory)
                 try:
                     flaws = self._flaws(change.path)
@@ -407,7 +380,7 @@ class _Visitor:
                     flaws = [error.message] if error.reason is reasons.PERMISSION_DENIED else []
                 return {
                     "added": merge.added,
-                    "existing": [*{**others, **here}.values()],
+                    "existing": [*{**elsewhere, **here}.values()],
                     "revoked": merge.revoked,
                     "left": merge.left,
                     "made": self._made,
@@ -446,16 +419,15 @@ class _Visitor:
         for (part, name), mode in zip(parts, self._modes()):
             is_own = part in (*self._change.made, *self._made) and not self._dry_run
             found = directory.status(name) if directory and is_own else None
-            if directory and found and found.st_mode & SHARED_WRITE and not stat.S_ISLNK(found.st_mode):
+            if directory and found and found.st_mode & (GROUP_WRITE | OTHERS_WRITE):
                 directory.set_mode(name, mode)
                 repaired.append((part, _octal(found.st_mode), _octal(mode)))
         return repaired
 
     def _flaws(self, path: str) -> list[str]:
-        """The parts of the path for which sshd ignores the file: the file, and each directory above it up to
-        the home, or up to the root outside of it. No file, no flaw.
+        """The parts of the path for which sshd ignores the file, seen with the user's rights as sshd sees it.
 
-        Seen with the user's rights, as sshd reads it.
+        No file, no flaw.
         """
         account, name = self._change.account, os.path.basename(path)
         self._become(account)
@@ -473,8 +445,17 @@ class _Visitor:
         return flaws if flaws or may_read else [f"{path}, which {account.name} may not read"]
 
 
-def _existing(path: str, line: Line) -> Existing:
-    return Existing(line.key.fingerprint, path, line.options, line.flaw)
+def _best(found: Iterable[tuple[str, Line]]) -> dict[str, Existing]:
+    """Of each key, the first line by which sshd lets it in, or else the first of all. Each has its file."""
+    best: dict[bytes, Existing] = {}
+    for path, line in found:
+        known = best.get(line.key.blob)
+        # Each flaw is looked for once: a user may have written long options before many lines.
+        if known is None or known.flaw:
+            entry = Existing(line.key.fingerprint, path, line.options, line.flaw)
+            if known is None or not entry.flaw:
+                best[line.key.blob] = entry
+    return {entry.fingerprint: entry for entry in best.values()}
 
 
 def _octal(mode: int) -> str:

@@ -157,6 +157,18 @@ class Installer:
         others = [] if keys else [name for name in everybody if name not in served]
         return [*(UserResult(name, None, UNCHANGED) for name in others), *self._results.values()]
 
+    def check(self) -> list[UserResult]:
+        """Check the files of who was served before, whose lines are all as they are to be."""
+        holders, ledger = self._site.config.keys.holders, self._store.ledger
+        served = [each for each in ledger.served if each.name in holders]
+        self._results = {
+            (each.name, each.file): UserResult(each.name, each.file, UNCHANGED) for each in served
+        }
+        there = ((self._site.accounts.listed(each.name), each.file) for each in served)
+        made = ledger.made_files
+        self._make(Change(account, file, made=made) for account, file in there if account and file)
+        return [*self._results.values()]
+
     def _target(self, names: Sequence[str]) -> str | None:
         """Who can be logged in as in root's place; None: nobody, and root's copy is as the others'.
 
@@ -168,12 +180,9 @@ class Installer:
             able += [name for name in names if name != "root" and self._site.accounts.find(name)]
         if able:
             return able[0]
-        why = Refusal(
-            reasons.REDIRECT_WITHOUT_USER,
-            "no user of Users= has the launch keys, so root's copy has no user to name",
-        )
-        self.warnings.append(why)
-        self._site.say(events.REDIRECT_IMPOSSIBLE(reason=why.reason.code))
+        why = reasons.REDIRECT_WITHOUT_USER
+        self.warnings.append(Refusal(why, why.meaning))
+        self._site.say(events.REDIRECT_IMPOSSIBLE(reason=why.code))
         return None
 
     # --- deciding -------------------------------------------------------------------------------
@@ -196,54 +205,36 @@ class Installer:
         What a person took out since stays out, unless forced. Raises FirstkeyError where keys cannot go
         anywhere.
         """
-        name, force = account.name, self._site.force
+        name = account.name
         known = self._store.ledger.of(name, self._instance)
+        done = {each.fingerprint: each.file for each in known if each.is_done and not self._site.force}
         served = self._store.serving(name, self._instance)
-        file = served.file if served and not force else None
-        done = {each.fingerprint for each in known if each.file == file and each.is_done}
-        if file and done.issuperset(line.key.fingerprint for line in wanted):
-            change = Change(account, file)  # installed already: sshd need not be asked again
+        if served and served.file and all(done.get(line.key.fingerprint) == served.file for line in wanted):
+            change = Change(account, served.file)  # installed already: sshd need not be asked again
         else:
             change = place(self._sshd, account, self._site.config.user(name).authorized_keys_file)
-        path = change.path
         # Two users whose files are one and the same would let each in as the other.
-        other = self._claimed.setdefault(path, account)
+        other = self._claimed.setdefault(change.path, account)
         if other.uid != account.uid:
-            raise FirstkeyError(f"{path} is the file of {other.name} too", reason=reasons.SHARED_FILE)
-        add, moved = [], []
-        for line in wanted:
-            key = line.key.fingerprint
-            mine = {each.file: each for each in known if each.fingerprint == key}
-            if force or path not in mine or not mine[path].is_done:
-                add.append(line)
-                # Where sshd reads another file by now, it comes along, unless a person took it out.
-                if mine and path not in mine and not force:
-                    moved.append((key, tuple(mine)))
-        return self._revoking(change._replace(add=tuple(add), moved=tuple(moved)))
+            message = f"{change.path} is the file of {other.name} too"
+            raise FirstkeyError(message, reason=reasons.SHARED_FILE)
+        add = tuple(line for line in wanted if done.get(line.key.fingerprint) != change.path)
+        keys = (line.key.fingerprint for line in add)
+        # Where sshd reads another file by now, it comes along, unless a person took it out.
+        moved = tuple((key, done[key]) for key in keys if key in done)
+        return self._revoking(change._replace(add=add, moved=moved))
 
     def _clearances(self) -> Iterator[Change]:
         """Other instances' keys in files that no change touches: of users or paths configured no more."""
-        for name, file in dict.fromkeys((key.user, key.file) for key in self._stale()):
+        for name, file in dict.fromkeys((key.user, key.file) for key in self._store.stale(self._instance)):
             account = None if (name, file) in self._results else self._site.accounts.find(name)
             if account:
                 yield self._revoking(Change(account, file))
 
     def _revoking(self, change: Change) -> Change:
         """The same, and other instances' lines go."""
-        known, stale = self._store.ledger, self._stale(change.account.name)
-        own = [key for key in known.in_file(change.account.name, change.path) if key.is_own]
-        return change._replace(
-            revoke=tuple(key.written for key in stale if key in own),
-            leaving=frozenset((key.file, key.fingerprint) for key in stale),
-            made=known.made_files,
-        )
-
-    def _stale(self, name: str | None = None) -> list[InstalledKey]:
-        """What firstkey wrote for other instances, if such lines are to go."""
-        if self._site.config.keys.revoke == "never":
-            return []
-        others = self._store.ledger.of_other_instances(self._instance)
-        return [key for key in others if name in (None, key.user)]
+        stale = (key for key in self._store.stale(self._instance) if key.user == change.account.name)
+        return change._replace(stale=tuple(stale), made=self._store.ledger.made_files)
 
     # --- doing ----------------------------------------------------------------------------------
 
@@ -270,10 +261,11 @@ class Installer:
 
     def _note(self, change: Change, keys: Sequence[str]) -> None:
         """Note, before anything is written, which lines will be firstkey's; not those there already."""
+        ledger = self._store.ledger
         for line in change.add:
             if line.key.fingerprint in keys:
-                self._remember(change, line, PENDING)
-        self._store.save()
+                ledger = ledger.with_key(self._entry(change, line, PENDING))
+        self._store.save(ledger)
 
     def _done(self, change: Change, answer: key_file.Answer) -> None:
         """Remember and report what became of a change."""
@@ -285,9 +277,9 @@ class Installer:
         # Where nothing is to be done, what cannot be looked at now is no failure.
         result = UserResult(name, file, UNCHANGED)
         if isinstance(answer, Change):
-            owners = {key.fingerprint: key.instance for key in self._store.ledger.in_file(name, file)}
-            self._record(answer)
-            for entry in () if self._site.dry_run else answer.entries(self._instance, owners):
+            if not change.is_check:
+                self._record(answer)
+            for entry in () if self._site.dry_run else answer.entries(self._instance):
                 self._site.say(entry)
             left = [f"{key} stays in {file} of {name}" for key in answer.left]
             self.warnings += [Refusal(reasons.KEY_LEFT_IN_PLACE, detail) for detail in left]
@@ -308,19 +300,17 @@ class Installer:
 
     # --- remembering ----------------------------------------------------------------------------
 
-    def _remember(self, change: Change, line: Line, state: str, *, file: str | None = None) -> None:
-        known = InstalledKey(change.account.name, file or change.path, *line.written, self._instance, state)
-        self._store.ledger = self._store.ledger.with_key(known)
+    def _entry(self, change: Change, line: Line, state: str) -> InstalledKey:
+        return InstalledKey(change.account.name, change.path, *line.written, self._instance, state)
 
     def _record(self, change: Change) -> None:
         """What was there before firstkey came is a person's; what it wrote, now or earlier, is its own."""
-        if change.is_check:
-            return
-        ledger, stale = self._store.ledger, self._stale(change.account.name)
+        ledger = self._store.ledger
         entries = ledger.in_file(change.account.name, change.path)
         own = {key.fingerprint: key for key in entries if key.is_own}
-        gone = [key for key in entries if key.instance != self._instance and (not key.is_own or key in stale)]
-        self._store.ledger = ledger._replace(
+        keeps = self._site.config.keys.revoke == "never"
+        gone = [key for key in entries if key.instance != self._instance and not (key.is_own and keeps)]
+        ledger = ledger._replace(
             keys=tuple(key for key in ledger.keys if key not in gone),
             made_files=tuple(dict.fromkeys([*ledger.made_files, *change.made])),
         )
@@ -328,11 +318,12 @@ class Installer:
         for line in change.add:
             key = line.key.fingerprint
             if key in change.added:
-                self._remember(change, line, INSTALLED)
+                record = self._entry(change, line, INSTALLED)
             elif key in own and existing.get(key) == change.path:
                 # Also where a person changed the line since: it goes only if it is as firstkey wrote it.
-                entry = own[key]._replace(instance=self._instance, state=INSTALLED)
-                self._store.ledger = self._store.ledger.with_key(entry)
+                record = own[key]._replace(instance=self._instance, state=INSTALLED)
             else:
                 # There already, or taken out of the file where it was before sshd read this one.
-                self._remember(change, line, PRESENT, file=existing.get(key))
+                record = self._entry(change, line, PRESENT)._replace(file=existing.get(key, change.path))
+            ledger = ledger.with_key(record)
+        self._store.ledger = ledger

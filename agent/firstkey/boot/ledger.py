@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 
 from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.reasons import FirstkeyError, Refusal
@@ -21,7 +21,6 @@ from firstkey.ssh.public_key import sha256
 from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     from firstkey.boot.site import Site
@@ -169,7 +168,8 @@ class LedgerStore:
         if loaded.refusal and loaded.refusal.reason is reasons.LEDGER_DAMAGED:
             site.say(events.LEDGER_DAMAGED(file=PATH, detail=loaded.refusal.detail))
             if not site.dry_run:
-                with self._reported(), site.tree.opened(DIRECTORY) as directory:
+                # Where that fails, so will `save`, which reports it.
+                with suppress(FirstkeyError), site.tree.opened(DIRECTORY) as directory:
                     directory.set_aside(NAME, "damaged")
 
     def save(self, new: Ledger | None = None) -> None:
@@ -178,15 +178,11 @@ class LedgerStore:
         What failed once may succeed at the end of the run, and it is worth much to know one's own keys.
         """
         self.ledger = new or self.ledger
-        if not self._site.dry_run and self.ledger != self._saved:
-            with self._reported():
-                save(self._site.tree, self.ledger)
-                self._saved = self.ledger
-
-    @contextmanager
-    def _reported(self) -> Iterator[None]:
+        if self._site.dry_run or self.ledger == self._saved:
+            return
         try:
-            yield
+            save(self._site.tree, self.ledger)
+            self._saved = self.ledger
         except FirstkeyError as error:
             if error.refusal not in self.warnings:
                 self.warnings.append(error.refusal)
@@ -197,14 +193,17 @@ class LedgerStore:
 
     def is_current(self, instance: str) -> bool:
         """Whether everything is done for everybody on this instance."""
-        keys = self._site.config.keys
-        names = [*keys.users, *(["root"] if keys.redirect_root else [])]
-        stale = [] if keys.revoke == "never" else self.ledger.of_other_instances(instance)
+        names = self._site.config.keys.holders
         return (
             all(self.serving(name, instance) for name in names)
             and all(key.is_done for key in self.ledger.keys if key.user in names)
-            and not any(self._site.accounts.listed(key.user) for key in stale)
+            and not any(self._site.accounts.listed(key.user) for key in self.stale(instance))
         )
+
+    def stale(self, instance: str) -> list[InstalledKey]:
+        """What firstkey wrote for other instances, if such lines are to go."""
+        keeps = self._site.config.keys.revoke == "never"
+        return [] if keeps else self.ledger.of_other_instances(instance)
 
     def serving(self, name: str, instance: str) -> Served | None:
         """How the user is served on this instance, if nothing about that has changed since."""
@@ -234,32 +233,26 @@ class Loaded(NamedTuple):
     """A ledger, and why the one on the disk was not believed if it was not."""
 
     ledger: Ledger
-    refusal: Refusal | None
+    refusal: Refusal | None = None
 
 
 def load(tree: Tree) -> Loaded:
     """Read the ledger: an empty one where there is none, one with a refusal where it cannot be trusted."""
     try:
-        return Loaded(_believed(tree), None)
+        with tree.open(DIRECTORY) or nullcontext() as directory:
+            file = directory.read(NAME, limit=LIMIT) if directory else None
+            if directory is None or file is None:
+                return Loaded(Ledger())
+            above = os.fstat(directory.fd)
     except FirstkeyError as error:
         # Who may not read it (a dry run of somebody's) can say nothing about it.
         hidden = error.reason is reasons.PERMISSION_DENIED
         return Loaded(Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message))
-
-
-def _believed(tree: Tree) -> Ledger:
-    with tree.open(DIRECTORY) or nullcontext() as directory:
-        file = directory.read(NAME, limit=LIMIT) if directory else None
-        if directory is None or file is None:
-            return Ledger()
-        above = os.fstat(directory.fd)
     ledger, damage = parsed(file.content), f"{PATH} does not hold what firstkey wrote there"
     for path, mode, uid in ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid)):
         if mode & 0o022 or (uid and tree.is_running_system):
             ledger, damage = None, f"{path} can be written by others than root"
-    if ledger is None:
-        raise FirstkeyError(damage, reason=reasons.LEDGER_DAMAGED)
-    return ledger
+    return Loaded(ledger) if ledger else Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, damage))
 
 
 def save(tree: Tree, ledger: Ledger) -> None:
@@ -269,10 +262,13 @@ def save(tree: Tree, ledger: Ledger) -> None:
         directory.replace(NAME, rendered(ledger), Looks(0o600))
 
 
+_PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": MadeHostKey}
+
+
 def rendered(ledger: Ledger) -> bytes:
     """The file's content, which `parsed` reads as the very same ledger. Its checksum is for a bad disk."""
     plain: dict[str, Any] = ledger._asdict()
-    for name in ("served", "keys", "host_keys"):
+    for name in _PARTS:
         plain[name] = [part._asdict() for part in plain[name]]
     body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return f'{{"version":{VERSION},"check":{zlib.crc32(body.encode())},"ledger":{body}}}\n'.encode()
@@ -289,27 +285,16 @@ def parsed(content: bytes) -> Ledger | None:
         body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         if whole["version"] != VERSION or whole["check"] != zlib.crc32(body.encode()):
             return None
-        types = Ledger.__annotations__.items()
-        return Ledger(**{name: _value(kind, plain[name]) for name, kind in types if name in plain})
+        known = {name: plain[name] for name in Ledger._fields if name in plain}
+        for name, found in known.items():
+            kind = _PARTS.get(name)
+            if kind:
+                known[name] = tuple(kind(**{field: part[field] for field in kind._fields}) for part in found)
+            elif isinstance(found, list):
+                known[name] = tuple(found)
+        return Ledger(**known)
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-_PARTS: dict[str, Any] = {"Served": Served, "InstalledKey": InstalledKey, "MadeHostKey": MadeHostKey}
-_TYPES: dict[str, Any] = {"str": str, "str | None": (str, type(None)), "bool": bool}
-
-
-def _value(kind: str, found: Any) -> Any:  # noqa: ANN401 - whatever stands in the file
-    """What stands for one field, of the type that its annotation says; anything else is a TypeError."""
-    inner = kind.removeprefix("tuple[").removesuffix(", ...]")
-    if inner != kind:
-        return tuple(_value(inner, each) for each in found)
-    if kind in _PARTS:
-        fields = _PARTS[kind].__annotations__.items()
-        return _PARTS[kind](**{name: _value(inner, found[name]) for name, inner in fields})
-    if not isinstance(found, _TYPES[kind]):
-        raise TypeError(kind)
-    return found
 
 
 # --- what seal removed ------------------------------------------------------------------------------
@@ -328,17 +313,13 @@ class Sealed(NamedTuple):
 
     def knows(self, blob: bytes, instance: str | None) -> bool:
         """Whether the key of that public half was removed, and positively not on this very instance."""
-        return (
-            instance is not None
-            and bool(self.hashes)
-            and self.digest(blob) in self.hashes
-            and self.digest(instance.encode()) not in self.instances
-        )
+        if not (instance and self.hashes):
+            return False
+        return self.digest(blob) in self.hashes and self.digest(instance.encode()) not in self.instances
 
     def digest(self, content: bytes) -> str:
         """The salted hash."""
-        digest: str = sha256(self.salt + content).hexdigest()
-        return digest
+        return sha256(self.salt + content).hexdigest()
 
 
 def load_sealed(tree: Tree) -> Sealed:

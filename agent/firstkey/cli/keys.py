@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer
+    from firstkey.model import Answer
 
 EPILOG = """\
 examples:

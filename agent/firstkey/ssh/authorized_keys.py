@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from io import BytesIO
 
 from firstkey import NamedTuple
@@ -16,9 +16,6 @@ from firstkey.ssh.public_key import PublicKey, read_key
 
 Owned = tuple[str, str, str]
 """What tells a line that firstkey wrote from every other line: the key's fingerprint, options and comment."""
-
-# Inside the quotes only \" is an escape (misc.c: opt_dequote). Without an end they go on to the line's.
-_QUOTED = re.compile(r'"(?:\\"|[^"\\]|\\(?!"))*(?:"|\Z)')
 
 
 class Line(NamedTuple):
@@ -46,14 +43,16 @@ class Line(NamedTuple):
         """Whether the key may only sign certificates, and lets nobody in itself."""
         if "cert-authority" not in self.options.lower():
             return False
-        return "cert-authority" in _QUOTED.sub("", self.options).lower().split(",")
+        from firstkey.ssh import key_options  # few lines have any
+
+        return key_options.parse_options(self.options).is_authority
 
     @property
     def flaw(self) -> str | None:
         """What of the options makes sshd take no key by the line; None: nothing."""
         if not self.options:
             return None
-        from firstkey.ssh import key_options  # few lines have any
+        from firstkey.ssh import key_options  # as above
 
         return key_options.useless(self.options)
 
@@ -61,9 +60,9 @@ class Line(NamedTuple):
 class Merge(NamedTuple):
     """What became of a file. `content` is the file as it shall be, the very same where nothing changes.
 
-    The others are keys by their fingerprints. `existing` are lines that were there already with wanted keys.
-    `left` should have gone, but stand in lines that firstkey did not write, or that somebody changed since:
-    these stay.
+    The others are keys by their fingerprints. `existing` are the lines that were there already with wanted
+    keys. `left` should have gone, but stand in lines that firstkey did not write, or that somebody changed
+    since: these stay.
     """
 
     content: bytes
@@ -109,19 +108,6 @@ def _end_of_options(line: bytes) -> int:
     return len(line)
 
 
-def best_of_each_key(lines: Iterable[Line], blobs: Collection[bytes]) -> dict[bytes, Line]:
-    """Of each of these keys, the first line by which sshd lets it in, or else the first that is about it."""
-    best: dict[bytes, tuple[Line, str | None]] = {}
-    for line in lines:
-        blob = line.key.blob
-        # Each flaw is looked for once: a user may have written long options before many lines.
-        if blob in blobs and not line.is_authority and (blob not in best or best[blob][1]):
-            flaw = line.flaw
-            if blob not in best or flaw is None:
-                best[blob] = line, flaw
-    return {blob: line for blob, (line, _) in best.items()}
-
-
 # --- merging --------------------------------------------------------------------------------------
 
 
@@ -140,26 +126,28 @@ def merge(
     """
     if not (add or revoke):
         return Merge(content)
-    # By their number, and only those with a key: a user may have filled the file with a million others.
-    lines = {number: line for number, line in keyed(content) if not line.is_authority}
     wanted: dict[bytes, Line] = {}
     for line in add:
         wanted.setdefault(line.key.blob, line)
-    names = [line.key.fingerprint for line in wanted.values()]
     same = {line.written[:2] for line in wanted.values()}
     going = [old for old in revoke if old[:2] not in same]
-    taken_out, revoked = set(), []
-    for old in going:
-        number = _find(lines, old)
-        if number:
-            del lines[number]
-            taken_out.add(number)
-            revoked.append(old[0])
-    best = best_of_each_key(lines.values(), wanted)
+    looked_for, taken_out, staying = list(going), {}, []
+    # By their number, and only those with a key: a user may have filled the file with a million others.
+    for number, line in keyed(content):
+        if line.is_authority:
+            continue
+        if looked_for and (written := line.written) in looked_for:
+            looked_for.remove(written)
+            taken_out[number] = line.key.fingerprint
+        else:
+            staying.append(line)
+    existing = tuple(line for line in staying if line.key.blob in wanted)
+    there = {line.key.blob for line in existing}
     new = [
-        line for line in wanted.values() if not (line.key.blob in best or line.key.fingerprint in elsewhere)
+        line for blob, line in wanted.items() if blob not in there and line.key.fingerprint not in elsewhere
     ]
-    remaining = {line.key.fingerprint for line in lines.values() if going}
+    names = {line.key.fingerprint for line in wanted.values()}
+    remaining = {line.key.fingerprint for line in staying if going} - names
     rest = content
     if taken_out:
         rest = b"".join(raw for number, raw in enumerate(BytesIO(content), 1) if number not in taken_out)
@@ -168,19 +156,10 @@ def merge(
     return Merge(
         rest + gap + b"".join(line.text for line in new) if new else rest,
         added=tuple(line.key.fingerprint for line in new),
-        existing=tuple(best[blob] for blob in wanted if blob in best),
-        revoked=tuple(revoked),
-        left=tuple(key for key, *_ in going if key in remaining and key not in names),
+        existing=existing,
+        revoked=tuple(taken_out.values()),
+        left=tuple(key for key, *_ in going if key in remaining),
     )
-
-
-def _find(lines: Mapping[int, Line], owned: Owned) -> int | None:
-    """The number of the first line with that key, those options and that comment, whatever blanks."""
-    for number, line in lines.items():
-        # Hashing comes last: few lines get so far.
-        if (line.options, line.key.comment) == owned[1:] and line.key.fingerprint == owned[0]:
-            return number
-    return None
 
 
 # --- owners and modes (sshd_config(5): StrictModes) ------------------------------------------------

@@ -11,36 +11,31 @@ from __future__ import annotations
 import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
-from contextlib import suppress
-from importlib import import_module
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 
+# What hashlib.sha256 is without OpenSSL, which takes longer to load than all there is to hash: CPython's own
+# modules beneath hashlib (one since 3.12, one before), which not every distribution has.
 if TYPE_CHECKING:
-    from typing import Any
+    import hashlib
+
+    sha256 = hashlib.sha256
+else:
+    try:
+        from _sha2 import sha256
+    except ImportError:
+        try:
+            from _sha256 import sha256
+        except ImportError:
+            from hashlib import sha256
 
 SIZE_LIMIT = 16 * 1024
 """Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""
 JUDGED_HERE = ("ssh-ed25519", "ssh-rsa")
 """Types of which all is known that OpenSSH looks at."""
-
-# OpenSSH reads no smaller RSA key, whatever RequiredRSASize= says, and no larger number.
-_RSA_LEAST_BITS = 1024
-_NUMBER_LIMIT = 16384 // 8
-
-
-def sha256(data: bytes = b"") -> Any:  # noqa: ANN401 - the hash object has no public type
-    """As hashlib.sha256, without loading OpenSSL, which takes longer than all there is to hash.
-
-    These are CPython's own modules beneath hashlib, which not every distribution has.
-    """
-    for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
-        with suppress(ImportError):
-            return import_module(name).sha256(data)
-    from hashlib import sha256 as by_openssl
-
-    return by_openssl(data)
+RSA_BITS = range(1024, 16384 + 1)
+"""OpenSSH reads no smaller RSA key, whatever RequiredRSASize= says, and no larger number."""
 
 
 class PublicKey(NamedTuple):
@@ -88,29 +83,17 @@ def parse_launch_key(text: bytes) -> PublicKey:
     if len(text) > SIZE_LIMIT:
         raise _flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
     line = text.strip(b" \t\r\n")
-    if not line:
-        raise _flaw("it is empty")
-    for beginnings, sentence in _OTHER_THINGS.items():
-        if line.startswith(beginnings):
-            raise _flaw(sentence)
-    if b"\n" in line:
-        raise _flaw(f"it has {line.count(10) + 1} lines; a public key is one line")
-    # Tabs may stand between the words, as OpenSSH allows; in a comment they are control characters.
-    control = _CONTROL.search(line.replace(b"\t", b" ").decode("ascii", "surrogateescape"))
-    if control:
-        raise _flaw(f"it contains a control character ({ord(control[0]):#04x}, byte {control.start()})")
     words = _BLANKS.split(line, 2)
-    if words[0].endswith(_CERTIFICATE):
-        raise _flaw("it is a certificate; only plain public keys are launch keys")
     if words[0] not in _TYPES:
-        if any(other in _TYPES for other in _BLANKS.split(line)):
-            raise _flaw(f"options or a name are before the key: {_excerpt(line)}; a launch key has none")
-        raise _flaw(f"it does not start with a type of key that OpenSSH has: {_excerpt(line)}")
-    if len(words) == 1:
-        raise _flaw(f"the line ends after the type {_excerpt(words[0])}; the key itself is missing")
+        # How it begins tells what it is: a private key, a certificate, options, a page of HTML.
+        begin = repr(line.split(b"\n")[0][:40])[1:]  # nothing in it acts on a terminal
+        raise _flaw(f"it does not begin with a type of key that sshd takes for a login, but with {begin}")
+    # Tabs may stand between the words, as OpenSSH allows; in a comment they are control characters.
+    if _CONTROL.search(b" ".join(words).decode("utf-8", "surrogateescape")):
+        raise _flaw("it has a second line or a control character; a public key is one line of text")
     key = _key(words)
-    if _CONTROL.search(key.comment):
-        raise _flaw("the comment contains a control character")
+    if key is None:
+        raise _flaw(f"what follows is not the data of an {words[0].decode()} key, or is cut off")
     return key
 
 
@@ -120,127 +103,74 @@ def read_key(text: bytes) -> PublicKey | None:
     Certificates and DSA keys are none: sshd lets nobody in for one in that file.
     """
     words = _BLANKS.split(text, 2)
-    if len(words) == 1 or words[0] not in _TYPES:
-        return None
-    try:
-        return _key(words)
-    except FirstkeyError:
-        return None
+    return _key(words) if words[0] in _TYPES else None
 
 
 def read_host_key(text: bytes) -> PublicKey | None:
     """As `read_key`; a key of a type that is not known here is one too, if its data begins with its name."""
-    words = _BLANKS.split(text, 2)
-    if len(words) == 1 or words[0] in _TYPES:
-        return read_key(text)
-    try:
-        blob = _from_base64(words[1])
-    except FirstkeyError:
-        return None
-    if not blob.startswith(_field(words[0])):
-        return None
-    return PublicKey(words[0].decode("ascii", "replace"), blob, _comment(words))
+    return _key(_BLANKS.split(text, 2))
 
 
 def _flaw(sentence: str) -> FirstkeyError:
     return FirstkeyError(sentence, reason=reasons.NOT_A_PUBLIC_KEY)
 
 
-# --- the line -------------------------------------------------------------------------------------
-
 _BLANKS = re.compile(rb"[ \t]+")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
-_PRIVATE = tuple(
-    b"-----BEGIN %bPRIVATE" % kind for kind in (b"", b"OPENSSH ", b"RSA ", b"EC ", b"ENCRYPTED ")
-)
-_OTHER_THINGS = {
-    (
-        *_PRIVATE,
-        b"PuTTY-User-Key-File",
-    ): "it is a private key, not a public key; a private key must not be published",
-    (
-        b"-----BEGIN",
-        b"---- BEGIN",
-    ): "it is in PEM or RFC 4716 form; `ssh-keygen -i` makes the one line of it that sshd takes",
-    (b"<",): "it is a page of HTML or XML, not a public key",
-    (b"ssh-dss ", b"ssh-dss\t"): "it is a DSA key; sshd has accepted none since OpenSSH 7.0",
-}
-"""What people and services put where a public key belongs, by how it begins."""
-_CERTIFICATE = (b"-cert-v01@openssh.com", b"-cert-v00@openssh.com")
-
-
-def _excerpt(data: bytes) -> str:
-    """The beginning of hostile content: short, quoted, and with nothing in it that acts on a terminal."""
-    shown = ascii(data[:32].decode("utf-8", "replace"))
-    return shown if len(data) <= 32 else shown + "..."
 
 
 # --- the key's data -------------------------------------------------------------------------------
 
 
-def _key(words: list[bytes]) -> PublicKey:
-    """Out of a known type, base64 and perhaps a comment; FirstkeyError where sshkey_read takes none."""
-    kind = _TYPES[words[0]]
-    blob = _from_base64(words[1])
-    name, *fields = _fields(blob) or (b"",)
-    if name != kind.encode("ascii"):
-        raise _flaw(f"its first word says {_excerpt(words[0])}, but its data is that of another type")
-    if kind == "ssh-ed25519" and [len(field) for field in fields] != [32]:
-        raise _flaw("its data is not the 32 bytes that a key of this type has")
+def _key(words: list[bytes]) -> PublicKey | None:
+    """The key out of a type, base64 and perhaps a comment; None where sshkey_read takes none."""
+    kind = _TYPES.get(words[0]) or words[0].decode("ascii", "replace")
+    blob = _from_base64(words[1]) if len(words) > 1 else b""
+    name = kind.encode()
+    if not blob.startswith(len(name).to_bytes(4, "big") + name) or not _is_whole(kind, blob):
+        return None
+    comment = b"".join(words[2:]).rstrip(b" \t\r\n").decode("utf-8", "surrogateescape")
+    return PublicKey(kind, blob, comment)
+
+
+def _is_whole(kind: str, blob: bytes) -> bool:
+    """Whether nothing is missing or too much, as far as that is known here of the type."""
+    fields = _fields(blob)[1:]
+    if kind == "ssh-ed25519":
+        return [len(field) for field in fields] == [32]
     if kind == "ssh-rsa":
-        if len(fields) != 2:
-            raise _flaw(f"its data has {len(fields)} numbers; a key of this type has 2")
-        exponent, modulus = map(_number, fields)
-        # ssh-keygen prints such a key, but with 1 anybody could sign for it, and with 0 or 2 nobody can.
-        if exponent <= 2:
-            raise _flaw("its RSA exponent is not one that a signature can be checked with")
-        if modulus.bit_length() < _RSA_LEAST_BITS:
-            raise _flaw(f"it has {modulus.bit_length()} bits; sshd takes no RSA key under {_RSA_LEAST_BITS}")
-        # OpenSSH passes over needless zeros before a number (RFC 4251 5: mpint), and means the same key.
-        numbers = (number.to_bytes(number.bit_length() // 8 + 1, "big") for number in (exponent, modulus))
-        blob = b"".join(map(_field, (name, *numbers)))
-    if kind.startswith("sk-") and b"\0" in b"".join(fields[-1:]):
-        raise _flaw("its application contains a NUL")
-    return PublicKey(kind, blob, _comment(words))
-
-
-def _comment(words: list[bytes]) -> str:
-    return b"".join(words[2:]).rstrip(b" \t\r\n").decode("utf-8", "surrogateescape")
+        numbers = [int.from_bytes(field, "big") for field in fields]
+        # Neither negative nor with needless zeros, which OpenSSH passes over (RFC 4251 5: mpint).
+        plain = [number.to_bytes(number.bit_length() // 8 + 1, "big") for number in numbers]
+        # With the exponent 1 anybody could sign for it, with 0 or 2 nobody can; ssh-keygen does not look.
+        is_sane = len(fields) == 2 and numbers[0] > 2 and numbers[1].bit_length() in RSA_BITS
+        return is_sane and fields == plain
+    if kind.startswith("sk-"):
+        return bool(fields) and b"\0" not in fields[-1]  # where the application ends for OpenSSH
+    return bool(fields) or kind not in _KNOWN
 
 
 def _from_base64(text: bytes) -> bytes:
+    """The data; none where that is not base64."""
     text = text.translate(None, b"\n\v\f\r")  # which OpenSSH's decoder passes over
     try:
         data = a2b_base64(text)
     except NotBase64:
-        data = b""
+        return b""
     # Python's decoder is laxer than OpenSSH's: foreign characters, and bits left over at the end.
-    if b2a_base64(data, newline=False) != text:
-        raise _flaw("the key after its type is not base64, or is cut off")
-    return data
+    return data if b2a_base64(data, newline=False) == text else b""
 
 
-def _fields(blob: bytes) -> tuple[bytes, ...]:
+def _fields(blob: bytes) -> list[bytes]:
+    """The strings that it consists of; none where one is cut off."""
     fields, start = [], 0
     while start < len(blob):
         begin = start + 4
         start = begin + int.from_bytes(blob[start:begin], "big")
         if start > len(blob):
-            raise _flaw("its data is cut off, or something is appended to it")
+            return []
         fields.append(blob[begin:start])
-    return tuple(fields)
-
-
-def _field(content: bytes) -> bytes:
-    return len(content).to_bytes(4, "big") + content
-
-
-def _number(field: bytes) -> int:
-    if field[:1] >= b"\x80":
-        raise _flaw("a number in its data is negative")
-    if len(field) > _NUMBER_LIMIT + field.startswith(b"\0"):
-        raise _flaw(f"a number in its data has over {_NUMBER_LIMIT * 8} bits; OpenSSH reads no larger one")
-    return int.from_bytes(field, "big")
+    return fields
 
 
 _KNOWN = {
