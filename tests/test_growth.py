@@ -27,7 +27,7 @@ from firstkey.image import key_formats, packages, rpm, shadow
 from firstkey.image.rules import access_keys, ami_tools, boot, private_keys
 from firstkey.image.watches import Headed, Needle
 from firstkey.login import pam
-from firstkey.metadata import answers
+from firstkey.metadata import inquiry
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import (
@@ -56,7 +56,7 @@ MADE: dict[str, re.Pattern | None] = {
     "firstkey.image.rules.credentials.holding": None,
     "firstkey.image.rules.boot.word_of": boot.word_of(boot.ASKS_NOTHING),
     "firstkey.system.inspector._fits": re.compile("user=.*", re.DOTALL),  # the widest of its own forms
-    "firstkey.metadata.answers.token": re.compile(rb"[\x21-\x7e]{1,%d}" % answers.TOKEN_LIMIT),
+    "firstkey.metadata.inquiry.token": re.compile(rb"[\x21-\x7e]{1,%d}" % inquiry.TOKEN_LIMIT),
 }
 # Those that only ever see one line: nothing that has a line feed in it comes to them.
 LINES = frozenset({"firstkey.ssh.sshd_config._LINE"})
@@ -359,8 +359,8 @@ READERS: dict[str, Callable[[str], object]] = {
     ),
     "key_formats.pem_bodies": as_bytes(key_formats.pem_bodies),
     "mounts.parse": lambda text: mounts.parse(text.split("\n")),
-    "answers.index": as_bytes(answers.index),
-    "answers.token": as_bytes(answers.token),
+    "inquiry.index": as_bytes(inquiry.index),
+    "inquiry.token": as_bytes(inquiry.token),
     "ledger.parsed": as_bytes(ledger.parsed),
     **{f"key_formats.{name}": as_bytes(watch.judge) for name, watch in HEADS.items()},
     **{f"needle {watch.needle.decode()}": as_bytes(judged(watch)) for watch in NEEDLES},

@@ -7,7 +7,7 @@ never removed or renamed.
 from __future__ import annotations
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
-from firstkey.reasons import Refusal
+from firstkey.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,12 +109,18 @@ class HostKeyResult(NamedTuple):
         return parts[2] if len(parts) > 2 else "no comment"
 
 
-class Imds(NamedTuple):
-    """How the metadata service was reached."""
+class Answer(NamedTuple):
+    """What the metadata service says. No keys: the instance was launched without a key pair, or the service
+    told which instance this is, and no more.
 
+    `version` is the one that was spoken, 1 or 2; `fallback_reason` says why it is 1 where "auto" was asked.
+    """
+
+    instance_id: str
     endpoint: str
     version: int
-    fallback: Refusal | None
+    fallback_reason: Reason | None
+    keys: tuple[OfferedKey, ...] = ()
 
 
 class Phase(NamedTuple):
@@ -130,7 +136,7 @@ class Report(NamedTuple):
 
     outcome: str
     instance_id: str | None = None
-    imds: Imds | None = None
+    imds: Answer | None = None
     keys: tuple[OfferedKey, ...] = ()
     users: tuple[UserResult, ...] = ()
     host_keys: tuple[HostKeyResult, ...] = ()
@@ -152,7 +158,7 @@ class Report(NamedTuple):
             "imds": {
                 "endpoint": asked.endpoint if asked else None,
                 "version": asked.version if asked else None,
-                "fallback_reason": _why(asked.fallback if asked else None)["reason"],
+                "fallback_reason": asked.fallback_reason.code if asked and asked.fallback_reason else None,
             },
             "keys": [
                 {

@@ -305,6 +305,14 @@ class Unreachable(FirstkeyError):  # noqa: N818 - an answer to "when": not now
     exit_status = 75
 
 
+class Retriable(Unreachable):
+    """No answer this time; one may come if the same is asked again."""
+
+
+class NoAnswer(Retriable):
+    """The connection was accepted, and the request stayed unanswered until its time was over."""
+
+
 class NeedsRoot(FirstkeyError):  # noqa: N818 - what is missing, as the reason code has it
     """Only root may do this (sysexits.h: EX_NOPERM)."""
 

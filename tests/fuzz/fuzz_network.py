@@ -15,15 +15,15 @@ from firstkey.boot import launch_keys
 from firstkey.cli import keys as keys_command
 from firstkey.cli import render
 from firstkey.events import KEY_ADDED, Entry
-from firstkey.metadata import answers, inquiry
-from firstkey.metadata.answers import Answer
+from firstkey.metadata import inquiry
 from firstkey.metadata.inquiry import Inquiry, Token
 from firstkey.metadata.transport import ANSWER_LIMIT, BoundedSocket, Conversation, Deadline, Endpoint, Reply
+from firstkey.model import Answer
 from firstkey.reasons import FirstkeyError
 from firstkey.text import visible
 
 ENDPOINT = Endpoint.parse("http://127.0.0.1:80")
-MOST_REQUESTS = 3 * (answers.MOST_KEYS + 6)
+MOST_REQUESTS = 3 * (inquiry.MOST_KEYS + 6)
 """A request, a new token and the request again for each thing there is to ask."""
 
 
@@ -99,7 +99,7 @@ def check_inquiry(data: bytes) -> None:
 
 def _check_answer(answer: Answer, tokens: list[str]) -> None:
     assert re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", answer.instance_id)
-    assert len(answer.keys) <= answers.MOST_KEYS
+    assert len(answer.keys) <= inquiry.MOST_KEYS
     for key in launch_keys.judge(answer.keys)[1]:
         for line in render.offered_key(key):
             shown(visible(line))

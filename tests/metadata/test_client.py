@@ -19,10 +19,10 @@ from raw_server import RawServer, answer, black_hole, ok, silent_server
 
 from firstkey import __version__, reasons
 from firstkey.events import Entry
-from firstkey.metadata.client import Client, Retriable
+from firstkey.metadata.client import Client
 from firstkey.metadata.emulator import FAULTS, Emulator, Fault
 from firstkey.metadata.emulator import Settings as Instance
-from firstkey.reasons import FirstkeyError, Unreachable
+from firstkey.reasons import FirstkeyError, Retriable, Unreachable
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0bDCPBe8Z1tF8NYvZ7yDyM0Zr8TYBDx4TtMk0T0X1m launch"
 OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2sDCPBe8Z1tF8NYvZ7yDyM0Zr8TYBDx4TtMk0T0X1m other"

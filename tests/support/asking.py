@@ -14,7 +14,8 @@ import pytest
 
 from firstkey import config
 from firstkey.events import Entry
-from firstkey.metadata.client import Answer, Client
+from firstkey.metadata.client import Client
+from firstkey.model import Answer
 from firstkey.reasons import FirstkeyError
 
 HANG = 100.0

@@ -13,8 +13,8 @@ from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.ledger import LedgerStore, Served
-from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, Imds, Phase, Report
-from firstkey.reasons import FirstkeyError, Refusal, Unreachable
+from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, Phase, Report
+from firstkey.reasons import FirstkeyError, Refusal, Retriable, Unreachable
 from firstkey.system.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from firstkey.boot.accounts import Setup
     from firstkey.boot.host_keys import Action
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer, Client
-    from firstkey.model import UserResult
+    from firstkey.metadata.client import Client
+    from firstkey.model import Answer, UserResult
     from firstkey.ssh.public_key import PublicKey
 
 ATTEMPT_SECONDS = 10.0
@@ -303,8 +303,6 @@ class Job:
 
     def _ask_until(self, deadline: float) -> Answer | FirstkeyError:
         """Ask; meanwhile host keys that sshd does not wait for are put in place when they are made."""
-        from firstkey.metadata.answers import Retriable
-
         answer: Answer | FirstkeyError | None = None
         while True:
             is_late = self._ready and time.monotonic() > self._ready_by
@@ -340,7 +338,7 @@ class Job:
         return Report(
             UNREACHABLE if isinstance(error, Unreachable) else FAILED,
             instance_id=self._instance,
-            imds=_spoken(self._identity) if self._identity else None,
+            imds=self._identity,
             users=tuple(self._cleared),
             refusal=error.refusal,
         )
@@ -367,7 +365,7 @@ class Job:
         return Report(
             OK,
             instance_id=answer.instance_id,
-            imds=_spoken(answer),
+            imds=answer,
             keys=judged,
             users=_joined(self._cleared, results),
             refusal=None if answer.keys else no_key,
@@ -407,8 +405,3 @@ def _joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple
         result = CHANGED if revoked and user.result == UNCHANGED else user.result
         joined.append(user._replace(result=result, revoked=(*revoked, *user.revoked)))
     return (*before.values(), *joined)
-
-
-def _spoken(who: Answer) -> Imds:
-    why = who.fallback_reason
-    return Imds(who.endpoint, who.version, Refusal(why, why.meaning) if why else None)

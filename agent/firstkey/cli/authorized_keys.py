@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer
+    from firstkey.model import Answer
 
 TTL_SECONDS = 300.0
 WAIT_SECONDS = 0.7

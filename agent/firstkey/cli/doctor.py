@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from firstkey.login.context import LaunchKey
     from firstkey.login.doctor import Diagnosis
     from firstkey.login.finding import Finding
-    from firstkey.metadata.client import Answer
+    from firstkey.model import Answer
 
 KEY_LIMIT = 65536
 OWN_PROGRAMS = (

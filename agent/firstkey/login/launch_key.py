@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer
+    from firstkey.model import Answer
 
 CHECK = "launch-key"
 LIMIT = 4 * 1024 * 1024

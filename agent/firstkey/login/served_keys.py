@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from firstkey.boot.site import Site
-    from firstkey.metadata.client import Answer
+    from firstkey.model import Answer
     from firstkey.ssh.public_key import PublicKey
     from firstkey.system.tree import Tree
 

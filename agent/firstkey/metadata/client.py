@@ -1,7 +1,7 @@
 """The client of the metadata service: it asks which instance this is, and which launch keys it has.
 
 Here: the endpoints, and for how long and how often they are asked. `inquiry` has what is asked of one
-of them, `transport` connections and HTTP, `answers` what may come back.
+of them and what it may answer, `transport` connections and HTTP.
 
 Importing this module costs next to nothing. `requests`, which takes longer to load than the rest of a
 run that finds nothing to do, comes with the first question.
@@ -14,16 +14,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
-from firstkey.metadata.answers import Answer, NoAnswer, Retriable, Say
-from firstkey.reasons import FirstkeyError, Unreachable
+from firstkey.model import Answer
+from firstkey.reasons import FirstkeyError, Retriable, Unreachable
 
 if TYPE_CHECKING:
     from firstkey.config import Imds
     from firstkey.events import Entry
     from firstkey.metadata.inquiry import Token
     from firstkey.metadata.transport import Conversation, Endpoint
-
-__all__ = ["Answer", "Client", "NoAnswer", "Retriable"]
 
 # Seconds between attempts. At boot the network appears at any moment; what is not there after a
 # minute is not expected at any moment any more.
@@ -61,7 +59,7 @@ class Client:
         self,
         settings: Imds,
         *,
-        say: Say = lambda _: None,
+        say: Callable[[Entry], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
     ) -> None:

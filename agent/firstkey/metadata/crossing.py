@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.config import Imds
-from firstkey.metadata.answers import Answer
 from firstkey.metadata.client import Client as RealClient
-from firstkey.model import OfferedKey
+from firstkey.model import Answer, OfferedKey
 from firstkey.reasons import Refusal
 from firstkey.settings import endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from firstkey.metadata.answers import Say
+    from firstkey.events import Entry
 
 MOST_SECONDS = 600.0
 """How long a boxed process may have the service asked."""
@@ -44,7 +43,7 @@ class Client:
         return Answer(str(instance_id), str(url), int(version), reason, tuple(_key(*key) for key in keys))
 
 
-def answer(settings: list[Any], seconds: float, say: Say) -> list[Any]:
+def answer(settings: list[Any], seconds: float, say: Callable[[Entry], None]) -> list[Any]:
     """The question `imds` of a boxed process: what the metadata service at these endpoints says."""
     endpoints, version, ttl, timeout, boot = settings
     urls = tuple(endpoint(str(url)) for url in endpoints)

@@ -1,23 +1,23 @@
 """One inquiry at one endpoint: a token, the instance-id, the launch keys, and nothing else.
 
-Source of the rules: AWS EC2 User Guide, "Use the Instance Metadata Service to access instance metadata"
-(IMDSv2, "HTTP response codes").
+Nothing in an answer is trusted. Source of the rules: AWS EC2 User Guide, "Use the Instance Metadata Service
+to access instance metadata" (IMDSv2, "HTTP response codes") and "Instance metadata categories".
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from firstkey import NamedTuple, events, reasons
-from firstkey.metadata import answers
-from firstkey.metadata.answers import Answer, NoAnswer, Retriable, Say
-from firstkey.metadata.transport import Conversation, Deadline, Reply
-from firstkey.model import OfferedKey
-from firstkey.reasons import FirstkeyError, Reason
+from firstkey.model import Answer, OfferedKey
+from firstkey.reasons import FirstkeyError, NoAnswer, Reason, Refusal, Retriable
 
 if TYPE_CHECKING:
     from firstkey.config import Imds
+    from firstkey.events import Entry
+    from firstkey.metadata.transport import Conversation, Deadline, Reply
 
 TOKEN_PATH = "/latest/api/token"  # noqa: S105 - a path, not a secret
 TTL_HEADER = "X-aws-ec2-metadata-token-ttl-seconds"
@@ -28,6 +28,18 @@ PUBLIC_KEYS = "public-keys/"
 
 FAIR_TRIAL = 0.1
 """Seconds that a token request must have had before silence is taken for a hop limit."""
+
+TOKEN_LIMIT = 1024
+"""Bytes of a token. AWS gives no limit; genuine ones have 56."""
+
+MOST_KEYS = 64
+"""Lines of the list of keys. EC2 itself lists one; more come from services that imitate it."""
+
+NAME_LIMIT = 255
+"""Characters of a key pair's name (AWS EC2 API, CreateKeyPair)."""
+
+_INDEX_LINE = re.compile(r"([0-9]{1,9})(?:=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)|/)")
+_KEY_LINE = re.compile(r"[a-z][a-z0-9@.-]{1,63} AAAA[A-Za-z0-9+/]{16,}={0,2}(?: .*)?")
 
 _Value = TypeVar("_Value")
 
@@ -55,7 +67,7 @@ class Inquiry:
         settings: Imds,
         *,
         tokens: dict[str, Token],
-        say: Say,
+        say: Callable[[Entry], None],
         deadline: Deadline,
     ) -> None:
         self._conversation = conversation
@@ -79,12 +91,11 @@ class Inquiry:
         if not self._token:
             self._renew()
         what = f"GET {self._url}{METADATA}{INSTANCE_ID}"
-        instance_id = _parsed(answers.instance_id, what, self._read(INSTANCE_ID))
-        self.identity = self._answer(instance_id)
+        self.identity = self._answer(_parsed(instance_id, what, self._read(INSTANCE_ID)))
         keys = tuple(map(self._key, self._index()))
         if self._missed and all(key.refusal for key in keys):
             raise self._missed
-        return self._answer(instance_id)._replace(keys=keys)
+        return self._answer(self.identity.instance_id)._replace(keys=keys)
 
     def _answer(self, instance_id: str) -> Answer:
         return Answer(instance_id, self._url, 2 if self._token else 1, self._fallback)
@@ -99,7 +110,7 @@ class Inquiry:
             reply = self._get(path)
             if reply.status != 404:
                 what = f"GET {self._url}{METADATA}{path}"
-                return _parsed(answers.index, what, self._content(reply, path))
+                return _parsed(index, what, self._content(reply, path))
             if reply.server == "EC2ws":
                 return ()
         reply = self._get("")
@@ -196,7 +207,7 @@ class Inquiry:
             self._fall_back(reasons.TOKEN_TIMEOUT, text)
             return
         if reply.status == 200:
-            text = _parsed(answers.token, what, reply.body)
+            text = _parsed(token, what, reply.body)
             self._token = self._tokens[self._url] = Token(text, renewal)
         elif reply.status not in (403, 404, 405):
             raise _failure(what, reply.status)
@@ -230,3 +241,58 @@ def _failure(what: str, status: int) -> FirstkeyError:
         return Retriable(text, reason=reasons.IMDS_ERROR)
     known = {3: reasons.REDIRECT_REFUSED, 4: reasons.BAD_REQUEST}
     return FirstkeyError(text, reason=known.get(status // 100, reasons.BAD_ANSWER))
+
+
+# --- what it may answer ---------------------------------------------------------------------------
+
+
+def token(body: bytes) -> str:
+    """A session token. Raises ValueError, without the text: a token is told to nobody."""
+    text = body.rstrip(b"\r\n")
+    if not re.fullmatch(rb"[\x21-\x7e]{1,%d}" % TOKEN_LIMIT, text):
+        raise ValueError("what came in place of a token is none")
+    return text.decode("ascii")
+
+
+def instance_id(body: bytes) -> str:
+    """The instance's id. Raises ValueError."""
+    text = body.rstrip(b"\r\n")
+    if not re.fullmatch(rb"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", text):
+        raise ValueError(f"{quoted(body)} is no instance-id")
+    return text.decode("ascii")
+
+
+def index(body: bytes) -> tuple[OfferedKey, ...]:
+    """The keys of the lines `INDEX=NAME` of public-keys/ in the order of their numbers; then lines that are
+    none, refused. The text of the keys is still to be asked for.
+
+    amazon-ec2-metadata-mock has `INDEX/`, as for any folder. CloudStack and Exoscale answer with the keys
+    themselves, which are numbered here. Raises ValueError where no line is any of these, or there are too
+    many: then this is no list at all.
+    """
+    lines = [line.rstrip("\r") for line in body.decode("utf-8", errors="replace").split("\n")]
+    lines = [line for line in lines if line]
+    if len(lines) > MOST_KEYS:
+        raise ValueError(f"the list of keys has more than {MOST_KEYS} lines")
+    matched = {line: _INDEX_LINE.fullmatch(line) for line in lines}
+    listed = {
+        parts[1]: OfferedKey(parts[1], (parts[2] or "")[:NAME_LIMIT], b"")
+        for parts in matched.values()
+        if parts
+    }
+    if not listed and any(map(_KEY_LINE.fullmatch, lines)):
+        return tuple(OfferedKey(str(number), "", f"{line}\n".encode()) for number, line in enumerate(lines))
+    bad = [
+        f"{quoted(line.encode())} is no line INDEX=NAME of a list of keys"
+        for line, parts in matched.items()
+        if not parts
+    ]
+    if bad and not listed:
+        raise ValueError(bad[0])
+    ordered = sorted(listed.values(), key=lambda key: int(key.number))
+    return (*ordered, *(OfferedKey("?", "", b"", Refusal(reasons.BAD_ANSWER, why)) for why in bad))
+
+
+def quoted(body: bytes) -> str:
+    """The beginning of something untrusted, safe to print."""
+    return ascii(body[:60].decode("utf-8", errors="replace")) + ("..." if len(body) > 60 else "")

@@ -24,8 +24,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import HTTPError
 
 from firstkey import NamedTuple, __version__, reasons, settings
-from firstkey.metadata.answers import NoAnswer, Retriable
-from firstkey.reasons import FirstkeyError
+from firstkey.reasons import FirstkeyError, NoAnswer, Retriable
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer

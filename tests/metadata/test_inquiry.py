@@ -9,14 +9,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from firstkey.metadata import answers
+from firstkey.metadata import inquiry
 
 VISIBLE = st.characters(min_codepoint=0x21, max_codepoint=0x7E)
-TOKENS = st.text(VISIBLE, min_size=1, max_size=answers.TOKEN_LIMIT)
+TOKENS = st.text(VISIBLE, min_size=1, max_size=inquiry.TOKEN_LIMIT)
 IDS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", fullmatch=True)
 ENDS = st.sampled_from(["", "\n", "\r\n", "\n\n"])
-NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=answers.NAME_LIMIT)
-NUMBERS = st.lists(st.integers(0, 10**9 - 1), unique=True, max_size=answers.MOST_KEYS)
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_size=inquiry.NAME_LIMIT)
+NUMBERS = st.lists(st.integers(0, 10**9 - 1), unique=True, max_size=inquiry.MOST_KEYS)
 # Bytes that come close to what is meant, beside those that do not.
 NEARLY = st.binary(max_size=200) | st.text("0123456789=i-\n\r abc\0\x1b\u2028", max_size=60).map(str.encode)
 
@@ -30,7 +30,7 @@ def refusal(parse: Callable[[bytes], object], body: bytes) -> str:
     return ""
 
 
-@pytest.mark.parametrize("parse", [answers.token, answers.instance_id, answers.index])
+@pytest.mark.parametrize("parse", [inquiry.token, inquiry.instance_id, inquiry.index])
 @given(body=NEARLY)
 @example(body=b"\xff" * 70000)
 @example(body=b"9" * 70000)
@@ -48,37 +48,37 @@ def test_nothing_but_value_error_comes_out(parse: Callable[[bytes], object], bod
 @given(text=TOKENS, end=ENDS)
 def test_tokens(text: str, end: str) -> None:
     """What was sent is what goes back."""
-    assert answers.token((text + end).encode()) == text
+    assert inquiry.token((text + end).encode()) == text
 
 
 @given(body=NEARLY | st.binary(min_size=1000, max_size=1100))
 def test_a_token_can_be_a_header(body: bytes) -> None:
     """Nothing that ends a header line, and nothing too long; and what is none is not told to anybody."""
-    if refusal(answers.token, body):
-        assert refusal(answers.token, body) == "what came in place of a token is none"
+    if refusal(inquiry.token, body):
+        assert refusal(inquiry.token, body) == "what came in place of a token is none"
     else:
-        assert re.fullmatch(r"[!-~]{1,1024}", answers.token(body))
+        assert re.fullmatch(r"[!-~]{1,1024}", inquiry.token(body))
 
 
 @given(text=IDS, end=ENDS)
 def test_instance_ids(text: str, end: str) -> None:
     """What was sent is what is known."""
-    assert answers.instance_id((text + end).encode()) == text
+    assert inquiry.instance_id((text + end).encode()) == text
 
 
 @given(body=NEARLY)
 def test_an_instance_id_is_a_plain_word(body: bytes) -> None:
     """It goes into a file, a journal field and comparisons."""
-    if refusal(answers.instance_id, body):
+    if refusal(inquiry.instance_id, body):
         return
-    text = answers.instance_id(body)
+    text = inquiry.instance_id(body)
     assert re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", text)
     assert not text.startswith(("-", "."))
 
 
 def seen(body: bytes) -> list[tuple[str, str, bytes]]:
     """The keys of a list, as far as it tells them."""
-    return [(key.number, key.name, key.text) for key in answers.index(body)]
+    return [(key.number, key.name, key.text) for key in inquiry.index(body)]
 
 
 @given(numbers=NUMBERS, data=st.data(), end=ENDS, separator=st.sampled_from(["\n", "\r\n"]))
@@ -92,7 +92,7 @@ def test_lists_of_keys(numbers: list[int], data: st.DataObject, end: str, separa
 @given(body=NEARLY)
 def test_a_list_of_keys_can_be_asked_for(body: bytes) -> None:
     """Numbers are numbers, each once; a name has no line's end and no control character."""
-    lines = () if refusal(answers.index, body) else answers.index(body)
+    lines = () if refusal(inquiry.index, body) else inquiry.index(body)
     listed = [line for line in lines if not (line.text or line.refusal)]
     assert all(re.fullmatch(r"[0-9]{1,9}", key.number) for key in listed)
     assert len({key.number for key in listed}) == len(listed)
@@ -120,7 +120,7 @@ def test_a_list_of_keys_can_be_asked_for(body: bytes) -> None:
 def test_what_is_no_list_of_keys(body: bytes) -> None:
     """Nothing is asked for."""
     with pytest.raises(ValueError, match="list of keys"):
-        answers.index(body)
+        inquiry.index(body)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_what_is_no_list_of_keys(body: bytes) -> None:
 )
 def test_a_good_line_beside_a_bad_one(body: bytes, numbers: list[str], bad: list[str]) -> None:
     """It is asked for; the bad one, which would decide on the path, is not."""
-    listed = answers.index(body)
+    listed = inquiry.index(body)
     assert [key.number for key in listed] == numbers + ["?"] * len(bad)
     refused = [key.refusal.detail for key in listed if key.refusal]
     assert [detail.partition(" is no line")[0] for detail in refused] == list(map(repr, bad))
@@ -155,7 +155,7 @@ def test_empty_lines_between() -> None:
 
 def test_the_same_number_in_two_ways_is_two_paths() -> None:
     """00 and 0 are asked for as they were written."""
-    assert [key.number for key in answers.index(b"00=a\n0=b")] == ["00", "0"]
+    assert [key.number for key in inquiry.index(b"00=a\n0=b")] == ["00", "0"]
 
 
 def test_a_long_name_is_cut() -> None:
@@ -173,6 +173,6 @@ def test_a_name_that_is_not_utf_8() -> None:
 @given(body=st.binary(max_size=200))
 def test_quoted(body: bytes) -> None:
     """Any bytes can be shown in a terminal."""
-    assert answers.quoted(body).isprintable()
-    assert answers.quoted(body).isascii()
-    assert len(answers.quoted(body)) < 1000
+    assert inquiry.quoted(body).isprintable()
+    assert inquiry.quoted(body).isascii()
+    assert len(inquiry.quoted(body)) < 1000
