@@ -47,8 +47,6 @@ BACKGROUND_SECONDS = 300.0
 KINDS = ("rsa", "ecdsa", "ed25519")
 """The types of host keys that every OpenSSH of today has; a newer one may have more."""
 DEFAULT_RSA_BITS = 3072
-WORKSHOP_DEPTH = 3
-"""Directories below the one in which keys are made: `ssh-keygen -A` wants an etc/ssh of its own."""
 
 _UNSAVED = re.compile(rb"^(Saving key|Unable to save) ", re.MULTILINE)
 """How ssh-keygen says that a key was made, but found no room or a broken disk."""
@@ -97,7 +95,7 @@ def inspect(site: Site, sshd: Sshd, want: Wanted, ledger: Ledger | None = None) 
         return Found(want, host_keys.IN_AGENT if has_agent else host_keys.MISSING, place)
     public = _half(site.tree, f"{want.file}.pub")[1]
     found = _judged(site, sshd, want, (private, public), ledger or Ledger())
-    return found._replace(place=place, modified_ns=private.stamp.modified_ns)
+    return found._replace(place=place, modified_ns=private.modified_ns)
 
 
 def _half(tree: Tree, path: str) -> tuple[str, File | None]:
@@ -283,7 +281,7 @@ class Generation:
         if run:
             with run:
                 # The workshop of a run that was killed: there are private keys in it.
-                run.remove_stale(depth=WORKSHOP_DEPTH)
+                run.remove_stale(directories=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -343,7 +341,7 @@ class Generation:
         """The private directory in which keys are made."""
         run = self._undo.enter_context(self._site.tree.ensure(RUN_DIRECTORY, mode=0o755))
         name = run.temporary_name("hostkeys")
-        self._undo.callback(run.remove_directory, name, depth=WORKSHOP_DEPTH)
+        self._undo.callback(run.remove_all, name)
         return self._undo.enter_context(run.make(name, Looks(0o700)))
 
     def finish(self, *, is_last: bool = False) -> list[HostKey]:

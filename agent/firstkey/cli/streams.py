@@ -6,6 +6,7 @@ Text goes out in lines, each a value of its own: what others wrote can end none,
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 from firstkey import TYPE_CHECKING
@@ -26,7 +27,11 @@ def make_ready() -> None:
 
     A closed descriptor is the next one that a file gets, and whatever is printed then goes into that file.
     """
-    files.fill_standard()
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203 - three times
+            files.send_nowhere(number)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A name with letters that the terminal does not have is shown with escapes, not a riddle.

@@ -202,7 +202,7 @@ def scratch_directory() -> Iterator[Directory]:
             with above.make(name, Looks(0o700, durable=False)) as made:
                 yield made
         finally:
-            above.remove_directory(name)
+            above.remove_all(name)
 
 
 def selinux_label(tree: Tree, path: str, kind: str) -> str | None:
