@@ -14,7 +14,7 @@ from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.ledger import LedgerStore, Served
 from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, Phase, Report
-from firstkey.reasons import FirstkeyError, Refusal, Retriable, Unreachable
+from firstkey.reasons import FirstkeyError, Refusal, Unreachable
 from firstkey.system.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ ATTEMPT_SECONDS = 10.0
 """How long the service is asked at a time: then other instances' keys go without an answer, and host keys
 that are made by now are put in place. Cut off sooner, a slow service would never come to its last answer.
 """
+LONGEST_ATTEMPT_SECONDS = 600.0
+"""The same where no host key is being made. It begins anew with short pauses, so this is to be seldom."""
 
 
 class Job:
@@ -111,21 +113,18 @@ class Job:
         self._publish(actions)
         self._set_up_users()
         if self._instance and not self._site.force and self._store.is_current(self._instance):
-            return self._finished(self._up_to_date())
+            # The firmware says that this is the instance where everything is done: there is nothing to ask.
+            self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
+            from firstkey.boot import key_file  # no line of a file is looked at
+
+            with self._phase("launch keys: look"):
+                users = key_file.check(self._site, self._store.ledger)
+            return self._finished(Report(OK, instance_id=self._instance, users=tuple(users)))
         answer = self._answer()
         if isinstance(answer, FirstkeyError):
             self._site.say(events.IMDS_FAILED(reason=answer.reason.code, detail=answer.message))
             return self._finished(self._without_answer(answer))
         return self._finished(self._with_answer(answer))
-
-    def _up_to_date(self) -> Report:
-        """The firmware says that this is the instance where everything is done: there is nothing to ask."""
-        self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
-        from firstkey.boot import key_file  # no line of a file is looked at
-
-        with self._phase("launch keys: look"):
-            users = key_file.check(self._site, self._store.ledger)
-        return Report(OK, instance_id=self._instance, users=tuple(users))
 
     def _finished(self, draft: Report) -> Report:
         self._store.save()
@@ -274,7 +273,6 @@ class Job:
         The answer may never come. So another instance's keys go before sshd runs, and from then on all that
         is known is reported; host keys that sshd does not wait for are put in place when they are made.
         """
-        known = self._instance or self._store.ledger.instance
         now = time.monotonic()
         stops = [now + self._wait]
         if self._ready and now < self._ready_by:
@@ -286,28 +284,24 @@ class Job:
             if self._ready and len(stops) == 1:  # sshd runs
                 self._ready(self._finished(self._without_answer(error)))
                 self._let_load()
-            look = time.monotonic() + ATTEMPT_SECONDS
-            until = min(look, stops[0]) if self._generation.is_pending else stops[0]
-            answer = self._ask(until, known)
+            seconds = ATTEMPT_SECONDS if self._generation.is_pending else LONGEST_ATTEMPT_SECONDS
+            until = min(time.monotonic() + seconds, stops[0])
+            answer = self._ask(until)
             if not isinstance(answer, Unreachable):
                 return answer
             error = answer
             self._leave_other_instance()
-            if isinstance(error, Retriable):
-                # It is another instance, whose keys cannot be had yet. Once in a run: a service that calls
-                # the instance by two names in turn is not followed for ever.
-                known = None
-            elif until == stops[0]:
+            if until == stops[0]:
                 stops = stops[1:]
                 if not stops:
                     return error
 
-    def _ask(self, deadline: float, known: str | None) -> Answer | FirstkeyError:
+    def _ask(self, deadline: float) -> Answer | FirstkeyError:
         """What the metadata service says. Failures are answers too, unforeseen ones included."""
         with self._phase("metadata"):
             try:
                 self._client = self._client or self._connect()
-                return self._client.ask(deadline=deadline, known=known)
+                return self._client.ask(deadline=deadline)
             except FirstkeyError as error:
                 return error
             except Exception as error:  # noqa: BLE001 - whatever an answer does to us, it costs no host key
