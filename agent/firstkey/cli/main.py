@@ -81,7 +81,14 @@ def _main(argv: Sequence[str]) -> int:
         _complain(f"the result could not be printed: {error}")
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user unless asked for
-        return _unforeseen(error, given)
+        story: list[str] = []
+        if "-v" in given or "--verbose" in given:
+            import traceback
+
+            story = "".join(traceback.format_exception(None, error, error.__traceback__)).split("\n")
+        remedy = f"  {REMEDY}please report it, with what the command says with -v"
+        _complain(f"something unforeseen happened: {error!r} (internal-error)", remedy, *story)
+        return 1
 
 
 def _printed(given: list[str]) -> int:
@@ -104,17 +111,6 @@ def _dispatch(given: list[str]) -> int:
     command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
     status: int = command.main(given[1:])
     return status
-
-
-def _unforeseen(error: Exception, given: Sequence[str]) -> int:
-    story: list[str] = []
-    if "-v" in given or "--verbose" in given:
-        import traceback
-
-        story = "".join(traceback.format_exception(None, error, error.__traceback__)).split("\n")
-    remedy = f"  {REMEDY}please report it, with what the command says with -v"
-    _complain(f"something unforeseen happened: {error!r} (internal-error)", remedy, *story)
-    return 1
 
 
 def _complain(message: str, *more: str) -> None:
