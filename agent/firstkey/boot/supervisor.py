@@ -183,7 +183,9 @@ class Supervisor:
         return self._worker is None and self._next_start is None
 
     def _ask_for_time(self) -> None:
-        notify.need_time(max(0.0, self._deadline - time.monotonic()) + MARGIN_SECONDS)
+        """Where BootTimeoutSec= exceeds the unit's limit, starting up may take longer."""
+        seconds = max(0.0, self._deadline - time.monotonic()) + MARGIN_SECONDS
+        notify.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def _start_if_due(self) -> None:
         if self._worker or self._next_start is None or time.monotonic() < self._next_start:
@@ -195,7 +197,7 @@ class Supervisor:
             self._failed(error.message)
             return
         if not self._is_ready:
-            notify.status("Asking the metadata service, and making host keys")
+            notify.send(status="Asking the metadata service, and making host keys")
 
     def _wait(self, wakeup: int) -> None:
         moments = [] if self._is_ready else [self._deadline]
@@ -210,7 +212,7 @@ class Supervisor:
         if self._worker and self._worker.pipe in ready:
             self._hear(self._worker)
         if wakeup in ready:
-            notify.stopping("Stopping")
+            notify.send("STOPPING=1", status="Stopping")
             self._say(events.STOPPING(detail="asked to by a signal"))
             self._stop_worker()
             self._next_start = self._refusal = None
@@ -223,9 +225,8 @@ class Supervisor:
         self._say(events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=f"{self._plan.boot_timeout:g}", detail=detail))
 
     def _ready(self, status: str) -> None:
-        tell = notify.status if self._is_ready else notify.ready
+        notify.send("" if self._is_ready else "READY=1", status=status)
         self._is_ready = True
-        tell(status)
 
     # --- what the worker says -----------------------------------------------------------------
 

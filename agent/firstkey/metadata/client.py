@@ -10,7 +10,7 @@ run that finds nothing to do, comes with the first question.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
@@ -180,12 +180,14 @@ class _Question:
 
     def _attempts(self, conversation: Conversation) -> Answer:
         """Ask one endpoint until there is an answer or no time is left."""
+        import random
+
         from firstkey.metadata.inquiry import Inquiry
 
         client, limit, url = self._client, self._limit, conversation.endpoint.url
         started = client.clock()
         cause: Retriable | None = None
-        pauses = _pauses(lambda: client.clock() - started)
+        pause = FIRST_PAUSE
         while True:
             was_fair = limit.left > LEAST_FAIR
             inquiry = Inquiry(
@@ -204,10 +206,14 @@ class _Question:
             left = limit.left - LAST_ATTEMPT
             if self._is_over.is_set() or left < SHORTEST_PAUSE:
                 raise cause
-            pause = min(next(pauses), left)
+            # Instances of one launch that all lost the service would come back to it in step without jitter.
+            longest = LONGEST_PAUSE if client.clock() - started < LATE else LONGEST_LATE_PAUSE
+            pause = min(pause, longest)
+            seconds = min(pause * random.uniform(0.8, 1.0), left)  # noqa: S311 - nothing secret
+            pause *= PAUSE_GROWTH
             why = {"detail": cause.message, "reason": cause.reason.code}
-            self._say(events.IMDS_RETRY(endpoint=url, pause=f"{pause:.2f}", **why))
-            (client.sleep or self._is_over.wait)(pause)
+            self._say(events.IMDS_RETRY(endpoint=url, pause=f"{seconds:.2f}", **why))
+            (client.sleep or self._is_over.wait)(seconds)
 
     def _say(self, entry: Entry) -> None:
         """Say a fallback once, and not at each attempt."""
@@ -220,17 +226,3 @@ class _Question:
                     return
                 self._client.fallbacks.add(same)
             self._client.say(entry)
-
-
-def _pauses(elapsed: Callable[[], float]) -> Iterator[float]:
-    """Pauses between attempts in seconds, growing, each a little longer or shorter than its turn.
-
-    Instances of one launch that all lost the service would come back to it in step without that.
-    """
-    import random
-
-    pause = FIRST_PAUSE
-    while True:
-        pause = min(pause, LONGEST_PAUSE if elapsed() < LATE else LONGEST_LATE_PAUSE)
-        yield pause * random.uniform(0.8, 1.0)  # noqa: S311 - nothing secret
-        pause *= PAUSE_GROWTH
