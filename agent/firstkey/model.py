@@ -7,7 +7,7 @@ never removed or renamed.
 from __future__ import annotations
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
-from firstkey.reasons import Refusal
+from firstkey.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -125,14 +125,6 @@ class HostKeyResult(NamedTuple):
         return parts[2] if len(parts) > 2 else "no comment"
 
 
-class Imds(NamedTuple):
-    """How the metadata service was reached."""
-
-    endpoint: str
-    version: int
-    fallback: Refusal | None
-
-
 class Phase(NamedTuple):
     """One stretch of the run, in milliseconds since its start (monotonic clock)."""
 
@@ -146,7 +138,7 @@ class Report(NamedTuple):
 
     outcome: str
     instance_id: str | None = None
-    imds: Imds | None = None
+    imds: Answer | None = None
     keys: tuple[OfferedKey, ...] = ()
     users: tuple[UserResult, ...] = ()
     host_keys: tuple[HostKeyResult, ...] = ()
@@ -168,7 +160,7 @@ class Report(NamedTuple):
             "imds": {
                 "endpoint": asked.endpoint if asked else None,
                 "version": asked.version if asked else None,
-                "fallback_reason": _why(asked.fallback if asked else None)["reason"],
+                "fallback_reason": asked.fallback_reason.code if asked and asked.fallback_reason else None,
             },
             "keys": [
                 {

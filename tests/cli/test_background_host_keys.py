@@ -317,6 +317,17 @@ def test_another_instances_launch_key_is_gone_before_sshd_starts(
         assert bench.phases.index("metadata") < bench.phases.index("launch keys")
 
 
+def test_it_goes_after_the_deadline_too_once_the_instance_is_known(bench: Bench) -> None:
+    """The service comes late, and says no more than which instance this is."""
+    on_another_instance(bench)
+    bench.lab.service.inject(Fault("status", 503))
+    bench.daemon()
+    processes.wait_for(lambda: bench.lab.manager.count("READY=1") == 2)
+    assert bench.machine.keys == [bench.lab.key]
+    bench.lab.service.inject(Fault("status", 503, path="/latest/meta-data/public-keys"))
+    processes.wait_for(lambda: bench.machine.keys == [])
+
+
 def test_the_answer_is_asked_for_while_rsa_is_made(bench: Bench) -> None:
     """Past the deadline too: the launch key comes as soon as the service has it."""
     bench.configure("[IMDS]\nBootTimeoutSec=1")

@@ -183,6 +183,23 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
         assert machine.wait_until_booted() == "running"
 
 
+def test_a_running_sshd_takes_the_key_while_the_service_is_silent(scene: Scene) -> None:
+    """Past the deadline and without an answer, which may never come."""
+    scene.cloud.silence()
+    scene.configure("[IMDS]\nBootTimeoutSec=3\n")
+    with scene.boot() as machine:
+        machine.wait_for_ssh()
+        assert "ssh-rsa" not in shown(scene)
+        wait_until(lambda: machine.events("imds-unreachable-at-deadline"), what="the deadline")
+        machine.inside("touch", "/run/rsa-may-come")
+        wait_until(lambda: machine.events("sshd-reloaded"), seconds=BACKGROUND, what="the reload")
+        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
+        assert machine.show("firstkey", "SubState") == "running"
+        assert machine.report["outcome"] == "unreachable"
+        (key,) = (key for key in machine.report["host_keys"] if key["type"] == "rsa")
+        assert key["result"] == "changed"
+
+
 def test_what_is_cut_off_is_completed(scene: Scene) -> None:
     """Firstkey is stopped between ready and the key, then the power is cut there: the next boot has it."""
     with scene.boot() as machine:

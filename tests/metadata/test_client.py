@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import HANG, HOSTS, PATIENCE, SILENCE, Attempts, ask, asking, needs_ipv6
+from asking import HOSTS, PATIENCE, SILENCE, Attempts, ask, asking, needs_ipv6
 from promises import PROMISED, timeout
 from raw_server import RawServer, answer, black_hole, ok, silent_server
 
@@ -22,7 +22,7 @@ from firstkey.events import Entry
 from firstkey.metadata.client import Client
 from firstkey.metadata.emulator import FAULTS, Emulator, Fault
 from firstkey.metadata.emulator import Settings as Instance
-from firstkey.reasons import FirstkeyError, Retriable, Unreachable
+from firstkey.reasons import FirstkeyError, Unreachable
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ0bDCPBe8Z1tF8NYvZ7yDyM0Zr8TYBDx4TtMk0T0X1m launch"
 OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIK2sDCPBe8Z1tF8NYvZ7yDyM0Zr8TYBDx4TtMk0T0X1m other"
@@ -454,18 +454,17 @@ def test_no_key_at_all_that_can_be_had_is_no_answer() -> None:
     assert (outcome.code, type(outcome.error)) == ("imds-error", Unreachable)
 
 
-def test_another_instance_is_told_before_its_keys_can_be_had() -> None:
-    """What came along from the one before need not wait for them; for the same instance the wait goes on."""
-    with service(f"status=500,path={INDEX}") as running, silent_server() as silent:
-        client = Client(asking(endpoints=(running.url, silent), request_timeout=PATIENCE))
-        started = time.monotonic()
-        with pytest.raises(Retriable):
-            client.ask(deadline=started + HANG, known="i-another")
-        assert time.monotonic() - started < PATIENCE / 2
-        assert client.identity
+def test_the_instance_is_told_where_its_keys_cannot_be_had() -> None:
+    """What came along from another one need not wait for them."""
+    with service(f"status=500,path={INDEX}") as running:
+        counted = Attempts(1, running.url)
+        settings = asking(endpoints=(running.url,), request_timeout=PATIENCE)
+        client = Client(settings, say=counted.say, clock=counted.clock)
         with pytest.raises(Unreachable) as caught:
-            client.ask(deadline=time.monotonic() + 0.5, known=client.identity.instance_id)
-    assert not isinstance(caught.value, Retriable)
+            client.ask(deadline=time.monotonic() + PATIENCE)
+    assert caught.value.reason.code == "imds-error"
+    assert client.identity
+    assert client.identity.instance_id == "i-1"
 
 
 # --- two endpoints ----------------------------------------------------------------------------

@@ -23,9 +23,9 @@ AGENT = str(Path(firstkey.__file__).parents[1])
 DAEMON = """
 import fcntl, json, os, resource, sys, time
 from firstkey.reasons import FirstkeyError
-from firstkey.cli import streams
+from firstkey.cli.main import make_ready
 from firstkey.system import child, detach
-streams.make_ready()
+make_ready()
 with open("/dev/zero") as zero:
     kept = fcntl.fcntl(zero, fcntl.F_DUPFD_CLOEXEC, 10)
 print("before", flush=True)

@@ -133,7 +133,7 @@ def test_a_name_is_the_name_of_one_file(directory: Directory, place: Path, name:
         lambda: directory.rename("x", name),
         lambda: directory.rename(name, "x"),
         lambda: directory.remove(name),
-        lambda: directory.remove_directory(name),
+        lambda: directory.remove_all(name),
         lambda: directory.set_mode(name, 0o600),
         lambda: directory.open_to_lock(name),
     ]
@@ -605,10 +605,14 @@ def test_only_what_firstkey_left_is_cleared_away(directory: Directory, place: Pa
     gone = [".firstkey-x.12345678", ".firstkey-a\nb.00000000"]
     for name in (*keep, *gone):
         (place / name).write_bytes(b"x")
-    (place / ".firstkey-dir.12345678").mkdir()
-    (place / ".firstkey-dir.12345678" / "key").write_bytes(b"secret")
+    (place / ".firstkey-dir.12345678" / "inner").mkdir(parents=True)
+    (place / ".firstkey-dir.12345678" / "inner" / "key").write_bytes(b"secret")
     (place / ".firstkey-link.12345678").symlink_to(place / "authorized_keys")
     directory.remove_stale()
+    # A user could give such a name to a directory of root's in the home, which only root could empty.
+    assert sorted(os.listdir(place)) == sorted([*keep, ".firstkey-dir.12345678"])
+    assert (place / ".firstkey-dir.12345678" / "inner" / "key").exists()
+    directory.remove_stale(directories=True)
     assert sorted(os.listdir(place)) == sorted(keep)
     assert (place / "authorized_keys").read_bytes() == b"x"
 
@@ -790,11 +794,12 @@ def test_removing_takes_the_name_and_not_what_it_leads_to(directory: Directory, 
     assert os.listdir(place) == ["file"]
     (place / "inner").mkdir()
     assert refused(lambda: directory.remove("inner")) is reasons.NOT_A_REGULAR_FILE
-    directory.remove_directory("inner")
-    directory.remove_directory("inner")
+    (place / "inner" / "deep").mkdir()
+    (place / "inner" / "deep" / "link").symlink_to(place)
     (place / "link").symlink_to(place)
-    assert refused(lambda: directory.remove_directory("link")) is reasons.SYMLINK_REFUSED
-    assert sorted(os.listdir(place)) == ["file", "link"]
+    for name in ("inner", "inner", "link"):
+        directory.remove_all(name)
+    assert os.listdir(place) == ["file"]
 
 
 def test_a_free_name_is_not_taken(directory: Directory, place: Path) -> None:

@@ -39,12 +39,10 @@ def told(manager: socket.socket, call: str, *, address: str = "") -> list[str]:
 
 
 def test_states(manager: socket.socket) -> None:
-    """Readiness, status, stopping and asking for time arrive as sd_notify(3) has them."""
-    assert told(manager, "ready('3 keys')") == ["READY=1", "STATUS=3 keys"]
-    assert told(manager, "ready()") == ["READY=1"]
-    assert told(manager, "status('waiting')") == ["STATUS=waiting"]
-    assert told(manager, "stopping()") == ["STOPPING=1"]
-    assert told(manager, "need_time(90)") == ["EXTEND_TIMEOUT_USEC=90000000"]
+    """A state, a status and both arrive as sd_notify(3) has them."""
+    assert told(manager, "send('READY=1', status='3 keys')") == ["READY=1", "STATUS=3 keys"]
+    assert told(manager, "send('STOPPING=1')") == ["STOPPING=1"]
+    assert told(manager, "send(status='waiting')") == ["STATUS=waiting"]
 
 
 def test_abstract_socket() -> None:
@@ -53,18 +51,18 @@ def test_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(f"\0{name}")
         server.settimeout(30)
-        assert told(server, "ready()", address=f"@{name}") == ["READY=1"]
+        assert told(server, "send('READY=1')", address=f"@{name}") == ["READY=1"]
 
 
 def test_status_cannot_forge_another_state(manager: socket.socket) -> None:
     """A line break in a status does not become an assignment of its own."""
-    assert told(manager, "status('a\\nMAINPID=1')") == [r"STATUS=a\nMAINPID=1"]
+    assert told(manager, "send(status='a\\nMAINPID=1')") == [r"STATUS=a\nMAINPID=1"]
 
 
 @pytest.mark.parametrize("address", ["", "/nonexistent/notify", "vsock:2:1234", "relative"])
 def test_nobody_listens(address: str) -> None:
     """Without a manager, or with one that is gone, nothing happens and nothing is raised."""
-    script = "from firstkey.system import notify; notify.ready(); print('went on')"
+    script = "from firstkey.system import notify; notify.send('READY=1'); print('went on')"
     environ = {**os.environ, "PYTHONPATH": AGENT, "NOTIFY_SOCKET": address}
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=environ, timeout=60
@@ -80,6 +78,6 @@ def test_it_does_not_wait_for_ever(manager: socket.socket, monkeypatch: pytest.M
     filled = False
     while not filled:
         begin = time.monotonic()
-        notify.ready()
+        notify.send("READY=1")
         filled = time.monotonic() - begin > 0.4
     assert time.monotonic() - begin < 20

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 LIMIT = 16 * 1024 * 1024
 """The largest file that is read: a skeleton's, a list of accounts, a file of sudo's."""
-DEEPEST = 20
-"""Deeper than anybody's skeleton, and far from what Python's own stack could not take."""
 NO_HOME = "/nonexistent"
 """The home of accounts that are to have none (Debian's policy, 9.2.3); many share it, so it is never made."""
 SUDO_SECONDS = 10.0
@@ -335,7 +333,7 @@ def make_home(tree: Tree, account: Account) -> None:
     skeletons = (defaults.path("USRSKEL", "/usr/etc/skel"), defaults.path("SKEL", "/etc/skel"))
     parent, name = os.path.split(account.home.rstrip("/"))
     with tree.ensure(parent, mode=0o755) as above:
-        above.remove_stale(depth=DEEPEST)
+        above.remove_stale(directories=True)
         temporary = above.temporary_name(name)
         try:
             with above.make(temporary, Looks(0o700, durable=False)) as home:
@@ -345,13 +343,11 @@ def make_home(tree: Tree, account: Account) -> None:
                 home.dress(_looks(tree, account, mode, account.home, "dir"))
             above.rename(temporary, name)
         except BaseException:
-            above.remove_directory(temporary, depth=DEEPEST)
+            above.remove_all(temporary)
             raise
 
 
-def _copy(
-    tree: Tree, source: Directory, target: Directory, account: Account, place: str, depth: int = DEEPEST
-) -> None:
+def _copy(tree: Tree, source: Directory, target: Directory, account: Account, place: str) -> None:
     """Copy files, directories, and links as links; `place` is where `target` will be in the end."""
     for name in source.names():
         found, path = source.status(name), f"{place}/{name}"
@@ -362,12 +358,12 @@ def _copy(
             if file:
                 looks = _looks(tree, account, stat.S_IMODE(found.st_mode), path, "file")
                 target.replace(name, file.content, looks)
-        elif found and stat.S_ISDIR(found.st_mode) and depth:
+        elif found and stat.S_ISDIR(found.st_mode):
             inner = source.child(name)
             looks = _looks(tree, account, stat.S_IMODE(found.st_mode), path, "dir")
             if inner:
                 with inner, target.make(name, looks) as made:
-                    _copy(tree, inner, made, account, path, depth - 1)
+                    _copy(tree, inner, made, account, path)
 
 
 def _looks(tree: Tree, account: Account, mode: int, path: str, kind: str) -> Looks:

@@ -96,7 +96,7 @@ def inspect(site: Site, sshd: Sshd, file: str, ledger: Ledger | None = None) -> 
     public = _half(site.tree, f"{file}.pub")[1]
     content = public.content if public else b""
     key = _judged(site, sshd, file, private, content, ledger or Ledger())
-    return key._replace(place=place, modified_ns=private.stamp.modified_ns)
+    return key._replace(place=place, modified_ns=private.modified_ns)
 
 
 def _half(tree: Tree, path: str) -> tuple[str, File | None]:
@@ -208,7 +208,7 @@ class Generation:
         if run:
             with run:
                 # The workshop of a run that was killed: there are private keys in it.
-                run.remove_stale()
+                run.remove_stale(directories=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -267,7 +267,7 @@ class Generation:
         """The private directory in which keys are made."""
         run = self._undo.enter_context(self._site.tree.ensure(RUN_DIRECTORY, mode=0o755))
         name = run.temporary_name("hostkeys")
-        self._undo.callback(run.remove_directory, name)
+        self._undo.callback(run.remove_all, name)
         return self._undo.enter_context(run.make(name, Looks(0o700)))
 
     def finish(self, *, is_last: bool = False) -> list[Attempt]:

@@ -13,8 +13,8 @@ from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.boot import host_key_files
 from firstkey.boot.host_key_files import Generation
 from firstkey.boot.ledger import LedgerStore, Served
-from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, Imds, Phase, Report
-from firstkey.reasons import FirstkeyError, Refusal, Retriable, Unreachable
+from firstkey.model import CHANGED, FAILED, OK, UNCHANGED, UNREACHABLE, Phase, Report
+from firstkey.reasons import FirstkeyError, Refusal, Unreachable
 from firstkey.system.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ ATTEMPT_SECONDS = 10.0
 """How long the service is asked at a time: then other instances' keys go without an answer, and host keys
 that are made by now are put in place. Cut off sooner, a slow service would never come to its last answer.
 """
+LONGEST_ATTEMPT_SECONDS = 600.0
+"""The same where no host key is being made. It begins anew with short pauses, so this is to be seldom."""
 
 
 class Job:
@@ -75,9 +77,7 @@ class Job:
         same = self._firmware is not None and self._firmware == known.firmware
         self._instance = known.instance if same else self._firmware
         self._generation = Generation(site, self._sshd, in_background=ready is not None)
-        self._known: str | None = None
-        """As which instance the service is expected to know this one; None: any."""
-        self._cleared: list[UserResult] = []
+        self._users: dict[tuple[str, str | None], UserResult] = {}  # by name and file
         self._setups: dict[str, Setup] = {}
         self._left: str | None = None  # which instance this proved to be, once another one's keys are gone
 
@@ -110,23 +110,19 @@ class Job:
         self._publish()
         self._set_up_users()
         if self._instance and not self._site.force and self._store.is_current(self._instance):
-            return self._finished(self._up_to_date(self._instance))
+            # The firmware says that this is the instance where everything is done: there is nothing to ask.
+            self._site.say(events.FIRMWARE_SKIP(instance_id=self._instance))
+            from firstkey.boot.launch_keys import Installer
+
+            with self._phase("launch keys: look"):
+                installer = Installer(self._site, self._sshd, self._store, self._instance, self._setups)
+                users = installer.check()
+            return self._finished(Report(OK, instance_id=self._instance, users=tuple(users)))
         answer = self._answer()
         if isinstance(answer, FirstkeyError):
-            self._leave_other_instance()
             self._site.say(events.IMDS_FAILED(reason=answer.reason.code, detail=answer.message))
             return self._finished(self._without_answer(answer))
-        self._replace_clones(answer.instance_id)
         return self._finished(self._with_answer(answer))
-
-    def _up_to_date(self, instance: str) -> Report:
-        """The firmware says that this is the instance where everything is done: there is nothing to ask."""
-        self._site.say(events.FIRMWARE_SKIP(instance_id=instance))
-        from firstkey.boot.launch_keys import Installer
-
-        with self._phase("launch keys: look"):
-            users = Installer(self._site, self._sshd, self._store, instance, self._setups).check()
-        return Report(OK, instance_id=instance, users=tuple(users))
 
     def _finished(self, draft: Report) -> Report:
         self._store.save()
@@ -222,7 +218,33 @@ class Job:
         with self._phase("users"):
             self._setups = {user.name: accounts.set_up(self._site, user) for user in described}
 
-    # --- another instance -----------------------------------------------------------------------
+    # --- which instance this is -----------------------------------------------------------------
+
+    def _recognize(self, instance: str) -> None:
+        """Say where this is another instance than before; host keys that came along from there go."""
+        known = self._store.ledger.instance
+        if instance not in (known, self._left):
+            self._site.say(events.FIRMWARE(claim=self._site.firmware_claim()))
+            if self._firmware not in (None, instance):
+                reason = reasons.FIRMWARE_DISAGREES
+                detail = f"the service says {instance}, the firmware {self._firmware}"
+                self._warnings.append(Refusal(reason, detail))
+                names = {"service": instance, "firmware": self._firmware}
+                self._site.say(events.FIRMWARE_DISAGREES(**names, reason=reason.code))
+            if known is not None:
+                self._site.say(events.NEW_INSTANCE(old=known, new=instance))
+        if instance == self._instance:
+            return
+        if self._instance and self._instance == self._firmware:
+            # What was made under the name that the firmware gives: that is this instance's other name.
+            keys = (
+                key._replace(instance=instance) if key.instance == self._firmware else key
+                for key in self._store.ledger.host_keys
+            )
+            self._store.ledger = self._store.ledger._replace(host_keys=tuple(keys))
+        self._instance = instance
+        self._begin_host_keys()
+        self._publish()
 
     def _leave_other_instance(self) -> None:
         """Once the instance is known, by the firmware or the service: another one's keys go.
@@ -232,42 +254,10 @@ class Job:
         instance = self._identity.instance_id if self._identity else self._instance
         if instance in (None, self._left):
             return
-        self._say_instance(instance)
-        self._replace_clones(instance)
+        self._recognize(instance)
         if self._store.ledger.of_other_instances(instance):
-            self._cleared += self._install(instance, [], [])
+            self._install(instance, [], [])
         self._left = instance
-
-    def _replace_clones(self, instance: str) -> None:
-        """Host keys that came along from another instance go, before sshd starts."""
-        if instance == self._instance:
-            return
-        if self._instance and self._instance == self._firmware:
-            # What was made under the name that the firmware gives: that is this instance's other name.
-            known = self._store.ledger
-            keys = (
-                key._replace(instance=instance) if key.instance == self._firmware else key
-                for key in known.host_keys
-            )
-            self._store.ledger = known._replace(host_keys=tuple(keys))
-        self._instance = instance
-        self._begin_host_keys()
-        self._publish()
-
-    def _say_instance(self, instance: str) -> None:
-        """Once in a run, where it is another one than before."""
-        known = self._store.ledger.instance
-        if instance in (known, self._left):
-            return
-        self._site.say(events.FIRMWARE(claim=self._site.firmware_claim()))
-        if self._firmware not in (None, instance):
-            reason = reasons.FIRMWARE_DISAGREES
-            detail = f"the service says {instance}, the firmware {self._firmware}"
-            self._warnings.append(Refusal(reason, detail))
-            names = {"service": instance, "firmware": self._firmware}
-            self._site.say(events.FIRMWARE_DISAGREES(**names, reason=reason.code))
-        if known is not None:
-            self._site.say(events.NEW_INSTANCE(old=known, new=instance))
 
     # --- the question ---------------------------------------------------------------------------
 
@@ -279,65 +269,50 @@ class Job:
     def _answer(self) -> Answer | FirstkeyError:
         """Ask until there is an answer or no time is left.
 
-        sshd runs from a moment on, and the answer may never come: what is known by then is reported. Another
-        instance's keys go before that moment.
+        The answer may never come. So another instance's keys go before sshd runs, and from then on all that
+        is known is reported; host keys that sshd does not wait for are put in place when they are made.
         """
-        self._known = self._instance or self._store.ledger.instance
-        if self._ready:
-            answer: Answer | FirstkeyError = Unreachable(
-                "the metadata service was not asked yet", reason=reasons.IMDS_UNREACHABLE
-            )
-            left = self._ready_by - time.monotonic()
-            if left > 0:
-                answer = self._ask_until(time.monotonic() + min(ATTEMPT_SECONDS, left / 2))
-            if isinstance(answer, Unreachable):
-                self._leave_other_instance()
-                if left > 0:
-                    answer = self._ask_until(self._ready_by)
-            if not isinstance(answer, Unreachable):
-                return answer
-            self._ready(self._finished(self._without_answer(answer)))
-        return self._ask_until(time.monotonic() + self._wait)
-
-    def _ask_until(self, deadline: float) -> Answer | FirstkeyError:
-        """Ask; meanwhile host keys that sshd does not wait for are put in place when they are made."""
-        answer: Answer | FirstkeyError | None = None
+        now = time.monotonic()
+        stops = [now + self._wait]
+        if self._ready and now < self._ready_by:
+            stops = [min(now + ATTEMPT_SECONDS, (now + self._ready_by) / 2), self._ready_by, *stops]
+        error = Unreachable("the metadata service was not asked yet", reason=reasons.IMDS_UNREACHABLE)
         while True:
-            is_late = self._ready and time.monotonic() > self._ready_by
             if self._generation.is_pending and self._generation.has_ended:
                 self._publish(is_last=True)
-                if is_late and self._ready and isinstance(answer, Unreachable):
-                    self._ready(self._finished(self._without_answer(answer)))
-            if is_late:
+            if self._ready and len(stops) == 1:  # sshd runs
+                self._ready(self._finished(self._without_answer(error)))
                 self._let_load()
-            look = time.monotonic() + ATTEMPT_SECONDS
-            soon = min(look, deadline) if self._generation.is_pending else deadline
-            answer = self._ask(soon)
-            if isinstance(answer, Retriable):
-                # It is another instance, whose keys cannot be had yet. Once in a run: a service that calls
-                # the instance by two names in turn is not followed for ever.
-                self._known = None
-                self._leave_other_instance()
-            elif soon == deadline or not isinstance(answer, Unreachable):
+            seconds = ATTEMPT_SECONDS if self._generation.is_pending else LONGEST_ATTEMPT_SECONDS
+            until = min(time.monotonic() + seconds, stops[0])
+            answer = self._ask(until)
+            if not isinstance(answer, Unreachable):
                 return answer
+            error = answer
+            self._leave_other_instance()
+            if until == stops[0]:
+                stops = stops[1:]
+                if not stops:
+                    return error
 
     def _ask(self, deadline: float) -> Answer | FirstkeyError:
         """What the metadata service says. Failures are answers too, unforeseen ones included."""
         with self._phase("metadata"):
             try:
                 self._client = self._client or self._connect()
-                return self._client.ask(deadline=deadline, known=self._known)
+                return self._client.ask(deadline=deadline)
             except FirstkeyError as error:
                 return error
             except Exception as error:  # noqa: BLE001 - whatever an answer does to us, it costs no host key
                 return FirstkeyError(f"asking failed: {error!r}", reason=reasons.INTERNAL_ERROR)
 
     def _without_answer(self, error: FirstkeyError) -> Report:
+        self._leave_other_instance()
         return Report(
             UNREACHABLE if isinstance(error, Unreachable) else FAILED,
             instance_id=self._instance,
-            imds=_spoken(self._identity) if self._identity else None,
-            users=tuple(self._cleared),
+            imds=self._identity,
+            users=tuple(self._users.values()),
             refusal=error.refusal,
         )
 
@@ -348,7 +323,7 @@ class Job:
 
         named = {"endpoint": answer.endpoint, "version": answer.version}
         self._site.say(events.IMDS_ANSWER(**named, instance_id=answer.instance_id))
-        self._say_instance(answer.instance_id)
+        self._recognize(answer.instance_id)
         if not answer.keys:
             self._site.say(events.NO_KEY_PAIR())
         good, judged = launch_keys.judge(answer.keys)
@@ -363,9 +338,9 @@ class Job:
         return Report(
             OK,
             instance_id=answer.instance_id,
-            imds=_spoken(answer),
+            imds=answer,
             keys=judged,
-            users=_joined(self._cleared, results),
+            users=tuple(self._users.values()),
             refusal=None if answer.keys else no_key,
         )
 
@@ -376,6 +351,11 @@ class Job:
         with self._phase("launch keys"):
             results = installer.install(names, keys)
         self._warnings += installer.warnings
+        for user in results:
+            # An earlier visit of this run to the same file only took keys away.
+            gone = self._users.pop((user.name, user.file), user._replace(revoked=())).revoked
+            result = CHANGED if gone and user.result == UNCHANGED else user.result
+            self._users[user.name, user.file] = user._replace(result=result, revoked=(*gone, *user.revoked))
         return results
 
     def _remember_service(self, answer: Answer, results: Sequence[UserResult]) -> None:
@@ -392,19 +372,3 @@ class Job:
                 instance=answer.instance_id, firmware=self._firmware, served=tuple(served.values())
             )
         )
-
-
-def _joined(earlier: Sequence[UserResult], later: Sequence[UserResult]) -> tuple[UserResult, ...]:
-    """One entry a user and file, where the same run came to it twice: its first visit only took keys away."""
-    before = {(user.name, user.file): user for user in earlier}
-    joined = []
-    for user in later:
-        revoked = before.pop((user.name, user.file), user._replace(revoked=())).revoked
-        result = CHANGED if revoked and user.result == UNCHANGED else user.result
-        joined.append(user._replace(result=result, revoked=(*revoked, *user.revoked)))
-    return (*before.values(), *joined)
-
-
-def _spoken(who: Answer) -> Imds:
-    why = who.fallback_reason
-    return Imds(who.endpoint, who.version, Refusal(why, why.meaning) if why else None)

@@ -160,10 +160,12 @@ class Supervisor:
         wakeup = _signals_as_bytes()
         self._ask_for_time()
         try:
-            while not self._is_over():
+            while not self._is_over:
                 self._start_if_due()
                 self._wait(wakeup)
-                self._ready_if_due()
+                # The boot is not held longer than the deadline, whatever the worker is waiting for.
+                if not (self._is_ready or self._is_over) and time.monotonic() >= self._deadline:
+                    self._overdue()
             if self._refusal:
                 raise self._refusal
             return self._status
@@ -176,11 +178,14 @@ class Supervisor:
     def _deadline(self) -> float:
         return self._started + self._plan.boot_timeout
 
+    @property
     def _is_over(self) -> bool:
         return self._worker is None and self._next_start is None
 
     def _ask_for_time(self) -> None:
-        notify.need_time(max(0.0, self._deadline - time.monotonic()) + MARGIN_SECONDS)
+        """Where BootTimeoutSec= exceeds the unit's limit, starting up may take longer."""
+        seconds = max(0.0, self._deadline - time.monotonic()) + MARGIN_SECONDS
+        notify.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     def _start_if_due(self) -> None:
         if self._worker or self._next_start is None or time.monotonic() < self._next_start:
@@ -192,7 +197,7 @@ class Supervisor:
             self._failed(error.message)
             return
         if not self._is_ready:
-            notify.status("Asking the metadata service, and making host keys")
+            notify.send(status="Asking the metadata service, and making host keys")
 
     def _wait(self, wakeup: int) -> None:
         moments = [] if self._is_ready else [self._deadline]
@@ -207,21 +212,21 @@ class Supervisor:
         if self._worker and self._worker.pipe in ready:
             self._hear(self._worker)
         if wakeup in ready:
-            self._stop()
+            notify.send("STOPPING=1", status="Stopping")
+            self._say(events.STOPPING(detail="asked to by a signal"))
+            self._stop_worker()
+            self._next_start = self._refusal = None
+            self._status = 0
 
-    def _ready_if_due(self) -> None:
-        """The boot is not held longer than the deadline, whatever the worker is waiting for."""
-        if self._is_ready or self._is_over() or time.monotonic() < self._deadline:
-            return
+    def _overdue(self) -> None:
         self._is_overdue = True
         self._ready("No answer from the metadata service yet; going on with the attempts")
         detail = "" if self._worker else "The last answer was not usable."
         self._say(events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=f"{self._plan.boot_timeout:g}", detail=detail))
 
     def _ready(self, status: str) -> None:
-        tell = notify.status if self._is_ready else notify.ready
+        notify.send("" if self._is_ready else "READY=1", status=status)
         self._is_ready = True
-        tell(status)
 
     # --- what the worker says -----------------------------------------------------------------
 
@@ -235,24 +240,21 @@ class Supervisor:
         for said in lines:
             word = from_line(said)
             if isinstance(word, Plan):
-                self._planned(word)
+                is_longer = word.boot_timeout > self._plan.boot_timeout
+                self._plan = word
+                if is_longer and not self._is_ready:
+                    self._ask_for_time()
             elif isinstance(word, Ready):
                 self._ready(word.status)
+            elif isinstance(word, Refused):
+                self._refused(word)
             else:
-                if isinstance(word, Refused):
-                    self._refused(word)
-                else:
-                    self._ended(word)
+                self._ended(word)
+            if isinstance(word, (Refused, Result)):  # the last one
                 # Should it hang on its way out, nothing waits for it.
                 worker.finish()
                 self._forget_worker()
                 return
-
-    def _planned(self, plan: Plan) -> None:
-        is_longer = plan.boot_timeout > self._plan.boot_timeout
-        self._plan = plan
-        if is_longer and not self._is_ready:
-            self._ask_for_time()
 
     def _refused(self, word: Refused) -> None:
         """Whoever starts the daemon hears it at once; one that runs already goes on and tries again."""
@@ -289,13 +291,6 @@ class Supervisor:
         self._pause = min(self._pause * 2, longest)
 
     # --- the end ------------------------------------------------------------------------------
-
-    def _stop(self) -> None:
-        notify.stopping("Stopping")
-        self._say(events.STOPPING(detail="asked to by a signal"))
-        self._stop_worker()
-        self._next_start = self._refusal = None
-        self._status = 0
 
     def _stop_worker(self) -> None:
         """End it politely, but not beyond the moment at which the boot has to go on."""

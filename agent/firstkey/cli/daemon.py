@@ -40,10 +40,6 @@ def main(argv: Sequence[str]) -> int:
     if off:
         say(events.DISABLED(detail=off, reason="disabled"))
         return 0
-    return _detached(args)
-
-
-def _detached(args: argparse.Namespace) -> int:
     from firstkey.system import detach
 
     if args.pid_file == detach.PID_FILE:

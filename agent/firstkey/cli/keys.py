@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from firstkey.boot import launch_keys
 from firstkey.cli import common, looking, parsers, render, streams
-from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Imds, Report
+from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Report
 from firstkey.reasons import NO_KEY_PAIR, FirstkeyError, Refusal, Unreachable
 from firstkey.settings import seconds
 
@@ -68,13 +68,11 @@ def _asked(site: Site, wait: float) -> Report:
 
 
 def _report(answer: Answer) -> Report:
-    fallback = answer.fallback_reason
-    why = Refusal(fallback, fallback.meaning) if fallback else None
     none = Refusal(NO_KEY_PAIR, "the instance was launched without a key pair")
     draft = Report(
         OK,
         instance_id=answer.instance_id,
-        imds=Imds(answer.endpoint, answer.version, why),
+        imds=answer,
         keys=launch_keys.judge(answer.keys)[1],
         refusal=None if answer.keys else none,
     )

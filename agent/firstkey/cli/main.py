@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import importlib
+import io
 import os
 import resource
 import sys
@@ -13,7 +14,7 @@ from firstkey import TYPE_CHECKING
 from firstkey.cli import streams
 from firstkey.cli.streams import NotPrinted
 from firstkey.reasons import FirstkeyError
-from firstkey.system import child
+from firstkey.system import child, files
 from firstkey.text import REMEDY
 
 if TYPE_CHECKING:
@@ -45,6 +46,26 @@ def keep_private() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
+def make_ready() -> None:
+    """Let every text be printed: to nowhere where the caller closed a stream, and with escapes where need be.
+
+    A closed descriptor is the next one that a file gets, and whatever is printed then goes into that file.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # noqa: PERF203 - three times
+            files.send_nowhere(number)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A name with letters that the terminal does not have is shown with escapes, not a riddle.
+            stream.reconfigure(errors="backslashreplace")
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # For as long as this process runs.
+            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
 def _leave(status: int) -> NoReturn:
     """End the program here: to take Python down piece by piece would cost a boot more than the job does."""
     atexit._run_exitfuncs()  # noqa: SLF001 - what the interpreter itself would do first
@@ -63,7 +84,7 @@ def _main(argv: Sequence[str]) -> int:
 
         given = usage.with_command_first(given)
     keep_private()
-    streams.make_ready()
+    make_ready()
     # A daemon that is asked to end has done what it should; any other command has not.
     child.own_signals(0 if given[:1] == ["daemon"] else child.TERMINATED)
     try:
@@ -81,16 +102,23 @@ def _main(argv: Sequence[str]) -> int:
         _complain(f"the result could not be printed: {error}")
         return 1
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user unless asked for
-        return _unforeseen(error, given)
+        story: list[str] = []
+        if "-v" in given or "--verbose" in given:
+            import traceback
+
+            story = "".join(traceback.format_exception(None, error, error.__traceback__)).split("\n")
+        remedy = f"  {REMEDY}please report it, with what the command says with -v"
+        _complain(f"something unforeseen happened: {error!r} (internal-error)", remedy, *story)
+        return 1
 
 
 def _printed(given: list[str]) -> int:
     """The command's exit status, once all that it says is printed."""
     try:
         status = _dispatch(given)
-    except SystemExit as end:  # argparse, and a signal
+    except SystemExit as end:  # argparse, whose words are still to be printed, and a signal
         status = end.code if isinstance(end.code, int) else 1
-    streams.put(sys.stdout, "")
+        streams.put(sys.stdout, "")
     return status
 
 
@@ -104,17 +132,6 @@ def _dispatch(given: list[str]) -> int:
     command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
     status: int = command.main(given[1:])
     return status
-
-
-def _unforeseen(error: Exception, given: Sequence[str]) -> int:
-    story: list[str] = []
-    if "-v" in given or "--verbose" in given:
-        import traceback
-
-        story = "".join(traceback.format_exception(None, error, error.__traceback__)).split("\n")
-    remedy = f"  {REMEDY}please report it, with what the command says with -v"
-    _complain(f"something unforeseen happened: {error!r} (internal-error)", remedy, *story)
-    return 1
 
 
 def _complain(message: str, *more: str) -> None:

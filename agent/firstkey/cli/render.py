@@ -67,7 +67,8 @@ def report(done: Report) -> Iterator[str]:
 def instance(done: Report) -> Iterator[str]:
     """Which instance this is, and who said so."""
     if done.imds:
-        fallback = f", because: {done.imds.fallback.reason.code}" if done.imds.fallback else ""
+        why = done.imds.fallback_reason
+        fallback = f", because: {why.code}" if why else ""
         yield f"Instance {done.instance_id}, says {done.imds.endpoint} (IMDSv{done.imds.version}{fallback})"
     elif done.instance_id:
         yield f"Instance {done.instance_id}, says the firmware"

@@ -40,7 +40,12 @@ def command(
                 say(events.DISABLED(detail=off, reason="disabled"))
                 done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
             else:
-                done = _alone(site, getattr(args, "wait", None), work)
+                wait = getattr(args, "wait", None)
+                seconds = site.config.imds.boot_timeout if wait is None else wait
+                # Alone on the system: the ledger is read only once no other one writes it.
+                with nullcontext() if site.dry_run else common.locked(site.tree, seconds, site.say):
+                    done = work(site, Job(site, lambda: common.client(site), wait=seconds))
+                    common.show_on_console(site, done)
             if args.json or not args.quiet:
                 from firstkey.cli import render
 
@@ -52,15 +57,6 @@ def command(
 
         return looking.command(args, main)
     return main(args, say or common.voice(args))
-
-
-def _alone(site: Site, wait: float | None, work: Callable[[Site, Job], Report]) -> Report:
-    """The work, alone on the system; its ledger is read only once no other one writes it."""
-    seconds = site.config.imds.boot_timeout if wait is None else wait
-    with nullcontext() if site.dry_run else common.locked(site.tree, seconds, site.say):
-        done = work(site, Job(site, lambda: common.client(site), wait=seconds))
-        common.show_on_console(site, done)
-        return done
 
 
 def _whole(site: Site, job: Job) -> Report:

@@ -1,11 +1,10 @@
-"""Standard output and standard error, whatever state the caller left them in: nothing is printed elsewhere.
+"""What is printed, on standard output and standard error: nothing is printed elsewhere.
 
 Text goes out in lines, each a value of its own: what others wrote can end none, nor act on a terminal.
 """
 
 from __future__ import annotations
 
-import io
 import sys
 
 from firstkey import TYPE_CHECKING
@@ -19,22 +18,6 @@ if TYPE_CHECKING:
 
 class NotPrinted(Exception):  # noqa: N818 - what happened
     """A stream takes nothing more: its disk is full, say."""
-
-
-def make_ready() -> None:
-    """Let every text be printed: to nowhere where the caller closed a stream, and with escapes where need be.
-
-    A closed descriptor is the next one that a file gets, and whatever is printed then goes into that file.
-    """
-    files.fill_standard()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A name with letters that the terminal does not have is shown with escapes, not a riddle.
-            stream.reconfigure(errors="backslashreplace")
-    for fd, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            # For as long as this process runs.
-            setattr(sys, name, open(fd, "w" if fd else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def show(*lines: str) -> None:

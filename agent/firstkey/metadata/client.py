@@ -10,7 +10,7 @@ run that finds nothing to do, comes with the first question.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
@@ -83,33 +83,25 @@ class Client:
         self.fallbacks: set[tuple[str, str]] = set()
         self._endpoints = [Endpoint.parse(url) for url in dict.fromkeys(settings.endpoints)]
 
-    def ask(self, *, deadline: float | None, known: str | None = None) -> Answer:
+    def ask(self, *, deadline: float | None) -> Answer:
         """The first good answer of any endpoint, until the deadline (on the clock; None: there is none).
 
         Raises Unreachable at the deadline, with the reason of the last full attempt, and FirstkeyError at
-        once for an answer that is final (switched off, no metadata service at all, ...). Where the service
-        says that this is another instance than `known`, and no more than that, Retriable at once: that is
-        worth knowing before the keys can be had.
+        once for an answer that is final (switched off, no metadata service at all, ...).
         """
         started = self.clock()
-        question = _Question(self, deadline, known)
         try:
-            return question.answer(self._endpoints)
+            return _Question(self, deadline).answer(self._endpoints)
         except Retriable as fault:
-            if question.is_elsewhere:
-                raise
             seconds = self.clock() - started
             text = f"no usable answer of the metadata service in {seconds:.1f} s; {fault.message}"
             raise Unreachable(text, reason=fault.reason) from None
 
 
 class _Question:
-    """One question to all endpoints, each in a thread of its own, until one of them has a good answer.
+    """One question to all endpoints, each in a thread of its own, until one of them has a good answer."""
 
-    `is_elsewhere`: the service said that this is another instance than `known`.
-    """
-
-    def __init__(self, client: Client, deadline: float | None, known: str | None) -> None:
+    def __init__(self, client: Client, deadline: float | None) -> None:
         from queue import SimpleQueue
         from threading import Event, Lock
 
@@ -117,8 +109,6 @@ class _Question:
 
         self._client = client
         self._limit = Deadline(float("inf") if deadline is None else deadline, client.clock)
-        self._known = known
-        self.is_elsewhere = False
         self._saying = Lock()
         self._has_failed = Event()
         self._is_over = Event()
@@ -164,7 +154,7 @@ class _Question:
             silent.remove(url)
             if isinstance(result, Answer):
                 return result
-            if self.is_elsewhere or not isinstance(result, FirstkeyError):
+            if not isinstance(result, FirstkeyError):
                 raise result
             (faults if isinstance(result, Retriable) else final).append(result)
         if final:
@@ -190,12 +180,14 @@ class _Question:
 
     def _attempts(self, conversation: Conversation) -> Answer:
         """Ask one endpoint until there is an answer or no time is left."""
+        import random
+
         from firstkey.metadata.inquiry import Inquiry
 
         client, limit, url = self._client, self._limit, conversation.endpoint.url
         started = client.clock()
         cause: Retriable | None = None
-        pauses = _pauses(lambda: client.clock() - started)
+        pause = FIRST_PAUSE
         while True:
             was_fair = limit.left > LEAST_FAIR
             inquiry = Inquiry(
@@ -211,15 +203,17 @@ class _Question:
                 conversation.close()
                 client.identity = inquiry.identity or client.identity
             self._has_failed.set()
-            told = inquiry.identity.instance_id if inquiry.identity else None
-            self.is_elsewhere |= bool(self._known and told and told != self._known)
             left = limit.left - LAST_ATTEMPT
-            if self.is_elsewhere or self._is_over.is_set() or left < SHORTEST_PAUSE:
+            if self._is_over.is_set() or left < SHORTEST_PAUSE:
                 raise cause
-            pause = min(next(pauses), left)
+            # Instances of one launch that all lost the service would come back to it in step without jitter.
+            longest = LONGEST_PAUSE if client.clock() - started < LATE else LONGEST_LATE_PAUSE
+            pause = min(pause, longest)
+            seconds = min(pause * random.uniform(0.8, 1.0), left)  # noqa: S311 - nothing secret
+            pause *= PAUSE_GROWTH
             why = {"detail": cause.message, "reason": cause.reason.code}
-            self._say(events.IMDS_RETRY(endpoint=url, pause=f"{pause:.2f}", **why))
-            (client.sleep or self._is_over.wait)(pause)
+            self._say(events.IMDS_RETRY(endpoint=url, pause=f"{seconds:.2f}", **why))
+            (client.sleep or self._is_over.wait)(seconds)
 
     def _say(self, entry: Entry) -> None:
         """Say a fallback once, and not at each attempt."""
@@ -232,17 +226,3 @@ class _Question:
                     return
                 self._client.fallbacks.add(same)
             self._client.say(entry)
-
-
-def _pauses(elapsed: Callable[[], float]) -> Iterator[float]:
-    """Pauses between attempts in seconds, growing, each a little longer or shorter than its turn.
-
-    Instances of one launch that all lost the service would come back to it in step without that.
-    """
-    import random
-
-    pause = FIRST_PAUSE
-    while True:
-        pause = min(pause, LONGEST_PAUSE if elapsed() < LATE else LONGEST_LATE_PAUSE)
-        yield pause * random.uniform(0.8, 1.0)  # noqa: S311 - nothing secret
-        pause *= PAUSE_GROWTH

@@ -34,9 +34,8 @@ class Client:
         self._settings = settings
         self._ask = ask
 
-    def ask(self, *, deadline: float | None, known: str | None = None) -> Answer:
-        """The answer. Raises what the real client raised. A boxed process looks once, whatever is `known`."""
-        del known
+    def ask(self, *, deadline: float | None) -> Answer:
+        """The answer. Raises what the real client raised."""
         seconds = max(0.0, (deadline or 0.0) - time.monotonic())
         instance_id, url, version, fallback, keys = self._ask("imds", list(self._settings), seconds)
         reason = reasons.ALL.get(str(fallback))

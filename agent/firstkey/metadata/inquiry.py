@@ -1,7 +1,7 @@
 """One inquiry at one endpoint: a token, the instance-id, the launch keys, and nothing else.
 
-Source of the rules: AWS EC2 User Guide, "Use the Instance Metadata Service to access instance metadata"
-(IMDSv2, "HTTP response codes").
+Nothing in an answer is trusted. Source of the rules: AWS EC2 User Guide, "Use the Instance Metadata Service
+to access instance metadata" (IMDSv2, "HTTP response codes") and "Instance metadata categories".
 """
 
 from __future__ import annotations
@@ -40,6 +40,18 @@ _KEY_LINE = re.compile(r"[a-z][a-z0-9@.-]{1,63} AAAA[A-Za-z0-9+/]{16,}={0,2}(?: 
 
 FAIR_TRIAL = 0.1
 """Seconds that a token request must have had before silence is taken for a hop limit."""
+
+TOKEN_LIMIT = 1024
+"""Bytes of a token. AWS gives no limit; genuine ones have 56."""
+
+MOST_KEYS = 64
+"""Lines of the list of keys. EC2 itself lists one; more come from services that imitate it."""
+
+NAME_LIMIT = 255
+"""Characters of a key pair's name (AWS EC2 API, CreateKeyPair)."""
+
+_INDEX_LINE = re.compile(r"([0-9]{1,9})(?:=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)|/)")
+_KEY_LINE = re.compile(r"[a-z][a-z0-9@.-]{1,63} AAAA[A-Za-z0-9+/]{16,}={0,2}(?: .*)?")
 
 _Value = TypeVar("_Value")
 
@@ -96,7 +108,7 @@ class Inquiry:
         keys = tuple(map(self._key, self._index()))
         if self._missed and all(key.refusal for key in keys):
             raise self._missed
-        return self._answer(instance_id)._replace(keys=keys)
+        return self._answer(self.identity.instance_id)._replace(keys=keys)
 
     def _answer(self, instance_id: str) -> Answer:
         return Answer(instance_id, self._url, 2 if self._token else 1, self._fallback)

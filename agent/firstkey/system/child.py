@@ -44,10 +44,8 @@ GRACE_SECONDS = 2.0
 """How long a child may tidy up after SIGTERM before it is killed."""
 KILL_SECONDS = 0.5
 """How long a killed child is waited for; one that is stuck in the kernel is left behind."""
-LONGEST_PAUSE = 0.002
-"""How long it is left alone between two looks at whether it has ended."""
-LOOK_SECONDS = 0.5
-"""How long one wait lasts: a signal that comes just before it begins is seen only after it."""
+PAUSE = 0.0002
+"""How long it is left alone between two looks at whether it has ended, which it has as a rule."""
 TERMINATED = 143  # what a shell reports of a program that SIGTERM ended: 128 + 15
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -112,7 +110,6 @@ class Child:
 
     def _collected(self, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        pause = 0.0001  # one that was heard to its end is gone in less, as a rule
         while self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
@@ -120,8 +117,7 @@ class Child:
             elif time.monotonic() >= deadline:
                 return False
             else:
-                time.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                time.sleep(PAUSE)
         return True
 
 
@@ -268,8 +264,7 @@ class Visit:
         poll = select.poll()
         poll.register(self._child.pipe, select.POLLIN)
         while True:
-            left = min(until, self._deadline) - time.monotonic()
-            if poll.poll(max(0.0, min(left, LOOK_SECONDS)) * 1000):
+            if poll.poll(max(0.0, min(until, self._deadline) - time.monotonic()) * 1000):
                 part = self._child.hear()
                 if not part:
                     return self._ended()
@@ -279,9 +274,9 @@ class Visit:
                     self._heard = b""
                     with suppress(BrokenPipeError):  # it died meanwhile, which is heard next
                         os.write(self._resume, b"!")
-            elif left <= LOOK_SECONDS and until < self._deadline:
+            elif until < self._deadline:
                 return None
-            elif left <= LOOK_SECONDS:
+            else:
                 self.stop()
                 message = f"the files of {self._whom} did not answer within {self._seconds:g} s"
                 raise FirstkeyError(message, reason=reasons.TIMED_OUT)
@@ -314,15 +309,12 @@ def _visit(tell: Tell, waits: int, work: Callable[[Note | None], Any]) -> None:
     said: dict[str, Any]
     try:
         said = {"value": work(note)}
-    except FirstkeyError as error:
-        said = {"code": error.reason.code, "message": error.message, "hint": error.hint}
     except Exception as error:  # noqa: BLE001 - the parent turns it into one sentence with a reason
-        import traceback
+        if not isinstance(error, FirstkeyError):
+            import traceback
 
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        said = {
-            "code": "internal-error",
-            "message": f"{error!r} in {where.name}:{where.lineno}",
-            "hint": None,
-        }
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            message = f"{error!r} in {where.name}:{where.lineno}"
+            error = FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
+        said = {"code": error.reason.code, "message": error.message, "hint": error.hint}
     tell(json.dumps(said).encode())

@@ -46,7 +46,6 @@ SCRATCH_PLACES = ("/run", "/tmp")  # noqa: S108 - private names in it, which nob
 class Outcome(NamedTuple):
     """How a program ended: its exit status (negative: the signal), and what it printed."""
 
-    argv: tuple[str, ...]
     status: int
     stdout: bytes
     stderr: bytes
@@ -116,14 +115,14 @@ def start(argv: Sequence[str], *, stdin: bytes = b"", before: Callable[[], None]
     except (OSError, ValueError, subprocess.SubprocessError) as error:  # a NUL in an argument; in `before`
         message = f"cannot run {' '.join(argv)!r}: {error}"
         raise FirstkeyError(message, reason=reasons.DEPENDENCY_MISSING) from error
-    return Process(tuple(argv), child)
+    return Process(" ".join(argv), child)
 
 
 class Process:
     """A started program; whoever started it must end with `finish` or `kill`."""
 
-    def __init__(self, argv: tuple[str, ...], child: subprocess.Popen[bytes]) -> None:
-        self.argv = argv
+    def __init__(self, name: str, child: subprocess.Popen[bytes]) -> None:
+        self._name = name
         self._child = child
 
     @property
@@ -151,15 +150,15 @@ class Process:
                 ready = poll.poll(max(0.0, min(pause, left)) * 1000 if end is None else 0)
                 if end and not ready:
                     status = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
-                    return Outcome(self.argv, status, *map(bytes, heard.values()))
+                    return Outcome(status, *map(bytes, heard.values()))
                 if end is None and left <= 0:
-                    message = f"{' '.join(self.argv)} did not end within {seconds:g} s"
+                    message = f"{self._name} did not end within {seconds:g} s"
                     raise FirstkeyError(message, reason=reasons.TIMED_OUT)
                 for pipe, _ in ready:
                     part = os.read(pipe, 65536)
                     heard[pipe] += part
                     if len(heard[pipe]) > limit:
-                        message = f"{' '.join(self.argv)} printed more than {limit} bytes and was ended"
+                        message = f"{self._name} printed more than {limit} bytes and was ended"
                         raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
                     if not part:
                         poll.unregister(pipe)
@@ -202,7 +201,7 @@ def scratch_directory() -> Iterator[Directory]:
             with above.make(name, Looks(0o700, durable=False)) as made:
                 yield made
         finally:
-            above.remove_directory(name)
+            above.remove_all(name)
 
 
 def selinux_label(tree: Tree, path: str, kind: str) -> str | None:

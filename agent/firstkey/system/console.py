@@ -14,7 +14,7 @@ from firstkey.reasons import FirstkeyError
 from firstkey.text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 TIME_LIMIT_SEC = 3.0
 
@@ -31,7 +31,16 @@ def fingerprint_block(keys: Sequence[tuple[str, str]], *, prefix: str) -> bytes:
     what follows it, for the key: so no comment may contain one, nor a line of dashes that would end
     a block. The empty line in front keeps the block clear of a login prompt that has no end of line.
     """
-    return ("\n" + "".join(f"{line}\n" for line in _lines(keys, prefix))).encode("ascii", "backslashreplace")
+    lines = [
+        "",
+        f"{prefix}-----BEGIN SSH HOST KEY FINGERPRINTS-----",
+        *(prefix + _harmless(fingerprint_line) for fingerprint_line, _ in keys),
+        f"{prefix}-----END SSH HOST KEY FINGERPRINTS-----",
+        "-----BEGIN SSH HOST KEY KEYS-----",
+        *(_with_comment(public_line) for _, public_line in keys),
+        "-----END SSH HOST KEY KEYS-----",
+    ]
+    return "".join(f"{line}\n" for line in lines).encode("ascii", "backslashreplace")
 
 
 def syslog_prefix(seconds: float | None = None) -> str:
@@ -63,17 +72,6 @@ def _opened(path: str, *, is_device: bool) -> int:
     if kind not in (stat.S_IFREG, stat.S_IFIFO, *([stat.S_IFCHR] if is_device else [])):
         raise OSError(errno.ENOTTY, "it is no console")
     return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND)
-
-
-def _lines(keys: Sequence[tuple[str, str]], prefix: str) -> Iterator[str]:
-    yield f"{prefix}-----BEGIN SSH HOST KEY FINGERPRINTS-----"
-    for fingerprint_line, _ in keys:
-        yield prefix + _harmless(fingerprint_line)
-    yield f"{prefix}-----END SSH HOST KEY FINGERPRINTS-----"
-    yield "-----BEGIN SSH HOST KEY KEYS-----"
-    for _, public_line in keys:
-        yield _with_comment(public_line)
-    yield "-----END SSH HOST KEY KEYS-----"
 
 
 def _with_comment(public_line: str) -> str:

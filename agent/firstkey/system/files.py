@@ -55,21 +55,12 @@ class Changed(Exception):  # noqa: N818 - not an error but an answer: look again
     """The file is not the one that was read: another program changed it meanwhile."""
 
 
-class Stamp(NamedTuple):
-    """What tells one state of a file from another: identity, size and times (ns)."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-
-
 class File(NamedTuple):
     """A regular file as it was read: its content and the metadata that belonged to it."""
 
     content: bytes
-    stamp: Stamp
+    stamp: tuple[int, ...]
+    modified_ns: int
     mode: int
     uid: int
     gid: int
@@ -106,9 +97,9 @@ def open_quietly(name: str, flags: int, dir_fd: int | None = None) -> int:
         return os.open(name, flags, dir_fd=dir_fd)
 
 
-def stamp(found: os.stat_result) -> Stamp:
-    """The stamp of what has that status."""
-    return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+def stamp(found: os.stat_result) -> tuple[int, ...]:
+    """What tells one state of a file from another: identity, size and times (ns)."""
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def require(found: os.stat_result, wanted: Callable[[int], bool], path: str) -> None:
@@ -264,7 +255,8 @@ class Directory:
                 return None
         if len(content) > limit:
             raise FirstkeyError(f"{path} is larger than {limit} bytes", reason=reasons.FILE_TOO_LARGE)
-        return File(content, stamp(found), stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid)
+        looks = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
+        return File(content, stamp(found), found.st_mtime_ns, *looks)
 
     def replace(self, name: str, content: bytes, looks: Looks, *, expected: object = ANYTHING) -> None:
         """Put `content` in place of whatever `name` is, in one instant.
@@ -332,19 +324,11 @@ class Directory:
 
     def open_to_lock(self, name: str) -> int:
         """A descriptor of the regular file `name`, made for its owner alone where it is missing."""
-        path = self.join(name)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-        with translated(f"open {path}"):
-            found = self.status(name)
-            if found:
-                require(found, stat.S_ISREG, path)
-            fd = os.open(name, flags, 0o600, dir_fd=self.fd)
-            try:
-                require(os.fstat(fd), stat.S_ISREG, path)
-            except BaseException:
-                os.close(fd)
-                raise
-            return fd
+        with translated(f"open {self.join(name)}"):
+            with suppress(FileExistsError):
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd))
+            with self._opened(name, stat.S_ISREG, os.O_RDWR) as fd:
+                return os.dup(fd)
 
     def remove(self, name: str, *, durable: bool = False) -> None:
         """Remove the file or link `name`; one that is gone already is no matter."""
@@ -356,36 +340,31 @@ class Directory:
         if durable:
             self.sync()
 
-    def remove_directory(self, name: str, *, depth: int = 0) -> None:
-        """Remove the directory `name`, which firstkey made, with its files, and so many levels below it."""
-        directory = self.child(name)
+    def remove_all(self, name: str) -> None:
+        """Remove `name`, which firstkey made: a file, a link, or a directory with all that is in it."""
+        found = self.status(name)
+        directory = self.child(name) if found and stat.S_ISDIR(found.st_mode) else None
         if directory is None:
+            self.remove(name)
             return
         with directory:
             for inside in directory.names():
-                found = directory.status(inside) if depth else None
-                if found and stat.S_ISDIR(found.st_mode):
-                    directory.remove_directory(inside, depth=depth - 1)
-                else:
-                    directory.remove(inside)
+                directory.remove_all(inside)
         with translated(f"remove {self.join(name)}"):
             os.rmdir(name, dir_fd=self.fd)
 
-    def remove_stale(self, *, depth: int = 0) -> None:
+    def remove_stale(self, *, directories: bool = False) -> None:
         """Remove what an interrupted run of firstkey left here. Called while no other one can be at work.
 
-        What cannot be removed stays: it is in nobody's way, and no reason to refuse the work.
+        `directories`: those too, for a place that is root's alone. A user could give such a name to one that
+        is not theirs to empty. What cannot be removed stays: it is no reason to refuse the work.
         """
         # One by one: whose directory it is may have put a million names there.
         with translated(f"list {self.path}"), os.scandir(self.fd) as entries:
             stale = [entry.name for entry in entries if _STALE.fullmatch(entry.name)]
         for name in stale:
-            with suppress(FirstkeyError):
-                found = self.status(name)
-                if found and stat.S_ISDIR(found.st_mode):
-                    self.remove_directory(name, depth=depth)
-                elif found and (stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)):
-                    self.remove(name)
+            with suppress(FirstkeyError, RecursionError):
+                (self.remove_all if directories else self.remove)(name)
 
     def link(self, name: str, target: str, owner: tuple[int, int]) -> None:
         """Make the symbolic link `name`, which must not be there, durably; `owner`: uid and gid."""
@@ -401,16 +380,20 @@ class Directory:
 
     def set_mode(self, name: str, mode: int, owner: tuple[int, int] | None = None) -> None:
         """Give the regular file or directory `name` another mode, and before that an owner (uid and gid)."""
-        with translated(f"change the mode of {self.join(name)}"), self._opened(name, _is_plain) as fd:
+
+        def is_plain(found: int) -> bool:
+            return stat.S_ISREG(found) or stat.S_ISDIR(found)
+
+        with translated(f"change the mode of {self.join(name)}"), self._opened(name, is_plain) as fd:
             if owner:
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
 
     @contextmanager
-    def _opened(self, name: str, wanted: Callable[[int], bool]) -> Iterator[int]:
-        """A descriptor of `name` to read it, once it is known what it is: opening a device can be an act."""
+    def _opened(self, name: str, wanted: Callable[[int], bool], access: int = os.O_RDONLY) -> Iterator[int]:
+        """A descriptor of `name`, once it is known what it is: opening a device can be an act."""
         require(os.stat(name, dir_fd=self.fd, follow_symlinks=False), wanted, self.join(name))
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         fd = open_quietly(name, flags, self.fd)
         try:
             # Looked at again: between the two, it may have been exchanged.
@@ -420,21 +403,9 @@ class Directory:
             os.close(fd)
 
 
-def _is_plain(mode: int) -> bool:
-    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-
-
-def fill_standard() -> None:
-    """Open descriptors 0, 1 and 2 where the caller closed them: to nowhere."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:  # noqa: PERF203 - three times
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
-
-
 def send_nowhere(number: int) -> None:
     """Let a standard descriptor lead to nowhere from now on."""
     nowhere = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nowhere, number)
-    os.close(nowhere)
+    if nowhere != number:  # it is where that one was closed, and the lowest that was free
+        os.dup2(nowhere, number)
+        os.close(nowhere)

@@ -64,7 +64,6 @@ def run(
             own_argv, stdin=stdin, seconds=SECONDS, before=lambda: kernel.shut_for_program(where, own_argv[0])
         )
     return done._replace(
-        argv=tuple(argv),
         stdout=done.stdout.replace(where.encode(), HERE.encode()),
         stderr=done.stderr.replace(where.encode(), HERE.encode()),
     )
@@ -77,7 +76,7 @@ def run_by_watcher(argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes
     copies = {name: base64.b64encode(content).decode("ascii") for name, content in files.items()}
     told = command.ask_watcher("program", list(argv), copies, base64.b64encode(stdin).decode("ascii"))
     status, stdout, stderr = told
-    return command.Outcome(tuple(argv), int(status), base64.b64decode(stdout), base64.b64decode(stderr))
+    return command.Outcome(int(status), base64.b64decode(stdout), base64.b64decode(stderr))
 
 
 def answer_find(program: str) -> str | None:

@@ -56,8 +56,12 @@ class Log:
         # The higher the number, the less an entry weighs (syslog(3)).
         self._level = {-1: WARNING, 0: INFO, 1: DEBUG}[verbosity]
         self._stderr = stderr
-        # Then systemd reads it, and wants a line an entry behind its `<N>` level (sd-daemon(3)).
-        self._is_stream = _is_journal_stream(stderr, environ)
+        # Where systemd connected it to the journal (systemd.exec(5), $JOURNAL_STREAM), that wants a line an
+        # entry behind its `<N>` level (sd-daemon(3)).
+        self._is_stream = False
+        with suppress(OSError):
+            status = os.fstat(stderr)
+            self._is_stream = environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
         self._echo_level = _NO_ECHO if self._is_stream else DEBUG if verbosity > 0 else WARNING
         self._sendv = (sendv or _find_sendv()) if os.path.exists(socket_path) else None
         self._path = socket_path
@@ -108,14 +112,13 @@ class Log:
 
 def journal_fields(entry: Entry) -> list[str]:
     """The entry as the journal wants it (systemd.journal-fields(7))."""
-    own = [f"FIRSTKEY_{name.upper()}={value}" for name, value in entry.fields.items()]
     return [
         f"MESSAGE={entry.message}",
         f"MESSAGE_ID={entry.event.message_id}",
         f"PRIORITY={entry.event.priority}",
         "SYSLOG_IDENTIFIER=firstkey",
         f"FIRSTKEY_EVENT={entry.event.name}",
-        *own,
+        *(f"FIRSTKEY_{name.upper()}={value}" for name, value in entry.fields.items()),
     ]
 
 
@@ -154,12 +157,3 @@ def _find_sendv() -> Sendv | None:
             return None
     found: Sendv = sendv
     return found
-
-
-def _is_journal_stream(fd: int, environ: Mapping[str, str]) -> bool:
-    """Whether the descriptor is what systemd connected to the journal (systemd.exec(5), $JOURNAL_STREAM)."""
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return False
-    return environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"

@@ -14,35 +14,13 @@ from firstkey.text import visible
 SEND_LIMIT_SEC = 2.0
 
 
-def ready(status: str = "") -> None:
-    """Let sshd start (READY=1)."""
-    _tell("READY=1", *_status(status))
-
-
-def status(text: str) -> None:
-    """What `systemctl status` shows (STATUS=), on one line."""
-    _tell(*_status(text))
-
-
-def stopping(status: str = "") -> None:
-    """We are on the way out (STOPPING=1)."""
-    _tell("STOPPING=1", *_status(status))
-
-
-def need_time(seconds: float) -> None:
-    """Ask that starting up may take this long from now, where BootTimeoutSec= exceeds the unit's limit."""
-    _tell(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
-
-
-def _status(text: str) -> list[str]:
-    # A line break would begin another assignment, like MAINPID=.
-    return [f"STATUS={visible(text)}"] if text else []
-
-
-def _tell(*assignments: str) -> None:
+def send(state: str = "", *, status: str = "") -> None:
+    """Send a state, such as `READY=1`, and what `systemctl status` is to show, on one line."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
+    # A line break in the status would begin another assignment, like MAINPID=.
+    assignments = filter(None, (state, status and f"STATUS={visible(status)}"))
     # The C module beneath `socket`, which costs a few milliseconds for things that are not used here.
     import _socket
 
