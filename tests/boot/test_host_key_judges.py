@@ -92,22 +92,28 @@ make() {
 }
 for last; do :; done
 case "$*" in
-*"-t quux-ed25519 "*) make "$last"; exit 0 ;;
+*"-t quux-ed25519 "*) @T@ ;;
 *"-t quux_ed25519 "*) echo "unknown key type" >&2; exit 1 ;;
+"-A -f "*) @A@ ;;
 *"-f /dev/stdin")
     cat >"$0.in"
     if grep -q '^QUUX PRIVATE .' "$0.in"; then public <"$0.in"; exit 0; fi
-    if grep -q "^$TYPE" "$0.in"; then exit 0; fi
+    if grep -q "^$TYPE" "$0.in"; then @L@; fi
     exec "$real" "$@" <"$0.in" ;;
 *) exec "$real" "$@" ;;
 esac
 """
+REFUSED = 'echo "unknown key type" >&2; exit 1'
+MADE = 'make "$last"; exit 0'
+ALL_MADE = 'make "$last/etc/ssh/ssh_host_quux_ed25519_key"; exit 0'
 """A ssh-keygen that knows one type more: its file has the name of another one in it."""
 
 
-def quux(directory: Path) -> str:
-    """A PATH with it."""
-    return fake_keygen(directory / "bin", QUUX)
+def quux(directory: Path, *, by_type: bool = True, by_default: bool = True, listed: bool = True) -> str:
+    """A PATH with it. What it does not do by type or among its defaults, it refuses."""
+    script = QUUX.replace("@T@", MADE if by_type else REFUSED)
+    script = script.replace("@A@", ALL_MADE if by_default else "exit 0")
+    return fake_keygen(directory / "bin", script.replace("@L@", "exit 0" if listed else "exit 255"))
 
 
 def ask_for_quux(machine: Machine) -> Path:
@@ -116,10 +122,13 @@ def ask_for_quux(machine: Machine) -> Path:
     return private(machine, KIND)
 
 
-def test_a_type_that_openssh_knows_is_made_as_its_own(machine: Machine, tmp_path: Path) -> None:
-    """By the type that the file's name tells."""
+@pytest.mark.parametrize("by_type", [True, False])
+def test_a_type_that_openssh_knows_is_made_as_its_own(
+    machine: Machine, tmp_path: Path, by_type: bool
+) -> None:
+    """By the type that the file's name tells, or as one of the defaults that only `ssh-keygen -A` knows."""
     file = ask_for_quux(machine)
-    path = quux(tmp_path)
+    path = quux(tmp_path, by_type=by_type)
     done = host_keys(machine, path=path)
     assert (done.status, results(done)) == (0, dict.fromkeys((*QUICK, KIND), "changed"))
     assert file.read_text().startswith("QUUX PRIVATE ")

@@ -384,9 +384,9 @@ def test_what_is_cut_off_is_made_on_the_next_boot(bench: Bench, how: signal.Sign
         processes.wait_for(lambda pid=pid: processes.is_gone(pid))  # type: ignore[misc]
     assert bench.machine.snapshot() == before
     assert bench.kinds == QUICK
-    # Of a worker that was killed itself.
+    # Of a worker that was killed itself, as deep as `ssh-keygen -A` goes.
     workshop = "/run/firstkey/.firstkey-hostkeys.0123abcd"
-    bench.machine.write(f"{workshop}/.firstkey-key.0123abcd", "a private half")
+    bench.machine.write(f"{workshop}/.firstkey-key.0123abcd.all/etc/ssh/key", "a private half")
 
     bench.let_go()
     daemon = bench.daemon()

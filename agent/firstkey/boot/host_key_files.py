@@ -44,6 +44,8 @@ RUN_DIRECTORY = "/run/firstkey"
 BACKGROUND_SECONDS = 300.0
 """How long a key may take that is made when nothing else wants the processor."""
 
+KINDS = ("rsa", "ecdsa", "ed25519")
+"""The types of host keys that every OpenSSH of today has; a newer one may have more."""
 DEFAULT_RSA_BITS = 3072
 
 _UNSAVED = re.compile(rb"^(Saving key|Unable to save) ", re.MULTILINE)
@@ -302,18 +304,22 @@ class Generation:
 
     def _pair(self, attempt: Attempt, outcome: Outcome) -> KeyPair:
         """The new pair. Raises FirstkeyError where there is none, or none that can be believed."""
-        key, kind = attempt.key, attempt.key.type
-        if outcome.status:
-            message = f"ssh-keygen makes no {kind} key: {outcome.words}"
-            is_unable = outcome.status < 0 or _UNSAVED.search(outcome.stderr)
-            reason = reasons.KEYGEN_FAILED if is_unable else reasons.KEYGEN_REFUSED
-            raise FirstkeyError(message, reason=reason)
-        halves = [self._workshop.read(f"{attempt.name}{suffix}", limit=LIMIT) for suffix in ("", ".pub")]
-        private, line = (half.content if half else b"" for half in halves)
-        public = _parsed(line)
-        if not private or public is None:
+        key, kind = attempt.key, str(attempt.key.type)
+        halves = None
+        if outcome.status > 0 and kind not in KINDS:
+            halves = self._default_of_openssh(kind, f"{attempt.name}.all")
+        if halves is None:
+            if outcome.status:
+                message = f"ssh-keygen makes no {kind} key: {outcome.words}"
+                is_unable = outcome.status < 0 or _UNSAVED.search(outcome.stderr)
+                reason = reasons.KEYGEN_FAILED if is_unable else reasons.KEYGEN_REFUSED
+                raise FirstkeyError(message, reason=reason)
+            halves = _read(self._workshop, attempt.name)
+        public = _parsed(halves[1]) if halves else None
+        if halves is None or public is None:
             message = f"ssh-keygen left no {kind} key behind"
             raise FirstkeyError(message, reason=reasons.KEYGEN_FAILED)
+        private, line = halves
         if key.condition == host_keys.BROKEN:
             # Whoever called the old key broken must be able to tell a good one; else the old one stays.
             derived = _parsed(public_half(private)[0])
@@ -326,6 +332,16 @@ class Generation:
         digest = digest_of(private, line, (self._looks.mode, *(self._looks.owner or (os.geteuid(), 0))))
         known = MadeHostKey(key.file, public.fingerprint, digest, None, None, made=True)
         return KeyPair(private, line, public, self._looks, known)
+
+    def _default_of_openssh(self, kind: str, name: str) -> tuple[bytes, bytes] | None:
+        """The key of a type that is known by its file alone, where it is one of `ssh-keygen -A`."""
+        looks = Looks(0o700, durable=False)
+        top = self._workshop.make(name, looks)
+        with top, top.make("etc", looks) as etc, etc.make("ssh", looks) as directory:
+            for known in KINDS:  # what is there is not made again
+                directory.replace(f"ssh_host_{known}_key", b"-", Looks(0o600, durable=False))
+            ask_keygen("-A", "-f", top.on_host)
+            return _read(directory, f"ssh_host_{kind}_key")
 
     # --- put in place -------------------------------------------------------------------------------
 
@@ -392,6 +408,11 @@ def _step_back() -> None:
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     with suppress(OSError), open("/proc/self/autogroup", "w", encoding="ascii") as file:
         file.write("5")
+
+
+def _read(directory: Directory, name: str) -> tuple[bytes, bytes] | None:
+    private, public = (directory.read(f"{name}{suffix}", limit=LIMIT) for suffix in ("", ".pub"))
+    return (private.content, public.content) if private and public else None
 
 
 def _clear(tree: Tree, path: str, *, keeps: bool) -> str | None:
