@@ -306,7 +306,8 @@ class Installer:
     def _record(self, change: Change) -> None:
         """What was there before firstkey came is a person's; what it wrote, now or earlier, is its own."""
         ledger = self._store.ledger
-        entries = ledger.in_file(change.account.name, change.path)
+        where = (change.account.name, change.path)
+        entries = [key for key in ledger.keys if (key.user, key.file) == where]
         own = {key.fingerprint: key for key in entries if key.is_own}
         keeps = self._site.config.keys.revoke == "never"
         gone = [key for key in entries if key.instance != self._instance and not (key.is_own and keeps)]

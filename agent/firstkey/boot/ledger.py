@@ -133,10 +133,6 @@ class Ledger(NamedTuple):
         """What is remembered of the user's launch keys on that instance, in whatever file."""
         return [key for key in self.keys if (key.user, key.instance) == (user, instance)]
 
-    def in_file(self, user: str, file: str) -> list[InstalledKey]:
-        """What is remembered of one file, for whatever instance."""
-        return [key for key in self.keys if (key.user, key.file) == (user, file)]
-
     def with_key(self, key: InstalledKey) -> Ledger:
         """The same, with this said of that key in that file on that instance."""
         place = (*key[:3], key.instance)
