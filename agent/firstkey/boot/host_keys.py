@@ -208,7 +208,7 @@ def remembered(ledger: Ledger, keys: Sequence[HostKey], now: Now) -> Ledger:
             found = (key.file, key.public.fingerprint, key.digest, now.instance, now.boot)
             known = MadeHostKey(*found, made=False)
         elif now.instance and (known.instance is None or not known.made):
-            # A key that firstkey made stays that of the instance where it was made, whatever lets it stay.
+            # Not of a key that firstkey made elsewhere: it stays that instance's, whatever lets it stay here.
             known = known._replace(instance=now.instance)
         known = known._replace(file=key.file, digest=key.digest)
         if known != ledger.host_key_at(key.file):
