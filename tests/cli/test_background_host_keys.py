@@ -318,8 +318,10 @@ def test_another_instances_launch_key_is_gone_before_sshd_starts(
 
 
 def test_it_goes_after_the_deadline_too_once_the_instance_is_known(bench: Bench) -> None:
-    """The service comes late, and says no more than which instance this is."""
+    """The service comes late, and says no more than which instance this is; meanwhile an RSA key is made."""
     on_another_instance(bench)
+    private(bench.machine, "rsa").unlink()
+    public(private(bench.machine, "rsa")).unlink()
     bench.lab.service.inject(Fault("status", 503))
     bench.daemon()
     processes.wait_for(lambda: bench.lab.manager.count("READY=1") == 2)

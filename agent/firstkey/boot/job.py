@@ -30,7 +30,7 @@ ATTEMPT_SECONDS = 10.0
 """How long the service is asked at a time: then other instances' keys go without an answer, and host keys
 that are made by now are put in place. Cut off sooner, a slow service would never come to its last answer.
 """
-LONGEST_ATTEMPT_SECONDS = 600.0
+LONGEST_ATTEMPT_SECONDS = 300.0
 """The same where no host key is being made. It begins anew with short pauses, so this is to be seldom."""
 
 
