@@ -171,7 +171,7 @@ def _exclude_list(survey: Survey, wanted: list[Rule]) -> int:
         found = formats.exclude_list(image, wanted)
         return [list(map(os.fsdecode, found.patterns)), list(found.doubts)]
 
-    patterns, doubts = survey.do(listed)
+    patterns, doubts = survey.do(listed, wanted=wanted)
     if sys.stdout.isatty():
         streams.show(*patterns)
     else:

@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -24,7 +25,7 @@ from firstkey.system import box, command, inspector
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     At = Callable[[str, str], "tuple[str, str] | None"]
 
@@ -41,14 +42,16 @@ _MARK_SIZE = 8192
 _LENGTH = 4
 
 _LOADED = (
-    "array", "base64", "binascii", "bz2", "calendar", "configparser", "datetime", "difflib",
-    "encodings.ascii", "encodings.cp437", "encodings.idna", "encodings.latin_1", "encodings.unicode_escape",
-    "encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_32", "encodings.utf_8",
-    "encodings.utf_8_sig", "fnmatch", "getopt", "gzip", "hashlib", "hmac", "ipaddress", "lzma", "random",
-    "re", "shlex", "socket", "sqlite3", "string", "struct", "tarfile", "textwrap", "time", "traceback",
-    "urllib.parse", "xml.etree.ElementTree", "zipfile", "zlib",
+    "base64", "binascii", "bz2", "calendar", "datetime", "difflib", "encodings.ascii", "encodings.cp437",
+    "encodings.latin_1", "encodings.unicode_escape", "encodings.utf_16", "encodings.utf_16_be",
+    "encodings.utf_16_le", "encodings.utf_32", "encodings.utf_8", "encodings.utf_8_sig", "fnmatch", "hashlib",
+    "hmac", "ipaddress", "lzma", "shlex", "socket", "sqlite3", "textwrap", "traceback", "urllib.parse",
+    "zipfile", "zlib", "firstkey.boot.account_entries", "firstkey.boot.accounts", "firstkey.boot.key_file",
+    "firstkey.boot.launch_keys", "firstkey.boot.sshd_reload", "firstkey.display", "firstkey.login_reasons",
+    "firstkey.metadata.answers", "firstkey.metadata.crossing", "firstkey.ssh.key_options",
+    "firstkey.system.sshd_tree",
 )  # fmt: skip
-"""What work in a box may import: it is imported before. Of a tree's Python nothing is ever run."""
+"""What work in a box imports late: it is imported before. Of a tree's Python nothing is ever run."""
 
 
 class Overrun(FirstkeyError):  # noqa: N818 - what happened
@@ -77,8 +80,7 @@ class Inside:
         before, self._now = self._now, (kind, name)
         text = f"{kind}\n{name}".encode("utf-8", "surrogateescape")[: _MARK_SIZE - 16]
         self._count += 1
-        self._mark[16 : 16 + len(text)] = text
-        self._mark[:16] = self._count.to_bytes(8, "little") + len(text).to_bytes(8, "little")
+        self._mark[: 16 + len(text)] = struct.pack("<QQ", self._count, len(text)) + text
         return before
 
     def tell(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
@@ -98,58 +100,70 @@ class Inside:
 
 
 def look(
-    work: Callable[[Inside], Any],
+    works: Sequence[Callable[[Inside], Any]],
     *,
     root: str,
     questions: Mapping[str, Callable[..., Any]],
     heard: Callable[[Any], None],
-) -> Any:  # noqa: ANN401 - whatever JSON has
-    """Do `work` in a box around the tree at `root` (a resolved host path), and return what it returns.
+) -> list[Any]:
+    """Do each of the works in a box of its own around the tree at `root` (a resolved host path), all at once.
 
-    `heard` gets what it tells meanwhile. Raises what `work` raised, if that was a FirstkeyError, and Overrun
-    where it did not end well.
+    Returns what they return. `heard` gets what they tell meanwhile. Raises what one raised, if that was a
+    FirstkeyError, and Overrun where one did not end well; the others are ended then.
     """
-    import mmap
-
     _load()
     kernel = box.Kernel()
-    mark = mmap.mmap(-1, _MARK_SIZE)
-    from_child, to_parent = os.pipe()
-    from_parent, to_child = os.pipe()
-    parent = os.getpid()
     sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        _child(work, root, kernel, parent, (from_parent, to_parent, mark))
-    os.close(from_parent)
-    os.close(to_parent)
-    watch = _Watch(pid, from_child, to_child, mark, questions, heard)
+    watches: list[_Watch] = []
     try:
-        return watch.result()
+        for work in works:
+            watches.append(_Watch(work, root, kernel, questions, heard))  # noqa: PERF401 - to end those there are
+        return _results(watches)
     finally:
-        watch.end()
-        os.close(from_child)
-        os.close(to_child)
-        mark.close()
+        for watch in watches:
+            watch.close()
+
+
+def _results(watches: Sequence[_Watch]) -> list[Any]:
+    poll = select.poll()
+    waiting = {watch.reader: watch for watch in watches}
+    for reader in waiting:
+        poll.register(reader, select.POLLIN)
+    while waiting:
+        for reader, _ in poll.poll(LOOK_SECONDS * 1000):
+            if waiting[reader].hear():
+                poll.unregister(reader)
+                del waiting[reader]
+        for watch in waiting.values():
+            watch.check()
+    return [watch.value for watch in watches]
 
 
 class _Watch:
-    """The parent's side: hears values, answers questions, and ends what takes too long."""
+    """The parent's side: starts the child, hears values, answers questions, and ends what takes too long."""
 
     def __init__(
         self,
-        pid: int,
-        reader: int,
-        writer: int,
-        mark: mmap.mmap,
+        work: Callable[[Inside], Any],
+        root: str,
+        kernel: box.Kernel,
         questions: Mapping[str, Callable[..., Any]],
         heard: Callable[[Any], None],
     ) -> None:
+        import mmap
+
+        self._mark = mmap.mmap(-1, _MARK_SIZE)
+        self.reader, to_parent = os.pipe()
+        from_parent, self._writer = os.pipe()
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _child(work, root, kernel, parent, (from_parent, to_parent, self._mark))
+        os.close(from_parent)
+        os.close(to_parent)
         self._pid: int | None = pid
         self._clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the processor time of that process
-        self._reader = reader
-        self._writer = writer
-        self._mark = mark
+        self._buffer = bytearray()
         self._questions = questions
         self._heard = heard
         self._last = time.monotonic() + WHOLE_SECONDS
@@ -157,23 +171,21 @@ class _Watch:
         self._begun = (0.0, 0.0)
         self._asked = 0.0
         """How long its questions about one thing took."""
+        self.value: Any = None
 
-    def result(self) -> Any:  # noqa: ANN401 - whatever JSON has
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
-        buffer = bytearray()
-        while True:
-            if poll.poll(LOOK_SECONDS * 1000):
-                part = os.read(self._reader, 1 << 20)
-                if not part:
-                    raise self._overrun("came to a sudden end")
-                buffer += part
-                while (frame := self._cut(buffer)) is not None:
-                    kind, value = self._parsed(frame)
-                    if kind == "done":
-                        return value
-                    self._answer(kind, value)
-            self._check()
+    def hear(self) -> bool:
+        """Hear what it says; returns whether it has said the last, which is the `value`."""
+        part = os.read(self.reader, 1 << 20)
+        if not part:
+            raise self._overrun("came to a sudden end")
+        self._buffer += part
+        while (frame := self._cut(self._buffer)) is not None:
+            kind, value = self._parsed(frame)
+            if kind == "done":
+                self.value = value
+                return True
+            self._answer(kind, value)
+        return False
 
     def _cut(self, buffer: bytearray) -> bytes | None:
         try:
@@ -222,7 +234,7 @@ class _Watch:
         except OSError:
             return time.monotonic(), 0.0
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """End the child where it is about the same thing for too long."""
         count = int.from_bytes(self._mark[:8], "little")
         now = self._now()
@@ -245,6 +257,13 @@ class _Watch:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             self._pid = None
+
+    def close(self) -> None:
+        """End it, and let go of what both had."""
+        self.end()
+        os.close(self.reader)
+        os.close(self._writer)
+        self._mark.close()
 
 
 def _child(
@@ -306,17 +325,11 @@ def _keep_only(*kept: int) -> None:
 
 
 def _load() -> None:
-    """Import what work in a box takes, its own modules included, while the host's files can still be read."""
+    """Import what work in a box takes, while the host's files can still be read."""
     import importlib
-    import pkgutil
 
     for name in _LOADED:
         importlib.import_module(name)
-    for room in ("boot", "image", "login", "ssh", "system"):
-        package = importlib.import_module(f"firstkey.{room}")
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
-    importlib.import_module("firstkey.metadata.crossing")
 
 
 def _told(error: FirstkeyError) -> dict[str, str]:

@@ -144,7 +144,7 @@ class Sshd:
 
         Without a Match block it is the same for all, so that then one answer serves them all.
         """
-        alike = (self._alike(user), client) if self._may_have_blocks() else ()
+        alike = (self._alike(user), client) if self._may_have_blocks else ()
         if alike not in self._known:
             try:
                 self._known[alike] = Meaning(self.ask(f"user={user},{client}"), None)
@@ -168,6 +168,7 @@ class Sshd:
             host.ensure(missing, mode=0o755).__exit__()
         return command.run(argv, seconds=SECONDS, stdin=stdin)
 
+    @cached_property
     def _may_have_blocks(self) -> bool:
         try:
             return not self.files or sshd_config.has_blocks(self.files.values())
