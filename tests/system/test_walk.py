@@ -18,7 +18,7 @@ def seen(path: Path) -> tuple[list[bytes], bool]:
         windows = window.through(path.name, directory)
         found = [bytes(window.content[: window.length]) for _ in windows]
     finally:
-        walk.close(directory)
+        os.close(directory)
     return found, window.is_partial
 
 
@@ -70,7 +70,7 @@ def test_a_growing_file_comes_to_an_end(tmp_path: Path) -> None:
             writer.write(bytes(walk.BLOCK))
             writer.flush()
             assert rounds < 10
-    walk.close(directory)
+    os.close(directory)
 
 
 def test_links_and_pipes_are_no_files(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_links_and_pipes_are_no_files(tmp_path: Path) -> None:
     assert (found.directories, found.files, found.links) == (["directory"], ["file"], ["link"])
     with pytest.raises(OSError, match="symbolic links"):
         next(walk.Window().through("link", directory))
-    walk.close(directory)
+    os.close(directory)
 
 
 def test_mountinfo() -> None:

@@ -27,10 +27,6 @@ if TYPE_CHECKING:
 EVENT, MISSING, OUTPUT, COMPLAINTS = "event", "missing", "output", "complaints"
 
 
-def ignored(_kind: str, _value: object) -> None:
-    """Nobody waits for what is told."""
-
-
 class Looker:
     """Looks at the tree that the options name, as often as it is asked to. `say` hears the events of it."""
 
@@ -41,7 +37,7 @@ class Looker:
         self._said: set[str] = set()
         args.named = overrides.named_configuration(args)  # a file of the host's, not of the tree's
 
-    def look(self, works: Sequence[Callable[[Site, Inside], Any]], heard: Heard = ignored) -> list[Any]:
+    def look(self, works: Sequence[Callable[[Site, Inside], Any]], heard: Heard) -> list[Any]:
         """Do each of the works in a box, and return what they return. `heard` gets a kind, and a value.
 
         Raises what one raised, if that was a FirstkeyError, and boxed.Overrun where it did not end well.

@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
@@ -52,7 +53,14 @@ class Packages:
         """The package that brought exactly this content to exactly this path, or None."""
         import hashlib
 
-        for digest in self._digests(path):
+        # Where /lib is a link to /usr/lib, a package may still call it /lib.
+        spellings = {path, path.removeprefix("/usr")}
+        for digest in chain(
+            *map(self._dpkg, spellings),
+            self._apk(path),
+            self._of_wheels(path),
+            (Digest(*digest) for digest in rpm.digests(self._tree, path)),
+        ):
             if hashlib.new(digest.algorithm, content, usedforsecurity=False).hexdigest() == digest.value:
                 return digest.package
         return None
@@ -66,14 +74,6 @@ class Packages:
                     return fields.get("Version")
         return rpm.version(self._tree, package)
 
-    def _digests(self, path: str) -> Iterator[Digest]:
-        # Where /lib is a link to /usr/lib, a package may still call it /lib.
-        for spelling in {path, path.removeprefix("/usr")}:
-            yield from self._dpkg(spelling)
-        yield from self._apk(path)
-        yield from self._of_wheels(path)
-        yield from (Digest(*digest) for digest in rpm.digests(self._tree, path))
-
     def _dpkg(self, path: str) -> Iterator[Digest]:
         """What the packages' md5sums say of the file, and the status of configuration (deb-conffiles(5))."""
         needle = os.fsencode(f"  {path[1:]}\n")
@@ -83,11 +83,9 @@ class Packages:
                 package = name.removesuffix(".md5sums").partition(":")[0]
                 yield Digest(package, "md5", before[-32:].decode("ascii", "replace"))
         for paragraph in self._dpkg_status:
-            if f"\n {path} " in paragraph:
-                fields = deb822(paragraph)
-                for words in (line.split(" ") for line in fields.get("Conffiles", "").split("\n")):
-                    if words[0] == path and len(words) > 1:
-                        yield Digest(fields.get("Package", ""), "md5", words[1])
+            above, line, behind = paragraph.partition(f"\n {path} ")
+            if line:
+                yield Digest(deb822(above).get("Package", ""), "md5", behind[:32])
 
     @cached_property
     def _md5sums(self) -> list[tuple[str, bytes]]:

@@ -7,6 +7,7 @@ for one file by how much of it is read (system/walk); what could not be read is 
 from __future__ import annotations
 
 import errno
+import os
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -141,7 +142,6 @@ class Scanner:
         """How often each needle was judged in the file that is looked into."""
         outside = 0 if tree.is_running_system else len(tree.root)
         self._mounts = {mount.path[outside:]: mount for mount in looking.left_out}
-        self._with_mounts = {path.rpartition("/")[0] for path in self._mounts}
         self._left_out: list[mounts.Mount] = []
         self._sightings: dict[str, list[Sighting]] = {}
         self._doubts: list[Doubt] = []
@@ -165,11 +165,10 @@ class Scanner:
             self._progress(self._files, path or "/")
         self._at("directory", path or "/")
         found = walk.names(fd)
-        if path in self._with_mounts:
-            found = found._replace(files=[name for name in found.files if self._is_own(f"{path}/{name}")])
         for name in found.files:
             file = f"{path}/{name}"
-            if hash(file) % self._parts != self._part:  # the same in all processes that are forked from one
+            # The hash is the same in all processes that are forked from one.
+            if hash(file) % self._parts != self._part or not self._is_own(file):
                 continue
             self._files += 1
             self._at(FILE, file)
@@ -195,15 +194,12 @@ class Scanner:
         in_packages = (in_packages or path in PACKAGED) and path not in LOCAL
         try:
             fd = walk.open_directory(name, above)
+            try:
+                self._enter(fd, path, in_packages=in_packages, depth=depth)
+            finally:
+                os.close(fd)
         except OSError as error:
             self._unread(path, error)
-            return
-        try:
-            self._enter(fd, path, in_packages=in_packages, depth=depth)
-        except OSError as error:
-            self._unread(path, error)
-        finally:
-            walk.close(fd)
 
     def _is_own(self, path: str) -> bool:
         mount = self._mounts.get(path)

@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import stat
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.image.scan import Scan
     from firstkey.image.watches import Sighting, Watch
-    from firstkey.reasons import Refusal
     from firstkey.system.files import Directory
     from firstkey.system.walk import Found
 
@@ -70,31 +69,27 @@ class Image:
         self.accounts = site.accounts
         self.settings = site.config.image
         self._watches = tuple(watches)
-        self._looking = looking or scan.Looking(
+        self.looking = looking or scan.Looking(
             mounts.foreign(site.tree.root), used=in_use.paths(self.tree.root)
         )
-        self.scanned = self._looking.scanned
+        self.scanned = self.looking.scanned
         self.home_doubts: list[Doubt] = []
         self._links: dict[str, dict[str, None]] = {}
 
     @cached_property
     def scan(self) -> Scan:
         """What the walk over all files saw."""
-        return self._looking.scan or scan.joined([self.part_of_scan(0, 1)])
+        return self.looking.scan or scan.joined([self.part_of_scan(0, 1)])
 
     def part_of_scan(self, part: int, parts: int) -> Scan:
         """What it sees in that part of the files, of so many."""
-        scanner = scan.Scanner(self.tree, self._watches, self._packaged, self._looking, part, parts)
+        scanner = scan.Scanner(self.tree, self._watches, self._packaged, self.looking, part, parts)
         return scanner.run()
 
     @property
     def used(self) -> frozenset[str]:
         """What running programs use in it."""
-        return self._looking.used
-
-    def unfinished(self, kind: str, name: str) -> Refusal | None:
-        """Why that file or rule is not to be looked at again, if it took more work before than it may."""
-        return self._looking.unfinished.get((kind, name))
+        return self.looking.used
 
     @property
     def files_seen(self) -> int | None:
@@ -126,7 +121,8 @@ class Image:
         found: dict[tuple[int, int], Home] = {}
         for path, user in self._possible_homes():
             try:
-                status = self._directory_status(path)
+                with self._directory(path) or nullcontext() as directory:
+                    status = directory.status() if directory else None
             except FirstkeyError as error:
                 self.home_doubts.append(Doubt(path, error.refusal))
                 continue
@@ -159,13 +155,6 @@ class Image:
         if not self.is_elsewhere("/home"):
             yield from ((path, None) for path in self.glob("/home/*"))
 
-    def _directory_status(self, path: str) -> os.stat_result | None:
-        directory = self._directory(path)
-        if directory is None:
-            return None
-        with directory:
-            return directory.status()
-
     def is_elsewhere(self, path: str) -> bool:
         """Whether it is no part of the image: the kernel's, or mounted from another machine."""
         if any(path == place or path.startswith(f"{place}/") for place in _KERNEL):
@@ -176,7 +165,7 @@ class Image:
         """What is mounted there, or above, that is no part of the image."""
         host = self.tree.on_host(os.path.normpath(path))
         return next(
-            (mount for mount in self._looking.left_out if mounts.is_at_or_below(host, mount.path)), None
+            (mount for mount in self.looking.left_out if mounts.is_at_or_below(host, mount.path)), None
         )
 
     # --- looking at files -------------------------------------------------------------------------

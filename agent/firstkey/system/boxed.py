@@ -38,6 +38,7 @@ WHOLE_SECONDS = 6 * 3600.0
 LOOK_SECONDS = 0.2
 FRAME_LIMIT = 16 * 1024 * 1024
 """Bytes of one value. The longest real one is the list of what a scan saw."""
+_ORDERS = (signal.SIGINT, signal.SIGTERM)
 _MARK_SIZE = 8192
 _LENGTH = 4
 
@@ -114,10 +115,10 @@ def look(
     _load()
     kernel = box.Kernel()
     sys.stdout.flush()
-    watches: list[_Watch] = []
+    watches = [_Watch(questions, heard) for _ in works]
     try:
-        for work in works:
-            watches.append(_Watch(work, root, kernel, questions, heard))  # noqa: PERF401 - to end those there are
+        for watch, work in zip(watches, works):
+            watch.begin(work, root, kernel)
         return _results(watches)
     finally:
         for watch in watches:
@@ -142,36 +143,38 @@ def _results(watches: Sequence[_Watch]) -> list[Any]:
 class _Watch:
     """The parent's side: starts the child, hears values, answers questions, and ends what takes too long."""
 
-    def __init__(
-        self,
-        work: Callable[[Inside], Any],
-        root: str,
-        kernel: box.Kernel,
-        questions: Mapping[str, Callable[..., Any]],
-        heard: Callable[[Any], None],
-    ) -> None:
+    def __init__(self, questions: Mapping[str, Callable[..., Any]], heard: Callable[[Any], None]) -> None:
         import mmap
 
         self._mark = mmap.mmap(-1, _MARK_SIZE)
-        self.reader, to_parent = os.pipe()
-        from_parent, self._writer = os.pipe()
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            _child(work, root, kernel, parent, (from_parent, to_parent, self._mark))
-        os.close(from_parent)
-        os.close(to_parent)
-        self._pid: int | None = pid
-        self._clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the processor time of that process
+        self.reader, self._to_parent = os.pipe()
+        self._from_parent, self._writer = os.pipe()
+        self._pid: int | None = None
         self._buffer = bytearray()
         self._questions = questions
         self._heard = heard
-        self._last = time.monotonic() + WHOLE_SECONDS
         self._count = -1
         self._begun = (0.0, 0.0)
         self._asked = 0.0
         """How long its questions about one thing took."""
         self.value: Any = None
+
+    def begin(self, work: Callable[[Inside], Any], root: str, kernel: box.Kernel) -> None:
+        """Start the child."""
+        parent = os.getpid()
+        self._last = time.monotonic() + WHOLE_SECONDS
+        # An order to end that came between the two would leave a child that nobody ends.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                _child(work, root, kernel, parent, (self._from_parent, self._to_parent, self._mark))
+            self._pid = pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the processor time of that process
+        os.close(self._from_parent)
+        os.close(self._to_parent)
 
     def hear(self) -> bool:
         """Hear what it says; returns whether it has said the last, which is the `value`."""
@@ -179,26 +182,23 @@ class _Watch:
         if not part:
             raise self._overrun("came to a sudden end")
         self._buffer += part
-        while (frame := self._cut(self._buffer)) is not None:
-            kind, value = self._parsed(frame)
+        while (frame := self._cut()) is not None:
+            kind, value = frame
             if kind == "done":
                 self.value = value
                 return True
             self._answer(kind, value)
         return False
 
-    def _cut(self, buffer: bytearray) -> bytes | None:
+    def _cut(self) -> tuple[str, Any] | None:
         try:
-            return _cut(buffer)
+            frame = _cut(self._buffer)
+            kind, value = ("", None) if frame is None else json.loads(frame)
         except FirstkeyError:
             raise self._overrun("came to a longer answer than any real one") from None
-
-    def _parsed(self, frame: bytes) -> tuple[str, Any]:
-        try:
-            kind, value = json.loads(frame)
         except (ValueError, TypeError, RecursionError):
             raise self._overrun("came to an answer that cannot be read") from None
-        return str(kind), value
+        return None if frame is None else (str(kind), value)
 
     def _answer(self, kind: str, value: Any) -> None:  # noqa: ANN401 - as above
         if kind == "error":
@@ -213,10 +213,8 @@ class _Watch:
             except FirstkeyError as error:
                 answer = ["error", _told(error)]
             except Exception as error:  # noqa: BLE001 - whatever was asked, it was strangers who asked
-                answer = [
-                    "error",
-                    _told(FirstkeyError(f"{value!a:.200}: {error!r}", reason=reasons.INTERNAL_ERROR)),
-                ]
+                failed = FirstkeyError(f"{value!a:.200}: {error!r}", reason=reasons.INTERNAL_ERROR)
+                answer = ["error", _told(failed)]
             before = self._begun
             self._begun = self._now()  # what was done out here is not the child's time ...
             self._asked += self._begun[0] - started
@@ -279,9 +277,10 @@ def _child(
         kernel.end_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to act on
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
         _keep_only(reader, writer)
         inside = Inside(reader, writer, mark, kernel.shut(root), root)
-        sys.meta_path[:] = [_NothingMore()]
+        sys.meta_path.clear()  # nothing more is imported: the tree may have a Python of its own
         command.ask_watcher = inside.ask
         command.run_by_watcher = inspector.run_by_watcher
         inside._say(*_attempt(work, inside))  # noqa: SLF001 - both are this module's
@@ -302,15 +301,6 @@ def _attempt(work: Callable[[Inside], Any], inside: Inside) -> tuple[str, Any]:
             where = where.tb_next
         line = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
         return "error", _told(FirstkeyError(f"{error!r} in {line}", reason=reasons.INTERNAL_ERROR))
-
-
-class _NothingMore:
-    """In place of Python's importers: the tree may have a Python of its own, which is not to be run."""
-
-    @staticmethod
-    def find_spec(name: str, *_: object) -> None:
-        """Refuse. Only what is loaded already can be imported."""
-        raise ImportError(f"{name} was not loaded before the box was shut (system/boxed.py)")
 
 
 def _keep_only(*kept: int) -> None:
@@ -344,11 +334,8 @@ def _revived(told: Any) -> FirstkeyError:  # noqa: ANN401 - whatever JSON has
     is_one = isinstance(kind, type) and issubclass(kind, FirstkeyError)
     error: FirstkeyError = BaseException.__new__(kind if is_one else FirstkeyError)  # type: ignore[arg-type]
     reason = reasons.ALL.get(str(said.get("code")), reasons.INTERNAL_ERROR)
-    message, hint = (
-        str(said.get("message", "the process in the box did not say why it failed")),
-        said.get("hint"),
-    )
-    FirstkeyError.__init__(error, message, reason=reason, hint=str(hint) if hint else None)
+    message, hint = said.get("message", "the process in the box did not say why it failed"), said.get("hint")
+    FirstkeyError.__init__(error, str(message), reason=reason, hint=str(hint) if hint else None)
     return error
 
 

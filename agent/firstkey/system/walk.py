@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 import sys
-from contextlib import suppress
 from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
@@ -134,12 +133,6 @@ def stream(name: str, dir_fd: int) -> IO[bytes]:
         file.close()
         return BytesIO()
     return file
-
-
-def close(fd: int) -> None:
-    """Close a descriptor that was only read."""
-    with suppress(OSError):
-        os.close(fd)
 
 
 # --- one path, to its end ---------------------------------------------------------------------------
