@@ -148,7 +148,6 @@ BACK = Link("/l", "/m", "x", leads="/l")
         # Links that lead to what goes, to themselves, or round.
         ((Link("/l", "d/a", "x"), A), (A,), 1),
         ((Link("/l", "l", "x"),), (), 1),
-        ((Link("/l", "/m", "x"), Link("/m", "/n", "x"), Link("/n", "/l", "x")), (), 3),
         ((BACK,), (), 1),
         ((OVER, BACK), (OVER, BACK), 0),
     ],

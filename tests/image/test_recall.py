@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import tokens
 from rootfs import CACHE
-from sapling import Sapling
+from sapling import Sapling, audited
 
 from firstkey.image import rules
-from firstkey.image.audit import audit, chosen
+from firstkey.image.audit import chosen
 from firstkey.image.scan import Looking
 from firstkey.image.survey import AUTO, BUILTIN, scanned
 from firstkey.image.verdict import ERROR
@@ -42,7 +42,7 @@ def found(sapling: Sapling, secrets: str) -> dict[str, list[str]]:
     looking = Looking(scanned=scanned(secrets, str(sapling.root)))
     image = sapling.image(looking)
     seen: dict[str, list[str]] = {}
-    for result in audit(image, chosen(SECRETS)).results:
+    for result in audited(image, chosen(SECRETS)).results:
         assert result.verdict.doubts == ()
         for finding in result.verdict.findings:
             if (finding.severity or result.rule.severity) == ERROR:

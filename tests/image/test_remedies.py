@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import pytest
 from machine import AGENT
-from sapling import Sapling
+from sapling import Sapling, audited
 
 from firstkey.display import DECIDE
 from firstkey.image import audit, formats, render, rules
@@ -126,9 +126,9 @@ def entries(done: Audit) -> list[Entry]:
     return [entry for result in done.results for entry in result.entries]
 
 
-def audited(tree: Sapling, rule: str) -> Audit:
+def said_by(tree: Sapling, rule: str) -> Audit:
     """What that rule says of the tree as it is now."""
-    return audit.audit(tree.image(), audit.chosen([rule]))
+    return audited(tree.image(), audit.chosen([rule]))
 
 
 READ_ONLY = r"""
@@ -185,7 +185,7 @@ def test_each_remedy_is_a_command_or_words(
 ) -> None:
     """A command names the root, however odd; words say that a person decides, and hold nothing to paste."""
     odd.grow(tree)
-    done = audited(odd, rule)
+    done = said_by(odd, rule)
     found = entries(done)
     assert found
     report = formats.as_json(done)["rules"][0]["findings"]
@@ -212,9 +212,9 @@ def test_a_pasted_command_cures(
 ) -> None:
     """What was found is gone, and the command says that all went well."""
     odd.grow(tree)
-    commands = dict.fromkeys(entry.command for entry in entries(audited(odd, rule)))
+    commands = dict.fromkeys(entry.command for entry in entries(said_by(odd, rule)))
     for command in commands:
         done = paste(odd, f"{command}\n", tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
     assert is_command
-    assert entries(audited(odd, rule)) == []
+    assert entries(said_by(odd, rule)) == []

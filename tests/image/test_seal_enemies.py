@@ -19,12 +19,11 @@ import fork_server
 import pytest
 import treestate
 from machine import AGENT, new_key
-from sapling import Sapling
+from sapling import Sapling, audited
 from treestate import Entry
 
 from firstkey import reasons
 from firstkey.image import rules, seal
-from firstkey.image.audit import audit
 from firstkey.reasons import FirstkeyError
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd]
@@ -413,7 +412,9 @@ def test_the_second_audit_is_held_against_the_prediction(town: Sapling) -> None:
     assert foreseen["stays"] == [{"rule": "trusted-logins", "path": "/etc/userdb/bob.user"}]
 
     def carried_out(tell: Callable[[seal.Outcome], None]) -> seal.Sealing:
-        return seal.carry_out(planned, wanted, town.context(), lambda asked: audit(town.image(), asked), tell)
+        return seal.carry_out(
+            planned, wanted, town.context(), lambda asked: audited(town.image(), asked), tell
+        )
 
     def mail(outcome: seal.Outcome) -> None:
         if outcome.step.rule.id == "mail":

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from firstkey import config
 from firstkey.boot.site import Site
 from firstkey.events import Entry
-from firstkey.image import audit, door, rules, seal, sshd_change
+from firstkey.image import audit, rules, seal, sshd_change
+from firstkey.image.audit import Audit, Result, sealing, verdict_of
 from firstkey.image.changes import Change
 from firstkey.image.door import Context
-from firstkey.image.rule import Example
+from firstkey.image.rule import Example, Rule
 from firstkey.image.scan import Looking
 from firstkey.image.subject import Image
+from firstkey.system import mounts
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
+
+
+def audited(image: Image, wanted: Sequence[Rule]) -> Audit:
+    """What the rules say of the image, without a box."""
+    seal = sealing(image.tree.root)
+    results = tuple(Result(rule, verdict_of(rule, image), seal=seal) for rule in wanted)
+    return Audit(image.tree.root, results, image.files_seen)
 
 
 class Sapling:
@@ -66,7 +76,7 @@ class Sapling:
     def context(self) -> Context:
         """What changes are applied with."""
         tree = self.site().tree
-        return door.context_of(tree, partial(sshd_change.holds, tree))
+        return Context(tree, partial(sshd_change.holds, tree), foreign=mounts.foreign(tree.root))
 
     def settled(self, *names: str) -> list[Change]:
         """The changes of these rules as a plan has them, in its order."""

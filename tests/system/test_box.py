@@ -132,7 +132,7 @@ def test_a_library_that_is_not_there_is_told(place: Place) -> None:
 
 def look(work: Any, root: Path, **questions: Any) -> Any:
     """What the work says."""
-    return boxed.look(work, root=str(root), questions=questions, heard=lambda _: None)
+    return boxed.look([work], root=str(root), questions=questions, heard=lambda _: None)[0]
 
 
 def test_values_questions_and_refusals_cross(tmp_path: Path) -> None:

@@ -15,13 +15,10 @@ def seen(path: Path) -> tuple[list[bytes], bool]:
     window = walk.Window()
     directory = walk.open_directory(str(path.parent))
     try:
-        with walk.Opened(path.name, directory) as opened:
-            window.first(opened.fd)
-            found = [bytes(window.content[: window.length])]
-            for _ in window.others(opened.fd, opened.status.st_size):
-                found.append(bytes(window.content[: window.length]))  # noqa: PERF401 - the window changes
+        windows = window.through(path.name, directory)
+        found = [bytes(window.content[: window.length]) for _ in windows]
     finally:
-        walk.close(directory)
+        os.close(directory)
     return found, window.is_partial
 
 
@@ -31,7 +28,7 @@ def test_windows_are_the_whole_file(tmp_path: Path, size: int) -> None:
     content = os.urandom(size)
     (tmp_path / "file").write_bytes(content)
     found, is_partial = seen(tmp_path / "file")
-    whole = found[0] + b"".join(window[walk.OVERLAP :] for window in found[1:])
+    whole = b"".join(window[walk.OVERLAP if number else 0 :] for number, window in enumerate(found))
     assert whole == content
     assert not is_partial
 
@@ -68,13 +65,12 @@ def test_a_growing_file_comes_to_an_end(tmp_path: Path) -> None:
     path.write_bytes(bytes(2 * walk.BLOCK))
     window = walk.Window()
     directory = walk.open_directory(str(tmp_path))
-    with walk.Opened("file", directory) as opened, open(path, "ab") as writer:
-        window.first(opened.fd)
-        for rounds, _ in enumerate(window.others(opened.fd, opened.status.st_size)):
+    with open(path, "ab") as writer:
+        for rounds, _ in enumerate(window.through("file", directory)):
             writer.write(bytes(walk.BLOCK))
             writer.flush()
             assert rounds < 10
-    walk.close(directory)
+    os.close(directory)
 
 
 def test_links_and_pipes_are_no_files(tmp_path: Path) -> None:
@@ -87,8 +83,8 @@ def test_links_and_pipes_are_no_files(tmp_path: Path) -> None:
     found = walk.names(directory)
     assert (found.directories, found.files, found.links) == (["directory"], ["file"], ["link"])
     with pytest.raises(OSError, match="symbolic links"):
-        walk.Opened("link", directory)
-    walk.close(directory)
+        next(walk.Window().through("link", directory))
+    os.close(directory)
 
 
 def test_mountinfo() -> None:

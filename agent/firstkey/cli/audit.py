@@ -129,7 +129,7 @@ def _show(done: Audit, args: argparse.Namespace) -> None:
     else:
         screen.show(*render.lines(done, everything=args.verbose, quiet=args.quiet))
         return
-    for entry in (entry for result in done.results for entry in result.unmatched):
+    for entry in done.unmatched:
         streams.complain(f"firstkey: {args.baseline}, line {entry.line}: this finding is there no more")
 
 
@@ -171,7 +171,7 @@ def _exclude_list(survey: Survey, wanted: list[Rule]) -> int:
         found = formats.exclude_list(image, wanted)
         return [list(map(os.fsdecode, found.patterns)), list(found.doubts)]
 
-    patterns, doubts = survey.do(listed)
+    patterns, doubts = survey.do(listed, wanted=wanted)
     if sys.stdout.isatty():
         streams.show(*patterns)
     else:

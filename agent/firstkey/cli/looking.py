@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib  # noqa: F401 - as below
 import io
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firstkey import display, events  # noqa: F401 - as below
@@ -15,7 +16,7 @@ from firstkey.text import visible
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from firstkey.boot.site import Site
     from firstkey.system.boxed import Inside
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     Heard = Callable[[str, Any], None]
 
 EVENT, MISSING, OUTPUT, COMPLAINTS = "event", "missing", "output", "complaints"
-
-
-def ignored(_kind: str, _value: object) -> None:
-    """Nobody waits for what is told."""
 
 
 class Looker:
@@ -40,17 +37,17 @@ class Looker:
         self._said: set[str] = set()
         args.named = overrides.named_configuration(args)  # a file of the host's, not of the tree's
 
-    def look(self, work: Callable[[Site, Inside], Any], heard: Heard = ignored) -> Any:  # noqa: ANN401
-        """Do `work` in a box, and return what it returns. `heard` gets what it tells: a kind, and a value.
+    def look(self, works: Sequence[Callable[[Site, Inside], Any]], heard: Heard) -> list[Any]:
+        """Do each of the works in a box, and return what they return. `heard` gets a kind, and a value.
 
-        Raises what `work` raised, if that was a FirstkeyError, and boxed.Overrun where it did not end well.
+        Raises what one raised, if that was a FirstkeyError, and boxed.Overrun where it did not end well.
         """
 
-        def on_site(inside: Inside, say: Say) -> Any:  # noqa: ANN401 - whatever JSON has
+        def on_site(work: Callable[[Site, Inside], Any], inside: Inside, say: Say) -> Any:  # noqa: ANN401
             with Tree(self.root, at=inside.tree) as tree:
                 return work(common.site_of(tree, self._args, say), inside)
 
-        return self._box(on_site, heard)
+        return self._boxes([partial(on_site, work) for work in works], heard)
 
     def run(self, main: Callable[[argparse.Namespace, Say], int], printed: Heard) -> int:
         """Run a command in a box; returns its exit status. `printed` gets what it said by then."""
@@ -64,10 +61,10 @@ class Looker:
                 inside.tell([OUTPUT, sys.stdout.getvalue()])
                 inside.tell([COMPLAINTS, sys.stderr.getvalue()])
 
-        return int(self._box(boxed_main, printed)) & 0xFF
+        return int(self._boxes([boxed_main], printed)[0]) & 0xFF
 
-    def _box(self, work: Callable[[Inside, Say], Any], heard: Heard) -> Any:  # noqa: ANN401 - whatever JSON has
-        def boxed_work(inside: Inside) -> Any:  # noqa: ANN401 - as above
+    def _boxes(self, works: Sequence[Callable[[Inside, Say], Any]], heard: Heard) -> list[Any]:
+        def begun(work: Callable[[Inside, Say], Any], inside: Inside) -> Any:  # noqa: ANN401 - as below
             inside.tell([MISSING, list(inside.missing)])
             return work(inside, lambda entry: inside.tell([EVENT, [entry.event.name, entry.fields]]))
 
@@ -80,7 +77,8 @@ class Looker:
             elif kind != MISSING:
                 heard(str(kind), value)
 
-        return boxed.look(boxed_work, root=self.root, questions=self._questions(), heard=listen)
+        boxes = [partial(begun, work) for work in works]
+        return boxed.look(boxes, root=self.root, questions=self._questions(), heard=listen)
 
     def _event(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
         """Say what the boxed process said, once; what it looks at again it says again."""

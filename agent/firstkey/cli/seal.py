@@ -13,12 +13,13 @@ from firstkey.cli import common, parsers, screen, streams
 from firstkey.cli.audit import add_choice
 from firstkey.cli.looking import Looker
 from firstkey.cli.progress import Progress
-from firstkey.image import audit, door, render, render_seal, seal
+from firstkey.image import audit, render, render_seal, seal
+from firstkey.image.door import Context
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS, HISTORIES
 from firstkey.image.rules import publisher
 from firstkey.image.survey import Survey
 from firstkey.reasons import UsageError
-from firstkey.system import shells
+from firstkey.system import mounts, shells
 
 if TYPE_CHECKING:
     import argparse
@@ -185,7 +186,7 @@ def _carry_out(task: Task, planned: Plan) -> Sealing:
             shells.end(shells.interactive().others)
 
     instance = task.survey.do(lambda image, _: image.site.firmware_instance()) if task.is_live else None
-    context = door.context_of(task.tree, task.survey.holds, instance)
+    context = Context(task.tree, task.survey.holds, instance, mounts.foreign(task.tree.root))
     return seal.carry_out(planned, task.wanted, context, task.survey.audit, tell, before_histories=quiet)
 
 

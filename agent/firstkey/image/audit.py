@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons, reasons
@@ -134,6 +134,11 @@ class Audit(NamedTuple):
             )
         )
 
+    @property
+    def unmatched(self) -> tuple[Known, ...]:
+        """What the baseline has, and no rule finds any more."""
+        return tuple(known for result in self.results for known in result.unmatched)
+
     def count(self, outcome: str) -> int:
         """How many rules came to that outcome."""
         return sum(result.outcome == outcome for result in self.results)
@@ -168,13 +173,6 @@ def image_of(site: Site, looking: Looking | None = None, *, banner: bool = False
     )
 
 
-def audit(image: Image, wanted: Sequence[Rule]) -> Audit:
-    """Ask each rule."""
-    seal = sealing(image.tree.root)
-    results = tuple(Result(rule, verdict_of(rule, image), seal=seal) for rule in wanted)
-    return Audit(image.tree.root, results, image.files_seen)
-
-
 def sealing(root: str, configuration: str | None = None) -> str:
     """The command that seals the tree at `root`, as one types it in a shell, wherever one is."""
     options = {"--root": None if root == "/" else root, "--config": configuration}
@@ -184,7 +182,7 @@ def sealing(root: str, configuration: str | None = None) -> str:
 
 def verdict_of(rule: Rule, image: Image) -> Verdict:
     """The rule's verdict; where it fails, unknown with the reason."""
-    unfinished = image.unfinished(RULE, rule.id)
+    unfinished = image.looking.unfinished.get((RULE, rule.id))
     if unfinished:
         return Verdict(doubts=(Doubt("/", unfinished),))
     try:

@@ -228,7 +228,8 @@ class Link(NamedTuple):
         with context.door(self.path, make=True) as (directory, name):
             assert directory  # noqa: S101 - it was made
             found = directory.status(name)
-            if found and stat.S_ISLNK(found.st_mode) and door.target_of(directory, name) == self.target:
+            is_link = found is not None and stat.S_ISLNK(found.st_mode)
+            if is_link and os.readlink(name, dir_fd=directory.fd) == self.target:
                 return "was so already"
             if (found is None) != (self.seen is None):
                 raise door.changed(self.path)

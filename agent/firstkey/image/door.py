@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import shadow
 from firstkey.reasons import FirstkeyError
-from firstkey.system import erase, mounts
+from firstkey.system import erase
 from firstkey.system.files import Changed, Looks
 from firstkey.system.mounts import is_at_or_below
 
@@ -79,7 +79,8 @@ class Context(NamedTuple):
     """What a change is applied with.
 
     `holds` asks sshd whether the setting of that keyword is as it should be, with some files replaced.
-    `instance` is the one that the image is made on: its own host keys may come back there.
+    `instance` is the one that the image is made on: its own host keys may come back there. `foreign`: what
+    is mounted in the tree from elsewhere now.
     """
 
     tree: Tree
@@ -116,13 +117,6 @@ class Context(NamedTuple):
                 return None
             here = below
         return here
-
-
-def context_of(
-    tree: Tree, holds: Callable[[str, Mapping[str, bytes]], bool], instance: str | None = None
-) -> Context:
-    """The context of a tree, with what is mounted in it from elsewhere now."""
-    return Context(tree, holds, instance, mounts.foreign(tree.root))
 
 
 def mounted(path: str, mount: Mount) -> FirstkeyError:
@@ -170,11 +164,6 @@ def read(directory: Directory, name: str) -> File | None:
         if error.reason is reasons.SYMLINK_REFUSED:
             raise changed(directory.join(name)) from error
         raise
-
-
-def target_of(directory: Directory, name: str) -> str:
-    """Where the link of that name leads."""
-    return os.readlink(name, dir_fd=directory.fd)
 
 
 def put(

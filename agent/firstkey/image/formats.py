@@ -42,7 +42,7 @@ def as_json(done: Audit) -> dict[str, Any]:
         "fit": done.is_fit,
         "files": done.files,
         "rules": [_result_json(result) for result in done.results],
-        "unmatched": [known_json(known) for result in done.results for known in result.unmatched],
+        "unmatched": list(map(known_json, done.unmatched)),
     }
 
 

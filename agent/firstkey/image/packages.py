@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
 from firstkey.image import rpm
+from firstkey.system import walk
+from firstkey.system.files import translated
 
 if TYPE_CHECKING:
     from firstkey.system.tree import Tree
@@ -42,55 +46,58 @@ class Packages:
         """Every path that a package brought, or None where the records do not tell quickly (rpm, apk)."""
         if not self._tree.exists(DPKG):
             return None
-        found: set[str] = set()
-        for name in self._tree.names(DPKG):
-            if name.endswith(".list"):
-                content = self._tree.read(f"{DPKG}/{name}", limit=LIMIT) or b""
-                found.update(content.decode("utf-8", "surrogateescape").split("\n"))
-        return frozenset(found)
+        lists = b"".join(content for _, content in self._dpkg_files(".list"))
+        return frozenset(lists.decode("utf-8", "surrogateescape").split("\n"))
 
     def owner(self, path: str, content: bytes) -> str | None:
         """The package that brought exactly this content to exactly this path, or None."""
         import hashlib
 
-        for digest in self._digests(path):
+        # Where /lib is a link to /usr/lib, a package may still call it /lib.
+        spellings = {path, path.removeprefix("/usr")}
+        for digest in chain(
+            *map(self._dpkg, spellings),
+            self._apk(path),
+            self._of_wheels(path),
+            (Digest(*digest) for digest in rpm.digests(self._tree, path)),
+        ):
             if hashlib.new(digest.algorithm, content, usedforsecurity=False).hexdigest() == digest.value:
                 return digest.package
         return None
 
     def version(self, package: str) -> str | None:
         """The version of an installed package, or None."""
-        for fields in self._dpkg_status():
-            if fields.get("Package") == package and fields.get("Status", "").endswith(" installed"):
-                return fields.get("Version")
+        for paragraph in self._dpkg_status:
+            if f"Package: {package}\n" in paragraph:
+                fields = deb822(paragraph)
+                if fields.get("Package") == package and fields.get("Status", "").endswith(" installed"):
+                    return fields.get("Version")
         return rpm.version(self._tree, package)
 
-    def _digests(self, path: str) -> Iterator[Digest]:
-        # Where /lib is a link to /usr/lib, a package may still call it /lib.
-        spellings = {path, path.removeprefix("/usr")}
-        for spelling in spellings:
-            yield from self._dpkg.get(spelling, ())
-        yield from self._apk(path)
-        yield from self._of_wheels(path)
-        yield from (Digest(*digest) for digest in rpm.digests(self._tree, path))
+    def _dpkg(self, path: str) -> Iterator[Digest]:
+        """What the packages' md5sums say of the file, and the status of configuration (deb-conffiles(5))."""
+        needle = os.fsencode(f"  {path[1:]}\n")
+        for name, content in self._md5sums:
+            before, found, _ = content.partition(needle)
+            if found:
+                package = name.removesuffix(".md5sums").partition(":")[0]
+                yield Digest(package, "md5", before[-32:].decode("ascii", "replace"))
+        for paragraph in self._dpkg_status:
+            above, line, behind = paragraph.partition(f"\n {path} ")
+            if line:
+                yield Digest(deb822(above).get("Package", ""), "md5", behind[:32])
 
     @cached_property
-    def _dpkg(self) -> dict[str, list[Digest]]:
-        """The md5sums of all packages, and those of their configuration files (deb-conffiles(5))."""
-        found: dict[str, list[Digest]] = {}
-        for name in self._tree.names(DPKG):
-            if name.endswith(".md5sums"):
-                package = name.removesuffix(".md5sums").partition(":")[0]
-                content = self._tree.read(f"{DPKG}/{name}", limit=LIMIT) or b""
-                for line in content.decode("utf-8", "surrogateescape").split("\n"):
-                    value, _, path = line.partition("  ")
-                    found.setdefault(f"/{path}", []).append(Digest(package, "md5", value))
-        for fields in self._dpkg_status():
-            for line in fields.get("Conffiles", "").split("\n"):
-                words = line.split(" ")
-                if len(words) > 1:
-                    found.setdefault(words[0], []).append(Digest(fields.get("Package", ""), "md5", words[1]))
-        return found
+    def _md5sums(self) -> list[tuple[str, bytes]]:
+        return list(self._dpkg_files(".md5sums"))
+
+    def _dpkg_files(self, end: str) -> Iterator[tuple[str, bytes]]:
+        """The files of dpkg's own directory that have such names."""
+        with self._tree.open(DPKG) or nullcontext() as directory:
+            for name in directory.names() if directory else ():
+                if directory and name.endswith(end):
+                    with translated(f"read {DPKG}/{name}"), walk.stream(name, directory.fd) as file:
+                        yield name, file.read(LIMIT)
 
     def _of_wheels(self, path: str) -> Iterator[Digest]:
         """What the lists of Python's packages say of a file in site-packages or its like (PyPA: RECORD)."""
@@ -119,10 +126,11 @@ class Packages:
                     value = base64.urlsafe_b64decode(digest + "=").hex()
                     yield f"{directory}/{file}", Digest(name.partition("-")[0], "sha256", value)
 
-    def _dpkg_status(self) -> Iterator[dict[str, str]]:
+    @cached_property
+    def _dpkg_status(self) -> list[str]:
+        """A paragraph for each package."""
         content = self._tree.read(DPKG_STATUS, limit=LIMIT) or b""
-        for paragraph in content.decode("utf-8", "surrogateescape").split("\n\n"):
-            yield deb822(paragraph)
+        return content.decode("utf-8", "surrogateescape").split("\n\n")
 
     def _apk(self, path: str) -> Iterator[Digest]:
         """Alpine's records: F: is a directory, R: a name in it, Z:Q1 its sha1 in base64."""

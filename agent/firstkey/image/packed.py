@@ -50,37 +50,25 @@ def unpacked(file: IO[bytes], start: bytes, *, plenty: int = PLENTY) -> Iterator
 
     Raises Unfinished when `plenty` bytes are through, or as soon as it cannot go on.
     """
-    held = bytearray()
+    held, through = bytearray(), 0
     try:
         # Each part costs its reader something, however small it is.
-        for part in _bounded(file, start, plenty):
+        for part in _parts(_Source(file, 2 * plenty), start):
+            through += len(part)
+            if through > plenty:
+                raise _too_much()  # noqa: TRY301 - what was held comes first, as with the others
             if len(held) + len(part) > CHUNK:
                 yield bytes(held)
                 held.clear()
             held += part
-    except Unfinished:
+    except Exception as error:
         if held:
             yield bytes(held)
-        raise
+        if isinstance(error, Unfinished):
+            raise
+        raise _unfinished("is packed, and broken inside", error) from error
     if held:
         yield bytes(held)
-
-
-def _bounded(file: IO[bytes], start: bytes, plenty: int) -> Iterator[bytes]:
-    """The parts as they come; what they are refused for has a reason."""
-    through = 0
-    try:
-        for part in _parts(_Source(file, 2 * plenty), start):
-            through += len(part)
-            if through > plenty:
-                break
-            yield part
-    except Unfinished:
-        raise
-    except Exception as error:
-        raise _unfinished("is packed, and broken inside", error) from error
-    if through > plenty:
-        raise _too_much()
 
 
 def _unfinished(what: str, error: Exception) -> Unfinished:

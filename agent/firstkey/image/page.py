@@ -138,10 +138,9 @@ def _entry(entry: Entry) -> str:
 
 
 def _unmatched(done: Audit) -> Iterator[str]:
-    unmatched = [known for result in done.results for known in result.unmatched]
-    if unmatched:
+    if done.unmatched:
         yield "<h2>In the baseline, and not found any more</h2>\n<ul>"
-        for known in unmatched:
+        for known in done.unmatched:
             words = f"{_text(known.reason)} ({_text(known.owner)})"
             yield f"<li>Line {known.line}: <code>{_text(known.path)}</code>, {known.rule}: {words}</li>"
         yield "</ul>"

@@ -21,8 +21,11 @@ from firstkey.image.changes import (
 )
 from firstkey.image.door import Seen
 from firstkey.image.plan import Left, Plan, Spot, Step
+from firstkey.image.scan import Scan
 from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.image.watches import Sighting
 from firstkey.reasons import FirstkeyError, Refusal
+from firstkey.system.mounts import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -161,11 +164,21 @@ PLAN = _record(
     _several(SPOT),
     _several(TEXT),
 )
+DOUBTS = _several(_record(Doubt, TEXT, REFUSAL))
 # What seal would do about a finding is no part of an audit's answer.
 VERDICT = _record(
     Verdict,
     _several(_record(Finding, TEXT, TEXT, TEXT, _maybe(NUMBER), _maybe(TEXT))),
-    _several(_record(Doubt, TEXT, REFUSAL)),
+    DOUBTS,
     _maybe(TEXT),
     TEXT,
+)
+SIGHTINGS = _several(_record(Sighting, TEXT, TEXT, _maybe(NUMBER)))
+BY_KIND = _several(_row(TEXT, SIGHTINGS))
+SCAN = _record(
+    Scan,
+    Form(lambda found: BY_KIND.write(found.items()), lambda plain: dict(BY_KIND.read(plain))),
+    DOUBTS,
+    _several(_record(Mount, TEXT, TEXT, TEXT, TEXT)),
+    NUMBER,
 )

@@ -132,34 +132,15 @@ def _contradiction(
         target = os.path.normpath(os.path.join(os.path.dirname(change.path), change.target))
         if any(is_at_or_below(target, path) for step in steps for path in destroyed(step.change)):
             return f"{visible(change.path)} would be a link to {visible(target)}, which another step removes"
-        if _goes_round(change, target, steps):
+        is_written = any(isinstance(each.change, Write) and each.change.path == target for each in steps)
+        if change.path in (target, None if is_written else change.leads):
             return f"{visible(change.path)} would be a link to {visible(target)}, which leads back to it"
     return None
 
 
-def _goes_round(change: Link, target: str, steps: Sequence[Step]) -> bool:
-    """Whether the target leads back, by links that are planned or those that are there."""
-    if any(isinstance(step.change, Write) and step.change.path == target for step in steps):
-        return change.path == target
-    links = {
-        step.change.path: os.path.normpath(
-            os.path.join(os.path.dirname(step.change.path), step.change.target)
-        )
-        for step in steps
-        if isinstance(step.change, Link)
-    }
-    for _ in links:
-        if target == change.path:
-            return True
-        target = links.get(target, target)
-    return change.path in (target, change.leads)
-
-
 def destroyed(change: Change) -> tuple[str, ...]:
     """The paths that are gone, or hold nothing, after it."""
-    if isinstance(change, (Remove, Empty)):
-        return (change.path, *change.links)
-    return ()
+    return (change.path, *change.links) if isinstance(change, (Remove, Empty)) else ()
 
 
 def _writes(change: Change) -> Iterator[tuple[str, object, object]]:

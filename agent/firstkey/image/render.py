@@ -15,7 +15,6 @@ from firstkey.system import mounts
 if TYPE_CHECKING:
     from firstkey.colours import Line
     from firstkey.image.audit import Audit, Entry, Result
-    from firstkey.image.baseline import Known
     from firstkey.image.rule import Rule
 
 MOST_SHOWN = 10
@@ -41,7 +40,7 @@ def lines(
     """
     shown = [result for result in done.results if not quiet or result.verdict.doubts or not result.is_fit]
     shown = [result for result in shown if passing or result.entries or result.verdict.doubts]
-    if quiet and not shown and not _unmatched_of(done):
+    if quiet and not shown and not done.unmatched:
         return
     for guideline, title in rules.GUIDELINES.items():
         results = [result for result in shown if result.rule.guideline == guideline]
@@ -98,16 +97,11 @@ def _entry(entry: Entry) -> Iterator[str]:
 
 
 def _unmatched(done: Audit) -> Iterator[str]:
-    unmatched = _unmatched_of(done)
-    if unmatched:
+    if done.unmatched:
         yield ""
         yield "In the baseline, and not found any more: remove these entries from it."
-    for known in unmatched:
+    for known in done.unmatched:
         yield f"  line {known.line}: {known.path} [{known.rule}], {known.reason} ({known.owner})"
-
-
-def _unmatched_of(done: Audit) -> list[Known]:
-    return [known for result in done.results for known in result.unmatched]
 
 
 def summary(done: Audit, *, quiet: bool = False) -> Iterator[Line]:

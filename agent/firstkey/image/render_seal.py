@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from firstkey.colours import GREEN, RED, YELLOW, Coloured
 from firstkey.display import DECIDE
 from firstkey.image import seal
+from firstkey.image.door import WIPED
 from firstkey.image.formats import as_json, path_json
 from firstkey.text import visible
 
@@ -73,7 +74,7 @@ def outcome(done: Outcome) -> Iterator[Line]:
 
 def summary(done: Sealing) -> Iterator[str]:
     """How it ended, and what overwriting cannot promise where there was any."""
-    if done.has_overwritten:
+    if any(outcome.detail == WIPED for outcome in done.outcomes):
         yield from (*seal.OVERWRITING.split("\n"), "")
     if done.unpredicted:
         yield from (*_left("Not as predicted:", done.unpredicted), "")

@@ -7,6 +7,7 @@ for one file by how much of it is read (system/walk); what could not be read is 
 from __future__ import annotations
 
 import errno
+import os
 import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from firstkey.reasons import Refusal
 from firstkey.system import mounts, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from firstkey.image.watches import Watch
     from firstkey.reasons import Reason
@@ -64,13 +65,30 @@ class Scan(NamedTuple):
         return self.sightings.get(kind, ())
 
 
+def joined(parts: Sequence[Scan]) -> Scan:
+    """The scan of which these are the parts, in order."""
+    sightings: dict[str, set[Sighting]] = {}
+    for kind, seen in (each for part in parts for each in part.sightings.items()):
+        sightings.setdefault(kind, set()).update(seen)
+    return Scan(
+        # By path; what is far behind in a file has no line.
+        {
+            kind: tuple(sorted(found, key=lambda seen: (seen.path, seen.detail, seen.line or 0)))
+            for kind, found in sightings.items()
+        },
+        tuple(sorted({doubt for part in parts for doubt in part.doubts}, key=lambda doubt: doubt.path)),
+        tuple(dict.fromkeys(mount for part in parts for mount in part.left_out)),
+        sum(part.files for part in parts),
+    )
+
+
 class Looking(NamedTuple):
     """The circumstances under which an image is looked at.
 
     `left_out`: what is mounted in the tree from elsewhere. `unfinished`: the files and rules (a kind and a
     name) that took more work before than they may, and why. `progress` is told how many files were seen, and
     where; `at` what is looked at from now on, and returns what was before. `used`: what running programs use.
-    `scanned`: what a scanner for secrets saw.
+    `scanned`: what a scanner for secrets saw. `scan`: what the scan saw, where it is done.
     """
 
     left_out: tuple[mounts.Mount, ...] = ()
@@ -79,6 +97,7 @@ class Looking(NamedTuple):
     at: At = lambda _kind, _name: None
     used: frozenset[str] = frozenset()
     scanned: Scanned = Scanned()
+    scan: Scan | None = None
 
 
 class Scanner:
@@ -88,11 +107,15 @@ class Scanner:
         self,
         tree: Tree,
         watches: Iterable[Watch],
-        *,
-        packaged: Collection[str] | None = None,
-        looking: Looking | None = None,
+        packaged: Collection[str] | None,
+        looking: Looking,
+        part: int,
+        parts: int,
     ) -> None:
-        looking = looking or Looking()
+        """`packaged`: the paths that packages brought, where they are known. Of so many parts of the files,
+        it looks into that one.
+        """
+        self._part, self._parts = part, parts
         self._at = looking.at
         self._unfinished = looking.unfinished
         self._progress = looking.progress
@@ -119,7 +142,6 @@ class Scanner:
         """How often each needle was judged in the file that is looked into."""
         outside = 0 if tree.is_running_system else len(tree.root)
         self._mounts = {mount.path[outside:]: mount for mount in looking.left_out}
-        self._with_mounts = {path.rpartition("/")[0] for path in self._mounts}
         self._left_out: list[mounts.Mount] = []
         self._sightings: dict[str, list[Sighting]] = {}
         self._doubts: list[Doubt] = []
@@ -132,16 +154,8 @@ class Scanner:
             self._enter(top.fd, "", in_packages=False, depth=0)
         if before:
             self._at(*before)
-        return Scan(
-            # By path; what is far behind in a file has no line.
-            {
-                kind: tuple(sorted(set(found), key=lambda seen: (seen.path, seen.detail, seen.line or 0)))
-                for kind, found in self._sightings.items()
-            },
-            tuple(sorted(self._doubts, key=lambda doubt: doubt.path)),
-            tuple(self._left_out),
-            self._files,
-        )
+        sightings = {kind: tuple(found) for kind, found in self._sightings.items()}
+        return Scan(sightings, tuple(self._doubts), tuple(self._left_out), self._files)
 
     # --- directories ------------------------------------------------------------------------------
 
@@ -151,11 +165,12 @@ class Scanner:
             self._progress(self._files, path or "/")
         self._at("directory", path or "/")
         found = walk.names(fd)
-        if path in self._with_mounts:
-            found = found._replace(files=[name for name in found.files if self._is_own(f"{path}/{name}")])
-        self._files += len(found.files)
         for name in found.files:
             file = f"{path}/{name}"
+            # The hash is the same in all processes that are forked from one.
+            if hash(file) % self._parts != self._part or not self._is_own(file):
+                continue
+            self._files += 1
             self._at(FILE, file)
             try:
                 self._file(fd, file, name, in_packages=in_packages)
@@ -164,7 +179,7 @@ class Scanner:
             except (MemoryError, RecursionError) as error:
                 detail = f"{file} took more memory than it may: {error!r}"
                 self._unknown(file, image_reasons.OVER_BUDGET, detail)
-        for name in found.links:
+        for name in found.links if self._part == 0 else ():
             self._named(f"{path}/{name}", name)
         for name in found.directories:
             self._directory(fd, f"{path}/{name}", name, in_packages=in_packages, depth=depth + 1)
@@ -179,15 +194,12 @@ class Scanner:
         in_packages = (in_packages or path in PACKAGED) and path not in LOCAL
         try:
             fd = walk.open_directory(name, above)
+            try:
+                self._enter(fd, path, in_packages=in_packages, depth=depth)
+            finally:
+                os.close(fd)
         except OSError as error:
             self._unread(path, error)
-            return
-        try:
-            self._enter(fd, path, in_packages=in_packages, depth=depth)
-        except OSError as error:
-            self._unread(path, error)
-        finally:
-            walk.close(fd)
 
     def _is_own(self, path: str) -> bool:
         mount = self._mounts.get(path)
@@ -211,44 +223,41 @@ class Scanner:
         if refusal:
             self._doubts.append(Doubt(path, refusal))
             return
-        with walk.Opened(name, fd) as opened:
-            if opened.is_regular and opened.status.st_size:
-                is_packaged = in_packages and not is_stray(path, self._packaged)
-                self._look_into(opened, path, is_packaged=is_packaged)
+        window, is_packed = self._window, False
+        self._judged = {}
+        is_packaged = in_packages and not is_stray(path, self._packaged)
+        needles = self._everywhere
+        for is_first in window.through(name, fd):
+            if is_first:
+                self._head(path)
+                is_packed = not is_packaged and window.content.startswith(packed.STARTS, 0, window.length)
+                needles = needles if is_packaged or not self._is_text() else self._all_needles
+            self._search(needles, path, is_first=is_first)
+        if window.is_partial:
+            detail = f"{path} is so large that only its start and its end were read"
+            self._unknown(path, image_reasons.NOT_LOOKED_AT, detail)
+        if is_packed:
+            self._look_inside(fd, path, name)
+        if self._judged and max(self._judged.values()) > MOST_JUDGED:
+            detail = f"{path} has more in it that looks like a secret at first sight than was judged"
+            self._unknown(path, image_reasons.OVER_BUDGET, detail)
 
     def _named(self, path: str, name: str) -> None:
         for kind in self._kinds.get(name, ()):
             self._see(kind, path, "")
 
-    def _look_into(self, opened: walk.Opened, path: str, *, is_packaged: bool) -> None:
+    def _head(self, path: str) -> None:
         window = self._window
-        self._judged = {}
-        window.first(opened.fd)
-        if not window.length:
-            return
         for start, watch in self._heads.get(window.content[0], ()):
             if window.content.startswith(start, 0, window.length):
                 detail = watch.judge(bytes(window.content[: window.length]))
                 if detail:
                     self._see(watch.kind, path, detail)
-        is_packed = window.content.startswith(packed.STARTS, 0, window.length)
-        needles = self._needles(is_packaged=is_packaged)
-        self._search(needles, path, is_first=True)
-        for _ in window.others(opened.fd, opened.status.st_size):
-            self._search(needles, path, is_first=False)
-        if window.is_partial:
-            detail = f"{path} is so large that only its start and its end were read"
-            self._unknown(path, image_reasons.NOT_LOOKED_AT, detail)
-        if is_packed and not is_packaged:
-            self._look_inside(opened, path)
-        if max(self._judged.values(), default=0) > MOST_JUDGED:
-            detail = f"{path} has more in it that looks like a secret at first sight than was judged"
-            self._unknown(path, image_reasons.OVER_BUDGET, detail)
 
-    def _look_inside(self, opened: walk.Opened, path: str) -> None:
+    def _look_inside(self, fd: int, path: str, name: str) -> None:
         """Look through what is compressed in the file, as if it were the file."""
         window = self._window
-        with opened.stream() as file:
+        with walk.stream(name, fd) as file:
             start = file.read(8)
             file.seek(0)
             window.length = 0
@@ -262,11 +271,10 @@ class Scanner:
         window.put(b"", is_last=True)
         self._search(self._all_needles, path, is_first=False)
 
-    def _needles(self, *, is_packaged: bool) -> tuple[Needle, ...]:
-        """The needles to look for: those for what no package brought cost more, and are all about text."""
+    def _is_text(self) -> bool:
+        """Whether it is text, or an archive of files: all other needles are looked for in those alone."""
         content, length = self._window.content, self._window.length
-        is_text = content.find(0, 0, min(length, HEAD)) < 0 or content.startswith(b"ustar", 257, length)
-        return self._all_needles if is_text and not is_packaged else self._everywhere
+        return content.find(0, 0, min(length, HEAD)) < 0 or content.startswith(b"ustar", 257, length)
 
     def _search(self, needles: Iterable[Needle], path: str, *, is_first: bool) -> None:
         window, judged = self._window, self._judged

@@ -67,11 +67,6 @@ class Sealing(NamedTuple):
         failed = any(outcome.result == FAILED for outcome in self.outcomes)
         return self.after.is_fit and not failed and not self.unpredicted
 
-    @property
-    def has_overwritten(self) -> bool:
-        """Whether there is something to be said about overwriting."""
-        return any(outcome.detail.startswith("overwritten") for outcome in self.outcomes)
-
 
 def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan:
     """Decide everything, and change nothing."""
@@ -183,10 +178,7 @@ def _real(image: Image, path: str) -> str:
 
 
 def _leads(image: Image, path: str) -> str | None:
-    try:
-        found = walk.follow(image.tree, path)
-    except FirstkeyError:
-        return None
+    found = whose.end_of(image, path)
     return found.path if found else None
 
 

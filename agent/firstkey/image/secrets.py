@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
@@ -48,6 +49,7 @@ def sorted_out(image: Image, sightings: Iterable[Sighting], *, claimed: Collecti
     return Sorted(tuple(secrets), tuple(packages), tuple(dict.fromkeys(doubts)))
 
 
+@lru_cache(maxsize=4096)
 def package_of(image: Image, path: str) -> str | None:
     """The package that brought exactly this file. Raises FirstkeyError where its records cannot be read."""
     content = _content(image, path)

@@ -16,7 +16,7 @@ from firstkey.system.sshd import CONFIG, LIMIT
 from firstkey.system.sshd_tree import TreeSshd
 
 if TYPE_CHECKING:
-    from firstkey.ssh.sshd_config import Effective
+    from firstkey.ssh.sshd_config import Effective, Line
     from firstkey.system.tree import Tree
 
 MOST_CLIENTS = 64
@@ -115,8 +115,11 @@ class Settings:
 
     def lines(self, keyword: str) -> list[tuple[str, ...]]:
         """The same, line by line."""
-        lines = (line for content in self.files.values() for _, line in sshd_config.lines(content))
-        return [line.words for line in lines if line.keyword == keyword.lower()]
+        return [line.words for line in self._lines if line.keyword == keyword.lower()]
+
+    @cached_property
+    def _lines(self) -> list[Line]:
+        return [line for content in self.files.values() for _, line in sshd_config.lines(content)]
 
     def _effective(self, user: str, client: str) -> Effective:
         meaning = self._sshd.meaning(user, client)

@@ -5,11 +5,12 @@ What costs something is done when the first rule asks, and once.
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import posixpath
+import re
 import stat
-from contextlib import suppress
-from fnmatch import fnmatchcase
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
     from firstkey.boot.site import Site
+    from firstkey.image.scan import Scan
     from firstkey.image.watches import Sighting, Watch
-    from firstkey.reasons import Refusal
     from firstkey.system.files import Directory
     from firstkey.system.walk import Found
 
@@ -35,6 +36,8 @@ FILE_LIMIT = 16 * 1024 * 1024
 """The largest file that a rule reads whole."""
 DEEPEST = 64
 """How deep `below` goes: logs, mail and crash dumps never lie so deep."""
+_PARTS = re.compile(r"((?:/[^/*?\[]+)*)/([^/]+)")
+"""In a pattern: the names that stand for themselves, and the part behind them."""
 _KERNEL = ("/dev", "/proc", "/run", "/sys")
 
 
@@ -66,31 +69,32 @@ class Image:
         self.accounts = site.accounts
         self.settings = site.config.image
         self._watches = tuple(watches)
-        self._looking = looking or scan.Looking(
+        self.looking = looking or scan.Looking(
             mounts.foreign(site.tree.root), used=in_use.paths(self.tree.root)
         )
-        self.scanned = self._looking.scanned
+        self.scanned = self.looking.scanned
         self.home_doubts: list[Doubt] = []
         self._links: dict[str, dict[str, None]] = {}
 
     @cached_property
-    def scan(self) -> scan.Scan:
+    def scan(self) -> Scan:
         """What the walk over all files saw."""
-        return scan.Scanner(self.tree, self._watches, packaged=self._packaged, looking=self._looking).run()
+        return self.looking.scan or scan.joined([self.part_of_scan(0, 1)])
+
+    def part_of_scan(self, part: int, parts: int) -> Scan:
+        """What it sees in that part of the files, of so many."""
+        scanner = scan.Scanner(self.tree, self._watches, self._packaged, self.looking, part, parts)
+        return scanner.run()
 
     @property
     def used(self) -> frozenset[str]:
         """What running programs use in it."""
-        return self._looking.used
-
-    def unfinished(self, kind: str, name: str) -> Refusal | None:
-        """Why that file or rule is not to be looked at again, if it took more work before than it may."""
-        return self._looking.unfinished.get((kind, name))
+        return self.looking.used
 
     @property
     def files_seen(self) -> int | None:
         """How many files the scan looked at; None while there was none."""
-        done: scan.Scan | None = self.__dict__.get("scan")
+        done: Scan | None = self.__dict__.get("scan")
         return done.files if done else None
 
     def sightings(self, kind: str) -> tuple[Sighting, ...]:
@@ -117,7 +121,8 @@ class Image:
         found: dict[tuple[int, int], Home] = {}
         for path, user in self._possible_homes():
             try:
-                status = self._directory_status(path)
+                with self._directory(path) or nullcontext() as directory:
+                    status = directory.status() if directory else None
             except FirstkeyError as error:
                 self.home_doubts.append(Doubt(path, error.refusal))
                 continue
@@ -150,13 +155,6 @@ class Image:
         if not self.is_elsewhere("/home"):
             yield from ((path, None) for path in self.glob("/home/*"))
 
-    def _directory_status(self, path: str) -> os.stat_result | None:
-        directory = self._directory(path)
-        if directory is None:
-            return None
-        with directory:
-            return directory.status()
-
     def is_elsewhere(self, path: str) -> bool:
         """Whether it is no part of the image: the kernel's, or mounted from another machine."""
         if any(path == place or path.startswith(f"{place}/") for place in _KERNEL):
@@ -167,7 +165,7 @@ class Image:
         """What is mounted there, or above, that is no part of the image."""
         host = self.tree.on_host(os.path.normpath(path))
         return next(
-            (mount for mount in self._looking.left_out if mounts.is_at_or_below(host, mount.path)), None
+            (mount for mount in self.looking.left_out if mounts.is_at_or_below(host, mount.path)), None
         )
 
     # --- looking at files -------------------------------------------------------------------------
@@ -252,8 +250,9 @@ class Image:
     def _glob(self, start: str, pattern: str, doubts: list[Doubt] | None) -> list[str]:
         """`..` is no part of a pattern that leads anywhere: it would multiply the paths of one place."""
         paths = [start.rstrip("/")]
-        for part in filter(None, posixpath.normpath(pattern).split("/")):
-            paths = [f"{path}/{name}" for path in paths for name in self._names(path, part, doubts)]
+        for plain, part in _PARTS.findall(posixpath.normpath(f"/{pattern}")):
+            places = [path + plain for path in paths]
+            paths = [f"{place}/{name}" for place in places for name in self._names(place, part, doubts)]
         return sorted(set(paths))
 
     def _names(self, path: str, part: str, doubts: list[Doubt] | None) -> list[str]:
@@ -264,22 +263,22 @@ class Image:
             with directory:
                 if not any(character in part for character in "*?["):
                     return [part] if directory.status(part) else []
-                names = [name for name in directory.names() if fnmatchcase(name, part)]
+                names = fnmatch.filter(directory.names(), part)
             return [name for name in names if part.startswith(".") or not name.startswith(".")]
         except FirstkeyError as error:
-            if error.reason is reasons.NOT_A_DIRECTORY:  # a link to something else
-                return []
             if doubts is None:
                 raise
             doubts.append(Doubt(path, error.refusal))
             return []
 
     def _directory(self, path: str) -> Directory | None:
-        """The directory that this is, or leads to; what is anything else is not opened."""
-        status = self.status(path)
-        if status is None or not (stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode)):
-            return None
-        return self.tree.open(path)
+        """The directory that this is, or leads to; None where it is anything else."""
+        try:
+            return self.tree.open(path)
+        except FirstkeyError as error:
+            if error.reason is reasons.NOT_A_DIRECTORY:
+                return None
+            raise
 
     def below(self, path: str, *, depth: int = 0) -> Iterator[tuple[str, os.stat_result]]:
         """Everything in a directory, and in those in it, that is no directory itself; no link is followed."""

@@ -6,13 +6,15 @@ the others are looked at in a new box.
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
 from firstkey.image import in_use, pipe, seal, sshd_change
 from firstkey.image.audit import RULE, Audit, Result, image_of, sealing, verdict_of
 from firstkey.image.rules import access_keys
-from firstkey.image.scan import FILE, Looking
+from firstkey.image.scan import FILE, Looking, joined
 from firstkey.image.verdict import Doubt, Verdict
 from firstkey.image.watches import OTHERS, Scanned, Sighting
 from firstkey.reasons import FirstkeyError, Refusal
@@ -25,14 +27,17 @@ if TYPE_CHECKING:
     from firstkey.boot.site import Site
     from firstkey.image.plan import Plan
     from firstkey.image.rule import Rule
+    from firstkey.image.scan import Scan
     from firstkey.image.subject import Image
     from firstkey.system.boxed import Inside
 
     Heard = Callable[[str, Any], None]
-    Look = Callable[[Callable[[Site, Inside], Any], Heard], Any]
+    Look = Callable[[Sequence[Callable[[Site, Inside], Any]], Heard], list[Any]]
 
 MOST_OVERRUNS = 8
 """After so many files and rules that took too much, no more is looked at: the tree is made to be slow."""
+MOST_PARTS = 4
+"""How many boxes look into the files at once, each into a part of them, and each with memory of its own."""
 PROGRESS, VERDICT = "progress", "verdict"
 AUTO, BUILTIN = "auto", "builtin"
 
@@ -80,7 +85,7 @@ class Survey:
 
         files: int | None = None
         try:
-            said = self.do(judge, heard)
+            said = self.do(judge, heard, wanted)
             files = said if isinstance(said, int) else None
         except Overrun as error:
             for name in ids.difference(verdicts):
@@ -90,7 +95,7 @@ class Survey:
 
     def plan(self, wanted: Sequence[Rule], options: Collection[str]) -> Plan:
         """What seal would do for these rules."""
-        planned = self.do(lambda image, _: pipe.PLAN.write(seal.plan(image, wanted, options)))
+        planned = self.do(lambda image, _: pipe.PLAN.write(seal.plan(image, wanted, options)), wanted=wanted)
         made: Plan = pipe.read(pipe.PLAN, planned)
         return made
 
@@ -98,30 +103,65 @@ class Survey:
         """Whether that setting of sshd's is as it should be, with some files replaced."""
         return self.do(lambda image, _: sshd_change.holds(image.tree, keyword, replaced)) is True
 
-    def do(self, work: Callable[[Image, Inside], Any], heard: Heard = lambda _kind, _value: None) -> Any:  # noqa: ANN401 - whatever JSON has
-        """Do the work on the image, and return what it returns. Raises what it raises, or Overrun."""
-        left_out, used = mounts.foreign(self.root), in_use.paths(self.root)
+    def do(
+        self,
+        work: Callable[[Image, Inside], Any],
+        heard: Heard = lambda _kind, _value: None,
+        wanted: Sequence[Rule] = (),
+    ) -> Any:  # noqa: ANN401 - whatever JSON has
+        """Do the work on the image, and return what it returns. Raises what it raises, or Overrun.
 
-        def boxed(site: Site, inside: Inside) -> Any:  # noqa: ANN401 - whatever JSON has
+        What the `wanted` rules ask of a scan is looked for before, by as many boxes as there are processors.
+        """
+        scan = self._scan() if any(rule.watched for rule in wanted) else None
+        return self._boxes([work], heard, scan)[0]
+
+    def _scan(self) -> Scan | None:
+        """What a scan of all files sees; None where it fails, which each rule that asks for it then says."""
+
+        def part(number: int, image: Image, _inside: Inside) -> object:
+            return pipe.SCAN.write(image.part_of_scan(number, parts))
+
+        parts = min(MOST_PARTS, len(os.sched_getaffinity(0)))
+        try:
+            done = self._boxes([partial(part, number) for number in range(parts)])
+        except Overrun:
+            raise
+        except FirstkeyError:
+            return None
+        return joined([pipe.read(pipe.SCAN, each) for each in done])
+
+    def _boxes(
+        self,
+        works: Sequence[Callable[[Image, Inside], Any]],
+        heard: Heard = lambda _kind, _value: None,
+        scan: Scan | None = None,
+    ) -> list[Any]:
+        left_out, used = mounts.foreign(self.root), in_use.paths(self.root)
+        files = [0] * len(works)
+
+        def boxed(number: int, site: Site, inside: Inside) -> Any:  # noqa: ANN401 - whatever JSON has
             looking = Looking(
                 left_out,
                 self._unfinished,
-                lambda files, path: inside.tell([PROGRESS, [files, path]]),
+                lambda files, path: inside.tell([PROGRESS, [number, files, path]]),
                 inside.at,
                 used,
                 self._scanned,
+                scan,
             )
-            return work(image_of(site, looking, banner=self._banner), inside)
+            return works[number](image_of(site, looking, banner=self._banner), inside)
 
         def listen(kind: str, value: Any) -> None:  # noqa: ANN401 - as above
             if kind == PROGRESS:
-                self._progress(int(value[0]), str(value[1]))
+                files[int(value[0])] = int(value[1])
+                self._progress(sum(files), str(value[2]))
             else:
                 heard(kind, value)
 
         while True:
             try:
-                return self._look(boxed, listen)
+                return self._look([partial(boxed, number) for number in range(len(works))], listen)
             except Overrun as error:  # noqa: PERF203 - a handful
                 key = (error.kind, error.name)
                 is_known = error.kind not in (FILE, RULE) or key in self._unfinished

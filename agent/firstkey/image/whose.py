@@ -49,7 +49,7 @@ def is_nobodys(image: Image, found: Found) -> bool:
 
 def is_users(image: Image, found: Found, home: Home) -> bool:
     """Whether it is a plain file of the home's owner, in the home, with this name alone."""
-    place = _place(image, home)
+    place = end_of(image, home.path)
     return (
         place is not None
         and is_nobodys(image, found)
@@ -60,7 +60,7 @@ def is_users(image: Image, found: Found, home: Home) -> bool:
 
 def owns_home(image: Image, uid: int, home: Home) -> bool:
     """Whether the home is that user's."""
-    place = _place(image, home)
+    place = end_of(image, home.path)
     return place is not None and place.status.st_uid == uid
 
 
@@ -98,8 +98,9 @@ def not_taken(path: str, target: str) -> Doubt:
     return Doubt(path, Refusal(image_reasons.NOT_LOOKED_AT, detail))
 
 
-def _place(image: Image, home: Home) -> Found | None:
+def end_of(image: Image, path: str) -> Found | None:
+    """What the path leads to, None where that is nothing, or may not be followed."""
     try:
-        return walk.follow(image.tree, home.path)
+        return walk.follow(image.tree, path)
     except FirstkeyError:
         return None

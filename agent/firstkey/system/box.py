@@ -72,13 +72,8 @@ _MOUNTS = "/proc/self/ns/mnt"
 _EACCES = 13  # what Python takes for "this file does not do that", and not for the end of the world
 _COMPARE_OTHER, _COMPARE_EQUAL, _COMPARE_MASKED = 1, 4, 7
 _CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | (os.O_TMPFILE & ~os.O_DIRECTORY)
-_FCNTL_COMMANDS = (
-    0,
-    1,
-    2,
-    3,
-    1030,
-)  # F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC: none sends a signal
+_FCNTL_COMMANDS = (0, 1, 2, 3, 1030)
+"F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_DUPFD_CLOEXEC: none sends a signal."
 
 _LOOKING = (
     "access", "faccessat", "faccessat2", "brk", "chdir", "fchdir", "clock_getres", "clock_getres_time64",

@@ -12,6 +12,7 @@ import json
 import os
 import select
 import signal
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -24,7 +25,7 @@ from firstkey.system import box, command, inspector
 
 if TYPE_CHECKING:
     import mmap
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     At = Callable[[str, str], "tuple[str, str] | None"]
 
@@ -37,18 +38,21 @@ WHOLE_SECONDS = 6 * 3600.0
 LOOK_SECONDS = 0.2
 FRAME_LIMIT = 16 * 1024 * 1024
 """Bytes of one value. The longest real one is the list of what a scan saw."""
+_ORDERS = (signal.SIGINT, signal.SIGTERM)
 _MARK_SIZE = 8192
 _LENGTH = 4
 
 _LOADED = (
-    "array", "base64", "binascii", "bz2", "calendar", "configparser", "datetime", "difflib",
-    "encodings.ascii", "encodings.cp437", "encodings.idna", "encodings.latin_1", "encodings.unicode_escape",
-    "encodings.utf_16", "encodings.utf_16_be", "encodings.utf_16_le", "encodings.utf_32", "encodings.utf_8",
-    "encodings.utf_8_sig", "fnmatch", "getopt", "gzip", "hashlib", "hmac", "ipaddress", "lzma", "random",
-    "re", "shlex", "socket", "sqlite3", "string", "struct", "tarfile", "textwrap", "time", "traceback",
-    "urllib.parse", "xml.etree.ElementTree", "zipfile", "zlib",
+    "base64", "binascii", "bz2", "calendar", "datetime", "difflib", "encodings.ascii", "encodings.cp437",
+    "encodings.latin_1", "encodings.unicode_escape", "encodings.utf_16", "encodings.utf_16_be",
+    "encodings.utf_16_le", "encodings.utf_32", "encodings.utf_8", "encodings.utf_8_sig", "fnmatch", "hashlib",
+    "hmac", "ipaddress", "lzma", "shlex", "socket", "sqlite3", "textwrap", "traceback", "urllib.parse",
+    "zipfile", "zlib", "firstkey.boot.account_entries", "firstkey.boot.accounts", "firstkey.boot.key_file",
+    "firstkey.boot.launch_keys", "firstkey.boot.sshd_reload", "firstkey.display", "firstkey.login_reasons",
+    "firstkey.metadata.answers", "firstkey.metadata.crossing", "firstkey.ssh.key_options",
+    "firstkey.system.sshd_tree",
 )  # fmt: skip
-"""What work in a box may import: it is imported before. Of a tree's Python nothing is ever run."""
+"""What work in a box imports late: it is imported before. Of a tree's Python nothing is ever run."""
 
 
 class Overrun(FirstkeyError):  # noqa: N818 - what happened
@@ -77,8 +81,7 @@ class Inside:
         before, self._now = self._now, (kind, name)
         text = f"{kind}\n{name}".encode("utf-8", "surrogateescape")[: _MARK_SIZE - 16]
         self._count += 1
-        self._mark[16 : 16 + len(text)] = text
-        self._mark[:16] = self._count.to_bytes(8, "little") + len(text).to_bytes(8, "little")
+        self._mark[: 16 + len(text)] = struct.pack("<QQ", self._count, len(text)) + text
         return before
 
     def tell(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
@@ -98,95 +101,104 @@ class Inside:
 
 
 def look(
-    work: Callable[[Inside], Any],
+    works: Sequence[Callable[[Inside], Any]],
     *,
     root: str,
     questions: Mapping[str, Callable[..., Any]],
     heard: Callable[[Any], None],
-) -> Any:  # noqa: ANN401 - whatever JSON has
-    """Do `work` in a box around the tree at `root` (a resolved host path), and return what it returns.
+) -> list[Any]:
+    """Do each of the works in a box of its own around the tree at `root` (a resolved host path), all at once.
 
-    `heard` gets what it tells meanwhile. Raises what `work` raised, if that was a FirstkeyError, and Overrun
-    where it did not end well.
+    Returns what they return. `heard` gets what they tell meanwhile. Raises what one raised, if that was a
+    FirstkeyError, and Overrun where one did not end well; the others are ended then.
     """
-    import mmap
-
     _load()
     kernel = box.Kernel()
-    mark = mmap.mmap(-1, _MARK_SIZE)
-    from_child, to_parent = os.pipe()
-    from_parent, to_child = os.pipe()
-    parent = os.getpid()
     sys.stdout.flush()
-    pid = os.fork()
-    if pid == 0:
-        _child(work, root, kernel, parent, (from_parent, to_parent, mark))
-    os.close(from_parent)
-    os.close(to_parent)
-    watch = _Watch(pid, from_child, to_child, mark, questions, heard)
+    watches = [_Watch(questions, heard) for _ in works]
     try:
-        return watch.result()
+        for watch, work in zip(watches, works):
+            watch.begin(work, root, kernel)
+        return _results(watches)
     finally:
-        watch.end()
-        os.close(from_child)
-        os.close(to_child)
-        mark.close()
+        for watch in watches:
+            watch.close()
+
+
+def _results(watches: Sequence[_Watch]) -> list[Any]:
+    poll = select.poll()
+    waiting = {watch.reader: watch for watch in watches}
+    for reader in waiting:
+        poll.register(reader, select.POLLIN)
+    while waiting:
+        for reader, _ in poll.poll(LOOK_SECONDS * 1000):
+            if waiting[reader].hear():
+                poll.unregister(reader)
+                del waiting[reader]
+        for watch in waiting.values():
+            watch.check()
+    return [watch.value for watch in watches]
 
 
 class _Watch:
-    """The parent's side: hears values, answers questions, and ends what takes too long."""
+    """The parent's side: starts the child, hears values, answers questions, and ends what takes too long."""
 
-    def __init__(
-        self,
-        pid: int,
-        reader: int,
-        writer: int,
-        mark: mmap.mmap,
-        questions: Mapping[str, Callable[..., Any]],
-        heard: Callable[[Any], None],
-    ) -> None:
-        self._pid: int | None = pid
-        self._clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the processor time of that process
-        self._reader = reader
-        self._writer = writer
-        self._mark = mark
+    def __init__(self, questions: Mapping[str, Callable[..., Any]], heard: Callable[[Any], None]) -> None:
+        import mmap
+
+        self._mark = mmap.mmap(-1, _MARK_SIZE)
+        self.reader, self._to_parent = os.pipe()
+        self._from_parent, self._writer = os.pipe()
+        self._pid: int | None = None
+        self._buffer = bytearray()
         self._questions = questions
         self._heard = heard
-        self._last = time.monotonic() + WHOLE_SECONDS
         self._count = -1
         self._begun = (0.0, 0.0)
         self._asked = 0.0
         """How long its questions about one thing took."""
+        self.value: Any = None
 
-    def result(self) -> Any:  # noqa: ANN401 - whatever JSON has
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
-        buffer = bytearray()
-        while True:
-            if poll.poll(LOOK_SECONDS * 1000):
-                part = os.read(self._reader, 1 << 20)
-                if not part:
-                    raise self._overrun("came to a sudden end")
-                buffer += part
-                while (frame := self._cut(buffer)) is not None:
-                    kind, value = self._parsed(frame)
-                    if kind == "done":
-                        return value
-                    self._answer(kind, value)
-            self._check()
-
-    def _cut(self, buffer: bytearray) -> bytes | None:
+    def begin(self, work: Callable[[Inside], Any], root: str, kernel: box.Kernel) -> None:
+        """Start the child."""
+        parent = os.getpid()
+        self._last = time.monotonic() + WHOLE_SECONDS
+        # An order to end that came between the two would leave a child that nobody ends.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
         try:
-            return _cut(buffer)
+            pid = os.fork()
+            if pid == 0:
+                _child(work, root, kernel, parent, (self._from_parent, self._to_parent, self._mark))
+            self._pid = pid
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the processor time of that process
+        os.close(self._from_parent)
+        os.close(self._to_parent)
+
+    def hear(self) -> bool:
+        """Hear what it says; returns whether it has said the last, which is the `value`."""
+        part = os.read(self.reader, 1 << 20)
+        if not part:
+            raise self._overrun("came to a sudden end")
+        self._buffer += part
+        while (frame := self._cut()) is not None:
+            kind, value = frame
+            if kind == "done":
+                self.value = value
+                return True
+            self._answer(kind, value)
+        return False
+
+    def _cut(self) -> tuple[str, Any] | None:
+        try:
+            frame = _cut(self._buffer)
+            kind, value = ("", None) if frame is None else json.loads(frame)
         except FirstkeyError:
             raise self._overrun("came to a longer answer than any real one") from None
-
-    def _parsed(self, frame: bytes) -> tuple[str, Any]:
-        try:
-            kind, value = json.loads(frame)
         except (ValueError, TypeError, RecursionError):
             raise self._overrun("came to an answer that cannot be read") from None
-        return str(kind), value
+        return None if frame is None else (str(kind), value)
 
     def _answer(self, kind: str, value: Any) -> None:  # noqa: ANN401 - as above
         if kind == "error":
@@ -201,10 +213,8 @@ class _Watch:
             except FirstkeyError as error:
                 answer = ["error", _told(error)]
             except Exception as error:  # noqa: BLE001 - whatever was asked, it was strangers who asked
-                answer = [
-                    "error",
-                    _told(FirstkeyError(f"{value!a:.200}: {error!r}", reason=reasons.INTERNAL_ERROR)),
-                ]
+                failed = FirstkeyError(f"{value!a:.200}: {error!r}", reason=reasons.INTERNAL_ERROR)
+                answer = ["error", _told(failed)]
             before = self._begun
             self._begun = self._now()  # what was done out here is not the child's time ...
             self._asked += self._begun[0] - started
@@ -222,7 +232,7 @@ class _Watch:
         except OSError:
             return time.monotonic(), 0.0
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """End the child where it is about the same thing for too long."""
         count = int.from_bytes(self._mark[:8], "little")
         now = self._now()
@@ -246,6 +256,13 @@ class _Watch:
             os.waitpid(self._pid, 0)
             self._pid = None
 
+    def close(self) -> None:
+        """End it, and let go of what both had."""
+        self.end()
+        os.close(self.reader)
+        os.close(self._writer)
+        self._mark.close()
+
 
 def _child(
     work: Callable[[Inside], Any],
@@ -260,9 +277,10 @@ def _child(
         kernel.end_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to act on
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
         _keep_only(reader, writer)
         inside = Inside(reader, writer, mark, kernel.shut(root), root)
-        sys.meta_path[:] = [_NothingMore()]
+        sys.meta_path.clear()  # nothing more is imported: the tree may have a Python of its own
         command.ask_watcher = inside.ask
         command.run_by_watcher = inspector.run_by_watcher
         inside._say(*_attempt(work, inside))  # noqa: SLF001 - both are this module's
@@ -285,15 +303,6 @@ def _attempt(work: Callable[[Inside], Any], inside: Inside) -> tuple[str, Any]:
         return "error", _told(FirstkeyError(f"{error!r} in {line}", reason=reasons.INTERNAL_ERROR))
 
 
-class _NothingMore:
-    """In place of Python's importers: the tree may have a Python of its own, which is not to be run."""
-
-    @staticmethod
-    def find_spec(name: str, *_: object) -> None:
-        """Refuse. Only what is loaded already can be imported."""
-        raise ImportError(f"{name} was not loaded before the box was shut (system/boxed.py)")
-
-
 def _keep_only(*kept: int) -> None:
     """Close every descriptor but these; 0, 1 and 2 lead to nowhere."""
     nowhere = os.open(os.devnull, os.O_RDWR)
@@ -306,17 +315,11 @@ def _keep_only(*kept: int) -> None:
 
 
 def _load() -> None:
-    """Import what work in a box takes, its own modules included, while the host's files can still be read."""
+    """Import what work in a box takes, while the host's files can still be read."""
     import importlib
-    import pkgutil
 
     for name in _LOADED:
         importlib.import_module(name)
-    for room in ("boot", "image", "login", "ssh", "system"):
-        package = importlib.import_module(f"firstkey.{room}")
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            importlib.import_module(module.name)
-    importlib.import_module("firstkey.metadata.crossing")
 
 
 def _told(error: FirstkeyError) -> dict[str, str]:
@@ -331,11 +334,8 @@ def _revived(told: Any) -> FirstkeyError:  # noqa: ANN401 - whatever JSON has
     is_one = isinstance(kind, type) and issubclass(kind, FirstkeyError)
     error: FirstkeyError = BaseException.__new__(kind if is_one else FirstkeyError)  # type: ignore[arg-type]
     reason = reasons.ALL.get(str(said.get("code")), reasons.INTERNAL_ERROR)
-    message, hint = (
-        str(said.get("message", "the process in the box did not say why it failed")),
-        said.get("hint"),
-    )
-    FirstkeyError.__init__(error, message, reason=reason, hint=str(hint) if hint else None)
+    message, hint = said.get("message", "the process in the box did not say why it failed"), said.get("hint")
+    FirstkeyError.__init__(error, str(message), reason=reason, hint=str(hint) if hint else None)
     return error
 
 

@@ -49,9 +49,7 @@ def run(
     copies = files or {}
     if command.run_by_watcher:
         return command.run_by_watcher(argv, copies, stdin)
-    from firstkey.system import (
-        box,  # not before it is needed: ctypes costs more than a look at what has changed
-    )
+    from firstkey.system import box  # late, since ctypes costs more than a look at what has changed
 
     kernel = box.Kernel()
     with command.scratch_directory() as directory:

@@ -120,24 +120,20 @@ class Sshd:
     # --- what it says -------------------------------------------------------------------------
 
     def meaning(self, user: str, client: str = sshd_config.ANY_CLIENT) -> Meaning:
-        """The effective configuration when `user` logs in from `client` (as -C takes it), asked once."""
-        who = (self._alike(user), client)
-        if who not in self._known:
+        """The effective configuration when `user` logs in from `client` (as -C takes it); it is asked once.
+
+        Without a Match block it is the same for all, so that then one answer serves them all.
+        """
+        alike = (self._alike(user), client) if self._may_have_blocks else ()
+        if alike not in self._known:
             try:
-                self._known[who] = Meaning(self.ask(f"user={user},{client}"), None)
+                self._known[alike] = Meaning(self.ask(f"user={user},{client}"), None)
             except FirstkeyError as error:
-                self._known[who] = Meaning(sshd_config.DEFAULTS, error.refusal)
-        return self._known[who]
+                self._known[alike] = Meaning(sshd_config.DEFAULTS, error.refusal)
+        return self._known[alike]
 
     def _alike(self, user: str) -> object:
-        """What users have in common who get one answer: all of them do, unless there may be a Match block.
-
-        Whose groups are whose, only sshd knows for sure.
-        """
-        with suppress(FirstkeyError):
-            if self.files and not sshd_config.has_blocks(self.files.values()):
-                return None
-        return user
+        return user  # whose groups only sshd knows for sure
 
     def ask(self, login: str) -> Effective:
         """What the configuration means for a login, as `sshd -C` takes it. Raises FirstkeyError."""
@@ -150,6 +146,13 @@ class Sshd:
         with Tree("/") as host:
             host.ensure(PRIVSEP_DIRECTORY, mode=0o755).__exit__()
         return command.run(argv, seconds=SECONDS, stdin=stdin)
+
+    @cached_property
+    def _may_have_blocks(self) -> bool:
+        try:
+            return not self.files or sshd_config.has_blocks(self.files.values())
+        except FirstkeyError:
+            return True
 
     @cached_property
     def reads_patterns(self) -> bool | None:

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import sys
-from contextlib import suppress
+from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
@@ -73,11 +73,25 @@ class Window:
         self._view = memoryview(self.content)
         self._into = (self._view,)
 
-    def first(self, fd: int) -> None:
-        """Read the start of the file."""
-        self.length = os.readv(fd, self._into)
-        self.is_last = self.length < BLOCK
-        self.is_partial = False
+    def through(self, name: str, dir_fd: int) -> Iterator[bool]:
+        """Open the file and look through it, a window at a time; yields whether that is the first.
+
+        What is no regular file (any more) has none, nor has an empty one. Holes are passed over (lseek(2):
+        SEEK_DATA), so that a sparse file costs what it holds. Past `PLENTY` bytes, only the tail is seen.
+        """
+        fd = open_quietly(name, _FILE, dir_fd)
+        try:
+            status = os.fstat(fd)
+            is_regular = stat.S_ISREG(status.st_mode)
+            self.length = os.readv(fd, self._into) if is_regular else 0
+            self.is_last = self.length < BLOCK
+            self.is_partial = False
+            if self.length:
+                yield True
+            if not self.is_last:
+                yield from self._others(fd, status.st_size)
+        finally:
+            os.close(fd)
 
     def put(self, part: bytes, *, is_last: bool) -> None:
         """Look at a part of something that is no file, behind the end of what was looked at before."""
@@ -86,12 +100,8 @@ class Window:
         self._view[keep : keep + len(part)] = part
         self.length, self.is_last = keep + len(part), is_last
 
-    def others(self, fd: int, size: int) -> Iterator[None]:
-        """Go on through the file of that size, a window at a time, from where `first` ended.
-
-        Holes are passed over (lseek(2): SEEK_DATA), so that a sparse file costs what it holds. Past `PLENTY`
-        bytes, only the tail is looked at.
-        """
+    def _others(self, fd: int, size: int) -> Iterator[bool]:
+        """The windows of a file of that size from the second on."""
         offset, allowance = BLOCK, PLENTY
         while not self.is_last:
             start = _data(fd, offset)
@@ -104,7 +114,7 @@ class Window:
             read = os.preadv(fd, (self._view[keep:],), start)
             self.length, self.is_last = keep + read, keep + read < BLOCK
             offset, allowance = start + read, allowance - read
-            yield
+            yield False
 
 
 def _data(fd: int, offset: int) -> int:
@@ -116,34 +126,13 @@ def _data(fd: int, offset: int) -> int:
         return sys.maxsize if error.errno == errno.ENXIO else offset
 
 
-class Opened:
-    """A regular file, open; leaving the `with` block closes it."""
-
-    def __init__(self, name: str, dir_fd: int) -> None:
-        self.fd = open_quietly(name, _FILE, dir_fd)
-        self.status = os.fstat(self.fd)
-
-    def __enter__(self) -> Opened:  # noqa: PYI034 - Self came with Python 3.11
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.fd)
-
-    def stream(self) -> IO[bytes]:
-        """The file from its start, to be read on; closing it leaves the file open."""
-        os.lseek(self.fd, 0, os.SEEK_SET)
-        return open(self.fd, "rb", closefd=False)
-
-    @property
-    def is_regular(self) -> bool:
-        """Whether it still is what the directory said: it may have been exchanged since."""
-        return stat.S_ISREG(self.status.st_mode)
-
-
-def close(fd: int) -> None:
-    """Close a descriptor that was only read."""
-    with suppress(OSError):
-        os.close(fd)
+def stream(name: str, dir_fd: int) -> IO[bytes]:
+    """The regular file, to be read from its start; anything else is as if it were empty."""
+    file = open(open_quietly(name, _FILE, dir_fd), "rb")  # noqa: SIM115 - the caller closes it
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        return BytesIO()
+    return file
 
 
 # --- one path, to its end ---------------------------------------------------------------------------
