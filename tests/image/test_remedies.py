@@ -42,6 +42,8 @@ DECIDED = {
     "account-files": "what the line was meant to say",
     "password-login": "an image that stays in the house may take passwords",
     "root-login": "the launch key may be root's",
+    "launch-user-sudo": "who is to become root",
+    "first-boot-waits": "an image may be built to have its units turned on by presets",
     "supported-system": "another release is another image",
     "encrypted-disks": "the disk cannot be decrypted in place",
 }

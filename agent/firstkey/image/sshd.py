@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,14 @@ class Settings:
     def effective(self, user: str) -> Effective:
         """What sshd does when `user` comes from anywhere. Raises FirstkeyError where it cannot be asked."""
         return self._effective(user, self.clients[0])
+
+    def logins(self, names: Iterable[str]) -> Iterator[tuple[str, Effective]]:
+        """What sshd does for root and each user, with whom that is for: everybody, without a Match block."""
+        if not sshd_config.has_blocks(self.files.values()):
+            yield "everybody", self.effective("root")
+            return
+        for name in dict.fromkeys(("root", *names)):
+            yield from ((f"{name}, for one", answer.effective) for answer in self.answers(name))
 
     @property
     def uses_pam(self) -> bool:

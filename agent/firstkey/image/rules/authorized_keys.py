@@ -206,7 +206,31 @@ PROGRAMS_OF_PACKAGES = (
 
 def check_trust(image: Image) -> Verdict:
     """Settings of sshd's; somebody may mean them."""
-    return Verdict(tuple(_settings(image)) if image.sshd.is_there else ())
+    if not image.sshd.is_there:
+        return Verdict()
+    findings = list(_settings(image))
+    try:
+        findings += _ways_in(image)
+    except FirstkeyError as error:
+        return Verdict(tuple(findings), (Doubt(image.sshd.config, error.refusal),))
+    return Verdict(tuple(findings), image.sshd.doubts)
+
+
+def _ways_in(image: Image) -> Iterator[Finding]:
+    """The effective settings by which a host, or a restricted user, comes in otherwise than by a key."""
+    found: dict[str, str] = {}
+    for whom, effective in image.sshd.logins(account.name for account in image.accounts.all()):
+        is_hostbased = effective.first("hostbasedauthentication", "no") == "yes"
+        if is_hostbased and effective.first("ignorerhosts", "yes") != "yes":
+            said = f"hosts that are named in a .shosts file vouch for their users (effective for {whom})"
+            found.setdefault("HostbasedAuthentication", said)
+        is_restricted = effective.first("forcecommand", "none") != "none"
+        if is_restricted and effective.first("permituserenvironment", "no") != "no":
+            said = f"a user with a ForceCommand can have a shell by LD_PRELOAD (effective for {whom})"
+            found.setdefault("PermitUserEnvironment", said)
+    for keyword, said in found.items():
+        path, line = image.sshd.line_of(keyword)
+        yield Finding(path, f"By {keyword}, {said}.", f"Set {keyword} no, if it is not intended", line)
 
 
 def _settings(image: Image) -> Iterator[Finding]:
@@ -258,8 +282,11 @@ RULES = (
             "hosts whose users may log in, .k5login files the users whom Kerberos admits, records in "
             "/etc/userdb accounts with passwords and keys of their own, TrustedUserCAKeys an "
             "authority that can admit any user, AuthorizedKeysCommand a program that decides (EC2 "
-            "Instance Connect's, sssd's and Google's own count as intended). seal removes the lists; "
-            "the records and settings are only reported, since they may be intended."
+            "Instance Connect's, sssd's and Google's own count as intended). Of the "
+            "effective settings, HostbasedAuthentication with IgnoreRhosts no lets each user name "
+            "such hosts, and PermitUserEnvironment gives a user whom ForceCommand restricts a shell. "
+            "seal removes the lists; the records and settings are only reported, since they may be "
+            "intended."
         ),
         places=(*TRUSTED, *RECORDS),
         check=check_trust,
