@@ -62,8 +62,15 @@ class Place(NamedTuple):
 
 
 def places(what: str, *patterns: str, **more: Any) -> tuple[Place, ...]:  # noqa: ANN401 - fields of a Place
-    """Several places of one thing."""
-    return tuple(Place(pattern, what, **more) for pattern in patterns)
+    """Several places of one thing; braces mean what they do in a shell: `/{a,b}` is /a and /b."""
+    return tuple(Place(path, what, **more) for pattern in patterns for path in _braceless(pattern))
+
+
+def _braceless(pattern: str) -> Iterator[str]:
+    before, brace, choices = pattern.partition("{")
+    choices, _, behind = choices.partition("}")
+    for choice in choices.split(","):
+        yield from _braceless(before + choice + behind) if brace else (before,)
 
 
 def watches(places: Iterable[Place]) -> tuple[Named, ...]:

@@ -176,14 +176,13 @@ _HOSTS, _KERBEROS = (
     "a list of users whom Kerberos admits",
 )
 TRUSTED = (
-    *places(_HOSTS, "/etc/hosts.equiv", "/etc/ssh/shosts.equiv", "~/.rhosts", "~/.shosts"),
-    *places(_KERBEROS, "~/.k5login", "~/.k5users"),
+    *places(_HOSTS, "/etc/{hosts,ssh/shosts}.equiv", "~/.{r,s}hosts"),
+    *places(_KERBEROS, "~/.k5{login,users}"),
 )
 # nss-systemd(8): accounts besides those of passwd, with passwords and keys of their own.
 RECORDS = places(
     "a login",
-    "/etc/userdb/*.user",
-    "/etc/userdb/*.user-privileged",
+    "/etc/userdb/*.user{,-privileged}",
     how=WIPE,
     holds=re.compile(rb"\"(?:hashedPassword|sshAuthorizedKeys)\"\s*:\s*(?:\[\s*)?\"[^\"!*]"),
     kept=True,

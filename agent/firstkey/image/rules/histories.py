@@ -43,26 +43,13 @@ NAMES = frozenset({
 
 # What is not known by its name alone, below each home.
 PATTERNS = (
-    "~/.*history",
+    "~/.*{history,_hist}",
     "~/.*history[-.~]*",  # what editors, logrotate and a shell that was cut off leave beside one
-    "~/.*_hist",
-    "~/.aws/cli/history/*",
-    "~/.config/*/*history",
+    "~/.{config/*/*,local/share/*/*,local/state/*,local/state/*/*}history",
     "~/.config/nushell/history.*",
-    "~/.config/lftp/rl_history",
-    "~/.local/share/lftp/rl_history",
-    "~/.local/share/nano/*",
-    "~/.local/share/nvim/shada/*",
-    "~/.local/state/nvim/shada/*",
-    "~/.local/state/*history",
-    "~/.local/state/*/*history",
-    "~/.local/share/*/*history",
-    "~/.local/share/atuin/history.db*",
-    "~/.local/share/mc/history",
-    "~/.mongodb/mongosh/*",
-    "~/.subversion/auth/*/*",
-    "~/.vim/.netrwhist",
-    "~/.zsh_sessions/*",
+    "~/.local/share/{nano/*,atuin/history.db*}",
+    "~/.local/{share,state}/nvim/shada/*",
+    "~/.{aws/cli/history,mongodb/mongosh,subversion/auth/*,zsh_sessions}/*",
 )
 PLACES = places.places(WHAT, *(f"*/{name}" for name in sorted(NAMES)), *PATTERNS)
 

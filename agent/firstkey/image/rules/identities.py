@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.image import places
 from firstkey.image.changes import Link, Remove, Write
 from firstkey.image.door import seen
-from firstkey.image.places import EMPTY, WIPE, Place
+from firstkey.image.places import EMPTY, WIPE, Place, places
 from firstkey.image.rule import Rule
 from firstkey.image.rules import boot
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
@@ -112,24 +111,22 @@ def _has_dbus_id(image: Image) -> bool:
 # --- identities of services -----------------------------------------------------------------------
 
 MACHINES = (
-    Place("/etc/nvme/hostid", "the identity of one machine for NVMe"),
-    Place("/etc/nvme/hostnqn", "the identity of one machine for NVMe"),
+    *places("the identity of one machine for NVMe", "/etc/nvme/{hostid,hostnqn}"),
     Place("/etc/salt/minion_id", "the name of one machine for Salt"),
     Place("/etc/salt/pki/minion/*", "keys of one machine for Salt"),
-    Place("/etc/puppetlabs/puppet/ssl", "keys of one machine for Puppet", whole=True),
-    Place("/var/lib/puppet/ssl", "keys of one machine for Puppet", whole=True),
+    *places("keys of one machine for Puppet", "/{etc/puppetlabs,var/lib}/puppet/ssl", whole=True),
     Place("/var/lib/ecs/data/*", "the identity of one machine for ECS"),
     Place("/var/lib/waagent/*", "the state of Azure's agent", whole=True),
     Place("/etc/vmware-tools/GuestProxyData", "keys of one machine for VMware", whole=True),
     Place("/var/lib/cloudflared", "the identity of a tunnel", whole=True),
     Place("/var/lib/fwupd/pki/*", "keys of one machine for fwupd"),
-    Place("/etc/sysconfig/rhn/systemid", "the registration of one machine"),
-    Place("/etc/pki/consumer/*", "the registration of one machine"),
-    Place("/etc/pki/entitlement/*", "the registration of one machine"),
-    Place("/var/lib/ubuntu-advantage/private/*", "the registration of one machine"),
+    *places(
+        "the registration of one machine",
+        "/etc/{sysconfig/rhn/systemid,pki/consumer/*,pki/entitlement/*}",
+        "/var/lib/{ubuntu-advantage/private,landscape/client}/*",
+    ),
     Place("/var/lib/snapd/device/*", "the identity of one machine for snaps"),
     Place("/etc/ipa/default.conf", "the enrolment of one machine"),
-    Place("/var/lib/landscape/client/*", "the registration of one machine"),
 )
 
 
@@ -157,32 +154,27 @@ def check_initiator(image: Image) -> Verdict:
 
 # What udev and cloud-init write by themselves, and write again.
 CARDS = (
-    Place("/etc/udev/rules.d/70-persistent-net.rules", "a list of one machine's network cards"),
-    Place("/etc/udev/rules.d/75-persistent-net-generator.rules", "a list of one machine's network cards"),
-    Place("/etc/udev/rules.d/70-persistent-cd.rules", "a list of one machine's drives"),
-    Place("/etc/udev/rules.d/85-persistent-net-cloud-init.rules", "a list of one machine's network cards"),
-    Place("/etc/netplan/50-cloud-init.yaml", "one instance's network, as cloud-init wrote it"),
-    Place("/etc/network/interfaces.d/50-cloud-init*", "one instance's network, as cloud-init wrote it"),
-    Place("/etc/systemd/network/10-cloud-init-*", "one instance's network, as cloud-init wrote it"),
-    Place("/etc/systemd/network/10-persistent-*.link", "a name for one machine's network card"),
-    Place(
-        "/etc/NetworkManager/system-connections/cloud-init-*",
-        "one instance's network, as cloud-init wrote it",
+    *places(
+        "a list of one machine's network cards",
+        "/etc/udev/rules.d/{70-persistent-net,75-persistent-net-generator,85-persistent-net-cloud-init}.rules",
     ),
+    Place("/etc/udev/rules.d/70-persistent-cd.rules", "a list of one machine's drives"),
+    *places(
+        "one instance's network, as cloud-init wrote it",
+        "/etc/{netplan/50-cloud-init.yaml,network/interfaces.d/50-cloud-init*}",
+        "/etc/{systemd/network/10-,NetworkManager/system-connections/}cloud-init-*",
+    ),
+    Place("/etc/systemd/network/10-persistent-*.link", "a name for one machine's network card"),
 )
 MAC = re.compile(
     rb"^[^#\n]*(?:HWADDR|MACADDR|MACAddress|macaddress|mac-address|hwaddress)[^#\n]{0,60}?"
     rb"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}",
     re.MULTILINE,
 )
-WRITTEN = places.places(
+WRITTEN = places(
     "a name for one machine's network card",
-    "/etc/sysconfig/network-scripts/ifcfg-*",
-    "/etc/systemd/network/*",
-    "/etc/netplan/*.yaml",
-    "/etc/NetworkManager/system-connections/*",
-    "/etc/network/interfaces",
-    "/etc/network/interfaces.d/*",
+    "/etc/{sysconfig/network-scripts/ifcfg-*,systemd/network/*,netplan/*.yaml}",
+    "/etc/{NetworkManager/system-connections/*,network/interfaces,network/interfaces.d/*}",
     kept=True,
     holds=MAC,
     says="A network card is named by its address, which no other instance has.",
@@ -238,14 +230,11 @@ DATA = "/var/lib/cloud"
 LINK = f"{DATA}/instance"
 _KEPT = "what cloud-init keeps of one instance"
 CLOUD_INIT = (
-    *(
-        Place(
-            f"{DATA}/{directory}/*",
-            f"{_KEPT}, user-data and credentials included",
-            whole=True,
-            empty_counts=True,
-        )
-        for directory in ("data", "handlers", "instances", "sem")
+    *places(
+        f"{_KEPT}, user-data and credentials included",
+        f"{DATA}/{{data,handlers,instances,sem}}/*",
+        whole=True,
+        empty_counts=True,
     ),
     Place(f"{DATA}/seed", "what cloud-init is given instead of an instance's own user-data"),
     Place("/var/log/cloud-init*.log*", "cloud-init's log, user-data included", EMPTY),
@@ -259,10 +248,9 @@ LOGIN = re.compile(
     + rb"|^[ \t]*[\"']?chpasswd[\"']?[ \t]*:" + _INSIDE + rb"[\"']?(?:list|users)[\"']?[ \t]*:",
     re.MULTILINE,
 )  # fmt: skip
-LOGINS = places.places(
+LOGINS = places(
     "a login",
-    "/etc/cloud/cloud.cfg",
-    "/etc/cloud/cloud.cfg.d/*.cfg",
+    "/etc/cloud/{cloud.cfg,cloud.cfg.d/*.cfg}",
     how=WIPE,
     holds=LOGIN,
     kept=True,

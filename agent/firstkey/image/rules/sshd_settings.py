@@ -36,7 +36,7 @@ def _finding(image: Image, setting: Setting, reason: str) -> Finding:
     return Finding(place, reason, remedy)
 
 
-def check_root_password(image: Image) -> Verdict:
+def check_root(image: Image) -> Verdict:
     """Ask sshd, for root and for every client that a Match block speaks of."""
     if not image.sshd.is_there:
         return _of_others(image)
@@ -87,7 +87,7 @@ def _ways(effective: Effective) -> Iterator[str]:
         yield "KbdInteractiveAuthentication"
 
 
-def check_root(image: Image) -> Verdict:
+def check_root_login(image: Image) -> Verdict:
     """Ask sshd, for root and for every client that a Match block speaks of."""
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
@@ -127,7 +127,7 @@ RULES = (
             "the top of the main file. Before the result is put in place, sshd must accept it and "
             "report it as effective. Where the host has no sshd, the verdict is unknown."
         ),
-        check=check_root_password,
+        check=check_root,
         remedy=lambda image, _: [sshd_change.change(image, PERMIT_ROOT_LOGIN)],
         failing={CONFIG: "PasswordAuthentication yes\nPermitRootLogin yes\n"},
         passing={CONFIG: "PermitRootLogin prohibit-password\nPermitRootLogin yes\n"},
@@ -176,7 +176,7 @@ RULES = (
             "effective setting of PermitRootLogin, which must be no. seal leaves it: where the launch "
             "key is root's, no login would work."
         ),
-        check=check_root,
+        check=check_root_login,
         by_hand=True,
         failing={CONFIG: "PermitRootLogin prohibit-password\n"},
         passing={CONFIG: "PermitRootLogin no\n"},
