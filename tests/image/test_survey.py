@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,9 @@ def test_an_order_to_end_is_kept_at_once(sapling: Sapling, order: signal.Signals
     processes.wait_for(lambda: processes.children(child.pid), "the box")
     child.send_signal(order)
     assert child.wait(timeout=processes.PATIENCE) == 128 + order
-    left = subprocess.run(["pgrep", "-s", str(child.pid)], capture_output=True, text=True, check=False).stdout
-    assert left == ""
+    session = ["pgrep", "-s", str(child.pid)]
+    is_gone = partial(subprocess.run, session, stdout=subprocess.DEVNULL, check=False)
+    processes.wait_for(lambda: is_gone().returncode == 1, "the end of the box")
 
 
 def late_imports() -> set[str]:

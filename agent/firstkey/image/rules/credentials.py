@@ -284,7 +284,7 @@ RULES = (
             "The rule checks the credential files of the command lines of AWS (Systems Manager and "
             "ECS included), Google Cloud, Azure, Kubernetes and other clouds, in every home and in "
             "every other place with such a file. A configuration without a secret in it passes. seal "
-            "overwrites and removes them only with --remove-credentials."
+            "overwrites and removes them."
         ),
         places=CLOUDS,
         failing={
@@ -308,7 +308,7 @@ RULES = (
             "package managers, Vault, Terraform, databases, mail programs and many more keep "
             "passwords and tokens, and programs' .env files, in every home and in every other place "
             "with such a file. A file of that name without a secret in it passes. seal overwrites and "
-            "removes them only with --remove-credentials."
+            "removes them."
         ),
         places=TOOLS,
         failing={
@@ -331,9 +331,8 @@ RULES = (
             "private networks, passwords for wireless networks, PPP, mail, directories, databases, "
             "storage and package archives, Samba's hashed passwords, Kerberos keys and tickets, the "
             "keys of monitoring agents, and at's jobs, which hold the whole environment of their "
-            "authors. seal overwrites and removes such files only with --remove-credentials; files "
-            "that the system needs (/etc/fstab, units, the keys of encrypted disks) are only "
-            "reported."
+            "authors. seal overwrites and removes such files; those that the system needs "
+            "(/etc/fstab, units, the keys of encrypted disks) are only reported."
         ),
         places=(*SERVICES, *KEPT),
         check=disk_keys,
@@ -357,7 +356,7 @@ RULES = (
             "name. The rule checks the vendor's stores and the encrypted ones; /etc/credstore is one "
             "of the places of system-credentials. A credential that is encrypted with a null key is "
             "open to every reader, and one that is encrypted with one machine's secret is useless to "
-            "another. seal removes them only with --remove-credentials."
+            "another. seal removes them."
         ),
         places=places(
             "a credential for a service",

@@ -168,8 +168,7 @@ RULES = (
             "place is found, and a shortened example is no key. Host keys and keys that the system "
             "generated for itself have rules of their own. The content of tar, gzip, bzip2, xz and "
             "zip files that no package brought, and text in UTF-16, is read too; encrypted content "
-            "and other archives are not. seal overwrites and removes the files only with "
-            "--remove-credentials."
+            "and other archives are not. seal overwrites and removes them."
         ),
         check=check_keys,
         failing={
@@ -194,8 +193,7 @@ RULES = (
             "Bundling an instance needs a private key and an X.509 certificate, and both have to be "
             "kept out of the bundle. A certificate is no secret, but one beside a private key shows "
             "the owner of the key. The rule checks certificates in the directory of a private key, "
-            "and files named like EC2's signing certificates. seal removes them only with "
-            "--remove-credentials."
+            "and files named like EC2's signing certificates. seal overwrites and removes them."
         ),
         check=check_certificates,
         failing={"/root/ec2/cert-EXAMPLE.pem": examples.pem("CERTIFICATE", _BODY)},

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
     from firstkey.ssh.sshd_config import Effective
 
 CONFIG = "/etc/ssh/sshd_config"
-OTHERS = {
-    "dropbear": ("/usr/sbin/dropbear", "/usr/bin/dropbear"),
-    "lshd": ("/usr/sbin/lshd",),
-    "telnetd": ("/usr/sbin/telnetd", "/usr/sbin/in.telnetd", "/usr/libexec/telnetd"),
-}
-"""Other servers, which take passwords unless an option or another program says no."""
+DROPBEAR = ("/usr/sbin/dropbear", "/usr/bin/dropbear")
+"""The other server that takes passwords; tinysshd takes none."""
 
 
 def _finding(image: Image, setting: Setting, reason: str) -> Finding:
@@ -51,16 +47,16 @@ def check_root(image: Image) -> Verdict:
 
 def _of_others(image: Image) -> Verdict:
     """The verdict where there is no sshd."""
-    others = tuple(_others(image))
+    others = _others(image)
     return Verdict(doubts=others) if others else not_applicable("no SSH server is installed")
 
 
-def _others(image: Image) -> Iterator[Doubt]:
-    for name, paths in OTHERS.items():
-        there = next(filter(image.tree.exists, paths), None)
-        if there:
-            detail = f"{name} is installed, and whom it lets in with a password is not read here"
-            yield Doubt(there, Refusal(image_reasons.NOT_LOOKED_AT, detail))
+def _others(image: Image) -> tuple[Doubt, ...]:
+    there = next((path for path in DROPBEAR if image.tree.exists(path)), None)
+    detail = (
+        "dropbear is installed, and whom it lets in with a password is not read here (see its options -s, -g)"
+    )
+    return (Doubt(there, Refusal(image_reasons.NOT_LOOKED_AT, detail)),) if there else ()
 
 
 def check_passwords(image: Image) -> Verdict:
@@ -122,10 +118,10 @@ RULES = (
             "window. PermitRootLogin must not be yes. The effective setting counts, as sshd itself "
             "reports it: sshd resolves Include, Match and the order of lines, the options of the unit "
             "that starts it (-o) come first, and it is asked for every client that a Match block "
-            "names; with more than 64, without a main file, or with another server (dropbear, lshd, "
-            "telnetd), the verdict is unknown. seal sets prohibit-password in an early drop-in, or at "
-            "the top of the main file. Before the result is put in place, sshd must accept it and "
-            "report it as effective. Where the host has no sshd, the verdict is unknown."
+            "names; with more than 64, without a main file, or beside dropbear, the verdict is "
+            "unknown. seal sets prohibit-password in an early drop-in, or at the top of the main "
+            "file. Before the result is put in place, sshd must accept it and report it as effective. "
+            "Where the host has no sshd, the verdict is unknown."
         ),
         check=check_root,
         remedy=lambda image, _: [sshd_change.change(image, PERMIT_ROOT_LOGIN)],
@@ -158,8 +154,8 @@ RULES = (
             "program, can be guessed from everywhere. AWS Marketplace takes no product with it. The "
             "rule checks the effective settings of PasswordAuthentication, and of "
             "KbdInteractiveAuthentication where sshd uses PAM, for every account and every client "
-            "that a Match block names; where another server is installed, the verdict is unknown. "
-            "seal sets neither: a private image may need passwords."
+            "that a Match block names; beside dropbear, the verdict is unknown. seal sets neither: a "
+            "private image may need passwords."
         ),
         check=check_passwords,
         by_hand=True,
