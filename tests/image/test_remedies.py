@@ -98,7 +98,14 @@ MORE = {
     ),
     "publisher-is-not-set": Case("publisher", {PASSWD: "root:x:0:0::/root:/bin/sh\n"}, False),
 }
-NEED_SSHD = ("root-password-login", "use-dns", "first-login", "password-login", "root-login")
+NEED_SSHD = (
+    "root-password-login",
+    "use-dns",
+    "first-login",
+    "password-login",
+    "root-login",
+    "trusted-logins",
+)
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:

@@ -112,12 +112,8 @@ class Settings:
 
     def written(self, keyword: str) -> list[str]:
         """Every value that any line gives the keyword, whether it has an effect or not."""
-        return [value for words in self.lines(keyword) for value in words]
-
-    def lines(self, keyword: str) -> list[tuple[str, ...]]:
-        """The same, line by line."""
         lines = (line for content in self.files.values() for _, line in sshd_config.lines(content))
-        return [line.words for line in lines if line.keyword == keyword.lower()]
+        return [value for line in lines if line.keyword == keyword.lower() for value in line.words]
 
     def _effective(self, user: str, client: str) -> Effective:
         meaning = self._sshd.meaning(user, client)

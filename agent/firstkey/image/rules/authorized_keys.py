@@ -194,6 +194,8 @@ KEYWORDS = {
     "trustedusercakeys": "the owner of a key of that authority can admit any user",
     "authorizedkeyscommand": "a program decides whose keys are let in",
     "authorizedprincipalscommand": "a program decides whose certificates are let in",
+    "hostbasedauthentication": "hosts that are named in a user's .shosts file vouch for their users",
+    "permituserenvironment": "a user with a ForceCommand can have a shell by LD_PRELOAD",
 }
 PROGRAMS_OF_PACKAGES = (
     "/opt/aws/bin/eic_run_authorized_keys",  # EC2 Instance Connect, of Amazon Linux
@@ -204,43 +206,29 @@ PROGRAMS_OF_PACKAGES = (
 
 
 def check_trust(image: Image) -> Verdict:
-    """Settings of sshd's; somebody may mean them."""
-    if not image.sshd.is_there:
-        return Verdict()
-    findings = list(_settings(image))
-    try:
-        findings += _ways_in(image)
-    except FirstkeyError as error:
-        return Verdict(tuple(findings), (Doubt(image.sshd.config, error.refusal),))
-    return Verdict(tuple(findings), image.sshd.doubts)
-
-
-def _ways_in(image: Image) -> Iterator[Finding]:
-    """The effective settings by which a host, or a restricted user, comes in otherwise than by a key."""
+    """Ask sshd for the settings, which may be intended."""
     found: dict[str, str] = {}
-    for whom, effective in image.sshd.logins(account.name for account in image.accounts.all()):
-        is_hostbased = effective.first("hostbasedauthentication", "no") == "yes"
-        if is_hostbased and effective.first("ignorerhosts", "yes") != "yes":
-            said = f"hosts that are named in a .shosts file vouch for their users (effective for {whom})"
-            found.setdefault("HostbasedAuthentication", said)
-        is_restricted = effective.first("forcecommand", "none") != "none"
-        if is_restricted and effective.first("permituserenvironment", "no") != "no":
-            said = f"a user with a ForceCommand can have a shell by LD_PRELOAD (effective for {whom})"
-            found.setdefault("PermitUserEnvironment", said)
-    for keyword, said in found.items():
+    names = [account.name for account in image.accounts.all()]
+    for _, effective in image.sshd.logins(names) if image.sshd.is_there else ():
+        for keyword in KEYWORDS:
+            value = effective.first(keyword) or "none"
+            if value.lower() not in ("none", "no") and _lets_in(keyword, value, effective):
+                found.setdefault(keyword, value)
+    findings = []
+    for keyword, value in found.items():
+        reason = f"sshd has {keyword} {value}: {KEYWORDS[keyword]}, on every instance of the image."
         path, line = image.sshd.line_of(keyword)
-        yield Finding(path, f"By {keyword}, {said}.", f"Set {keyword} no, if it is not intended", line)
+        findings.append(Finding(path, reason, f"Remove the {keyword} line, if it is not intended", line))
+    return Verdict(tuple(findings), image.sshd.doubts if image.sshd.is_there else ())
 
 
-def _settings(image: Image) -> Iterator[Finding]:
-    for keyword, what in KEYWORDS.items():
-        for words in image.sshd.lines(keyword):
-            value = " ".join(words)
-            is_known = words[:1] and words[0] in PROGRAMS_OF_PACKAGES and set(words[1:]) <= {"%u", "%f"}
-            if value.lower() not in ("", "none") and not is_known:
-                reason = f"sshd has {keyword} {value}: {what}, on every instance of the image."
-                path, line = image.sshd.line_of(keyword)
-                yield Finding(path, reason, f"Remove the {keyword} line, if it is not intended", line)
+def _lets_in(keyword: str, value: str, effective: Effective) -> bool:
+    if keyword == "hostbasedauthentication":  # what names hosts for all users is one of the TRUSTED
+        return effective.first("ignorerhosts", "yes") != "yes"
+    if keyword == "permituserenvironment":  # who is not restricted gains nothing by it
+        return effective.first("forcecommand", "none") != "none"
+    program, *arguments = value.split()
+    return program not in PROGRAMS_OF_PACKAGES or not set(arguments) <= {"%u", "%f"}
 
 
 RULES = (

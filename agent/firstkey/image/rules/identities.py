@@ -31,46 +31,31 @@ ID = re.compile(rb"(?:[0-9a-f]{32}|uninitialized)?\s*")
 
 
 def check_machine_id(image: Image) -> Verdict:
-    """Look at both places."""
+    """Look at both places; seal has what machine-id(5) has for images, a first boot to come."""
     content = _machine_id(image)
     findings = []
     is_filled = content == b"" and not _is_link(image) and not boot.needs_first_boot(image)
     if content is not None and not is_filled and content.strip() != UNSET.strip():
-        is_set = bool(content.strip())
-        reason = "All instances of the image would have this machine-id."
-        if not is_set:
-            reason = (
-                "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
-            )
-        is_other = _is_link(image) and not ID.fullmatch(content)
-        remedy = "Look where this link leads, and put a file in its place" if is_other else ""
-        findings.append(Finding(MACHINE_ID, reason, remedy, severity=None if is_set else NOTE))
+        findings.append(_own(image, content))
     if _has_dbus_id(image):
         reason = "This is another copy of the machine-id: all instances would have it."
-        findings.append(Finding(DBUS, reason))
+        link = Link(DBUS, MACHINE_ID, "the machine-id of D-Bus")
+        findings.append(Finding(DBUS, reason, changes=(link,)))
     return Verdict(tuple(findings), remark="It is empty, and filled at boot." if is_filled else "")
 
 
-def unset_machine_id(image: Image, verdict: Verdict) -> list[Change]:
-    """What machine-id(5) has for images: a first boot to come."""
-    made: list[Change] = []
-    content = _machine_id(image) or b""
-    for finding in verdict.findings:
-        if finding.path == DBUS:
-            made.append(Link(DBUS, MACHINE_ID, "the machine-id of D-Bus"))
-        elif not _is_link(image) or ID.fullmatch(content):
-            link = image.status(MACHINE_ID) if _leads_to_dbus(image) else None
-            made.append(
-                Write(
-                    MACHINE_ID,
-                    "unset the machine-id",
-                    content,
-                    UNSET,
-                    0o444,
-                    link=seen(link) if link else None,
-                )
-            )
-    return made
+def _own(image: Image, content: bytes) -> Finding:
+    reason, severity = "All instances of the image would have this machine-id.", None
+    if not content.strip():
+        reason = "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
+        severity = NOTE
+    if _is_link(image) and not ID.fullmatch(content):
+        words = "Look where this link leads, and put a file in its place"
+        return Finding(MACHINE_ID, reason, words, severity=severity)
+    link = image.status(MACHINE_ID) if _leads_to_dbus(image) else None
+    instead = seen(link) if link else None
+    unset = Write(MACHINE_ID, "unset the machine-id", content, UNSET, 0o444, link=instead)
+    return Finding(MACHINE_ID, reason, severity=severity, changes=(unset,))
 
 
 def _machine_id(image: Image) -> bytes | None:
@@ -284,7 +269,6 @@ RULES = (
             "preset, in place of disabling it."
         ),
         check=check_machine_id,
-        remedy=unset_machine_id,
         failing={
             MACHINE_ID: "0123456789abcdef0123456789abcdef\n",
             DBUS: "0123456789abcdef0123456789abcdef\n",
