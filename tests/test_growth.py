@@ -352,10 +352,6 @@ READERS: dict[str, Callable[[str], object]] = {
     "display.folded": lambda line: display.folded(line, 80),
     "packages.deb822": packages.deb822,
     "ami_tools.ordered": ami_tools.ordered,
-    **{
-        f"ami_tools.LISTS {place}": as_bytes(partial(ami_tools.versions, pattern=pattern, package="a"))
-        for place, pattern in ami_tools.LISTS.items()
-    },
     "rpm.header": as_bytes(lambda content: rpm.header(content).strings(rpm.BASE_NAMES)),
     "private_keys.is_self_signed_pair": as_bytes(
         lambda content: private_keys.is_self_signed_pair(content, content)

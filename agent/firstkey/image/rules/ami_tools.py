@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from firstkey.image.subject import Image
 
 PROGRAMS = ("/opt/aws/bin/ec2-bundle-vol", "/usr/bin/ec2-bundle-vol", "/usr/local/bin/ec2-bundle-vol")
-_PRIMARY = (
-    rb"<name>%b</name>(?:[^<]|<(?!name>|version )){0,4096}"
+_NAMES = "|".join(changes.AMI_TOOLS).encode()
+_PRIMARY = re.compile(
+    rb"<name>(" + _NAMES + rb")</name>(?:[^<]|<(?!name>|version )){0,4096}"
     rb'<version [^>]{0,200}?ver="([^"]{1,99})" rel="([^"]{1,99})"'
 )
 LISTS = {
-    "/var/lib/apt/lists/*_Packages": rb"^Package: %b\n(?:(?!Package: ).+\n)*?Version: (.+)$",
+    "/var/lib/apt/lists/*_Packages": re.compile(
+        rb"^Package: (" + _NAMES + rb")\n(?:(?!Package: ).+\n)*?Version: (.+)$", re.MULTILINE
+    ),
     "/var/cache/yum/*/*/*/*-primary.xml.gz": _PRIMARY,
     "/var/cache/dnf/*/repodata/*-primary.xml.gz": _PRIMARY,
 }
@@ -71,13 +74,9 @@ def _number(found: re.Match[str]) -> str:
 def _known_versions(image: Image, package: str, doubts: list[Doubt]) -> Iterator[str]:
     for places, pattern in LISTS.items():
         for path in image.glob(places):
-            yield from versions(_text(image, path, doubts), pattern, package)
-
-
-def versions(text: bytes | bytearray, pattern: bytes, package: str) -> list[str]:
-    """All that a list has of the package; `pattern`: of LISTS."""
-    found = re.finditer(pattern % package.encode(), text, re.MULTILINE)
-    return [b"-".join(version.groups()).decode("utf-8", "replace") for version in found]
+            for name, *version in pattern.findall(_text(image, path, doubts)):
+                if name == package.encode():
+                    yield b"-".join(version).decode("utf-8", "replace")
 
 
 def _text(image: Image, path: str, doubts: list[Doubt]) -> bytes | bytearray:

@@ -240,9 +240,11 @@ def check_first_login(image: Image) -> Verdict:
         return not_applicable(OF_ANOTHER)
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
-    closed = tuple(_closed(image))
-    if closed:
-        return Verdict(closed)
+    masked = next((unit for unit in SERVICES if units.is_masked(image.tree, unit)), None)
+    if masked and not server_is_on(image):
+        reason = f"{masked} is masked, and no other unit starts sshd."
+        remedy = "Take the mask away, or enable ssh.socket"
+        return Verdict((Finding(f"{units.ADMINISTRATOR}/{masked}", reason, remedy),))
     verdicts = [_verdict(image, name) for name in names]
     findings = tuple(finding for verdict in verdicts for finding in verdict.findings)
     if all(verdict.findings for verdict in verdicts):
@@ -251,14 +253,6 @@ def check_first_login(image: Image) -> Verdict:
     is_sure = any(not verdict.findings and not verdict.doubts for verdict in verdicts)
     notes = tuple(finding._replace(severity=NOTE) for finding in findings)
     return Verdict(notes, () if is_sure else doubts)
-
-
-def _closed(image: Image) -> Iterator[Finding]:
-    """What keeps everybody out."""
-    masked = next((unit for unit in SERVICES if units.is_masked(image.tree, unit)), None)
-    if masked and not server_is_on(image):
-        reason = f"{masked} is masked, and no other unit starts sshd."
-        yield Finding(f"{units.ADMINISTRATOR}/{masked}", reason, "Take the mask away, or enable ssh.socket")
 
 
 def _verdict(image: Image, name: str) -> Verdict:

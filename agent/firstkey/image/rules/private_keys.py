@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 from firstkey.image import examples, key_formats, secrets
 from firstkey.image.rule import CREDENTIALS, Rule
 from firstkey.image.rules.host_keys import host_key_files, is_host_key
-from firstkey.image.secrets import Sorted
+from firstkey.image.secrets import Sorted, content_of
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
-from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Image
 
 # --- keys that packages made for themselves -------------------------------------------------------
 
-LIMIT = 1024 * 1024
 _BLOCK = re.compile(rb"-----BEGIN [A-Z0-9 ]*-----\s([A-Za-z0-9+/=\s]+)-----END ", re.DOTALL)
 # RFC 5280, 4.1: the issuer stands before the validity, two points in time, and the subject behind it.
 _VALIDITY = re.compile(rb"\x30[\x1e\x20\x22](?:\x17\x0d[0-9]{12}Z|\x18\x0f[0-9]{14}Z){2}")
@@ -46,15 +44,8 @@ def self_signed_keys(image: Image) -> dict[str, str]:
     return {
         key: command
         for key, certificate, command in PAIRS
-        if is_self_signed_pair(_content(image, certificate), _content(image, key))
+        if is_self_signed_pair(content_of(image, certificate) or b"", content_of(image, key) or b"")
     }
-
-
-def _content(image: Image, path: str) -> bytes:
-    """What cannot be read proves nothing, so the key is then nobody's own."""
-    with suppress(FirstkeyError):
-        return image.read(path, limit=LIMIT) or b""
-    return b""
 
 
 def is_self_signed_pair(certificate: bytes, key: bytes) -> bool:
