@@ -112,9 +112,9 @@ RULES = (
             "user has them by sudo. An image has no passwords, so sudo must not ask for one: a rule "
             "for a group (%sudo, wheel) without NOPASSWD is not enough, and wins where it comes last. "
             "The rule has this host's cvtsudoers read the image's sudoers files, and those that Sudo= "
-            "in firstkey.conf will write, for each user in Users=; one user is enough. Where it is "
-            "not installed, the verdict is unknown. seal leaves this: who becomes root is yours to "
-            "decide."
+            "in firstkey.conf will write, for each user in Users=; one user is enough. Where "
+            "cvtsudoers is not installed, the verdict is unknown. seal leaves this: who becomes root "
+            "is yours to decide."
         ),
         check=check_launch_user,
         by_hand=True,
