@@ -112,3 +112,18 @@ def test_files_that_sudo_rejects_are_unknown(sapling: Sapling) -> None:
     """With what is wrong."""
     said = grow(sapling, "ann ALL=(")
     assert (said.outcome, said.doubts[0].refusal.reason.code) == (UNKNOWN, "sudoers-invalid")
+
+
+@pytest.mark.root
+def test_without_cvtsudoers_it_is_unknown(sapling: Sapling, tmp_path: Path) -> None:
+    """As on a host with sudo-rs; in an image for AWS Marketplace that is not enough."""
+    grow(sapling, "ann ALL=(ALL) NOPASSWD: ALL")
+    (tmp_path / "system").mkdir()
+    with PrivateSystem(tmp_path / "system") as system:
+        argv = ("audit", "--root", str(sapling.root), "--rule", RULE.id, "--profile", "marketplace", "--json")
+        assert system.firstkey(*argv).status == 0
+        assert system.run("mount", "--bind", "/dev/null", str(shutil.which("cvtsudoers"))).returncode == 0
+        done = system.firstkey(*argv)
+    (doubt,) = done.report["rules"][0]["unknown"]
+    assert (done.status, doubt["reason"]) == (1, "not-looked-at")
+    assert "cvtsudoers" in doubt["detail"]
