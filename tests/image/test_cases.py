@@ -564,6 +564,7 @@ def test_presets_that_have_the_boot_wait_are_found(sapling: Sapling, machine_id:
         "on": "network-online.target", "off": "network-online.target",
     }.items()})  # fmt: skip
     grow(sapling, {WANTED.format("on"): "->x", "/etc/systemd/system/off.service": "->/dev/null"})
+    grow(sapling, {UNIT.format("daemon"): wait.format("network-online.target").replace("oneshot", "notify")})
     grow(sapling, {UNIT.format("main"): "[Install]\nWantedBy=multi-user.target\nAlso=clock.service\n"})
     sapling.file("/usr/lib/systemd/system-preset/1.preset", "disable clock.service\n")
     sapling.file("/etc/machine-id", machine_id)
