@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.image import changes, whose
+from firstkey.image import changes, secrets, whose
 from firstkey.image.places import WIPE, places
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
@@ -61,8 +61,8 @@ def check_keys(image: Image) -> Verdict:
             empty = changes.Empty(path, "keys that give access", image.links_to(path))
             findings.append(_finding(path, lines, (empty,) if is_of_keys else ()))
     gone = {link for finding in findings for link in image.links_to(finding.path)}
-    in_the_way = (path for path in sorted(configured) if _is_in_the_way(image, path, doubts))
-    findings += [_link(image, path) for path in in_the_way if path not in gone]
+    links = [_link(image, path, doubts) for path in sorted(configured) if path not in gone]
+    findings += filter(None, links)
     return Verdict(tuple(findings), tuple(dict.fromkeys(doubts)))
 
 
@@ -72,22 +72,23 @@ def _finding(path: str, lines: list[int], made: tuple[Change, ...]) -> Finding:
     return Finding(path, reason, line=lines[0], changes=made)
 
 
-def _link(image: Image, path: str) -> Finding:
-    reason = "This is a link: the launch key is not installed through it, so no login would work."
-    removal = changes.Remove(path, "a link in place of a file of keys")
-    made = (removal,) if _may_go(image, path) else ()
-    return Finding(path, reason, changes=made)
-
-
-def _may_go(image: Image, path: str) -> bool:
-    """Whether a link where the system has its files leads to keys, or nowhere."""
-    if not whose.is_systems(path):
-        return True
+def _link(image: Image, path: str, doubts: list[Doubt]) -> Finding | None:
+    """That it is a link, which goes; where the system has its files, only one to keys, or to nowhere."""
     try:
+        status = image.status(path)
+        if status is None or not stat.S_ISLNK(status.st_mode) or image.is_elsewhere(path):
+            return None
         found = walk.follow(image.tree, path)
-        return found is None or _is_of_keys(found.path, image.read(found.path, limit=LIMIT) or b"")
-    except FirstkeyError:
-        return False
+        if found is None and image.read(path) is not None:  # /dev/null: nothing is to be installed
+            return None
+    except FirstkeyError as error:
+        if error.reason is not reasons.NOT_A_DIRECTORY:
+            doubts.append(Doubt(path, error.refusal))
+        return None
+    is_of_keys = found is None or _is_of_keys(found.path, secrets.content_of(image, found.path) or b"")
+    removal = changes.Remove(path, "a link in place of a file of keys")
+    reason = "This is a link: the launch key is not installed through it, so no login would work."
+    return Finding(path, reason, changes=(removal,) if is_of_keys or not whose.is_systems(path) else ())
 
 
 def keys_in(content: bytes) -> list[int]:
@@ -113,18 +114,6 @@ def has_key(content: bytes) -> bool:
 def _is_of_keys(path: str, content: bytes) -> bool:
     """Whether it is a file of keys by its name or its content, whoever may say so."""
     return path.rpartition("/")[2].startswith("authorized_keys") or has_key(content)
-
-
-def _is_in_the_way(image: Image, path: str, doubts: list[Doubt]) -> bool:
-    try:
-        status = image.status(path)
-        if status is None or not stat.S_ISLNK(status.st_mode) or image.is_elsewhere(path):
-            return False
-        return walk.follow(image.tree, path) is not None or image.read(path) is None
-    except FirstkeyError as error:
-        if error.reason is not reasons.NOT_A_DIRECTORY:
-            doubts.append(Doubt(path, error.refusal))
-        return False
 
 
 def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:
