@@ -258,11 +258,10 @@ RULES = (
             "hosts whose users may log in, .k5login files the users whom Kerberos admits, records in "
             "/etc/userdb accounts with passwords and keys of their own, TrustedUserCAKeys an "
             "authority that can admit any user, AuthorizedKeysCommand a program that decides (EC2 "
-            "Instance Connect's, sssd's and Google's own count as intended). Of the "
-            "effective settings, HostbasedAuthentication with IgnoreRhosts no lets each user name "
-            "such hosts, and PermitUserEnvironment gives a user whom ForceCommand restricts a shell. "
-            "seal removes the lists; the records and settings are only reported, since they may be "
-            "intended."
+            "Instance Connect's, sssd's and Google's own count as intended), HostbasedAuthentication "
+            "with IgnoreRhosts no lets each user name such hosts, and PermitUserEnvironment gives a "
+            "user with a ForceCommand a shell. The settings count as sshd reports them. seal removes "
+            "the lists; the records and settings are only reported, since they may be intended."
         ),
         places=(*TRUSTED, *RECORDS),
         check=check_trust,
