@@ -145,13 +145,14 @@ set -eu
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 none /run  # where sshd is asked, on copies
 mount --bind -- "$1" "$1"
+mounts=$(cat /proc/self/mountinfo)  # all at once: what is remounted changes the lines that follow
 while read -r _ _ _ _ at _; do
   at=$(printf '%b_' "$at") at=${at%_}
   case $at in
     "$1" | /run | /run/*) ;;
     *) mount -o remount,bind,ro -- "$at" 2>/dev/null || echo "$at" >&3 ;;
   esac
-done < /proc/self/mountinfo
+done <<< "$mounts"
 cd /usr
 exec bash
 """
