@@ -352,7 +352,6 @@ READERS: dict[str, Callable[[str], object]] = {
     "display.folded": lambda line: display.folded(line, 80),
     "packages.deb822": packages.deb822,
     "ami_tools.ordered": ami_tools.ordered,
-    "ami_tools.primary": as_bytes(lambda content: list(ami_tools._primary([content], "a"))),
     "rpm.header": as_bytes(lambda content: rpm.header(content).strings(rpm.BASE_NAMES)),
     "private_keys.is_self_signed_pair": as_bytes(
         lambda content: private_keys.is_self_signed_pair(content, content)

@@ -6,7 +6,8 @@ from firstkey.reasons import define
 
 NOT_LOOKED_AT = define(
     "not-looked-at",
-    "The file or directory was not read, or not all of it, because it is too large or lies too deep.",
+    "The file or directory was not read, or not all of it: it is too large, lies too deep, or nothing here "
+    "can read it.",
     "Check it by hand, or remove it from the image.",
 )
 OVER_BUDGET = define(

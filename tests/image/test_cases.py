@@ -112,6 +112,13 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("trusted-logins", {"/etc/userdb/bob.user": '{"privileged": {"hashedPassword": ["$6$x"]}}'}, ITSELF),
     ("trusted-logins", {"/etc/userdb/bob.user-privileged": f'{{"sshAuthorizedKeys": ["{KEY}"]}}'}, ITSELF),
     ("trusted-logins", {SSHD: "TrustedUserCAKeys /etc/ssh/ca.pub\n"}, {SSHD}),
+    ("trusted-logins", {SSHD: "HostbasedAuthentication yes\nIgnoreRhosts no\n"}, {SSHD}),
+    ("trusted-logins", {SSHD: "IgnoreRhosts no\nMatch User svc\nHostbasedAuthentication yes\n"}, {SSHD}),
+    (
+        "trusted-logins",
+        {SSHD: "PermitUserEnvironment LD_*\nMatch User ann\nForceCommand internal-sftp\n"},
+        {SSHD},
+    ),
     # host keys
     ("host-keys", {"/etc/ssh/ssh_host_key": "x"}, ITSELF),
     ("host-keys", {"/etc/ssh/ssh_host_rsa_key.broken.20240101T000000Z": "x"}, ITSELF),
@@ -319,6 +326,8 @@ PASSED: list[tuple[str, dict[str, str]]] = [
             "/usr/lib/systemd/system/ssh.socket": "[Socket]\nListenStream=22\nAccept=no\n",
         },
     ),
+    ("trusted-logins", {SSHD: "HostbasedAuthentication yes\nPermitUserEnvironment yes\n"}),
+    ("trusted-logins", {SSHD: "HostbasedAuthentication no\nHostbasedAuthentication yes\nIgnoreRhosts no\n"}),
     ("authorized-keys", {"/root/.ssh/authorized_keys": "\n# none\n"}),
     ("authorized-keys", {"/root/.ssh/authorized_keys": "->/dev/null"}),
     ("host-keys", {"/etc/ssh/ssh_config": "x", "/etc/ssh/moduli": "x"}),
@@ -544,3 +553,20 @@ def test_a_unit_of_the_first_boot_makes_host_keys_at_a_first_boot_only(
     grow(sapling, {"/usr/sbin/sshd": "", STARTED: STARTS, WANTED.format("ssh"): f"->{STARTED}"})
     grow(sapling, {UNIT.format("sshd-keygen"): keygen, "/etc/machine-id": machine_id})
     assert (ask(sapling, "host-key-maker") == set()) is makes
+
+
+@pytest.mark.parametrize("machine_id, counts", [("", False), ("a" * 32, True), ("uninitialized", True)])
+def test_presets_that_have_the_boot_wait_are_found(sapling: Sapling, machine_id: str, counts: bool) -> None:
+    """Those of a network and of a clock, unless they are on already or masked; with Also= too."""
+    wait = "[Unit]\nBefore={}\n[Service]\nType=oneshot\n[Install]\nWantedBy=multi-user.target\n"
+    grow(sapling, {UNIT.format(name): wait.format(target) for name, target in {
+        "net": "x.target network-online.target", "clock": "time-sync.target", "quick": "network.target",
+        "on": "network-online.target", "off": "network-online.target",
+    }.items()})  # fmt: skip
+    grow(sapling, {WANTED.format("on"): "->x", "/etc/systemd/system/off.service": "->/dev/null"})
+    grow(sapling, {UNIT.format("daemon"): wait.format("network-online.target").replace("oneshot", "notify")})
+    grow(sapling, {UNIT.format("main"): "[Install]\nWantedBy=multi-user.target\nAlso=clock.service\n"})
+    sapling.file("/usr/lib/systemd/system-preset/1.preset", "disable clock.service\n")
+    sapling.file("/etc/machine-id", machine_id)
+    found = {f"/etc/systemd/system/{name}.service" for name in ("net", "clock")}
+    assert ask(sapling, "first-boot-waits") == (found if counts else set())

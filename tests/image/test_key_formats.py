@@ -154,21 +154,18 @@ def test_what_openssl_writes_in_an_archive(
 @pytest.mark.parametrize("kind", ["jks", "jceks", "pkcs12"])
 def test_what_keytool_writes(sapling: Sapling, tmp_path: Path, kind: str) -> None:
     """Java's stores, as Java writes them."""
-    store = tmp_path / "store"
-    options = (
-        "-alias",
-        "a",
-        "-dname",
-        "CN=x",
-        "-storetype",
-        kind,
-        "-storepass",
-        "hunter22",
-        "-keypass",
-        "hunter22",
-    )
-    run("keytool", "-genkeypair", "-keyalg", "EC", "-keystore", store, *options)
+    of_kind = ("-storetype", kind, "-storepass", "hunter22")
+    options = ("-alias", "a", "-keypass", "hunter22", *of_kind)
+    store, secret, trusted = (tmp_path / name for name in ("store", "secret", "trusted"))
+    run("keytool", "-genkeypair", "-keyalg", "EC", "-dname", "CN=x", "-keystore", store, *options)
     assert "key store" in str(found(sapling, store.read_bytes()))
+    if kind != "jks":  # which keeps pairs of keys alone
+        run("keytool", "-genseckey", "-keyalg", "AES", "-keysize", "128", "-keystore", secret, *options)
+        assert "key store" in str(found(sapling, secret.read_bytes()))
+    certificate = tmp_path / "certificate"
+    run("keytool", "-exportcert", "-alias", "a", "-file", certificate, "-keystore", store, *of_kind)
+    run("keytool", "-importcert", "-noprompt", "-file", certificate, "-keystore", trusted, *of_kind)
+    assert found(sapling, trusted.read_bytes()) is None
 
 
 @pytest.mark.skipif(shutil.which("puttygen") is None, reason="needs puttygen")
@@ -202,16 +199,18 @@ Comment: "c"
 P2/56wAAAi4AAAA3aWYtbW9kbntzaWdue3JzYS1wa2NzMS1zaGExfSxlbmNyeXB0e3Jz
 ---- END SSH2 {} PRIVATE KEY ----
 """
+JAVAS = b"\x06\x0a\x2b\x06\x01\x04\x01\x2a\x02\x11\x01\x01"
+"""How an encrypted entry of a Java key store starts."""
 OTHERS = {
     "PuTTY": PUTTY,
     "GnuPG, canonical": b"(21:protected-private-key(3:rsa(1:n257:",
     "GnuPG, extended": b"Created: 20240101T000000\nKey: (protected-private-key (ecc (curve Ed25519)\n",
     "SSH.com": SSH2.format("ENCRYPTED", "ENCRYPTED").encode(),
     "SSH protocol 1": b"SSH " + b"PRIVATE KEY FILE FORMAT 1.1\n\0\0\0\0\0",
-    "JKS": b"\xfe\xed\xfe\xed\0\0\0\2\0\0\0\1\0\0\0\1\0\5alias" + bytes(8) + b"\0\0\0\4key.",
+    "JKS": b"\xfe\xed\xfe\xed\0\0\0\2\0\0\0\1\0\0\0\1\0\5alias" + bytes(8) + b"\0\0\0\x0d" + JAVAS,
     "JCEKS, a certificate before": b"\xce\xce\xce\xce\0\0\0\2\0\0\0\2"
      b"\0\0\0\2\0\1a" + bytes(8) + b"\0\5X.509\0\0\0\3cer"
-    + b"\0\0\0\1\0\1b" + bytes(8) + b"\0\0\0\4key.",
+    + b"\0\0\0\1\0\1b" + bytes(8) + b"\0\0\0\x0d" + JAVAS,
     "age": b"# created: x\nAGE-SECRET-KEY-1" + b"QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L" * 2 + b"\n",
     "JSON Web Key, certbot's": json.dumps(
         {"n": "n" * 683, "e": "AQAB", "d": "Sot+" * 171, "qi": "p" * 342, "kty": "RSA"}).encode(),

@@ -312,6 +312,7 @@ def test_a_baseline_is_made_as_the_page_says(clean: Sapling, tmp_path: Path) -> 
 
 
 @pytest.mark.sshd
+@pytest.mark.skipif(not shutil.which("cvtsudoers"), reason="needs sudo")
 def test_marketplace_takes_no_password_and_no_root(clean: Sapling) -> None:
     """What is a note in an image for everybody is an error there; a Match block is no way around it."""
     clean.file("/usr/sbin/sshd", "", mode=0o755)
@@ -328,6 +329,10 @@ def test_marketplace_takes_no_password_and_no_root(clean: Sapling) -> None:
     assert audit(clean, "--profile", "marketplace").status == 1  # root alone has the launch key
     firstkey = "[Keys]\nUsers=admin\n"
     clean.file("/etc/firstkey/firstkey.conf", firstkey)
+    clean.file("/usr/bin/sudo", "")
+    done = audit(clean, "--profile", "marketplace", "--json")
+    assert (done.status, done.rule("launch-user-sudo")["outcome"]) == (1, "finding")
+    clean.file("/etc/firstkey/firstkey.conf", f"{firstkey}[User admin]\nSudo=ALL=(ALL) NOPASSWD: ALL\n")
     assert audit(clean, "--profile", "marketplace").status == 0
     clean.file("/etc/ssh/sshd_config", f"{strict}Match User admin\n    PasswordAuthentication yes\n")
     (found,) = audit(clean, "--profile", "marketplace", "--json").rule("password-login")["findings"]

@@ -42,6 +42,8 @@ DECIDED = {
     "account-files": "what the line was meant to say",
     "password-login": "an image that stays in the house may take passwords",
     "root-login": "the launch key may be root's",
+    "launch-user-sudo": "who is to become root",
+    "first-boot-waits": "an image may be built to have its units turned on by presets",
     "supported-system": "another release is another image",
     "encrypted-disks": "the disk cannot be decrypted in place",
 }
@@ -96,7 +98,14 @@ MORE = {
     ),
     "publisher-is-not-set": Case("publisher", {PASSWD: "root:x:0:0::/root:/bin/sh\n"}, False),
 }
-NEED_SSHD = ("root-password-login", "use-dns", "first-login", "password-login", "root-login")
+NEED_SSHD = (
+    "root-password-login",
+    "use-dns",
+    "first-login",
+    "password-login",
+    "root-login",
+    "trusted-logins",
+)
 
 
 def marks(name: str) -> list[pytest.MarkDecorator]:
@@ -136,13 +145,14 @@ set -eu
 mount --make-rprivate /
 mount -t tmpfs -o mode=0755 none /run  # where sshd is asked, on copies
 mount --bind -- "$1" "$1"
+mounts=$(cat /proc/self/mountinfo)  # all at once: what is remounted changes the lines that follow
 while read -r _ _ _ _ at _; do
   at=$(printf '%b_' "$at") at=${at%_}
   case $at in
     "$1" | /run | /run/*) ;;
     *) mount -o remount,bind,ro -- "$at" 2>/dev/null || echo "$at" >&3 ;;
   esac
-done < /proc/self/mountinfo
+done <<< "$mounts"
 cd /usr
 exec bash
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 from sapling import Sapling
@@ -20,9 +21,13 @@ NOT_IN_AN_IMAGE = ("ami-tools",)
 
 
 def params(*, mending: bool = False) -> list[object]:
-    """Every rule (that mends in an image); those that ask sshd only where there is one."""
+    """Every rule (that mends in an image); those that ask sshd or cvtsudoers only where there is one."""
+    needs = {
+        **{name: [pytest.mark.sshd] for name in NEED_SSHD},
+        "launch-user-sudo": [pytest.mark.skipif(not shutil.which("cvtsudoers"), reason="needs sudo")],
+    }
     return [
-        pytest.param(rule, id=rule.id, marks=[pytest.mark.sshd] if rule.id in NEED_SSHD else [])
+        pytest.param(rule, id=rule.id, marks=needs.get(rule.id, []))
         for rule in rules.ALL
         if not mending or not (rule.by_hand or rule.id in NOT_IN_AN_IMAGE)
     ]
@@ -31,7 +36,7 @@ def params(*, mending: bool = False) -> list[object]:
 def test_rules_are_told_apart() -> None:
     """Ids are unique words that never change their form; each guideline has a rule."""
     ids = [rule.id for rule in rules.ALL]
-    assert len(set(ids)) == len(ids) == 54
+    assert len(set(ids)) == len(ids) == 56
     assert all(re.fullmatch(r"[a-z]+(-[a-z]+)*", name) for name in ids)
     assert {rule.guideline for rule in rules.ALL} == set(rules.GUIDELINES)
     order = list(rules.GUIDELINES)

@@ -83,6 +83,7 @@ def dirty(sapling: Sapling) -> Sapling:
             "ami-tools",
             "self-signed-keys",
             "first-login",
+            "launch-user-sudo",
         ):
             sapling.grow(rule.failing)
     with sapling.path("/etc/passwd").open("a") as file:

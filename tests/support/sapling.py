@@ -55,12 +55,13 @@ class Sapling:
         self.path(path).symlink_to(target)
 
     def grow(self, files: Example) -> None:
-        """Make an example of a rule's."""
+        """Make an example of a rule's; a link that another one made stays."""
         for path, content in files.items():
             if content is None:
                 self.directory(path)
             elif isinstance(content, str) and content.startswith("->"):
-                self.link(path, content[2:])
+                if not self.path(path).is_symlink():
+                    self.link(path, content[2:])
             else:
                 self.file(path, content)
 

@@ -22,7 +22,7 @@ from firstkey.system.accounts import NO_PASSWORD, Defaults
 from firstkey.system.files import Changed, Looks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from firstkey.config import User
     from firstkey.system.files import Directory, File
@@ -32,7 +32,9 @@ LIMIT = 16 * 1024 * 1024
 FILES = ("group", "gshadow", "shadow", "subuid", "subgid", "passwd")
 SUDOERS_FILES = ("/etc/sudoers", "/usr/etc/sudoers")
 """Of these sudo reads the first that is there."""
-_INCLUDE = re.compile(r'^[ \t]*[@#](include(?:dir)?)[ \t]+"?([^\s"]+)', re.MULTILINE)
+_INCLUDE = re.compile(r'^[ \t]*[@#]include(dir)?\b[ \t]*"?([^\s"]*).*$', re.MULTILINE)
+_DEEPEST = 128
+"""How deep sudo's files may include each other (sudoers(5))."""
 LOCK_SECONDS = 15.0
 """How long shadow's tools wait for each other."""
 
@@ -212,15 +214,34 @@ def _has_taken(etc: Directory, lock: str, held: ExitStack) -> bool:
 # --- sudo -------------------------------------------------------------------------------------------
 
 
-def reads_sudoers(tree: Tree, place: str) -> bool:
-    """Whether sudo's configuration includes that directory, by its files; true where it has none."""
-    found = [path for path in SUDOERS_FILES if tree.exists(path)][:1]
-    for path in found:
-        content = (tree.read(path, limit=LIMIT) or b"").decode("utf-8", "replace")
-        for directive, name in _INCLUDE.findall(content):
-            included = os.path.normpath(os.path.join(os.path.dirname(path), name))
-            if directive == "include" and included not in found:
-                found.append(included)
-            elif directive == "includedir" and included == place:
-                return True
-    return not found
+def sudoers(tree: Tree, added: Mapping[str, bytes]) -> str:
+    """All that sudo reads, as one text without an include; `added` are files that are yet to come.
+
+    A tree without a main file gets it with sudo, and every distribution's includes /etc/sudoers.d.
+    """
+    main = next(filter(tree.exists, SUDOERS_FILES), None)
+    read: set[str] = set()
+
+    def text_of(path: str, depth: int = 0) -> str:
+        if path in read or depth > _DEEPEST:
+            return ""
+        read.add(path)
+        content = added.get(path) or tree.read(path, limit=LIMIT) or b""
+        return with_includes(path, content.decode("utf-8", "surrogateescape"), depth)
+
+    def with_includes(path: str, text: str, depth: int) -> str:
+        return _INCLUDE.sub(
+            lambda named: "\n".join(text_of(inner, depth + 1) for inner in inside(path, named)), text
+        )
+
+    def inside(path: str, named: re.Match[str]) -> Iterator[str]:
+        place = os.path.normpath(os.path.join(os.path.dirname(path), named[2]))
+        if not named[1]:
+            yield place
+            return
+        come = (os.path.basename(each) for each in added if os.path.dirname(each) == place)
+        for name in sorted({*tree.names(place), *come}):
+            if "." not in name and not name.endswith("~"):
+                yield f"{place}/{name}"
+
+    return text_of(main) if main else with_includes(SUDOERS_FILES[0], "@includedir /etc/sudoers.d\n", 0)

@@ -186,8 +186,8 @@ class WriteSudoers(NamedTuple):
         if not site.tree.is_running_system:
             from firstkey.boot import account_entries
 
-            reads = account_entries.reads_sudoers(site.tree, SUDOERS)
-            flaw = None if reads else f"no file of sudo's includes {SUDOERS}"
+            read = account_entries.sudoers(site.tree, {self.path: self.content})
+            flaw = None if self.content.decode() in read else f"no file of sudo's includes {SUDOERS}"
         elif not site.dry_run:
             flaw = self._flaw_by_sudo()
         if flaw:

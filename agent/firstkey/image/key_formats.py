@@ -57,6 +57,9 @@ _PKCS7 = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"
 _KEY_BAGS = (b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x01", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x02")
 _PBES = (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01")
 
+# What encrypts an entry of a Java key store: an identifier of Sun's, or a class of Java's for secret keys.
+_JAVAS = (b"\x2b\x06\x01\x04\x01\x2a\x02", b"SealedObject")
+
 
 def pem(content: bytes, place: int) -> str | None:
     """Judge `PRIVATE KEY` in a text: PEM of every kind, PGP, and SSH.com's format."""
@@ -184,23 +187,9 @@ def _contents(head: bytes) -> bytes | None:
 
 
 def java(head: bytes) -> str | None:
-    """Judge a Java key store (JKS, JCEKS): entries of kind 2 are certificates, all others hold a secret."""
+    """Judge a Java key store (JKS, JCEKS): one of certificates alone names no protection of Java's own."""
     kind = "JKS" if head[:1] == b"\xfe" else "JCEKS"
-    if int.from_bytes(head[4:8], "big") not in (1, 2):
-        return None
-    place = 12
-    for _ in range(int.from_bytes(head[8:12], "big")):
-        if place + 4 > len(head):
-            return None
-        if int.from_bytes(head[place : place + 4], "big") != 2:
-            return f"a key store (Java, {kind})"
-        # Its alias, its date, the kind of the certificate, and the certificate.
-        place = _behind(head, _behind(head, _behind(head, place + 4, 2) + 8, 2), 4)
-    return None
-
-
-def _behind(head: bytes, place: int, width: int) -> int:
-    return place + width + int.from_bytes(head[place : place + width], "big")
+    return f"a key store (Java, {kind})" if any(mark in head for mark in _JAVAS) else None
 
 
 def putty(content: bytes, place: int = 0) -> str | None:

@@ -62,8 +62,15 @@ class Place(NamedTuple):
 
 
 def places(what: str, *patterns: str, **more: Any) -> tuple[Place, ...]:  # noqa: ANN401 - fields of a Place
-    """Several places of one thing."""
-    return tuple(Place(pattern, what, **more) for pattern in patterns)
+    """Several places of one thing; braces mean what they do in a shell: `/{a,b}` is /a and /b."""
+    return tuple(Place(path, what, **more) for pattern in patterns for path in _braceless(pattern))
+
+
+def _braceless(pattern: str) -> Iterator[str]:
+    before, brace, choices = pattern.partition("{")
+    choices, _, behind = choices.partition("}")
+    for choice in choices.split(","):
+        yield from _braceless(before + choice + behind) if brace else (before,)
 
 
 def watches(places: Iterable[Place]) -> tuple[Named, ...]:
@@ -87,13 +94,16 @@ class Survey(NamedTuple):
 
 
 def survey(image: Image, places: Iterable[Place]) -> Survey:
-    """What there is at these places."""
+    """What there is at these places, unless it was come to through a link that may lead to anything."""
     doubts: list[Doubt] = []
     matches: dict[str, Match] = {}
     for place in places:
         for path in _paths(image, place, doubts):
-            for match in _left(image, path, place, doubts):
-                matches.setdefault(match.path, match)
+            for found, name in _left(image, path, place, doubts):
+                if whose.is_meant(image, found, name):
+                    matches.setdefault(found.path, Match(found.path, place, name))
+                else:
+                    doubts.append(whose.not_taken(name, found.path))
     return Survey(tuple(matches.values()), tuple(dict.fromkeys(doubts)))
 
 
@@ -118,39 +128,28 @@ def _paths(image: Image, place: Place, doubts: list[Doubt]) -> Iterable[str]:
     return (sighting.path for sighting in seen if fnmatchcase(sighting.path, place.pattern))
 
 
-def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterator[Match]:
+def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterator[tuple[Found, str]]:
+    """What the path leads to, or what is in that directory, each with its name by that path."""
     found = image.follow(path, doubts)
     if found is None:
         return
     if not stat.S_ISDIR(found.status.st_mode):
         if _counts(found, place) and _is_proved(image, path, found, place, doubts):
-            yield from _meant(image, Match(found.path, place, path), found, doubts)
+            yield found, path
     elif place.named or place.seen or place.holds or place.watch or place.how == WIPE:
         return
     elif whose.is_aside(image, path, found.path) or (found.links and not _is_known(path, found, place)):
         doubts.append(whose.not_taken(path, found.path))
     elif place.whole:
-        yield Match(found.path, place, path)
+        yield found, path
     else:
         for inside, _ in image.below(found.path):
             name = path + inside[len(found.path) :]
-            yield from _left_inside(image, Match(inside, place, name), doubts)
-
-
-def _left_inside(image: Image, match: Match, doubts: list[Doubt]) -> Iterator[Match]:
-    found = image.follow(match.path, doubts)
-    if found and stat.S_ISDIR(found.status.st_mode):
-        doubts.append(whose.not_taken(match.name, found.path))
-    elif found and _counts(found, match.place):
-        yield from _meant(image, match._replace(path=found.path), found, doubts)
-
-
-def _meant(image: Image, match: Match, found: Found, doubts: list[Doubt]) -> Iterator[Match]:
-    """The match, unless it was come to through a link that may lead to anything."""
-    if whose.is_meant(image, found, match.name):
-        yield match
-    else:
-        doubts.append(whose.not_taken(match.name, found.path))
+            within = image.follow(inside, doubts)
+            if within and stat.S_ISDIR(within.status.st_mode):
+                doubts.append(whose.not_taken(name, within.path))
+            elif within and _counts(within, place):
+                yield within, name
 
 
 def _is_known(path: str, found: Found, place: Place) -> bool:

@@ -52,7 +52,7 @@ def sorted_out(image: Image, sightings: Iterable[Sighting], *, claimed: Collecti
 @lru_cache(maxsize=4096)
 def package_of(image: Image, path: str) -> str | None:
     """The package that brought exactly this file. Raises FirstkeyError where its records cannot be read."""
-    content = _content(image, path)
+    content = content_of(image, path)
     if content is None:
         return None
     return image.packages.owner(path, content) or _package_of_source(image, path, content)
@@ -62,17 +62,18 @@ def _package_of_source(image: Image, path: str, compiled: bytes) -> str | None:
     """Python's compiled files are made on the machine: they count as their source if their keys are its."""
     match = _COMPILED.fullmatch(path)
     source = f"{match[1]}/{match[2]}.py" if match else path
-    content = _content(image, source) if match else None
+    content = content_of(image, source) if match else None
     if content is None or not all(body in content for body in key_formats.pem_bodies(compiled)):
         return None
     return image.packages.owner(source, content)
 
 
-def _content(image: Image, path: str) -> bytes | None:
+def content_of(image: Image, path: str) -> bytes | None:
+    """What is in a file; None where there is none, or none that can be read whole (told elsewhere)."""
     try:
         return image.read(path, limit=LIMIT)
     except FirstkeyError:
-        return None  # what cannot be read whole is told by the rule that everything is looked at
+        return None
 
 
 def verdict(image: Image, found: Sorted, what: str | None) -> Verdict:

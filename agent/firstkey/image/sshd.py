@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
@@ -101,6 +101,14 @@ class Settings:
         """What sshd does when `user` comes from anywhere. Raises FirstkeyError where it cannot be asked."""
         return self._effective(user, self.clients[0])
 
+    def logins(self, names: Iterable[str]) -> Iterator[tuple[str, Effective]]:
+        """What sshd does for root and each user, with whom that is for: everybody, without a Match block."""
+        if not sshd_config.has_blocks(self.files.values()):
+            yield "everybody", self.effective("root")
+            return
+        for name in dict.fromkeys(("root", *names)):
+            yield from ((f"{name}, for one", answer.effective) for answer in self.answers(name))
+
     @property
     def uses_pam(self) -> bool:
         """Whether sshd leaves it to PAM who may log in; where it cannot be asked, what is written counts."""
@@ -111,11 +119,7 @@ class Settings:
 
     def written(self, keyword: str) -> list[str]:
         """Every value that any line gives the keyword, whether it has an effect or not."""
-        return [value for words in self.lines(keyword) for value in words]
-
-    def lines(self, keyword: str) -> list[tuple[str, ...]]:
-        """The same, line by line."""
-        return [line.words for line in self._lines if line.keyword == keyword.lower()]
+        return [value for line in self._lines if line.keyword == keyword.lower() for value in line.words]
 
     @cached_property
     def _lines(self) -> list[Line]:

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from firstkey.image.subject import Image
     from firstkey.system.tree import Tree
 
-__all__ = ["ADMINISTRATOR", "PLACES", "is_enabled", "is_installed", "is_masked", "newly_enabled", "values"]
+__all__ = [
+    "ADMINISTRATOR", "PLACES",
+    "is_enabled", "is_installed", "is_masked", "newly_enabled", "values", "waits",
+]  # fmt: skip
 
 
 def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
@@ -76,6 +79,16 @@ def newly_enabled(image: Image) -> list[str]:
     }
     lines = (line for unit in named for line in values(tree, "Install", "Also", unit))
     return sorted(named.union(unit for line in lines for unit in line.split() if unit in off))
+
+
+HELD = {"network-online.target", "time-sync.target"}
+"""What is not there before the network is (systemd.special(7))."""
+
+
+def waits(tree: Tree, unit: str) -> bool:
+    """Whether the unit holds up one of these until it has ended: a network's, or a clock's."""
+    before = " ".join(values(tree, "Unit", "Before", unit)).split()
+    return values(tree, "Service", "Type", unit)[-1:] == ["oneshot"] and not HELD.isdisjoint(before)
 
 
 def _rules(image: Image) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ caller's rights and the libraries here have it:
 - no capability but to read and search (capabilities(7): CAP_DAC_READ_SEARCH), and no way to new ones;
 - seccomp: of the system calls only those that read, compute and end (seccomp(2), by libseccomp).
 
-A program that has to look (sshd, ssh-keygen, visudo) is started in a box as well, around the whole system:
+A program that has to look (system/inspector.py) is started in a box as well, around the whole system:
 it may read and start programs, and gets no socket.
 """
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-PROGRAMS = ("sshd", "ssh-keygen", "visudo", "matchpathcon")
+PROGRAMS = ("sshd", "ssh-keygen", "visudo", "cvtsudoers", "matchpathcon")
 """Those that may be asked from within a box."""
 HERE = "/@the-directory-of-the-copies@"
 """Stands for the directory of the copies, in arguments and in the copies. A tree that has the same words in a
@@ -33,6 +33,7 @@ FORMS = (
     ("ssh-keygen", "-l", "-f", "/dev/stdin"),
     ("ssh-keygen", "-Q", "-f", _COPY, "/dev/stdin"),
     ("visudo", "-c", "-f", _COPY),
+    ("cvtsudoers", "-e", "-f", "json"),
     ("matchpathcon", "-n", "-m", "file|dir", "/.*"),
 )
 """How they may be asked: each argument fits its pattern. None names a file of this machine."""

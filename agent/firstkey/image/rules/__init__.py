@@ -37,6 +37,7 @@ PROFILES: dict[str, dict[str, str]] = {
     # its scan refuses: no way in but a key pair, and no key or credential in the image for any reason.
     MARKETPLACE: {
         "encrypted-disks": ERROR,
+        "launch-user-sudo": ERROR,
         "password-login": ERROR,
         "root-login": ERROR,
         "supported-system": ERROR,
@@ -86,7 +87,6 @@ def by_id(name: str) -> Rule:
 
 _FILES = (
     ami_tools,
-    sshd_settings,
     host_keys,
     authorized_keys,
     publisher,
@@ -100,6 +100,7 @@ _FILES = (
     residue,
     traces,
     passwords,
+    sshd_settings,
     marketplace,
 )
 _ORDER = tuple(GUIDELINES)

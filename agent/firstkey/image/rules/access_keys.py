@@ -90,9 +90,9 @@ RULES = (
             "Examples (those of AWS's documentation, and keys that are not random) are left out. "
             "Tokens of other services are for scanners that know them all: audit runs kingfisher, "
             "gitleaks or trufflehog, the first that is installed (--secrets), in a box without a "
-            "network, and names it. seal overwrites and removes the files with AWS keys only with "
-            "--remove-credentials; to keep a file, remove the key from it first. Revoke every key "
-            "that is found as well: it may have been copied."
+            "network, and names it. seal overwrites and removes the files with AWS keys; to keep a "
+            "file, remove the key from it first. Revoke every key that is found as well: it may have "
+            "been copied."
         ),
         check=check,
         failing={

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from io import BytesIO
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons
 from firstkey.image import changes, packed
 from firstkey.image.changes import Update, Write
-from firstkey.image.packages import deb822
 from firstkey.image.rule import AMI_TOOLS, Rule
 from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
@@ -20,14 +18,20 @@ if TYPE_CHECKING:
     from firstkey.image.subject import Image
 
 PROGRAMS = ("/opt/aws/bin/ec2-bundle-vol", "/usr/bin/ec2-bundle-vol", "/usr/local/bin/ec2-bundle-vol")
-APT_LISTS = "/var/lib/apt/lists/*_Packages"
-RPM_LISTS = ("/var/cache/yum/*/*/*/*-primary.xml.gz", "/var/cache/dnf/*/repodata/*-primary.xml.gz")
+_NAMES = "|".join(changes.AMI_TOOLS).encode()
+_PRIMARY = re.compile(
+    rb"<name>(" + _NAMES + rb")</name>(?:[^<]|<(?!name>|version )){0,4096}"
+    rb'<version [^>]{0,200}?ver="([^"]{1,99})" rel="([^"]{1,99})"'
+)
+LISTS = {
+    "/var/lib/apt/lists/*_Packages": re.compile(
+        rb"^Package: (" + _NAMES + rb")\n(?:(?!Package: ).+\n)*?Version: (.+)$", re.MULTILINE
+    ),
+    "/var/cache/yum/*/*/*/*-primary.xml.gz": _PRIMARY,
+    "/var/cache/dnf/*/repodata/*-primary.xml.gz": _PRIMARY,
+}
+"""Where package managers keep what their archives have, and how a version stands there behind a name."""
 LIMIT = 256 * 1024 * 1024
-UNPACKED = 1024 * 1024 * 1024
-REACH = 4096
-"""How far behind a package's name its version may stand."""
-VERSION = re.compile(rb'<version [^>]{0,200}?ver="([^"]{1,99})" rel="([^"]{1,99})"')
-PARTS = re.compile(r"[0-9]+|[a-zA-Z]+|~")
 
 
 def check(image: Image) -> Verdict:
@@ -57,48 +61,35 @@ def check(image: Image) -> Verdict:
     return Verdict((finding,), tuple(doubts))
 
 
-def ordered(version: str) -> tuple[tuple[int, int, str], ...]:
-    """A key that puts versions in the order that package managers have: numbers by value."""
-    return (*map(_rank, PARTS.findall(version)), (0, -1, ""))
+def ordered(version: str) -> str:
+    """The version as a text that sorts as package managers have it: numbers by value, ~ before the end."""
+    return re.sub("[0-9]+", _number, version).replace("~", "\0") + "\1"
 
 
-def _rank(part: str) -> tuple[int, int, str]:
-    if part.isdigit():
-        # By its length first: of a number with thousands of digits Python may refuse to make one.
-        digits = part.lstrip("0")
-        return (1, len(digits), digits)
-    return (-1 if part == "~" else 0, 0, part)
+def _number(found: re.Match[str]) -> str:
+    digits = found[0].lstrip("0")
+    return f"{len(digits):09d}{digits}"
 
 
 def _known_versions(image: Image, package: str, doubts: list[Doubt]) -> Iterator[str]:
-    for path in image.glob(APT_LISTS):
-        text = (image.read(path, limit=LIMIT) or b"").decode("utf-8", "replace")
-        for paragraph in text.split("\n\n"):
-            if paragraph.startswith(f"Package: {package}\n"):
-                yield deb822(paragraph).get("Version", "")
-    for pattern in RPM_LISTS:
-        for path in image.glob(pattern):
-            content = image.read(path, limit=LIMIT) or b""
-            try:
-                yield from _primary(packed.unpacked(BytesIO(content), content[:8], plenty=UNPACKED), package)
-            except packed.Unfinished as error:
-                doubts.append(Doubt(path, Refusal(error.reason, f"{path} {error}")))
+    for places, pattern in LISTS.items():
+        for path in image.glob(places):
+            for name, *version in pattern.findall(_text(image, path, doubts)):
+                if name == package.encode():
+                    yield b"-".join(version).decode("utf-8", "replace")
 
 
-def _primary(parts: Iterable[bytes], package: str) -> Iterator[str]:
-    """The versions in a repository's primary.xml, which comes in parts: each stands behind the name."""
-    name = f"<name>{package}</name>".encode()
-    text = b""
-    for part in chain(parts, (b"",)):
-        text += part
-        place = text.find(name)
-        while place >= 0 and (not part or len(text) >= place + REACH):
-            end = text.find(b"<name>", place + len(name), place + REACH)
-            found = VERSION.search(text, place, end if end >= 0 else place + REACH)
-            if found:
-                yield b"-".join(found.groups()).decode("utf-8", "replace")
-            place = text.find(name, place + len(name))
-        text = text[place if place >= 0 else max(0, len(text) - len(name)) :]
+def _text(image: Image, path: str, doubts: list[Doubt]) -> bytes | bytearray:
+    content = image.read(path, limit=LIMIT) or b""
+    if not path.endswith(".gz"):
+        return content
+    text = bytearray()
+    try:
+        for part in packed.unpacked(BytesIO(content), content[:8], plenty=LIMIT):
+            text += part
+    except packed.Unfinished as error:
+        doubts.append(Doubt(path, Refusal(error.reason, f"{path} {error}")))
+    return text
 
 
 def _example(version: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.image import changes, whose
+from firstkey.image import changes, secrets, whose
 from firstkey.image.places import WIPE, places
 from firstkey.image.rule import Rule
 from firstkey.image.verdict import ERROR, Doubt, Finding, Verdict
@@ -61,8 +61,8 @@ def check_keys(image: Image) -> Verdict:
             empty = changes.Empty(path, "keys that give access", image.links_to(path))
             findings.append(_finding(path, lines, (empty,) if is_of_keys else ()))
     gone = {link for finding in findings for link in image.links_to(finding.path)}
-    in_the_way = (path for path in sorted(configured) if _is_in_the_way(image, path, doubts))
-    findings += [_link(image, path) for path in in_the_way if path not in gone]
+    links = [_link(image, path, doubts) for path in sorted(configured) if path not in gone]
+    findings += filter(None, links)
     return Verdict(tuple(findings), tuple(dict.fromkeys(doubts)))
 
 
@@ -72,22 +72,23 @@ def _finding(path: str, lines: list[int], made: tuple[Change, ...]) -> Finding:
     return Finding(path, reason, line=lines[0], changes=made)
 
 
-def _link(image: Image, path: str) -> Finding:
-    reason = "This is a link: the launch key is not installed through it, so no login would work."
-    removal = changes.Remove(path, "a link in place of a file of keys")
-    made = (removal,) if _may_go(image, path) else ()
-    return Finding(path, reason, changes=made)
-
-
-def _may_go(image: Image, path: str) -> bool:
-    """Whether a link where the system has its files leads to keys, or nowhere."""
-    if not whose.is_systems(path):
-        return True
+def _link(image: Image, path: str, doubts: list[Doubt]) -> Finding | None:
+    """That it is a link, which goes; where the system has its files, only one to keys, or to nowhere."""
     try:
+        status = image.status(path)
+        if status is None or not stat.S_ISLNK(status.st_mode) or image.is_elsewhere(path):
+            return None
         found = walk.follow(image.tree, path)
-        return found is None or _is_of_keys(found.path, image.read(found.path, limit=LIMIT) or b"")
-    except FirstkeyError:
-        return False
+        if found is None and image.read(path) is not None:  # /dev/null: nothing is to be installed
+            return None
+    except FirstkeyError as error:
+        if error.reason is not reasons.NOT_A_DIRECTORY:
+            doubts.append(Doubt(path, error.refusal))
+        return None
+    is_of_keys = found is None or _is_of_keys(found.path, secrets.content_of(image, found.path) or b"")
+    removal = changes.Remove(path, "a link in place of a file of keys")
+    reason = "This is a link: the launch key is not installed through it, so no login would work."
+    return Finding(path, reason, changes=(removal,) if is_of_keys or not whose.is_systems(path) else ())
 
 
 def keys_in(content: bytes) -> list[int]:
@@ -113,18 +114,6 @@ def has_key(content: bytes) -> bool:
 def _is_of_keys(path: str, content: bytes) -> bool:
     """Whether it is a file of keys by its name or its content, whoever may say so."""
     return path.rpartition("/")[2].startswith("authorized_keys") or has_key(content)
-
-
-def _is_in_the_way(image: Image, path: str, doubts: list[Doubt]) -> bool:
-    try:
-        status = image.status(path)
-        if status is None or not stat.S_ISLNK(status.st_mode) or image.is_elsewhere(path):
-            return False
-        return walk.follow(image.tree, path) is not None or image.read(path) is None
-    except FirstkeyError as error:
-        if error.reason is not reasons.NOT_A_DIRECTORY:
-            doubts.append(Doubt(path, error.refusal))
-        return False
 
 
 def _configured(image: Image, doubts: list[Doubt]) -> Iterator[str]:
@@ -176,14 +165,13 @@ _HOSTS, _KERBEROS = (
     "a list of users whom Kerberos admits",
 )
 TRUSTED = (
-    *places(_HOSTS, "/etc/hosts.equiv", "/etc/ssh/shosts.equiv", "~/.rhosts", "~/.shosts"),
-    *places(_KERBEROS, "~/.k5login", "~/.k5users"),
+    *places(_HOSTS, "/etc/{hosts,ssh/shosts}.equiv", "~/.{r,s}hosts"),
+    *places(_KERBEROS, "~/.k5{login,users}"),
 )
 # nss-systemd(8): accounts besides those of passwd, with passwords and keys of their own.
 RECORDS = places(
     "a login",
-    "/etc/userdb/*.user",
-    "/etc/userdb/*.user-privileged",
+    "/etc/userdb/*.user{,-privileged}",
     how=WIPE,
     holds=re.compile(rb"\"(?:hashedPassword|sshAuthorizedKeys)\"\s*:\s*(?:\[\s*)?\"[^\"!*]"),
     kept=True,
@@ -195,6 +183,8 @@ KEYWORDS = {
     "trustedusercakeys": "the owner of a key of that authority can admit any user",
     "authorizedkeyscommand": "a program decides whose keys are let in",
     "authorizedprincipalscommand": "a program decides whose certificates are let in",
+    "hostbasedauthentication": "hosts that are named in a user's .shosts file vouch for their users",
+    "permituserenvironment": "a user with a ForceCommand can have a shell by LD_PRELOAD",
 }
 PROGRAMS_OF_PACKAGES = (
     "/opt/aws/bin/eic_run_authorized_keys",  # EC2 Instance Connect, of Amazon Linux
@@ -205,19 +195,29 @@ PROGRAMS_OF_PACKAGES = (
 
 
 def check_trust(image: Image) -> Verdict:
-    """Settings of sshd's; somebody may mean them."""
-    return Verdict(tuple(_settings(image)) if image.sshd.is_there else ())
+    """Ask sshd for the settings, which may be intended."""
+    found: dict[str, str] = {}
+    names = [account.name for account in image.accounts.all()]
+    for _, effective in image.sshd.logins(names) if image.sshd.is_there else ():
+        for keyword in KEYWORDS:
+            value = effective.first(keyword) or "none"
+            if value.lower() not in ("none", "no") and _lets_in(keyword, value, effective):
+                found.setdefault(keyword, value)
+    findings = []
+    for keyword, value in found.items():
+        reason = f"sshd has {keyword} {value}: {KEYWORDS[keyword]}, on every instance of the image."
+        path, line = image.sshd.line_of(keyword)
+        findings.append(Finding(path, reason, f"Remove the {keyword} line, if it is not intended", line))
+    return Verdict(tuple(findings), image.sshd.doubts if image.sshd.is_there else ())
 
 
-def _settings(image: Image) -> Iterator[Finding]:
-    for keyword, what in KEYWORDS.items():
-        for words in image.sshd.lines(keyword):
-            value = " ".join(words)
-            is_known = words[:1] and words[0] in PROGRAMS_OF_PACKAGES and set(words[1:]) <= {"%u", "%f"}
-            if value.lower() not in ("", "none") and not is_known:
-                reason = f"sshd has {keyword} {value}: {what}, on every instance of the image."
-                path, line = image.sshd.line_of(keyword)
-                yield Finding(path, reason, f"Remove the {keyword} line, if it is not intended", line)
+def _lets_in(keyword: str, value: str, effective: Effective) -> bool:
+    if keyword == "hostbasedauthentication":  # what names hosts for all users is one of the TRUSTED
+        return effective.first("ignorerhosts", "yes") != "yes"
+    if keyword == "permituserenvironment":  # who is not restricted gains nothing by it
+        return effective.first("forcecommand", "none") != "none"
+    program, *arguments = value.split()
+    return program not in PROGRAMS_OF_PACKAGES or not set(arguments) <= {"%u", "%f"}
 
 
 RULES = (
@@ -258,8 +258,10 @@ RULES = (
             "hosts whose users may log in, .k5login files the users whom Kerberos admits, records in "
             "/etc/userdb accounts with passwords and keys of their own, TrustedUserCAKeys an "
             "authority that can admit any user, AuthorizedKeysCommand a program that decides (EC2 "
-            "Instance Connect's, sssd's and Google's own count as intended). seal removes the lists; "
-            "the records and settings are only reported, since they may be intended."
+            "Instance Connect's, sssd's and Google's own count as intended), HostbasedAuthentication "
+            "with IgnoreRhosts no lets each user name such hosts, and PermitUserEnvironment gives a "
+            "user with a ForceCommand a shell. The settings count as sshd reports them. seal removes "
+            "the lists; the records and settings are only reported, since they may be intended."
         ),
         places=(*TRUSTED, *RECORDS),
         check=check_trust,

@@ -224,17 +224,28 @@ NOLOGIN = "/etc/nologin"
 NO_ROOT = ("no", "forced-commands-only")
 
 
+OF_ANOTHER = "another program than firstkey installs the launch key"
+
+
+def launch_users(image: Image) -> list[str]:
+    """Who gets the launch key from firstkey, and may log in with it; none where that is another's work."""
+    keys = image.site.config.keys
+    names = [] if off(image) else keys.users
+    return [name for name in names if not (keys.redirect_root and name == "root")]
+
+
 def check_first_login(image: Image) -> Verdict:
     """Ask for everybody who gets the launch key; the first login works if one of them can log in."""
-    keys = image.site.config.keys
-    names = [name for name in keys.users if not (keys.redirect_root and name == "root")]
-    if off(image) or not names:
-        return not_applicable("another program than firstkey installs the launch key")
+    names = launch_users(image)
+    if not names:
+        return not_applicable(OF_ANOTHER)
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
-    closed = tuple(_closed(image))
-    if closed:
-        return Verdict(closed)
+    masked = next((unit for unit in SERVICES if units.is_masked(image.tree, unit)), None)
+    if masked and not server_is_on(image):
+        reason = f"{masked} is masked, and no other unit starts sshd."
+        remedy = "Take the mask away, or enable ssh.socket"
+        return Verdict((Finding(f"{units.ADMINISTRATOR}/{masked}", reason, remedy),))
     verdicts = [_verdict(image, name) for name in names]
     findings = tuple(finding for verdict in verdicts for finding in verdict.findings)
     if all(verdict.findings for verdict in verdicts):
@@ -243,14 +254,6 @@ def check_first_login(image: Image) -> Verdict:
     is_sure = any(not verdict.findings and not verdict.doubts for verdict in verdicts)
     notes = tuple(finding._replace(severity=NOTE) for finding in findings)
     return Verdict(notes, () if is_sure else doubts)
-
-
-def _closed(image: Image) -> Iterator[Finding]:
-    """What keeps everybody out."""
-    masked = next((unit for unit in SERVICES if units.is_masked(image.tree, unit)), None)
-    if masked and not server_is_on(image):
-        reason = f"{masked} is masked, and no other unit starts sshd."
-        yield Finding(f"{units.ADMINISTRATOR}/{masked}", reason, "Take the mask away, or enable ssh.socket")
 
 
 def _verdict(image: Image, name: str) -> Verdict:
@@ -274,14 +277,14 @@ def _account(image: Image, name: str) -> Iterator[Finding]:
         yield Finding(
             "/etc/passwd", f"The shell of {name} is {shell}.", "Give the account a shell, such as /bin/sh"
         )
-    if not _is_root(image, name) and image.tree.exists(NOLOGIN):
+    if not is_root(image, name) and image.tree.exists(NOLOGIN):
         yield Finding(NOLOGIN, f"Only root can log in, and {name} is not root.", "Remove the file")
 
 
 def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding | Doubt]:
     """What sshd's effective configuration has against the user, as allowed_user of its auth.c asks."""
     root = restrictions.permit_root_login(effective)
-    if _is_root(image, name) and root in NO_ROOT:
+    if is_root(image, name) and root in NO_ROOT:
         yield _finding(image, "PermitRootLogin", _ROOT, f"{root}, and {name} is root")
     if effective.first("pubkeyauthentication", "yes") == "no":
         yield _finding(image, "PubkeyAuthentication", _PUBKEY, "no")
@@ -289,7 +292,7 @@ def _settings(image: Image, name: str, effective: Effective) -> Iterator[Finding
     if not effective.authorized_keys_files and commands == "none":
         yield _finding(image, "AuthorizedKeysFile", "Set it to a file, or remove it", "none")
     for listing in restrictions.listings(
-        partial(restrictions.words, effective), name, _groups(image, name), None
+        partial(restrictions.words, effective), name, groups(image, name), None
     ):
         keyword = listing.keyword
         if listing.refuses is None:
@@ -310,13 +313,15 @@ LISTS = {
 }
 
 
-def _groups(image: Image, name: str) -> list[str]:
+def groups(image: Image, name: str) -> list[str]:
+    """The user's groups, those that firstkey adds included."""
     account = image.accounts.find(name)
     wanted = image.site.config.user(name).groups
     return [*(image.accounts.group_names(account) if account else [name]), *wanted]
 
 
-def _is_root(image: Image, name: str) -> bool:
+def is_root(image: Image, name: str) -> bool:
+    """Whether the user is root, by the number or yet to be made."""
     account = image.accounts.find(name)
     return account.uid == 0 if account else name == "root"
 
@@ -391,6 +396,19 @@ def _is_open(image: Image, question: str) -> bool:
     return question not in CHOICES or any(map(image.tree.exists, CHOICES[question]))
 
 
+# --- what the first boot turns on -----------------------------------------------------------------
+
+
+def check_waiting(image: Image) -> Verdict:
+    """Look at each unit that presets turn on at a first boot."""
+    if image.read(MACHINE_ID) == b"" and not needs_first_boot(image):
+        return not_applicable("with an empty machine-id, systemd applies no presets")
+    waiting = [unit for unit in units.newly_enabled(image) if units.waits(image.tree, unit)]
+    reason = "The first boot turns on {} by preset, which holds up what waits for the network."
+    path = f"{units.ADMINISTRATOR}/{{}}"
+    return Verdict(tuple(Finding(path.format(unit), reason.format(unit)) for unit in waiting))
+
+
 SYSTEM_UNIT = f"/usr/lib/systemd/system/{UNIT}"
 INSTALLED: dict[str, str] = {
     SYSTEM_UNIT: "[Service]\nExecStart=/usr/bin/firstkey daemon\n",
@@ -405,6 +423,10 @@ _WIZARD = {
     "/usr/share/zoneinfo/tzdata.zi": "# version 2024a\n",
     f"{LOCALES}/C.utf8/LC_CTYPE": "",
 }
+_WAITING = "/usr/lib/systemd/system/systemd-networkd-wait-online.service"
+_ONLINE = (
+    "[Unit]\nBefore=network-online.target\n[Service]\nType=oneshot\n[Install]\nWantedBy=multi-user.target\n"
+)
 
 RULES = (
     Rule(
@@ -481,5 +503,26 @@ RULES = (
         check=check_questions,
         failing={**_WIZARD, f"{LOCALES}/de_DE.utf8/LC_CTYPE": ""},
         passing={**_WIZARD, "/etc/localtime": "->/usr/share/zoneinfo/Etc/UTC"},
+    ),
+    Rule(
+        id="first-boot-waits",
+        title="The first boot turns on nothing that waits for the network",
+        severity=NOTE,
+        by_hand=True,
+        advice="Mask the unit (a link to /dev/null in this place), or enable it if the image is to have it",
+        prose=(
+            "Where the machine-id says uninitialized, systemd applies its presets at the first boot, "
+            "which turn on every unit that no preset names. One that is off in the image, and waits "
+            "for a network or for the time of day, then holds up whatever needs network-online.target "
+            "or time-sync.target: systemd-networkd-wait-online for two minutes, where another program "
+            "manages the network. The rule checks units of Type=oneshot before these targets. seal "
+            "leaves them: an image may be built to have its units turned on by presets."
+        ),
+        check=check_waiting,
+        failing={_WAITING: _ONLINE},
+        passing={
+            _WAITING: _ONLINE,
+            "/usr/lib/systemd/system-preset/90-off.preset": "disable *-wait-online.service\n",
+        },
     ),
 )

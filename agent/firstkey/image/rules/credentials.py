@@ -40,7 +40,9 @@ ANYTHING = re.compile(rb"\S")
 
 def _secrets(*rows: tuple[Any, ...], kept: bool = False) -> tuple[Place, ...]:
     return tuple(
-        Place(pattern, what, WIPE, holds[0] if holds else ANYTHING, kept) for pattern, what, *holds in rows
+        place
+        for pattern, what, *holds in rows
+        for place in places(what, pattern, how=WIPE, holds=holds[0] if holds else ANYTHING, kept=kept)
     )
 
 
@@ -54,35 +56,23 @@ CLOUDS = _secrets(
     ("*/etc/boto.cfg", "AWS access keys", AWS_KEYS),
     ("*/.s3cfg", "s3cmd's access keys", AWS_KEYS),
     ("*/.mc/config.json", "access keys of S3 or MinIO", holding("secretKey")),
-    ("*/.passwd-s3fs", "s3fs's access keys"),
-    ("*/etc/passwd-s3fs", "s3fs's access keys"),
-    ("*/.ecs/ecs.config", "Docker credentials of ECS", holding("ECS_ENGINE_AUTH_DATA")),
-    ("*/etc/ecs/ecs.config", "Docker credentials of ECS", holding("ECS_ENGINE_AUTH_DATA")),
-    ("*/.config/gcloud/credentials.db", "Google Cloud's credentials"),
+    ("*/{.,etc/}passwd-s3fs", "s3fs's access keys"),
+    ("*/{.,etc/}ecs/ecs.config", "Docker credentials of ECS", holding("ECS_ENGINE_AUTH_DATA")),
+    ("*/.config/gcloud/{credentials.db,application_default_credentials.json}", "Google Cloud's credentials"),
     ("*/.config/gcloud/access_tokens.db", "Google Cloud's access tokens"),
-    ("*/.config/gcloud/application_default_credentials.json", "Google Cloud's credentials"),
-    ("*/.config/gcloud/legacy_credentials/*/adc.json", "Google Cloud's credentials"),
-    ("*/.config/gcloud/legacy_credentials/*/.boto", "Google Cloud's credentials"),
-    ("*/.azure/accessTokens.json", "Azure's access tokens"),
-    ("*/.azure/msal_token_cache.json", "Azure's access tokens"),
-    ("*/.azure/msal_token_cache.bin", "Azure's access tokens"),
-    ("*/.azure/service_principal_entries.json", "Azure's service principals"),
-    ("*/.azure/service_principal_entries.bin", "Azure's service principals"),
+    ("*/.config/gcloud/legacy_credentials/*/{adc.json,.boto}", "Google Cloud's credentials"),
+    ("*/.azure/{accessTokens.json,msal_token_cache.json,msal_token_cache.bin}", "Azure's access tokens"),
+    ("*/.azure/service_principal_entries.{json,bin}", "Azure's service principals"),
     ("*/.azure/credentials", "Azure's credentials"),
     ("*/.kube/config", "Kubernetes credentials", holding(
         "client-key-data", "token", "password", "id-token", "refresh-token", "client-secret",
     )),
-    ("*/etc/kubernetes/admin.conf", "Kubernetes credentials"),
-    ("*/etc/kubernetes/super-admin.conf", "Kubernetes credentials"),
-    ("*/etc/kubernetes/kubelet.conf", "Kubernetes credentials"),
-    ("*/etc/kubernetes/bootstrap-kubelet.conf", "Kubernetes credentials"),
-    ("*/etc/kubernetes/scheduler.conf", "Kubernetes credentials"),
-    ("*/etc/kubernetes/controller-manager.conf", "Kubernetes credentials"),
+    ("*/etc/kubernetes/{,super-}admin.conf", "Kubernetes credentials"),
+    ("*/etc/kubernetes/{,bootstrap-}kubelet.conf", "Kubernetes credentials"),
+    ("*/etc/kubernetes/{scheduler,controller-manager}.conf", "Kubernetes credentials"),
     ("*/etc/rancher/k3s/k3s.yaml", "Kubernetes credentials"),
-    ("*/var/lib/rancher/k3s/server/token", "Kubernetes credentials"),
-    ("*/var/lib/rancher/k3s/server/node-token", "Kubernetes credentials"),
-    ("*/.config/openstack/clouds.yaml", "OpenStack credentials", holding("password", "secret")),
-    ("*/etc/openstack/clouds.yaml", "OpenStack credentials", holding("password", "secret")),
+    ("*/var/lib/rancher/k3s/server/{,node-}token", "Kubernetes credentials"),
+    ("*/{.config,etc}/openstack/clouds.yaml", "OpenStack credentials", holding("password", "secret")),
     ("*/.config/doctl/config.yaml", "DigitalOcean's access token", holding("access-token")),
     ("*/.config/hcloud/cli.toml", "Hetzner's access token", holding("token")),
     ("*/.config/linode-cli", "Linode's access token", holding("token")),
@@ -91,9 +81,7 @@ CLOUDS = _secrets(
     ("*/.aliyun/config.json", "Alibaba Cloud's credentials", holding("access_key_secret")),
     ("*/.bluemix/config.json", "IBM Cloud's tokens", holding("IAMToken", "IAMRefreshToken")),
     ("*/RegistrationKey", "the registration of this machine with Systems Manager"),
-    ("~/.aws/cli/cache/*", "AWS session credentials"),
-    ("~/.aws/sso/cache/*", "AWS session credentials"),
-    ("~/.aws/login/cache/*", "AWS session credentials"),
+    ("~/.aws/{cli,sso,login}/cache/*", "AWS session credentials"),
     ("~/.config/gcloud/legacy_credentials/*/*", "Google Cloud's credentials"),
     ("/var/lib/amazon/ssm/Vault/Store/*", "the registration of this machine with Systems Manager"),
     ("/var/lib/amazon/ssm/runtimeconfig/*", "the identity of this machine with Systems Manager"),
@@ -121,49 +109,35 @@ VARIABLES = holding("password", "secret", "token", "secret_?key")
 WORDPRESS = re.compile(rb"DB_PASSWORD['\"]\s*,\s*['\"][^'\"]+")
 TOOLS = _secrets(
     # containers
-    ("*/.docker/config.json", "Docker's registry credentials", AUTH),
-    ("*/.dockercfg", "Docker's registry credentials", AUTH),
+    ("*/.docker{/config.json,cfg}", "Docker's registry credentials", AUTH),
     ("*/containers/auth.json", "registry credentials of Podman and its kin", AUTH),
     ("*/var/lib/kubelet/config.json", "registry credentials", AUTH),
     ("*/.config/helm/registry/config.json", "registry credentials of Helm", AUTH),
     ("*/.config/helm/repositories.yaml", "passwords of Helm's archives", PASSWORD),
     # hosts and version control
-    ("*/.netrc", "passwords for hosts", NETRC),
-    ("*/_netrc", "passwords for hosts", NETRC),
-    ("*/etc/netrc", "passwords for hosts", NETRC),
-    ("*/.authinfo", "passwords for hosts", NETRC),
-    ("*/.git-credentials", "passwords that git stores"),
-    ("*/.config/git/credentials", "passwords that git stores"),
-    ("*/.gitconfig", "a password for git", GIT),
-    ("*/.config/git/config", "a password for git", GIT),
-    ("*/etc/gitconfig", "a password for git", GIT),
-    ("*/.git/config", "a password for git", GIT),
-    ("*/.git/modules/*/config", "a password for git", GIT),
+    ("*/{.netrc,_netrc,etc/netrc,.authinfo}", "passwords for hosts", NETRC),
+    ("*/{.git-,.config/git/}credentials", "passwords that git stores"),
+    ("*/{.,etc/}gitconfig", "a password for git", GIT),
+    ("*/{.config/git,.git,.git/modules/*}/config", "a password for git", GIT),
     ("*/.config/gh/hosts.yml", "GitHub's token", TOKEN),
     ("*/.config/hub", "GitHub's token", TOKEN),
     ("*/.config/glab-cli/config.yml", "GitLab's token", TOKEN),
     ("*/etc/gitlab-runner/config.toml", "GitLab's token", TOKEN),
     ("*/.hgrc", "passwords for repositories", PASSWORD),
     # packages
-    ("*/.npmrc", "npm's token or password", NPM),
-    ("*/etc/npmrc", "npm's token or password", NPM),
+    ("*/{.,etc/}npmrc", "npm's token or password", NPM),
     ("*/.yarnrc.yml", "Yarn's token", holding("npmAuthToken", "npmAuthIdent")),
     ("*/.pypirc", "PyPI's password or token", PASSWORD),
     ("*/pip.conf", "a password in an address", URL),
-    ("*/.pip/pip.conf", "a password in an address", URL),
     ("*/.config/pypoetry/auth.toml", "Poetry's passwords", holding("password", "pypi-token")),
     ("*/.condarc", "a password in an address", URL),
-    ("*/.gem/credentials", "RubyGems' key"),
-    ("*/.local/share/gem/credentials", "RubyGems' key"),
+    ("*/{.,.local/share/}gem/credentials", "RubyGems' key"),
     ("*/.bundle/config", "a password for gems", BUNDLE),
-    ("*/.cargo/credentials", "crates.io's token", TOKEN),
-    ("*/.cargo/credentials.toml", "crates.io's token", TOKEN),
-    ("*/.composer/auth.json", "Composer's passwords", COMPOSER),
-    ("*/.config/composer/auth.json", "Composer's passwords", COMPOSER),
+    ("*/.cargo/credentials{,.toml}", "crates.io's token", TOKEN),
+    ("*/{.,.config/}composer/auth.json", "Composer's passwords", COMPOSER),
     ("*/.m2/settings.xml", "Maven's passwords", MAVEN),
     ("*/.m2/settings-security.xml", "Maven's master password"),
-    ("*/.nuget/NuGet/NuGet.Config", "NuGet's passwords", NUGET),
-    ("*/.config/NuGet/NuGet.Config", "NuGet's passwords", NUGET),
+    ("*/{.nuget,.config}/NuGet/NuGet.Config", "NuGet's passwords", NUGET),
     ("*/.gradle/gradle.properties", "Gradle's passwords", GRADLE),
     ("*/etc/apt/auth.conf", "passwords for package archives", NETRC),
     ("*/etc/apt/sources.list", "a password for a package archive", URL),
@@ -172,19 +146,13 @@ TOOLS = _secrets(
     ("*/.terraformrc", "Terraform's token", TOKEN),
     ("*/.terraform.d/credentials.tfrc.json", "Terraform's token", TOKEN),
     ("*/terraform.tfvars", "values for Terraform, secrets included", VARIABLES),
-    ("*/terraform.tfstate", "Terraform's state, secrets included"),
-    ("*/terraform.tfstate.backup", "Terraform's state, secrets included"),
+    ("*/terraform.tfstate{,.backup}", "Terraform's state, secrets included"),
     ("*/.pulumi/credentials.json", "Pulumi's token", TOKEN),
-    ("*/.vault_pass", "Ansible's vault password"),
-    ("*/.vault_pass.txt", "Ansible's vault password"),
-    ("*/.vault_password", "Ansible's vault password"),
-    ("*/.vault-password", "Ansible's vault password"),
-    ("*/.ansible_vault_pass", "Ansible's vault password"),
-    ("*/vault_pass.txt", "Ansible's vault password"),
+    ("*/.vault{_pass,_pass.txt,_password,-password}", "Ansible's vault password"),
+    ("*/{.ansible_vault_pass,vault_pass.txt}", "Ansible's vault password"),
     ("*/etc/chef/encrypted_data_bag_secret", "the key of Chef's data bags"),
     ("*/.circleci/cli.yml", "CircleCI's token", TOKEN),
-    ("*/.config/ngrok/ngrok.yml", "ngrok's token", holding("authtoken")),
-    ("*/.ngrok2/ngrok.yml", "ngrok's token", holding("authtoken")),
+    ("*/{.config/ngrok,.ngrok2}/ngrok.yml", "ngrok's token", holding("authtoken")),
     ("*/.credentials_rsaparams", "a GitHub runner's key"),
     ("*/.credentials", "a runner's or program's credentials", TOKEN),
     # databases and others
@@ -202,10 +170,7 @@ TOOLS = _secrets(
     ("*/.htpasswd", "hashed passwords"),
     ("*/secring.gpg", "GnuPG's private keys"),
     ("*/.snap/auth.json", "the login to the store of snaps"),
-    ("*/.env", "a program's password or token", ENVIRONMENT),
-    ("*/.env.local", "a program's password or token", ENVIRONMENT),
-    ("*/.env.prod", "a program's password or token", ENVIRONMENT),
-    ("*/.env.production", "a program's password or token", ENVIRONMENT),
+    ("*/.env{,.local,.prod,.production}", "a program's password or token", ENVIRONMENT),
     ("*/wp-config.php", "a database's password", WORDPRESS),
     ("~/.gnupg/private-keys-v1.d/*", "a private key (GnuPG)"),
     ("~/.password-store/*.gpg", "a password store"),
@@ -230,50 +195,35 @@ SAMBA = re.compile(rb"USER_\w|:[0-9A-F]{32}:")  # of passdb.tdb and smbpasswd(5)
 UNIT = re.compile(rb"^[ \t]*Environment=[^\n]*(?<!\w)" + VARIABLE, re.IGNORECASE | re.MULTILINE)
 SERVICES = _secrets(
     ("*/etc/krb5.keytab", "Kerberos keys"),
-    ("*/etc/ppp/chap-secrets", "passwords for PPP", CHAP),
-    ("*/etc/ppp/pap-secrets", "passwords for PPP", CHAP),
+    ("*/etc/ppp/{chap,pap}-secrets", "passwords for PPP", CHAP),
     ("*/etc/ipsec.secrets", "keys for IPsec", IPSEC),
     ("*/wpa_supplicant.conf", "a password for a network", holding("psk", "password", "wep_key0")),
-    ("*/etc/samba/secrets.tdb", "Samba's machine password"),
-    ("*/var/lib/samba/private/secrets.tdb", "Samba's machine password"),
-    ("*/etc/samba/passdb.tdb", "Samba's hashed passwords", SAMBA),
-    ("*/var/lib/samba/private/passdb.tdb", "Samba's hashed passwords", SAMBA),
-    ("*/etc/samba/smbpasswd", "Samba's hashed passwords", SAMBA),
-    ("*/var/lib/samba/private/smbpasswd", "Samba's hashed passwords", SAMBA),
+    ("*/{etc/samba,var/lib/samba/private}/secrets.tdb", "Samba's machine password"),
+    ("*/{etc/samba,var/lib/samba/private}/{passdb.tdb,smbpasswd}", "Samba's hashed passwords", SAMBA),
     ("*/etc/postfix/sasl_passwd", "a password for mail"),
     ("*/etc/exim4/passwd.client", "a password for mail", EXIM),
     ("*/etc/msmtprc", "a password for mail", re.compile(rb"^[ \t]*password\s+\S", re.MULTILINE)),
     ("*/etc/iscsi/iscsid.conf", "a password for storage", ISCSI),
-    ("*/etc/ldap.secret", "a password for LDAP"),
-    ("*/etc/pam_ldap.secret", "a password for LDAP"),
-    ("*/etc/rndc.key", "the key of a name server"),
-    ("*/etc/bind/rndc.key", "the key of a name server"),
-    ("*/etc/munge/munge.key", "the key of a cluster"),
-    ("*/etc/corosync/authkey", "the key of a cluster"),
+    ("*/etc/{,pam_}ldap.secret", "a password for LDAP"),
+    ("*/etc/{,bind/}rndc.key", "the key of a name server"),
+    ("*/etc/{munge/munge.key,corosync/authkey}", "the key of a cluster"),
     ("*/var/lib/tailscale/tailscaled.state", "the node's key for Tailscale"),
     ("*/var/lib/zerotier-one/identity.secret", "the node's key for ZeroTier"),
     ("*/etc/datadog-agent/datadog.yaml", "Datadog's key", holding("api_key")),
     ("*/etc/newrelic-infra.yml", "New Relic's key", holding("license_key")),
     ("*/var/lib/jenkins/secrets/master.key", "Jenkins's key"),
-    ("*/etc/my.cnf", "a database's password", MYSQL),
-    ("*/etc/mysql/debian.cnf", "a database's password", MYSQL),
+    ("*/etc/{my.cnf,mysql/debian.cnf}", "a database's password", MYSQL),
     ("*/etc/openvpn/auth.txt", "a password for a VPN"),
     ("/tmp/krb5cc_*", "a Kerberos ticket"),  # noqa: S108 - looked at, never written
-    ("/etc/*.keytab", "Kerberos keys"),
-    ("/etc/*/*.keytab", "Kerberos keys"),
+    ("/etc/{,*/}*.keytab", "Kerberos keys"),
     ("/etc/zypp/credentials.d/*", "a password for a package archive"),
     ("/var/lib/sss/secrets/*", "secrets of SSSD"),
     ("/var/lib/sss/db/cache_*", "accounts and hashed passwords of a directory"),
     ("/var/lib/sss/db/ccache_*", "a Kerberos ticket"),
-    ("/var/spool/cron/atjobs/*", "a job of at, with all that was in its maker's environment,"),
-    ("/var/spool/at/*", "a job of at, with all that was in its maker's environment,"),
+    ("/var/spool/{cron/atjobs,at}/*", "a job of at, with all that was in its maker's environment,"),
     ("/etc/wireguard/*.conf", "a WireGuard key", holding("PrivateKey", "PresharedKey")),
-    ("/etc/wireguard/*priv*", "a WireGuard key", WIREGUARD),
-    ("/etc/wireguard/*psk*", "a WireGuard key", WIREGUARD),
-    ("/etc/wireguard/*.key", "a WireGuard key", WIREGUARD),
-    ("/etc/wireguard/*/*priv*", "a WireGuard key", WIREGUARD),
-    ("~/*privatekey*", "a WireGuard key", WIREGUARD),
-    ("~/w*g*/*priv*", "a WireGuard key", WIREGUARD),
+    ("/etc/wireguard/{*priv*,*psk*,*.key,*/*priv*}", "a WireGuard key", WIREGUARD),
+    ("~/{*privatekey*,w*g*/*priv*}", "a WireGuard key", WIREGUARD),
     ("/etc/systemd/network/*.netdev", "a WireGuard key", holding("PrivateKey", "PresharedKey")),
     (
         "/etc/NetworkManager/system-connections/*",
@@ -284,23 +234,12 @@ SERVICES = _secrets(
     ("/etc/wpa_supplicant/*.conf", "a password for a network", holding("psk", "password")),
     ("/etc/sssd/sssd.conf", "a password for a directory", holding("ldap_default_authtok")),
     ("/etc/nslcd.conf", "a password for a directory", LDAP),
-    ("/etc/*ldap.conf", "a password for a directory", LDAP),
-    ("/etc/*ldap/ldap.conf", "a password for a directory", LDAP),
-    ("/etc/swanctl/*.conf", "keys for IPsec", SWANCTL),
-    ("/etc/swanctl/conf.d/*.conf", "keys for IPsec", SWANCTL),
-    ("/etc/strongswan/swanctl/*.conf", "keys for IPsec", SWANCTL),
-    ("/etc/strongswan/swanctl/conf.d/*.conf", "keys for IPsec", SWANCTL),
-    ("/etc/yum.repos.d/*.repo", "a password for a package archive", URL),
-    ("/etc/apt/sources.list.d/*", "a password for a package archive", URL),
-    ("/etc/apt/apt.conf", "a password for a proxy", URL),
-    ("/etc/apt/apt.conf.d/*", "a password for a proxy", URL),
-    ("/etc/dnf/dnf.conf", "a password for a proxy", URL),
-    ("/etc/yum.conf", "a password for a proxy", URL),
-    ("/etc/environment", "a password for a proxy", URL),
-    ("/etc/profile.d/*", "a password for a proxy", URL),
-    ("/etc/wgetrc", "a password for a proxy", URL),
-    ("~/.wgetrc", "a password for a proxy", URL),
-    ("~/.curlrc", "a password for a proxy", URL),
+    ("/etc/{*ldap.conf,*ldap/ldap.conf}", "a password for a directory", LDAP),
+    ("/etc/{,strongswan/}swanctl/{,conf.d/}*.conf", "keys for IPsec", SWANCTL),
+    ("/etc/{yum.repos.d/*.repo,apt/sources.list.d/*}", "a password for a package archive", URL),
+    ("/etc/{apt/apt.conf,apt/apt.conf.d/*,dnf/dnf.conf,yum.conf}", "a password for a proxy", URL),
+    ("/etc/{environment,profile.d/*,wgetrc}", "a password for a proxy", URL),
+    ("~/.{wget,curl}rc", "a password for a proxy", URL),
     ("/etc/credstore/*", "a credential for a service", re.compile(rb".", re.DOTALL)),
     ("/etc/cups/*.conf", "a password for a printer", URL),
 )  # fmt: skip
@@ -308,8 +247,7 @@ SERVICES = _secrets(
 KEPT = _secrets(
     ("/etc/fstab", "a password for a share", SHARE),
     ("/etc/cryptsetup-keys.d/*.key", "the key of an encrypted disk", ANYTHING),
-    ("/etc/systemd/system/*.service", "a service's password or token", UNIT),
-    ("/etc/systemd/system/*.d/*.conf", "a service's password or token", UNIT),
+    ("/etc/systemd/system/{*.service,*.d/*.conf}", "a service's password or token", UNIT),
     kept=True,
 )
 
@@ -346,7 +284,7 @@ RULES = (
             "The rule checks the credential files of the command lines of AWS (Systems Manager and "
             "ECS included), Google Cloud, Azure, Kubernetes and other clouds, in every home and in "
             "every other place with such a file. A configuration without a secret in it passes. seal "
-            "overwrites and removes them only with --remove-credentials."
+            "overwrites and removes them."
         ),
         places=CLOUDS,
         failing={
@@ -370,7 +308,7 @@ RULES = (
             "package managers, Vault, Terraform, databases, mail programs and many more keep "
             "passwords and tokens, and programs' .env files, in every home and in every other place "
             "with such a file. A file of that name without a secret in it passes. seal overwrites and "
-            "removes them only with --remove-credentials."
+            "removes them."
         ),
         places=TOOLS,
         failing={
@@ -393,9 +331,8 @@ RULES = (
             "private networks, passwords for wireless networks, PPP, mail, directories, databases, "
             "storage and package archives, Samba's hashed passwords, Kerberos keys and tickets, the "
             "keys of monitoring agents, and at's jobs, which hold the whole environment of their "
-            "authors. seal overwrites and removes such files only with --remove-credentials; files "
-            "that the system needs (/etc/fstab, units, the keys of encrypted disks) are only "
-            "reported."
+            "authors. seal overwrites and removes such files; those that the system needs "
+            "(/etc/fstab, units, the keys of encrypted disks) are only reported."
         ),
         places=(*SERVICES, *KEPT),
         check=disk_keys,
@@ -419,15 +356,12 @@ RULES = (
             "name. The rule checks the vendor's stores and the encrypted ones; /etc/credstore is one "
             "of the places of system-credentials. A credential that is encrypted with a null key is "
             "open to every reader, and one that is encrypted with one machine's secret is useless to "
-            "another. seal removes them only with --remove-credentials."
+            "another. seal removes them."
         ),
         places=places(
             "a credential for a service",
-            "/usr/lib/credstore/*",
-            "/usr/local/lib/credstore/*",
+            "/usr/{,local/}lib/credstore{,.encrypted}/*",
             "/etc/credstore.encrypted/*",
-            "/usr/lib/credstore.encrypted/*",
-            "/usr/local/lib/credstore.encrypted/*",
         ),
         failing={"/usr/lib/credstore/database.password": "secret"},
         passing={"/usr/lib/credstore": None},

@@ -43,26 +43,13 @@ NAMES = frozenset({
 
 # What is not known by its name alone, below each home.
 PATTERNS = (
-    "~/.*history",
+    "~/.*{history,_hist}",
     "~/.*history[-.~]*",  # what editors, logrotate and a shell that was cut off leave beside one
-    "~/.*_hist",
-    "~/.aws/cli/history/*",
-    "~/.config/*/*history",
+    "~/.{config/*/*,local/share/*/*,local/state/*,local/state/*/*}history",
     "~/.config/nushell/history.*",
-    "~/.config/lftp/rl_history",
-    "~/.local/share/lftp/rl_history",
-    "~/.local/share/nano/*",
-    "~/.local/share/nvim/shada/*",
-    "~/.local/state/nvim/shada/*",
-    "~/.local/state/*history",
-    "~/.local/state/*/*history",
-    "~/.local/share/*/*history",
-    "~/.local/share/atuin/history.db*",
-    "~/.local/share/mc/history",
-    "~/.mongodb/mongosh/*",
-    "~/.subversion/auth/*/*",
-    "~/.vim/.netrwhist",
-    "~/.zsh_sessions/*",
+    "~/.local/share/{nano/*,atuin/history.db*}",
+    "~/.local/{share,state}/nvim/shada/*",
+    "~/.{aws/cli/history,mongodb/mongosh,subversion/auth/*,zsh_sessions}/*",
 )
 PLACES = places.places(WHAT, *(f"*/{name}" for name in sorted(NAMES)), *PATTERNS)
 
@@ -87,7 +74,7 @@ def check(image: Image) -> Verdict:
     links = {doubt.path for doubt in seen.doubts if _is_to_another(image, doubt.path)}
     doubts = [doubt for doubt in seen.doubts if doubt.path not in links]
     paths = {match.path for match in seen.matches}
-    paths.update(_named_by_root(image, doubts), _named_by_users(image, doubts))
+    paths.update(_named(image, doubts))
     findings = (*(_finding(image, path) for path in sorted(paths)), *map(_link, sorted(links)))
     return Verdict(findings, tuple(dict.fromkeys(doubts)))
 
@@ -119,29 +106,26 @@ def _is_to_another(image: Image, path: str) -> bool:
     return whose.is_systems(found.path) or found.status.st_uid != status.st_uid
 
 
-def _named_by_root(image: Image, doubts: list[Doubt]) -> Iterator[str]:
-    """What the system's own configuration says; in a home, what its owner has there."""
-    for pattern in PROFILES:
-        for profile in image.glob(pattern, []):
-            file = image.file(profile, [])
-            if file is None or not whose.is_roots(file.status.st_uid):
-                continue
-            for place in _places(image, file.path, None, doubts):
-                for home in image.homes if place.startswith("~/") else ():
-                    yield from _theirs(image, profile, home.join(place[2:]), home, doubts)
-                if place.startswith("/") and "*" not in place.split("/")[1]:
-                    yield from _theirs(image, profile, place, None, doubts)
+def _named(image: Image, doubts: list[Doubt]) -> Iterator[str]:
+    """What shells are told: by the system, of files anywhere; by a user, of that user's own in the home."""
+    for profile, home in _profiles(image):
+        for place in _places(image, profile, home, doubts):
+            if place.startswith("~/"):
+                for each in (home,) if home else image.homes:
+                    yield from _theirs(image, profile, each.join(place[2:]), each, doubts)
+            elif home or "*" not in place.split("/")[1]:
+                yield from _theirs(image, profile, place, home, doubts)
 
 
-def _named_by_users(image: Image, doubts: list[Doubt]) -> Iterator[str]:
-    for home in image.homes:
-        for name in OWN_PROFILES:
-            file = image.file(home.join(name), [])
-            uid = file.status.st_uid if file else -1
-            if file and (whose.is_roots(uid) or whose.owns_home(image, uid, home)):
-                for place in _places(image, file.path, home, doubts):
-                    path = home.join(place[2:]) if place.startswith("~/") else place
-                    yield from _theirs(image, file.path, path, home, doubts)
+def _profiles(image: Image) -> Iterator[tuple[str, Home | None]]:
+    """The start-up files, with whose they are: root writes the system's, and everybody's own."""
+    named = [(path, None) for pattern in PROFILES for path in image.glob(pattern, [])]
+    own = [(home.join(name), home) for home in image.homes for name in OWN_PROFILES]
+    for path, home in (*named, *own):
+        file = image.file(path, [])
+        uid = file.status.st_uid if file else -1
+        if file and (whose.is_roots(uid) or (home and whose.owns_home(image, uid, home))):
+            yield file.path, home
 
 
 def _places(image: Image, profile: str, home: Home | None, doubts: list[Doubt]) -> list[str]:

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import reasons
-from firstkey.image import places
 from firstkey.image.changes import Link, Remove, Write
 from firstkey.image.door import seen
-from firstkey.image.places import EMPTY, WIPE, Place
+from firstkey.image.places import EMPTY, WIPE, Place, places
 from firstkey.image.rule import Rule
 from firstkey.image.rules import boot
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
@@ -32,46 +31,31 @@ ID = re.compile(rb"(?:[0-9a-f]{32}|uninitialized)?\s*")
 
 
 def check_machine_id(image: Image) -> Verdict:
-    """Look at both places."""
+    """Look at both places; seal has what machine-id(5) has for images, a first boot to come."""
     content = _machine_id(image)
     findings = []
     is_filled = content == b"" and not _is_link(image) and not boot.needs_first_boot(image)
     if content is not None and not is_filled and content.strip() != UNSET.strip():
-        is_set = bool(content.strip())
-        reason = "All instances of the image would have this machine-id."
-        if not is_set:
-            reason = (
-                "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
-            )
-        is_other = _is_link(image) and not ID.fullmatch(content)
-        remedy = "Look where this link leads, and put a file in its place" if is_other else ""
-        findings.append(Finding(MACHINE_ID, reason, remedy, severity=None if is_set else NOTE))
+        findings.append(_own(image, content))
     if _has_dbus_id(image):
         reason = "This is another copy of the machine-id: all instances would have it."
-        findings.append(Finding(DBUS, reason))
+        link = Link(DBUS, MACHINE_ID, "the machine-id of D-Bus")
+        findings.append(Finding(DBUS, reason, changes=(link,)))
     return Verdict(tuple(findings), remark="It is empty, and filled at boot." if is_filled else "")
 
 
-def unset_machine_id(image: Image, verdict: Verdict) -> list[Change]:
-    """What machine-id(5) has for images: a first boot to come."""
-    made: list[Change] = []
-    content = _machine_id(image) or b""
-    for finding in verdict.findings:
-        if finding.path == DBUS:
-            made.append(Link(DBUS, MACHINE_ID, "the machine-id of D-Bus"))
-        elif not _is_link(image) or ID.fullmatch(content):
-            link = image.status(MACHINE_ID) if _leads_to_dbus(image) else None
-            made.append(
-                Write(
-                    MACHINE_ID,
-                    "unset the machine-id",
-                    content,
-                    UNSET,
-                    0o444,
-                    link=seen(link) if link else None,
-                )
-            )
-    return made
+def _own(image: Image, content: bytes) -> Finding:
+    reason, severity = "All instances of the image would have this machine-id.", None
+    if not content.strip():
+        reason = "An empty machine-id is filled at boot, but is no first boot for services that wait for one."
+        severity = NOTE
+    if _is_link(image) and not ID.fullmatch(content):
+        words = "Look where this link leads, and put a file in its place"
+        return Finding(MACHINE_ID, reason, words, severity=severity)
+    link = image.status(MACHINE_ID) if _leads_to_dbus(image) else None
+    instead = seen(link) if link else None
+    unset = Write(MACHINE_ID, "unset the machine-id", content, UNSET, 0o444, link=instead)
+    return Finding(MACHINE_ID, reason, severity=severity, changes=(unset,))
 
 
 def _machine_id(image: Image) -> bytes | None:
@@ -112,24 +96,22 @@ def _has_dbus_id(image: Image) -> bool:
 # --- identities of services -----------------------------------------------------------------------
 
 MACHINES = (
-    Place("/etc/nvme/hostid", "the identity of one machine for NVMe"),
-    Place("/etc/nvme/hostnqn", "the identity of one machine for NVMe"),
+    *places("the identity of one machine for NVMe", "/etc/nvme/{hostid,hostnqn}"),
     Place("/etc/salt/minion_id", "the name of one machine for Salt"),
     Place("/etc/salt/pki/minion/*", "keys of one machine for Salt"),
-    Place("/etc/puppetlabs/puppet/ssl", "keys of one machine for Puppet", whole=True),
-    Place("/var/lib/puppet/ssl", "keys of one machine for Puppet", whole=True),
+    *places("keys of one machine for Puppet", "/{etc/puppetlabs,var/lib}/puppet/ssl", whole=True),
     Place("/var/lib/ecs/data/*", "the identity of one machine for ECS"),
     Place("/var/lib/waagent/*", "the state of Azure's agent", whole=True),
     Place("/etc/vmware-tools/GuestProxyData", "keys of one machine for VMware", whole=True),
     Place("/var/lib/cloudflared", "the identity of a tunnel", whole=True),
     Place("/var/lib/fwupd/pki/*", "keys of one machine for fwupd"),
-    Place("/etc/sysconfig/rhn/systemid", "the registration of one machine"),
-    Place("/etc/pki/consumer/*", "the registration of one machine"),
-    Place("/etc/pki/entitlement/*", "the registration of one machine"),
-    Place("/var/lib/ubuntu-advantage/private/*", "the registration of one machine"),
+    *places(
+        "the registration of one machine",
+        "/etc/{sysconfig/rhn/systemid,pki/consumer/*,pki/entitlement/*}",
+        "/var/lib/{ubuntu-advantage/private,landscape/client}/*",
+    ),
     Place("/var/lib/snapd/device/*", "the identity of one machine for snaps"),
     Place("/etc/ipa/default.conf", "the enrolment of one machine"),
-    Place("/var/lib/landscape/client/*", "the registration of one machine"),
 )
 
 
@@ -157,32 +139,27 @@ def check_initiator(image: Image) -> Verdict:
 
 # What udev and cloud-init write by themselves, and write again.
 CARDS = (
-    Place("/etc/udev/rules.d/70-persistent-net.rules", "a list of one machine's network cards"),
-    Place("/etc/udev/rules.d/75-persistent-net-generator.rules", "a list of one machine's network cards"),
-    Place("/etc/udev/rules.d/70-persistent-cd.rules", "a list of one machine's drives"),
-    Place("/etc/udev/rules.d/85-persistent-net-cloud-init.rules", "a list of one machine's network cards"),
-    Place("/etc/netplan/50-cloud-init.yaml", "one instance's network, as cloud-init wrote it"),
-    Place("/etc/network/interfaces.d/50-cloud-init*", "one instance's network, as cloud-init wrote it"),
-    Place("/etc/systemd/network/10-cloud-init-*", "one instance's network, as cloud-init wrote it"),
-    Place("/etc/systemd/network/10-persistent-*.link", "a name for one machine's network card"),
-    Place(
-        "/etc/NetworkManager/system-connections/cloud-init-*",
-        "one instance's network, as cloud-init wrote it",
+    *places(
+        "a list of one machine's network cards",
+        "/etc/udev/rules.d/{70-persistent-net,75-persistent-net-generator,85-persistent-net-cloud-init}.rules",
     ),
+    Place("/etc/udev/rules.d/70-persistent-cd.rules", "a list of one machine's drives"),
+    *places(
+        "one instance's network, as cloud-init wrote it",
+        "/etc/{netplan/50-cloud-init.yaml,network/interfaces.d/50-cloud-init*}",
+        "/etc/{systemd/network/10-,NetworkManager/system-connections/}cloud-init-*",
+    ),
+    Place("/etc/systemd/network/10-persistent-*.link", "a name for one machine's network card"),
 )
 MAC = re.compile(
     rb"^[^#\n]*(?:HWADDR|MACADDR|MACAddress|macaddress|mac-address|hwaddress)[^#\n]{0,60}?"
     rb"(?:[0-9A-Fa-f]{2}[:-]){5}[0-9A-Fa-f]{2}",
     re.MULTILINE,
 )
-WRITTEN = places.places(
+WRITTEN = places(
     "a name for one machine's network card",
-    "/etc/sysconfig/network-scripts/ifcfg-*",
-    "/etc/systemd/network/*",
-    "/etc/netplan/*.yaml",
-    "/etc/NetworkManager/system-connections/*",
-    "/etc/network/interfaces",
-    "/etc/network/interfaces.d/*",
+    "/etc/{sysconfig/network-scripts/ifcfg-*,systemd/network/*,netplan/*.yaml}",
+    "/etc/{NetworkManager/system-connections/*,network/interfaces,network/interfaces.d/*}",
     kept=True,
     holds=MAC,
     says="A network card is named by its address, which no other instance has.",
@@ -238,14 +215,11 @@ DATA = "/var/lib/cloud"
 LINK = f"{DATA}/instance"
 _KEPT = "what cloud-init keeps of one instance"
 CLOUD_INIT = (
-    *(
-        Place(
-            f"{DATA}/{directory}/*",
-            f"{_KEPT}, user-data and credentials included",
-            whole=True,
-            empty_counts=True,
-        )
-        for directory in ("data", "handlers", "instances", "sem")
+    *places(
+        f"{_KEPT}, user-data and credentials included",
+        f"{DATA}/{{data,handlers,instances,sem}}/*",
+        whole=True,
+        empty_counts=True,
     ),
     Place(f"{DATA}/seed", "what cloud-init is given instead of an instance's own user-data"),
     Place("/var/log/cloud-init*.log*", "cloud-init's log, user-data included", EMPTY),
@@ -259,10 +233,9 @@ LOGIN = re.compile(
     + rb"|^[ \t]*[\"']?chpasswd[\"']?[ \t]*:" + _INSIDE + rb"[\"']?(?:list|users)[\"']?[ \t]*:",
     re.MULTILINE,
 )  # fmt: skip
-LOGINS = places.places(
+LOGINS = places(
     "a login",
-    "/etc/cloud/cloud.cfg",
-    "/etc/cloud/cloud.cfg.d/*.cfg",
+    "/etc/cloud/{cloud.cfg,cloud.cfg.d/*.cfg}",
     how=WIPE,
     holds=LOGIN,
     kept=True,
@@ -296,7 +269,6 @@ RULES = (
             "preset, in place of disabling it."
         ),
         check=check_machine_id,
-        remedy=unset_machine_id,
         failing={
             MACHINE_ID: "0123456789abcdef0123456789abcdef\n",
             DBUS: "0123456789abcdef0123456789abcdef\n",

@@ -8,70 +8,20 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons
+from firstkey.boot.account_entries import SUDOERS_FILES, sudoers
+from firstkey.boot.accounts import WriteSudoers
+from firstkey.image import sudo
 from firstkey.image.rule import Rule
+from firstkey.image.rules import boot
 from firstkey.image.rules.credentials import CRYPTTAB, crypttab
 from firstkey.image.verdict import NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import Refusal
-from firstkey.ssh import restrictions, sshd_config
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Image
-    from firstkey.ssh.sshd_config import Effective
-
-CONFIG = "/etc/ssh/sshd_config"
-
-# --- passwords ------------------------------------------------------------------------------------
-
-
-def check_passwords(image: Image) -> Verdict:
-    """Ask sshd, for every account and every client that a Match block speaks of."""
-    if not image.sshd.is_there:
-        return not_applicable("no SSH server is installed")
-    users = {"root": None, **dict.fromkeys(account.name for account in image.accounts.all())}
-    open_to: dict[str, list[str]] = {}
-    has_blocks = sshd_config.has_blocks(image.sshd.files.values())
-    for user in users if has_blocks else ["root"]:
-        for answer in image.sshd.answers(user):
-            for keyword in _ways(answer.effective):
-                open_to.setdefault(keyword, []).append(user)
-    findings = []
-    for keyword, names in open_to.items():
-        whom = f"{names[0]}, for one" if has_blocks else "everybody"
-        reason = f"sshd takes a password ({keyword} yes is effective for {whom})."
-        remedy = f"Set {keyword} no before any other line that sets it"
-        path, line = image.sshd.line_of(keyword)
-        findings.append(Finding(path, reason, remedy, line))
-    return Verdict(tuple(findings), image.sshd.doubts)
-
-
-def _ways(effective: Effective) -> Iterator[str]:
-    """The settings by which a password lets somebody in (sshd_config(5))."""
-    if effective.first("passwordauthentication", "yes") == "yes":
-        yield "PasswordAuthentication"
-    if restrictions.use_pam(effective) and effective.first("kbdinteractiveauthentication", "yes") == "yes":
-        yield "KbdInteractiveAuthentication"
-
-
-# --- root -----------------------------------------------------------------------------------------
-
-
-def check_root(image: Image) -> Verdict:
-    """Ask sshd, for root and for every client that a Match block speaks of."""
-    if not image.sshd.is_there:
-        return not_applicable("no SSH server is installed")
-    ways = [restrictions.permit_root_login(answer.effective) for answer in image.sshd.answers("root")]
-    way = next((way for way in ways if way != "no"), None)
-    if way is None:
-        return Verdict(doubts=image.sshd.doubts)
-    reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
-    remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
-    path, line = image.sshd.line_of("PermitRootLogin")
-    return Verdict((Finding(path, reason, remedy, line),), image.sshd.doubts)
-
 
 # --- the system's end of life ---------------------------------------------------------------------
 
@@ -127,37 +77,61 @@ def check_encryption(image: Image) -> Verdict:
     return Verdict(tuple(findings))
 
 
+# --- root's rights for the launch key's user ------------------------------------------------------
+
+SUDO = "/usr/bin/sudo"
+
+
+def check_launch_user(image: Image) -> Verdict:
+    """One of those who get the launch key has to be root, or what sudo makes root."""
+    names = boot.launch_users(image)
+    if not names:
+        return not_applicable(boot.OF_ANOTHER)
+    to_come = [WriteSudoers(user) for user in map(image.site.config.user, names) if user.sudo]
+    rules = sudoers(image.tree, {rule.path: rule.content for rule in to_come})
+    is_there = image.tree.exists(SUDO)
+    if any(
+        boot.is_root(image, name) or (is_there and sudo.makes_root(rules, name, boot.groups(image, name)))
+        for name in names
+    ):
+        return Verdict()
+    reason = (
+        f"The launch key is for {' and '.join(names)}, and sudo makes none of them root without a password."
+    )
+    remedy = "Install sudo, and set Sudo=ALL=(ALL) NOPASSWD: ALL in [User NAME] of firstkey.conf"
+    return Verdict((Finding(SUDOERS_FILES[0], reason, remedy),))
+
+
 RULES = (
     Rule(
-        id="password-login",
-        title="No account can log in over SSH with a password",
+        id="launch-user-sudo",
+        title="The launch key's user can become root",
         severity=NOTE,
         prose=(
-            "Where sshd accepts passwords, one that is set later, by the user of an instance or by a "
-            "program, can be guessed from everywhere. AWS Marketplace takes no product with it. The "
-            "rule checks the effective settings of PasswordAuthentication, and of "
-            "KbdInteractiveAuthentication where sshd uses PAM, for every account and every client "
-            "that a Match block names. seal sets neither: a private image may need passwords."
+            "The owner of an instance needs root's rights on it, and AWS Marketplace requires that a "
+            "user has them by sudo. An image has no passwords, so sudo must not ask for one: a rule "
+            "for a group (%sudo, wheel) without NOPASSWD is not enough, and wins where it comes last. "
+            "The rule has this host's cvtsudoers read the image's sudoers files, and those that Sudo= "
+            "in firstkey.conf will write, for each user in Users=; one user is enough. Where "
+            "cvtsudoers is not installed, the verdict is unknown. seal leaves this: who becomes root "
+            "is yours to decide."
         ),
-        check=check_passwords,
+        check=check_launch_user,
         by_hand=True,
-        failing={CONFIG: "KbdInteractiveAuthentication no\nPasswordAuthentication yes\n"},
-        passing={CONFIG: "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"},
-    ),
-    Rule(
-        id="root-login",
-        title="Root cannot log in over SSH",
-        severity=NOTE,
-        prose=(
-            "A person who logs in as another user and uses sudo leaves a record of each action. AWS "
-            "Marketplace requires that: no login as root, with a key either. The rule checks the "
-            "effective setting of PermitRootLogin, which must be no. seal leaves it: where the launch "
-            "key is root's, no login would work."
-        ),
-        check=check_root,
-        by_hand=True,
-        failing={CONFIG: "PermitRootLogin prohibit-password\n"},
-        passing={CONFIG: "PermitRootLogin no\n"},
+        failing={
+            **boot.WORKING,
+            "/etc/firstkey/firstkey.conf": "[Keys]\nUsers=ann\n",
+            "/etc/passwd": "ann:x:1000:27::/home/ann:/bin/sh\n",
+            "/etc/group": "sudo:x:27:\n",
+            "/etc/sudoers": "ann ALL=(ALL) NOPASSWD: ALL\n%sudo ALL=(ALL:ALL) ALL\n",
+            SUDO: "",
+        },
+        passing={
+            **boot.WORKING,
+            "/etc/firstkey/firstkey.conf": "[Keys]\nUsers=ann\n[User ann]\nSudo=ALL=(ALL) NOPASSWD: ALL\n",
+            "/etc/sudoers": "%sudo ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n",
+            SUDO: "",
+        },
     ),
     Rule(
         id="supported-system",

@@ -104,16 +104,10 @@ BESIDE = re.compile(rf"(?:{'|'.join(FILES)})(?:[-~+]|\..+)")
 BACKUPS = (
     *(Place(f"/etc/{file}[-~+.]*", _BACKUP, named=BESIDE) for file in FILES),
     Place("/var/backups/*", _BACKUP, named=DAILY),
-    Place("/etc/security/opasswd", "a list of earlier passwords"),
-    Place("/etc/security/opasswd.old", "a list of earlier passwords"),
+    *places.places("a list of earlier passwords", "/etc/security/opasswd{,.old}"),
     # A person's tool, and more than a copy: only reported.
     *places.places(
-        "a history of /etc, shadow of before included",
-        "/etc/.git",
-        "/etc/.hg",
-        "/etc/.bzr",
-        whole=True,
-        kept=True,
+        "a history of /etc, shadow of before included", "/etc/.{git,hg,bzr}", whole=True, kept=True
     ),
 )
 # A line of shadow(5) or passwd(5): the name, a hash as crypt(5) has it, locked or not, and a number.

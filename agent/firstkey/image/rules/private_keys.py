@@ -11,16 +11,14 @@ from typing import TYPE_CHECKING
 from firstkey.image import examples, key_formats, secrets
 from firstkey.image.rule import CREDENTIALS, Rule
 from firstkey.image.rules.host_keys import host_key_files, is_host_key
-from firstkey.image.secrets import Sorted
+from firstkey.image.secrets import Sorted, content_of
 from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
-from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
     from firstkey.image.subject import Image
 
 # --- keys that packages made for themselves -------------------------------------------------------
 
-LIMIT = 1024 * 1024
 _BLOCK = re.compile(rb"-----BEGIN [A-Z0-9 ]*-----\s([A-Za-z0-9+/=\s]+)-----END ", re.DOTALL)
 # RFC 5280, 4.1: the issuer stands before the validity, two points in time, and the subject behind it.
 _VALIDITY = re.compile(rb"\x30[\x1e\x20\x22](?:\x17\x0d[0-9]{12}Z|\x18\x0f[0-9]{14}Z){2}")
@@ -46,15 +44,8 @@ def self_signed_keys(image: Image) -> dict[str, str]:
     return {
         key: command
         for key, certificate, command in PAIRS
-        if is_self_signed_pair(_content(image, certificate), _content(image, key))
+        if is_self_signed_pair(content_of(image, certificate) or b"", content_of(image, key) or b"")
     }
-
-
-def _content(image: Image, path: str) -> bytes:
-    """What cannot be read proves nothing, so the key is then nobody's own."""
-    with suppress(FirstkeyError):
-        return image.read(path, limit=LIMIT) or b""
-    return b""
 
 
 def is_self_signed_pair(certificate: bytes, key: bytes) -> bool:
@@ -168,8 +159,7 @@ RULES = (
             "place is found, and a shortened example is no key. Host keys and keys that the system "
             "generated for itself have rules of their own. The content of tar, gzip, bzip2, xz and "
             "zip files that no package brought, and text in UTF-16, is read too; encrypted content "
-            "and other archives are not. seal overwrites and removes the files only with "
-            "--remove-credentials."
+            "and other archives are not. seal overwrites and removes them."
         ),
         check=check_keys,
         failing={
@@ -194,8 +184,7 @@ RULES = (
             "Bundling an instance needs a private key and an X.509 certificate, and both have to be "
             "kept out of the bundle. A certificate is no secret, but one beside a private key shows "
             "the owner of the key. The rule checks certificates in the directory of a private key, "
-            "and files named like EC2's signing certificates. seal removes them only with "
-            "--remove-credentials."
+            "and files named like EC2's signing certificates. seal overwrites and removes them."
         ),
         check=check_certificates,
         failing={"/root/ec2/cert-EXAMPLE.pem": examples.pem("CERTIFICATE", _BODY)},

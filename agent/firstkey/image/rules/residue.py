@@ -24,10 +24,6 @@ CORE_STARTS = tuple(
 )
 _CLOUD_INIT_SSHD = "/etc/ssh/sshd_config.d/50-cloud-init.conf"
 _HEX_ID = "[0-9a-f]" * 32
-# What an image that boots needs: only the name of it is wrong.
-_BOOT_ENTRY = "a boot entry with the builder's machine-id in its name"
-_INTERRUPTED = "a temporary file of a firstkey that was interrupted"
-_SEED = "a random seed that all instances would start with"
 
 RULES = (
     Rule(
@@ -61,15 +57,10 @@ RULES = (
         ),
         places=(
             *places(
-                _SEED,
-                "/var/lib/systemd/random-seed",
-                "/var/lib/urandom/random-seed",
-                "/var/lib/random-seed",
-                "/var/lib/misc/random-seed",
+                "a random seed that all instances would start with",
+                "/var/lib/{,systemd/,urandom/,misc/}random-seed",
                 "/var/lib/seedrng/*",
-                "/boot/loader/random-seed",
-                "/boot/efi/loader/random-seed",
-                "/efi/loader/random-seed",
+                "/{boot,boot/efi,efi}/loader/random-seed",
             ),
             Place(
                 "/var/lib/systemd/credential.secret", "the secret that encrypts credentials of one machine"
@@ -108,17 +99,14 @@ RULES = (
             "without them the image does not boot."
         ),
         places=(
-            *(
-                Place(f"{top}/loader/entries/{_HEX_ID}-*.conf", _BOOT_ENTRY)
-                for top in ("/boot", "/boot/efi", "/efi")
+            *places(
+                "a boot entry with the builder's machine-id in its name",
+                f"/{{boot,boot/efi,efi}}/loader/entries/{_HEX_ID}-*.conf",
             ),
-            *(
-                Place(
-                    f"{top}/{_HEX_ID}",
-                    "a directory of kernels with the builder's machine-id as name",
-                    whole=True,
-                )
-                for top in ("/boot", "/boot/efi", "/efi")
+            *places(
+                "a directory of kernels with the builder's machine-id as name",
+                f"/{{boot,boot/efi,efi}}/{_HEX_ID}",
+                whole=True,
             ),
             Place(
                 "/etc/kernel/entry-token",
@@ -153,12 +141,8 @@ RULES = (
                 named=re.compile(rf"(?!{re.escape(posixpath.basename(ledger.SEALED))}$).*", re.DOTALL),
             ),
             *places(
-                _INTERRUPTED,
-                f"{ledger.DIRECTORY}/.firstkey-*",
-                "/etc/.firstkey-*",
-                "/etc/ssh/.firstkey-*",
-                "/etc/sudoers.d/.firstkey-*",
-                "~/.ssh/.firstkey-*",
+                "a temporary file of a firstkey that was interrupted",
+                f"{{{ledger.DIRECTORY},/etc,/etc/ssh,/etc/sudoers.d,~/.ssh}}/.firstkey-*",
                 empty_counts=True,
             ),
         ),
@@ -196,20 +180,14 @@ RULES = (
         places=(
             *places(
                 "a DHCP lease",
-                "/var/lib/dhcp/*.lease*",
-                "/var/lib/dhcp3/*.lease*",
-                "/var/lib/dhclient/*",
-                "/var/lib/dhcpcd/*",
-                "/var/lib/dhcpcd5/*",
+                "/var/lib/{dhcp,dhcp3}/*.lease*",
+                "/var/lib/{dhclient,dhcpcd,dhcpcd5,wicked}/*",
                 "/var/lib/NetworkManager/*.lease",
-                "/var/lib/wicked/*",
             ),
             *places(
                 "a list of DHCP leases that a server gave",
-                "/var/lib/dhcpd/*",
-                "/var/lib/kea/*",
-                "/var/lib/misc/dnsmasq*.leases",
-                "/var/lib/dnsmasq/*.leases",
+                "/var/lib/{dhcpd,kea}/*",
+                "/var/lib/{misc/dnsmasq*,dnsmasq/*}.leases",
             ),
             Place("/etc/dhcpcd.duid", "the identity of a DHCP client"),
             Place("/etc/dhcpcd.secret", "the secret of a DHCP client"),
@@ -252,12 +230,9 @@ RULES = (
         ),
         places=(
             Place("/var/log/wtmp*", "a record of logins", EMPTY),
-            Place("/var/log/btmp*", "a record of failed logins", EMPTY),
+            *places("a record of failed logins", "/var/log/{btmp*,faillog,tallylog}", how=EMPTY),
             Place("/var/log/lastlog", "a record of last logins", EMPTY),
-            Place("/var/log/faillog", "a record of failed logins", EMPTY),
-            Place("/var/log/tallylog", "a record of failed logins", EMPTY),
-            Place("/var/log/faillock/*", "a record of failed logins"),
-            Place("/var/lib/faillock/*", "a record of failed logins"),
+            *places("a record of failed logins", "/var/{log,lib}/faillock/*"),
             Place("/var/lib/wtmpdb/*", "a record of logins"),
             Place("/var/lib/lastlog/*", "a record of last logins"),
             Place("/var/log/sudo-io", "a record of what was typed under sudo", whole=True),
@@ -274,19 +249,8 @@ RULES = (
             "and its time. seal empties the current file, and removes the older ones."
         ),
         places=(
-            *places(
-                "a record of programs that were run",
-                "/var/account/pacct",
-                "/var/log/account/pacct",
-                how=EMPTY,
-            ),
-            *places(
-                "a record of programs that were run",
-                "/var/account/pacct[.-]*",
-                "/var/log/account/pacct[.-]*",
-                "/var/account/*acct",
-                "/var/log/account/*acct",
-            ),
+            *places("a record of programs that were run", "/var/{,log/}account/pacct", how=EMPTY),
+            *places("a record of programs that were run", "/var/{,log/}account/{pacct[.-]*,*acct}"),
         ),
         failing={"/var/account/pacct": b"\0\3", "/var/log/account/pacct.0": b"\0\3"},
         passing={"/var/account/pacct": ""},
@@ -300,17 +264,11 @@ RULES = (
             "the root which are the kernel's. seal removes them."
         ),
         places=(
-            *places("a crash dump", "/var/crash/*", "/var/spool/abrt/*", "/var/tmp/abrt/*", whole=True),  # noqa: S108 - looked at, never written
-            *places(
-                "a crash dump",
-                "/var/lib/systemd/coredump/*",
-                "/var/lib/apport/coredump/*",
-                "/var/lib/kdump/*.dmp",
-                "/var/log/dump/*",
-            ),
+            *places("a crash dump", "/var/{crash,spool/abrt,tmp/abrt}/*", whole=True),
+            *places("a crash dump", "/var/lib/{systemd,apport}/coredump/*"),
+            *places("a crash dump", "/var/{lib/kdump/*.dmp,log/dump/*}"),
             Place("/var/lib/systemd/pstore/*", "what the kernel said when it crashed"),
-            Place("~/core", "a crash dump", seen=CORE_DUMP),
-            Place("~/core.[0-9]*", "a crash dump", seen=CORE_DUMP),
+            *places("a crash dump", "~/core{,.[0-9]*}", seen=CORE_DUMP),
         ),
         failing={
             "/var/crash/_usr_bin_app.0.crash": "ProblemType: Crash\n",
@@ -327,27 +285,12 @@ RULES = (
             "boxes of all accounts, the queues of mail programs, and mail in homes. seal removes it."
         ),
         places=(
-            *places("mail", "/var/mail/*", "/var/spool/mail/*", "~/mbox", "~/Maildir/*/*", "~/Mail/*"),
+            *places("mail", "/var/{,spool/}mail/*", "~/{mbox,Maildir/*/*,Mail/*}"),
             Place("~/dead.letter", "mail that was not sent"),
             *places(
                 "mail in a queue",
-                "/var/spool/exim4/*/*",
-                "/var/spool/mqueue/*",
-                "/var/spool/clientmqueue/*",
-                "/var/spool/nullmailer/queue/*",
-                *(
-                    f"/var/spool/postfix/{queue}"
-                    for queue in (
-                        "active",
-                        "bounce",
-                        "corrupt",
-                        "defer",
-                        "deferred",
-                        "hold",
-                        "incoming",
-                        "maildrop",
-                    )
-                ),
+                "/var/spool/{exim4/*,mqueue,clientmqueue,nullmailer/queue}/*",
+                "/var/spool/postfix/{active,bounce,corrupt,defer,deferred,hold,incoming,maildrop}",
             ),
         ),
         failing={"/var/mail/root": "From cron\n\n"},
@@ -366,7 +309,7 @@ RULES = (
             "seal leaves crontabs, since an image may need one."
         ),
         places=(
-            *places("a user's crontab", "/var/spool/cron/crontabs/*", "/var/spool/cron/tabs/*"),
+            *places("a user's crontab", "/var/spool/cron/{crontabs,tabs}/*"),
             Place("/var/spool/cron/*", "a user's crontab", named=re.compile(r"[^.].*")),
         ),
         failing={"/var/spool/cron/crontabs/admin": "@hourly /home/admin/upload\n"},
@@ -382,9 +325,7 @@ RULES = (
         places=(
             *places(
                 "the time of a password for sudo",
-                "/var/lib/sudo/ts/*",
-                "/var/db/sudo/*",
-                "/var/lib/sudo/[!lt]*",
+                "/var/{lib/sudo/ts/*,lib/sudo/[!lt]*,db/sudo/*}",
                 empty_counts=True,
             ),
             Place("/var/lib/sudo/lectured/*", "a record of sudo's lecture", empty_counts=True),
@@ -404,12 +345,10 @@ RULES = (
         places=(
             *places(
                 "a kickstart file, passwords perhaps included",
-                "/root/anaconda-ks.cfg",
-                "/root/original-ks.cfg",
-                "/root/initial-setup-ks.cfg",
+                "/root/{anaconda,original,initial-setup}-ks.cfg",
             ),
-            *places("the log of an installation", "/root/ks-*.log", "/root/install.log*"),
-            *places("a preseed file, passwords perhaps included", "/root/preseed.cfg", "/preseed.cfg"),
+            *places("the log of an installation", "/root/{ks-*.log,install.log*}"),
+            *places("a preseed file, passwords perhaps included", "{/root,}/preseed.cfg"),
             Place("/root/autoinst.xml", "an AutoYaST file, passwords perhaps included"),
             Place("/var/adm/autoinstall", "data of AutoYaST", whole=True),
             Place("/var/log/anaconda", "the log of an installation", whole=True),
@@ -433,13 +372,8 @@ RULES = (
         places=(
             *places(
                 "a package that was installed from here",
-                "/var/cache/apt/archives/*.deb",
-                "/var/cache/dnf/*/packages/*.rpm",
-                "/var/cache/libdnf5/*/packages/*.rpm",
-                "/var/cache/yum/*/*/*/packages/*.rpm",
-                "/var/cache/zypp/packages/*",
-                "/var/cache/pacman/pkg/*.pkg.tar*",
-                "/var/cache/apk/*.apk",
+                "/var/cache/{dnf/*,libdnf5/*,yum/*/*/*}/packages/*.rpm",
+                "/var/cache/{apt/archives/*.deb,zypp/packages/*,pacman/pkg/*.pkg.tar*,apk/*.apk}",
             ),
             Place("~/.cache/pip", "a cache of Python packages", whole=True),
         ),
