@@ -389,17 +389,22 @@ def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
     An empty value takes back those before it.
     """
     found: list[str] = []
+    for name, value in assignments(tree, section, *names):
+        if name == key:
+            found = [*found, value] if value else []
+    return found
+
+
+def assignments(tree: Tree, section: str, *names: str) -> Iterator[tuple[str, str]]:
+    """Each name and value of a section of the unit and its drop-ins, in their order."""
     for text in _texts(tree, names):
         current = ""
         for line in _lines(re.sub(rb"\\\n", b" ", text)):
             name, equals, value = line.strip().partition("=")
             if line.startswith("["):
                 current = line.strip()
-            elif equals and current == f"[{section}]" and name.rstrip() == key:
-                found.append(value.strip())
-                if not value.strip():
-                    found.clear()
-    return found
+            elif equals and current == f"[{section}]":
+                yield name.rstrip(), value.strip()
 
 
 def _texts(tree: Tree, names: tuple[str, ...]) -> Iterator[bytes]:
