@@ -128,9 +128,7 @@ WantedBy=ssh.service
 def test_the_distributions_own_maker_of_host_keys_does_not_hold_sshd(scene: Scene) -> None:
     """It is ordered between firstkey and sshd, and would make the key for which sshd does not wait."""
     scene.disk.write("/etc/systemd/system/sshd-keygen.service", MAKER)
-    wants = scene.disk.path("/etc/systemd/system/ssh.service.wants")
-    wants.mkdir(exist_ok=True)
-    (wants / "sshd-keygen.service").symlink_to("/etc/systemd/system/sshd-keygen.service")
+    run("systemctl", f"--root={scene.disk.root}", "--quiet", "reenable", "sshd-keygen.service")
     with scene.boot() as machine:
         machine.wait_for_ssh()
         assert "ssh-rsa" not in shown(scene)

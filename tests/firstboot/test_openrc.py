@@ -16,6 +16,7 @@ from netlab import Cloud, end, wait_until
 from pages import blocks
 from rootfs import debian_root, inside, unpack
 from scene import BACKGROUND
+from suites import USUAL
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(900)]
 
@@ -44,10 +45,10 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def root(shelf: Path) -> Path:
+def root(shelf: Path, pytestconfig: pytest.Config) -> Path:
     """A system that OpenRC starts, with firstkey and sshd in its runlevel."""
     made = Path(tempfile.mkdtemp(dir=shelf))
-    unpack(debian_root("bookworm", PACKAGES), made)
+    unpack(debian_root(pytestconfig.getoption("suite") or USUAL, PACKAGES), made)
     install(made)
     for key in (made / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
