@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
 
 import pytest
 from sapling import Sapling
@@ -14,27 +13,25 @@ from firstkey.image.audit import verdict_of
 from firstkey.image.verdict import FINDING, PASS, UNKNOWN
 
 UNITS = "/usr/lib/systemd/system"
-THERE, GONE = "PathExists=/etc", "PathExists=/nosuch"
+THERE, GONE = "ConditionPathExists=/etc", "ConditionPathExists=/nosuch"
 
 
 @pytest.mark.systemd
 @pytest.mark.parametrize(
     "lines",
     [
-        [f"Condition{THERE}"],
-        [f"Condition{GONE}"],
-        [f"Condition{THERE}", f"Condition{GONE}"],
+        [THERE],
+        [GONE],
+        [THERE, GONE],
         ["ConditionPathExists=!/nosuch", "ConditionPathExists=!/etc"],
         ["ConditionPathExists=|/nosuch", "ConditionPathExists=|/etc"],
         ["ConditionPathExists=|/nosuch", "ConditionPathExists=|!/etc"],
         ["ConditionPathExists=|!/nosuch", "ConditionPathExistsGlob=/nosuch*"],
-        [f"Condition{GONE}", "ConditionPathExistsGlob=", f"Condition{THERE}"],
-        [f"Assert{GONE}", "ConditionPathExists="],
-        [f"Assert{GONE}", "AssertFileNotEmpty=", f"Condition{THERE}"],
-        ["AssertPathExists=|/nosuch", "ConditionPathExists=|/etc"],
+        [GONE, "ConditionPathExistsGlob=", THERE],
+        [GONE, "ConditionFileNotEmpty=", "ConditionPathExists=|/nosuch"],
     ],
 )
-def test_conditions_are_weighed_as_systemd_does(lines: list[str], tmp_path: Path, sapling: Sapling) -> None:
+def test_conditions_are_weighed_as_systemd_does(lines: list[str], sapling: Sapling) -> None:
     """What must hold, one of what may, and what an empty value takes back; drop-ins after the unit."""
     first, *others = (f"[Unit]\n{line}\n" for line in lines)
     sapling.file(f"{UNITS}/some.service", f"{first}[Service]\nExecStart=/bin/true\n")
@@ -45,7 +42,9 @@ def test_conditions_are_weighed_as_systemd_does(lines: list[str], tmp_path: Path
         env={**os.environ, "SYSTEMD_UNIT_PATH": str(sapling.path(UNITS))},
         capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
-    assert said.returncode in (0, 1), said.stderr
+    if "unrecognized option" in said.stderr:
+        pytest.skip("needs systemd 250, whose systemd-analyze asks about a unit")
+    assert "Conditions " in said.stderr, said.stderr
     runs = units.may_run(sapling.site().tree, "some.service", lambda kind, value: value == "/etc")
     assert runs is (said.returncode == 0), said.stderr
 

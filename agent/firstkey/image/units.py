@@ -60,20 +60,18 @@ def may_run(tree: Tree, unit: str, holds: Callable[[str, str], bool | None]) -> 
 
     `holds` answers for one of them, by its kind (`PathExists`) and its value.
     """
-    lists: dict[str, list[tuple[bool, bool | None]]] = {"Condition": [], "Assert": []}
+    answers: list[tuple[bool, bool | None]] = []
     for name, value in assignments(tree, "Unit", unit):
-        for verb, answers in lists.items():
-            if name.startswith(verb) and value:
-                answer = holds(name.removeprefix(verb), value.lstrip("|!").strip())
-                is_not = "!" in value[:2] and answer is not None
-                answers.append((value.startswith("|"), not answer if is_not else answer))
-            elif name.startswith(verb):
-                answers.clear()
-    needed = [answer for answers in lists.values() for is_one_of, answer in answers if not is_one_of]
-    for answers in lists.values():
-        any_of = [answer for is_one_of, answer in answers if is_one_of]
-        if any_of:
-            needed.append(True if True in any_of else None if None in any_of else False)
+        if name.startswith("Condition") and value:
+            answer = holds(name.removeprefix("Condition"), value.lstrip("|!").strip())
+            is_not = "!" in value[:2] and answer is not None
+            answers.append((value.startswith("|"), not answer if is_not else answer))
+        elif name.startswith("Condition"):
+            answers.clear()
+    needed = [answer for is_one_of, answer in answers if not is_one_of]
+    any_of = [answer for is_one_of, answer in answers if is_one_of]
+    if any_of:
+        needed.append(True if True in any_of else None if None in any_of else False)
     return False if False in needed else None if None in needed else True
 
 
