@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -90,6 +91,13 @@ YES = ("1", "yes", "y", "true", "t", "on")
 MADE_AT_BOOT = ("/dev/", "/proc/", "/run/", "/sys/", "/tmp/", "/var/run/")  # noqa: S108
 """What is there at boot is not in the image."""
 OWN_DIRECTORY = "/run/firstkey/"
+OF_FILES = {
+    **dict.fromkeys(("PathExists", "PathExistsGlob", "PathIsReadWrite"), 0),
+    "PathIsDirectory": stat.S_IFDIR,
+    "PathIsSymbolicLink": stat.S_IFLNK,
+    "FileNotEmpty": stat.S_IFREG,
+}
+"""The conditions that the files of an image decide, and of which kind a file has to be (0: of any)."""
 
 
 def off(image: Image) -> Finding | None:
@@ -185,10 +193,12 @@ def _holds(image: Image, is_first: bool, kind: str, value: str) -> bool | None: 
         return (value in YES) is is_first
     if value.startswith(OWN_DIRECTORY):
         return False
-    if kind not in ("PathExists", "PathExistsGlob", "FileNotEmpty") or value.startswith(MADE_AT_BOOT):
+    if kind not in OF_FILES or value.startswith(MADE_AT_BOOT):
         return None
-    paths = (path for path in image.glob(value) if kind != "FileNotEmpty" or image.has_content(path))
-    return not set(paths).issubset(host_key_files(image))
+    looks = {path: image.status(path) for path in image.glob(value)}
+    wanted = OF_FILES[kind]
+    paths = {path for path, look in looks.items() if look and wanted in (0, stat.S_IFMT(look.st_mode))}
+    return not paths.issubset(host_key_files(image))
 
 
 def server_is_on(image: Image) -> bool:
