@@ -55,8 +55,8 @@ def root(shelf: Path, pytestconfig: pytest.Config) -> Path:
     for name in ACCOUNTS:
         for place in ("usr/sbin", "usr/bin"):
             (made / place / name).unlink(missing_ok=True)
-    (made / "usr/bin/sh").unlink()
-    (made / "usr/bin/sh").symlink_to("busybox")
+    (made / "bin/sh").unlink()
+    (made / "bin/sh").symlink_to("busybox")
     (made / "etc/rc.conf").write_text('rc_sys="lxc"\n')
     for script in (*(made / "etc/init.d").iterdir(), *(made / "etc/runlevels/default").iterdir()):
         script.unlink()  # Debian's own, written for another init

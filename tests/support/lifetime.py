@@ -152,7 +152,10 @@ def _second_boot(scene: Scene) -> Seen:
 
 
 def _damaged(scene: Scene) -> Seen:
-    """After a power cut that left two host keys torn; by ssh.socket, whose one process serves all."""
+    """After a power cut that left two host keys torn; by ssh.socket, whose one process serves all.
+
+    Debian 11's sshd takes no socket: there it is a process a connection, as at the next stage.
+    """
     old = scene.host_keys()
     for kind in ("rsa", "ed25519"):
         file = scene.disk.path(f"/etc/ssh/ssh_host_{kind}_key")
