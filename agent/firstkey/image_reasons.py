@@ -42,6 +42,11 @@ NO_PROOF = define(
     "Look at what the image's sshd makes of its configuration, and set it by hand.",
 )
 
+CONDITION_UNKNOWN = define(
+    "condition-unknown",
+    "A unit runs under a condition that the files of an image do not decide, so its work may not be done.",
+    "Enable firstkey.service, which does that work, or look on an instance whether the unit ran.",
+)
 ACCOUNTS_BROKEN = define(
     "accounts-broken",
     "A file of accounts has a fault.",

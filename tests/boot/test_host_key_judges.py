@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 from hostkeys import (
+    KIND,
     QUICK,
     asides,
     ask_for,
     be_quick,
-    fake_keygen,
     generate,
     host_keys,
     matches,
     private,
     public,
+    quux,
     refused_by_sshd,
     result,
     results,
@@ -77,43 +78,6 @@ def test_a_large_key_stays(machine: Machine) -> None:
 
 
 # --- a type that is not known here ----------------------------------------------------------------
-
-KIND = "quux_ed25519"
-QUUX = r"""
-umask 077
-TYPE=quux-ed25519@example.com
-public() {
-    read -r _ _ id
-    printf '%s %s made-up\n' $TYPE "$({ printf '\0\0\0\030%s' $TYPE; printf %s "$id"; } | base64 -w0)"
-}
-make() {
-    echo "QUUX PRIVATE $(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" >"$1"
-    public <"$1" >"$1.pub"
-}
-for last; do :; done
-case "$*" in
-*"-t quux-ed25519 "*) @T@ ;;
-*"-t quux_ed25519 "*) echo "unknown key type" >&2; exit 1 ;;
-"-A -f "*) @A@ ;;
-*"-f /dev/stdin")
-    cat >"$0.in"
-    if grep -q '^QUUX PRIVATE .' "$0.in"; then public <"$0.in"; exit 0; fi
-    if grep -q "^$TYPE" "$0.in"; then @L@; fi
-    exec "$real" "$@" <"$0.in" ;;
-*) exec "$real" "$@" ;;
-esac
-"""
-REFUSED = 'echo "unknown key type" >&2; exit 1'
-MADE = 'make "$last"; exit 0'
-ALL_MADE = 'make "$last/etc/ssh/ssh_host_quux_ed25519_key"; exit 0'
-"""A ssh-keygen that knows one type more: its file has the name of another one in it."""
-
-
-def quux(directory: Path, *, by_type: bool = True, by_default: bool = True, listed: bool = True) -> str:
-    """A PATH with it. What it does not do by type or among its defaults, it refuses."""
-    script = QUUX.replace("@T@", MADE if by_type else REFUSED)
-    script = script.replace("@A@", ALL_MADE if by_default else "exit 0")
-    return fake_keygen(directory / "bin", script.replace("@L@", "exit 0" if listed else "exit 255"))
 
 
 def ask_for_quux(machine: Machine) -> Path:

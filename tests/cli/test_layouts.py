@@ -66,6 +66,33 @@ def audited(machine: Machine, *, status: int) -> set[tuple[str, str]]:
     }
 
 
+@of_each_layout
+def test_an_account_is_made_or_it_is_said_why_not(layout: Layout, tmp_path: Path, service: Emulator) -> None:
+    """Whose passwords are in files that firstkey does not write waits for the system's own useradd."""
+    machine = layout.grow(tmp_path / "root")
+    machine.configure("[Keys]\nUsers=root deploy\n[User deploy]\nCreate=yes\n[HostKeys]\nTypes=ed25519\n")
+    ended = machine.run(service)
+    assert ended.user("root")["result"] == "changed"
+    is_made = "deploy:" in machine.path("/etc/passwd").read_text()
+    assert is_made is (layout.name != "ALT")
+    if not is_made:
+        assert (ended.status, ended.user("deploy")["reason"]) == (1, "user-create-failed")
+        assert "below /etc/tcb, and only its own useradd writes there" in ended.err
+
+
+@pytest.mark.parametrize("command", ["run", "host-keys", "doctor", "audit", "seal", "status"])
+def test_what_is_no_system_is_refused_at_the_start(command: str, tmp_path: Path) -> None:
+    """A place where nothing is mounted, or a commit of ostree's, whose /etc is in /usr/etc."""
+    machine = Machine(tmp_path / "root")
+    machine.path("/usr").mkdir()
+    machine.path("/etc").rename(machine.path("/usr/etc"))
+    before = machine.snapshot()
+    ended = machine.firstkey(command)
+    assert (ended.status, ended.out) == (2, "")
+    assert "has no /etc, so it is not the root of a system" in ended.err
+    assert machine.snapshot() == before
+
+
 def test_a_home_that_comes_at_boot_is_no_fault_of_the_image(tmp_path: Path, service: Emulator) -> None:
     """/root of an ostree image leads to where systemd-tmpfiles makes it: a reason of its own."""
     (layout,) = (layout for layout in LAYOUTS if layout.name == "ostree")

@@ -10,9 +10,8 @@ import netlab
 import pytest
 from bootlab import Image
 from packages import build
-from rootfs import MissingReleaseError
 from scene import Scene, scene_on
-from suites import USUAL, without
+from suites import USUAL
 
 
 @pytest.fixture(scope="session")
@@ -26,11 +25,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def distribution(shelf: Path, pytestconfig: pytest.Config) -> Image:
     """The distribution's system without firstkey: the usual one, or that of --suite."""
-    suite = pytestconfig.getoption("suite") or USUAL
-    try:
-        return bootlab.distribution(shelf, suite=suite)
-    except MissingReleaseError as error:
-        without(suite, error)
+    return bootlab.distribution(shelf, suite=pytestconfig.getoption("suite") or USUAL)
 
 
 @pytest.fixture(scope="session")

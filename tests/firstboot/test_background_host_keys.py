@@ -128,9 +128,7 @@ WantedBy=ssh.service
 def test_the_distributions_own_maker_of_host_keys_does_not_hold_sshd(scene: Scene) -> None:
     """It is ordered between firstkey and sshd, and would make the key for which sshd does not wait."""
     scene.disk.write("/etc/systemd/system/sshd-keygen.service", MAKER)
-    wants = scene.disk.path("/etc/systemd/system/ssh.service.wants")
-    wants.mkdir(exist_ok=True)
-    (wants / "sshd-keygen.service").symlink_to("/etc/systemd/system/sshd-keygen.service")
+    run("systemctl", f"--root={scene.disk.root}", "--quiet", "reenable", "sshd-keygen.service")
     with scene.boot() as machine:
         machine.wait_for_ssh()
         assert "ssh-rsa" not in shown(scene)
@@ -228,6 +226,8 @@ def test_what_is_cut_off_is_completed(scene: Scene) -> None:
 @pytest.mark.parametrize("accept", [False, True], ids=["ssh.service", "ssh@.service"])
 def test_behind_a_socket(scene: Scene, accept: bool) -> None:
     """The key is shown to whoever connects after it is there, and no connection is lost to that."""
+    if not (accept or scene.takes_socket):
+        pytest.skip("this sshd takes no socket from systemd")
     scene.listen_by_socket(accept=accept)
     with scene.boot() as machine:
         machine.wait_for_ssh()

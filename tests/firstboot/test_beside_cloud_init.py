@@ -31,13 +31,19 @@ OF_SUITES = {
 MADE_BY_CLOUD_INIT = {"rsa", "ecdsa", "ed25519"}
 
 
-@pytest.fixture(params=OF_SUITES)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """On each of the suites, or on the one that the run is kept to."""
+    only = metafunc.config.getoption("suite")
+    metafunc.parametrize("scene", [suite for suite in OF_SUITES if only in (suite, None)], indirect=True)
+
+
+@pytest.fixture
 def scene(request: pytest.FixtureRequest, shelf: Path, tmp_path: Path) -> Iterator[Scene]:
     """A scene on a system with both."""
     suite: str = request.param
-    deb = build("deb", tmp_path)
     # With the packages of the bench and the comparison, so that all three share a root file system.
     system = bootlab.distribution(shelf / f"{suite}-with-cloud-init", *peers.PACKAGES, suite=suite)
+    deb = build("deb", tmp_path)
     image = system.changed(shelf / f"{suite}-both", lambda root: bootlab.install_deb(root, deb))
     for found in scene_on(image, shelf):
         found.disk.write(CONFIG_FILE, CLOUD_CONFIG)

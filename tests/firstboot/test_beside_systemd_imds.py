@@ -15,6 +15,7 @@ from scene import BACKGROUND, Scene, scene_on
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(1500)]
 
+SUITE = "sid"
 SERVICE = "http://169.254.169.254/latest"
 WORDS = (
     "systemd.imds=yes",
@@ -35,12 +36,14 @@ KEYS = "/root/.ssh/authorized_keys"
 
 
 @pytest.fixture(scope="module")
-def both(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Image:
+def both(shelf: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Image:
     """A system with both."""
+    if pytestconfig.getoption("suite") not in (SUITE, None):
+        pytest.skip(f"only {SUITE} has systemd-imds")
     deb = build("deb", tmp_path_factory.mktemp("deb"))
     tree = shelf / "with-systemd-imds"
-    unpack(debian_root("sid", (*bootlab.PACKAGES, "systemd-imds")), tree)  # a package that no other suite has
-    return Image((tree,), "sid").changed(
+    unpack(debian_root(SUITE, (*bootlab.PACKAGES, "systemd-imds")), tree)  # a package that no other suite has
+    return Image((tree,), SUITE).changed(
         shelf / "with-imds-and-firstkey", lambda root: bootlab.install_deb(root, deb)
     )
 

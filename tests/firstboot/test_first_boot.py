@@ -67,14 +67,9 @@ def test_systemd_analyze_finds_nothing(machine: Machine) -> None:
 
 def test_the_console_shows_the_fingerprint_that_the_client_sees(first: Scene, machine: Machine) -> None:
     """What `aws ec2 get-console-output` brings is what ssh shows at the first connection."""
-    for line in first.host_keys().values():
-        assert f" firstkey: {_listed(machine, line)}\n" in machine.console
-
-
-def _listed(machine: Machine, public: str) -> str:
-    kinds = {"ssh-rsa": "rsa", "ecdsa-sha2-nistp256": "ecdsa", "ssh-ed25519": "ed25519"}
-    file = f"/etc/ssh/ssh_host_{kinds[public.split(maxsplit=1)[0]]}_key.pub"
-    return machine.inside("ssh-keygen", "-l", "-f", file).strip()
+    for name in first.host_keys():
+        listed = machine.inside("ssh-keygen", "-l", "-f", f"/etc/ssh/{name}").strip()
+        assert f" firstkey: {listed}\n" in machine.console
 
 
 def test_the_journal_has_the_fields(first: Scene, machine: Machine) -> None:
@@ -104,21 +99,22 @@ def test_the_catalogue_explains(machine: Machine) -> None:
     assert "Subject: A host key was generated: ed25519" in said
 
 
-def test_systemctl_status_reads_well(machine: Machine) -> None:
+def test_systemctl_status_reads_well(first: Scene, machine: Machine) -> None:
     """Who looks at the unit sees what it did, and that it is done."""
     said = machine.inside("systemctl", "status", "--no-pager", "firstkey.service")
     assert "First SSH access: launch keys and host keys" in said
     assert "Active: active (exited)" in said
     assert 'Status: "Done: ok"' in said
     assert "was added to /root/.ssh/authorized_keys of root." in said
-    assert "Finished with outcome ok: 1 launch key added, 3 host keys generated or repaired." in said
+    count = len(first.host_keys())
+    assert f"Finished with outcome ok: 1 launch key added, {count} host keys generated or repaired." in said
 
 
-def test_the_report_is_there_for_programs(machine: Machine) -> None:
+def test_the_report_is_there_for_programs(first: Scene, machine: Machine) -> None:
     """And it says what the journal says."""
     report = machine.report
     assert (report["outcome"], report["instance_id"], report["imds"]["version"]) == ("ok", INSTANCE, 2)
-    assert {key["type"] for key in report["host_keys"]} == {"rsa", "ecdsa", "ed25519"}
+    assert {key["file"].rpartition("/")[2] + ".pub" for key in report["host_keys"]} == set(first.host_keys())
     assert report["users"][0]["result"] == "changed"
 
 

@@ -16,6 +16,7 @@ from netlab import Cloud, end, wait_until
 from pages import blocks
 from rootfs import debian_root, inside, unpack
 from scene import BACKGROUND
+from suites import USUAL
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(900)]
 
@@ -44,18 +45,18 @@ def cloud(tmp_path: Path) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def root(shelf: Path) -> Path:
+def root(shelf: Path, pytestconfig: pytest.Config) -> Path:
     """A system that OpenRC starts, with firstkey and sshd in its runlevel."""
     made = Path(tempfile.mkdtemp(dir=shelf))
-    unpack(debian_root("bookworm", PACKAGES), made)
+    unpack(debian_root(pytestconfig.getoption("suite") or USUAL, PACKAGES), made)
     install(made)
     for key in (made / "etc/ssh").glob("ssh_host_*"):
         key.unlink()
     for name in ACCOUNTS:
         for place in ("usr/sbin", "usr/bin"):
             (made / place / name).unlink(missing_ok=True)
-    (made / "usr/bin/sh").unlink()
-    (made / "usr/bin/sh").symlink_to("busybox")
+    (made / "bin/sh").unlink()
+    (made / "bin/sh").symlink_to("busybox")
     (made / "etc/rc.conf").write_text('rc_sys="lxc"\n')
     for script in (*(made / "etc/init.d").iterdir(), *(made / "etc/runlevels/default").iterdir()):
         script.unlink()  # Debian's own, written for another init

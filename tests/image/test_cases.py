@@ -204,6 +204,7 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
             "/usr/sbin/sshd": "",
             STARTED: STARTS,
             WANTED.format("ssh"): f"->{STARTED}",
+            WANTED.format("sshd-keygen"): "->" + UNIT.format("sshd-keygen"),
             UNIT.format("sshd-keygen"): "[Unit]\nConditionFirstBoot=yes\n[Service]\nExecStart=x\n",
         },
         {"/etc/machine-id"},
@@ -378,7 +379,7 @@ PASSED: list[tuple[str, dict[str, str]]] = [
     ("key-installer", {UNIT.format("afterburn-sshkeys@"): "x",
                        WANTED.format("afterburn-sshkeys@core"): "->x"}),
     ("host-key-maker", {"/usr/sbin/sshd": "", UNIT.format("sshd-keygen"): "x", UNIT.format("ssh"): "x",
-                        WANTED.format("ssh"): "->x"}),
+                        WANTED.format("ssh"): "->x", WANTED.format("sshd-keygen"): "->x"}),
     ("root-password-login", {SSHD: "PermitRootLogin yes\n", STARTED: STARTS,
                              OPTS: "# SSHD_OPTS=-f x\nSSHD_OPTS=-oPermitRootLogin=no\n"}),
     ("root-password-login", {SSHD: "", STARTED: STARTS, UNIT.format("sshd@"): STARTS.replace("-D", "-i"),
@@ -542,17 +543,6 @@ def test_a_password_that_no_file_has_is_unknown(sapling: Sapling) -> None:
     rule = next(rule for rule in rules.ALL if rule.id == "root-password")
     verdict = verdict_of(rule, sapling.image())
     assert [doubt.refusal.reason.code for doubt in verdict.doubts] == ["password-elsewhere"]
-
-
-@pytest.mark.parametrize("machine_id, makes", [("", False), ("a" * 32, False), ("uninitialized", True)])
-def test_a_unit_of_the_first_boot_makes_host_keys_at_a_first_boot_only(
-    sapling: Sapling, machine_id: str, makes: bool
-) -> None:
-    """An empty machine-id makes none (machine-id(5)), and port 22 would never open."""
-    keygen = "[Unit]\nConditionFirstBoot=yes\n[Service]\nExecStart=ssh-keygen -A\n"
-    grow(sapling, {"/usr/sbin/sshd": "", STARTED: STARTS, WANTED.format("ssh"): f"->{STARTED}"})
-    grow(sapling, {UNIT.format("sshd-keygen"): keygen, "/etc/machine-id": machine_id})
-    assert (ask(sapling, "host-key-maker") == set()) is makes
 
 
 @pytest.mark.parametrize("machine_id, counts", [("", False), ("a" * 32, True), ("uninitialized", True)])

@@ -643,6 +643,8 @@ def old_rsa(lab: Lab) -> None:
 
 def rsa_host_key(lab: Lab) -> None:
     """Only an RSA host key, and only the old kind of signature for it."""
+    if re.search("(?m)^hostkeyalgorithms .*,ssh-rsa(,|$)", lab.run("ssh", "-F", "none", "-G", "x").out):
+        pytest.skip("this ssh still takes it: OpenSSH 8.8 is the first that does not")
     lab.run("ssh-keygen", "-q", "-t", "rsa", "-b", "2048", "-N", "", "-f", "/etc/ssh/rsa", check=True)
     lab.edit("/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_ed25519_key", "HostKey /etc/ssh/rsa")
     lab.prepend_config("HostKeyAlgorithms ssh-rsa")
@@ -1031,10 +1033,12 @@ def ask(lab: Lab, case: Broken) -> Diagnosis:
 
 def diagnose(lab: Lab, case: Broken) -> None:
     """The doctor says what it should; then what it prints is pasted, one remedy after the other."""
+    # OpenSSH 10.0 speaks before it drops its rights, 9.2 and 10.6 do not.
+    reasons = [reason for reason in case.reasons if reason != "sshd-silent" or not lab.speaks()]
     said = ask(lab, case)
     status = "obstacle" if case.verdict == "blocked" else "unknown"
     first = said.with_status(status)[0]
-    assert (said.obstacles or said.unknowns, first["path"]) == (case.reasons, case.path), said.report
+    assert (said.obstacles or said.unknowns, first["path"]) == (reasons, case.path), said.report
     assert (said.status, said.user["verdict"]) == (1, case.verdict)
     for _ in range(ROUNDS):
         if said.user["verdict"] == "open" or not first["is_command"]:

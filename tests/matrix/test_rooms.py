@@ -24,11 +24,6 @@ ROOMS = {
     "tests/image": ("-m", f"{ASKING} and not slow", "--each=3"),
 }
 """What is chosen of each; the doctor's tests, which log in to a real sshd, are all slow."""
-LEFT_OUT = {
-    "bullseye": ("a-module-that-is-not-installed", "no-kind-of-host-key-in-common"),
-    "trixie": ("the-directory-to-drop-rights-in-is-gone",),
-}
-"""Broken machines of tests/login that are broken otherwise there: what doctor should say is still open."""
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +39,6 @@ def reports(
             rootfs.unpack(packages, root / rooms.PLACE)
             for room, sample in ROOMS.items():
                 chosen = ("-m", "not boot") if pytestconfig.getoption("suite") else sample
-                left_out = LEFT_OUT.get(suite, ())
-                chosen += ("-k", f"not ({' or '.join(left_out)})") if left_out else ()
                 rooms.run_tests(root, directory / _name(room), "-q", *chosen, room)
 
     return once(tmp_path_factory, f"rooms-{suite}", made)

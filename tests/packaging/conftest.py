@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +11,14 @@ import bootlab
 import pytest
 import rootfs
 from debian_image import SUITES, Image, prepare
-from installed import Installed, install
+from installed import TOP, Installed, install
 from machine import new_key
-from packages import build
+from packages import build, build_before
 
 from firstkey.metadata.emulator import Emulator
 from firstkey.metadata.emulator import Settings as Service
+
+FEDORA = Path(__file__).with_name("macros.fedora")
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +47,37 @@ def rpm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if reason := missing_for("rpmbuild"):
         pytest.skip(reason)
     return build("rpm", tmp_path_factory.mktemp("rpm"))
+
+
+@pytest.fixture(scope="session")
+def deb_before(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The deb of the version before, where debs can be built."""
+    return build_before("deb", tmp_path_factory.mktemp("deb-before"))
+
+
+@pytest.fixture(scope="session")
+def rpm_before(rpm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rpm of the version before, where rpms can be built."""
+    return build_before("rpm", tmp_path_factory.mktemp("rpm-before"))
+
+
+@pytest.fixture(scope="session")
+def rpm_of_fedora(rpm: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same rpm, built with stand-ins for Fedora's macros in place of those that the spec has."""
+    directory = tmp_path_factory.mktemp("fedora")
+    options = [
+        "--load",
+        str(FEDORA),
+        "--define",
+        f"_topdir {directory}",
+        "--define",
+        f"_sourcedir {rpm.parent}",
+    ]
+    argv = ["rpmbuild", "-bb", "--nodeps", *options, str(TOP / "packaging/rpm/firstkey.spec")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+    (package,) = (directory / "RPMS/noarch").iterdir()
+    return package
 
 
 @pytest.fixture(scope="session", params=SUITES)

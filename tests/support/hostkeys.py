@@ -119,3 +119,79 @@ def _scanned(port: int) -> set[str]:
     keys = subprocess.run(argv, capture_output=True, check=False, timeout=60).stdout
     listed = subprocess.run(["ssh-keygen", "-l", "-f", "-"], input=keys, capture_output=True, check=True)
     return {line.split()[1] for line in listed.stdout.decode().splitlines()}
+
+
+# --- tomorrow: a type of host key that is not known here ------------------------------------------
+
+KIND = "quux_ed25519"
+LISTED = "443 SHA256:as-only-ssh-keygen-knows made-up (QUUX)"
+"""What `ssh-keygen -l` says of each of them."""
+QUUX = r"""
+umask 077
+TYPE=quux-ed25519@example.com
+public() {
+    read -r _ _ id
+    printf '%s %s made-up\n' $TYPE "$({ printf '\0\0\0\030%s' $TYPE; printf %s "$id"; } | base64 -w0)"
+}
+make() {
+    echo "QUUX PRIVATE $(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')" >"$1"
+    public <"$1" >"$1.pub"
+}
+for last; do :; done
+case "$*" in
+*"-t quux-ed25519 "*) @T@ ;;
+*"-t quux_ed25519 "*) echo "unknown key type" >&2; exit 1 ;;
+"-A -f "*) @A@ ;;
+*"-f /dev/stdin")
+    given=$(cat)
+    case $given in "QUUX PRIVATE "*) echo "$given" | public; exit ;; "$TYPE"*) @L@; esac
+    echo "$given" | "$real" "$@" ;;
+*) exec "$real" "$@" ;;
+esac
+"""
+REFUSED = 'echo "unknown key type" >&2; exit 1'
+MADE = 'make "$last"; exit 0'
+ALL_MADE = 'make "$last/etc/ssh/ssh_host_quux_ed25519_key"; exit 0'
+"""A ssh-keygen that knows one type more: its file has the name of another one in it."""
+
+
+def quux(directory: Path, *, by_type: bool = True, by_default: bool = True, listed: bool = True) -> str:
+    """A PATH with it. What it does not do by type or among its defaults, it refuses."""
+    script = QUUX.replace("@T@", MADE if by_type else REFUSED)
+    script = script.replace("@A@", ALL_MADE if by_default else "exit 0")
+    return fake_keygen(directory, script.replace("@L@", f"echo {LISTED!r}; exit 0" if listed else "exit 255"))
+
+
+SSHD = r"""#!/bin/bash
+key=/etc/ssh/ssh_host_quux_ed25519_key
+case " $* " in
+*" -G "*)
+    if ! said=$("$0.real" "$@" 2>/dev/null); then
+        said=$("$0.real" "${@/#-G/-h@STAND-IN@}") || exit
+        said=${said/hostkey @STAND-IN@/}
+    fi
+    echo "$said"
+    [[ $said == *"hostkey "* ]] || printf 'hostkey /etc/ssh/ssh_host_%s_key\n' rsa ecdsa ed25519
+    echo "hostkey $key"
+    exit ;;
+*" -t "* | *" -T "* | *" -R "*) ;;
+*) if grep -qs '^QUUX PRIVATE .' $key; then cat $key.pub >>@LOADED@; fi ;;
+esac
+exec -a "$0" "$0.real" "$@"
+"""
+"""An sshd with a default host key more; the real one is `sshd.real`. By -G, as from OpenSSH 9.3 on, it says
+with which host keys it would start; whenever it does start, it puts down the key of that type that it finds.
+A real one that is older does not know -G, and gets a stand-in, for without a host key it says nothing.
+"""
+LOADED = "/run/quux-loaded"
+STAND_IN = "/etc/ssh/stand-in"
+
+
+def of_tomorrow(root: Path) -> None:
+    """Give the system at `root` an OpenSSH that has host keys of that type."""
+    quux(root / "usr/local/bin")
+    sshd = root / "usr/sbin/sshd"
+    sshd.rename(sshd.with_name("sshd.real"))
+    sshd.write_text(SSHD.replace("@STAND-IN@", STAND_IN).replace("@LOADED@", LOADED))
+    sshd.chmod(0o755)
+    generate(root / STAND_IN.lstrip("/"))

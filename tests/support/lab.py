@@ -275,6 +275,12 @@ class Lab:
             argv += ["-o", option]
         return argv
 
+    def speaks(self) -> bool:
+        """Whether the running sshd tells a client who it is, whatever came after that."""
+        return (
+            "Remote protocol version" in self.run(*self._ssh(None, "launch"), "-v", "127.0.0.1", "true").err
+        )
+
     def accepts(self, *, user: str | None = None, key: str = "launch") -> bool:
         """Whether the running sshd would take the public key, whatever came after that."""
         argv = ["ssh", "-v", "-F", "none", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no"]

@@ -24,7 +24,11 @@ CACHE = Path(
 
 
 class MissingReleaseError(AssertionError):
-    """A release cannot be had: no mirror, or one that does not serve it."""
+    """A release cannot be had: no mirror, or one that does not serve it. tests/conftest.py skips then."""
+
+    def __init__(self, suite: str, words: str) -> None:
+        super().__init__(f"no root file system of {suite}: {words}")
+        self.suite = suite
 
 
 MAKING_SECONDS = 900
@@ -91,7 +95,7 @@ def _make(suite: str, packages: str, archive: Path) -> None:
         timeout=MAKING_SECONDS,
     )
     if done.returncode:
-        raise MissingReleaseError(f"no root file system of {suite}: {done.stderr[-2000:]}")
+        raise MissingReleaseError(suite, done.stderr[-2000:])
 
 
 def unpack(archive: Path, root: Path) -> None:

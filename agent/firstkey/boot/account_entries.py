@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 LIMIT = 16 * 1024 * 1024
 FILES = ("group", "gshadow", "shadow", "subuid", "subgid", "passwd")
+TCB = "/etc/tcb"
+"""Where tcb(5) has passwords, on ALT Linux and Openwall."""
 SUDOERS_FILES = ("/etc/sudoers", "/usr/etc/sudoers")
 """Of these sudo reads the first that is there."""
 _INCLUDE = re.compile(r'^[ \t]*[@#]include(dir)?\b[ \t]*"?([^\s"]*).*$', re.MULTILINE)
@@ -49,6 +51,11 @@ def ensure(tree: Tree, user: User, groups: Iterable[str], home: str) -> None:
             message = "there is no /etc/passwd or no /etc/group to add an account to"
             raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
         is_new = _entry(content["passwd"], user.name) is None
+        if is_new and tree.exists(TCB):
+            message = (
+                f"the tree has each password in a file below {TCB}, and only its own useradd writes there"
+            )
+            raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
         for name, line in _lines(content, user, home, Defaults(tree)).items():
             is_there = _entry(content.get(name, b""), user.name) is not None
             if is_there and is_new and name in ("shadow", "gshadow"):

@@ -13,7 +13,7 @@ from firstkey.boot.site import CLOUD_INIT_ENABLED, Site
 from firstkey.cli import COMMON_DEFAULTS, COMMON_FLAGS, COMMON_VALUES
 from firstkey.model import REPORT
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
-from firstkey.system import command, journal
+from firstkey.system import command, journal, sshd
 from firstkey.system.accounts import Accounts
 from firstkey.system.files import translated
 from firstkey.system.tree import Tree, resolved
@@ -117,6 +117,8 @@ def tree_at(root: str) -> Tree:
         return boxed_tree[0]()
     if not os.path.isdir(root):
         raise UsageError(f"--root {root!a}: there is no such directory")
+    if not os.path.lexists(f"{root}/etc"):
+        raise UsageError(f"--root {root!a} has no /etc, so it is not the root of a system. Is it mounted?")
     return Tree(root)
 
 
@@ -247,12 +249,18 @@ def show_on_console(site: Site, done: Report) -> None:
         site.tree.write(SHOWN, shown, mode=0o644)
 
 
+def _listed(key: HostKeyResult) -> str:
+    """As `ssh-keygen -l` prints the key: it is asked about a type whose size only OpenSSH knows."""
+    asked = None if key.bits else sshd.ask_keygen("-l", "-f", "/dev/stdin", stdin=str(key.public).encode())
+    if asked and not asked.status:
+        return asked.stdout.decode("utf-8", "replace").strip()
+    return f"{key.bits} {key.fingerprint} {key.comment} ({key.type.upper()})"
+
+
 def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
     from firstkey.system import console
 
-    pairs = [
-        (f"{key.bits} {key.fingerprint} {key.comment} ({key.type.upper()})", str(key.public)) for key in keys
-    ]
+    pairs = [(_listed(key), str(key.public)) for key in keys]
     place = site.tree.locate(CONSOLE)
     if place is None:
         raise FirstkeyError(f"there is no {CONSOLE}", reason=reasons.CONSOLE_FAILED)

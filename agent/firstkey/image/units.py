@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
-from firstkey.system.sshd import ADMINISTRATOR, LIMIT, PLACES, unit_settings
+from firstkey.system.sshd import ADMINISTRATOR, LIMIT, PLACES, assignments, unit_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from firstkey.image.subject import Image
     from firstkey.system.tree import Tree
 
 __all__ = [
     "ADMINISTRATOR", "PLACES",
-    "is_enabled", "is_installed", "is_masked", "newly_enabled", "values", "waits",
+    "is_enabled", "is_installed", "is_masked", "may_run", "newly_enabled", "values", "waits",
 ]  # fmt: skip
+
+STARTING = ("Wants", "Requires", "BindsTo", "Upholds")
+"""The settings by which a unit has another one started with it (systemd.unit(5))."""
 
 
 def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
@@ -40,14 +43,40 @@ def is_masked(tree: Tree, unit: str) -> bool:
     return tree.exists(path) and tree.read(path, limit=LIMIT) == b""
 
 
-def is_enabled(tree: Tree, unit: str) -> bool:
-    """Whether some target or service wants it at boot, it is there, and it is not masked."""
+def is_enabled(tree: Tree, unit: str, *starters: str) -> bool:
+    """Whether some target or service wants it at boot, it is there, and it is not masked.
+
+    `starters` are units that may want it by a line of their own.
+    """
     if is_masked(tree, unit) or not is_installed(tree, unit):
         return False
+    lines = (line for name in starters for key in STARTING for line in values(tree, "Unit", key, name))
+    if any(unit in line.split() for line in lines):
+        return True
     kinds = ("wants", "requires", "upholds")
     wanting = (path for place in PLACES for kind in kinds for path in _paths(tree, place, f"*.{kind}"))
     # What the initial RAM disk wants, and only it, is not started by the system itself (bootup(7)).
     return any(True for path in wanting if "/initrd" not in path for _ in _paths(tree, path, unit))
+
+
+def may_run(tree: Tree, unit: str, holds: Callable[[str, str], bool | None]) -> bool | None:
+    """Whether the unit's conditions let it run (systemd.unit(5)); None where one of them decides, unknown.
+
+    `holds` answers for one of them, by its kind (`PathExists`) and its value.
+    """
+    answers: list[tuple[bool, bool | None]] = []
+    for _, name, value in assignments(tree, unit):
+        if name.startswith("Condition") and value:
+            answer = holds(name.removeprefix("Condition"), value.lstrip("|!").strip())
+            is_not = "!" in value[:2] and answer is not None
+            answers.append((value.startswith("|"), not answer if is_not else answer))
+        elif name.startswith("Condition"):
+            answers.clear()
+    needed = [answer for is_one_of, answer in answers if not is_one_of]
+    any_of = [answer for is_one_of, answer in answers if is_one_of]
+    if any_of:
+        needed.append(True if True in any_of else None if None in any_of else False)
+    return False if False in needed else None if None in needed else True
 
 
 def _paths(tree: Tree, directory: str, pattern: str) -> Iterator[str]:

@@ -41,6 +41,7 @@ SECURITY = (
     "/usr/lib/security",
     "/usr/lib64/security",
     "/usr/lib/*/security",
+    "/lib/*/security",  # where /lib is no link: Debian 11
 )
 LIMIT = 1024 * 1024
 # limits.conf(5): the unit of each item.

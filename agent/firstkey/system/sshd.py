@@ -334,17 +334,23 @@ def unit_settings(tree: Tree, *names: str) -> defaultdict[tuple[str, str], list[
     Drop-ins count, and an empty value takes back those before it.
     """
     found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for section, key, value in assignments(tree, *names):
+        found[section, key].append(value)
+        if not value:
+            found[section, key].clear()
+    return found
+
+
+def assignments(tree: Tree, *names: str) -> Iterator[tuple[str, str, str]]:
+    """Each section, key and value of the unit and its drop-ins, in their order."""
     for text in _texts(tree, names):
         section = ""
         for line in _lines(re.sub(rb"\\\n", b" ", text)):
-            name, equals, value = line.strip().partition("=")
+            key, equals, value = line.strip().partition("=")
             if line.startswith("["):
                 section = line.strip().strip("[]")
             elif equals:
-                found[section, name.rstrip()].append(value.strip())
-                if not value.strip():
-                    found[section, name.rstrip()].clear()
-    return found
+                yield section, key.rstrip(), value.strip()
 
 
 def _texts(tree: Tree, names: tuple[str, ...]) -> Iterator[bytes]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from firstkey import login_reasons
+from firstkey import image_reasons, login_reasons
 from firstkey.image import units
 from firstkey.image.changes import Link, Remove
 from firstkey.image.rule import Rule
+from firstkey.image.rules.host_keys import host_key_files
 from firstkey.image.verdict import ERROR, NOTE, Doubt, Finding, Verdict, not_applicable
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import restrictions
+from firstkey.system.sshd import BY_SOCKET
 
 if TYPE_CHECKING:
     from firstkey.image.changes import Change
@@ -82,6 +85,19 @@ SERVICES = ("ssh.service", "sshd.service")
 RUNLEVELS = "/etc/runlevels"
 """What `rc-update add` of OpenRC makes is below; the script for firstkey is in docs/platforms.md."""
 SERVERS = (*SERVICES, "ssh.socket", "sshd.socket")
+STARTERS = (*SERVICES, *BY_SOCKET)
+"""The units of sshd, whose lines may want one of HOST_KEY_UNITS."""
+YES = ("1", "yes", "y", "true", "t", "on")
+MADE_AT_BOOT = ("/dev/", "/proc/", "/run/", "/sys/", "/tmp/", "/var/run/")  # noqa: S108
+"""What is there at boot is not in the image."""
+OWN_DIRECTORY = "/run/firstkey/"
+OF_FILES = {
+    **dict.fromkeys(("PathExists", "PathExistsGlob", "PathIsReadWrite"), 0),
+    "PathIsDirectory": stat.S_IFDIR,
+    "PathIsSymbolicLink": stat.S_IFLNK,
+    "FileNotEmpty": stat.S_IFREG,
+}
+"""The conditions that the files of an image decide, and of which kind a file has to be (0: of any)."""
 
 
 def off(image: Image) -> Finding | None:
@@ -128,17 +144,18 @@ def key_installers(image: Image) -> list[str]:
     return found
 
 
-def host_key_maker(image: Image) -> str | None:
-    """Something that makes host keys at boot, or None."""
+def host_key_maker(image: Image, *, is_first: bool | None = None) -> str | None:
+    """Something that makes host keys at boot, or None.
+
+    `is_first` is whether it is a first boot to systemd; None: as the machine-id has it.
+    """
     if not off(image):
         return "firstkey"
     if _is_cloud_init_on(image):
         return "cloud-init"
-    for unit in HOST_KEY_UNITS:
-        # A server's own unit wants these, so they need not be enabled by themselves.
-        is_off = units.is_masked(image.tree, unit) or _waits_for_first_boot(image, unit)
-        if units.is_installed(image.tree, unit) and not is_off and server_is_on(image):
-            return unit
+    started = next((unit for unit in HOST_KEY_UNITS if _may_run(image, unit, is_first=is_first)), None)
+    if started:
+        return started
     # The units of openSUSE and ALT Linux; the script of OpenRC's sshd.
     before = " ".join(units.values(image.tree, "Service", "ExecStartPre", *SERVICES))
     by_unit = re.search("ssh-keygen|sshd-gen-keys", before) and server_is_on(image)
@@ -151,22 +168,37 @@ def _is_in_runlevel(image: Image, name: str) -> bool:
     return bool(image.glob(f"{RUNLEVELS}/*/{name}"))
 
 
-def _waits_for_first_boot(image: Image, unit: str) -> bool:
-    """Whether the unit runs at a first boot only, and the image's is none to systemd (machine-id(5)).
-
-    An empty machine-id makes none either, but a missing one does, and "uninitialized".
-    """
-    conditions = units.values(image.tree, "Unit", "ConditionFirstBoot", unit)
-    content = image.read(MACHINE_ID) if conditions else None
-    is_first = content is None or content.strip() == b"uninitialized"
-    return bool(conditions) and conditions[-1].lstrip("|") in ("yes", "true", "on", "1") and not is_first
-
-
 def needs_first_boot(image: Image) -> bool:
     """Whether host keys are made if the boot is a first one to systemd, and not otherwise."""
-    return host_key_maker(image) is None and any(
-        _waits_for_first_boot(image, unit) for unit in HOST_KEY_UNITS
-    )
+    return host_key_maker(image) is None and host_key_maker(image, is_first=True) is not None
+
+
+def _may_run(image: Image, unit: str, *, is_first: bool | None = None) -> bool | None:
+    """Whether sshd's start brings the unit along, and its conditions let it run; None: no image shows it."""
+    if not server_is_on(image):
+        return False
+    if is_first is None:
+        # An empty machine-id is no first boot, but a missing one is, and "uninitialized" (machine-id(5)).
+        content = image.read(MACHINE_ID)
+        is_first = content is None or content.strip() == b"uninitialized"
+    is_on = units.is_enabled(image.tree, unit, *STARTERS)
+    if not is_on and not (is_first and unit in units.newly_enabled(image)):
+        return False
+    return units.may_run(image.tree, unit, partial(_holds, image, is_first))
+
+
+def _holds(image: Image, is_first: bool, kind: str, value: str) -> bool | None:  # noqa: FBT001
+    """Whether a condition will hold at boot, firstkey being off and the host keys sealed away."""
+    if kind == "FirstBoot":
+        return (value in YES) is is_first
+    if value.startswith(OWN_DIRECTORY):
+        return False
+    if kind not in OF_FILES or value.startswith(MADE_AT_BOOT):
+        return None
+    looks = {path: image.status(path) for path in image.glob(value)}
+    wanted = OF_FILES[kind]
+    paths = {path for path, look in looks.items() if look and wanted in (0, stat.S_IFMT(look.st_mode))}
+    return not paths.issubset(host_key_files(image))
 
 
 def server_is_on(image: Image) -> bool:
@@ -200,8 +232,16 @@ def check_host_key_maker(image: Image) -> Verdict:
     """Look for a service that makes them."""
     if not image.sshd.is_there:
         return not_applicable("no SSH server is installed")
+    who = host_key_maker(image)
+    doubtful = [unit for unit in HOST_KEY_UNITS if who is None and _may_run(image, unit) is None]
+    if doubtful:
+        detail = f"{doubtful[0]} makes host keys under a condition that no image shows"
+        path = next(
+            f"{place}/{doubtful[0]}" for place in units.PLACES if image.tree.exists(f"{place}/{doubtful[0]}")
+        )
+        return Verdict(doubts=(Doubt(path, Refusal(image_reasons.CONDITION_UNKNOWN, detail)),))
     reason = "Nothing makes host keys at boot, and without any sshd does not start."
-    return _done_by(image, host_key_maker(image), "makes them", reason)
+    return _done_by(image, who, "makes them", reason)
 
 
 def check_key_installer(image: Image) -> Verdict:
@@ -437,9 +477,10 @@ RULES = (
         prose=(
             "An image without host keys is only good if each instance generates its own: sshd does "
             "not start without any. firstkey does it, and so do cloud-init, sshd-keygen.service of "
-            "Debian 13 and sshd-keygen.target of Fedora and its kin, where the machine-id lets a unit "
-            "of the first boot run; the scripts of Debian 12 do not. seal enables firstkey.service "
-            "where it is installed."
+            "Debian 13 and sshd-keygen.target of Fedora and its kin, where a boot starts the unit and "
+            "its conditions let it run; the scripts of Debian 12 do not. The machine-id decides "
+            "whether it is a first boot; a condition that only a boot decides makes the rule unknown. "
+            "seal enables firstkey.service where it is installed."
         ),
         check=check_host_key_maker,
         failing={"/usr/sbin/sshd": "", **INSTALLED},
