@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TTL_SECONDS = 300.0
 WAIT_SECONDS = 0.7
-"""sshd waits for it, and whoever logs in with it: with what Python takes to start, it is within a second."""
+"""sshd waits for it, and so does the user who logs in: with the start of Python, it is within a second."""
 EPILOG = """\
 For images whose homes or root cannot be written, in sshd_config:
 

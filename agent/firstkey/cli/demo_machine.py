@@ -81,7 +81,7 @@ class Machine:
         return [(path[len(self.root) :], os.lstat(path)) for path in sorted(found)]
 
     def snapshot(self) -> dict[str, tuple[int, int]]:
-        """What tells whether any file was written; /run is of the run, not of the machine."""
+        """What shows whether any file was written; /run is of the run, not of the machine."""
         kept = [(path, found) for path, found in self.files() if not path.startswith("/run")]
         return {
             path: (found.st_ino, found.st_mtime_ns) for path, found in kept if stat.S_ISREG(found.st_mode)
@@ -234,7 +234,7 @@ def _new_directory() -> str:
 
 
 def _base() -> str:
-    """Where sshd trusts the path: nobody but root and the caller can write a directory above."""
+    """Where sshd trusts the path: only root and the caller can write the directories above."""
     places = [
         os.environ.get("XDG_RUNTIME_DIR", ""),
         "/run" if os.geteuid() == 0 else "",

@@ -199,6 +199,6 @@ def _key_name(line: str, index: int) -> str:
 
 def _tell(asked: Asked) -> None:
     token = "with a token" if asked.had_token else "without a token"
-    # Nobody may be reading any more; the service goes on.
+    # The reader may be gone; the service goes on.
     with suppress(BrokenPipeError, streams.NotPrinted, ValueError):
         streams.complain(f"{asked.method} {asked.path} {token}: {asked.status or 'no answer'}")

@@ -104,7 +104,7 @@ def _port(text: str) -> int:
 
 
 def _is_piped() -> bool:
-    """Whether somebody gives us text: a pipe or a file, but no terminal, no /dev/null and no connection."""
+    """Whether standard input has text: a pipe or a file, but no terminal, no /dev/null, no connection."""
     try:
         mode = os.fstat(0).st_mode
     except OSError:

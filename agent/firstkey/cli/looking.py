@@ -27,7 +27,7 @@ EVENT, MISSING, OUTPUT, COMPLAINTS = "event", "missing", "output", "complaints"
 
 
 def ignored(_kind: str, _value: object) -> None:
-    """Nobody waits for what is told."""
+    """Drop a value that the boxed process sends."""
 
 
 class Looker:
@@ -41,7 +41,7 @@ class Looker:
         args.named = overrides.named_configuration(args)  # a file of the host's, not of the tree's
 
     def look(self, work: Callable[[Site, Inside], Any], heard: Heard = ignored) -> Any:  # noqa: ANN401
-        """Do `work` in a box, and return what it returns. `heard` gets what it tells: a kind, and a value.
+        """Do `work` in a box, and return what it returns. `heard` gets what it sends: kind and value.
 
         Raises what `work` raised, if that was a FirstkeyError, and boxed.Overrun where it did not end well.
         """

@@ -11,9 +11,9 @@ from firstkey.display import width_of
 from firstkey.text import visible
 
 HIDDEN = argparse.SUPPRESS
-"""The help of an option that is taken, since every command takes it, and means nothing here."""
+"""The help of an option that means nothing here, and is accepted since every command accepts it."""
 UNKNOWN = "unrecognized arguments: "
-"""How argparse begins to tell of options that there are not."""
+"""How argparse begins its message about unknown options."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,13 +25,13 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=epilog,
             allow_abbrev=False,
-            # Without a width it would import shutil, and with it the compressors, for each option anew.
+            # Without a width it would import shutil, and with it the compressors, for each option again.
             formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=(width_of(1) or 80) - 2),
         )
         self.color = False  # Python 3.14 would colour what it prints, past our own streams
 
     def error(self, message: str) -> NoReturn:
-        """Tell what is wrong, on stderr, and exit with 2."""
+        """Print the mistake on stderr, and exit with 2."""
         super().error(visible(f"{message}{self._suggestions(message)}"))
 
     def _suggestions(self, message: str) -> str:

@@ -43,7 +43,7 @@ def show(args: argparse.Namespace, site: Site, done: Report) -> None:
     if args.json:
         streams.show_json(done.as_json())
     elif done.outcome == DISABLED and done.refusal:
-        # Whoever runs it by hand does not read the journal, and would take silence for success.
+        # A person who runs it by hand does not read the journal, and would take silence for success.
         streams.show(f"Switched off: {done.refusal.detail}. Nothing was done.")
     else:
         streams.show(*report(done))
@@ -144,7 +144,7 @@ def _section(title: str, lines: list[str]) -> Iterator[str]:
 
 
 def _tell_steps(site: Site, done: Report) -> None:
-    """What -v tells besides: all that was looked at and found well, and where the time went."""
+    """What -v adds: all that was checked and found in order, and where the time went."""
     for key in done.host_keys:
         if key.result == UNCHANGED and not key.refusal:
             site.say(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))

@@ -1,4 +1,4 @@
-"""What people are told who call firstkey by hand: its commands, and the options of those that a boot runs.
+"""The help for people who call firstkey by hand: its commands, and the options of those that a boot runs.
 
 The other commands have their options beside what they do.
 """

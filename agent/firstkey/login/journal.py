@@ -14,8 +14,9 @@ NAMES = ("sshd", "sshd-session", "sshd-auth")
 
 
 def since(began: float) -> list[str]:
-    """What was logged from then on (seconds since the epoch), but for who came and went. Older lines tell of
-    older troubles.
+    """What was logged from then on (seconds since the epoch), without the lines about connections.
+
+    Older lines are about older troubles.
     """
     program = command.find("journalctl")
     if program is None:
