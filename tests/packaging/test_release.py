@@ -147,7 +147,7 @@ def test_what_is_no_release_is_refused(checkout: Checkout, tmp_path: Path, flaw:
         own.git("tag", "--force", TAG)
         said = "no dated entry"
     elif flaw == "reserved":
-        options, said = (), "firstkey.example : a reserved name"
+        options, said = (), "at firstkey.example: a reserved name"
     else:
         (tmp_path / "out/file").touch()
         said = "is not empty"
