@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
+from firstkey import events, reasons, text
 from firstkey.cli import streams
 from firstkey.model import DISABLED, UNCHANGED
 
@@ -33,6 +33,7 @@ PLANNED = {
 }
 """The same of what would have come of the run."""
 
+REMEDY = f"    {text.REMEDY}"
 _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
 
 
@@ -50,7 +51,15 @@ def show(args: argparse.Namespace, site: Site, done: Report) -> None:
 
 
 def report(done: Report) -> Iterator[str]:
-    """The lines of a run, as `firstkey run` prints them."""
+    """The lines of a run, as `firstkey run` prints them: each remedy once, whatever has it."""
+    shown: set[str] = set()
+    for line in _report(done):
+        if not line.startswith(REMEDY) or line not in shown:
+            yield line
+        shown.add(line)
+
+
+def _report(done: Report) -> Iterator[str]:
     if done.dry_run:
         yield "This is a dry run: nothing was changed."
     yield from instance(done)
@@ -106,7 +115,7 @@ def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
 def refusal(why: Refusal) -> Iterator[str]:
     """A reason, on two lines: what, and what to do about it."""
     yield f"    {why.detail} ({why.reason.code})"
-    yield f"    What to do: {why.reason.remedy}"
+    yield f"{REMEDY}{why.reason.remedy}"
 
 
 def _account(account: AccountResult, done: Report) -> Iterator[str]:
