@@ -74,6 +74,18 @@ def test_an_obstacle_has_path_reason_and_remedy(image: Machine) -> None:
     }
 
 
+@pytest.mark.sshd
+def test_a_key_from_standard_input_is_in_the_command(image: Machine) -> None:
+    """No file has it: what is pasted brings it along. A note's remedy stands there once."""
+    line = image.path("/launch.pub").read_text().strip()
+    image.write_keys("")
+    piped = ("sh", "-c", f'exec "$@" <{image.path("/launch.pub")}', "sh")
+    done = image.firstkey("doctor", "--key", "-", prefix=piped)
+    assert f"What to do: echo '{line}' | chroot {image.root} sh -c" in done.out
+    assert f"What to do: cat {image.root}/launch.pub | chroot" in image.firstkey("doctor", *key_of(image)).out
+    assert done.out.count("Run it on the instance") == 1
+
+
 HOMES = [
     "/srv/x && ;touch PWNED;# && sshd -t",
     "/srv/x' && sshd -t;touch PWNED;#",

@@ -154,11 +154,7 @@ def _baseline(path: str | None) -> tuple[Known, ...]:
     """The known findings of that file of the host's. Raises UsageError."""
     if path is None:
         return ()
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MOST_KNOWN + 1)
-    except OSError as error:
-        raise UsageError(f"--baseline {path}: {error.strerror}") from error
+    content = screen.load("--baseline", path, MOST_KNOWN + 1)
     if len(content) > MOST_KNOWN:
         raise UsageError(f"--baseline {path}: this has more than {MOST_KNOWN} bytes")
     return baseline.parse(path, content, (rule.id for rule in rules.ALL))

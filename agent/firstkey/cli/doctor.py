@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons
-from firstkey.cli import common, looking, parsers, streams
+from firstkey.cli import common, looking, parsers, screen, streams
 from firstkey.display import DECIDE
 from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
@@ -118,13 +117,7 @@ def _client(address: str | None) -> Client | None:
 
 
 def _named(path: str) -> LaunchKey:
-    try:
-        if path == "-":
-            return launch_key.named(sys.stdin.buffer.read(KEY_LIMIT), "standard input")
-        with open(path, "rb") as file:
-            return launch_key.named(file.read(KEY_LIMIT), path)
-    except OSError as error:
-        raise UsageError(f"--key {path}: {error.strerror}") from error
+    return launch_key.named(screen.load("--key", path, KEY_LIMIT), path)
 
 
 def _ask(site: Site, args: argparse.Namespace) -> Answer:
@@ -157,9 +150,13 @@ def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator
         yield verdicts[diagnosis.verdict].format(port=port, user=diagnosis.user)
         if diagnosis.key:
             yield f"  Key: {diagnosis.key}"
+        noted: set[str | None] = set()
         for finding in diagnosis.findings:
             if finding.status != OK or args.verbose or (finding.reason and not args.quiet):
-                yield from _finding(finding)
+                # Several notes may have the same remedy, which is worth one line.
+                is_said = finding.status == OK and finding.remedy in noted
+                yield from _finding(finding._replace(remedy=None) if is_said else finding)
+                noted.add(finding.remedy)
         yield ""
     if any(finding.is_command for diagnosis in diagnoses for finding in diagnosis.findings):
         yield from () if resolved(args.root) == "/" else (OWN_PROGRAMS,)
@@ -179,7 +176,7 @@ def _for(diagnosis: Diagnosis, root: str) -> Diagnosis:
         inside = command.removesuffix(install).removesuffix(" && ")
         commands = [f"chroot {place} sh -c {shlex.quote(inside)}"] if inside else []
         if commands and diagnosis.key and diagnosis.key.file and "(echo; cat)" in inside:
-            commands[0] += f" < {shlex.quote(diagnosis.key.file)}"
+            commands[0] = f"{diagnosis.key.printed} | {commands[0]}"
         if command.endswith(install):
             commands.append(install.replace("run", f"run --root {place}", 1))
         return " && ".join(commands)

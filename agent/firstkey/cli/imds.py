@@ -6,7 +6,7 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from firstkey.cli import streams
+from firstkey.cli import screen, streams
 from firstkey.cli.parsers import Parser
 from firstkey.metadata.emulator import FAULTS, IMITATIONS, Asked, Emulator, Fault, Kind, Settings, usage
 from firstkey.reasons import FirstkeyError, UsageError
@@ -147,7 +147,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _lines(path: str) -> list[str]:
     """The keys in a file, one a line. Raises UsageError where none is one."""
-    content = _content(path)
+    content = screen.load("--key-file", path, LONGEST_FILE)
     if b"PRIVATE KEY-----" in content:
         raise UsageError(
             f"{path} holds a private key; the metadata service gives only public keys",
@@ -161,17 +161,6 @@ def _lines(path: str) -> list[str]:
             hint="A file of keys has one a line, such as id_ed25519.pub; for anything else there is --key.",
         )
     return keys
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(LONGEST_FILE)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {path}: {str(error.strerror).lower()}",
-            hint="Name a file of public keys, such as ~/.ssh/id_ed25519.pub.",
-        ) from error
 
 
 def _flaw(line: str) -> str | None:

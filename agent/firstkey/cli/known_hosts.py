@@ -7,12 +7,11 @@ import binascii
 import json
 import os
 import stat
-import sys
 from typing import TYPE_CHECKING, Any
 
 from firstkey import login_reasons
 from firstkey.boot import host_key_files, host_keys
-from firstkey.cli import common, looking, parsers, streams
+from firstkey.cli import common, looking, parsers, screen, streams
 from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.system.sshd_tree import sshd_of
@@ -53,7 +52,9 @@ def main(argv: Sequence[str]) -> int:
     if args.console or (not args.live and _is_piped()):
         if not args.host:
             raise UsageError("whose console output it is must be said: --host NAME")
-        keys, status = _of_console(_input(args.console or "-"), quiet=args.quiet)
+        keys, status = _of_console(
+            screen.load("the console output", args.console or "-", LIMIT), quiet=args.quiet
+        )
         _print(args, args.host, keys)
         return status
     return looking.command(args, _show_machine)
@@ -144,16 +145,6 @@ def _host_key(site: Site, sshd: Sshd, file: str) -> PublicKey | None:
 
 
 # --- a console ------------------------------------------------------------------------------------
-
-
-def _input(path: str) -> bytes:
-    try:
-        if path == "-":
-            return sys.stdin.buffer.read(LIMIT)
-        with open(path, "rb") as file:
-            return file.read(LIMIT)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
 
 
 def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], int]:

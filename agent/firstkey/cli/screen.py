@@ -49,6 +49,17 @@ def ask(question: str) -> str:
     return sys.stdin.readline().strip()
 
 
+def load(option: str, path: str, limit: int) -> bytes:
+    """The first bytes of the file that the option names; `-` is standard input. Raises UsageError."""
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read(limit)
+        with open(path, "rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {error.strerror}") from error
+
+
 def save(option: str, path: str, text: str) -> None:
     """Write the file that the option names, in UTF-8. Raises UsageError where it cannot be written."""
     try:
