@@ -71,7 +71,9 @@ def limits(name: str, arguments: str, lines: str | None = None) -> Iterator[Call
             b"sshd", name.encode(), ctypes.byref(converse), place.encode(), ctypes.byref(handle)
         )
         if started != SUCCESS:
-            raise FirstkeyError("PAM cannot be asked for limits", reason=reasons.DEPENDENCY_MISSING)
+            raise FirstkeyError(
+                "PAM cannot be asked for limits (Linux-PAM 1.4 can)", reason=reasons.DEPENDENCY_MISSING
+            )
 
         def step() -> None:
             if library.pam_open_session(handle, _SILENT) != SUCCESS:
