@@ -227,7 +227,7 @@ def test_an_image_is_judged_by_its_files(lab: Lab) -> None:
 
 
 def journal(lab: Lab, *messages: str) -> None:
-    """A journalctl that knows these messages of sshd's, if it is asked for those alone, and since a moment."""
+    """A journalctl that knows these messages of sshd's, if it is asked for them alone, since a moment."""
     lab.write("/srv/journal", "\n".join(messages) + "\n")
     script = "#!/bin/sh\ncase $* in *'-o cat'*--since=@*) cat /srv/journal ;; esac\n"
     lab.write("/bin/journalctl", script, mode=0o755)
