@@ -29,10 +29,6 @@ Check an image, or this system, against the guidelines for sharing it. No
 program of the image is run, and no file is changed.
 """
 EPILOG = """\
-exit status: 0 the image is fit to share; 1 it is not: a finding is worse than a
-  note, or a needed rule could not be checked. With --exclude-list: 1 the list
-  excludes too many or too few files, as the messages say.
-
 examples:
   firstkey audit --root /mnt/image
   firstkey audit --root /mnt/image --sarif > audit.sarif
@@ -40,6 +36,10 @@ examples:
   firstkey audit --root /mnt/image --html audit.html
   tar -c --exclude-from <(firstkey audit --exclude-list) -f image.tar /
   ec2-bundle-vol --exclude "$(firstkey audit --exclude-list | paste -sd,)" ...
+
+exit status: 0 the image is fit to share; 1 it is not: a finding is worse than a
+  note, or a needed rule could not be checked. With --exclude-list: 1 the list
+  excludes too many or too few files, as the messages say.
 """
 
 

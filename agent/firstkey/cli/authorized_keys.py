@@ -56,12 +56,16 @@ def _parser() -> argparse.ArgumentParser:
         "Print the launch keys of a configured user, as sshd's AuthorizedKeysCommand.",
         epilog=EPILOG,
     )
-    made.add_argument("user_name", metavar="USER", help="who logs in (%%u)")
+    made.add_argument("user_name", metavar="USER", help="the user who logs in (%%u)")
     made.add_argument(
         "--ttl", metavar="SECONDS", type=seconds, default=TTL_SECONDS, help="how long keys are kept (300)"
     )
     made.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, default=WAIT_SECONDS, help="for an answer (0.7)"
+        "--wait",
+        metavar="SECONDS",
+        type=seconds,
+        default=WAIT_SECONDS,
+        help="how long to wait for an answer (0.7)",
     )
     return made
 

@@ -99,7 +99,11 @@ def _parser() -> argparse.ArgumentParser:
         "--no-probe", action="store_true", help="do not ask the running sshd, which would log a connection"
     )
     made.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, default=3.0, help="for the metadata service (3)"
+        "--wait",
+        metavar="SECONDS",
+        type=seconds,
+        default=3.0,
+        help="how long to wait for the metadata service (3)",
     )
     return made
 

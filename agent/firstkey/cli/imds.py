@@ -76,19 +76,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     made = Parser(prog="firstkey imds", description=DESCRIPTION, epilog=EPILOG.format(faults=faults))
     made.add_argument(
-        "--key", metavar="LINE", action="append", default=[], help="a public key line; repeatable"
+        "--key", metavar="LINE", action="append", default=[], help="a public key line (repeatable)"
     )
     made.add_argument(
-        "--key-file", metavar="FILE", action="append", default=[], help="a file of them; repeatable"
+        "--key-file", metavar="FILE", action="append", default=[], help="a file of them (repeatable)"
     )
     instance_id = Settings().instance_id
-    made.add_argument("--instance-id", metavar="ID", default=instance_id, help=f"({instance_id})")
-    made.add_argument("--tokens", choices=sorted(TOKENS), default="both", help="which versions answer (both)")
-    made.add_argument("--like", choices=IMITATIONS, default="ec2", help="which service to imitate (ec2)")
+    made.add_argument(
+        "--instance-id", metavar="ID", default=instance_id, help=f"the instance-id to answer ({instance_id})"
+    )
+    made.add_argument(
+        "--tokens", choices=sorted(TOKENS), default="both", help="the versions that answer (both)"
+    )
+    made.add_argument("--like", choices=IMITATIONS, default="ec2", help="the service to imitate (ec2)")
     made.add_argument("--off", action="store_true", help="as if switched off: 403 to everything")
-    made.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="::1 for IPv6 (127.0.0.1)")
-    made.add_argument("--port", type=int, default=0, help="0 takes a free one (0)")
-    made.add_argument("--fault", metavar="FAULT", action="append", default=[], help="see below; repeatable")
+    made.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="listen there (127.0.0.1), or on ::1"
+    )
+    made.add_argument("--port", type=int, default=0, help="the port (0: a free one)")
+    made.add_argument("--fault", metavar="FAULT", action="append", default=[], help="see below (repeatable)")
     made.add_argument("-q", "--quiet", action="store_true", help="do not log each request")
     return made
 

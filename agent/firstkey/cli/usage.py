@@ -124,7 +124,10 @@ def run() -> argparse.ArgumentParser:
     made = parsers.command("run", "Install host keys and launch keys, once.", epilog=RUN)
     parsers.with_forms(parsers.with_dry_run(made))
     made.add_argument(
-        "--user", metavar="NAME", action="append", help="in place of the configured users; repeatable"
+        "--user",
+        metavar="NAME",
+        action="append",
+        help="this user, instead of the configured ones (repeatable)",
     )
     made.add_argument(
         "--wait", metavar="SECONDS", type=seconds, help="how long to wait for an answer (BootTimeoutSec=)"
