@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = parsers.command("audit", DESCRIPTION, epilog=EPILOG, asks=False)
+    made = parsers.command("audit", DESCRIPTION, epilog=EPILOG, without=("--imds",))
     made.usage = "%(prog)s [OPTIONS]"  # the forms, of which there is one, do not fit into a line
     form = parsers.with_forms(made)
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")

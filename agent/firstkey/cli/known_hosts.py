@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "known-hosts",
         "Print known_hosts lines of this host, or of a saved console.",
         epilog=EPILOG,
-        asks=False,
+        without=("--config", "--imds", "--verbose"),
     )
     made.add_argument(
         "console", nargs="?", metavar="FILE", help="saved console output, text or JSON; - is stdin"

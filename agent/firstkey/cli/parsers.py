@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from firstkey.display import width_of
 from firstkey.text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 HIDDEN = argparse.SUPPRESS
 """The help of an option that means nothing here, and is accepted since every command accepts it."""
@@ -43,17 +46,24 @@ class Parser(argparse.ArgumentParser):
         return f" (did you mean {' '.join(dict.fromkeys(close))}?)" if close else ""
 
 
-def command(name: str, description: str, *, epilog: str = "", asks: bool = True) -> argparse.ArgumentParser:
-    """A command's parser, with the options that every command has; help has --imds only where one `asks`."""
+def command(
+    name: str, description: str, *, epilog: str = "", without: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """A command's parser, with the options that all commands take; those of `without` mean nothing to it."""
     made = Parser(prog=f"firstkey {name}", description=description, epilog=epilog)
     made.add_argument(
         "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
     )
-    made.add_argument("--config", metavar="FILE", help="read this configuration file instead of the system's")
-    service = "ask the metadata service at URL (http://ADDRESS[:PORT])"
-    made.add_argument("--imds", metavar="URL", help=service if asks else HIDDEN)
+    helps = {
+        "--config": "read this configuration file instead of the system's",
+        "--imds": "ask the metadata service at URL (http://ADDRESS[:PORT])",
+        "--verbose": "show each step",
+        **dict.fromkeys(without, HIDDEN),
+    }
+    made.add_argument("--config", metavar="FILE", help=helps["--config"])
+    made.add_argument("--imds", metavar="URL", help=helps["--imds"])
     volume = made.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="show each step")
+    volume.add_argument("-v", "--verbose", action="store_true", help=helps["--verbose"])
     volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
     return made
 

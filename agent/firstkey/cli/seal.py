@@ -136,7 +136,7 @@ def _run(task: Task, say: Say) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = parsers.command("seal", "Make an image fit to share.", epilog=EPILOG, asks=False)
+    made = parsers.command("seal", "Make an image fit to share.", epilog=EPILOG, without=("--imds",))
     parsers.with_forms(parsers.with_dry_run(made))
     add_choice(made)
     made.add_argument(

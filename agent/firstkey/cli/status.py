@@ -64,7 +64,10 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parsers.command(
-        "status", "Show the last run, and the present state of the keys.", epilog=EPILOG, asks=False
+        "status",
+        "Show the last run, and the present state of the keys.",
+        epilog=EPILOG,
+        without=("--imds", "--verbose"),
     )
     forms = parsers.with_forms(made)
     forms.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")

@@ -154,7 +154,7 @@ def host_keys() -> argparse.ArgumentParser:
         "host-keys",
         "Check the SSH host keys, and generate missing or broken ones.",
         epilog=HOST_KEYS,
-        asks=False,
+        without=("--imds",),
     )
     parsers.with_forms(parsers.with_dry_run(made))
     return made
