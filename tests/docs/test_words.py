@@ -48,8 +48,8 @@ def _texts() -> Iterator[tuple[str, str]]:
         yield f"reason {reason.code}", f"{reason.meaning} {reason.remedy}"
     for rule in rules.ALL:
         yield f"rule {rule.id}", f"{rule.title} {rule.prose}"
-    for file in sorted((TOP / "agent").rglob("*.py")):
-        yield str(file.relative_to(TOP)), "\n".join(sentences(file.read_text(encoding="utf-8")))
+    for module in sorted((TOP / "agent").rglob("*.py")):
+        yield str(module.relative_to(TOP)), "\n".join(sentences(module.read_text(encoding="utf-8")))
 
 
 def sentences(code: str) -> Iterator[str]:
