@@ -24,15 +24,6 @@ OUTCOMES = {
     "unreachable": "the metadata service gave no usable answer in time",
 }
 
-PLANNED = {
-    "ok": "a dry run: nothing was changed",
-    "no-key": "a dry run: nothing was changed; there is no launch key to install",
-    "partial": "a dry run: nothing was changed; what is marked with ! would not be done",
-    "failed": "a dry run: nothing was changed; see what is marked with !",
-    "unreachable": "a dry run: the metadata service gave no usable answer in time",
-}
-"""The same of what would have come of the run."""
-
 REMEDY = f"    {text.REMEDY}"
 _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
 
@@ -60,8 +51,6 @@ def report(done: Report) -> Iterator[str]:
 
 
 def _report(done: Report) -> Iterator[str]:
-    if done.dry_run:
-        yield "This is a dry run: nothing was changed."
     yield from instance(done)
     yield from _section("Accounts", [line for account in done.accounts for line in _account(account, done)])
     yield from _section("Launch keys offered", list(_offer(done)))
@@ -70,7 +59,8 @@ def _report(done: Report) -> Iterator[str]:
         "Host keys", [line for key in done.host_keys for line in host_key(key, dry_run=done.dry_run)]
     )
     yield from _section("Warnings", [line for warning in done.warnings for line in refusal(warning)])
-    yield f"Outcome: {done.outcome} ({(PLANNED if done.dry_run else OUTCOMES)[done.outcome]})"
+    words = "a dry run: nothing was changed" if done.dry_run else OUTCOMES[done.outcome]
+    yield f"Outcome: {done.outcome} ({words})"
 
 
 def instance(done: Report) -> Iterator[str]:
