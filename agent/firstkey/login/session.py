@@ -152,7 +152,7 @@ def _tried(context: Context, *, has_pam: bool) -> Iterator[Finding]:
         def run(by: pam.Rule | None, lines: str | None = None, *, login: bool = login) -> Trial:
             if by is None:
                 return trial.run(context, login=login, chroot=chroot)
-            with answers.limits(context.name, " ".join(by.arguments), lines) as limits:
+            with answers.limits(context.name, by.line, lines) as limits:
                 return trial.run(context, login=login, limits=limits, chroot=chroot)
 
         try:

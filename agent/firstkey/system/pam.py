@@ -49,11 +49,11 @@ class SessionRefused(Exception):  # noqa: N818 - the answer of a module
 
 
 @contextmanager
-def limits(name: str, arguments: str, lines: str | None = None) -> Iterator[Callable[[], None]]:
+def limits(name: str, rule: str, lines: str | None = None) -> Iterator[Callable[[], None]]:
     """Yield the step that gives the calling process, root's, the limits that pam_limits gives the user.
 
-    `arguments` are those of its rule in pam.d(5); `lines` of limits.conf(5) are read in place of its files.
-    The step raises SessionRefused. Raises FirstkeyError where PAM cannot be asked (before Linux-PAM 1.4).
+    `rule` is its line in pam.d(5); `lines` of limits.conf(5) are read in place of its files. The step raises
+    SessionRefused. Raises FirstkeyError where PAM cannot be asked (before Linux-PAM 1.4).
     """
     import ctypes
 
@@ -63,10 +63,11 @@ def limits(name: str, arguments: str, lines: str | None = None) -> Iterator[Call
         place = directory.on_host
         if lines is not None:
             directory.replace("limits", lines.encode(), Looks(0o600, durable=False))
-            arguments += f" conf={place}/limits"
-        rule = f"session required pam_limits.so {arguments}\n"
+            rule += f" conf={place}/limits"
+        # Rules behind it, which a rule may skip, and without which an optional one would count as required.
+        rules = "\n".join((rule, *["session required pam_permit.so"] * 9, ""))
         for service in ("sshd", "other"):  # which PAM wants to read too
-            directory.replace(service, rule.encode(), Looks(0o600, durable=False))
+            directory.replace(service, rules.encode(), Looks(0o600, durable=False))
         started = getattr(library, "pam_start_confdir", lambda *_: None)(
             b"sshd", name.encode(), ctypes.byref(converse), place.encode(), ctypes.byref(handle)
         )
