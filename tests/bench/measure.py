@@ -88,7 +88,10 @@ class Bench:
         """The first boot of a new disk, and what `look` sees in the machine once it is over."""
         seen: list[Seen] = []
         with self.fresh(image, is_late=setting.is_late) as (disk, cloud):
-            keep = lambda machine, began: seen.append(look(machine, began))  # noqa: E731
+
+            def keep(machine: Machine, began: float) -> None:
+                seen.append(look(machine, began))
+
             return self._boot(disk, cloud, setting, orderly=False, look=keep), seen[0]
 
     def _boot(
