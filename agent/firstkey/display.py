@@ -29,7 +29,7 @@ def _lines(content: bytes) -> list[str]:
 
 
 def width_of(fd: int) -> int:
-    """The columns of the terminal behind a descriptor; 0 where it is none, or does not tell."""
+    """The columns of the terminal behind a descriptor; 0 where it is none, or does not say."""
     try:
         return os.get_terminal_size(fd).columns
     except OSError:

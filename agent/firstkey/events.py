@@ -130,7 +130,7 @@ INTERNAL_ERROR = _error("internal-error", "579e30cddeeb4066ae80fcb47bf9f521",
 
 # --- which instance this is, and its metadata service -------------------------------------------
 FIRMWARE = _info("firmware", "1a39f29e7eff4ad1a0c528133d32c064",
-    "The firmware names the platform: {claim}.")
+    "The name of the platform, by its firmware: {claim}.")
 FIRMWARE_SKIP = _info("firmware-skip", "832c5d208c3849f6ac1f761093c8ee07",
     "The firmware says that this is still {instance_id}, whose keys are up to date: no request was sent.")
 FIRMWARE_DISAGREES = _warning("firmware-disagrees", "c124472151894611b01436ecc554868b",

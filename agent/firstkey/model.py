@@ -97,7 +97,7 @@ class UserResult(NamedTuple):
     left: Sequence[str] = ()
     """Another instance's launch keys that still stand there, in lines that are not firstkey's."""
     is_read: bool = True
-    """Whether sshd looks into the file at all; where not, a warning tells."""
+    """Whether sshd looks into the file at all; where not, there is a warning."""
 
     @property
     def is_well(self) -> bool:

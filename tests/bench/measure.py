@@ -7,14 +7,16 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bootlab import Disk, Image, Machine
 from netlab import BOTH, Cloud, end, wait_until
 from traces import Footprint, read_traces
+
+Seen = TypeVar("Seen")
 
 INSTANCE = "i-0123456789abcdef0"
 LIMIT = 120.0
@@ -80,7 +82,27 @@ class Bench:
             first = self._boot(disk, cloud, setting, orderly=later)
             return first, self._boot(disk, cloud, setting, orderly=False) if later else None
 
-    def _boot(self, disk: Disk, cloud: Cloud, setting: Setting, *, orderly: bool) -> Boot:
+    def looked_at(
+        self, image: Image, setting: Setting, look: Callable[[Machine, float], Seen]
+    ) -> tuple[Boot, Seen]:
+        """The first boot of a new disk, and what `look` sees in the machine once it is over."""
+        seen: list[Seen] = []
+        with self.fresh(image, is_late=setting.is_late) as (disk, cloud):
+
+            def keep(machine: Machine, began: float) -> None:
+                seen.append(look(machine, began))
+
+            return self._boot(disk, cloud, setting, orderly=False, look=keep), seen[0]
+
+    def _boot(
+        self,
+        disk: Disk,
+        cloud: Cloud,
+        setting: Setting,
+        *,
+        orderly: bool,
+        look: Callable[[Machine, float], None] = lambda _machine, _began: None,
+    ) -> Boot:
         probe = cloud.probe(seconds=LIMIT)
         time.sleep(0.3)  # so that the start of the probe itself takes nothing of the boot's time
         options = ON_THE_MACHINE if setting.is_late else ()
@@ -97,6 +119,7 @@ class Bench:
                     rsa = time.monotonic() - started
                 boot = Boot(port, login, rsa)
                 machine.wait_until_booted()
+                look(machine, started)
                 if orderly:
                     machine.shut_down()
         finally:

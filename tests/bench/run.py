@@ -10,10 +10,12 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import bootlab
 import netlab
 import peers as lineup
+import timelines
 from bootlab import Image
 from figures import Figures, Taken
 from machine import new_key
@@ -25,6 +27,8 @@ from plot import plot
 from rootfs import inside
 from traces import Footprint
 
+from firstkey import __version__
+
 TOP = Path(__file__).resolve().parents[2]
 ROUNDS = 30
 """Runs by hand of each command."""
@@ -34,9 +38,14 @@ RUN = ["/usr/bin/firstkey", "run", "--quiet"]
 
 
 def main() -> None:
-    """Measure, and write docs/speed.md and docs/speed.svg."""
+    """Measure, and write docs/speed.md and docs/speed.svg, or docs/boots.svg alone."""
     asked = _asked()
     with tempfile.TemporaryDirectory(prefix="firstkey-bench-", dir=asked.scratch) as scratch:
+        if asked.picture:
+            picture = pictured(Path(scratch), boots=asked.boots)
+            (asked.output / "boots.svg").write_text(timelines.draw(picture))
+            print(timelines.in_words(picture))
+            return
         figures = measured(Path(scratch), boots=asked.boots)
     for name, content in (("speed.md", page(figures)), ("speed.svg", plot(figures))):
         (asked.output / name).write_text(content)
@@ -46,6 +55,9 @@ def main() -> None:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--boots", type=int, default=15, help="first boots of each (%(default)s)")
+    parser.add_argument(
+        "--picture", action="store_true", help="only docs/boots.svg, of the boot in the middle"
+    )
     parser.add_argument("--output", type=Path, default=TOP / "docs", help="where the page goes (%(default)s)")
     parser.add_argument(
         "--scratch", type=Path, default=Path("/var/tmp"), help="where disks are (%(default)s)"
@@ -59,8 +71,15 @@ def _asked() -> argparse.Namespace:
     return asked
 
 
-def measured(scratch: Path, *, boots: int) -> Figures:
-    """All the figures of one run."""
+class Prepared(NamedTuple):
+    """What boots are made of: an image of each peer's, and the versions of cloud-init in them, by suite."""
+
+    bench: Bench
+    images: dict[Peer, Image]
+    cloud_inits: dict[str, str]
+
+
+def _prepared(scratch: Path, peers: Sequence[Peer]) -> Prepared:
     netlab.sweep()
     new_key(scratch, "launch")
     bench = Bench(scratch, scratch / "launch")
@@ -73,8 +92,32 @@ def measured(scratch: Path, *, boots: int) -> Figures:
         peer: lineup.image_of(
             peer, distributions[peer.suite], scratch / f"image-{number}", line=bench.line, deb=deb
         )
-        for number, peer in enumerate(lineup.peers())
+        for number, peer in enumerate(peers)
     }
+    return Prepared(bench, images, {suite: _version(image) for suite, image in distributions.items()})
+
+
+def pictured(scratch: Path, *, boots: int) -> timelines.Picture:
+    """Of so many first boots of each that is shown, one of each in turn, the one in the middle."""
+    bench, images, cloud_inits = _prepared(scratch, timelines.SHOWN)
+    titles = {peer: _shown_title(peer, cloud_inits) for peer in images}
+    turns = [
+        [timelines.taken(bench, image, titles[peer]) for peer, image in images.items()] for _ in range(boots)
+    ]
+    told = f"Of {boots} first boots of each, the one in the middle. Taken on {_machine()}."
+    return timelines.Picture(told, tuple(map(timelines.middle, zip(*turns))))
+
+
+def _shown_title(peer: Peer, cloud_inits: dict[str, str]) -> str:
+    way = (
+        f"firstkey {__version__}" if peer.way == lineup.FIRSTKEY else f"cloud-init {cloud_inits[peer.suite]}"
+    )
+    return f"{way} on Debian {peer.suite}"
+
+
+def measured(scratch: Path, *, boots: int) -> Figures:
+    """All the figures of one run."""
+    bench, images, versions = _prepared(scratch, lineup.peers())
     taken = _boots(bench, images, boots)
     found = {
         peer: Taken(
@@ -84,7 +127,6 @@ def measured(scratch: Path, *, boots: int) -> Figures:
         )
         for peer in images
     }
-    versions = {suite: _version(image, "cloud-init") for suite, image in distributions.items()}
     return Figures(found, _by_hand(bench, images[lineup.Peer(lineup.FIRSTKEY)]), versions, _machine())
 
 
@@ -108,8 +150,8 @@ def _agents_share(bench: Bench, peer: Peer, image: Image) -> tuple[Footprint | N
     return bench.footprint(image, units), _middle([bench.use(image, units) for _ in range(3)])
 
 
-def _version(image: Image, package: str) -> str:
-    done = inside(image.layers[-1], "dpkg-query", "-W", "-f", "${source:Upstream-Version}", package)
+def _version(image: Image) -> str:
+    done = inside(image.layers[-1], "dpkg-query", "-W", "-f", "${source:Upstream-Version}", "cloud-init")
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from machine import AGENT, Machine, fingerprint, new_key
 
+from firstkey.metadata.emulator import Emulator, Settings
+
 
 @pytest.fixture
 def image(tmp_path: Path) -> Machine:
@@ -83,6 +85,32 @@ def test_no_command_for_a_tree_is_about_a_running_sshd(image: Machine) -> None:
     assert remedy.startswith(f"chroot {image.root} sh -c 'sed -i ")
     assert "sshd -t" not in remedy
     assert "&&" not in remedy
+
+
+@pytest.mark.sshd
+def test_a_key_from_standard_input_is_in_the_command(image: Machine) -> None:
+    """No file has it: what is pasted brings it along. A note's remedy stands there once."""
+    line = image.path("/launch.pub").read_text().strip()
+    image.write_keys("")
+    piped = ("sh", "-c", f'exec "$@" <{image.path("/launch.pub")}', "sh")
+    done = image.firstkey("doctor", "--key", "-", prefix=piped)
+    assert f"What to do: echo '{line}' | chroot {image.root} sh -c" in done.out
+    assert f"What to do: cat {image.root}/launch.pub | chroot" in image.firstkey("doctor", *key_of(image)).out
+    assert done.out.count("Run it on the instance") == 1
+
+
+@pytest.mark.sshd
+def test_a_trees_launch_key_is_not_this_machines(image: Machine) -> None:
+    """Without the service of the tree's instance, no command fetches a key: it would be the builder's."""
+    with Emulator(Settings(keys=(("launch", image.path("/launch.pub").read_text().strip()),))) as service:
+        assert image.firstkey("run", "--user", "admin", service=service).status == 0
+        image.write_keys("")
+        command = f"firstkey run --root {image.root} --imds {service.url} --force --user admin"
+        named = image.firstkey("doctor", service=service).out
+        assert f"What to do: {command}" in named
+        assert "chroot" not in named
+    alone = image.firstkey("doctor").out
+    assert "A person decides: Install it on the instance: firstkey run --force --user admin" in alone
 
 
 HOMES = [

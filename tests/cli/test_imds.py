@@ -303,7 +303,7 @@ def is_one_sentence_and_a_remedy(err: str) -> bool:
 @pytest.mark.parametrize(
     "content, complaint",
     [
-        (None, "no such file"),
+        (None, "No such file"),
         (b"", "holds no public key"),
         (b"# only a comment\n\n", "holds no public key"),
         (b"ssh-ed25519 not-base64! x\n", "holds no public key"),
@@ -329,7 +329,7 @@ def test_a_directory_of_keys(tmp_path: Path) -> None:
     """It is not looked into."""
     status, _, err = refused("--key-file", str(tmp_path))
     assert (status, is_one_sentence_and_a_remedy(err)) == (2, True)
-    assert "is a directory" in err
+    assert "Is a directory" in err
 
 
 def test_a_private_key_is_not_served(tmp_path: Path) -> None:

@@ -143,6 +143,16 @@ def test_the_line_does_not_log_in_where_the_key_is_not_the_console_s(
     assert expected[flaw] in done.stderr
 
 
+def test_a_clone_is_enough(desk: Desk, tmp_path: Path) -> None:
+    """Where no firstkey is installed, the program uses the one of the clone that it is in."""
+    (desk.programs / "firstkey").unlink()
+    new_key(tmp_path, "host")
+    desk.console("login: ", shown(tmp_path / "host"))
+    done = desk.paste(f"{TOP}/packaging/examples/await-host-keys i-1 203.0.113.7")
+    key = " ".join((tmp_path / "host.pub").read_text().split()[:2])
+    assert (done.returncode, done.stdout) == (0, f"203.0.113.7 {key}\n"), done.stderr
+
+
 def test_the_others_use_the_same_program() -> None:
     """Ansible's task and Packer's provisioner."""
     page = {block.language: block.text for block in blocks(TOP / "docs/first-login.md")}

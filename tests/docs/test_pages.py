@@ -16,6 +16,7 @@ from installed import TOP, Installed, install
 from pages import PAGES, anchors, blocks, commands, every_block, links, name_of, prose
 from typed import NOT_TYPED, TYPED
 
+import firstkey
 from firstkey import events, image_reasons, login_reasons, reasons, settings
 from firstkey.cli import config, usage
 from firstkey.cli.render import OUTCOMES
@@ -130,6 +131,17 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert file.is_relative_to(TOP), link
         assert file.exists(), link
         assert not anchor or anchor in anchors(file), link
+
+
+def test_the_first_screen_of_the_readme() -> None:
+    """A reader sees in 25 lines what it is, its verbs, its status, a quick start and three links."""
+    first = (TOP / "README.md").read_text(encoding="utf-8").partition("\n## ")[0].rstrip()
+    assert len(first.splitlines()) <= 25
+    assert [link for link in re.findall(r"\]\((\S+?)\)", first) if not link.startswith("#")] == [
+        "docs/first-image.md", "docs/security.md", "docs/README.md",
+    ]  # fmt: skip
+    assert re.findall(r"^- \*\*(\w+)\*\*", first, re.MULTILINE) == ["Boot", "Clone", "Publish", "Debug"]
+    assert f"Version {firstkey.__version__}" in first
 
 
 def test_every_page_is_in_the_index() -> None:

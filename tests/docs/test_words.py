@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from installed import TOP
@@ -27,8 +29,13 @@ NOT_SAID = {
 STYLE = "docs/style.md"
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> tuple[tuple[str, str], ...]:
     """Everything that is read, with the place where it stands."""
+    return tuple(_texts())
+
+
+def _texts() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         if name_of(page) != STYLE:
             yield name_of(page), page.read_text(encoding="utf-8")
@@ -41,6 +48,17 @@ def texts() -> Iterator[tuple[str, str]]:
         yield f"reason {reason.code}", f"{reason.meaning} {reason.remedy}"
     for rule in rules.ALL:
         yield f"rule {rule.id}", f"{rule.title} {rule.prose}"
+    for module in sorted((TOP / "agent").rglob("*.py")):
+        yield str(module.relative_to(TOP)), "\n".join(sentences(module.read_text(encoding="utf-8")))
+
+
+def sentences(code: str) -> Iterator[str]:
+    """The texts of a module that are no docstrings: messages, help, and whatever else has a blank in it."""
+    tree = ast.parse(code)
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield from [node.value] * (" " in node.value)
 
 
 @pytest.mark.parametrize("pattern", NOT_SAID)

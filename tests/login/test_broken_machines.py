@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 from lab import ALICE, Diagnosis, Lab
+from processes import wait_for
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd]
 
@@ -1083,7 +1084,8 @@ def test_what_keeps_a_login_out_is_named(lab: Lab, case: Broken) -> None:
     assert is_started
     case.later(lab)
     assert not lab.works(user=case.user, key=case.key)
-    assert case.words in lab.sshd_log
+    # The client may be gone before sshd has written why.
+    wait_for(lambda: case.words in lab.sshd_log, "sshd's own words")
     diagnose(lab, case)
     if not case.person:
         assert lab.works(user=case.user, key=case.key)

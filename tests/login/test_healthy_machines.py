@@ -186,6 +186,14 @@ MACHINES = [
             script("rm -rf /etc/security/limits.d"),
         ),
     ),
+    Healthy(
+        "a limit that may be refused",
+        both(
+            pam("session optional pam_limits.so"),
+            lambda lab: lab.write("/etc/security/limits.conf", "alice - maxlogins 0\n"),
+            script("rm -rf /etc/security/limits.d"),
+        ),
+    ),
     Healthy("one attempt and one session", config("MaxAuthTries 1\nMaxSessions 1")),
     Healthy("a chroot with all that a shell needs", jail),
     Healthy("a file that is immutable", mounted(f"chattr +i {KEYS}")),

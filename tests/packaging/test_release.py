@@ -147,7 +147,7 @@ def test_what_is_no_release_is_refused(checkout: Checkout, tmp_path: Path, flaw:
         own.git("tag", "--force", TAG)
         said = "no dated entry"
     elif flaw == "reserved":
-        options, said = (), "firstkey.example : a reserved name"
+        options, said = (), "at firstkey.example: a reserved name"
     else:
         (tmp_path / "out/file").touch()
         said = "is not empty"
@@ -194,6 +194,74 @@ def test_apt_installs_from_it(repository: Path, tmp_path: Path, is_changed: bool
     install = rootfs.inside(base, "apt-get", "install", "--yes", "--no-install-recommends", "firstkey")
     assert (install.returncode == 0) is not is_changed, install.stderr
     assert (base / WANTED.lstrip("/")).is_symlink() is not is_changed
+    shutil.rmtree(base)
+
+
+REPOSITORY = """\
+[firstkey]
+name=firstkey
+baseurl=file://{place}
+repo_gpgcheck=1
+gpgcheck=0
+gpgkey=file://{place}/firstkey.asc
+"""
+HOST = """\
+Name: host
+Version: 1
+Release: 1
+Summary: Tells rpm what a Debian has, under the names that Fedora has for it
+License: none
+BuildArch: noarch
+{provides}
+%description
+%files
+"""
+
+
+def tell_rpm_of_the_host(base: Path, wanting: Path, directory: Path) -> None:
+    """Rpm's database of that Debian knows no package: give it what another one requires, which is there."""
+    required = run("rpm", "--query", "--requires", "--package", str(wanting)).stdout.splitlines()
+    names = {line.split()[0] for line in required if not line.startswith(("rpmlib(", "/"))}
+    files = {line for line in required if line.startswith("/")}
+    for path in files:
+        assert (base / path.lstrip("/")).exists()
+    provides = "\n".join(
+        f"Provides: {name} {'= 3.11' if name == 'python3' else ''}" for name in names | files
+    )
+    (directory / "host.spec").write_text(HOST.format(provides=provides))
+    done = run("rpmbuild", "-bb", "--define", f"_topdir {directory}", str(directory / "host.spec"))
+    assert done.returncode == 0, done.stderr
+    host = str(directory / "RPMS/noarch/host-1-1.noarch.rpm")
+    assert run("rpm", "--root", str(base), "--install", host).returncode == 0
+
+
+@pytest.mark.root
+@needs
+@pytest.mark.skipif(not shutil.which("dnf"), reason="needs dnf, which is not installed")
+@pytest.mark.parametrize("is_changed", [False, True], ids=["genuine", "changed"])
+def test_dnf_installs_from_it(repository: Path, tmp_path: Path, is_changed: bool) -> None:
+    """Into a system that knows no other source; a list that somebody changed is refused."""
+    if reason := rootfs.missing_for_debian_root():
+        pytest.skip(reason)
+    base, place = tmp_path / "base", tmp_path / "repo"
+    rootfs.unpack(bootlab.archive("bookworm"), base)
+    shutil.copytree(repository, place)
+    (rpm,) = place.glob("*.rpm")
+    tell_rpm_of_the_host(base, rpm, tmp_path)
+    if is_changed:
+        with (place / "repodata/repomd.xml").open("a") as metadata:
+            metadata.write("\n")
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources/firstkey.repo").write_text(REPOSITORY.format(place=place))
+    install = run(
+        "dnf", "--assumeyes", f"--installroot={base}", "--releasever=9", "--setopt=varsdir=/",
+        f"--setopt=reposdir={tmp_path}/sources", f"--setopt=cachedir={tmp_path}/cache", "install", "firstkey",
+    )  # fmt: skip
+    assert (install.returncode == 0) is not is_changed, install.stdout + install.stderr
+    assert (base / WANTED.lstrip("/")).is_symlink() is not is_changed
+    if not is_changed:
+        version = rootfs.inside(base, "firstkey", "version")
+        assert version.stdout == f"firstkey {firstkey.__version__}\n", version.stderr
     shutil.rmtree(base)
 
 

@@ -29,10 +29,6 @@ Check an image, or this system, against the guidelines for sharing it. No
 program of the image is run, and no file is changed.
 """
 EPILOG = """\
-exit status: 0 the image is fit to share; 1 it is not: a finding is worse than a
-  note, or a needed rule could not be checked. With --exclude-list: 1 the list
-  excludes too many or too few files, as the messages say.
-
 examples:
   firstkey audit --root /mnt/image
   firstkey audit --root /mnt/image --sarif > audit.sarif
@@ -40,6 +36,10 @@ examples:
   firstkey audit --root /mnt/image --html audit.html
   tar -c --exclude-from <(firstkey audit --exclude-list) -f image.tar /
   ec2-bundle-vol --exclude "$(firstkey audit --exclude-list | paste -sd,)" ...
+
+exit status: 0 the image is fit to share; 1 it is not: a finding is worse than a
+  note, or a needed rule could not be checked. With --exclude-list: 1 the list
+  excludes too many or too few files, as the messages say.
 """
 
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = parsers.command("audit", DESCRIPTION, epilog=EPILOG, asks=False)
+    made = parsers.command("audit", DESCRIPTION, epilog=EPILOG, without=("--imds",))
     made.usage = "%(prog)s [OPTIONS]"  # the forms, of which there is one, do not fit into a line
     form = parsers.with_forms(made)
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
@@ -154,11 +154,7 @@ def _baseline(path: str | None) -> tuple[Known, ...]:
     """The known findings of that file of the host's. Raises UsageError."""
     if path is None:
         return ()
-    try:
-        with open(path, "rb") as file:
-            content = file.read(MOST_KNOWN + 1)
-    except OSError as error:
-        raise UsageError(f"--baseline {path}: {error.strerror}") from error
+    content = screen.load("--baseline", path, MOST_KNOWN + 1)
     if len(content) > MOST_KNOWN:
         raise UsageError(f"--baseline {path}: this has more than {MOST_KNOWN} bytes")
     return baseline.parse(path, content, (rule.id for rule in rules.ALL))

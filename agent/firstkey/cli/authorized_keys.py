@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TTL_SECONDS = 300.0
 WAIT_SECONDS = 0.7
-"""sshd waits for it, and whoever logs in with it: with what Python takes to start, it is within a second."""
+"""sshd waits for it, and so does the user who logs in: with the start of Python, it is within a second."""
 EPILOG = """\
 For images whose homes or root cannot be written, in sshd_config:
 
@@ -56,12 +56,16 @@ def _parser() -> argparse.ArgumentParser:
         "Print the launch keys of a configured user, as sshd's AuthorizedKeysCommand.",
         epilog=EPILOG,
     )
-    made.add_argument("user_name", metavar="USER", help="who logs in (%%u)")
+    made.add_argument("user_name", metavar="USER", help="the user who logs in (%%u)")
     made.add_argument(
         "--ttl", metavar="SECONDS", type=seconds, default=TTL_SECONDS, help="how long keys are kept (300)"
     )
     made.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, default=WAIT_SECONDS, help="for an answer (0.7)"
+        "--wait",
+        metavar="SECONDS",
+        type=seconds,
+        default=WAIT_SECONDS,
+        help="how long to wait for an answer (0.7)",
     )
     return made
 

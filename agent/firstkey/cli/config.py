@@ -56,7 +56,12 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = parsers.command("config", "Show the effective settings, each with its origin.", epilog=EPILOG)
+    made = parsers.command(
+        "config",
+        "Show the effective settings, each with its origin.",
+        epilog=EPILOG,
+        without=("--imds", "--verbose"),
+    )
     forms = parsers.with_forms(made)
     forms.add_argument("--check", action="store_true", help="only validate: exit 78 over any mistake")
     made.add_argument(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from firstkey.config import User
 
 UNIT = "firstkey.service"
+DROP_IN = f"/etc/systemd/system/{UNIT}.d/50-endpoints.conf"
 NETWORKS = {
     "any": ("0.0.0.0/0", "::/0"),
     "localhost": ("127.0.0.0/8", "::1/128"),
@@ -94,8 +95,8 @@ def _kept_out(site: Site) -> Iterator[ConfigWarning]:
         if not any(address in network for network in allowed):
             where = site.config.origins.get(("IMDS", "Endpoints"), (DEFAULT,))[-1]
             detail = (
-                f"Endpoints={endpoint} is out of reach of {UNIT}: its sandbox lets only some addresses "
-                f"through. Add one with: systemctl edit {UNIT} ([Service], IPAddressAllow={address})"
+                f"Endpoints={endpoint} is out of reach of {UNIT}, whose sandbox lets only some addresses "
+                f"through. Put [Service] and IPAddressAllow={address} into a drop-in: {DROP_IN}"
             )
             yield ConfigWarning(*where, detail)
 

@@ -1,4 +1,4 @@
-"""`firstkey demo`: the main job on real files in a scratch root, told step by step, without root."""
+"""`firstkey demo`: the main job on real files in a scratch root, shown step by step, without root."""
 
 from __future__ import annotations
 

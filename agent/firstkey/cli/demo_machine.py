@@ -1,15 +1,14 @@
-"""The demo's machine: a scratch root that the caller owns, and a real sshd on a loopback port over it."""
+"""The demo's machine: a scratch root that the caller owns, and a real sshd over it, which needs no port."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import shutil  # noqa: TID251 - it removes what this module made
 import signal
-import socket
 import stat
 import tempfile
-import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -81,53 +80,42 @@ class Machine:
         return [(path[len(self.root) :], os.lstat(path)) for path in sorted(found)]
 
     def snapshot(self) -> dict[str, tuple[int, int]]:
-        """What tells whether any file was written; /run is of the run, not of the machine."""
+        """What shows whether any file was written; /run is of the run, not of the machine."""
         kept = [(path, found) for path, found in self.files() if not path.startswith("/run")]
         return {
             path: (found.st_ino, found.st_mtime_ns) for path, found in kept if stat.S_ISREG(found.st_mode)
         }
 
     def login(self, key: str) -> bool:
-        """Start sshd on the machine's files, log in with that key, and stop it again."""
-        port = _free_port()
-        config = self._sshd_config(port)
+        """Log in with that key, to an sshd on the machine's files that ssh itself starts."""
         if os.geteuid() == 0:
             with Tree("/") as host:
                 host.ensure(RUN_SSHD, mode=0o755).__exit__()  # Debian's sshd wants it
-        server = command.start([str(command.find("sshd")), "-D", "-e", "-f", config])
-        try:
-            _await_port(port)
-            return self._ssh(key, port)
-        finally:
-            server.kill()
-
-    def _ssh(self, key: str, port: int) -> bool:
         known = f"{self.root}/keys/known_hosts"
         with open(known, "w", encoding="ascii") as file:
-            file.writelines(f"[127.0.0.1]:{port} {self._read(f'{path}.pub')}" for path in HOST_KEYS)
+            file.writelines(f"demo {self._read(f'{path}.pub')}" for path in HOST_KEYS)
+        server = [str(command.find("sshd")), "-i", "-e", "-f", self._sshd_config()]
         options = {
+            "ProxyCommand": shlex.join(server), "HostKeyAlias": "demo",
             "BatchMode": "yes", "IdentitiesOnly": "yes", "IdentityAgent": "none", "ConnectTimeout": "10",
             "StrictHostKeyChecking": "yes", "UserKnownHostsFile": known, "GlobalKnownHostsFile": "/dev/null",
         }  # fmt: skip
-        argv = [str(command.find("ssh")), "-F", "none", "-i", f"{self._keys}/{key}", "-p", str(port)]
+        argv = [str(command.find("ssh")), "-F", "none", "-i", f"{self._keys}/{key}"]
         for name, value in options.items():
             argv += ["-o", f"{name}={value}"]
-        argv += ["-l", self._account.pw_name, "127.0.0.1"]
+        argv += ["-l", self._account.pw_name, "demo"]
         outcome = command.run([*argv, "echo", "hello"], seconds=LOGIN_SECONDS)
         return outcome.status == 0 and b"hello" in outcome.stdout
 
-    def _sshd_config(self, port: int) -> str:
-        """Only the launch key's way in, nothing else; on loopback."""
+    def _sshd_config(self) -> str:
+        """Only the launch key's way in, nothing else."""
         path = f"{self.root}/keys/sshd_config"
         lines = [
-            f"Port {port}",
-            "ListenAddress 127.0.0.1",
             *(f"HostKey {self.root}{key}" for key in HOST_KEYS),
             f"AuthorizedKeysFile {self.root}{self._home}/.ssh/authorized_keys",
             "PasswordAuthentication no",
             "KbdInteractiveAuthentication no",
             "PermitRootLogin prohibit-password",
-            f"PidFile {self.root}/keys/sshd.pid",
             f"StrictModes {'yes' if self.is_strict else 'no'}",
             f"UsePAM {'yes' if _is_locked_root() else 'no'}",
         ]
@@ -234,7 +222,7 @@ def _new_directory() -> str:
 
 
 def _base() -> str:
-    """Where sshd trusts the path: nobody but root and the caller can write a directory above."""
+    """Where sshd trusts the path: only root and the caller can write the directories above."""
     places = [
         os.environ.get("XDG_RUNTIME_DIR", ""),
         "/run" if os.geteuid() == 0 else "",
@@ -262,19 +250,3 @@ def _is_locked_root() -> bool:
         return False
     with Tree("/") as tree:
         return (tree.read("/etc/shadow", limit=1 << 20) or b"").startswith(b"root:!")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
-def _await_port(port: int) -> None:
-    for _ in range(200):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.02)
-    raise FirstkeyError("the demo's sshd did not start", reason=reasons.TIMED_OUT)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import time
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons
-from firstkey.cli import common, looking, parsers, streams
+from firstkey.cli import common, looking, parsers, screen, streams
 from firstkey.display import DECIDE
 from firstkey.login import launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from firstkey.model import Answer
 
 KEY_LIMIT = 65536
+CHROOT = "chroot "
 OWN_PROGRAMS = (
     "chroot runs programs of the tree as root: paste such a command only for a tree that you would boot."
 )
@@ -70,7 +70,7 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
         sources = launch_key.Sources(site, named=args.named_key, ask=lambda: _ask(site, args))
         off = common.switched_off(site)
         doctor = Doctor(site, sources, client=args.client, probing=not args.no_probe, off=off)
-        diagnoses = [_for(doctor.examine(name), args.root) for name in site.config.keys.users]
+        diagnoses = [_for(doctor.examine(name), args) for name in site.config.keys.users]
     verdict = _verdict(diagnoses)
     if args.json:
         streams.show_json(_as_json(diagnoses, verdict))
@@ -100,7 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         "--no-probe", action="store_true", help="do not ask the running sshd, which would log a connection"
     )
     made.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, default=3.0, help="for the metadata service (3)"
+        "--wait",
+        metavar="SECONDS",
+        type=seconds,
+        default=3.0,
+        help="how long to wait for the metadata service (3)",
     )
     return made
 
@@ -118,13 +122,7 @@ def _client(address: str | None) -> Client | None:
 
 
 def _named(path: str) -> LaunchKey:
-    try:
-        if path == "-":
-            return launch_key.named(sys.stdin.buffer.read(KEY_LIMIT), "standard input")
-        with open(path, "rb") as file:
-            return launch_key.named(file.read(KEY_LIMIT), path)
-    except OSError as error:
-        raise UsageError(f"--key {path}: {error.strerror}") from error
+    return launch_key.named(screen.load("--key", path, KEY_LIMIT), path)
 
 
 def _ask(site: Site, args: argparse.Namespace) -> Answer:
@@ -157,37 +155,45 @@ def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator
         yield verdicts[diagnosis.verdict].format(port=port, user=diagnosis.user)
         if diagnosis.key:
             yield f"  Key: {diagnosis.key}"
+        noted: set[str | None] = set()
         for finding in diagnosis.findings:
             if finding.status != OK or args.verbose or (finding.reason and not args.quiet):
-                yield from _finding(finding)
+                # Several notes may have the same remedy, which is worth one line.
+                is_said = finding.status == OK and finding.remedy in noted
+                yield from _finding(finding._replace(remedy=None) if is_said else finding)
+                noted.add(finding.remedy)
         yield ""
-    if any(finding.is_command for diagnosis in diagnoses for finding in diagnosis.findings):
-        yield from () if resolved(args.root) == "/" else (OWN_PROGRAMS,)
+    commands = (
+        each.remedy or "" for diagnosis in diagnoses for each in diagnosis.findings if each.is_command
+    )
+    if resolved(args.root) != "/" and any(CHROOT in command for command in commands):
+        yield OWN_PROGRAMS
     yield OUT_OF_SCOPE
 
 
-def _for(diagnosis: Diagnosis, root: str) -> Diagnosis:
+def _for(diagnosis: Diagnosis, args: argparse.Namespace) -> Diagnosis:
     """Its commands, so that they work on the tree that was looked at, and through no link out of it.
 
     What the tree's author wrote stays one word of the shell: a command is never taken apart at what it holds.
     """
-    if resolved(root) == "/":
+    if resolved(args.root) == "/":
         return diagnosis
-    place, install = shlex.quote(root), f"firstkey run --force --user {shlex.quote(diagnosis.user)}"
+    place, install = shlex.quote(args.root), f"firstkey run --force --user {shlex.quote(diagnosis.user)}"
+    key = diagnosis.key
 
-    def on_tree(command: str) -> str:
-        inside = command.removesuffix(install).removesuffix(" && ")
-        commands = [f"chroot {place} sh -c {shlex.quote(inside)}"] if inside else []
-        if commands and diagnosis.key and diagnosis.key.file and "(echo; cat)" in inside:
-            commands[0] += f" < {shlex.quote(diagnosis.key.file)}"
-        if command.endswith(install):
-            commands.append(install.replace("run", f"run --root {place}", 1))
-        return " && ".join(commands)
+    def on_tree(finding: Finding) -> Finding:
+        command = finding.remedy or ""
+        if command == install and not args.imds:
+            # This machine's metadata service has the launch key of this machine.
+            return finding._replace(remedy=f"Install it on the instance: {install}", is_command=False)
+        if command == install:
+            where = f"run --root {place} --imds {shlex.quote(args.imds)}"
+            return finding._replace(remedy=install.replace("run", where, 1))
+        command = f"{CHROOT}{place} sh -c {shlex.quote(command)}"
+        is_key_read = key and key.file and "(echo; cat)" in command
+        return finding._replace(remedy=f"{key.printed} | {command}" if key and is_key_read else command)
 
-    findings = (
-        each._replace(remedy=on_tree(each.remedy or "")) if each.is_command else each
-        for each in diagnosis.findings
-    )
+    findings = (on_tree(each) if each.is_command else each for each in diagnosis.findings)
     return diagnosis._replace(findings=tuple(findings))
 
 

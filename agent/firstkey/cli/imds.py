@@ -6,7 +6,7 @@ import signal
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from firstkey.cli import streams
+from firstkey.cli import screen, streams
 from firstkey.cli.parsers import Parser
 from firstkey.metadata.emulator import FAULTS, IMITATIONS, Asked, Emulator, Fault, Kind, Settings, usage
 from firstkey.reasons import FirstkeyError, UsageError
@@ -76,19 +76,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     made = Parser(prog="firstkey imds", description=DESCRIPTION, epilog=EPILOG.format(faults=faults))
     made.add_argument(
-        "--key", metavar="LINE", action="append", default=[], help="a public key line; repeatable"
+        "--key", metavar="LINE", action="append", default=[], help="a public key line (repeatable)"
     )
     made.add_argument(
-        "--key-file", metavar="FILE", action="append", default=[], help="a file of them; repeatable"
+        "--key-file", metavar="FILE", action="append", default=[], help="a file of them (repeatable)"
     )
     instance_id = Settings().instance_id
-    made.add_argument("--instance-id", metavar="ID", default=instance_id, help=f"({instance_id})")
-    made.add_argument("--tokens", choices=sorted(TOKENS), default="both", help="which versions answer (both)")
-    made.add_argument("--like", choices=IMITATIONS, default="ec2", help="which service to imitate (ec2)")
+    made.add_argument(
+        "--instance-id", metavar="ID", default=instance_id, help=f"the instance-id to answer ({instance_id})"
+    )
+    made.add_argument(
+        "--tokens", choices=sorted(TOKENS), default="both", help="the versions that answer (both)"
+    )
+    made.add_argument("--like", choices=IMITATIONS, default="ec2", help="the service to imitate (ec2)")
     made.add_argument("--off", action="store_true", help="as if switched off: 403 to everything")
-    made.add_argument("--host", metavar="ADDRESS", default="127.0.0.1", help="::1 for IPv6 (127.0.0.1)")
-    made.add_argument("--port", type=int, default=0, help="0 takes a free one (0)")
-    made.add_argument("--fault", metavar="FAULT", action="append", default=[], help="see below; repeatable")
+    made.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="listen there (127.0.0.1), or on ::1"
+    )
+    made.add_argument("--port", type=int, default=0, help="the port (0: a free one)")
+    made.add_argument("--fault", metavar="FAULT", action="append", default=[], help="see below (repeatable)")
     made.add_argument("-q", "--quiet", action="store_true", help="do not log each request")
     return made
 
@@ -147,7 +153,7 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _lines(path: str) -> list[str]:
     """The keys in a file, one a line. Raises UsageError where none is one."""
-    content = _content(path)
+    content = screen.load("--key-file", path, LONGEST_FILE)
     if b"PRIVATE KEY-----" in content:
         raise UsageError(
             f"{path} holds a private key; the metadata service gives only public keys",
@@ -161,17 +167,6 @@ def _lines(path: str) -> list[str]:
             hint="A file of keys has one a line, such as id_ed25519.pub; for anything else there is --key.",
         )
     return keys
-
-
-def _content(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(LONGEST_FILE)
-    except OSError as error:
-        raise UsageError(
-            f"cannot read {path}: {str(error.strerror).lower()}",
-            hint="Name a file of public keys, such as ~/.ssh/id_ed25519.pub.",
-        ) from error
 
 
 def _flaw(line: str) -> str | None:
@@ -199,6 +194,6 @@ def _key_name(line: str, index: int) -> str:
 
 def _tell(asked: Asked) -> None:
     token = "with a token" if asked.had_token else "without a token"
-    # Nobody may be reading any more; the service goes on.
+    # The reader may be gone; the service goes on.
     with suppress(BrokenPipeError, streams.NotPrinted, ValueError):
         streams.complain(f"{asked.method} {asked.path} {token}: {asked.status or 'no answer'}")

@@ -7,12 +7,11 @@ import binascii
 import json
 import os
 import stat
-import sys
 from typing import TYPE_CHECKING, Any
 
 from firstkey import login_reasons
 from firstkey.boot import host_key_files
-from firstkey.cli import common, looking, parsers, streams
+from firstkey.cli import common, looking, parsers, screen, streams
 from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.system.sshd_tree import sshd_of
@@ -53,7 +52,9 @@ def main(argv: Sequence[str]) -> int:
     if args.console or (not args.live and _is_piped()):
         if not args.host:
             raise UsageError("whose console output it is must be said: --host NAME")
-        keys, status = _of_console(_input(args.console or "-"), quiet=args.quiet)
+        keys, status = _of_console(
+            screen.load("the console output", args.console or "-", LIMIT), quiet=args.quiet
+        )
         _print(args, args.host, keys)
         return status
     return looking.command(args, _show_machine)
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "known-hosts",
         "Print known_hosts lines of this host, or of a saved console.",
         epilog=EPILOG,
-        asks=False,
+        without=("--config", "--imds", "--verbose"),
     )
     made.add_argument(
         "console", nargs="?", metavar="FILE", help="saved console output, text or JSON; - is stdin"
@@ -104,7 +105,7 @@ def _port(text: str) -> int:
 
 
 def _is_piped() -> bool:
-    """Whether somebody gives us text: a pipe or a file, but no terminal, no /dev/null and no connection."""
+    """Whether standard input has text: a pipe or a file, but no terminal, no /dev/null, no connection."""
     try:
         mode = os.fstat(0).st_mode
     except OSError:
@@ -143,16 +144,6 @@ def _host_key(site: Site, sshd: Sshd, file: str) -> PublicKey | None:
 
 
 # --- a console ------------------------------------------------------------------------------------
-
-
-def _input(path: str) -> bytes:
-    try:
-        if path == "-":
-            return sys.stdin.buffer.read(LIMIT)
-        with open(path, "rb") as file:
-            return file.read(LIMIT)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
 
 
 def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], int]:

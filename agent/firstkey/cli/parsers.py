@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from difflib import get_close_matches
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from firstkey.display import width_of
 from firstkey.text import visible
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 HIDDEN = argparse.SUPPRESS
-"""The help of an option that is taken, since every command takes it, and means nothing here."""
+"""The help of an option that means nothing here, and is accepted since every command accepts it."""
 UNKNOWN = "unrecognized arguments: "
-"""How argparse begins to tell of options that there are not."""
+"""How argparse begins its message about unknown options."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -25,13 +28,13 @@ class Parser(argparse.ArgumentParser):
             description=description,
             epilog=epilog,
             allow_abbrev=False,
-            # Without a width it would import shutil, and with it the compressors, for each option anew.
+            # Without a width it would import shutil, and with it the compressors, for each option again.
             formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=(width_of(1) or 80) - 2),
         )
         self.color = False  # Python 3.14 would colour what it prints, past our own streams
 
     def error(self, message: str) -> NoReturn:
-        """Tell what is wrong, on stderr, and exit with 2."""
+        """Print the mistake on stderr, and exit with 2."""
         super().error(visible(f"{message}{self._suggestions(message)}"))
 
     def _suggestions(self, message: str) -> str:
@@ -43,17 +46,24 @@ class Parser(argparse.ArgumentParser):
         return f" (did you mean {' '.join(dict.fromkeys(close))}?)" if close else ""
 
 
-def command(name: str, description: str, *, epilog: str = "", asks: bool = True) -> argparse.ArgumentParser:
-    """A command's parser, with the options that every command has; help has --imds only where one `asks`."""
+def command(
+    name: str, description: str, *, epilog: str = "", without: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """A command's parser, with the options that all commands take; those of `without` mean nothing to it."""
     made = Parser(prog=f"firstkey {name}", description=description, epilog=epilog)
     made.add_argument(
         "--root", metavar="DIR", default="/", help="work on the tree under DIR, never outside of it"
     )
-    made.add_argument("--config", metavar="FILE", help="read this configuration file instead of the system's")
-    service = "ask the metadata service at URL (http://ADDRESS[:PORT])"
-    made.add_argument("--imds", metavar="URL", help=service if asks else HIDDEN)
+    helps = {
+        "--config": "read this configuration file instead of the system's",
+        "--imds": "ask the metadata service at URL (http://ADDRESS[:PORT])",
+        "--verbose": "show each step",
+        **dict.fromkeys(without, HIDDEN),
+    }
+    made.add_argument("--config", metavar="FILE", help=helps["--config"])
+    made.add_argument("--imds", metavar="URL", help=helps["--imds"])
     volume = made.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="show each step")
+    volume.add_argument("-v", "--verbose", action="store_true", help=helps["--verbose"])
     volume.add_argument("-q", "--quiet", action="store_true", help="only warnings and errors")
     return made
 

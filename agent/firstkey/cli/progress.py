@@ -1,4 +1,4 @@
-"""One line on a terminal that tells how far a long scan is; none anywhere else."""
+"""One line on a terminal that shows how far a long scan is; none anywhere else."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from firstkey import events, reasons
+from firstkey import events, reasons, text
 from firstkey.cli import streams
 from firstkey.model import DISABLED, UNCHANGED
 
@@ -24,15 +24,7 @@ OUTCOMES = {
     "unreachable": "the metadata service gave no usable answer in time",
 }
 
-PLANNED = {
-    "ok": "a dry run: nothing was changed",
-    "no-key": "a dry run: nothing was changed; there is no launch key to install",
-    "partial": "a dry run: nothing was changed; what is marked with ! would not be done",
-    "failed": "a dry run: nothing was changed; see what is marked with !",
-    "unreachable": "a dry run: the metadata service gave no usable answer in time",
-}
-"""The same of what would have come of the run."""
-
+REMEDY = f"    {text.REMEDY}"
 _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
 
 
@@ -43,16 +35,22 @@ def show(args: argparse.Namespace, site: Site, done: Report) -> None:
     if args.json:
         streams.show_json(done.as_json())
     elif done.outcome == DISABLED and done.refusal:
-        # Whoever runs it by hand does not read the journal, and would take silence for success.
+        # A person who runs it by hand does not read the journal, and would take silence for success.
         streams.show(f"Switched off: {done.refusal.detail}. Nothing was done.")
     else:
         streams.show(*report(done))
 
 
 def report(done: Report) -> Iterator[str]:
-    """The lines of a run, as `firstkey run` prints them."""
-    if done.dry_run:
-        yield "This is a dry run: nothing was changed."
+    """The lines of a run, as `firstkey run` prints them: each remedy once, whatever has it."""
+    shown: set[str] = set()
+    for line in _report(done):
+        if not line.startswith(REMEDY) or line not in shown:
+            yield line
+        shown.add(line)
+
+
+def _report(done: Report) -> Iterator[str]:
     yield from instance(done)
     yield from _section("Accounts", [line for account in done.accounts for line in _account(account, done)])
     yield from _section("Launch keys offered", list(_offer(done)))
@@ -61,7 +59,8 @@ def report(done: Report) -> Iterator[str]:
         "Host keys", [line for key in done.host_keys for line in host_key(key, dry_run=done.dry_run)]
     )
     yield from _section("Warnings", [line for warning in done.warnings for line in refusal(warning)])
-    yield f"Outcome: {done.outcome} ({(PLANNED if done.dry_run else OUTCOMES)[done.outcome]})"
+    words = "a dry run: nothing was changed" if done.dry_run else OUTCOMES[done.outcome]
+    yield f"Outcome: {done.outcome} ({words})"
 
 
 def instance(done: Report) -> Iterator[str]:
@@ -107,7 +106,7 @@ def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
 def refusal(why: Refusal) -> Iterator[str]:
     """A reason, on two lines: what, and what to do about it."""
     yield f"    {why.detail} ({why.reason.code})"
-    yield f"    What to do: {why.reason.remedy}"
+    yield f"{REMEDY}{why.reason.remedy}"
 
 
 def _account(account: AccountResult, done: Report) -> Iterator[str]:
@@ -145,7 +144,7 @@ def _section(title: str, lines: list[str]) -> Iterator[str]:
 
 
 def _tell_steps(site: Site, done: Report) -> None:
-    """What -v tells besides: all that was looked at and found well, and where the time went."""
+    """What -v adds: all that was checked and found in order, and where the time went."""
     for key in done.host_keys:
         if key.result == UNCHANGED and not key.refusal:
             site.say(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))

@@ -1,4 +1,4 @@
-"""What a person gets besides plain lines: colours, a line that changes, a question, a file to look at."""
+"""A person's terminal, beyond plain lines: colours, a line that changes, a question, a file to look at."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CLEAR = "\r\x1b[K"  # ECMA-48, EL: the rest of the line
 
 
 def show(*lines: Line) -> None:
-    """Print lines, with colours on a terminal where nobody said no (no-color.org)."""
+    """Print lines, with colours on a terminal, unless NO_COLOR is set (no-color.org)."""
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for line in lines:
@@ -44,9 +44,20 @@ def redraw(line: str = "") -> None:
 
 
 def ask(question: str) -> str:
-    """What somebody at the terminal answers, on one line."""
+    """The answer that a person types at the terminal, on one line."""
     streams.put(sys.stderr, visible(question))
     return sys.stdin.readline().strip()
+
+
+def load(option: str, path: str, limit: int) -> bytes:
+    """The first bytes of the file that the option names; `-` is standard input. Raises UsageError."""
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read(limit)
+        with open(path, "rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        raise UsageError(f"{option} {path}: {error.strerror}") from error
 
 
 def save(option: str, path: str, text: str) -> None:

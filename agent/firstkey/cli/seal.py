@@ -56,7 +56,7 @@ CUTS_OFF = {
     "other-passwords": "every password, which is locked",
     "histories": "every interactive shell ({number} now), ended before it can write its history",
 }
-"""What the rules take away of the ways into a running system."""
+"""By rule, the ways to log in that a running system loses."""
 
 
 class Task(NamedTuple):
@@ -75,7 +75,7 @@ class Task(NamedTuple):
 
     @property
     def takes(self) -> list[str]:
-        """The ways in that are taken away under somebody's feet."""
+        """The ways to log in that a running system loses."""
         taken = (CUTS_OFF[rule.id] for rule in self.wanted if rule.id in CUTS_OFF)
         return list(dict.fromkeys(taken)) if self.is_live else []
 
@@ -108,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _refuse_unasked(task: Task) -> None:
-    """Where a question would come that nobody can answer, say so before the disk is searched."""
+    """Where the question has no terminal to be answered at, say so before the disk is searched."""
     if task.takes and not (task.args.yes or task.args.dry_run or sys.stdin.isatty()):
         message = "sealing the running system removes ways to log in, and there is no terminal to ask on"
         raise UsageError(message, hint="Give --yes to seal it all the same; --dry-run shows the plan")
@@ -137,7 +137,7 @@ def _run(task: Task, say: Say) -> int:
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = parsers.command("seal", "Make an image fit to share.", epilog=EPILOG, asks=False)
+    made = parsers.command("seal", "Make an image fit to share.", epilog=EPILOG, without=("--imds",))
     parsers.with_forms(parsers.with_dry_run(made))
     add_choice(made)
     made.add_argument(

@@ -64,7 +64,10 @@ def _show(args: argparse.Namespace, say: looking.Say) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     made = parsers.command(
-        "status", "Show the last run, and the present state of the keys.", epilog=EPILOG, asks=False
+        "status",
+        "Show the last run, and the present state of the keys.",
+        epilog=EPILOG,
+        without=("--imds", "--verbose"),
     )
     forms = parsers.with_forms(made)
     forms.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
@@ -98,7 +101,7 @@ def _standing(site: Site) -> dict[str, Any]:
         last, unread = _last_run(site), None
     except FirstkeyError as error:
         last, unread = None, {"reason": error.reason.code, "detail": error.message}
-    # The ledger is for root alone; the report tells everybody.
+    # The ledger is for root alone; every user may read the report.
     reported = last.get("instance_id") if last else None
     return {
         "version": 1,
@@ -163,8 +166,8 @@ def _host_keys(site: Site, last: dict[str, Any] | None) -> list[dict[str, Any]]:
     wanted = host_keys.wanted(site.config.host_keys, sshd.meaning("root").effective.host_keys)
     found = [_host_key(site, sshd, file) for file in wanted]
     for key in found:
-        told = _reported(last, "host_keys", file=key["file"]) or {}
-        if key["state"] == host_keys.MISSING and told.get("reason") == reasons.HOST_KEY_PENDING.code:
+        reported = _reported(last, "host_keys", file=key["file"]) or {}
+        if key["state"] == host_keys.MISSING and reported.get("reason") == reasons.HOST_KEY_PENDING.code:
             key["state"] = PENDING
     return found
 
@@ -190,7 +193,7 @@ def _public_half(site: Site, file: str) -> PublicKey | None:
 
 
 def _reported(last: dict[str, Any] | None, part: str, **named: str) -> dict[str, Any] | None:
-    """What the last run said of that user or host key, which everybody may know."""
+    """What the last run reported of that user or host key; every user may read it."""
     listed = (last or {}).get(part)
     parts = (each for each in listed if isinstance(each, dict)) if isinstance(listed, list) else ()
     return next((each for each in parts if named.items() <= each.items()), None)
@@ -241,7 +244,7 @@ def _last_run_lines(last: dict[str, Any] | None, unread: dict[str, str] | None) 
 
 
 def _asked(last: dict[str, Any]) -> str:
-    """How the metadata service was asked; where it gave no answer, the run's own reason tells more."""
+    """How the metadata service was asked; where it gave no answer, the run's own reason says more."""
     imds = last.get("imds")
     version = imds.get("version") if isinstance(imds, dict) else None
     if version:
@@ -265,13 +268,13 @@ def _user_lines(user: dict[str, Any]) -> Iterator[str]:
         yield f"  {user['name']}: no launch key known" + (" (root sees more)" if os.geteuid() else "")
 
 
-def _why(told: dict[str, Any], *, when: str = "") -> Iterator[str]:
+def _why(report: dict[str, Any], *, when: str = "") -> Iterator[str]:
     """The reason that a report gives, if it gives one, and what to do about it."""
-    code = told.get("reason")
+    code = report.get("reason")
     if not code:
         return
     known = reasons.ALL.get(str(code))
-    detail = told.get("detail") or (known.meaning if known else "it does not say more")
+    detail = report.get("detail") or (known.meaning if known else "it does not say more")
     yield f"    {when}{detail} ({code})"
     if known:
         yield f"    What to do: {known.remedy}"

@@ -1,4 +1,4 @@
-"""What people are told who call firstkey by hand: its commands, and the options of those that a boot runs.
+"""The help for people who call firstkey by hand: its commands, and the options of those that a boot runs.
 
 The other commands have their options beside what they do.
 """
@@ -124,7 +124,10 @@ def run() -> argparse.ArgumentParser:
     made = parsers.command("run", "Install host keys and launch keys, once.", epilog=RUN)
     parsers.with_forms(parsers.with_dry_run(made))
     made.add_argument(
-        "--user", metavar="NAME", action="append", help="in place of the configured users; repeatable"
+        "--user",
+        metavar="NAME",
+        action="append",
+        help="this user, instead of the configured ones (repeatable)",
     )
     made.add_argument(
         "--wait", metavar="SECONDS", type=seconds, help="how long to wait for an answer (BootTimeoutSec=)"
@@ -151,7 +154,7 @@ def host_keys() -> argparse.ArgumentParser:
         "host-keys",
         "Check the SSH host keys, and generate missing or broken ones.",
         epilog=HOST_KEYS,
-        asks=False,
+        without=("--imds",),
     )
     parsers.with_forms(parsers.with_dry_run(made))
     return made

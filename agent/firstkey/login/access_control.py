@@ -138,7 +138,7 @@ def _refused(context: Context, listing: restrictions.Listing, groups: Sequence[s
         reason, detail = why.USER_NOT_ALLOWED, f"{keyword} {words} does not have {context.name}"
         detail += f" from {context.client.address}" if context.client else ""
         if not any(restrictions.matches(context.name, each.partition("@")[0]) for each in listing.words):
-            edit = f"s/{keyword}/& {context.name}/I"  # else somebody keeps the user to some places
+            edit = f"s/{keyword}/& {context.name}/I"  # else the list allows the user from some places only
     elif keyword == "DenyGroups":
         reason = why.GROUP_DENIED
         detail = f"{keyword} {word} is about {listing.group}, a group of {context.name}"

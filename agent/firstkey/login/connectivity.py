@@ -1,4 +1,4 @@
-"""Before anybody is asked who they are: whether sshd starts, listens where it can be reached, and speaks."""
+"""Before any user is named: whether sshd starts, listens where it can be reached, and speaks."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _source(sshd: Sshd, meaning: Meaning, client: Client | None, *, is_choosy: b
 
 
 def _unread(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
-    """Whether a file of the configuration is younger than the running sshd's PID file, which it writes anew
+    """Whether a file of the configuration is younger than the running sshd's PID file, which it writes again
     whenever it reads them.
     """
     pid_file = meaning.effective.first("pidfile") or "/run/sshd.pid"
@@ -252,7 +252,7 @@ def _unit_state(site: Site) -> str:
 
 
 def _rule(site: Site, program: str) -> str | None:
-    """FILE:LINE of the first rule of TCP wrappers (hosts_access(5)) that may turn anybody away.
+    """FILE:LINE of the first rule of TCP wrappers (hosts_access(5)) that may turn a client away.
 
     None where sshd does not ask them: only Debian's and Ubuntu's does.
     """

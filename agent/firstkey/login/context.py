@@ -37,6 +37,13 @@ class LaunchKey(NamedTuple):
     file: str | None = None
     """Where it was named with --key: then it is no launch key, and firstkey will not install it."""
 
+    @property
+    def printed(self) -> str:
+        """The command that prints a key that was named with --key."""
+        if self.file == "-" and self.key:
+            return f"echo {shlex.quote(self.key.line)}"
+        return f"cat {shlex.quote(self.file or '')}"
+
     def __str__(self) -> str:
         return f"{self.fingerprint} ({self.type or 'of a type that is not known'}), says {self.source}"
 
@@ -76,7 +83,7 @@ class Context(NamedTuple):
         )
         if not self.site.tree.is_running_system:
             return put
-        source = f"cat {shlex.quote(self.key.file)}" if self.key.file else f"firstkey authorized-keys {name}"
+        source = self.key.printed if self.key.file else f"firstkey authorized-keys {name}"
         return f"{kept.unlock}{source} | {put}"
 
     @property

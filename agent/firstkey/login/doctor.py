@@ -1,7 +1,6 @@
 """Would `ssh NAME@here` give a shell with the launch key? One verdict, and everything that speaks against it.
 
-The checks run in the order in which sshd comes by what they look at, so the first obstacle is the first
-that a login meets. Nothing is changed.
+The checks run in sshd's order, so the first obstacle is the first that a login meets. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -127,8 +126,8 @@ class Doctor:
 
     def _without_key(self, account: Account, meaning: Any, now: float) -> list[Finding]:  # noqa: ANN401
         """What can be said without a key."""
-        nobody = LaunchKey("no key", "nobody")
-        context = Context(self._site, account, nobody, self._client, self._sshd, meaning.effective, now)
+        none = LaunchKey("no key", "no source")
+        context = Context(self._site, account, none, self._client, self._sshd, meaning.effective, now)
         found = _guarded("account", lambda: access_control.findings(context))
         return [*found, *_guarded("session", lambda: session.findings(context, found))]
 

@@ -1,4 +1,4 @@
-"""What a check found out: three answers, and for two of them the reason and the way out."""
+"""A finding of a check: three answers, and for two of them the reason and the way out."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def unknown(
     command: str = "",
     line: str | None = None,
 ) -> Finding:
-    """It cannot be said, and why."""
+    """It is not known, and why."""
     found = obstacle(check, reason, detail, path=path, command=command, line=line)
     return found._replace(status=UNKNOWN)
 
 
 def unanswered(check: str, error: FirstkeyError, *, path: str | None = None) -> Finding:
-    """It cannot be said, because looking failed."""
+    """It is not known, because looking failed."""
     if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
         return unknown(check, reasons.NEEDS_ROOT, error.message, path=path)
     return Finding(check, UNKNOWN, error.message, path, error.reason, error.hint)

@@ -64,7 +64,7 @@ def paths(context: Context) -> list[str]:
 
 
 def _is_missing(found: list[Finding]) -> bool:
-    """Whether all that is wrong is that there is no such file: which of them is missing matters to nobody."""
+    """Whether the only fault is that the file is missing: which of several is missing does not matter."""
     return any(finding.check == f"{CHECK}-missing" for finding in found)
 
 
@@ -113,7 +113,7 @@ def _missing(context: Context, seen: Seen) -> Iterator[Finding]:
 
 def _barred(context: Context, seen: Seen) -> Finding:
     barred = seen.barred or seen.path
-    if os.geteuid() not in (0, context.account.uid):  # it was looked at with the rights of somebody else
+    if os.geteuid() not in (0, context.account.uid):  # it was read with another user's rights
         detail = f"only root and {context.name} can look behind {barred}"
         return unknown(CHECK, reasons.NEEDS_ROOT, detail, path=barred)
     step = next((step for step in seen.steps if step.path == barred), None)
@@ -148,7 +148,7 @@ def _home(context: Context) -> str:
 
 
 def _label(context: Context, seen: Seen) -> Iterator[Finding]:
-    """Where SELinux is enforced, its own program tells whether it would label the file anew (selinux(8))."""
+    """Where SELinux is enforced, restorecon itself says whether it would change the label (selinux(8))."""
     enforced = (context.site.tree.read("/sys/fs/selinux/enforce", limit=16) or b"").strip() == b"1"
     program = command.find("restorecon") if enforced and context.site.tree.is_running_system else None
     said = command.run([program, "-n", "-v", seen.canonical]).stdout if program else b""

@@ -72,9 +72,9 @@ class Sources:
 
 
 def named(content: bytes, path: str) -> LaunchKey:
-    """The key out of a file that was named. Raises FirstkeyError(not-a-public-key)."""
+    """The key out of that file, `-` for standard input. Raises FirstkeyError(not-a-public-key)."""
     key = public_key.parse_launch_key(content)
-    return LaunchKey(key.fingerprint, path, key, key.type, path)
+    return LaunchKey(key.fingerprint, "standard input" if path == "-" else path, key, key.type, path)
 
 
 def _offered(answer: Answer) -> Sought:

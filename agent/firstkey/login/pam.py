@@ -1,6 +1,6 @@
 """Whether PAM's account rules let the user in: PAM itself is asked, and the files say what refused.
 
-The files cannot tell what a module will answer (system/pam.py asks). They tell which modules have a say,
+The files do not show what a module will answer (system/pam.py asks). They show which modules have a say,
 whether asking is harmless, and which module it may have been that refused.
 """
 
@@ -42,7 +42,7 @@ PLAIN = frozenset({"pam_unix", "pam_permit", "pam_deny", "pam_nologin", "pam_loc
 _RULE = re.compile(r"-?(\w+)\s+(\[[^\]]*\]|\S+)\s+(\S+)")
 _INCLUDE = re.compile(r"(@include)()\s+(\S+)")
 NOWHERE = "192.0.2.1"
-"""The client that PAM is told of where none was named: an address elsewhere (RFC 5737)."""
+"""The client's address for PAM where none was named: an address elsewhere (RFC 5737)."""
 
 
 def findings(context: Context) -> Iterator[Finding]:
@@ -154,7 +154,7 @@ def _list_of(rule: Rule) -> str:
     return named[0] if named else usual.get(rule.module, "")
 
 
-# --- the rules, as far as their files tell (pam.d(5)) -----------------------------------------------
+# --- the rules, as far as their files show (pam.d(5)) -----------------------------------------------
 
 
 class Rule(NamedTuple):

@@ -1,9 +1,9 @@
-"""The last word: the running sshd is asked itself whether it would take the key.
+"""The last check: the running sshd itself is asked whether it would take the key.
 
 A client may ask that with the public key alone, before it signs anything (RFC 4252, 7): ssh is started with
 nothing else, so no login can come of it. sshd logs one connection from this machine, and nothing changes. The
 question comes from an address of its own, so that sshd's penalties for clients without a login
-(sshd_config(5): PerSourcePenalties) meet nobody else, and no later question.
+(sshd_config(5): PerSourcePenalties) meet no other client, and no later question.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Reply(NamedTuple):
 
 
 def own_address() -> str:
-    """An address of this machine (127/8) that nobody else is likely to come from."""
+    """An address of this machine (127/8) that no other client is likely to have."""
     return "127." + ".".join(str(1 + byte % 254) for byte in os.urandom(3))
 
 

@@ -43,7 +43,7 @@ class Kept(NamedTuple):
 class Cache:
     """The keys that were had last, in a directory that is the caller's alone.
 
-    Whoever could write there could let anybody in, so what others may write is neither read nor written.
+    A user who can write there can let anyone log in, so a directory that others may write is not used.
     """
 
     def __init__(self, tree: Tree) -> None:
@@ -88,7 +88,7 @@ class Cache:
 def keys(cache: Cache, *, ask: Callable[[], Answer], ttl: float) -> tuple[PublicKey, ...]:
     """The launch keys: those that are kept, if they are not older than `ttl` seconds, else what is answered.
 
-    Older ones serve where there is no answer: an outage takes nobody's key away. Raises FirstkeyError where
+    Older ones serve where there is no answer: an outage takes no key away. Raises FirstkeyError where
     there are none of these either. What cannot be kept is answered all the same.
     """
     kept = cache.read()
@@ -118,7 +118,7 @@ def lines(site: Site, user: str, ask: Callable[[], tuple[PublicKey, ...]]) -> li
 
 
 def _target(site: Site) -> str | None:
-    """Who is to be logged in as in root's place."""
+    """The user to log in as in root's place."""
     others = (name for name in site.config.keys.users if name != "root")
     return next((name for name in others if site.accounts.find(name)), None)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
@@ -15,12 +17,13 @@ from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, un
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
 from firstkey.ssh.sshd_config import with_tokens
+from firstkey.system import pam as answers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from firstkey.login.context import Context
-    from firstkey.login.trial import Bounds, Trial
+    from firstkey.login.trial import Trial
 
 START_UP = {
     "bash": (
@@ -37,6 +40,9 @@ START_UP = {
 }
 """What a shell reads before its first command; a shell that is not here reads what sh does."""
 USUAL = ("/etc/profile", "~/.profile")
+LIMITS = "/etc/security/limits"
+MOST_LIMITS = 100
+"""How many lines of limits.conf(5) are tried, each by a start of the shell."""
 _ENDS = re.compile(r"(?:^|[;&|){]|\bthen|\bdo|\belse)\s*(?:exit|logout|exec|kill)\b")
 
 
@@ -44,7 +50,9 @@ def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     """In sshd's order (monitor.c, auth-pam.c, session.c). `before` is what was found out about the key."""
     yield from _root(context, before)
     has_pam = restrictions.use_pam(context.effective)
-    yield from pam.findings(context) if has_pam else pam.closed(context, pam.NOLOGIN)  # which sshd heeds too
+    yield from (
+        pam.findings(context) if has_pam else pam.closed(context, pam.NOLOGIN)
+    )  # which sshd itself reads too
     yield from pam_session.findings(context) if has_pam else ()
     if context.says("maxsessions") == "0":
         detail = "MaxSessions is 0: sshd begins no session"
@@ -77,7 +85,7 @@ def _root(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _chroot(context: Context) -> Iterator[Finding]:
-    """Every part of the path must be root's, and nobody else may write it (session.c: safely_chroot)."""
+    """Every part of the path must be root's, and no other user may write it (session.c: safely_chroot)."""
     path = _root_directory(context)
     if not path:
         return
@@ -102,8 +110,8 @@ def _root_directory(context: Context) -> str:
 def _home(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
     """A missing home ends no login by itself: sshd says so, and the shell starts in the root directory."""
     home = context.account.home
-    told = any(finding.reason is reasons.HOME_MISSING for finding in before)
-    if told or context.says("chrootdirectory"):
+    is_reported = any(finding.reason is reasons.HOME_MISSING for finding in before)
+    if is_reported or context.says("chrootdirectory"):
         return
     try:
         seen = view.look(context.site, context.account, home, content=False)
@@ -129,35 +137,50 @@ def _forced(context: Context) -> Iterator[Finding]:
 
 def _tried(context: Context, *, has_pam: bool) -> Iterator[Finding]:
     """Whether the shell comes as far as a command, for `ssh HOST` and for `ssh HOST COMMAND`."""
-    check, account = "session", context.account
+    check = "session"
     if not context.site.tree.is_running_system:
         yield note(check, why.NOT_RUNNING_SYSTEM, "the shell can only be tried on the system itself")
         return
     if os.geteuid() != 0:
         yield unknown(check, reasons.NEEDS_ROOT, "only root can try the shell without changing anything")
         return
-    limits = pam_session.limits(context) if has_pam else []
-    bounds, chroot = pam_session.bounds(limits), _root_directory(context)
+    chroot = _root_directory(context)
+    found = pam.rules(context.site.tree, pam.service(context), "session") if has_pam else []
+    rule = next((rule for rule in found if rule.module == "pam_limits"), None)
     for login, what in ((True, "ssh HOST"), (False, "ssh HOST COMMAND")):
 
-        def run(bounds: Bounds, *, login: bool = login) -> Trial:
-            return trial.run(context, login=login, bounds=bounds, chroot=chroot)
+        def run(by: pam.Rule | None, lines: str | None = None, *, login: bool = login) -> Trial:
+            if by is None:
+                return trial.run(context, login=login, chroot=chroot)
+            with answers.limits(context.name, by.line, lines) as limits:
+                return trial.run(context, login=login, limits=limits, chroot=chroot)
 
         try:
-            tried = run(bounds)
-            if not tried.reached and bounds and run({}).reached:
-                alone = (each for each in limits if not run(pam_session.bounds([each])).reached)
-                limit = next(alone, limits[0])
-                detail = f"with this limit the shell of {context.name} does not come as far as a command"
-                detail += f" ({what}): {tried.words}"
-                yield obstacle(check, why.SESSION_LIMIT, detail, path=limit.place, line=limit.line)
+            tried = run(rule)
+            if not tried.reached and rule and run(None).reached:
+                yield _limited(context, rule, f"{what}: {tried.words}", partial(run, rule))
                 return
         except FirstkeyError as error:
+            if error.reason is not reasons.TIMED_OUT:
+                yield unanswered(check, error)
+                return
             tried = trial.Trial(reached=False, status=0, words=error.message)
         if not tried.reached:
             yield _ended(context, tried, what, chroot)
             return
-    yield passed(check, f"{account.shell}, tried without a terminal, comes as far as a command")
+    yield passed(check, f"{context.account.shell}, tried without a terminal, comes as far as a command")
+
+
+def _limited(context: Context, rule: pam.Rule, tried: str, run: Callable[[str], Trial]) -> Finding:
+    """The line of limits.conf(5) that ends the session when it stands alone; or else PAM's rule."""
+    tree = context.site.tree
+    named = [word.partition("=")[2] for word in rule.arguments if word.startswith("conf=")]
+    below = [f"{LIMITS}.d/{name}" for name in sorted(tree.names(f"{LIMITS}.d")) if name.endswith(".conf")]
+    lines = (each for path in named or (f"{LIMITS}.conf", *below) for each in pam_session.lines(tree, path))
+    ends = (each for each in islice(lines, MOST_LIMITS) if not run(f"{each[1]}\n").reached)
+    place, line = next(ends, (rule.place, rule.line))
+    detail = f"with this limit {context.name} does not come as far as a command ({tried})"
+    return obstacle("session", why.SESSION_LIMIT, detail, path=place, line=line)
 
 
 def _ended(context: Context, tried: Trial, what: str, chroot: str) -> Finding:

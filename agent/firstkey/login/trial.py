@@ -1,7 +1,7 @@
 """The shell itself, tried: whether it comes as far as a command, its start-up files being as they are.
 
 It runs with the user's own rights in a box (system/box.py): all that it sees is read-only, and it gets no
-socket, so that what the user wrote can neither change nor tell anybody anything. A start-up file that needs
+socket, so that the user's start-up files can neither change nor send anything. A start-up file that needs
 a terminal, a network or a file to write may do something else there.
 """
 
@@ -11,34 +11,35 @@ import os
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
-from firstkey.system import box, command
+from firstkey.system import box, command, pam
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     from firstkey.login.context import Context
 
-    Bounds = Mapping[int, tuple[int, int]]
-
 MARK = "firstkey-came-as-far-as-a-command"
 SECONDS = 20.0
-NO_BOX, NOT_STARTED = 124, 125
+REFUSED, NO_BOX, NOT_STARTED = 123, 124, 125
 INTERACTIVE = frozenset({"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "rbash", "sh", "tcsh", "zsh"})
-"""Shells that are told with -i to take commands from what is no terminal."""
+"""Shells that take commands from what is no terminal with -i."""
 
 
 class Trial(NamedTuple):
-    """What became of it: `words` are the last that it said."""
+    """How it ended: `words` are the last that it printed."""
 
     reached: bool
     status: int
     words: str
 
 
-def run(context: Context, *, login: bool, bounds: Bounds, chroot: str = "") -> Trial:
+def run(
+    context: Context, *, login: bool, limits: Callable[[], None] = lambda: None, chroot: str = ""
+) -> Trial:
     """Start the shell as sshd does (session.c: do_child), as a login shell or for a command of the client's.
 
-    `bounds` are limits of setrlimit(2) that it gets before. Raises FirstkeyError where it does not end.
+    `limits` gives a process of root's those of the user (pam.limits). Raises FirstkeyError where the shell
+    does not end.
     """
     account, kernel = context.account, box.Kernel()
     groups = context.site.accounts.group_ids(account)
@@ -56,7 +57,7 @@ def run(context: Context, *, login: bool, bounds: Bounds, chroot: str = "") -> T
     def become_the_shell() -> None:
         status = NO_BOX
         try:
-            kernel.shut_for_session(account.uid, account.gid, groups, bounds, chroot)
+            kernel.shut_for_session(account.uid, account.gid, groups, limits, chroot)
             status = NOT_STARTED
             started = os.fork()  # sshd forks once more as the user, up to whose limits that is
             if not started:
@@ -65,7 +66,8 @@ def run(context: Context, *, login: bool, bounds: Bounds, chroot: str = "") -> T
             os.chdir(account.home if os.access(account.home, os.X_OK) else "/")
             os.execve(shell, argv, environment)  # noqa: S606 - it is the shell that is tried
         except Exception as error:  # noqa: BLE001 - behind it there is only the end of this process
-            words = error.strerror if isinstance(error, OSError) else repr(error)
+            status = REFUSED if isinstance(error, pam.SessionRefused) else status
+            words = error.strerror if isinstance(error, OSError) else str(error)
             os.write(2, f"{words}\n".encode())
         os._exit(status)
 

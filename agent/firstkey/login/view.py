@@ -66,7 +66,7 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
 
 
 def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Part]:
-    """The steps for which sshd heeds no file of the account's; `home` is its path without links."""
+    """The steps for which sshd ignores the account's files; `home` is its path without links."""
     may_share = partial(site.accounts.may_share, account)
     return authorized_keys.flaws(steps, (0, account.uid), home, may_share=may_share)
 

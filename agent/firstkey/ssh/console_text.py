@@ -45,7 +45,7 @@ class HostKeys(NamedTuple):
 
     `keys` are those that count; `strangers` have no fingerprint in the block of fingerprints; `lost` are
     fingerprints without a readable key. Without that block all keys are strangers. `rivals` are all blocks
-    where one shows another key than an earlier one: then nothing tells which of them is to be believed.
+    where one shows another key than an earlier one: then it is not known which of them is genuine.
     """
 
     keys: tuple[PublicKey, ...]

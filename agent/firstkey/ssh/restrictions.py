@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from firstkey.ssh.sshd_config import Effective
 
 ANYWHERE = dict(pair.split("=") for pair in ANY_CLIENT.split(","))
-"""What `sshd -C` is told of a client somewhere, by its own words."""
+"""The client for `sshd -C` where none was named, in sshd's own words."""
 
 
 class Client(NamedTuple):
-    """From where somebody logs in, as sshd knows it: the name is the address where it looks up none."""
+    """A client's place, as sshd knows it: the name is the address where it looks up none."""
 
     address: str
     name: str

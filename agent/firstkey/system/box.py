@@ -20,13 +20,12 @@ import ctypes
 import os
 import resource
 import signal
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 MEMORY = 768 * 1024 * 1024
 """Bytes of address space: an audit of a large image takes some 60 MiB, most of which are libraries."""
@@ -187,19 +186,18 @@ class Kernel:
         uid: int,
         gid: int,
         groups: Iterable[int],
-        bounds: Mapping[int, tuple[int, int]],
+        limits: Callable[[], None],
         chroot: str = "",
     ) -> None:
         """Leave the shell that this process is about to become the user's rights, and those only to read.
 
-        Raises OSError where a wall cannot be had: what a user wrote does not run without one.
+        `limits` is called while the process is still root's. Raises what that does, and OSError where a wall
+        cannot be had: what a user wrote does not run without one.
         """
         self._enter_for_program("/dev")
+        limits()
         if chroot:
             os.chroot(chroot)
-        for what, (soft, hard) in bounds.items():
-            with suppress(ValueError):  # a limit that may not rise ends no session
-                resource.setrlimit(what, (soft, hard))
         os.setgroups(list(groups))
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)

@@ -27,7 +27,7 @@ DESCRIPTORS = 4096
 def detached(*, pid_file: str) -> Iterator[None]:
     """Run the block as a daemon: own session, umask 077, `/`, no terminal; the caller's process ends.
 
-    Raises FirstkeyError before anything is detached, so that whoever started it sees why: python-daemon
+    Raises FirstkeyError before anything is detached, so that its caller sees why: python-daemon
     is missing (`dependency-missing`), another daemon runs (`already-running`), the PID file is not to
     be trusted. Standard error stays where it is redirected to a file. SIGTERM raises SystemExit.
 

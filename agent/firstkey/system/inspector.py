@@ -1,8 +1,8 @@
 """A program of this machine that looks at what came out of a tree, and can do nothing else.
 
 It gets copies, in a private directory that is gone afterwards, and never a path of the tree: what the tree's
-author wrote leads it nowhere. It runs in a box (system/box.py): it reads, and gets no socket, so that a host
-name in a configuration asks nobody's DNS.
+author wrote leads it nowhere. It runs in a box (system/box.py): it reads, and gets no socket, so that no host
+name in a configuration is looked up.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ def run_by_watcher(argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes
     if command.ask_watcher is None:
         raise RuntimeError("there is no box")
     copies = {name: base64.b64encode(content).decode("ascii") for name, content in files.items()}
-    told = command.ask_watcher("program", list(argv), copies, base64.b64encode(stdin).decode("ascii"))
-    status, stdout, stderr = told
+    answer = command.ask_watcher("program", list(argv), copies, base64.b64encode(stdin).decode("ascii"))
+    status, stdout, stderr = answer
     return command.Outcome(int(status), base64.b64decode(stdout), base64.b64decode(stderr))
 
 

@@ -56,7 +56,7 @@ def parse(lines: Iterable[str]) -> tuple[Mount, ...]:
 def foreign(root: str) -> tuple[Mount, ...]:
     """The mounts inside the directory `root` (a host path, resolved) that are no part of the tree there.
 
-    There are none where /proc cannot tell.
+    There are none where /proc does not show them.
     """
     try:
         with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as source:
@@ -70,7 +70,7 @@ def foreign_of(mounts: Iterable[Mount], root: str) -> tuple[Mount, ...]:
 
     A partition of the image is mounted whole, or as a subvolume, and nowhere else; parts of it, or of the
     tree itself, may be bound to other places in the tree. What is mounted outside as well, or only in part,
-    may be what somebody works with. An image's partition that is mounted twice is taken for the host's too:
+    may be in use by a person. An image's partition that is mounted twice is taken for the host's too:
     what is left alone can be sealed yet, but what is gone is gone.
     """
     inside: list[Mount] = []
@@ -107,7 +107,7 @@ def is_at_or_below(path: str, place: str) -> bool:
 
 
 def number(fd: int) -> int | None:
-    """The mount that the open file lies in (proc(5), fdinfo), by a number; None where /proc cannot tell."""
+    """The number of the mount that the open file lies in (proc(5), fdinfo); None where /proc has none."""
     with suppress(OSError), open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as source:
         for line in source:
             name, _, value = line.partition(":")

@@ -1,18 +1,22 @@
-"""PAM's own answer to whether an account may be used now: what sshd asks once a key has been accepted.
+"""PAM's own answers: whether an account may be used now, and which limits its sessions have.
 
-The modules run in a child process, which is given up where one of them hangs. Nothing of a session is
-opened, and no password is asked for.
+The modules run in a child process, which is given up where one of them hangs. No password is asked for. Of a
+session only pam_limits is opened, in a process about to become the user's: no other process gets them.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
-from firstkey.system import child
+from firstkey.system import child, command
+from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from firstkey.model import Account
 
 LIBRARY = "libpam.so.0"
@@ -40,14 +44,60 @@ def account(service: str, user: Account, *, host: str) -> Answer:
     return Answer(said[0], said[1], tuple(said[2]))
 
 
-def _ask(service: str, name: str, host: str) -> list[Any]:
+class SessionRefused(Exception):  # noqa: N818 - the answer of a module
+    """pam_limits lets no more sessions begin."""
+
+
+@contextmanager
+def limits(name: str, rule: str, lines: str | None = None) -> Iterator[Callable[[], None]]:
+    """Yield the step that gives the calling process, root's, the limits that pam_limits gives the user.
+
+    `rule` is its line in pam.d(5); `lines` of limits.conf(5) are read in place of its files. The step raises
+    SessionRefused. Raises FirstkeyError where PAM cannot be asked (before Linux-PAM 1.4).
+    """
+    import ctypes
+
+    library = _library()
+    converse, handle = _conversation([]), ctypes.c_void_p()
+    with command.scratch_directory() as directory:
+        place = directory.on_host
+        if lines is not None:
+            directory.replace("limits", lines.encode(), Looks(0o600, durable=False))
+            rule += f" conf={place}/limits"
+        # Rules behind it, which a rule may skip, and without which an optional one would count as required.
+        rules = "\n".join((rule, *["session required pam_permit.so"] * 9, ""))
+        for service in ("sshd", "other"):  # which PAM wants to read too
+            directory.replace(service, rules.encode(), Looks(0o600, durable=False))
+        started = getattr(library, "pam_start_confdir", lambda *_: None)(
+            b"sshd", name.encode(), ctypes.byref(converse), place.encode(), ctypes.byref(handle)
+        )
+        if started != SUCCESS:
+            raise FirstkeyError(
+                "PAM cannot be asked for limits (Linux-PAM 1.4 can)", reason=reasons.DEPENDENCY_MISSING
+            )
+
+        def step() -> None:
+            if library.pam_open_session(handle, _SILENT) != SUCCESS:
+                raise SessionRefused("pam_limits lets no session begin")
+
+        yield step
+        library.pam_end(handle, SUCCESS)
+
+
+def _library() -> Any:  # noqa: ANN401 - ctypes has no type for it
     # Few need it, and it costs more than most of what is imported.
     import ctypes
 
     try:
-        library = ctypes.CDLL(LIBRARY)
+        return ctypes.CDLL(LIBRARY)
     except OSError as error:
         raise FirstkeyError(f"PAM cannot be asked: {error}", reason=reasons.DEPENDENCY_MISSING) from error
+
+
+def _ask(service: str, name: str, host: str) -> list[Any]:
+    import ctypes
+
+    library = _library()
     heard: list[str] = []
     converse = _conversation(heard)
     handle = ctypes.c_void_p()
@@ -65,7 +115,7 @@ def _ask(service: str, name: str, host: str) -> list[Any]:
 
 
 def _conversation(heard: list[str]) -> Any:  # noqa: ANN401 - a structure made on the spot
-    """The application's part (pam_conv(3)): it reads what it is told, and answers no question."""
+    """The application's part (pam_conv(3)): it keeps the messages, and answers no question."""
     import ctypes
 
     class Message(ctypes.Structure):
@@ -80,6 +130,6 @@ def _conversation(heard: list[str]) -> Any:  # noqa: ANN401 - a structure made o
 
     def listen(count: int, messages: Any, _answers: Any, _data: Any) -> int:  # noqa: ANN401
         heard.extend((messages[i].contents.text or b"").decode("utf-8", "replace") for i in range(count))
-        return 19  # PAM_CONV_ERR: there is nobody to answer
+        return 19  # PAM_CONV_ERR: no person is there to answer
 
     return Conversation(listening(listen), None)

@@ -85,7 +85,7 @@ def of(tree: Tree, name: str) -> Shadow | None:
 
 
 def unknown(name: str) -> FirstkeyError:
-    """That nobody knows whether the account has a password."""
+    """That it is not known whether the account has a password."""
     message = f"{PASSWD} says that the password of {name} is elsewhere, and no file of shadow(5) has it"
     return FirstkeyError(message, reason=login_reasons.PASSWORD_ELSEWHERE)
 

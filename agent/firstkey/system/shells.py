@@ -19,7 +19,7 @@ NAMES = frozenset(
 
 
 class Process(NamedTuple):
-    """A running process. `terminal` tells whether it has a controlling one."""
+    """A running process. `terminal`: whether it has a controlling one."""
 
     pid: int
     parent: int

@@ -1,4 +1,4 @@
-"""Which TCP ports somebody listens on, and what a server says first; nothing is ever sent."""
+"""The TCP ports with a listener, and what a server says first; nothing is ever sent."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def first_words(address: str, port: int, *, seconds: float, source: str | None =
     """What the server there says to a client at `source` before it is spoken to; empty where that is nothing.
 
     Reads until a line begins with "SSH-" (RFC 4253, 4.2: other lines may come before). Raises
-    FirstkeyError(sshd-not-running) where nobody takes the connection.
+    FirstkeyError(sshd-not-running) where no program takes the connection.
     """
     deadline = time.monotonic() + seconds
     own = (source, 0) if source and ":" not in address else None

@@ -1,4 +1,4 @@
-"""A fault as somebody orders it: its kind, how much of it, and for which requests."""
+"""A fault as the caller orders it: its kind, how much of it, and for which requests."""
 
 from __future__ import annotations
 

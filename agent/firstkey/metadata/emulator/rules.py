@@ -157,7 +157,7 @@ def error(status: int) -> Reply:
 
 
 def phrase(status: int) -> str:
-    """The status in words (RFC 9110), or a stand-in for a number that nobody registered."""
+    """The status in words (RFC 9110), or a stand-in for an unregistered number."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -158,7 +158,7 @@ class Emulator:
 
     def _accept(self) -> None:
         if self._refusal:
-            # A bound port that does not listen refuses connections, and is handed out to nobody else.
+            # A bound port that does not listen refuses connections, and no other program gets it.
             if self._stop.wait(None if math.isinf(self._refusal) else self._refusal):
                 return
             self._listener.listen(128)

@@ -59,7 +59,7 @@ def body(delivery: Delivery) -> Iterator[bytes]:
 
 
 def ends_connection(request: Request, delivery: Delivery) -> bool:
-    """Whether the client wants it so, or could not tell where this answer ends and another begins."""
+    """Whether the client wants it so, or could not know where this answer ends and another begins."""
     wanted = request.headers.get("connection", "").lower() == "close"
     odd_length = delivery.claimed_length is not None or delivery.endless
     return wanted or odd_length or delivery.reset or delivery.silent
