@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons, reasons
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from firstkey.image.rule import Rule
     from firstkey.image.scan import Looking
     from firstkey.image.verdict import Finding
+    from firstkey.image.watches import Watch
 
 
 RULE = "rule"
@@ -163,9 +165,12 @@ def chosen(
 
 def image_of(site: Site, looking: Looking | None = None, *, banner: bool = False) -> Image:
     """The image, with every rule's watches: a rule may ask what another's saw."""
-    return Image(
-        site, (watch for rule in rules.ALL for watch in rule.watched), looking=looking, banner=banner
-    )
+    return Image(site, _watches(), looking=looking, banner=banner)
+
+
+@cache
+def _watches() -> tuple[Watch, ...]:
+    return tuple(watch for rule in rules.ALL for watch in rule.watched)
 
 
 def audit(image: Image, wanted: Sequence[Rule]) -> Audit:

@@ -9,6 +9,7 @@ about the others, ssh-keygen is to be asked.
 from __future__ import annotations
 
 import re
+import sys
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
 from contextlib import suppress
@@ -35,9 +36,8 @@ def sha256(data: bytes = b"") -> Any:  # noqa: ANN401 - the hash object has no p
 
     These are CPython's own modules beneath hashlib, which not every distribution has.
     """
-    for name in ("_sha2", "_sha256"):  # since Python 3.12, and before
-        with suppress(ImportError):
-            return import_module(name).sha256(data)
+    with suppress(ImportError):
+        return import_module("_sha2" if sys.version_info >= (3, 12) else "_sha256").sha256(data)
     from hashlib import sha256 as by_openssl
 
     return by_openssl(data)
