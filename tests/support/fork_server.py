@@ -29,7 +29,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple, TextIO
 
 AGENT = Path(__file__).parents[2] / "agent"
 # Read at import, before tests get an environment of their own.
@@ -87,15 +87,20 @@ def firstkey(
         return Done(status, _content(out), _content(err))
 
 
-def start(*argv: str, environ: Mapping[str, str], out: BinaryIO) -> subprocess.Popen[bytes] | Forked:
-    """Start the command without any input; all that it says goes into the file. Whoever starts it ends it."""
+def start(
+    *argv: str, environ: Mapping[str, str], out: BinaryIO, err: BinaryIO | None = None
+) -> subprocess.Popen[bytes] | Forked:
+    """Start the command without any input; all that it says goes to `out`, or what it complains of to `err`.
+
+    Whoever starts it ends it.
+    """
     if ENABLED and not _matter_at_the_start(environ):
         call = {"argv": [*argv], "environ": dict(environ), "memory": None, "mounts": None}
         with open(os.devnull, "rb") as nothing:
-            return Forked(call, nothing, out, out)
+            return Forked(call, nothing, out, err or out)
     return subprocess.Popen(
         [sys.executable, "-m", "firstkey", *argv],
-        stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environ,
+        stdin=subprocess.DEVNULL, stdout=out, stderr=err or out, env=environ,
     )  # fmt: skip
 
 
@@ -243,6 +248,8 @@ def _become(call: dict[str, object], standard: list[int]) -> None:
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):  # whether one can be sought, say, was known of the server's
+        setattr(sys, name, _opened(getattr(sys, name)))
     environ = call["environ"]
     assert isinstance(environ, dict)
     os.environ.clear()
@@ -260,6 +267,15 @@ def _become(call: dict[str, object], standard: list[int]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     sys.path[0] = directory
     sys.argv = ["firstkey", *argv]
+
+
+def _opened(before: TextIO) -> IO[Any]:
+    """Its descriptor as Python opens it at the start."""
+    number, mode = before.fileno(), before.mode
+    return open(
+        number, mode, encoding=before.encoding, errors=before.errors, closefd=False,
+        buffering=1 if number == 2 or os.isatty(number) else -1,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":
