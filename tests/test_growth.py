@@ -222,6 +222,7 @@ def test_expressions(share: int) -> None:
         assert slow(used) is None, used.where
 
 
+@pytest.mark.slow
 def test_all_expressions_are_found() -> None:
     """What is put together inside of a function is on the list above, and nothing else is."""
     assert set(MADE) == set().union(*(visitor.unknown for visitor in calls()))

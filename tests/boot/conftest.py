@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,10 +26,19 @@ def keys(tmp_path: Path) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def launch_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The private half of one key for all tests; the public one lies beside it."""
+    directory = tmp_path_factory.mktemp("launch")
+    new_key(directory, "launch")
+    return directory / "launch"
+
+
 @pytest.fixture
-def launch(keys: Path) -> str:
+def launch(keys: Path, launch_key: Path) -> str:
     """The launch key's public line; the private half is `keys / "launch"`."""
-    return new_key(keys, "launch")
+    shutil.copytree(launch_key.parent, keys, dirs_exist_ok=True)
+    return (keys / "launch.pub").read_text().strip()
 
 
 @pytest.fixture

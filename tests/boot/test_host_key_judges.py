@@ -37,7 +37,7 @@ def bits(file: Path) -> int:
 
 
 @pytest.mark.parametrize("least, made", [(None, 3072), (2048, 3072), (4096, 4096)])
-@pytest.mark.sample(3)
+@pytest.mark.slow
 def test_an_rsa_key_is_as_large_as_sshd_wants_it(machine: Machine, least: int | None, made: int) -> None:
     """RequiredRSASize, and at least ssh-keygen's default; sshd would start with it."""
     more = f"RequiredRSASize {least}\n" if least else ""

@@ -140,7 +140,7 @@ def test_a_key_that_the_distributions_own_unit_made_meanwhile_stays(bench: Bench
     """It is a good host key that sshd may show already."""
     daemon = bench.daemon()
     daemon.manager.wait("READY=1")
-    file = generate(private(bench.machine, "rsa"), "rsa")
+    file = generate(private(bench.machine, "rsa"), "rsa", "-b", "1024")
     made = file.read_bytes()
     bench.let_go()
     ended = daemon.end()

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import fork_server
 import pytest
@@ -26,10 +26,12 @@ TOKEN = "/latest/api/token"
 
 
 class Running(NamedTuple):
-    """The program, and the URL that it printed."""
+    """The program, the URL that it printed, and what it says besides."""
 
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[bytes] | fork_server.Forked
     url: str
+    out: BinaryIO
+    err: BinaryIO
 
     def ask(self) -> Outcome:
         """Ask it as firstkey does."""
@@ -38,27 +40,34 @@ class Running(NamedTuple):
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         """End it by a signal; returns status, and what else it printed on stdout and on stderr."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=GENEROUS)
-        return self.process.returncode, out, err
+        status = self.process.wait(GENEROUS)
+        return status, self.out.read().decode(), self.err.read().decode()
 
 
 @contextlib.contextmanager
-def imds(*options: str, **popen: object) -> Iterator[Running]:
-    """`firstkey imds` with these options, once it says that it is there."""
-    command = [sys.executable, "-m", "firstkey", "imds", *options]
-    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT), "PYTHONWARNINGS": "error"}
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, env=environ, stdin=subprocess.DEVNULL, **popen
-    )  # type: ignore[call-overload]
-    with process:
+def imds(*options: str, **popen: Any) -> Iterator[Running]:
+    """`firstkey imds` with these options, once it says that it is there; with some for Popen, not forked."""
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)}
+    strict = {**environ, "PYTHONWARNINGS": "error"}
+    with contextlib.ExitStack() as open_files:
+        ends = (os.pipe(), os.pipe())
+        out, err = (open_files.enter_context(open(reader, "rb")) for reader, _ in ends)
+        with open(ends[0][1], "wb") as said, open(ends[1][1], "wb") as complained:
+            if popen:
+                command = [sys.executable, "-m", "firstkey", "imds", *options]
+                process: subprocess.Popen[bytes] | fork_server.Forked = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=said, stderr=complained, env=strict, **popen
+                )
+            else:
+                used = environ if fork_server.ENABLED else strict
+                process = fork_server.start("imds", *options, environ=used, out=said, err=complained)
         try:
-            assert process.stdout
-            url = process.stdout.readline().strip()
-            assert url.startswith("http://"), process.communicate(timeout=GENEROUS)
-            yield Running(process, url)
+            url = out.readline().decode().strip()
+            assert url.startswith("http://"), err.read()
+            yield Running(process, url, out, err)
         finally:
             process.kill()
+            process.wait()
 
 
 def refused(*options: str) -> tuple[int, str, str]:
@@ -208,8 +217,7 @@ def test_a_request_cannot_paint_the_terminal() -> None:
 def test_nobody_reads_what_it_tells() -> None:
     """The service goes on when the other end of its stderr is gone."""
     with imds() as running:
-        assert running.process.stderr
-        running.process.stderr.close()
+        running.err.close()
         for _ in range(3):
             assert running.ask().good
 

@@ -6,9 +6,9 @@ import base64
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+import fork_server
 import pytest
 from lab import Lab
 from machine import AGENT, Machine, Run, new_key
@@ -26,16 +26,11 @@ def console_of(*lines: str) -> str:
 
 def run(text: str | None, *options: str) -> Run:
     """Run the command with the text piped in, or with no input at all."""
-    done = subprocess.run(
-        [sys.executable, "-m", "firstkey", "known-hosts", *options],
-        input=text,
-        stdin=subprocess.DEVNULL if text is None else None,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)},
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(AGENT)}
+    done = fork_server.firstkey(
+        "known-hosts", *options, environ=environ, given=None if text is None else text.encode()
     )
-    return Run(done.returncode, done.stdout, done.stderr)
+    return Run(done.status, done.out.decode(), done.err.decode())
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ def test_a_run_writes_where_the_systems_own_sshd_reads(
 
 
 @of_each_layout
+@pytest.mark.sample(3)
 def test_what_a_builder_left_is_found_and_sealed(layout: Layout, tmp_path: Path) -> None:
     """In the usual places and in those of the layout; a clean tree is fit to share before and after."""
     machine = layout.grow(tmp_path / "root")

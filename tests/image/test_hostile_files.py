@@ -311,6 +311,7 @@ FILES: dict[str, tuple[Callable[[], bytes], bool, str | None]] = {
 
 
 @pytest.mark.parametrize("kind", each(FILES))
+@pytest.mark.sample(3)
 def test_packed_files(sapling: Sapling, victims: Path, kind: str) -> None:
     """What can be seen is seen, and what cannot is told with a reason: an image with that is not fit."""
     make, is_found, reason = FILES[kind]

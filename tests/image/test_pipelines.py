@@ -584,6 +584,7 @@ def test_a_browser_shows_the_page(clean: Sapling, tmp_path: Path) -> None:
 ACTION = DOCS.parent / "packaging" / "examples" / "github-action" / "action.yml"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("jq"), reason="needs jq, which is not installed")
 def test_the_action_audits_and_ends_as_the_audit_does(clean: Sapling, tmp_path: Path) -> None:
     """Its script with its inputs as GitHub gives them: SARIF in a file, and what is wrong in the log."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import rootfs
 from debian_image import SUITES, Image, prepare
 from installed import TOP, Installed, install
 from machine import new_key
+from once import once
 from packages import build, build_before
 
 from firstkey.metadata.emulator import Emulator
@@ -23,8 +25,16 @@ FEDORA = Path(__file__).with_name("macros.fedora")
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The checkout, installed and compiled; nobody changes it."""
-    return install(tmp_path_factory.mktemp("installed"), "--compile")
+    """The checkout, installed and compiled by somebody who keeps all to himself; nobody changes it."""
+
+    def make(directory: Path) -> None:
+        before = os.umask(0o077)
+        try:
+            install(directory / "root", "--compile")
+        finally:
+            os.umask(before)
+
+    return Installed(once(tmp_path_factory, "installed", make) / "root")
 
 
 def missing_for(*programs: str) -> str | None:

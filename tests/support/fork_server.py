@@ -29,7 +29,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple, TextIO
 
 AGENT = Path(__file__).parents[2] / "agent"
 # Read at import, before tests get an environment of their own.
@@ -52,11 +52,12 @@ class Done(NamedTuple):
 def firstkey(
     *argv: str,
     environ: Mapping[str, str],
+    given: bytes | None = None,
     timeout: float = 60,
     memory: int | None = None,
     mounts: str | None = None,
 ) -> Done:
-    """Run the command without any input, with so many bytes of address space at most.
+    """Run the command with that on a pipe or without input, in so many bytes of address space at most.
 
     With `mounts`, a mount namespace (/proc/PID/ns/mnt), it is run in its root directory.
     Raises subprocess.TimeoutExpired after `timeout` seconds.
@@ -64,7 +65,11 @@ def firstkey(
     with TemporaryFile() as out, TemporaryFile() as err:
         if ENABLED and not _matter_at_the_start(environ):
             call = {"argv": [*argv], "environ": dict(environ), "memory": memory, "mounts": mounts}
-            forked = Forked(call, out, err)
+            reader, writer = os.pipe()
+            with open(os.devnull, "rb") as nothing, open(reader, "rb") as source:
+                forked = Forked(call, nothing if given is None else source, out, err)
+            with suppress(BrokenPipeError), open(writer, "wb") as sink:
+                sink.write(given or b"")
             try:
                 status = forked.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -76,18 +81,26 @@ def firstkey(
             limited = [] if memory is None else ["prlimit", f"--as={memory}"]
             status = subprocess.run(
                 [*inside, *limited, sys.executable, "-m", "firstkey", *argv],
-                stdin=subprocess.DEVNULL, stdout=out, stderr=err, check=False, timeout=timeout, env=environ,
+                stdin=subprocess.DEVNULL if given is None else None, input=given,
+                stdout=out, stderr=err, check=False, timeout=timeout, env=environ,
             ).returncode  # fmt: skip
         return Done(status, _content(out), _content(err))
 
 
-def start(*argv: str, environ: Mapping[str, str], out: BinaryIO) -> subprocess.Popen[bytes] | Forked:
-    """Start the command without any input; all that it says goes into the file. Whoever starts it ends it."""
+def start(
+    *argv: str, environ: Mapping[str, str], out: BinaryIO, err: BinaryIO | None = None
+) -> subprocess.Popen[bytes] | Forked:
+    """Start the command without any input; all that it says goes to `out`, or what it complains of to `err`.
+
+    Whoever starts it ends it.
+    """
     if ENABLED and not _matter_at_the_start(environ):
-        return Forked({"argv": [*argv], "environ": dict(environ), "memory": None, "mounts": None}, out, out)
+        call = {"argv": [*argv], "environ": dict(environ), "memory": None, "mounts": None}
+        with open(os.devnull, "rb") as nothing:
+            return Forked(call, nothing, out, err or out)
     return subprocess.Popen(
         [sys.executable, "-m", "firstkey", *argv],
-        stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, env=environ,
+        stdin=subprocess.DEVNULL, stdout=out, stderr=err or out, env=environ,
     )  # fmt: skip
 
 
@@ -128,11 +141,11 @@ def _server() -> socket.socket:
 class Forked:
     """A call that goes on, with as much of subprocess.Popen as its callers use."""
 
-    def __init__(self, call: Mapping[str, object], out: BinaryIO, err: BinaryIO) -> None:
+    def __init__(self, call: Mapping[str, object], *standard: BinaryIO) -> None:
         whole = json.dumps({**call, "directory": os.getcwd()})
         self._answer, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs, open(os.devnull, "rb") as nothing:
-            descriptors = [file.fileno() for file in (theirs, nothing, out, err)]
+        with theirs:
+            descriptors = [theirs.fileno(), *(file.fileno() for file in standard)]
             socket.send_fds(_server(), [whole.encode("utf-8", "surrogateescape")], descriptors)
         self.args = call["argv"]
         self.pid = int(self._answer.recv(64))
@@ -169,14 +182,18 @@ class Forked:
 def _load() -> None:
     """Load everything that a call may use, in a box too."""
     import firstkey
-    from firstkey.system import boxed
+    from firstkey.reasons import FirstkeyError
+    from firstkey.system import boxed, command, sshd
 
     for name in (
+        "mmap",
         "requests",
         *(found.name for found in pkgutil.walk_packages(firstkey.__path__, "firstkey.")),
     ):
         if not name.endswith("__main__"):
             importlib.import_module(name)
+    with suppress(FirstkeyError):
+        sshd.asked([], lambda argv, stdin: command.run(argv, stdin=stdin))  # an older one is remembered
     boxed._load()
     boxed._load = lambda: None  # each call would look for all of it again, which takes half of its time
     gc.collect()
@@ -185,39 +202,45 @@ def _load() -> None:
 
 def _serve(requests: socket.socket) -> None:
     """Fork for each call; returns in the process that is to be the program, and only there."""
+    poll = select.poll()
+    poll.register(requests, select.POLLIN)
+    going: dict[int, tuple[int, int]] = {}
+    """By the descriptor that tells of its end (pidfd_open(2)): the process, and where its caller listens."""
     while True:
-        call, descriptors, _, _ = socket.recv_fds(requests, MOST_BYTES, 4)
-        if not call:
-            os._exit(0)
-        if os.fork() == 0:
-            requests.close()
-            return _call(json.loads(call.decode("utf-8", "surrogateescape")), descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        _collect()
+        for descriptor, _ in poll.poll():
+            if descriptor in going:
+                poll.unregister(descriptor)
+                _tell_end(descriptor, *going.pop(descriptor))
+                continue
+            call, descriptors, _, _ = socket.recv_fds(requests, MOST_BYTES, 4)
+            if not call:
+                os._exit(0)
+            answer, *standard = descriptors
+            pid = os.fork()
+            if pid == 0:
+                requests.close()
+                for other in (answer, *going, *(listener for _, listener in going.values())):
+                    os.close(other)
+                return _become(json.loads(call.decode("utf-8", "surrogateescape")), standard)
+            for given in standard:
+                os.close(given)
+            end = os.pidfd_open(pid)
+            going[end] = pid, answer
+            poll.register(end, select.POLLIN)
+            _tell(answer, pid)
 
 
-def _collect() -> None:
-    """Children that have ended."""
-    with suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+def _tell_end(descriptor: int, pid: int, answer: int) -> None:
+    """Collect a program that has ended, and tell the caller its exit status."""
+    os.close(descriptor)
+    _tell(answer, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    os.close(answer)
 
 
-def _call(call: dict[str, object], descriptors: list[int]) -> None:
-    """Become the program in a child, and tell the caller its number and, at its end, its exit status."""
-    answer, *standard = descriptors
-    pid = os.fork()
-    if pid == 0:
-        os.close(answer)
-        return _become(call, standard)
-    try:
-        os.write(answer, b"%d\n" % pid)
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        with suppress(BrokenPipeError):  # who called gave up waiting
-            os.write(answer, b"%d\n" % status)
-    finally:
-        os._exit(0)
+def _tell(answer: int, number: int) -> None:
+    """A number and a line feed, unless whoever called gave up waiting."""
+    with suppress(BrokenPipeError):
+        os.write(answer, b"%d\n" % number)
 
 
 def _become(call: dict[str, object], standard: list[int]) -> None:
@@ -225,6 +248,8 @@ def _become(call: dict[str, object], standard: list[int]) -> None:
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
         os.close(descriptor)
+    for name in ("stdin", "stdout", "stderr"):  # whether one can be sought, say, was known of the server's
+        setattr(sys, name, _opened(getattr(sys, name)))
     environ = call["environ"]
     assert isinstance(environ, dict)
     os.environ.clear()
@@ -242,6 +267,15 @@ def _become(call: dict[str, object], standard: list[int]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     sys.path[0] = directory
     sys.argv = ["firstkey", *argv]
+
+
+def _opened(before: TextIO) -> IO[Any]:
+    """Its descriptor as Python opens it at the start."""
+    number, mode = before.fileno(), before.mode
+    return open(
+        number, mode, encoding=before.encoding, errors=before.errors, closefd=False,
+        buffering=1 if number == 2 or os.isatty(number) else -1,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -155,6 +155,15 @@ def test_started_ones_run_side_by_side_and_can_be_ended() -> None:
     assert processes.children(os.getpid()) == before
 
 
+def has_input_open(pid: int) -> bool:
+    """Whether the process has a program's input open: it does not wait for that program yet."""
+    for file in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            if "memfd:stdin" in os.readlink(file):
+                return True
+    return False
+
+
 def test_an_interruption_ends_it() -> None:
     """Whatever is raised while a program is waited for (SIGTERM to us), it is not left running."""
     code = """
@@ -168,6 +177,7 @@ def test_an_interruption_ends_it() -> None:
     note.unlink(missing_ok=True)
     child = processes.start(code, note)
     processes.wait_for(lambda: note.exists() and note.read_text())
+    processes.wait_for(lambda: not has_input_open(child.pid), "the end of the start")
     child.terminate()
     child.communicate(timeout=processes.PATIENCE)
     assert child.returncode == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import places
@@ -433,6 +433,25 @@ def test_an_sshd_that_knows_more_is_asked_without_a_key(
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
     write(root, "")
     assert meaning(tree).host_keys == ("/etc/ssh/ssh_host_mldsa44_key",)
+
+
+def test_an_older_sshd_is_asked_once_for_what_it_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first answer says that there is no -G; from then on each question is one program."""
+    (tmp_path / "sshd").write_text("#!/bin/sh\n")
+    (tmp_path / "sshd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    asked: list[str] = []
+
+    def run(argv: Sequence[str], _stdin: bytes) -> command.Outcome:
+        asked.append(argv[1])
+        is_known = argv[1] != "-G"
+        return command.Outcome(int(not is_known), b"", b"" if is_known else b"unknown option -- G")
+
+    for _ in range(2):
+        sshd.asked([], run)
+    assert asked == ["-G", "-T", "-T"]
 
 
 def test_a_boot_goes_by_the_unit_that_listens(root: Path, tree: Tree) -> None:

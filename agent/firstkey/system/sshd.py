@@ -43,6 +43,8 @@ _STAND_IN_KEY = (
 )
 """A host key that is used nowhere: without any, `sshd -T` says nothing. Every sshd takes this type."""
 
+_OLDER: set[str] = set()
+"""Programs that said that they have no -G: they are not asked for it twice. A newer one takes -T too."""
 _NO_SUCH_OPTION = re.compile(rb"(?i)(unknown|illegal|invalid) option")
 PRIVSEP_DIRECTORY = "/run/sshd"
 NO_PRIVSEP_DIRECTORY = f"Missing privilege separation directory: {PRIVSEP_DIRECTORY}"
@@ -176,11 +178,13 @@ def asked(words: Sequence[str], run: Callable[[Sequence[str], bytes], command.Ou
     Beside -G, -T is needed for -C. Raises FirstkeyError where there is no sshd to ask, or where it says that
     the configuration is wrong.
     """
-    program = command.find("sshd")
-    if program is None:
+    if (program := command.find("sshd")) is None:
         raise FirstkeyError("sshd is not installed", reason=reasons.SSHD_MISSING)
-    outcome = run([program, "-G", "-T", *words], b"")
-    if outcome.status and _NO_SUCH_OPTION.search(outcome.stderr):
+    if program not in _OLDER:
+        outcome = run([program, "-G", "-T", *words], b"")
+        if outcome.status and _NO_SUCH_OPTION.search(outcome.stderr):
+            _OLDER.add(program)
+    if program in _OLDER:
         # Put together here, so that this file does not look like one of a private key.
         ends = ((b"BEGIN", _STAND_IN_KEY), (b"END", b""))
         key = b"".join(b"-----%b EC PRIVATE KEY-----\n%b" % end for end in ends)
@@ -226,8 +230,7 @@ def ask_keygen(*words: str, stdin: bytes = b"") -> command.Outcome:
 
 def keygen() -> str:
     """The program's path. Raises FirstkeyError where it is not installed."""
-    program = command.find("ssh-keygen")
-    if program is None:
+    if (program := command.find("ssh-keygen")) is None:
         raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)
     return program
 
