@@ -19,7 +19,7 @@ from sapling import Sapling, audited
 from firstkey.cli.looking import Looker
 from firstkey.image import pipe, rules, watches
 from firstkey.image.scan import joined
-from firstkey.image.survey import Survey
+from firstkey.image.survey import PROGRESS, Survey
 from firstkey.image.verdict import Doubt, Finding, Verdict
 from firstkey.image_reasons import OVER_BUDGET
 from firstkey.reasons import INTERNAL_ERROR, NOT_A_DIRECTORY, Refusal
@@ -28,13 +28,19 @@ from firstkey.system import boxed
 AGENT = Path(__file__).resolve().parents[2] / "agent"
 
 
-def survey(sapling: Sapling, looks: list[int] | None = None) -> Survey:
-    """Of the tree, as the command makes it; `looks` gets how many boxes there were each time."""
+def survey(sapling: Sapling, looks: list[set[str]] | None = None) -> Survey:
+    """Of the tree, as the command makes it; `looks` gets what was told each time that boxes looked at it."""
 
     def look(works: Any, heard: Any) -> list[Any]:
+        told: set[str] = set()
         if looks is not None:
-            looks.append(len(works))
-        return looker.look(works, heard)
+            looks.append(told)
+
+        def listen(kind: str, value: Any) -> None:
+            told.add(kind)
+            heard(kind, value)
+
+        return looker.look(works, listen)
 
     args = argparse.Namespace(root=str(sapling.root), config=None, imds=None)
     looker = Looker(args, lambda _: None)
@@ -107,9 +113,9 @@ def test_a_rule_that_never_ends_is_unknown_and_the_others_go_on(
         with_check(third, lambda _: bytearray(1 << 40)),
         *others,
     ]
-    looks: list[int] = []
+    looks: list[set[str]] = []
     done = survey(sapling, looks).audit(wanted)
-    assert looks[1:] == [1] * 3  # the files are looked into once
+    assert [PROGRESS in told for told in looks] == [True, False, False, False]  # one scan is enough
     reasons_given = [result.verdict.doubts[0].refusal.reason for result in done.results[:3]]
     assert reasons_given == [OVER_BUDGET] * 3
     assert all(result.outcome in ("pass", "finding", "not-applicable") for result in done.results[3:])

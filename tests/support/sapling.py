@@ -11,7 +11,7 @@ from pathlib import Path
 from firstkey import config
 from firstkey.boot.site import Site
 from firstkey.events import Entry
-from firstkey.image import audit, rules, seal, sshd_change
+from firstkey.image import audit, in_use, rules, seal, sshd_change
 from firstkey.image.audit import Audit, Result, sealing, verdict_of
 from firstkey.image.changes import Change
 from firstkey.image.door import Context
@@ -72,7 +72,8 @@ class Sapling:
 
     def image(self, looking: Looking | None = None) -> Image:
         """The image as it is now: nothing is remembered from before."""
-        return audit.image_of(self.site(), looking)
+        root = str(self.root)
+        return audit.image_of(self.site(), looking or Looking(mounts.foreign(root), used=in_use.paths(root)))
 
     def context(self) -> Context:
         """What changes are applied with."""

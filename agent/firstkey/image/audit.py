@@ -166,11 +166,10 @@ def chosen(
     return left
 
 
-def image_of(site: Site, looking: Looking | None = None, *, banner: bool = False) -> Image:
+def image_of(site: Site, looking: Looking, *, banner: bool = False) -> Image:
     """The image, with every rule's watches: a rule may ask what another's saw."""
-    return Image(
-        site, (watch for rule in rules.ALL for watch in rule.watched), looking=looking, banner=banner
-    )
+    watches = (watch for rule in rules.ALL for watch in rule.watched)
+    return Image(site, watches, looking, banner=banner)
 
 
 def sealing(root: str, configuration: str | None = None) -> str:

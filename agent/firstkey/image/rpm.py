@@ -32,6 +32,7 @@ FILE_DIGESTS, DIRECTORY_INDEXES, BASE_NAMES, DIRECTORY_NAMES = 1035, 1116, 1117,
 DIGEST_ALGORITHM = 5011
 # rpmcrypto.h (RFC 4880, 9.4); without the tag it is md5
 ALGORITHMS = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512"}
+_DAMAGED = "a package's header in the rpm database is damaged: "
 _INT32, _STRING, _STRINGS, _I18N = 4, 6, 8, 9
 
 
@@ -68,17 +69,12 @@ def header(blob: bytes) -> Header:
             tag, kind, offset, count = struct.unpack_from(">IIiI", blob, 8 + 16 * number)
             tags[tag] = (kind, data + offset, count)
     except struct.error as error:
-        raise _damaged(str(error)) from error
+        raise _unknown(f"{_DAMAGED}{error}") from error
     if data + length > len(blob):
-        raise _damaged("it is cut off")
+        raise _unknown(f"{_DAMAGED}it is cut off")
     if any(offset < data for _, offset, _ in tags.values()):
-        raise _damaged("a tag's data lies before the data")
+        raise _unknown(f"{_DAMAGED}a tag's data lies before the data")
     return Header(blob, tags)
-
-
-def _damaged(how: str) -> FirstkeyError:
-    message = f"a package's header in the rpm database is damaged: {how}"
-    return FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN)
 
 
 def _database(tree: Tree) -> str | None:
@@ -88,8 +84,7 @@ def _database(tree: Tree) -> str | None:
             return path
     for path in OTHERS:
         if tree.exists(path):
-            message = f"{path} is an rpm database of an older kind, which is not read here"
-            raise FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN)
+            raise _unknown(f"{path} is an rpm database of an older kind, which is not read here")
     return None
 
 
@@ -133,7 +128,7 @@ def _blobs(tree: Tree, needle: str) -> Iterator[bytes]:
         raise FirstkeyError(message, reason=image_reasons.OVER_BUDGET) from error
     except (TypeError, sqlite3.Error) as error:
         why = str(error) if isinstance(error, sqlite3.Error) else "a row holds no header"
-        raise _unreadable(path, why) from error
+        raise _unknown(f"the rpm database {path} cannot be read: {why}") from error
 
 
 def _address(tree: Tree, path: str) -> str:
@@ -146,11 +141,10 @@ def _address(tree: Tree, path: str) -> str:
 
     found = walk.follow(tree, path)
     if found is None or not stat.S_ISREG(found.status.st_mode):
-        raise _unreadable(path, "there is no file at its end")
+        raise _unknown(f"the rpm database {path} cannot be read: there is no file at its end")
     place = quote_from_bytes(os.fsencode(tree.on_host(found.path)))
     return f"file:{place}?mode=ro&immutable=1"
 
 
-def _unreadable(path: str, why: str) -> FirstkeyError:
-    message = f"the rpm database {path} cannot be read: {why}"
-    return FirstkeyError(message, reason=image_reasons.PACKAGES_UNKNOWN)
+def _unknown(why: str) -> FirstkeyError:
+    return FirstkeyError(why, reason=image_reasons.PACKAGES_UNKNOWN)

@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
-from firstkey.image import in_use, scan
+from firstkey.image import scan
 from firstkey.image.packages import Packages
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Doubt
@@ -58,10 +58,10 @@ class Image:
     def __init__(
         self,
         site: Site,
-        watches: Iterable[Watch] = (),
+        watches: Iterable[Watch],
+        looking: scan.Looking,
         *,
-        looking: scan.Looking | None = None,
-        banner: bool = False,
+        banner: bool,
     ) -> None:
         self.site = site
         self.wants_banner = banner
@@ -69,9 +69,7 @@ class Image:
         self.accounts = site.accounts
         self.settings = site.config.image
         self._watches = tuple(watches)
-        self.looking = looking or scan.Looking(
-            mounts.foreign(site.tree.root), used=in_use.paths(self.tree.root)
-        )
+        self.looking = looking
         self.scanned = self.looking.scanned
         self.home_doubts: list[Doubt] = []
         self._links: dict[str, dict[str, None]] = {}

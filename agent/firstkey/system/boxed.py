@@ -280,7 +280,7 @@ def _child(
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
         _keep_only(reader, writer)
         inside = Inside(reader, writer, mark, kernel.shut(root), root)
-        sys.meta_path.clear()  # nothing more is imported: the tree may have a Python of its own
+        sys.meta_path[:] = [_NothingMore()]
         command.ask_watcher = inside.ask
         command.run_by_watcher = inspector.run_by_watcher
         inside._say(*_attempt(work, inside))  # noqa: SLF001 - both are this module's
@@ -301,6 +301,15 @@ def _attempt(work: Callable[[Inside], Any], inside: Inside) -> tuple[str, Any]:
             where = where.tb_next
         line = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
         return "error", _told(FirstkeyError(f"{error!r} in {line}", reason=reasons.INTERNAL_ERROR))
+
+
+class _NothingMore:
+    """In place of Python's importers: the tree may have a Python of its own, which is not to be run."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        """Refuse. Only what is loaded already can be imported."""
+        raise ImportError(f"{name} was not loaded before the box was shut (system/boxed.py)")
 
 
 def _keep_only(*kept: int) -> None:
