@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gzip
 import json
 import os
 import signal
@@ -163,9 +164,10 @@ def test_an_answer_that_nobody_gave_is_unknown() -> None:
 @pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.sample(2)
 def test_an_order_to_end_is_kept_at_once(sapling: Sapling, order: signal.Signals) -> None:
-    """Whatever the box is at: here, a file that is a gigabyte of zeros and no hole."""
-    for number in range(40):
-        sapling.file(f"/srv/{number}", "a" * 4_000_000)
+    """Whatever the boxes are at: here, archives of zeros, for many seconds."""
+    zeros = gzip.compress(bytes(100_000_000))
+    for number in range(80):
+        sapling.file(f"/srv/{number}.gz", zeros)
     argv = [sys.executable, "-m", "firstkey", "audit", "--root", str(sapling.root)]
     child = subprocess.Popen(
         argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
