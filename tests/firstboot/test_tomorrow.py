@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from bootlab import Machine
-from hostkeys import KIND, LISTED, LOADED, of_tomorrow
+from hostkeys import KIND, LISTED, LOADED, TYPE, of_tomorrow
 from machine import fingerprint
 from netlab import wait_until
 from scene import BACKGROUND, Scene
@@ -40,6 +40,8 @@ def test_a_type_that_only_openssh_knows(scene: Scene) -> None:
         assert (made["result"], made["file"], made["fingerprint"]) == ("changed", FILE, shown)
         status = json.loads(machine.inside("firstkey", "status", "--json"))
         assert {"good"} == {each["state"] for each in status["host_keys"]}, status
+        assert shown in machine.inside("setpriv", "--reuid=65534", "--clear-groups", "firstkey", "status")
+        assert f" {TYPE} " in machine.inside("firstkey", "known-hosts")
         [user] = json.loads(machine.inside("firstkey", "doctor", "--json", "--user", "root"))["users"]
         assert user["verdict"] == "open"
         assert f"sshd can load {FILE}" in [each["detail"] for each in user["findings"]]

@@ -123,7 +123,7 @@ def _scanned(port: int) -> set[str]:
 
 # --- tomorrow: a type of host key that is not known here ------------------------------------------
 
-KIND = "quux_ed25519"
+KIND, TYPE = "quux_ed25519", "quux-ed25519@example.com"
 LISTED = "443 SHA256:as-only-ssh-keygen-knows made-up (QUUX)"
 """What `ssh-keygen -l` says of each of them."""
 QUUX = r"""
@@ -167,8 +167,8 @@ key=/etc/ssh/ssh_host_quux_ed25519_key
 case " $* " in
 *" -G "*)
     if ! said=$("$0.real" "$@" 2>/dev/null); then
-        said=$("$0.real" "${@/#-G/-h@STAND-IN@}") || exit
-        said=${said/hostkey @STAND-IN@/}
+        said=$("$0.real" "${@/#-G/-h/dev/stdin}" <<<"@STAND-IN@") || exit
+        said=$(grep -vx "hostkey /dev/stdin" <<<"$said")
     fi
     echo "$said"
     [[ $said == *"hostkey "* ]] || printf 'hostkey /etc/ssh/ssh_host_%s_key\n' rsa ecdsa ed25519
@@ -184,7 +184,6 @@ with which host keys it would start; whenever it does start, it puts down the ke
 A real one that is older does not know -G, and gets a stand-in, for without a host key it says nothing.
 """
 LOADED = "/run/quux-loaded"
-STAND_IN = "/etc/ssh/stand-in"
 
 
 def of_tomorrow(root: Path) -> None:
@@ -192,6 +191,6 @@ def of_tomorrow(root: Path) -> None:
     quux(root / "usr/local/bin")
     sshd = root / "usr/sbin/sshd"
     sshd.rename(sshd.with_name("sshd.real"))
-    sshd.write_text(SSHD.replace("@STAND-IN@", STAND_IN).replace("@LOADED@", LOADED))
+    stand_in = generate(root / "tmp/stand-in").read_text()
+    sshd.write_text(SSHD.replace("@STAND-IN@", stand_in).replace("@LOADED@", LOADED))
     sshd.chmod(0o755)
-    generate(root / STAND_IN.lstrip("/"))

@@ -189,7 +189,7 @@ def _public_half(site: Site, file: str) -> PublicKey | None:
         content = site.tree.read(f"{file}.pub", limit=LIMIT)
     except FirstkeyError:
         return None
-    return public_key.read_key(content.strip()) if content else None
+    return public_key.read_host_key(content.strip()) if content else None
 
 
 def _reported(last: dict[str, Any] | None, part: str, **named: str) -> dict[str, Any] | None:
