@@ -82,15 +82,15 @@ def test_an_account_is_made_or_it_is_said_why_not(layout: Layout, tmp_path: Path
 
 
 @pytest.mark.parametrize("command", ["run", "host-keys", "doctor", "audit", "seal", "status"])
-def test_what_is_no_system_is_refused_at_the_start(command: str, tmp_path: Path) -> None:
-    """A place where nothing is mounted, or a commit of ostree's, whose /etc is in /usr/etc."""
+def test_a_commit_of_ostree_is_refused_at_the_start(command: str, tmp_path: Path) -> None:
+    """Its /etc is in /usr/etc: what is written to /etc, no deployment of it ever has."""
     machine = Machine(tmp_path / "root")
     machine.path("/usr").mkdir()
     machine.path("/etc").rename(machine.path("/usr/etc"))
     before = machine.snapshot()
     ended = machine.firstkey(command)
     assert (ended.status, ended.out) == (2, "")
-    assert "has no /etc, so it is not the root of a system" in ended.err
+    assert "is a commit of ostree's, which has no /etc" in ended.err
     assert machine.snapshot() == before
 
 

@@ -117,8 +117,10 @@ def tree_at(root: str) -> Tree:
         return boxed_tree[0]()
     if not os.path.isdir(root):
         raise UsageError(f"--root {root!a}: there is no such directory")
-    if not os.path.lexists(f"{root}/etc"):
-        raise UsageError(f"--root {root!a} has no /etc, so it is not the root of a system. Is it mounted?")
+    if os.path.isdir(f"{root}/usr/etc") and not os.path.lexists(f"{root}/etc"):
+        raise UsageError(
+            f"--root {root!a} is a commit of ostree's, which has no /etc. Name a deployment of it"
+        )
     return Tree(root)
 
 
