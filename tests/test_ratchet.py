@@ -31,14 +31,16 @@ class Figure(NamedTuple):
 
 
 FIGURES = {
-    "modules that a boot can reach": Figure(47, 48, "options and their parsers stand apart"),
-    "lines that a boot can reach": Figure(9_531, 9_000, "one object a host key, one visit a home"),
+    "modules that a boot can reach": Figure(46, 48, "what may be answered stands where it is asked"),
+    "lines that a boot can reach": Figure(9_089, 9_000, "one value a host key, one loop for the question"),
     "lines of the agent": Figure(28_789, 20_000, "rules in fifteen files, each one entry"),
     "modules of the trust core": Figure(15, 15, "placement, access and keygen went into their callers"),
-    "lines of the trust core": Figure(4_838, 3_800, "a job in one pass, fewer formats of keys"),
+    "lines of the trust core": Figure(
+        4_460, 3_800, "one value a host key, one rule whose rights are tried first"
+    ),
     "modules in circles of imports": Figure(0, 0, "units and sshd know nothing of the image"),
-    "files that one key visits": Figure(32, 30, "no room for one function"),
-    "functions that one key visits": Figure(379, None, "helpers went into their callers"),
+    "files that one key visits": Figure(30, 30, "what may be answered stands where it is asked"),
+    "functions that one key visits": Figure(348, None, "one loop for the question, one value a host key"),
 }
 SLACK = 0.02
 """How far lines and functions may fall before they must be lowered here: a comment less is no reason to touch
