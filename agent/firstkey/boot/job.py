@@ -149,8 +149,11 @@ class Job:
         try:
             yield
         finally:
-            times = (round((moment - self._began) * 1000) for moment in (start, time.monotonic()))
-            self._phases = (*self._phases, Phase(name, *times))
+            begin, end = (round((moment - self._began) * 1000) for moment in (start, time.monotonic()))
+            *earlier, last = *self._phases, Phase(name, begin, end)
+            if earlier and earlier[-1].phase == name:  # one phase: there may be no end of these
+                last = last._replace(start_ms=earlier.pop().start_ms)
+            self._phases = (*earlier, last)
 
     # --- host keys and accounts -----------------------------------------------------------------
 
