@@ -249,7 +249,8 @@ class _Visitor:
 
     def _become(self, account: Account | None) -> None:
         """Take the user's rights, or with None root's."""
-        self._as_root = account is None
+        # Beside the files of others, also for its own: these are to be reached all the same.
+        self._as_root = not (account and (account.uid or self._is_in_home(self._change.path)))
         if self._note:
             child.become(account or ROOT, self._groups if account else [0])
 
