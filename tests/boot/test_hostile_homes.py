@@ -164,21 +164,44 @@ def test_storage_that_refuses_keeps_what_was_there(
     system.run("chattr", "-R", "-i", place)
 
 
+SQUASHING = "-dac_override,-dac_read_search"
+"""Without the right to pass by modes, root is nobody there, as on a file system that squashes root."""
+
+
+def run_squashed(system: PrivateSystem, service: Emulator) -> Run:
+    """A run to which the home of the user `squashed` is closed, but for that user's own rights."""
+    done = system.run(
+        "setpriv", f"--bounding-set={SQUASHING}", f"--inh-caps={SQUASHING}", sys.executable,
+        "-m", "firstkey", "run", "--imds", service.url, *options(["squashed"]),
+    )  # fmt: skip
+    return Run(done.returncode, done.stdout, done.stderr)
+
+
 def test_homes_that_root_cannot_enter_are_served(
     system: PrivateSystem, service: Emulator, launch: str
 ) -> None:
-    """As on a file system that squashes root: without the right to pass by modes, root is nobody there."""
+    """With the user's own rights."""
     home = hostile_homes.account(system, "squashed")
     hostile_homes.build(system, home)
     for component in ("parent", "home"):
         system.path(home.places[component]).chmod(0o755 if component == "parent" else 0o700)
-    caps = "-dac_override,-dac_read_search"
-    done = system.run(
-        "setpriv", f"--bounding-set={caps}", f"--inh-caps={caps}", sys.executable, "-m", "firstkey", "run",
-        "--imds", service.url, *options(["squashed"]),
-    )  # fmt: skip
-    assert Run(done.returncode, done.stdout, done.stderr).user("squashed")["result"] == "changed", done.stderr
+    done = run_squashed(system, service)
+    assert done.user("squashed")["result"] == "changed", done.err
     assert system.path(home.places["file"]).read_text() == f"# mallory's\n{launch}\n"
+
+
+def test_where_root_cannot_enter_the_users_own_refusal_counts(
+    system: PrivateSystem, service: Emulator
+) -> None:
+    """A file system that is read-only for now is tried again; what root may not do says nothing of that."""
+    home = hostile_homes.account(system, "squashed")
+    hostile_homes.build(system, home)
+    place = home.places["home"]
+    system.path(home.places["parent"]).chmod(0o755)
+    system.path(place).chmod(0o700)
+    assert not system.run("mount", "--bind", place, place).returncode
+    assert not system.run("mount", "-o", "remount,bind,ro", place).returncode
+    assert run_squashed(system, service).user("squashed")["reason"] == "read-only"
 
 
 MEASURING = """

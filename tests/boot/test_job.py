@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 import stat
 import threading
+from typing import Any, NoReturn
 
 import pytest
-from machine import World, fingerprint
+from machine import Machine, World, fingerprint
 
+from firstkey import config, reasons
+from firstkey.boot.job import Job
+from firstkey.boot.site import Site
 from firstkey.metadata.emulator import Fault
+from firstkey.model import Report
+from firstkey.reasons import FirstkeyError, Unreachable
+from firstkey.system.accounts import Accounts
+from firstkey.system.tree import Tree
 
 
 def test_the_first_run_installs_the_launch_key_and_makes_host_keys(world: World) -> None:
@@ -415,3 +423,34 @@ def test_switched_off_by_a_file(world: World) -> None:
         told = world.machine.firstkey(command, "--json", service=world.service).report
         assert (told["version"], told["outcome"], told["reason"]) == (1, "disabled", "disabled")
         assert told["detail"] == "/etc/firstkey/disabled is there"
+
+
+class Silent:
+    """A client of a service that is not there, as on a laptop; at last it is switched off."""
+
+    identity = None
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def ask(self, *, deadline: float) -> NoReturn:
+        self.asked += 1
+        if self.asked > 100:
+            raise FirstkeyError("switched off", reason=reasons.IMDS_DISABLED)
+        raise Unreachable("nobody there", reason=reasons.IMDS_UNREACHABLE)
+
+
+def test_a_daemon_that_asks_for_ever_has_a_report_that_does_not_grow(machine: Machine) -> None:
+    """It asks every five minutes for as long as the machine runs, and reports each time."""
+    client: Any = Silent()
+    sizes = []
+
+    def ready(done: Report) -> bool:
+        sizes.append(len(done.timeline))
+        return True
+
+    with Tree(str(machine.root)) as tree:
+        site = Site(tree, Accounts(tree), config.load(tree), lambda _entry: None)
+        Job(site, lambda: client, ready=ready).run()
+    assert (client.asked, len(sizes)) == (101, 101)
+    assert sizes[-1] <= sizes[1]

@@ -142,6 +142,18 @@ def test_a_file_that_was_removed_stays_away(world: World) -> None:
     assert world.machine.keys == [world.key]
 
 
+def test_what_a_person_took_out_stays_out_when_sshd_reads_the_file_again(world: World) -> None:
+    """Meanwhile sshd was to read another file, in a directory that was never made."""
+    host_key = "HostKey /etc/ssh/ssh_host_ed25519_key\n"
+    run(world)
+    world.machine.write_keys("")
+    for files in (".ssh/others/keys", ".ssh/authorized_keys"):
+        world.machine.write("/etc/ssh/sshd_config", f"{host_key}AuthorizedKeysFile {files}\n")
+        run(world)
+        assert world.machine.keys == []
+        assert not world.machine.path("/home/admin/.ssh/others").exists()
+
+
 def test_a_persons_key_that_was_the_launch_key_can_be_taken_out(world: World) -> None:
     """There before firstkey, and taken out since: it stays out on this instance, and comes with another."""
     world.machine.write_keys(f"{world.key}\n")

@@ -150,6 +150,19 @@ def test_keys_in_a_directory_of_all_users_are_roots(
     assert launch in system.path(file).read_text()
 
 
+def test_a_directory_of_all_users_that_is_made_for_root_lets_the_others_in(
+    system: PrivateSystem, service: Emulator, keys: Path
+) -> None:
+    """Root comes first, and could do with a directory that nobody else may read."""
+    config = "AuthorizedKeysFile /etc/ssh/authorized_keys/%u\n"
+    system.set_sshd_config(config)
+    done = system.firstkey("run", "--json", "--user", "root", "--user", "deploy", service=service)
+    assert (done.status, done.report["outcome"]) == (0, "ok"), done.out
+    system.start_sshd(config)
+    assert system.lets_in("root", keys / "launch")
+    assert system.lets_in("deploy", keys / "launch")
+
+
 @pytest.mark.slow
 def test_a_file_outside_the_home_stays_whose_it_is(
     system: PrivateSystem, service: Emulator, keys: Path

@@ -125,6 +125,27 @@ def test_a_user_who_could_not_be_served_is_tried_again(world: World) -> None:
     assert world.machine.keys == [world.key]
 
 
+def test_a_user_with_another_file_to_clear_is_tried_again(world: World) -> None:
+    """That another instance's key went from an earlier file says nothing of the file for the new one."""
+    served(world)
+    place = world.machine.path("/home/admin/.ssh/launch")
+    place.write_bytes(b"in the way")
+    world.machine.write(
+        "/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_ed25519_key\nAuthorizedKeysFile .ssh/launch/keys\n"
+    )
+    second = world.another_key("second")
+    world.machine.set_firmware(SECOND)
+    world.become(SECOND, second)
+    assert world.machine.run(world.service).report["outcome"] == "partial"
+    assert world.machine.keys == []
+    place.unlink()
+    assert asked(world)[1].status == 0
+    assert (place / "keys").read_text().splitlines() == [second]
+    was_asked, done = asked(world)
+    assert not was_asked
+    assert done.user("admin")["file"] == "/home/admin/.ssh/launch/keys"
+
+
 def test_an_intention_is_not_forgotten(world: World) -> None:
     """The power went between the ledger and the file: the firmware alone is no reason to be content."""
     served(world)

@@ -254,6 +254,24 @@ def test_another_instances_rsa_key_is_gone_before_sshd_starts(bench: Bench, firm
     assert bench.result("rsa")["reason"] == "host-key-cloned"
 
 
+def test_a_key_that_was_made_meanwhile_in_place_of_another_instances_stays(bench: Bench) -> None:
+    """What starts sshd makes what is missing (ssh-keygen -A, on openSUSE): sshd shows that key already."""
+    bench.let_go()
+    assert bench.daemon().end().status == 0
+    (bench.machine.root.parent / "bin" / "ssh-keygen.go").unlink()
+    bench.lab.service.change(instance_id=SECOND)
+    bench.machine.write("/proc/sys/kernel/random/boot_id", "boot-2\n")
+    daemon = bench.daemon()
+    processes.wait_for(lambda: bench.lab.manager.count("READY=1") == 2)
+    made = generate(private(bench.machine, "rsa"), "rsa", "-b", "1024").read_bytes()
+    bench.let_go()
+    ended = daemon.end()
+    assert ended.status == 0, ended.said
+    assert private(bench.machine, "rsa").read_bytes() == made
+    assert matches(private(bench.machine, "rsa"))
+    assert (bench.result("rsa")["result"], bench.result("rsa")["reason"]) == ("unchanged", None)
+
+
 def make_immutable(file: Path, order: str) -> None:
     """Let nobody remove it, or again everybody (chattr(1)); skips the test where that cannot be had."""
     done = subprocess.run(["chattr", order, file], capture_output=True, text=True, check=False)

@@ -358,10 +358,11 @@ class Generation:
     def _carry_out(self, attempt: Attempt) -> None:
         key, pair, tree = attempt.key, attempt.pair, self._site.tree
         attempt.pair = None
-        if pair and key.condition == host_keys.MISSING and tree.exists(key.file):
-            # The distribution's own unit, which runs once sshd may start, was faster.
+        if pair and tree.exists(key.file):
             found = inspect(self._site, self._sshd, key.file)
-            if found.condition == host_keys.GOOD:
+            was_there = found.public and key.public and found.public.blob == key.public.blob
+            if found.condition == host_keys.GOOD and not was_there:
+                # The distribution's own maker, which runs once sshd may start, was faster.
                 attempt.key = key = found._replace(action=host_keys.KEEP)
                 attempt.shown, pair = key.public, None
         if pair:

@@ -149,8 +149,11 @@ class Job:
         try:
             yield
         finally:
-            times = (round((moment - self._began) * 1000) for moment in (start, time.monotonic()))
-            self._phases = (*self._phases, Phase(name, *times))
+            begin, end = (round((moment - self._began) * 1000) for moment in (start, time.monotonic()))
+            *earlier, last = *self._phases, Phase(name, begin, end)
+            if earlier and earlier[-1].phase == name:  # one phase: there may be no end of these
+                last = last._replace(start_ms=earlier.pop().start_ms)
+            self._phases = (*earlier, last)
 
     # --- host keys and accounts -----------------------------------------------------------------
 
@@ -362,11 +365,14 @@ class Job:
         """Who has been served needs no asking on the next boot, if the firmware knows the instance."""
         known = self._store.ledger
         served = {each.name: each for each in known.served if known.instance == answer.instance_id}
+        troubled = {user.name for user in results if not user.is_well}
+        # Of a user's files, the first is the one for the launch keys.
+        files = {user.name: user.file for user in reversed(results)}
         for user in results:
             served.pop(user.name, None)
             conditions = self._store.conditions(user.name)
-            if user.is_well and conditions:
-                served[user.name] = Served(user.name, user.file, conditions)
+            if user.name not in troubled and conditions:
+                served[user.name] = Served(user.name, files[user.name], conditions)
         self._store.save(
             known._replace(
                 instance=answer.instance_id, firmware=self._firmware, served=tuple(served.values())

@@ -243,13 +243,17 @@ class _Visitor:
             if not is_forbidden or os.getuid() != 0:
                 raise
             self._become(None)
-            if self._others_directory():
+            is_roots = False
+            with suppress(FirstkeyError):  # where root may not even look (NFS), the user's refusal counts
+                is_roots = not self._others_directory()
+            if not is_roots:
                 raise
             return self._merge(elsewhere)
 
     def _become(self, account: Account | None) -> None:
         """Take the user's rights, or with None root's."""
-        self._as_root = account is None
+        # Beside the files of others, also for its own: these are to be reached all the same.
+        self._as_root = not (account and (account.uid or self._is_in_home(self._change.path)))
         if self._note:
             child.become(account or ROOT, self._groups if account else [0])
 

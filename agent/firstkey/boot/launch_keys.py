@@ -207,9 +207,9 @@ class Installer:
         """
         name = account.name
         known = self._store.ledger.of(name, self._instance)
-        done = {each.fingerprint: each.file for each in known if each.is_done and not self._site.force}
+        done = [(each.fingerprint, each.file) for each in known if each.is_done and not self._site.force]
         served = self._store.serving(name, self._instance)
-        if served and served.file and all(done.get(line.key.fingerprint) == served.file for line in wanted):
+        if served and served.file and all((line.key.fingerprint, served.file) in done for line in wanted):
             change = Change(account, served.file)  # installed already: sshd need not be asked again
         else:
             change = place(self._sshd, account, self._site.config.user(name).authorized_keys_file)
@@ -218,10 +218,10 @@ class Installer:
         if other.uid != account.uid:
             message = f"{change.path} is the file of {other.name} too"
             raise FirstkeyError(message, reason=reasons.SHARED_FILE)
-        add = tuple(line for line in wanted if done.get(line.key.fingerprint) != change.path)
-        keys = (line.key.fingerprint for line in add)
-        # Where sshd reads another file by now, it comes along, unless a person took it out.
-        moved = tuple((key, done[key]) for key in keys if key in done)
+        add = tuple(line for line in wanted if (line.key.fingerprint, change.path) not in done)
+        # Where sshd reads another file by now, it comes along, unless a person took it out of the last one.
+        last, keys = dict(done), (line.key.fingerprint for line in add)
+        moved = tuple((key, last[key]) for key in keys if key in last)
         return self._revoking(change._replace(add=add, moved=moved))
 
     def _clearances(self) -> Iterator[Change]:

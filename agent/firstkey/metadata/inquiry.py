@@ -41,18 +41,6 @@ _KEY_LINE = re.compile(r"[a-z][a-z0-9@.-]{1,63} AAAA[A-Za-z0-9+/]{16,}={0,2}(?: 
 FAIR_TRIAL = 0.1
 """Seconds that a token request must have had before silence is taken for a hop limit."""
 
-TOKEN_LIMIT = 1024
-"""Bytes of a token. AWS gives no limit; genuine ones have 56."""
-
-MOST_KEYS = 64
-"""Lines of the list of keys. EC2 itself lists one; more come from services that imitate it."""
-
-NAME_LIMIT = 255
-"""Characters of a key pair's name (AWS EC2 API, CreateKeyPair)."""
-
-_INDEX_LINE = re.compile(r"([0-9]{1,9})(?:=([^\x00-\x1f\x7f-\x9f\u2028\u2029]*)|/)")
-_KEY_LINE = re.compile(r"[a-z][a-z0-9@.-]{1,63} AAAA[A-Za-z0-9+/]{16,}={0,2}(?: .*)?")
-
 _Value = TypeVar("_Value")
 
 
