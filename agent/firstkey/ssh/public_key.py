@@ -132,6 +132,11 @@ def _key(words: list[bytes]) -> PublicKey | None:
     name = kind.encode()
     if not blob.startswith(len(name).to_bytes(4, "big") + name) or not _is_whole(kind, blob):
         return None
+    if kind == "ssh-rsa":
+        # OpenSSH passes over needless zeros before a number (RFC 4251 5: mpint), and means the same key.
+        numbers = [int.from_bytes(field, "big") for field in _fields(blob)[1:]]
+        fields = [name, *(number.to_bytes(number.bit_length() // 8 + 1, "big") for number in numbers)]
+        blob = b"".join(len(field).to_bytes(4, "big") + field for field in fields)
     comment = b"".join(words[2:]).rstrip(b" \t\r\n").decode("utf-8", "surrogateescape")
     return PublicKey(kind, blob, comment)
 
@@ -142,12 +147,11 @@ def _is_whole(kind: str, blob: bytes) -> bool:
     if kind == "ssh-ed25519":
         return [len(field) for field in fields] == [32]
     if kind == "ssh-rsa":
-        numbers = [int.from_bytes(field, "big") for field in fields]
-        # Neither negative nor with needless zeros, which OpenSSH passes over (RFC 4251 5: mpint).
-        plain = [number.to_bytes(number.bit_length() // 8 + 1, "big") for number in numbers]
+        exponent, modulus = ([int.from_bytes(field, "big") for field in fields] + [0, 0])[:2]
         # With the exponent 1 anybody could sign for it, with 0 or 2 nobody can; ssh-keygen does not look.
-        is_sane = len(fields) == 2 and numbers[0] > 2 and numbers[1].bit_length() in RSA_BITS
-        return is_sane and fields == plain
+        is_sane = len(fields) == 2 and exponent > 2 and modulus.bit_length() in RSA_BITS
+        # OpenSSH reads no negative number, and none that is longer than the largest with its zero.
+        return is_sane and all(field[0] < 0x80 and len(field) <= 16384 // 8 + 1 for field in fields)
     if kind.startswith("sk-"):
         return bool(fields) and b"\0" not in fields[-1]  # where the application ends for OpenSSH
     return bool(fields) or kind not in _KNOWN
