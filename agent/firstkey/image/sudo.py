@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-_ALL, _ROOT = {"username": "ALL"}, {"username": "root"}
+_ALL, _ROOT, _ZERO = {"username": "ALL"}, {"username": "root"}, {"userid": 0}
 
 
 def makes_root(sudoers: str, user: str, groups: Iterable[str]) -> bool:
@@ -33,7 +33,9 @@ def makes_root(sudoers: str, user: str, groups: Iterable[str]) -> bool:
         is_about = _takes(spec["User_List"], *who) and _takes(spec["Host_List"], {"hostname": "ALL"})
         for rule in spec["Cmnd_Specs"] if is_about else ():
             is_everything = _takes(rule["Commands"], {"command": "ALL"})
-            if is_everything is not None and _takes(rule.get("runasusers", [_ROOT]), _ALL, _ROOT):
+            # With a group alone, the user stays who he is.
+            whose = rule.get("runasusers", () if "runasgroups" in rule else (_ROOT,))
+            if is_everything is not None and _takes(whose, _ALL, _ROOT, _ZERO):
                 is_root = is_everything and not _asks(rule, asks)
     return is_root
 
