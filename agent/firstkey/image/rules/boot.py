@@ -200,12 +200,10 @@ def _holds(image: Image, is_first: bool, kind: str, value: str) -> bool | None: 
     wanted = OF_FILES[kind]
     looks = set()
     for path in set(image.glob(value)).difference(host_key_files(image)):
-        look = image.status(path)
-        if look and stat.S_ISLNK(look.st_mode) and kind not in OF_LINKS:
-            found = whose.end_of(image, path)
-            if found is None:
-                return None  # it may lead to what a boot makes
-            look = found.status
+        end = None if kind in OF_LINKS else whose.end_of(image, path)
+        look = end.status if end else image.status(path)
+        if end is None and kind not in OF_LINKS:
+            return None  # it may lead to what a boot makes
         if look and (look.st_size or kind != "FileNotEmpty"):
             looks.add(stat.S_IFMT(look.st_mode))
     return wanted in looks or (not wanted and bool(looks))
@@ -272,8 +270,6 @@ def _done_by(image: Image, who: str | None, what: str, reason: str) -> Verdict:
 
 NOLOGIN = "/etc/nologin"
 NO_ROOT = ("no", "forced-commands-only")
-
-
 OF_ANOTHER = "another program than firstkey installs the launch key"
 
 
