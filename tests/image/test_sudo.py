@@ -118,6 +118,13 @@ def test_files_that_sudo_rejects_are_unknown(sapling: Sapling) -> None:
     assert (said.outcome, said.doubts[0].refusal.reason.code) == (UNKNOWN, "sudoers-invalid")
 
 
+def test_json_that_is_none_is_unknown(sapling: Sapling) -> None:
+    """Cvtsudoers of sudo 1.9.13 prints such where a rule has a directory to begin in."""
+    said = grow(sapling, "ann ALL=(ALL) CWD=/ NOPASSWD: ALL")
+    assert {doubt.refusal.reason.code for doubt in said.doubts} <= {"not-looked-at"}
+    assert said.outcome in (PASS, UNKNOWN)
+
+
 @pytest.mark.root
 def test_without_cvtsudoers_it_is_unknown(sapling: Sapling, tmp_path: Path) -> None:
     """As on a host with sudo-rs; in an image for AWS Marketplace that is not enough."""

@@ -50,7 +50,10 @@ def _policy(sudoers: str) -> Any:  # noqa: ANN401 - JSON
     if outcome.status:
         said = outcome.stderr.decode("utf-8", "replace").partition("\n")[0]
         raise FirstkeyError(f"sudo's files are wrong: {said}", reason=reasons.SUDOERS_INVALID)
-    return json.loads(outcome.stdout or b"{}")
+    try:
+        return json.loads(outcome.stdout or b"{}")
+    except ValueError as error:  # sudo 1.9.13, where a rule has CWD= or CHROOT=
+        raise FirstkeyError(f"bad JSON of cvtsudoers: {error}", reason=image_reasons.NOT_LOOKED_AT) from error
 
 
 def _takes(members: Sequence[Any], *wanted: Any) -> bool | None:  # noqa: ANN401 - JSON
