@@ -70,6 +70,17 @@ SET, FIRST = "0123456789abcdef0123456789abcdef\n", "uninitialized\n"
         ("ConditionPathIsSymbolicLink=/etc/ssh", FINDING),
         ("ConditionPathIsDirectory=/etc/ssh", PASS),
         ("ConditionPathIsDirectory=/etc/machine-id", FINDING),
+        ("ConditionFirstBoot=No", PASS),
+        ("ConditionFirstBoot=Yes", FINDING),
+        ("ConditionFileNotEmpty=/etc/machine-id", PASS),
+        ("ConditionFileNotEmpty=/etc/empty", FINDING),
+        ("ConditionFileNotEmpty=!/etc/empty", PASS),
+        ("ConditionPathIsDirectory=/etc/to-ssh", PASS),
+        ("ConditionPathIsDirectory=!/etc/to-ssh", FINDING),
+        ("ConditionPathExists=/etc/to-nothing", UNKNOWN),
+        ("ConditionPathExistsGlob=/etc/to-noth*", PASS),
+        ("ConditionPathExists=!%t/nosuch", UNKNOWN),
+        ("[Service]\nConditionPathExists=/nosuch", PASS),
         ("ConditionPathExists=!/run/cloud", UNKNOWN),
         ("ConditionVirtualization=!container", UNKNOWN),
         ("ConditionVirtualization=!container\nConditionFirstBoot=yes", FINDING),
@@ -79,6 +90,9 @@ SET, FIRST = "0123456789abcdef0123456789abcdef\n", "uninitialized\n"
 def test_host_keys_are_promised_where_their_unit_will_run(lines: str, outcome: str, sapling: Sapling) -> None:
     """On an image that is not at its first boot; the host key that it has will be sealed away."""
     grow(sapling, keygen=f"[Unit]\n{lines}\n[Service]\nExecStart=ssh-keygen -A\n")
+    sapling.file("/etc/empty", "")
+    sapling.link("/etc/to-ssh", "ssh")
+    sapling.link("/etc/to-nothing", "nosuch")
     assert judged(sapling) == outcome
 
 

@@ -28,6 +28,10 @@ CASES = {
     "Defaults !authenticate\nDefaults authenticate\nann ALL=(ALL) ALL": False,
     "Defaults !authenticate\nann ALL=(ALL) PASSWD: ALL": False,
     "ann ALL=(www-data) NOPASSWD: ALL": False,
+    "ann ALL=(:wheel) NOPASSWD: ALL": False,
+    "ann ALL=NOPASSWD: ALL\nann ALL=(:wheel) ALL": True,
+    "ann ALL=(#0) NOPASSWD: ALL": True,
+    "ann ALL=NOPASSWD: ALL\nann ALL=(#0) ALL": False,
     "ann ALL=NOPASSWD: /usr/bin/true, ALL": True,
     "ann ALL=NOPASSWD: ALL, !ALL": False,
     "ann ALL=NOPASSWD: ALL\n%wheel ALL=(ALL) ALL": False,
@@ -112,6 +116,13 @@ def test_files_that_sudo_rejects_are_unknown(sapling: Sapling) -> None:
     """With what is wrong."""
     said = grow(sapling, "ann ALL=(")
     assert (said.outcome, said.doubts[0].refusal.reason.code) == (UNKNOWN, "sudoers-invalid")
+
+
+def test_json_that_is_none_is_unknown(sapling: Sapling) -> None:
+    """Cvtsudoers of sudo 1.9.13 prints such where a rule has a directory to begin in."""
+    said = grow(sapling, "ann ALL=(ALL) CWD=/ NOPASSWD: ALL")
+    assert {doubt.refusal.reason.code for doubt in said.doubts} <= {"not-looked-at"}
+    assert said.outcome in (PASS, UNKNOWN)
 
 
 @pytest.mark.root

@@ -161,9 +161,11 @@ def test_an_answer_that_nobody_gave_is_unknown() -> None:
     assert [result.verdict.doubts[0].refusal.reason for result in done.results] == [INTERNAL_ERROR] * 2
 
 
-@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.sample(2)
-def test_an_order_to_end_is_kept_at_once(sapling: Sapling, order: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "order, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)], ids=str
+)
+@pytest.mark.sample(3)
+def test_an_order_to_end_is_kept_at_once(sapling: Sapling, order: signal.Signals, status: int) -> None:
     """Whatever the boxes are at: here, archives of zeros, for many seconds."""
     zeros = gzip.compress(bytes(100_000_000))
     for number in range(80):
@@ -174,7 +176,7 @@ def test_an_order_to_end_is_kept_at_once(sapling: Sapling, order: signal.Signals
     )
     processes.wait_for(lambda: processes.children(child.pid), "the box")
     child.send_signal(order)
-    assert child.wait(timeout=processes.PATIENCE) == 128 + order
+    assert child.wait(timeout=processes.PATIENCE) == status
     left = ["pgrep", "-s", str(child.pid)]  # what has ended is there until init collects it
     processes.wait_for(lambda: subprocess.run(left, check=False, capture_output=True).returncode == 1)
 

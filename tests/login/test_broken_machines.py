@@ -6,9 +6,11 @@ Where the remedy that it prints is a command, that very command is run, and then
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -615,13 +617,23 @@ def shell(text: str, mode: int = 0o755) -> Callable[[Lab], object]:
     return both(lambda lab: lab.write("/srv/shell", text, mode=mode), script("usermod -s /srv/shell alice"))
 
 
-def limits(line: str) -> Callable[[Lab], object]:
-    """PAM sets limits, and this is the first."""
+def limits(lines: str) -> Callable[[Lab], object]:
+    """PAM sets limits, and these are the first."""
     return both(
         pam("session required pam_limits.so"),
-        lambda lab: lab.write("/etc/security/limits.conf", f"{line}\n"),
+        lambda lab: lab.write("/etc/security/limits.conf", f"{lines}\n"),
         script("rm -rf /etc/security/limits.d"),
     )
+
+
+def sessions_of_others(lab: Lab) -> None:
+    """Alice has as many sessions as she may (utmp(5)), and one more than that."""
+    modules = Path("/usr/lib").glob("**/security/pam_limits.so")
+    if not any(b"getutent" in module.read_bytes() for module in modules):
+        pytest.skip("this pam_limits counts the sessions of logind")
+    limits("alice hard maxlogins 1")(lab)
+    record = struct.Struct("hi32s4s32s308x")
+    lab.write("/run/utmp", b"".join(record.pack(7, 1, b"tty", b"%d" % n, b"alice") for n in range(2)))
 
 
 def mounted(*options: str, unlisted: bool = True) -> Callable[[Lab], object]:
@@ -725,6 +737,14 @@ SESSIONS = [
         person=True,
     ),
     Broken(
+        "as many logins as there may be",
+        sessions_of_others,
+        ["session-limit"],
+        "/etc/security/limits.conf:1",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
         "no logins for a group",
         limits("@staff2 hard maxlogins 0"),
         ["session-limit"],
@@ -734,9 +754,9 @@ SESSIONS = [
     ),
     Broken(
         "no processes",
-        limits("alice hard nproc 0"),
+        limits("alice - nofile 1024\nalice hard nproc 0"),
         ["session-limit"],
-        "/etc/security/limits.conf:1",
+        "/etc/security/limits.conf:2",
         "Accepted publickey",
         person=True,
     ),

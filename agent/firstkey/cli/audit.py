@@ -52,9 +52,8 @@ def main(argv: Sequence[str]) -> int:
     wanted = audit.chosen(args.rule, args.skip, args.profile)
     known = _baseline(args.baseline)
     if args.html not in (None, "-"):
-        screen.save(
-            "--html", args.html, ""
-        )  # what cannot be written is better known before a large tree is looked at
+        # What cannot be written is better known before a large tree is looked at.
+        screen.save("--html", args.html, "")
     common.tree_at(args.root).__exit__()
     common.require_root(args, "auditing")
     looker = Looker(args, common.voice(args))

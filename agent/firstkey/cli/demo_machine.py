@@ -175,8 +175,6 @@ def _usable(name: str) -> str:
 @contextmanager
 def scratch(*, keep: bool) -> Iterator[Machine]:
     """A machine in a new directory, removed at the end unless it is to be kept."""
-    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # a terminal that is closed is no reason to leave
-        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     had_run_sshd = os.path.isdir(RUN_SSHD)
     root = _new_directory()
     try:

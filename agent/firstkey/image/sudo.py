@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
 
-_ALL, _ROOT = {"username": "ALL"}, {"username": "root"}
+_ALL, _ROOT, _ZERO = {"username": "ALL"}, {"username": "root"}, {"userid": 0}
 
 
 def makes_root(sudoers: str, user: str, groups: Iterable[str]) -> bool:
@@ -33,7 +33,9 @@ def makes_root(sudoers: str, user: str, groups: Iterable[str]) -> bool:
         is_about = _takes(spec["User_List"], *who) and _takes(spec["Host_List"], {"hostname": "ALL"})
         for rule in spec["Cmnd_Specs"] if is_about else ():
             is_everything = _takes(rule["Commands"], {"command": "ALL"})
-            if is_everything is not None and _takes(rule.get("runasusers", [_ROOT]), _ALL, _ROOT):
+            # With a group alone, the user stays who he is.
+            whose = rule.get("runasusers", () if "runasgroups" in rule else (_ROOT,))
+            if is_everything is not None and _takes(whose, _ALL, _ROOT, _ZERO):
                 is_root = is_everything and not _asks(rule, asks)
     return is_root
 
@@ -48,7 +50,10 @@ def _policy(sudoers: str) -> Any:  # noqa: ANN401 - JSON
     if outcome.status:
         said = outcome.stderr.decode("utf-8", "replace").partition("\n")[0]
         raise FirstkeyError(f"sudo's files are wrong: {said}", reason=reasons.SUDOERS_INVALID)
-    return json.loads(outcome.stdout or b"{}")
+    try:
+        return json.loads(outcome.stdout or b"{}")
+    except ValueError as error:  # sudo 1.9.13, where a rule has CWD= or CHROOT=
+        raise FirstkeyError(f"bad JSON of cvtsudoers: {error}", reason=image_reasons.NOT_LOOKED_AT) from error
 
 
 def _takes(members: Sequence[Any], *wanted: Any) -> bool | None:  # noqa: ANN401 - JSON

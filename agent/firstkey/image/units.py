@@ -65,7 +65,8 @@ def may_run(tree: Tree, unit: str, holds: Callable[[str, str], bool | None]) -> 
     `holds` answers for one of them, by its kind (`PathExists`) and its value.
     """
     answers: list[tuple[bool, bool | None]] = []
-    for _, name, value in assignments(tree, unit):
+    lines = [line[1:] for line in assignments(tree, unit) if line[0] == "Unit"]
+    for name, value in lines:
         if name.startswith("Condition") and value:
             answer = holds(name.removeprefix("Condition"), value.lstrip("|!").strip())
             is_not = "!" in value[:2] and answer is not None

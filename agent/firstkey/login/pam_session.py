@@ -31,13 +31,9 @@ HARMLESS = frozenset(
 )  # fmt: skip
 """They let any local user's session begin; of pam_limits, the trial of the shell asks (session.py)."""
 NAMESPACES = "/etc/security/namespace.conf"
-SECURITY = (
-    "/lib/security",
-    "/lib64/security",
-    "/usr/lib/security",
-    "/usr/lib64/security",
-    "/usr/lib/*/security",
-    "/lib/*/security",  # where /lib is no link: Debian 11
+# /lib is no link on Debian 11.
+SECURITY = tuple(
+    f"{place}/security" for place in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/lib/*", "/lib/*")
 )
 LIMIT = 1024 * 1024
 

@@ -27,17 +27,12 @@ if TYPE_CHECKING:
 
 START_UP = {
     "bash": (
-        "/etc/profile",
-        "~/.bash_profile",
-        "~/.bash_login",
-        "~/.profile",
-        "/etc/bash.bashrc",
-        "~/.bashrc",
+        "/etc/profile", "~/.bash_profile", "~/.bash_login", "~/.profile", "/etc/bash.bashrc", "~/.bashrc",
     ),
     "zsh": ("/etc/zsh/zshenv", "~/.zshenv", "/etc/zsh/zprofile", "~/.zprofile", "~/.zshrc", "~/.zlogin"),
     "csh": ("/etc/csh.cshrc", "~/.tcshrc", "~/.cshrc", "/etc/csh.login", "~/.login"),
     "fish": ("/etc/fish/config.fish", "~/.config/fish/config.fish"),
-}
+}  # fmt: skip
 """What a shell reads before its first command; a shell that is not here reads what sh does."""
 USUAL = ("/etc/profile", "~/.profile")
 LIMITS = "/etc/security/limits"

@@ -191,11 +191,11 @@ class Kernel:
     ) -> None:
         """Leave the shell that this process is about to become the user's rights, and those only to read.
 
-        `limits` is called while the process is still root's. Raises what that does, and OSError where a wall
-        cannot be had: what a user wrote does not run without one.
+        `limits` is called first: what counts sessions looks for them in /run. Raises what that does, and
+        OSError where a wall cannot be had: what a user wrote does not run without one.
         """
-        self._enter_for_program("/dev")
         limits()
+        self._enter_for_program("/dev")
         if chroot:
             os.chroot(chroot)
         os.setgroups(list(groups))

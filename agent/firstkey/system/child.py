@@ -49,7 +49,6 @@ PAUSE = 0.0002
 TERMINATED = 143  # what a shell reports of a program that SIGTERM ended: 128 + 15
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_PART = 65536
 _own: set[int] = set()
 """Descriptors that belong to this process alone: were a child to hold one, an end of file would not come."""
 
@@ -76,7 +75,7 @@ class Child:
 
     def hear(self) -> bytes:
         """What it has said since, or nothing at its end. Waits for a word: ask poll(2) first."""
-        return os.read(self.pipe, _PART)
+        return os.read(self.pipe, 65536)
 
     def finish(self) -> str | None:
         """Collect a child whose end of file was heard; returns what went wrong with it, if anything did."""
@@ -135,7 +134,7 @@ def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Child:
         pid = os.fork()
         if pid == 0:
             _child(*ends, work=work, quiet=quiet)
-        made = Child(pid, ends.pop(0), ends.pop())
+        return Child(pid, ends.pop(0), ends.pop())
     except OSError as error:
         message = f"cannot start a process: {error.strerror}"
         raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
@@ -143,7 +142,6 @@ def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Child:
         for end in ends:
             os.close(end)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return made
 
 
 def _child(
@@ -177,7 +175,7 @@ def _child(
 
 
 def own_signals(status: int = TERMINATED) -> None:
-    """Let SIGTERM end this process as an exception would: temporary files are removed, children ended.
+    """Let SIGTERM and SIGHUP end this process as an exception would: files are removed, children ended.
 
     Whoever started it may have had it ignore SIGCHLD (then nobody learns how a child ended) or block SIGTERM.
     """
@@ -197,6 +195,8 @@ def own_signals(status: int = TERMINATED) -> None:
     sys.unraisablehook = lost
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGTERM, leave)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # and not ignored, as by nohup
+        signal.signal(signal.SIGHUP, leave)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from firstkey import image_reasons, login_reasons
-from firstkey.image import units
+from firstkey.image import units, whose
 from firstkey.image.changes import Link, Remove
 from firstkey.image.rule import Rule
 from firstkey.image.rules.host_keys import host_key_files
@@ -98,6 +98,8 @@ OF_FILES = {
     "FileNotEmpty": stat.S_IFREG,
 }
 """The conditions that the files of an image decide, and of which kind a file has to be (0: of any)."""
+OF_LINKS = ("PathIsSymbolicLink", "PathExistsGlob")
+"""Those for which a link counts, and not what it leads to."""
 
 
 def off(image: Image) -> Finding | None:
@@ -190,15 +192,21 @@ def _may_run(image: Image, unit: str, *, is_first: bool | None = None) -> bool |
 def _holds(image: Image, is_first: bool, kind: str, value: str) -> bool | None:  # noqa: FBT001
     """Whether a condition will hold at boot, firstkey being off and the host keys sealed away."""
     if kind == "FirstBoot":
-        return (value in YES) is is_first
+        return (value.lower() in YES) is is_first
     if value.startswith(OWN_DIRECTORY):
         return False
-    if kind not in OF_FILES or value.startswith(MADE_AT_BOOT):
+    if kind not in OF_FILES or "%" in value or value.startswith(MADE_AT_BOOT):
         return None
-    looks = {path: image.status(path) for path in image.glob(value)}
     wanted = OF_FILES[kind]
-    paths = {path for path, look in looks.items() if look and wanted in (0, stat.S_IFMT(look.st_mode))}
-    return not paths.issubset(host_key_files(image))
+    looks = set()
+    for path in set(image.glob(value)).difference(host_key_files(image)):
+        end = None if kind in OF_LINKS else whose.end_of(image, path)
+        look = end.status if end else image.status(path)
+        if end is None and kind not in OF_LINKS:
+            return None  # it may lead to what a boot makes
+        if look and (look.st_size or kind != "FileNotEmpty"):
+            looks.add(stat.S_IFMT(look.st_mode))
+    return wanted in looks or (not wanted and bool(looks))
 
 
 def server_is_on(image: Image) -> bool:
@@ -262,8 +270,6 @@ def _done_by(image: Image, who: str | None, what: str, reason: str) -> Verdict:
 
 NOLOGIN = "/etc/nologin"
 NO_ROOT = ("no", "forced-commands-only")
-
-
 OF_ANOTHER = "another program than firstkey installs the launch key"
 
 
