@@ -232,7 +232,7 @@ TOOLS = (
 SUITE = "trixie"
 SOURCES = f"""\
 Types: deb
-URIs: http://deb.debian.org/debian
+URIs: MIRROR
 Suites: {SUITE} {SUITE}-updates
 Components: main
 Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg
@@ -278,7 +278,8 @@ def test_mkosi_builds_an_image_that_is_fit_to_share(tools: Path, deb: Path, tmp_
     script.chmod(0o755)
     sources = image / "mkosi.sandbox/etc/apt/sources.list.d/mkosi.sources"
     sources.parent.mkdir(parents=True)
-    sources.write_text(SOURCES)
+    mirror = (tools / "etc/apt/sources.list").read_text().split()[1]  # from which mmdebstrap had the tools
+    sources.write_text(SOURCES.replace("MIRROR", mirror))
     in_tools(tools, image, "sh", "-c", "dpkg --install mkosi.packages/*.deb")
     said = in_tools(tools, image, "mkosi", "--format=directory", "build")
     assert "\nFit to share: 0 errors" in said, said[-6000:]
