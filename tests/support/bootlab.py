@@ -262,10 +262,15 @@ class Machine:
         return run(*entry, *argv, check=check, seconds=seconds)
 
     def _init(self) -> str | None:
-        """The number that the machine's first process has outside of it; None while there is none."""
+        """The number that the machine's first process has outside of it; None while there is none.
+
+        Before it is the machine's own program, not all is mounted: /proc is still this system's.
+        """
         own = self.process.pid
-        with suppress(FileNotFoundError):
-            return next(iter(Path(f"/proc/{own}/task/{own}/children").read_text().split()), None)
+        with suppress(FileNotFoundError, ProcessLookupError):
+            for first in Path(f"/proc/{own}/task/{own}/children").read_text().split():
+                if not Path(f"/proc/{first}/comm").read_text().startswith(("systemd-nspawn", "(sd-")):
+                    return first
         return None
 
     def wait_until_booted(self) -> str:

@@ -25,7 +25,7 @@ MACHINE = {4: "10.97.0.2", 6: "fd97::2"}
 BOTH = (4, 6)
 MACHINE_LINK = "02:00:00:00:00:02"
 PREFIX = "firstkey-"
-LOGIN_SECONDS = 30
+LOGIN_SECONDS = 120
 
 PROBE = """\
 import socket, sys, time
