@@ -286,7 +286,7 @@ def parsed(content: bytes) -> Ledger | None:
             kind = _PARTS.get(name)
             if kind:
                 known[name] = tuple(kind(**{field: part[field] for field in kind._fields}) for part in found)
-            elif isinstance(found, list):
+            elif isinstance(Ledger._field_defaults[name], tuple):
                 known[name] = tuple(found)
         return Ledger(**known)
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -46,7 +46,7 @@ class Packages:
         """Every path that a package brought, or None where the records do not tell quickly (rpm, apk)."""
         if not self._tree.exists(DPKG):
             return None
-        lists = b"".join(content for _, content in self._dpkg_files(".list"))
+        lists = b"\n".join(content for _, content in self._dpkg_files(".list"))
         return frozenset(lists.decode("utf-8", "surrogateescape").split("\n"))
 
     def owner(self, path: str, content: bytes) -> str | None:

@@ -70,13 +70,14 @@ def joined(parts: Sequence[Scan]) -> Scan:
     sightings: dict[str, set[Sighting]] = {}
     for kind, seen in (each for part in parts for each in part.sightings.items()):
         sightings.setdefault(kind, set()).update(seen)
+    doubts = {doubt for part in parts for doubt in part.doubts}
     return Scan(
         # By path; what is far behind in a file has no line.
         {
             kind: tuple(sorted(found, key=lambda seen: (seen.path, seen.detail, seen.line or 0)))
             for kind, found in sightings.items()
         },
-        tuple(sorted({doubt for part in parts for doubt in part.doubts}, key=lambda doubt: doubt.path)),
+        tuple(sorted(doubts, key=lambda doubt: (doubt.path, doubt.refusal.detail))),
         tuple(dict.fromkeys(mount for part in parts for mount in part.left_out)),
         sum(part.files for part in parts),
     )

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons, reasons
-from firstkey.image.verdict import Doubt
+from firstkey.image.verdict import Doubt, Finding
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import restrictions, sshd_config
 from firstkey.system import sshd_tree
@@ -52,11 +52,11 @@ class Settings:
     def _content(self, file: str) -> bytes:
         return (self._sshd.tree.read(file, limit=LIMIT) or b"").lower()
 
-    def line_of(self, keyword: str) -> tuple[str, int | None]:
-        """The same, with the first line that sets it, for a person to look at."""
+    def finding(self, keyword: str, reason: str, remedy: str) -> Finding:
+        """A finding about the setting, with the first line that sets it, for a person to look at."""
         place = self.place_of(keyword)
         path, _, line = ((place == self.config and self.where(keyword)) or "").rpartition(":")
-        return (path, int(line)) if path else (place, None)
+        return Finding(path or place, reason, remedy, int(line) if path else None)
 
     @property
     def config(self) -> str:

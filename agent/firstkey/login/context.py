@@ -78,9 +78,8 @@ class Context(NamedTuple):
         directory, file = shlex.quote(path.rpartition("/")[0]), shlex.quote(path)
         inside = path.startswith(f"{self.account.home}/")
         append = f"umask {'077' if inside else '022'}; mkdir -p {directory}; (echo; cat) >> {file}"
-        put = (
-            f"runuser -u {name} -- sh -c {shlex.quote(append)}" if inside else f"sh -c {shlex.quote(append)}"
-        )
+        user = f"runuser -u {name} -- " if inside else ""
+        put = f"{user}sh -c {shlex.quote(append)}"
         if not self.site.tree.is_running_system:
             return put
         source = self.key.printed if self.key.file else f"firstkey authorized-keys {name}"

@@ -49,8 +49,7 @@ _LOADED = (
     "hmac", "ipaddress", "lzma", "shlex", "socket", "sqlite3", "textwrap", "traceback", "urllib.parse",
     "zipfile", "zlib", "firstkey.boot.account_entries", "firstkey.boot.accounts", "firstkey.boot.key_file",
     "firstkey.boot.launch_keys", "firstkey.boot.sshd_reload", "firstkey.display", "firstkey.login_reasons",
-    "firstkey.metadata.crossing", "firstkey.ssh.key_options",
-    "firstkey.system.sshd_tree",
+    "firstkey.metadata.crossing", "firstkey.ssh.key_options", "firstkey.system.sshd_tree",
 )  # fmt: skip
 """What work in a box imports late: it is imported before. Of a tree's Python nothing is ever run."""
 

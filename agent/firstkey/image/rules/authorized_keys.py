@@ -206,8 +206,8 @@ def check_trust(image: Image) -> Verdict:
     findings = []
     for keyword, value in found.items():
         reason = f"sshd has {keyword} {value}: {KEYWORDS[keyword]}, on every instance of the image."
-        path, line = image.sshd.line_of(keyword)
-        findings.append(Finding(path, reason, f"Remove the {keyword} line, if it is not intended", line))
+        remedy = f"Remove the {keyword} line, if it is not intended"
+        findings.append(image.sshd.finding(keyword, reason, remedy))
     return Verdict(tuple(findings), image.sshd.doubts if image.sshd.is_there else ())
 
 

@@ -373,9 +373,8 @@ def is_root(image: Image, name: str) -> bool:
 
 
 def _finding(image: Image, keyword: str, remedy: str, value: str) -> Finding:
-    path, line = image.sshd.line_of(keyword)
-    detail = f"sshd has {keyword} {value}, so the launch key gives no access there."
-    return Finding(path, detail, remedy, line)
+    reason = f"sshd has {keyword} {value}, so the launch key gives no access there."
+    return image.sshd.finding(keyword, reason, remedy)
 
 
 # --- what the first boot asks ---------------------------------------------------------------------

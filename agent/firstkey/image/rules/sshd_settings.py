@@ -70,8 +70,8 @@ def check_passwords(image: Image) -> Verdict:
     findings = []
     for keyword, whom in open_to.items():
         reason = f"sshd takes a password ({keyword} yes is effective for {whom})."
-        path, line = image.sshd.line_of(keyword)
-        findings.append(Finding(path, reason, f"Set {keyword} no before any other line that sets it", line))
+        remedy = f"Set {keyword} no before any other line that sets it"
+        findings.append(image.sshd.finding(keyword, reason, remedy))
     return Verdict(tuple(findings), (*_others(image), *image.sshd.doubts))
 
 
@@ -93,8 +93,7 @@ def check_root_login(image: Image) -> Verdict:
         return Verdict(doubts=image.sshd.doubts)
     reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
     remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
-    path, line = image.sshd.line_of("PermitRootLogin")
-    return Verdict((Finding(path, reason, remedy, line),), image.sshd.doubts)
+    return Verdict((image.sshd.finding("PermitRootLogin", reason, remedy),), image.sshd.doubts)
 
 
 def check_dns(image: Image) -> Verdict:
