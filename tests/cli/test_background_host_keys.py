@@ -302,7 +302,7 @@ def test_a_failure_is_over_once_the_key_is_in_place(bench: Bench) -> None:
 
 
 def on_another_instance(bench: Bench) -> None:
-    """A disk that FIRST has set up, its RSA key included, wakes up on SECOND; no launch key can be had."""
+    """The disk of FIRST, its RSA key included, starts as SECOND; no launch key can be had."""
     bench.configure("[IMDS]\nBootTimeoutSec=2")
     bench.let_go()
     assert bench.daemon().end().status == 0
@@ -333,6 +333,15 @@ def test_another_instances_launch_key_is_gone_before_sshd_starts(
     processes.wait_for(lambda: bench.kinds == set(KINDS))
     if firmware:  # the service was asked first, in case the key is this instance's as well
         assert bench.phases.index("metadata") < bench.phases.index("launch keys")
+
+
+def test_it_goes_while_the_service_is_still_asked(bench: Bench) -> None:
+    """Not at the last moment: sshd starts at the deadline, whatever is still being done then."""
+    on_another_instance(bench)
+    bench.configure("[IMDS]\nBootTimeoutSec=600")
+    bench.daemon()
+    processes.wait_for(lambda: bench.machine.keys == [])
+    assert bench.lab.manager.count("READY=1") == 1
 
 
 def test_it_goes_after_the_deadline_too_once_the_instance_is_known(bench: Bench) -> None:
