@@ -57,10 +57,8 @@ SLOW |= {"requests", "urllib3", "systemd", "daemon"}
 # These pay knowingly: HTTP is what the client is for, and the others are for people, not for a boot.
 MAY_BE_SLOW = (
     "firstkey.metadata",
-    "firstkey.cli.config_check",
     "firstkey.cli.imds",
     "firstkey.cli.demo",
-    "firstkey.cli.demo_machine",
     "firstkey.__main__",
 )
 

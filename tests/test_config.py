@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from firstkey.cli.config import describe
+from firstkey.cli.overrides import configuration
 from firstkey.config import Config, ConfigWarning, Origin, Source, load, read
 from firstkey.reasons import ConfigError
 from firstkey.settings import SETTINGS
@@ -385,16 +387,18 @@ def test_what_cannot_be_read_is_a_warning_and_masks_all_the_same(tmp_path: Path)
 def test_a_named_file_stands_alone(tmp_path: Path) -> None:
     """--config FILE is all there is: neither the main file nor drop-ins count."""
     loaded(tmp_path, {f"{ETC}/firstkey.conf.d/10.conf": users("drop-in"), "my.conf": users("mine")})
+    named = Namespace(config=str(tmp_path / "my.conf"), imds=None)
     with Tree(str(tmp_path)) as tree:
-        assert load(tree, explicit="/my.conf").keys.users == ("mine",)
+        assert configuration(tree, named).keys.users == ("mine",)
 
 
 @pytest.mark.parametrize("name", ["/absent.conf", "/no/such/directory.conf", "/dir"])
 def test_a_named_file_must_be_readable(tmp_path: Path, name: str) -> None:
     """Who names a file means it: going on without it would be a silent guess."""
     (tmp_path / "dir").mkdir()
+    named = Namespace(config=f"{tmp_path}{name}", imds=None)
     with Tree(str(tmp_path)) as tree, pytest.raises(ConfigError, match=name) as caught:
-        load(tree, explicit=name)
+        configuration(tree, named)
     assert caught.value.exit_status == 78
 
 

@@ -40,7 +40,7 @@ def machine(tmp_path: Path) -> Machine:
         ("config --root ROOT", {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}),
     ],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(5)
 def test_a_call_is_as_a_fresh_start(machine: Machine, argv: str, environ: dict[str, str]) -> None:
     """It ends with the same status and has said the same."""
     machine.configure("[Keys]\nUsers=admin\nNonsense=1\n[Image]\nPublisher=B\u00fccher\n")

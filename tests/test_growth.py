@@ -24,19 +24,19 @@ import firstkey
 from firstkey import config, display, settings
 from firstkey.boot import ledger
 from firstkey.image import key_formats, packages, rpm, shadow
-from firstkey.image.rules import access_keys, ami_tools, boot, private_keys
+from firstkey.image.rules import ami_tools, boot, credentials, private_keys
 from firstkey.image.watches import Headed, Needle
 from firstkey.login import pam
 from firstkey.metadata import inquiry
 from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import (
+    access,
     authorized_keys,
     console_text,
     key_options,
     known_hosts,
     public_key,
-    restrictions,
     sshd_config,
 )
 from firstkey.system import mounts, sshd, sshd_tree
@@ -53,9 +53,13 @@ ROOT: Any = SimpleNamespace(name="ann", account=SimpleNamespace(uid=0))
 # What is put together where it is used, by module and function: one that it becomes. None: modules keep what
 # is made there, and it is found where they keep it.
 MADE: dict[str, re.Pattern | None] = {
+    "firstkey.image.key_formats._shaped": None,
     "firstkey.image.rules.credentials.holding": None,
+    "firstkey.image.packages.field": re.compile("^Version:(.*)", re.MULTILINE),
+    "firstkey.image.formats._is_alike": re.compile(rb"[,\x80-\xff]+"),
     "firstkey.image.rules.boot.word_of": boot.word_of(boot.ASKS_NOTHING),
     "firstkey.system.inspector._fits": re.compile("user=.*", re.DOTALL),  # the widest of its own forms
+    "firstkey.metadata.transport.parse": re.compile(settings.ENDPOINT),
     "firstkey.metadata.inquiry.parse_token": re.compile(rb"[\x21-\x7e]{1,%d}" % inquiry.TOKEN_LIMIT),
 }
 # Those that only ever see one line: nothing that has a line feed in it comes to them.
@@ -85,11 +89,11 @@ def tree_of(module: ModuleType) -> ast.Module:
     return ast.parse(Path(str(module.__file__)).read_text())
 
 
-def compiled(value: Any, seen: set[int]) -> Iterator[re.Pattern]:
+def compiled(value: Any, seen: dict[int, Any]) -> Iterator[re.Pattern]:
     """The expressions in a value: in containers, and in what functions keep."""
     if id(value) in seen:
         return
-    seen.add(id(value))
+    seen[id(value)] = value  # kept, lest another value get its number
     if isinstance(value, re.Pattern):
         yield value
     elif isinstance(value, dict):
@@ -123,7 +127,7 @@ def of_modules() -> Iterator[Used]:
         here = methods(module)
         for variable, value in vars(module).items():
             known = here if variable.startswith("_") else everywhere
-            for pattern in compiled(value, set()):
+            for pattern in compiled(value, {}):
                 for method in known.get(variable, {"search"}) if value is pattern else {"search"}:
                     yield Used(f"{name}.{variable}", pattern, method)
 
@@ -312,10 +316,10 @@ def ignored(read: Callable[[Any], object]) -> Callable[[Any], object]:
     return reader
 
 
-HEADS = {watch.judge.__name__: watch for watch in key_formats.KEYS if isinstance(watch, Headed)}
+HEADS = {repr(watch.starts[0]): watch for watch in key_formats.KEYS if isinstance(watch, Headed)}
 NEEDLES = [
     watch
-    for watch in (*key_formats.KEYS, *key_formats.CERTIFICATES, *access_keys.WATCHES)
+    for watch in (*key_formats.KEYS, *key_formats.CERTIFICATES, *credentials.ACCESS_KEYS)
     if isinstance(watch, Needle)
 ]
 A_KEY = public_key.parse_launch_key(KEY.encode())
@@ -338,10 +342,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "sshd_config.fits": lambda text: sshd_config.fits("/home/ann/.ssh/authorized_keys", text),
     "sshd_tree.connections": as_bytes(lambda content: sshd_tree.connections([content])),
     "sshd_tree.without_groups": as_bytes(lambda text: sshd_tree.without_groups(text, lambda _: ["ann"])),
-    "restrictions.matches": lambda text: restrictions.matches("client.invalid", text),
-    "restrictions.host_matches": lambda text: restrictions.host_matches(
-        restrictions.Client("192.0.2.1", "a.b"), text
-    ),
+    "access.matches": lambda text: access.matches("client.invalid", text),
+    "access.host_matches": lambda text: access.host_matches(access.Client("192.0.2.1", "a.b"), text),
     "shadow.entries": as_bytes(lambda content: list(system_shadow.entries(content))),
     "shadow.broken": as_bytes(lambda content: list(shadow.broken(system_shadow.PASSWD, content))),
     "shadow.masked": as_bytes(shadow.masked),
@@ -351,9 +353,9 @@ READERS: dict[str, Callable[[str], object]] = {
     ),
     "settings.seconds": settings.seconds,
     "display.folded": lambda line: display.folded(line, 80),
-    "packages.deb822": packages.deb822,
+    "packages.field": lambda text: packages.field(text, "Version"),
     "ami_tools.ordered": ami_tools.ordered,
-    "rpm.header": as_bytes(lambda content: rpm.header(content).strings(rpm.BASE_NAMES)),
+    "rpm.header": as_bytes(rpm.header),
     "private_keys.is_self_signed_pair": as_bytes(
         lambda content: private_keys.is_self_signed_pair(content, content)
     ),
@@ -379,7 +381,7 @@ def test_readers(name: str) -> None:
 FILES: dict[str, tuple[str, Callable[[Any], object]]] = {
     "units": (
         "/etc/systemd/system/a.service",
-        lambda tree: sshd.unit_settings(tree, "a.service"),
+        lambda tree: settings.unit_settings(tree, "a.service"),
     ),
     "ssh.service": ("/etc/systemd/system/ssh.service", lambda tree: sshd.started_by(tree, sshd.LISTENING)),
     "pam.d": ("/etc/pam.d/sshd", lambda tree: pam.rules(tree, "sshd", "account")),

@@ -31,16 +31,23 @@ class Figure(NamedTuple):
 
 
 FIGURES = {
-    "modules that a boot can reach": Figure(46, 48, "what may be answered stands where it is asked"),
-    "lines that a boot can reach": Figure(9_092, 9_000, "one value a host key, one loop for the question"),
-    "lines of the agent": Figure(28_407, 20_000, "rules in fifteen files, each one entry"),
-    "modules of the trust core": Figure(15, 15, "placement, access and keygen went into their callers"),
+    "modules that a boot can reach": Figure(47, 48, "the lists of users are judged by a module of their own"),
+    "lines that a boot can reach": Figure(
+        8_766, 9_000, "values that are used once stand where they are used"
+    ),
+    "lines of the agent": Figure(
+        25_602, 20_000, "what the box found comes as values by one reader of shapes"
+    ),
+    "modules of the trust core": Figure(13, 15, "a module for each role; two more are read first"),
     "lines of the trust core": Figure(
-        4_475, 3_800, "one value a host key, one rule whose rights are tried first"
+        3_796, 3_800, "the roles alone, without the two modules that are read first"
+    ),
+    "lines that are read before it": Figure(
+        276, None, "they were counted with the core until it had its roles alone"
     ),
     "modules in circles of imports": Figure(0, 0, "units and sshd know nothing of the image"),
     "files that one key visits": Figure(30, 30, "what may be answered stands where it is asked"),
-    "functions that one key visits": Figure(348, None, "one loop for the question, one value a host key"),
+    "functions that one key visits": Figure(336, None, "one report, and one way where a path leads"),
 }
 SLACK = 0.02
 """How far lines and functions may fall before they must be lowered here: a comment less is no reason to touch
@@ -56,13 +63,12 @@ NOT_AT_BOOT = {
     ("boot.accounts", "boot.account_entries"): "entries of our own in a tree; the system has useradd",
     ("cli.run", "cli.looking"): "a dry run on a tree looks from within a box",
     ("cli.run", "cli.render"): "a result for people; the unit's daemon prints none",
-    ("cli.daemon", "system.detach"): "the unit never detaches",
+    ("cli.daemon", "cli.detached"): "the unit never detaches",
     ("cli.common", "cli.overrides"): "as below",
     ("cli.common", "cli.usage"): "the unit gives no option",
     ("cli.main", "cli.usage"): "the unit names a command that a boot runs",
     ("boot.accounts", "display"): "a dry run shows differences",
     ("boot.key_file", "display"): "as above",
-    ("boot.launch_keys", "display"): "as above",
     ("cli.streams", "display"): "no boot has a terminal",
     ("system.journal", "display"): "as above",
     ("cli.common", "metadata.crossing"): "how a boxed process asks the metadata service",
@@ -74,6 +80,8 @@ TRUST_CORE = [
     for row in re.findall(r"(?m)^\| [^|]+ \| (`[^|]+`) \| [^|]+ \|$", PAGE.read_text(encoding="utf-8"))
     for name in re.findall(r"`([^`]+)`", row)
 ]
+READ_FIRST = ("boot.target", "ssh.sshd_config")
+"""What all of them use: the page names it before the table."""
 # The rest of boot/: a module that is new there plays a role above, or stands here with a reason.
 OUTSIDE_THE_CORE = {
     "boot": "the package itself",
@@ -82,6 +90,7 @@ OUTSIDE_THE_CORE = {
     "boot.platform": "whether a boot waits for an answer",
     "boot.sshd_reload": "a running sshd, once the keys are in place",
     "boot.supervisor": "when the job is run, not what it does",
+    "boot.target": "read first",
 }
 
 MODULES = {
@@ -96,11 +105,11 @@ def hold(**measured: int) -> None:
     for name, now in ((name.replace("_", " "), now) for name, now in measured.items()):
         figure = FIGURES[name]
         slack = int(figure.now * SLACK) if name.startswith(("lines", "functions")) else 0
-        told = f"{name}: {now}, held at {figure.now} (goal: {figure.goal})"
+        logged = f"{name}: {now}, held at {figure.now} (goal: {figure.goal})"
         if now > figure.now + (slack if name.startswith("functions") else 0):
-            wrong.append(f"{told}. Make room first, or leave it out")
+            wrong.append(f"{logged}. Make room first, or leave it out")
         elif now < figure.now - slack:
-            wrong.append(f"{told}. Lower the figure in FIGURES, with the reason")
+            wrong.append(f"{logged}. Lower the figure in FIGURES, with the reason")
     assert not wrong
 
 
@@ -200,6 +209,8 @@ def test_the_trust_core_only_shrinks() -> None:
     assert boot - core == full(OUTSIDE_THE_CORE), "give it a role on the page, or a reason"
     assert core <= boot_reach()
     hold(modules_of_the_trust_core=len(core), lines_of_the_trust_core=lines(core))
+    assert all(f"`{name.replace('.', '/')}.py`" in PAGE.read_text(encoding="utf-8") for name in READ_FIRST)
+    hold(lines_that_are_read_before_it=lines(full(READ_FIRST)))
 
 
 def test_the_agent_only_shrinks() -> None:

@@ -132,6 +132,7 @@ def test_good_values_are_taken_and_can_be_written_down(setting: Setting, text: s
 
 
 @pytest.mark.parametrize("setting, text", cases(BAD))
+@pytest.mark.sample(2)
 def test_bad_values_are_refused(setting: Setting, text: str) -> None:
     """With ValueError and nothing else, whatever the text."""
     with pytest.raises(ValueError):  # noqa: PT011 - the reader tells what is accepted, from the table
@@ -149,7 +150,7 @@ def test_no_text_raises_anything_else(setting: Setting, text: str) -> None:
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.key)
-@pytest.mark.sample(3)
+@pytest.mark.sample(7)
 def test_no_value_takes_long(setting: Setting) -> None:
     """No pattern runs away on a long value."""
     start = time.monotonic()

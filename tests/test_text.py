@@ -105,7 +105,7 @@ def test_a_terminal_is_asked_for_its_width(tmp_path: Path) -> None:
         resize(theirs, 60)
         assert width_of(theirs) == 60
         entry = events.IMDS_FAILED(detail="no answer " * 9, reason="imds-disabled")
-        Log(verbosity=1, socket_path="/nonexistent", stderr=theirs).say(entry)
+        Log(verbosity=1, socket_path="/nonexistent", stderr=theirs).write(entry)
         shown = os.read(ours, 4096).decode().replace("\r\n", "\n").rstrip("\n").split("\n")
     finally:
         os.close(ours)

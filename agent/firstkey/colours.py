@@ -21,3 +21,8 @@ class Coloured(NamedTuple):
 
 Line = Union[str, Coloured]
 """One line, whatever is in it: what prints it escapes what a terminal would act on."""
+
+
+def plain(line: Line) -> str:
+    """The line without a colour."""
+    return line if isinstance(line, str) else line.before + line.text + line.after

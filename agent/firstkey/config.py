@@ -12,33 +12,23 @@ from __future__ import annotations
 import re
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons, settings
-from firstkey.reasons import ConfigError, FirstkeyError, Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.settings import SECTIONS, Setting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from typing import Any, Protocol, TypeVar
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any, TypeVar
+
+    from firstkey.settings import Files
 
     _Value = TypeVar("_Value")
-
-    class Files(Protocol):
-        """The files that `load` needs; `system.files.Tree` has them."""
-
-        def read(self, path: str, *, limit: int) -> bytes | None:
-            """What is in the file; None where there is none, nothing for a link to /dev/null."""
-
-        def names(self, path: str) -> list[str]:
-            """The names in the directory, none where it is absent."""
-
 
 # In order of precedence, as systemd's own tools have it (systemd-system.conf(5), the paths in the synopsis).
 DIRECTORIES = ("/etc/firstkey", "/run/firstkey", "/usr/local/lib/firstkey", "/usr/lib/firstkey")
 NAME = "firstkey.conf"
 
-_LIMIT = 64 * 1024  # bytes a file; the vendor's, all comments, has a tenth of that
+LIMIT = 64 * 1024  # bytes a file; the vendor's, all comments, has a tenth of that
 _MAXIMUM_WARNINGS = 100  # a file that is something else altogether must not flood the journal
-_BLANKS = b" \t"
-_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Imds(NamedTuple):
@@ -135,8 +125,8 @@ class ConfigWarning(NamedTuple):
 class Config(NamedTuple):
     """All settings.
 
-    `origins` tells of each that a file set, by section and key, which lines did: those that a list adds up
-    from, or one. `sources` are the files that were read, in that order.
+    `origins` has the lines that set each, by section and key: all that a list adds up from, or one.
+    `sources` are the files that were read, in that order.
     """
 
     imds: Imds
@@ -153,47 +143,26 @@ class Config(NamedTuple):
         return self.users.get(name) or _built(User, f"User {name}", {}, name=name)
 
 
-def load(files: Files, *, explicit: str | None = None) -> Config:
-    """The configuration of this system, or of the one file that `explicit` names, drop-ins left out.
-
-    As systemd has it, drop-ins are read in the order of their names, whatever their directory, and a name in
-    an earlier directory masks the same name in a later one (an empty file or a link to /dev/null does nothing
-    but that). Raises ConfigError where `explicit` cannot be read. Any other file that cannot be read is a
-    warning.
-    """
-    if explicit is not None:
-        hint = "Give --config the path of a file that you can read."
-        try:
-            text = files.read(explicit, limit=_LIMIT)
-        except FirstkeyError as error:
-            raise ConfigError(error.message, hint=hint) from error
-        if text is None:
-            raise ConfigError(f"{explicit} does not exist", hint=hint)
-        return read([Source(explicit, text)])
+def load(files: Files) -> Config:
+    """The configuration of this system. A file that cannot be read is a warning."""
     warnings: list[ConfigWarning] = []
-    mains = (_found(files, f"{directory}/{NAME}", warnings) for directory in DIRECTORIES)
-    sources = [next((source for source in mains if source), None)]
-    chosen: dict[str, str] = {}
-    for directory in (f"{above}/{NAME}.d" for above in DIRECTORIES):
+
+    def content(path: str) -> bytes | None:
         try:
-            names = files.names(directory)
+            return files.read(path, limit=LIMIT)
+        except FirstkeyError as error:
+            warnings.append(ConfigWarning(path, 0, f"the file is ignored: {error.message}"))
+            return b""  # It is there, so it masks its namesakes all the same.
+
+    def names(directory: str) -> list[str]:
+        try:
+            return files.names(directory)
         except FirstkeyError as error:
             warnings.append(ConfigWarning(directory, 0, f"its files are ignored: {error.message}"))
-            continue
-        for name in names:
-            if name.endswith(".conf") and not name.startswith("."):
-                chosen.setdefault(name, f"{directory}/{name}")
-    sources += [_found(files, chosen[name], warnings) for name in sorted(chosen)]
-    return read([source for source in sources if source], warnings=warnings)
+            return []
 
-
-def _found(files: Files, path: str, warnings: list[ConfigWarning]) -> Source | None:
-    try:
-        text = files.read(path, limit=_LIMIT)
-    except FirstkeyError as error:
-        warnings.append(ConfigWarning(path, 0, f"the file is ignored: {error.message}"))
-        return Source(path, b"")  # It is there, so it masks its namesakes all the same.
-    return None if text is None else Source(path, text)
+    found = settings.layers(content, names, DIRECTORIES, NAME)
+    return read([Source(*each) for each in found], warnings=warnings)
 
 
 def read(sources: Sequence[Source], *, warnings: Sequence[ConfigWarning] = ()) -> Config:
@@ -231,7 +200,7 @@ class _Reader:
     """Takes one file after the other, later ones over earlier ones.
 
     `values` and `origins` hold what was set and by which lines, by section (`Keys`, `User deploy`) and key;
-    `users` tells of each user with a section of their own where the first one stands.
+    `users` has the place of each user's first section.
     """
 
     def __init__(self, warnings: Iterable[ConfigWarning] = ()) -> None:
@@ -254,7 +223,7 @@ class _Reader:
                 self._assign(str(section), key, text, where)
 
     def check_users(self) -> None:
-        """Tell of users' sections that do nothing: to be called after the last file."""
+        """Warn of users' sections without effect: to be called after the last file."""
         users = self.values.get(("Keys", "Users"), SECTIONS["Keys"]["Users"].default)
         for name, origin in self.users.items():
             if name not in users:
@@ -293,10 +262,9 @@ class _Reader:
         place = (section, key)
         if text in setting.resets:
             self.values.pop(place, None)
+            if setting.may_be_empty:
+                self.values[place] = ()
             self.origins[place] = (origin,)
-            return
-        if setting.may_be_empty and not text:
-            self.values[place], self.origins[place] = (), (origin,)
             return
         good, bad = _parsed(setting, text)
         if good and setting.is_list:
@@ -330,11 +298,12 @@ def _parsed(setting: Setting, text: str) -> tuple[list[Any], list[str]]:
 
 
 def sections(source: Source, warn: Callable[[Origin, str], None]) -> list[Section]:
-    """The sections of one file in their order; `warn` is told of every line that cannot be read."""
+    """The sections of one file in their order; `warn` gets every line that cannot be read."""
     found: list[Section] = []
     # Whose settings follow a broken header is not known: they must not go to the section above.
     is_readable = False
-    for number, raw in _logical_lines(source.text.removeprefix(b"\xef\xbb\xbf")):
+    # Otherwise a backslash too many could swallow a header, and so hand the settings of one user to another.
+    for number, raw in settings.lines(source.text, up_to_headers=True):
         origin = Origin(source.path, number)
         line, fault = _checked(raw)
         if raw.startswith(b"["):
@@ -351,39 +320,14 @@ def sections(source: Source, warn: Callable[[Origin, str], None]) -> list[Sectio
     return found
 
 
-def _logical_lines(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines that say something, continued ones joined, each with the number of its first line.
-
-    As in systemd, comments between the parts of a continued line are left out. Unlike there, a line that
-    starts with `[` is always a header: a backslash too many must not swallow it and so hand the settings
-    of one user to another.
-    """
-    start, goes_on = 0, False
-    held: list[bytes] = []
-    # The header at the end, which is in no file, ends the last line.
-    for number, raw in enumerate((*text.split(b"\n"), b"["), start=1):
-        piece = raw.rstrip(b"\r").lstrip(_BLANKS)
-        if piece.startswith((b"#", b";")):
-            continue
-        if held and (not goes_on or piece.startswith(b"[")):
-            yield start, b"".join(held).rstrip(_BLANKS)
-            held = []
-        start = start if held else number
-        # A backslash that is not itself escaped by another.
-        goes_on = (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
-        piece = piece[:-1] + b" " if goes_on else piece
-        if held or piece.strip(_BLANKS):
-            held.append(piece)
-
-
 def _checked(raw: bytes) -> tuple[str, str]:
     """The line as text, and what keeps it from being `[SECTION]` or `KEY=VALUE`, if anything."""
     try:
         line = raw.decode()
     except UnicodeDecodeError:
         return "", "the line is not UTF-8"
-    if _CONTROLS.search(line):
-        return line, "the line has control characters in it"
+    if not line.replace("\t", " ").isprintable():
+        return line, f"{_quoted(line)} has characters that cannot be printed"
     if re.fullmatch(r"\[\s*[^\[\]\s][^\[\]]*\]|[^\s=\[][^\s=]*\s*=.*", line):
         return line, ""
     return line, f"{_quoted(line)} is neither [SECTION] nor KEY=VALUE"

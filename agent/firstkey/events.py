@@ -83,8 +83,6 @@ ALL: dict[str, Event] = {}
 
 
 def _event(priority: int, name: str, message_id: str, template: str) -> Event:
-    if name in ALL or any(message_id == event.message_id for event in ALL.values()):
-        raise ValueError(f"the event {name} is defined twice")
     ALL[name] = Event(name, message_id, priority, template)
     return ALL[name]
 
@@ -192,6 +190,8 @@ USER_FAILED = _error("user-failed", "64a51c7d18654416a521adb7677da21f",
     "{user} did not get the launch keys: {detail} ({reason}).")
 FILE_NOT_READ = _warning("file-not-read", "034fc53b0c864e83afbffad5b7fe4666",
     "The launch keys of {user} are in {file}, which sshd does not read: {detail} ({reason}).")
+LOGIN_REFUSED = _warning("login-refused", "4b6bd90b37fb4a6b975d6293e5c7f152",
+    "The launch keys of {user} are in {file}, but sshd refuses this user: {detail} ({reason}).")
 ACCOUNT_FAILED = _error("account-failed", "7812c612e81a4a2da227427836fbf8ec",
     "The account {user} could not be set up as its section says: {detail} ({reason}).")
 GROUP_MISSING = _warning("group-missing", "c6d0119b385d474180eaa05ce800f691",
@@ -221,7 +221,7 @@ HOST_KEY_MADE = _notice("host-key-made", "13625825d5064ed6845b66b21090a99c",
 HOST_KEY_REPLACED = _warning("host-key-replaced", "0545f279aae140449c766850c821402e",
     "HOST KEY REPLACED: {file} ({type}) was {old} and is now {new} ({reason}).")
 HOST_KEY_SET_ASIDE = _warning("host-key-set-aside", "58ec136b541e498aaf49325da9c3c546",
-    "{file} is no usable host key and was moved to {aside} ({reason}).")
+    "{file} is no usable host key and was moved to {backup} ({reason}).")
 HOST_KEY_PUBLIC_DERIVED = _notice("host-key-public-derived", "5d8537f533e049adb1f61974bd402554",
     "The public half of {file} was missing and was derived again: {fingerprint}.")
 HOST_KEY_MODE_REPAIRED = _notice("host-key-mode-repaired", "21761d3488134d29b5d901d2da07da37",

@@ -72,7 +72,7 @@ class OfferedKey(NamedTuple):
 
 class Answer(NamedTuple):
     """What the metadata service says. No keys: the instance was launched without a key pair, or the service
-    told which instance this is, and no more.
+    answered with the instance-id, and no more.
 
     `version` is the one that was spoken, 1 or 2; `fallback_reason` says why it is 1 where "auto" was asked.
     """
@@ -96,13 +96,13 @@ class UserResult(NamedTuple):
     diff: str = ""
     left: Sequence[str] = ()
     """Another instance's launch keys that still stand there, in lines that are not firstkey's."""
-    is_read: bool = True
-    """Whether sshd looks into the file at all; where not, there is a warning."""
+    is_used: bool = True
+    """Whether sshd lets the user in with the file; where not, there is a warning."""
 
     @property
     def is_well(self) -> bool:
         """Whether the user has the keys and nothing is known that would keep the user out."""
-        return self.result in (CHANGED, UNCHANGED) and self.refusal is None and self.is_read
+        return self.result in (CHANGED, UNCHANGED) and self.refusal is None and self.is_used
 
 
 class HostKeyResult(NamedTuple):
@@ -111,12 +111,12 @@ class HostKeyResult(NamedTuple):
     type: str
     file: str
     result: str
-    fingerprint: str | None
-    refusal: Refusal | None = None
+    refusal: Refusal | None
+    changes: tuple[str, ...]
+    """What of it is new, or would be: `key`, or `mode` (and owner) and `public-half` of one that stays."""
+    fingerprint: str | None = None
     public: str | None = None
     bits: int = 0
-    changes: tuple[str, ...] = ()
-    """What of it is new, or would be: `key`, or `mode` (and owner) and `public-half` of one that stays."""
 
     @property
     def comment(self) -> str:

@@ -23,6 +23,11 @@ class Refusal(NamedTuple):
     reason: Reason
     detail: str
 
+    @property
+    def fields(self) -> dict[str, str]:
+        """Both, as an event has them."""
+        return {"reason": self.reason.code, "detail": self.detail}
+
 
 ALL: dict[str, Reason] = {}
 """By their codes. Those of image_reasons and login_reasons, which no boot needs, come with these modules."""
@@ -55,7 +60,7 @@ CATEGORY_MISSING = define("category-missing",
     "Use a service that has /latest/meta-data/public-keys/, or put a key into the image.")
 IMDS_UNREACHABLE = define("imds-unreachable",
     "The metadata service gave no answer in time.",
-    "Check the network: ip route get 169.254.169.254; then run: firstkey keys -v. Another address in "
+    "Show each request with its error: firstkey keys -v. The route: ip route get ADDRESS. Another address in "
     "Endpoints= has to be let through: systemctl edit firstkey.service, IPAddressAllow=ADDRESS in [Service].")
 IMDS_ERROR = define("imds-error",
     "The metadata service answered with an error of its own.",
@@ -132,7 +137,7 @@ FILE_TOO_LARGE = define("file-too-large",
     "Look at its content; a file of keys is rarely larger than a few KiB.")
 PERMISSION_DENIED = define("permission-denied",
     "The user has no right to the file, so sshd has none either.",
-    "Check owner and mode of each directory on the path: namei -l PATH")
+    "Without root, run it again with sudo. As root, check each directory of the path: namei -l FILE")
 READ_ONLY = define("read-only",
     "The file system is read-only, or the file is immutable.",
     "Remount it read-write, or clear the flag with: chattr -i PATH")
@@ -154,6 +159,9 @@ AUTHORIZED_KEYS_DISABLED = define("authorized-keys-disabled",
 NOT_READ_BY_SSHD = define("not-read-by-sshd",
     "The keys are in the file of AuthorizedKeysFile= in the [User NAME] section, but sshd does not read it.",
     "Name the file in sshd_config too (AuthorizedKeysFile), or remove the setting from [User NAME].")
+LOGIN_REFUSED = define("login-refused",
+    "sshd refuses this user, whatever the key, so the installed launch keys have no effect.",
+    "Change the setting in sshd_config, or set Users= to another user. To see the line: firstkey doctor")
 KEY_LINE_IGNORED = define("key-line-ignored",
     "The key is in a line whose options sshd rejects, so sshd ignores the line; firstkey did not change it.",
     "Correct the options; or remove the line, and add the key without options: firstkey run --force")
@@ -164,8 +172,8 @@ USER_CREATE_FAILED = define("user-create-failed",
     "The account could not be set up as configured.",
     "Correct the cause in the detail (the [User NAME] section, or a stale lock); then: firstkey run")
 SUDOERS_INVALID = define("sudoers-invalid",
-    "visudo rejected the rule; it was not put in place.",
-    "Correct Sudo= in the [User NAME] section.")
+    "sudo's own checker rejected a rule or a file of rules; no new rule was put in place.",
+    "Correct Sudo= in the [User NAME] section, or the line of sudo's files that is named.")
 SUDO_UNCHECKED = define("sudo-unchecked",
     "visudo could not validate the rule, so the rule was not put in place.",
     "Check visudo on the existing rules: visudo -c")
@@ -329,3 +337,27 @@ class ConfigError(FirstkeyError):
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, reason=CONFIG_INVALID, hint=hint)
+
+
+def as_plain(error: Exception) -> dict[str, str]:
+    """The error as it goes from one process to another; one that was not foreseen becomes an internal one."""
+    if not isinstance(error, FirstkeyError):
+        from traceback import walk_tb  # rarely needed
+
+        *_, (frame, line) = walk_tb(error.__traceback__)
+        error = FirstkeyError(f"{error!r} in {frame.f_code.co_filename}:{line}", reason=INTERNAL_ERROR)
+    kind = next(base for base in type(error).__mro__ if base.__module__ == __name__)
+    return {"kind": kind.__name__, "code": error.reason.code, "message": error.message, "hint": error.hint}
+
+
+def from_plain(said: object) -> FirstkeyError:
+    """The error again, as far as what was said is one: the other process may have been taken over."""
+    items = said.items() if isinstance(said, dict) else ()
+    words = {name: word for name, word in items if isinstance(word, str)}
+    kind = globals().get(words.get("kind", ""))
+    is_one = isinstance(kind, type) and issubclass(kind, FirstkeyError)
+    error: FirstkeyError = BaseException.__new__(kind if is_one else FirstkeyError)  # type: ignore[arg-type]
+    message = words.get("message", "the other process did not say why it failed")
+    reason = ALL.get(words.get("code", ""), INTERNAL_ERROR)
+    FirstkeyError.__init__(error, message, reason=reason, hint=words.get("hint"))
+    return error

@@ -2,20 +2,36 @@
 
 Everything that names a setting is held to this table: defaults, `firstkey config`, manual and shipped file
 (packaging/firstkey.conf), whose comments say what each is for.
+
+And the form that this file shares with systemd's own: which files and drop-ins count, and what a line is.
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from functools import partial
 
 from firstkey import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeVar
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, Protocol, TypeVar
 
     _Value = TypeVar("_Value")
     Parser = Callable[[str], Any]
+    Read = Callable[[str], bytes | None]
+    Names = Callable[[str], list[str]]
+
+    class Files(Protocol):
+        """The files of a system; `system.tree.Tree` has them."""
+
+        def read(self, path: str, *, limit: int) -> bytes | None:
+            """What is in the file; None where there is none, nothing for a link to /dev/null."""
+
+        def names(self, path: str) -> list[str]:
+            """The names in the directory, none where it is absent."""
+
 
 # poll(2) takes its time limit as milliseconds in an int, so a time must stay below 24 days.
 _LONGEST_TIME = 7 * 86400.0
@@ -61,8 +77,6 @@ class Setting(NamedTuple):
     @property
     def resets(self) -> tuple[str, ...]:
         """The texts that bring the default back: nothing, and a list's keyword for its default."""
-        if self.may_be_empty:
-            return ()
         return ("", "auto") if self.default == ("auto",) else ("",)
 
 
@@ -109,15 +123,12 @@ def _one_of(*choices: str) -> tuple[Parser, str]:
 def account_name(text: str) -> str:
     """A name that a user or a group can have (useradd(8)): never a number, an option or a path.
 
-    `ALL` is refused although useradd may take it: in sudoers(5) it means everybody.
+    `ALL` is refused although useradd may take it: in sudoers(5) it means all users.
     """
-    good = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?", text) and text != "ALL"
-    return _checked(good, text)
+    return _checked(re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]{0,30}\$?", text) and text != "ALL", text)
 
 
-ENDPOINT = re.compile(
-    r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
-)
+ENDPOINT = r"http://(?:([0-9.]+)|\[([0-9A-Fa-f:.]+)(%[A-Za-z0-9_.-]{1,15})?\])(?::([0-9]{1,5}))?/?"
 """An endpoint's parts: IPv4 or IPv6 address, `%ZONE`, port."""
 
 
@@ -128,7 +139,7 @@ def endpoint(text: str) -> str:
     """
     import _socket  # the C module: `socket` costs a run with nothing to do more than all its own modules
 
-    parts = ENDPOINT.fullmatch(text)
+    parts = re.fullmatch(ENDPOINT, text)
     if not parts:
         raise ValueError
     v4, v6, zone, port = parts.groups()
@@ -214,3 +225,84 @@ def text_of(value: object) -> str:
     if isinstance(value, (int, float)):
         return f"{value:.6f}".rstrip("0").rstrip(".")
     return str(value)
+
+
+# --- the form of systemd's files ------------------------------------------------------------------
+
+ADMINISTRATOR = "/etc/systemd/system"
+# systemd.unit(5), UNIT FILE LOAD PATH; /lib is /usr/lib except on systems that are older.
+PLACES = (ADMINISTRATOR, "/usr/local/lib/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
+UNIT_LIMIT = 1024 * 1024
+
+
+def layers(read: Read, listed: Names, places: tuple[str, ...], *names: str) -> list[tuple[str, bytes]]:
+    """The first file with one of the names that is in one of the places, then its drop-ins: path and content.
+
+    One that is empty masks all that come after it (systemd.unit(5)).
+    """
+    mains = ((f"{place}/{name}", read(f"{place}/{name}")) for name in names for place in places)
+    found = [next((main for main in mains if main[1] is not None), ("", None))]
+    drop_ins = by_name(listed, (f"{place}/{name}.d" for place in places for name in names))
+    found += [(path, read(path)) for path in drop_ins]
+    return [(path, content) for path, content in found if content is not None]
+
+
+def by_name(listed: Names, directories: Iterable[str], ending: str = ".conf") -> list[str]:
+    """The files with that ending, in the order of their names; the first directory's masks its namesakes."""
+    chosen: dict[str, str] = {}
+    for directory in directories:
+        for name in listed(directory):
+            if name.endswith(ending) and not name.startswith("."):
+                chosen.setdefault(name, f"{directory}/{name}")
+    return [path for _, path in sorted(chosen.items())]
+
+
+def lines(text: bytes, *, up_to_headers: bool = False) -> Iterator[tuple[int, bytes]]:
+    """The lines that say something, continued ones joined, each with the number of its first line.
+
+    Comments between the parts of a continued line are left out (systemd.syntax(7)). `up_to_headers`: unlike
+    in systemd, a line that starts with `[` is always a header.
+    """
+    start, goes_on = 0, False
+    held: list[bytes] = []
+    text = re.sub(rb"(?m)^\xef\xbb\xbf", b"", text, count=1)  # the byte order mark, as systemd leaves it out
+    # Two lines that are in no file: the first one ends a line that goes on, and with the other it is out.
+    for number, raw in enumerate((*text.split(b"\n"), b"", b""), start=1):
+        piece = raw.rstrip(b"\r").lstrip(b" \t")
+        if piece.startswith((b"#", b";")):
+            continue
+        if held and (not goes_on or (up_to_headers and piece.startswith(b"["))):
+            yield start, b"".join(held).rstrip(b" \t")
+            held = []
+        start = start if held else number
+        # A backslash that is not itself escaped by another.
+        goes_on = (len(piece) - len(piece.rstrip(b"\\"))) % 2 == 1
+        piece = piece[:-1] + b" " if goes_on else piece
+        if held or piece.strip(b" \t"):
+            held.append(piece)
+
+
+def assignments(files: Files, *names: str) -> Iterator[tuple[str, str, str]]:
+    """Each section, key and value of a unit (of any of these names) and its drop-ins, in their order.
+
+    Raises FirstkeyError where one of the files cannot be read.
+    """
+    for _, content in layers(partial(files.read, limit=UNIT_LIMIT), files.names, PLACES, *names):
+        section = ""
+        for _, raw in lines(content):
+            line = raw.decode("utf-8", "surrogateescape")
+            key, equals, value = line.partition("=")
+            if line.startswith("["):
+                section = line.strip("[]")
+            elif equals:
+                yield section, key.rstrip(), value.strip()
+
+
+def unit_settings(files: Files, *names: str) -> defaultdict[tuple[str, str], list[str]]:
+    """What each setting of a unit comes to, by section and key; an empty value takes back those before it."""
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for section, key, value in assignments(files, *names):
+        found[section, key].append(value)
+        if not value:
+            found[section, key].clear()
+    return found

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn
 
-from firstkey.cli.usage import COMMANDS
+from firstkey.cli.usage import COMMANDS, PARSERS
 
 
 class Option(NamedTuple):
@@ -62,6 +62,8 @@ class _Caught(Exception):  # noqa: N818 - it is no error
 
 def _parser(name: str) -> argparse.ArgumentParser:
     """The parser of a command: each makes its own when it is called, and is stopped before it does more."""
+    if name in PARSERS:
+        return PARSERS[name]()
     command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
     with _parsing_stopped():
         try:

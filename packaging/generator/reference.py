@@ -24,7 +24,8 @@ LEVELS = {events.ERR: "error", events.WARNING: "warning", events.NOTICE: "notice
 # What each page begins with, a paragraph on a line as Markdown wants it.
 REASONS = (
     "Every failure, skip and refusal carries one of these words: in the journal (`FIRSTKEY_REASON=`), in the "
-    "report, in the output of the commands. A code is never renamed or reused."
+    "report, in the output of the commands. A code is never renamed or reused. NAME and FILE in a remedy "
+    "stand for the user and the file that the message names."
 )
 EVENTS = (
     "Each event has a `MESSAGE_ID` that never changes, and a journal field for each word in braces: `{user}` "

@@ -10,16 +10,17 @@ from peers import BAKED, CLOUD_INIT, DEFAULT_TYPES, FIRSTKEY, NEW, NO_RSA, OLD, 
 INTRODUCTION = """\
 # How fast a first boot is
 
-Written by `sudo ./dev bench --boots {boots}`, which makes all of it again: real first boots of Debian
-under systemd in a container, the metadata service at 169.254.169.254, and from outside a look at when
-SSH answers and when the launch key lets in. All take turns in one run, {boots} first boots each. Nothing is
-left out, nothing is averaged away: the plot shows every boot.
+How long a first boot takes with firstkey, with cloud-init and with the EC2 guide's script. `sudo ./dev bench
+--boots {boots}` wrote this page. It boots Debian under systemd in a container, with a metadata service at
+169.254.169.254, and measures from outside when SSH answers and when the launch key can log in. All take turns
+in one run, {boots} first boots each. The plot shows every boot.
 
-- *keys baked in*: host keys and the launch key are in the image; no agent runs at boot. Nothing is faster.
-  Each suite of Debian has a floor of its own, and what a peer adds is added to that of its suite.
-- *the guide's script*: `ssh-keygen`, then the EC2 guide's own commands with IMDSv2, as a unit before sshd and
+- *keys baked in*: host keys and the launch key are in the image, and no agent runs at boot. This is the
+  floor, one for each Debian suite. *Added* is the time above the floor of the same suite.
+- *the guide's script*: `ssh-keygen`, then the EC2 guide's commands with IMDSv2, as a unit before sshd and
   after network-online.target.
-- *cloud-init*: the distribution's, at its best: only its Ec2 data source, by IP literal, no name look-ups.
+- *cloud-init*: the distribution's package, at its fastest: only its Ec2 data source, by IP literal, no name
+  look-ups.
 
 Measured on {machine}.
 
@@ -34,11 +35,10 @@ HEAD = ["seconds", "port 22 answers", "the launch key lets in", "added to port 2
 NOTES = """\
 ## What is counted
 
-Files and bytes are counted by strace on a boot of their own, over all processes of the agent: every
-open of a file or directory on the disk that succeeds (/proc, /sys, /dev and /run are no disk), what
-read(2) and its kin bring, and apart from that the size of what is mapped, libraries above all.
-Processor time is that of the agent's process tree. Memory is the most that its processes had at
-once, shared pages counted in part (PSS), seen every 20 ms.
+strace counts files and bytes in a separate boot, over all processes of the agent: each successful open of a
+file or directory on the disk (not in /proc, /sys, /dev and /run), the bytes that read(2) and the like return,
+and separately the size of mapped files, mostly libraries. Processor time is that of the agent's process tree.
+Memory is the largest sum of its processes, with shared pages counted in part (PSS), sampled every 20 ms.
 """
 
 
@@ -72,8 +72,8 @@ def title_of(peer: Peer, figures: Figures) -> str:
     titles = {BAKED: "keys baked in (the floor)", SCRIPT: "the guide's script", FIRSTKEY: "firstkey"}
     if peer.way == CLOUD_INIT:
         return f"cloud-init {figures.cloud_inits[peer.suite]}"
-    told = ", the firmware tells the instance" if peer.knows_instance else ""
-    return titles[peer.way] + told + (f", Debian {peer.suite}" if peer.suite != OLD else "")
+    logged = ", the firmware tells the instance" if peer.knows_instance else ""
+    return titles[peer.way] + logged + (f", Debian {peer.suite}" if peer.suite != OLD else "")
 
 
 def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
@@ -107,7 +107,7 @@ def _ratios(figures: Figures, setting: tuple[tuple[str, ...], bool]) -> str:
         f"{figures.added(own) / figures.added(other):.2f} times what {title_of(other, figures)} adds"
         for other in others
     ]
-    return f"What firstkey adds is {', '.join(said)}. Behind each median, in brackets, are the quartiles.\n"
+    return f"What firstkey adds is {', '.join(said)}. Each median has its quartiles in brackets.\n"
 
 
 def _footprints(figures: Figures) -> Iterator[Sequence[str]]:

@@ -104,8 +104,8 @@ def pictured(scratch: Path, *, boots: int) -> timelines.Picture:
     turns = [
         [timelines.taken(bench, image, titles[peer]) for peer, image in images.items()] for _ in range(boots)
     ]
-    told = f"Of {boots} first boots of each, the one in the middle. Taken on {_machine()}."
-    return timelines.Picture(told, tuple(map(timelines.middle, zip(*turns))))
+    logged = f"Of {boots} first boots of each, the one in the middle. Taken on {_machine()}."
+    return timelines.Picture(logged, tuple(map(timelines.middle, zip(*turns))))
 
 
 def _shown_title(peer: Peer, cloud_inits: dict[str, str]) -> str:
@@ -138,7 +138,7 @@ def _boots(bench: Bench, images: dict[Peer, Image], boots: int) -> dict[Peer, li
             setting = Setting(peer.is_late, "rsa" in peer.types, INSTANCE if peer.knows_instance else "")
             first, later = bench.boots(image, setting, later=peer.has_later_boots)
             taken[peer].append((first, later))
-            _say(f"{turn + 1:3} {peer.way:10} {peer.suite:8} {len(peer.types)} {first} {later}")
+            _log(f"{turn + 1:3} {peer.way:10} {peer.suite:8} {len(peer.types)} {first} {later}")
     return taken
 
 
@@ -195,7 +195,7 @@ def _inside_version() -> str:
     return platform.python_version()
 
 
-def _say(words: str) -> None:
+def _log(words: str) -> None:
     print(words, file=sys.stderr, flush=True)
 
 

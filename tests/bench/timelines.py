@@ -52,9 +52,9 @@ class Timeline(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """All that is drawn. `told` says how and when it was taken."""
+    """All that is drawn. `logged` says how and when it was taken."""
 
-    told: str
+    logged: str
     timelines: tuple[Timeline, ...]
 
 
@@ -146,7 +146,7 @@ def draw(picture: Picture) -> str:
             'font-family="sans-serif" font-size="13">'
         ),
         f"<title>{TITLE}</title>",
-        f"<desc>{escape(picture.told)}</desc>",
+        f"<desc>{escape(picture.logged)}</desc>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
         *_legend(),
         *_axis(whole, height),
@@ -240,4 +240,4 @@ def _timeline(group: ET.Element) -> Timeline:
 def in_words(picture: Picture) -> str:
     """What docs/boot.md says of it."""
     each = [f"{boot.port / 1000:.2f} s with {boot.title}" for boot in picture.timelines]
-    return f"Port 22 answers after {', '.join(each[:-1])}, and {each[-1]}. {picture.told}"
+    return f"Port 22 answers after {', '.join(each[:-1])}, and {each[-1]}. {picture.logged}"

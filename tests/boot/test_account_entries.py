@@ -18,7 +18,7 @@ import treestate
 
 from firstkey import config
 from firstkey.boot import account_entries, accounts
-from firstkey.boot.site import Site
+from firstkey.boot.target import Target
 from firstkey.config import User
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
@@ -122,7 +122,7 @@ def set_up(root: Path, case: Case = CASES["plain"], *, rule: str = "") -> list[t
     """Have firstkey make the account; what became of each change."""
     user = User("deploy", True, case.groups, case.shell, rule, "")
     with Tree(str(root)) as tree:
-        setup = accounts.set_up(Site(tree, Accounts(tree), config.read(()), lambda _entry: None), user)
+        setup = accounts.set_up(Target(tree, Accounts(tree), config.read(()), lambda _entry: None), user)
     return [(each.result, each.refusal and each.refusal.reason.code) for each in setup.results]
 
 
@@ -132,6 +132,7 @@ def state(root: Path) -> dict[str, tuple[int, int, int, bytes]]:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.sample(3)
 def test_the_entries_are_those_of_useradd(tmp_path: Path, case: Case) -> None:
     """Every byte, mode and owner of the files, their backups and the home."""
     ours, theirs = put(tmp_path / "ours", case), put(tmp_path / "theirs", case)
@@ -173,7 +174,7 @@ def test_the_groups_are_those_of_usermod(tmp_path: Path, case: str) -> None:
     subprocess.run(argv, check=True, capture_output=True, timeout=60)
     with Tree(str(ours)) as tree:
         user = User("older", True, ("wheel", "users", "adm"), "", "", "")
-        setup = accounts.set_up(Site(tree, Accounts(tree), config.read(()), lambda _entry: None), user)
+        setup = accounts.set_up(Target(tree, Accounts(tree), config.read(()), lambda _entry: None), user)
     assert [each.result for each in setup.results] == ["changed"]
     group, their_group = ((root / "etc/group").read_bytes() for root in (ours, theirs))
     assert group.rstrip(b"\n") == their_group.rstrip(b"\n")
@@ -232,7 +233,7 @@ TRAPS: dict[str, Trap] = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("trap", TRAPS.values(), ids=TRAPS)
-@pytest.mark.sample(10)
+@pytest.mark.sample(29)
 def test_nothing_outside_the_tree_is_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, trap: Trap
 ) -> None:
@@ -293,8 +294,8 @@ def test_no_account_is_lost_that_another_step_of_the_build_adds(tmp_path: Path) 
         made += 1
         # Shadow's tools look 15 times, once a second, whether a lock is free.
         time.sleep(2 * (time.monotonic() - begin))
-    _, told = other.communicate()
-    assert other.returncode == 0, told
+    _, logged = other.communicate()
+    assert other.returncode == 0, logged
     users_made = [f"theirs{each}" for each in range(number)] + [f"ours{each}" for each in range(made)]
     for name, content in FILES.items():
         lines = (root / "etc" / name).read_text().splitlines()

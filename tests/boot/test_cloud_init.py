@@ -10,7 +10,7 @@ import pytest
 from machine import Machine, World
 
 from firstkey import config, events
-from firstkey.boot.site import Site
+from firstkey.boot.target import Target
 from firstkey.cli import common
 from firstkey.system.accounts import Accounts
 from firstkey.system.tree import Tree
@@ -24,7 +24,7 @@ def shown(machine: Machine) -> str | None:
     """The path by which cloud-init is noticed there."""
     said: list[events.Entry] = []
     with Tree(str(machine.root)) as tree:
-        common.tell_of_cloud_init(Site(tree, Accounts(tree), config.read(()), said.append))
+        common.report_cloud_init(Target(tree, Accounts(tree), config.read(()), said.append))
     return next((entry.fields["detail"] for entry in said), None)
 
 

@@ -50,7 +50,7 @@ def test_an_rsa_key_is_as_large_as_sshd_wants_it(machine: Machine, least: int | 
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-@pytest.mark.sample(2)
+@pytest.mark.slow
 def test_a_key_that_sshd_would_refuse_is_set_aside(machine: Machine, is_known: bool) -> None:
     """It is whole, and of no use: kept under another name and made anew; also if it was good before."""
     ask_for(machine, RSA)
@@ -87,6 +87,7 @@ def ask_for_quux(machine: Machine) -> Path:
 
 
 @pytest.mark.parametrize("by_type", [True, False])
+@pytest.mark.sample(2)
 def test_a_type_that_openssh_knows_is_made_as_its_own(
     machine: Machine, tmp_path: Path, by_type: bool
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_torn_key_of_such_a_type_is_made_anew(machine: Machine, tmp_path: Path
 
 
 @pytest.mark.parametrize("has_public", [True, False])
+@pytest.mark.sample(2)
 def test_what_openssh_does_not_know_is_left_alone(machine: Machine, tmp_path: Path, has_public: bool) -> None:
     """A key of a newer OpenSSH's: never called broken, and never replaced by one of another type."""
     file = ask_for_quux(machine)

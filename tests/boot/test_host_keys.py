@@ -102,7 +102,7 @@ def test_a_dry_run_makes_none(machine: Machine) -> None:
         (["key"], "a new key"),
     ],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_a_dry_run_tells_what_would_change_of_a_key(machine: Machine, changes: list[str], words: str) -> None:
     """Also of one from before firstkey, whose remedy is about another key; and the run says what did."""
     made(machine)
@@ -135,7 +135,7 @@ def test_a_dry_run_tells_what_would_change_of_a_key(machine: Machine, changes: l
     [b"", b"\0" * 411, b"\n", b"-----BEGIN OPENSSH PRIVATE KEY-----\nb3Blbn", b"junk", "half", "public half"],
     ids=["empty", "nul", "newline", "begin", "junk", "half", "public-half"],
 )
-@pytest.mark.sample(3)
+@pytest.mark.sample(7)
 def test_a_broken_key_is_set_aside_and_made_anew(machine: Machine, damage: bytes | str) -> None:
     """A power cut after key generation leaves such files; the good ones are not touched."""
     before = made(machine)
@@ -183,7 +183,7 @@ def test_mismatched_halves_are_made_anew(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("damage", [None, b"", b"\0" * 100, b"ssh-ed25519 AAAA", b"# a comment\n"])
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_a_lost_public_half_is_derived(machine: Machine, tmp_path: Path, damage: bytes | None) -> None:
     """The private half is good, so the host stays who it was; and the next run knows the pair again."""
     before = made(machine)
@@ -204,6 +204,7 @@ def test_a_lost_public_half_is_derived(machine: Machine, tmp_path: Path, damage:
 
 
 @pytest.mark.parametrize("form", ["", "PEM", "PKCS8"])
+@pytest.mark.sample(3)
 def test_a_key_with_a_passphrase_is_left_alone(machine: Machine, form: str) -> None:
     """It is not broken, only of no use to sshd; it is said, and the others are made."""
     be_quick(machine)
@@ -229,6 +230,7 @@ def test_a_host_without_any_key_is_a_failure(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("what", ["directory", "fifo", "endless"])
+@pytest.mark.sample(3)
 def test_something_else_in_its_place_costs_only_that_key(machine: Machine, what: str) -> None:
     """It is a failure with its reason; the other key is made, and nothing hangs."""
     be_quick(machine)
@@ -262,7 +264,7 @@ def test_a_key_that_does_not_get_its_place_is_not_shown(machine: Machine) -> Non
 
 
 @pytest.mark.parametrize("loose", [0o644, 0o640, 0o604, 0o666, 0o601])
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_a_key_that_others_can_read_is_mended(machine: Machine, tmp_path: Path, loose: int) -> None:
     """OpenSSH ignores such a key; it is the same key afterwards, and the next run knows it again."""
     before = made(machine)
@@ -337,6 +339,7 @@ def test_the_group_ssh_keys_gets_nothing_where_openssh_minds(machine: Machine) -
     assert private(machine).read_bytes() == before["ed25519"]
 
 
+@pytest.mark.slow
 def test_a_key_lent_to_the_group_stays_so_where_openssh_takes_it(machine: Machine, tmp_path: Path) -> None:
     """What the distribution's own service made on such a system is good as it is."""
     number = lend(machine)
@@ -365,6 +368,7 @@ def test_only_what_sshd_asks_for_is_made(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("absolute", [True, False])
+@pytest.mark.sample(2)
 def test_links_lead_to_the_keys_and_never_out_of_the_tree(machine: Machine, absolute: bool) -> None:
     """/etc/ssh itself is a link, and a HostKey one into a directory of secrets: each half has its own way."""
     be_quick(machine)
@@ -414,6 +418,7 @@ def test_another_user_s_link_is_not_followed(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("way", ["twice", "link"])
+@pytest.mark.sample(2)
 def test_two_lines_for_one_file_are_one_key(machine: Machine, way: str) -> None:
     """Sshd takes the same file twice; it is made once, and is good on the next run."""
     other = "/etc/ssh/ssh_host_ed25519_key"
@@ -438,6 +443,7 @@ def test_a_name_that_tells_no_type_is_not_guessed(machine: Machine) -> None:
     assert results(host_keys(machine)) == {"ecdsa": "unchanged", "ed25519": "unchanged"}
 
 
+@pytest.mark.slow
 def test_a_broken_pair_under_any_name_is_of_the_type_that_it_was(machine: Machine) -> None:
     """The private half tells what the name does not."""
     ask_for(machine, "/etc/ssh/universal")
@@ -550,7 +556,7 @@ def test_regenerate_never_makes_none(machine: Machine) -> None:
 
 
 def test_regenerate_never_leaves_a_broken_key(machine: Machine) -> None:
-    """It is not even set aside; a mode is mended all the same, for that makes no key."""
+    """It is not even set aside; a mode is repaired all the same, for that makes no key."""
     before = made(machine)
     private(machine).write_bytes(b"")
     private(machine, "ecdsa").chmod(0o644)
@@ -578,6 +584,7 @@ def test_a_type_that_ssh_keygen_refuses_is_skipped(machine: Machine, tmp_path: P
     assert "not allowed in FIPS mode" in str(result(done)["detail"])
 
 
+@pytest.mark.slow
 def test_a_good_key_of_a_refused_type_stays(machine: Machine, tmp_path: Path) -> None:
     """A ssh-keygen that cannot even load it says nothing against the key: it is not set aside."""
     before = made(machine)
@@ -594,7 +601,7 @@ def test_a_good_key_of_a_refused_type_stays(machine: Machine, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("how", ["exit 1", "exit 255", "kill -9 $$", "exit 0"])
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_a_ssh_keygen_that_always_fails_costs_no_key(machine: Machine, tmp_path: Path, how: str) -> None:
     """No good key is set aside for it; with no key at all that is a failure, and says so."""
     be_quick(machine)

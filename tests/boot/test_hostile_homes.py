@@ -18,7 +18,7 @@ from hostile_homes import MALLORY, OUTSIDE, VICTIM, untouched
 from machine import Run
 from places import missing_for_strace
 from private_system import PrivateSystem
-from witness import looks
+from probe import looks
 
 from firstkey.metadata.emulator import Emulator
 
@@ -259,7 +259,8 @@ class Identities:
     def note(self, pid: str, call: str, arguments: str, result: str) -> None:
         uid, gid, groups = self.of.get(pid, ("0", "0", "root's"))
         if call in ("clone", "clone3", "fork", "vfork"):
-            self.of[result] = (uid, gid, groups)
+            # On a busy machine the child has become somebody before its parent hears that there is a child.
+            self.of.setdefault(result, (uid, gid, groups))
         elif call == "setresuid":
             self.of[pid] = (arguments.split(", ")[1], gid, groups)
         elif call == "setresgid":

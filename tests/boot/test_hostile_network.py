@@ -115,8 +115,8 @@ def measured(machine: Machine, url: str, *options: str, **environ: str) -> tuple
         processes.program(MEASURING, *argv), capture_output=True, text=True, timeout=HANG, check=False,
         env=processes.environment(**environ), errors="surrogateescape",
     )  # fmt: skip
-    out, _, told = done.stdout.rpartition("peak ")
-    status, peak = told.split()
+    out, _, logged = done.stdout.rpartition("peak ")
+    status, peak = logged.split()
     return Run(int(status), out, done.stderr), int(peak)
 
 
@@ -139,6 +139,7 @@ def is_shown(text: str) -> bool:
 @pytest.mark.parametrize(
     "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in ATTACKS]
 )
+@pytest.mark.sample(14)
 def test_whatever_is_answered(machine: Machine, usual: int, name: str) -> None:
     """Its exit status, in time, in bounded memory; the file has the launch key or not; all can be shown."""
     status, answers = ATTACKS[name]
@@ -264,7 +265,7 @@ def leaping_clock(tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("name", [None, "slow headers"])
-@pytest.mark.sample(2)
+@pytest.mark.slow
 def test_a_clock_that_leaps(machine: Machine, leaping_clock: str, name: str | None) -> None:
     """The time of day decides nothing: neither how long it asks, nor whether a token is still good."""
     machine.configure(CONFIGURATION)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import stat
+import subprocess
 import threading
 from typing import Any, NoReturn
 
 import pytest
-from machine import Machine, World, fingerprint
+from machine import Machine, World, fingerprint, new_key
 
 from firstkey import config, reasons
 from firstkey.boot.job import Job
-from firstkey.boot.site import Site
+from firstkey.boot.target import Target
 from firstkey.metadata.emulator import Fault
 from firstkey.model import Report
 from firstkey.reasons import FirstkeyError, Unreachable
@@ -101,6 +102,7 @@ def test_the_same_key_pair_on_another_instance_stays(world: World) -> None:
     assert world.machine.keys == [third]
 
 
+@pytest.mark.slow
 def test_with_firmware_too_it_is_not_taken_out_and_put_back(world: World) -> None:
     """The firmware tells at once that it is another instance, but not whether the key is its own as well."""
     world.machine.set_firmware("i-0000000000000001")
@@ -142,7 +144,7 @@ def test_a_line_that_a_person_restricted_since_stays_with_a_warning(world: World
     "before",
     [b"# no newline at the end", b"garbage \xff\xfe\x00 line\r\n", b"\r\n\r\n", b"\xef\xbb\xbf# bom\n"],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_other_lines_survive_byte_for_byte(world: World, before: bytes) -> None:
     """Promise 3: whatever stood there stands there still, before the new line."""
     world.machine.write_keys(before)
@@ -208,6 +210,21 @@ def test_a_good_user_beside_a_bad_one_is_served(world: World) -> None:
     assert not world.machine.path("/home/homeless").exists()
 
 
+def test_a_remedy_names_nothing_of_a_tree(world: World) -> None:
+    """Pasted on the host, it would work on the host's file or user of that name."""
+    world.machine.add_user("homeless", make_home=False)
+    key = "/etc/ssh/ssh_host_ed25519_key"
+    world.machine.path(key).unlink(missing_ok=True)
+    new_key(world.directory, "locked", "ed25519")
+    locked = world.directory / "locked"
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", locked], check=True)
+    world.machine.write(key, locked.read_bytes(), mode=0o600)
+    done = world.machine.firstkey("run", "--user", "homeless", service=world.service)
+    assert "mkhomedir_helper NAME\n" in done.out
+    assert "mkhomedir_helper NAME\n" in done.err
+    assert "ssh-keygen -p -f FILE, or" in done.out
+
+
 def test_a_dry_run_shows_a_diff_and_writes_nothing(world: World) -> None:
     """Not a file, not even in /run."""
     before = sorted(str(path) for path in world.machine.root.rglob("*"))
@@ -217,6 +234,24 @@ def test_a_dry_run_shows_a_diff_and_writes_nothing(world: World) -> None:
     assert f"+{world.key}" in done.out
     assert "would change" in done.out
     assert sorted(str(path) for path in world.machine.root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "file, made", [(None, None), (None, "/home/admin/.ssh"), ("/srv/keys/%u", "/srv/keys")]
+)
+def test_a_dry_run_ends_as_the_run_would(world: World, file: str | None, made: str | None) -> None:
+    """With a file that is missing, one in a directory that others can write, and one outside of the home."""
+    if file:
+        world.machine.configure(f"[Keys]\nUsers=admin\n[User admin]\nAuthorizedKeysFile={file}\n")
+    if made:
+        world.machine.path(made).mkdir(parents=True)
+        world.machine.path(made).chmod(0o777 if not file else 0o755)
+    dry, real = world.machine.run(world.service, "--dry-run"), world.machine.run(world.service)
+
+    assert real.status == (1 if made and not file else 0)
+    assert dry.status == real.status
+    (rehearsed,), (done,) = dry.report["users"], real.report["users"]
+    assert {**rehearsed, "diff": None} == {**done, "diff": None}
 
 
 def test_the_firmware_saves_asking(world: World) -> None:
@@ -248,8 +283,8 @@ def test_the_firmware_alone_revokes(world: World) -> None:
 
 LIST = "/latest/meta-data/public-keys/"
 UNANSWERED = {
-    "the list, for now": (Fault("status", 500, path=LIST), 75, "answered with 500"),
     "the list, for good": (Fault("html", path=LIST), 1, "is no line INDEX=NAME"),
+    "the list, for now": (Fault("status", 500, path=LIST), 75, "answered with 500"),
     "the only key": (Fault("status", 404, path=f"{LIST}0/openssh-key"), 75, "answered with 404"),
 }
 
@@ -284,6 +319,7 @@ def test_the_service_tells_the_instance_and_not_the_keys(world: World, what: str
     assert world.machine.host_keys() == new
 
 
+@pytest.mark.slow
 def test_what_the_service_answered_is_told_although_the_instance_was_news(world: World) -> None:
     """On a first boot nothing is left behind, and what was wrong for all the time is the reason."""
     world.service.inject(Fault("status", 500, path=LIST))
@@ -292,6 +328,7 @@ def test_what_the_service_answered_is_told_although_the_instance_was_news(world:
     assert "answered with 500" in done.err
 
 
+@pytest.mark.slow
 def test_a_service_with_two_names_for_the_instance_is_not_followed_for_ever(world: World) -> None:
     """Each name would cost new host keys; the run ends in time."""
     world.machine.run(world.service)
@@ -326,8 +363,26 @@ def test_a_user_added_later_is_asked_for(world: World) -> None:
     assert world.machine.path("/home/second/.ssh/authorized_keys").read_text() == f"{world.key}\n"
 
 
+def test_a_user_who_only_lost_an_earlier_key_is_asked_for_later(world: World) -> None:
+    """Where another instance's key was revoked from the file of a user who is configured no more."""
+    world.machine.run(world.service)
+    world.machine.add_user("second")
+    world.machine.configure("[Keys]\nUsers=second\n")
+    another = world.another_key("another")
+    world.become("i-2", another)
+    world.machine.set_firmware("i-2")
+    world.machine.run(world.service)
+    assert world.machine.keys == []
+    world.machine.configure("[Keys]\nUsers=second admin\n")
+
+    done = world.machine.run(world.service)
+
+    assert done.user("admin")["added"] == [fingerprint(another)]
+    assert world.machine.keys == [another]
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"\0" * 500, b'{"version":1}', b"[" * 100000])
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_a_damaged_ledger_is_set_aside_and_revokes_nothing(world: World, damage: bytes) -> None:
     """Nothing is lost: not the ledger, not a line, not the login."""
     world.machine.run(world.service)
@@ -382,6 +437,7 @@ def test_a_broken_configuration_locks_nobody_out(world: World) -> None:
 
 
 @pytest.mark.parametrize("text", ["[Keys]\nUsres=x\nUsers=admin\n", "[Keys]\nUsers=no:name admin\n"])
+@pytest.mark.sample(2)
 def test_mistakes_in_the_configuration_are_in_the_report(world: World, text: str) -> None:
     """Whoever reads only the report sees what the journal says, under the same word; in each boot."""
     world.machine.set_firmware("i-0000000000000001")
@@ -420,9 +476,9 @@ def test_switched_off_by_a_file(world: World) -> None:
             "Switched off: /etc/firstkey/disabled is there. Nothing was done.\n",
         )
         # Nor would a program that reads the report.
-        told = world.machine.firstkey(command, "--json", service=world.service).report
-        assert (told["version"], told["outcome"], told["reason"]) == (1, "disabled", "disabled")
-        assert told["detail"] == "/etc/firstkey/disabled is there"
+        logged = world.machine.firstkey(command, "--json", service=world.service).report
+        assert (logged["version"], logged["outcome"], logged["reason"]) == (1, "disabled", "disabled")
+        assert logged["detail"] == "/etc/firstkey/disabled is there"
 
 
 class Silent:
@@ -450,7 +506,7 @@ def test_a_daemon_that_asks_for_ever_has_a_report_that_does_not_grow(machine: Ma
         return True
 
     with Tree(str(machine.root)) as tree:
-        site = Site(tree, Accounts(tree), config.load(tree), lambda _entry: None)
-        Job(site, lambda: client, ready=ready).run()
+        target = Target(tree, Accounts(tree), config.load(tree), lambda _entry: None)
+        Job(target, lambda: client, ready=ready).run()
     assert (client.asked, len(sizes)) == (101, 101)
     assert sizes[-1] <= sizes[1]

@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+from fault_table import EXPECTED, patience, quick
 from hostkeys import fake_keygen
 from machine import Machine, World
-from promises import PROMISED, patience, quick
 from raw_server import silent_server
 
 from firstkey.metadata.emulator import Emulator, Fault
@@ -19,11 +19,11 @@ GENEROUS = 100.0  # seconds: only a hang takes as long
 CONFIGURATION = "[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n"
 
 
-@pytest.mark.parametrize("fault", PROMISED)
-@pytest.mark.sample(4)
+@pytest.mark.parametrize("fault", EXPECTED)
+@pytest.mark.sample(7)
 def test_the_job_ends_as_promised(world: World, fault: str) -> None:
     """Exit status, outcome and reason; host keys in any case, the launch key if any answer has it."""
-    status, outcome, code = PROMISED[fault]
+    status, outcome, code = EXPECTED[fault]
     world.machine.configure(quick(fault) + CONFIGURATION)
     own = world.another_key("own")
     world.machine.write_keys(f"{own}\n")
@@ -43,8 +43,8 @@ def test_the_job_ends_as_promised(world: World, fault: str) -> None:
         assert seconds > 0.8
 
 
-@pytest.mark.parametrize("fault", {outcome: fault for fault, outcome in PROMISED.items()}.values())
-@pytest.mark.sample(3)
+@pytest.mark.parametrize("fault", {outcome: fault for fault, outcome in EXPECTED.items()}.values())
+@pytest.mark.sample(6)
 def test_nothing_is_lost_on_a_later_run(world: World, fault: str) -> None:
     """What was installed while the service was well stays, byte for byte, and no host key is made anew.
 

@@ -11,17 +11,18 @@ from typing import NamedTuple
 
 import pytest
 from machine import Machine, new_key
-from pipe_sshd import Sshd, separation_directory
+from pipe_sshd import Sshd
 
 from firstkey import config, events, reasons
 from firstkey.boot import key_file
 from firstkey.boot.key_file import Change, Existing
 from firstkey.boot.ledger import INSTALLED, InstalledKey
-from firstkey.boot.site import Site
+from firstkey.boot.target import Target
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.authorized_keys import Line, Owned
 from firstkey.ssh.public_key import PublicKey, parse_launch_key
 from firstkey.system.accounts import Accounts
+from firstkey.system.files import Directory
 from firstkey.system.tree import Tree
 
 pytestmark = pytest.mark.sshd
@@ -122,7 +123,7 @@ class Bench(NamedTuple):
     """A user's file on a scratch root, and the launch key."""
 
     machine: Machine
-    site: Site
+    target: Target
     key: PublicKey
     private: Path
     other: bytes
@@ -133,7 +134,7 @@ class Bench(NamedTuple):
         return self.machine.keys_file
 
     def change(self, *, add: tuple[Line, ...] = (), revoke: tuple[Owned, ...] = ()) -> Change:
-        account = self.site.accounts.find(self.machine.user)
+        account = self.target.accounts.find(self.machine.user)
         assert account
         path = f"{account.home}/.ssh/authorized_keys"
         stale = (InstalledKey(account.name, path, *line, "i-0", INSTALLED) for line in revoke)
@@ -141,10 +142,11 @@ class Bench(NamedTuple):
 
     def make(self, change: Change, *, dry_run: bool = False) -> Change:
         """Make the change; raises what the visit comes to where it fails."""
-        ((_, answer),) = key_file.visit(self.site._replace(dry_run=dry_run), [change], lambda *_: None)
-        if isinstance(answer, FirstkeyError):
-            raise answer
-        return answer
+        made: list[Change] = []
+        key_file.visit(self.target._replace(dry_run=dry_run), [change], lambda *_: None, made.append)
+        if made[0].failure:
+            raise made[0].failure
+        return made[0]
 
     def add(self, *, dry_run: bool = False) -> Change:
         """Add the launch key."""
@@ -174,21 +176,20 @@ def bench(tmp_path: Path, machine: Machine) -> Iterator[Bench]:
     other = new_key(tmp_path, "other").encode()
     said: list[events.Entry] = []
     with Tree(str(machine.root)) as tree:
-        site = Site(tree, Accounts(tree), config.load(tree), said.append)
-        yield Bench(machine, site, parse_launch_key(line.encode()), tmp_path / "launch", other, said)
+        target = Target(tree, Accounts(tree), config.load(tree), said.append)
+        yield Bench(machine, target, parse_launch_key(line.encode()), tmp_path / "launch", other, said)
 
 
 @pytest.fixture(scope="module")
-def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Sshd:
     """A real sshd."""
     directory = tmp_path_factory.mktemp("sshd")
     new_key(directory, "host_key")
-    with separation_directory():
-        yield Sshd(directory, directory / "host_key")
+    return Sshd(directory, directory / "host_key")
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-@pytest.mark.sample(12)
+@pytest.mark.sample(34)
 def test_a_file_of_any_shape(bench: Bench, sshd: Sshd, shape: Shape) -> None:
     """Added or not as sshd's reading demands; every other byte as it was; revoked, it is as before."""
     before = bench.put(shape.content)
@@ -268,6 +269,20 @@ def test_a_line_that_sshd_heeds_counts_before_one_that_it_ignores(bench: Bench, 
     assert [(entry.options, entry.flaw) for entry in bench.add().existing] == [(ignored, ignored)]
 
 
+def test_a_line_elsewhere_that_lets_in_counts_before_one_that_sshd_ignores(bench: Bench, sshd: Sshd) -> None:
+    """Sshd goes on to its next file, so nothing is wrong, and nothing is added."""
+    before = bench.put(b"frob LINE\n")
+    second = bench.file.with_name("second")
+    second.write_bytes(before.replace(b"frob", b"no-pty"))
+    change = bench.change(add=(Line(bench.key),))
+    path = f"{os.path.dirname(change.path)}/second"
+    made = bench.make(change._replace(also_read=(path,)))
+    assert made.existing == [Existing(bench.key.fingerprint, path, "no-pty", None)]
+    assert (made.result().file, made.result().refusal) == (path, None)
+    assert bench.file.read_bytes() == before
+    assert sshd.login(bench.private, patterns=f"{bench.file} {second}")[0]
+
+
 def test_keys_elsewhere_are_found_where_sshd_finds_them(bench: Bench) -> None:
     """Only lines about the key itself count; a file that sshd ignores restricts nobody."""
     other = parse_launch_key(bench.other)
@@ -291,8 +306,51 @@ def test_a_key_that_was_elsewhere_comes_only_where_it_still_is(bench: Bench) -> 
     path = bench.change().path
     moving = bench.change(add=(Line(bench.key),))._replace(path=f"{os.path.dirname(path)}/second")
     for file, comes in {f"{path}2": False, path: True, "/no/such": True}.items():
-        change = moving._replace(moved=((bench.key.fingerprint, file),))
+        old = InstalledKey("admin", file, *Line(bench.key).written, "i-1", INSTALLED)
+        change = moving._replace(moved=((bench.key.fingerprint, old),))
         assert bool(bench.make(change, dry_run=True).added) == comes, file
+
+
+def test_long_options_of_a_key_that_is_there_anyway_take_no_time(bench: Bench) -> None:
+    """A user could have the boot wait for a visit that reads them until its time is over."""
+    line = b'expiry-time="20301231",' * 100 + b"pty KEY\n"
+    before = bench.put(b"KEY\n" + line * 1600)
+    bench.file.with_name("second").write_bytes(before)
+    change = bench.change(add=(Line(bench.key),))
+    change = change._replace(also_read=(f"{os.path.dirname(change.path)}/second",))
+    (entry,) = bench.make(change).existing
+    assert (entry.options, bench.file.read_bytes()) == ("", before)
+
+
+class _Automounted(Tree):
+    """There is no home of 4242 when it is first looked for, and one right after that."""
+
+    def open(self, path: str) -> Directory | None:
+        found = super().open(path)
+        if found is None and path == "/home/late":
+            user = os.geteuid()
+            os.seteuid(0)
+            os.mkdir(f"{self.root}{path}", 0o755)
+            os.chown(f"{self.root}{path}", 4242, 4242)
+            os.seteuid(user)
+        return found
+
+
+@pytest.mark.root
+def test_a_home_that_comes_meanwhile_is_its_users(bench: Bench) -> None:
+    """What is above a missing home is root's alone; the home is not, and root is no one on an NFS."""
+    bench.machine.write("/etc/passwd", "late:x:4242:4242::/home/late:/bin/sh\n")
+    with _Automounted(str(bench.machine.root)) as tree:
+        target = bench.target._replace(tree=tree, accounts=Accounts(tree))
+        account = target.accounts.find("late")
+        assert account
+        change = Change(account, "/home/late/.ssh/authorized_keys", (Line(bench.key),))
+        assert bench._replace(target=target).make(change).added
+    file = bench.machine.path(change.path)
+    assert [(path.stat().st_uid, oct(path.stat().st_mode)) for path in (file, file.parent)] == [
+        (4242, "0o100600"),
+        (4242, "0o40700"),
+    ]
 
 
 @pytest.mark.root

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -16,9 +17,10 @@ import pytest
 from machine import AGENT, Run, World, fingerprint, new_key
 
 from firstkey.boot import launch_keys
-from firstkey.model import OfferedKey
+from firstkey.model import Account, OfferedKey
 from firstkey.ssh import key_options
 from firstkey.ssh.public_key import parse_launch_key
+from firstkey.ssh.sshd_config import Effective
 
 FIRST, SECOND, THIRD = "i-0000000000000001", "i-0000000000000002", "i-0000000000000003"
 
@@ -65,6 +67,7 @@ def test_a_persons_own_line_with_the_launch_key_stays(world: World) -> None:
 
 
 @pytest.mark.parametrize("offered", [[], ["junk"]], ids=["no-key-pair", "bad-key"])
+@pytest.mark.sample(2)
 def test_a_user_whose_old_key_goes_stands_in_the_report_once(world: World, offered: list[str]) -> None:
     """A re-bundled image on an instance that brings no key of its own: one entry a user and file."""
     run(world)
@@ -93,6 +96,7 @@ def test_the_line_goes_from_a_file_that_was_converted(world: World) -> None:
     assert world.machine.keys_file.read_bytes() == b"# mine\r\n"
 
 
+@pytest.mark.slow
 def test_a_name_that_changed_does_not_hide_the_line(world: World) -> None:
     """The same key pair under another name, instance after instance: the line is still known in the end."""
     run(world)
@@ -106,6 +110,7 @@ def test_a_name_that_changed_does_not_hide_the_line(world: World) -> None:
     assert world.machine.keys == [third]
 
 
+@pytest.mark.slow
 def test_a_line_that_a_person_restricted_since_stays_and_is_told(world: World) -> None:
     """The same key pair on the second instance: it is still firstkey's to look for when it is another's."""
     run(world)
@@ -142,6 +147,7 @@ def test_a_file_that_was_removed_stays_away(world: World) -> None:
     assert world.machine.keys == [world.key]
 
 
+@pytest.mark.slow
 def test_what_a_person_took_out_stays_out_when_sshd_reads_the_file_again(world: World) -> None:
     """Meanwhile sshd was to read another file, in a directory that was never made."""
     host_key = "HostKey /etc/ssh/ssh_host_ed25519_key\n"
@@ -259,6 +265,50 @@ def test_a_file_of_the_sections_own_is_used_and_told_if_sshd_does_not_read_it(wo
 
 
 @pytest.mark.sshd
+@pytest.mark.parametrize("setting, is_refused", [
+    ("PermitRootLogin no", os.getuid() == 0),  # the user of these tests has the caller's number
+    ("PermitRootLogin forced-commands-only", os.getuid() == 0),
+    ("ForceCommand true\nPermitRootLogin forced-commands-only", os.getuid() == 0),  # not the key's
+    ("AuthenticationMethods password keyboard-interactive", True),
+    ("AuthenticationMethods password publickey,keyboard-interactive", False),
+    ("Match User admin\nPubkeyAuthentication no", True),
+    ("Match User bob\nPubkeyAuthentication no", False),
+    ("DenyUsers ad*", True),
+    ("AllowUsers bob", True),
+    ("AllowUsers bob admin@192.0.2.*", False),  # from some places, that is
+    ("AllowGroups wheel", True),
+    ("Match Address *,!10.0.0.0/8\nPubkeyAuthentication no", False),
+    ("Match LocalPort 22\nDenyUsers admin", False),
+])  # fmt: skip
+def test_a_user_whom_sshd_refuses_is_reported(world: World, setting: str, *, is_refused: bool) -> None:
+    """The keys are in place and let nobody in: that is a warning with the setting, and no silent success."""
+    world.machine.write("/etc/ssh/sshd_config", f"{setting}\n")
+    done = run(world)
+    assert ("(login-refused)" in done.err) == is_refused
+    details = [each["detail"] for each in done.report["warnings"] if each["reason"] == "login-refused"]
+    assert details == [f"sshd has {setting.splitlines()[-1]}"] * is_refused
+
+
+@pytest.mark.sshd
+def test_a_dry_run_warns_of_no_list_of_groups_that_the_run_would_satisfy(world: World) -> None:
+    """The account that it does not make, or does not add to a group, is in none of these as yet."""
+    world.machine.write("/etc/ssh/sshd_config", "AllowGroups wheel\n")
+    world.machine.write("/etc/group", world.machine.path("/etc/group").read_text() + "wheel:x:10:\n")
+    made = "[User deploy]\nCreate=yes\nGroups=wheel\n[User admin]\nGroups=wheel\n"
+    world.machine.configure(configuration(f"Users=admin deploy\n{made}"))
+    assert run(world, "--dry-run").report["warnings"] == run(world).report["warnings"] == []
+
+
+def test_whose_groups_are_not_known_is_not_called_refused_for_them() -> None:
+    """A directory service may be slow, or start after sshd: it is not asked."""
+    account = Account("ann", 5000, 5000, "/home/ann", "/bin/sh")
+    lists: dict[str, tuple[str, ...]] = {"allowgroups": ("wheel",), "denyusers": ("ann",)}
+    assert launch_keys.barrier(Effective({"allowgroups": lists["allowgroups"]}), account, None) is None
+    assert launch_keys.barrier(Effective(lists), account, None) == "DenyUsers ann"
+
+
+@pytest.mark.sshd
+@pytest.mark.slow
 def test_a_file_in_another_order_is_not_lost(world: World) -> None:
     """The old file is read second by now: another instance's key goes there, and comes in the first one."""
     run(world)
@@ -267,6 +317,69 @@ def test_a_file_in_another_order_is_not_lost(world: World) -> None:
     run(world)
     assert world.machine.path("/home/admin/.ssh/first").read_text() == f"{world.key}\n"
     assert world.machine.keys == []
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("option", [(), ("--force",)])
+def test_a_file_that_is_read_second_since_is_still_cleared_on_another_instance(
+    world: World, option: tuple[str, ...]
+) -> None:
+    """The key is there, and firstkey's own: it is not taken for a person's because it is not added again."""
+    run(world)
+    world.machine.write("/etc/ssh/sshd_config", "AuthorizedKeysFile .ssh/first .ssh/authorized_keys\n")
+    assert not run(world, *option).user("admin")["added"]
+    another = world.another_key("another")
+    world.become(SECOND, another)
+    run(world)
+    assert world.machine.keys == []
+    assert world.machine.path("/home/admin/.ssh/first").read_text() == f"{another}\n"
+
+
+@pytest.mark.sshd
+def test_a_key_that_a_person_restricted_moves_with_its_options(world: World) -> None:
+    """Where sshd reads another file alone by now. A line with another comment comes as firstkey writes it."""
+    run(world)
+    for name, old, new in [
+        ("second", f"{world.key}s-own", world.key),
+        ("third", f"no-pty {world.key}", f"no-pty {world.key}"),
+    ]:
+        last = next(world.machine.path("/home/admin/.ssh").iterdir())
+        last.write_text(f"{old}\n")
+        world.machine.write("/etc/ssh/sshd_config", f"AuthorizedKeysFile .ssh/{name}\n")
+        run(world)
+        assert world.machine.path(f"/home/admin/.ssh/{name}").read_text() == f"{new}\n"
+        last.unlink()
+
+
+@pytest.mark.sshd
+def test_a_key_that_a_person_restricted_gets_no_plain_twin_on_another_instance(world: World) -> None:
+    """The same key pair is launched with, and sshd reads the line's file second by now."""
+    run(world)
+    mine = f"no-pty {world.key}"
+    world.machine.write_keys(f"{mine}\n")
+    world.machine.write("/etc/ssh/sshd_config", "AuthorizedKeysFile .ssh/first .ssh/authorized_keys\n")
+    world.become(SECOND, world.key)
+    for _ in range(2):
+        assert not run(world).user("admin")["added"]
+    assert world.machine.keys == [mine]
+    assert not world.machine.path("/home/admin/.ssh/first").exists()
+
+
+@pytest.mark.sshd
+def test_a_redirection_moves_as_firstkeys_own(world: World) -> None:
+    """It names the user of now, and goes on another instance: its options are no person's."""
+    world.machine.add_user("root", home="/root")
+    world.machine.add_user("bob")
+    world.machine.configure(configuration("RedirectRoot=yes\n"))
+    run(world)
+    world.machine.configure(configuration("RedirectRoot=yes\n").replace("admin", "bob"))
+    world.machine.write("/etc/ssh/sshd_config", "AuthorizedKeysFile .ssh/second\n")
+    run(world)
+    file = world.machine.path("/root/.ssh/second")
+    assert 'as the user \\"bob\\" rather' in file.read_text()
+    world.become(SECOND)
+    run(world)
+    assert file.read_text() == ""
 
 
 @pytest.mark.sshd
@@ -339,6 +452,7 @@ def test_a_ledger_that_cannot_be_written_costs_no_login(world: World) -> None:
     assert "state-not-saved" in done.err or "could not be written" in done.err
 
 
+@pytest.mark.slow
 def test_two_instances_in_one_ledger_are_told_apart(world: World) -> None:
     """The journal names the instance whose key goes, also where it is not the one before."""
     run(world)
@@ -468,10 +582,22 @@ def test_a_point_beside_its_curve_is_refused(tmp_path: Path) -> None:
     assert [key.refusal and key.refusal.reason.code for key in judged] == ["not-a-public-key", None]
 
 
+def test_without_ssh_keygen_a_key_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that sshd would not take after all costs nothing: it passes over the line."""
+    line = new_key(tmp_path, "launch", kind="ecdsa")
+    (tmp_path / "ssh-keygen").write_text("#!/bin/sh\nkill -9 $$\n")
+    (tmp_path / "ssh-keygen").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    keys, judged = launch_keys.judge([OfferedKey("0", "launch", line.encode())])
+    assert ([key.line for key in keys], judged[0].refusal) == ([line], None)
+
+
 @pytest.mark.parametrize("user", ["admin", "ec2-user", "a.b_c$", "x" * 31])
 def test_the_redirection_is_one_that_sshd_understands(tmp_path: Path, user: str) -> None:
     """Its options are known, and its shell command says what it should."""
-    text = launch_keys.redirection(user)
+    key = parse_launch_key(new_key(tmp_path, "launch").encode())
+    (line,) = launch_keys.lines([key], redirect_to=user)
+    text = line.options
     assert key_options.parse_options(text).flaw is None
     options = text.encode()
     command = options.split(b'command="', 1)[1].removesuffix(b'"').replace(b'\\"', b'"').decode()
@@ -479,8 +605,6 @@ def test_the_redirection_is_one_that_sshd_understands(tmp_path: Path, user: str)
     done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
     assert done.stdout == f'Please login as the user "{user}" rather than the user "root".\n\n'
     assert done.returncode == 142
-    key = parse_launch_key(new_key(tmp_path, "launch").encode())
-    (line,) = launch_keys.lines([key], redirect_to=user)
     assert line.text.decode() == f"{options.decode()} {key.line}\n"
 
 

@@ -86,6 +86,7 @@ def test_root_is_told_whom_to_log_in_as(system: PrivateSystem, service: Emulator
     assert system.lets_in("deploy", keys / "launch")
 
 
+@pytest.mark.slow
 def test_root_is_not_sent_to_a_user_without_keys(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
@@ -133,6 +134,7 @@ def test_redirection_holds_for_an_instance(system: PrivateSystem, service: Emula
     assert line.startswith("no-port-forwarding,")
 
 
+@pytest.mark.slow
 def test_keys_in_a_directory_of_all_users_are_roots(
     system: PrivateSystem, service: Emulator, keys: Path, launch: str
 ) -> None:
@@ -150,6 +152,7 @@ def test_keys_in_a_directory_of_all_users_are_roots(
     assert launch in system.path(file).read_text()
 
 
+@pytest.mark.slow
 def test_a_directory_of_all_users_that_is_made_for_root_lets_the_others_in(
     system: PrivateSystem, service: Emulator, keys: Path
 ) -> None:
@@ -188,6 +191,7 @@ def test_a_file_outside_the_home_stays_whose_it_is(
 
 
 @pytest.mark.parametrize("file, directory", [(0o600, 0o755), (0o644, 0o700)])
+@pytest.mark.sample(2)
 def test_a_file_that_its_user_may_not_read_is_told(
     system: PrivateSystem, service: Emulator, keys: Path, file: int, directory: int
 ) -> None:
@@ -445,6 +449,19 @@ def test_modes_outside_of_a_home_are_mended_by_root(
     assert system.lets_in("deploy", keys / "launch")
 
 
+def test_a_home_that_its_user_may_not_enter_matters_to_no_file_outside_of_it(
+    system: PrivateSystem, service: Emulator, keys: Path
+) -> None:
+    """Only for a file in the home does sshd go into it."""
+    config = "AuthorizedKeysFile /etc/ssh/authorized_keys/%u\n"
+    system.set_sshd_config(config)
+    system.path(f"{system.homes}/deploy").chmod(0)
+    done = system.firstkey("run", "--json", service=service)
+    assert (done.status, done.user("deploy")["reason"]) == (0, None)
+    system.start_sshd(config)
+    assert system.lets_in("deploy", keys / "launch")
+
+
 @pytest.mark.slow
 def test_modes_of_what_a_person_made_are_reported(
     system: PrivateSystem, service: Emulator, keys: Path
@@ -520,7 +537,7 @@ def looks(file: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("attack", HOSTILE.values(), ids=HOSTILE)
-@pytest.mark.sample(3)
+@pytest.mark.sample(8)
 def test_a_hostile_home_gains_nothing(
     system: PrivateSystem, service: Emulator, keys: Path, attack: str
 ) -> None:

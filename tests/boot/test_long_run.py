@@ -33,25 +33,25 @@ PROGRAM = """
 
     supervisor.FIRST_PAUSE = supervisor.LONGEST_PAUSE = 0.001  # a day of attempts in seconds
 
-    def work(is_first, tell):
+    def work(is_first, send):
         with open(tally, "ab") as file:
             file.write(b".")
             number = file.tell()
         fate = random.Random(seed + number).random() if number > 5 else 1.0
-        tell(as_line(Plan(0.1)))
+        send(as_line(Plan(0.1)))
         if fate < 0.002:
             os.kill(os.getpid(), signal.SIGKILL)
         if fate < 0.004:
             raise RuntimeError("fate")
         if fate < 0.05:
             time.sleep(0.02)
-        tell(as_line(Result("failed", "bad-answer")))
+        send(as_line(Result("failed", "bad-answer")))
 
-    def say(entry):
+    def log(entry):
         print(entry.event.name, flush=True)
 
     child.own_signals(0)
-    sys.exit(Supervisor(work=work, say=say, started=time.monotonic()).run())
+    sys.exit(Supervisor(work=work, log=log, started=time.monotonic()).run())
 """
 TROUBLED = 0.004
 """The part of the attempts of which the supervisor has something to say."""

@@ -176,7 +176,7 @@ def test_sshd_is_not_held_on_another_platform(world: World, tmp_path: Path) -> N
 @pytest.mark.root
 @pytest.mark.skipif(not shutil.which("unshare") or not shutil.which("ip"), reason="needs unshare and ip")
 @pytest.mark.parametrize("why", ["EC2", "no words", "a container", "an endpoint"])
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_sshd_is_held_everywhere_else(world: World, tmp_path: Path, why: str) -> None:
     """On EC2, where the firmware says nothing or is the host's, and where somebody named the service."""
     firmware(world, {"EC2": HOLDS["Nitro"], "no words": {}}.get(why, OTHERS["Google"]))

@@ -43,7 +43,7 @@ def test_a_refused_key_is_in_the_summary(world: World) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 404])
-@pytest.mark.sample(2)
+@pytest.mark.slow
 def test_an_answer_that_is_of_no_use_is_not_called_none(world: World, status: int) -> None:
     """The service answers each time; the remedy promises nothing that a run by hand does not do."""
     world.machine.firstkey("host-keys")

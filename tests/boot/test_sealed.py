@@ -90,7 +90,7 @@ def test_regenerate_never_is_obeyed(world: World, old: str) -> None:
         b"\0" * 99,
     ],
 )
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_a_damaged_list_replaces_nothing(world: World, old: str, content: bytes) -> None:
     """A list that seal did not write so is not believed, and does not stop the boot."""
     world.machine.path(ledger.SEALED).write_bytes(content)

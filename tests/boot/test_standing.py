@@ -72,7 +72,7 @@ def test_a_dead_service_costs_a_later_boot_nothing(world: World) -> None:
     ],
     ids=["file", "include", "section", "nobody", "user", "redirect", "firmware", "ledger"],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(8)
 def test_a_change_of_the_conditions_is_asked_about(world: World, change: Any, request: Any) -> None:
     """Whatever decides where keys go and who gets them; an account of nobody's concern does not."""
     served(world)
@@ -125,6 +125,7 @@ def test_a_user_who_could_not_be_served_is_tried_again(world: World) -> None:
     assert world.machine.keys == [world.key]
 
 
+@pytest.mark.slow
 def test_a_user_with_another_file_to_clear_is_tried_again(world: World) -> None:
     """That another instance's key went from an earlier file says nothing of the file for the new one."""
     served(world)
@@ -155,7 +156,7 @@ def test_an_intention_is_not_forgotten(world: World) -> None:
     from firstkey.system.tree import Tree
 
     with Tree(str(world.machine.root)) as tree:
-        known = ledger.load(tree).ledger
+        known, _ = ledger.load(tree)
         ledger.save(tree, known._replace(keys=tuple(key._replace(state=PENDING) for key in known.keys)))
     world.machine.write_keys("")
     assert asked(world)[0]
@@ -163,6 +164,7 @@ def test_an_intention_is_not_forgotten(world: World) -> None:
     assert json.loads(file.read_text())["ledger"]["keys"][0]["state"] == "installed"
 
 
+@pytest.mark.slow
 def test_revoking_that_was_switched_on_again_is_done(world: World) -> None:
     """Lines of another instance that are still there are something to do."""
     world.machine.configure(configuration("Revoke=never\n"))
@@ -197,7 +199,7 @@ def test_without_a_key_pair_nothing_is_asked_again(world: World) -> None:
 
 
 def test_modes_are_looked_at_without_asking(world: World) -> None:
-    """Port 22 open means that the key works: what firstkey made is mended, what a person made reported."""
+    """Port 22 open means that the key works: what firstkey made is repaired, what a person made reported."""
     served(world)
     world.machine.keys_file.parent.chmod(0o777)
     was_asked, done = asked(world)
@@ -245,7 +247,7 @@ def test_another_firmware_is_another_instance_for_such_a_machine_too(world: Worl
 
 
 @pytest.mark.parametrize("tag", ["Not Specified", "", "i-", "i-../../etc", "i-" + "0" * 500, "i-0\x1b[2J"])
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_a_tag_that_is_no_instance_id_says_nothing(world: World, tag: str) -> None:
     """Other platforms write other things there."""
     world.machine.write("/sys/class/dmi/id/board_asset_tag", f"{tag}\n")

@@ -85,7 +85,7 @@ def test_a_rule_that_sudo_reads_is_done(system: PrivateSystem, world: World) -> 
     ],
     ids=["root", "empty", "wheel", "with a password", "elsewhere", "a comment"],
 )
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 def test_a_rule_that_sudo_does_not_read_is_told(system: PrivateSystem, world: World, sudoers: str) -> None:
     """At each run, with a remedy that cures it; the user has the launch key all the same."""
     set_sudoers(system, sudoers)
@@ -114,6 +114,7 @@ def test_a_rule_for_another_host_is_told(system: PrivateSystem, world: World) ->
 
 @pytest.mark.root
 @pytest.mark.parametrize("mode, content", [(0o446, ROOT + INCLUDE), (0o440, "nonsense(\n")])
+@pytest.mark.sample(2)
 def test_a_sudo_that_refuses_its_own_files_is_told(
     system: PrivateSystem, world: World, mode: int, content: str
 ) -> None:
@@ -200,7 +201,7 @@ def printing(text: str) -> str:
         "1.9.16 does not read it", "1.9.16, no tag", "nothing", "killed",
     ],
 )  # fmt: skip
-@pytest.mark.sample(3)
+@pytest.mark.sample(9)
 def test_what_other_sudos_print_is_understood(
     system: PrivateSystem, world: World, script: str, rule: str, expected: tuple[str, str | None]
 ) -> None:
@@ -242,7 +243,7 @@ def test_a_sudo_that_hangs_costs_a_few_seconds(system: PrivateSystem, world: Wor
         ({"/etc/sudoers": ROOT, "/usr/etc/sudoers": ROOT + INCLUDE}, IN_VAIN),
     ],
 )
-@pytest.mark.sample(3)
+@pytest.mark.sample(12)
 def test_the_rule_of_a_tree_is_judged_by_its_files(
     world: World, files: dict[str, str], expected: tuple[str, str | None]
 ) -> None:

@@ -37,18 +37,18 @@ PROGRAM = """
         while True:
             time.sleep(0.01)  # a signal just before a long one would be seen only after it
 
-    def work(is_first, tell):
+    def work(is_first, send):
         number = noted(is_first)
-        said = lambda word: tell(as_line(word))
+        said = lambda word: send(as_line(word))
         WORK
 
-    def say(entry):
+    def log(entry):
         print(entry.event.name, *sorted(entry.fields.values()), flush=True)
 
     child.own_signals(0)
     try:
         # As the command does it: a signal that comes while Python ends would kill it.
-        os._exit(Supervisor(work=work, say=say, started=time.monotonic() - AGE).run())
+        os._exit(Supervisor(work=work, log=log, started=time.monotonic() - AGE).run())
     except FirstkeyError as error:
         print("raised", error.reason.code, error.message)
         sys.exit(error.exit_status)
@@ -180,11 +180,12 @@ HANGS = {
     "while it asks": "said(Plan(DEADLINE)); hang()",
     "deaf to signals": "said(Plan(DEADLINE)); signal.signal(signal.SIGTERM, signal.SIG_IGN); hang()",
     "frozen": "said(Plan(DEADLINE)); os.kill(os.getpid(), signal.SIGSTOP)",
-    "with half a word": "said(Plan(DEADLINE)); tell(b'[\"Resu'); hang()",
+    "with half a word": "said(Plan(DEADLINE)); send(b'[\"Resu'); hang()",
 }
 
 
 @pytest.mark.parametrize("how", HANGS)
+@pytest.mark.sample(5)
 def test_a_worker_that_hangs_does_not_hold_the_boot(start: Start, how: str) -> None:
     """READY at the deadline, counted from the daemon's start, and not before; the worker goes on."""
     # Before a worker has read the configuration, the default of 30 s holds: this daemon says it is older.
@@ -221,6 +222,34 @@ def test_what_no_answer_is_expected_for_is_not_held(start: Start) -> None:
     assert (ended, "imds-unreachable-at-deadline" in out) == (0, False), out
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_that_ends_the_daemon_is_reported(start: Start, number: signal.Signals) -> None:
+    """To the service manager and in the log, whichever of the usual signals it is."""
+    daemon = start("said(Plan(60)); said(Ready('not held')); hang()")
+    daemon.manager.wait("READY=1")
+    daemon.signal(number)
+    ended, out = daemon.end()
+    assert (ended, "stopping asked to by a signal" in out) == (0, True), out
+    daemon.manager.wait("STOPPING=1")
+    assert is_clean(daemon)
+
+
+def test_a_signal_that_the_caller_ignores_stays_ignored(start: Start) -> None:
+    """As nohup has SIGHUP ignored; the kernel itself tells (proc(5), SigIgn)."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        daemon = start("said(Plan(60)); said(Ready('not held')); hang()")
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    daemon.manager.wait("READY=1")
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    ignored = int(status.split("SigIgn:")[1].split()[0], 16)
+    assert [ignored >> number - 1 & 1 for number in (signal.SIGHUP, signal.SIGTERM)] == [1, 0]
+    daemon.signal(signal.SIGTERM)
+    assert daemon.end()[0] == 0
+
+
+@pytest.mark.slow
 def test_a_late_answer_is_told(start: Start) -> None:
     """After the deadline the work goes on until there is an answer; then the daemon ends."""
     daemon = start("said(Plan(0.3)); time.sleep(4); said(Result('ok', None))")
@@ -253,6 +282,7 @@ def test_what_time_can_heal_is_tried_again(start: Start) -> None:
         "said(Plan(30)); said(Refused('x', 'io-error', 'h', 1))",
     ],
 )  # fmt: skip
+@pytest.mark.sample(3)
 def test_what_is_no_answer_is_tried_again(start: Start, failure: str) -> None:
     """A worker that dies, or brings nothing, is followed by another after a growing pause; it is told why."""
     daemon = start(f"if number < 3: {failure}\nelse: {DONE}")

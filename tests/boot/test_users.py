@@ -10,13 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from deep import nested
 from machine import Run, World
+from nested_tree import nested
 from private_system import PrivateSystem
 
 from firstkey import config
 from firstkey.boot import accounts as users
-from firstkey.boot.site import Site
+from firstkey.boot.target import Target
 from firstkey.config import User
 from firstkey.metadata.emulator import Fault
 from firstkey.system.accounts import Accounts
@@ -123,8 +123,8 @@ def test_an_account_that_breaks_firstkey_costs_nobody_else(
 
     monkeypatch.setattr(users, "plan", broken)
     with Tree(str(image.machine.root)) as tree:
-        site = Site(tree, Accounts(tree), config.read(()), lambda _entry: None)
-        setup = users.set_up(site, User("deploy", True, (), "", "", ""))
+        target = Target(tree, Accounts(tree), config.read(()), lambda _entry: None)
+        setup = users.set_up(target, User("deploy", True, (), "", "", ""))
     assert [(result.result, result.refusal and result.refusal.reason.code) for result in setup.results] == [
         ("failed", "internal-error")
     ]
@@ -171,6 +171,7 @@ def test_a_sudo_rule_is_written_and_stays(image: World) -> None:
 
 @needs_visudo
 @pytest.mark.parametrize("mode", [0o666, 0o460])
+@pytest.mark.sample(2)
 def test_a_rule_that_sudo_ignores_is_written_anew(image: World, mode: int) -> None:
     """Sudo reads no file that others can write."""
     image.machine.add_user("deploy")
@@ -184,6 +185,7 @@ def test_a_rule_that_sudo_ignores_is_written_anew(image: World, mode: int) -> No
 
 @needs_visudo
 @pytest.mark.parametrize("there", [None, "# mine\n"])
+@pytest.mark.sample(2)
 def test_a_wrong_rule_is_never_put_in_place(image: World, there: str | None) -> None:
     """Visudo's own words are told, the user gets the key all the same, and nothing lies about."""
     image.machine.add_user("deploy")
@@ -224,7 +226,7 @@ exec "$VISUDO" "$@"
     ],
     ids=["sudo-rs", "sudo-rs and a wrong rule", "broken", "killed"],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_a_checker_that_cannot_look_is_told_from_a_wrong_rule(
     image: World, tmp_path: Path, script: str, rule: str, expected: tuple[str, str | None]
 ) -> None:
@@ -297,6 +299,7 @@ def test_no_link_leads_out_of_the_tree(image: World, tmp_path: Path, name: str) 
 
 @pytest.mark.root
 @pytest.mark.parametrize("skeleton", ["/etc/skel", "/usr/share/skel"])
+@pytest.mark.sample(2)
 def test_the_new_home_is_as_the_tree_has_it(image: World, skeleton: str) -> None:
     """Filled from the tree's own skeleton, not from that of the machine which makes the image."""
     image.machine.write(

@@ -94,6 +94,7 @@ def bench(lab: Lab, tmp_path: Path) -> Bench:
 
 
 @pytest.mark.parametrize("firmware", [False, True])
+@pytest.mark.sample(2)
 def test_a_slow_service_is_given_the_time_that_it_takes(bench: Bench, firmware: bool) -> None:
     """Each answer comes in time, all together after the first look at the RSA key; IMDSv2 all the same."""
     if firmware:
@@ -151,6 +152,7 @@ def test_a_key_that_the_distributions_own_unit_made_meanwhile_stays(bench: Bench
 
 
 @pytest.mark.parametrize("settings", ["Background=", "Background=\nBackground=ed25519", "Background=ecdsa"])
+@pytest.mark.sample(3)
 def test_what_background_names_decides(bench: Bench, settings: str) -> None:
     """Where it does not name RSA, sshd waits for the RSA key."""
     bench.configure(settings)
@@ -168,6 +170,7 @@ REFUSING = """case "$*" in *"-t ed25519"*|*"-t ecdsa"*hostkeys*) echo "not in th
 
 
 @pytest.mark.parametrize("why", ["configured", "types", "policy", "refused"])
+@pytest.mark.sample(4)
 def test_where_there_is_no_other_key_sshd_waits(bench: Bench, why: str) -> None:
     """Only RSA is configured, or sshd would show nobody the others, or ssh-keygen makes none of them."""
     if why == "configured":
@@ -204,6 +207,7 @@ def test_an_old_key_counts_as_another_one(bench: Bench) -> None:
     assert daemon.end().status == 0
 
 
+@pytest.mark.slow
 def test_without_an_answer_it_is_made_at_the_deadline_all_the_same(bench: Bench) -> None:
     """The answer may never come, and sshd runs by then; both come at last."""
     bench.configure("[IMDS]\nBootTimeoutSec=1\nRequestTimeoutSec=0.5")
@@ -229,6 +233,7 @@ def test_without_an_answer_it_is_made_at_the_deadline_all_the_same(bench: Bench)
 
 
 @pytest.mark.parametrize("firmware", [False, True])
+@pytest.mark.sample(2)
 def test_another_instances_rsa_key_is_gone_before_sshd_starts(bench: Bench, firmware: bool) -> None:
     """Its replacement may come after, and neither half of the old one is left."""
     if firmware:
@@ -280,6 +285,7 @@ def make_immutable(file: Path, order: str) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_a_failure_is_over_once_the_key_is_in_place(bench: Bench) -> None:
     """Another instance's key could not be removed at first: that is told, and later the replacement is."""
     bench.let_go()
@@ -314,7 +320,7 @@ def on_another_instance(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("firmware, answers", [(False, True), (True, True), (True, False)])
-@pytest.mark.sample(3)
+@pytest.mark.slow
 def test_another_instances_launch_key_is_gone_before_sshd_starts(
     bench: Bench, firmware: bool, answers: bool
 ) -> None:
@@ -344,6 +350,7 @@ def test_it_goes_while_the_service_is_still_asked(bench: Bench) -> None:
     assert bench.lab.manager.count("READY=1") == 1
 
 
+@pytest.mark.slow
 def test_it_goes_after_the_deadline_too_once_the_instance_is_known(bench: Bench) -> None:
     """The service comes late, and says no more than which instance this is; meanwhile an RSA key is made."""
     on_another_instance(bench)
@@ -383,6 +390,7 @@ def test_a_useless_answer_does_not_make_sshd_wait_for_rsa(bench: Bench) -> None:
     assert bench.kinds == set(KINDS)
 
 
+@pytest.mark.slow
 def test_another_instances_key_is_not_shown_where_no_other_could_be_made(bench: Bench) -> None:
     """It is gone, so neither the report nor the console has it; and the journal tells of the failure."""
     bench.let_go()
@@ -401,6 +409,7 @@ def test_another_instances_key_is_not_shown_where_no_other_could_be_made(bench: 
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.sample(2)
 def test_what_is_cut_off_is_made_on_the_next_boot(bench: Bench, how: signal.Signals) -> None:
     """Between READY and the RSA key: nothing is torn, nothing is left over, and the next run completes it."""
     daemon = bench.daemon()

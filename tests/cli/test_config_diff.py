@@ -41,7 +41,7 @@ def test_each_change_has_both_values_and_its_line(machine: Machine) -> None:
     assert "TokenTTLSec" not in out
     rows = json.loads(machine.firstkey("config", "--diff", "--json").out)
     assert {row["key"] for row in rows} == {"Users", "Create", "BootTimeoutSec"}
-    expected = {"section", "key", "shipped", "value", "origin", "origins", "replaced"}
+    expected = {"section", "key", "shipped", "value", "default", "origin", "origins", "replaced"}
     assert all(set(row) == expected for row in rows)
 
 

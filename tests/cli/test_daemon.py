@@ -58,7 +58,7 @@ def test_a_second_boot_changes_nothing(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("fault", [Fault("reset"), Fault("status", 503), Fault("html"), Fault("delay", 30)])
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_the_boot_goes_on_at_the_deadline_and_the_work_after_it(lab: Lab, fault: Fault) -> None:
     """Without an answer, READY at BootTimeoutSec=, host keys made; with one, the launch key comes at last."""
     lab.configure("[IMDS]\nBootTimeoutSec=2\nRequestTimeoutSec=5\n")
@@ -76,6 +76,7 @@ def test_the_boot_goes_on_at_the_deadline_and_the_work_after_it(lab: Lab, fault:
     assert lab.left_over == []
 
 
+@pytest.mark.slow
 def test_another_instance_trusts_none_of_the_old_keys_before_its_own_can_be_had(
     lab: Lab, keys: dict[str, str]
 ) -> None:
@@ -254,7 +255,7 @@ def test_a_broken_configuration_locks_nobody_out(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "fifo", "directory", "link"])
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_odd_things_in_place_of_the_configuration_lock_nobody_out(lab: Lab, kind: str) -> None:
     """Whatever stands where /etc/firstkey or its file belongs, the defaults serve root."""
     lab.machine.add_user("root", home="/root")
@@ -360,6 +361,7 @@ DISTRIBUTION = "/usr/bin/python3" if os.access("/usr/bin/python3", os.X_OK) else
 
 
 @pytest.mark.parametrize("command", ["daemon", "run"])
+@pytest.mark.sample(2)
 def test_memory_stays_small(lab: Lab, command: str) -> None:
     """Peak memory of each process, a worker's included, is below 40 MiB with the distribution's Python."""
     argv = [DISTRIBUTION, "-m", "firstkey", command, *lab.argv()[4:], "-q"]
@@ -404,7 +406,7 @@ class Detached:
 
 @pytest.fixture
 def detached(lab: Lab, tmp_path: Path) -> Iterator[Detached]:
-    """A detached daemon that never gets an answer, until the service is mended."""
+    """A detached daemon that never gets an answer, until the service is repaired."""
     pytest.importorskip("daemon")
     lab.service.inject(Fault("status", 503))
     made = Detached(lab, tmp_path)
@@ -493,6 +495,7 @@ def test_what_keeps_a_detached_daemon_from_beginning_is_told_too(lab: Lab, detac
     assert not detached.pid_file.exists()
 
 
+@pytest.mark.slow
 def test_without_python_daemon_the_package_is_named(lab: Lab, detached: Detached, tmp_path: Path) -> None:
     """Detaching alone is refused; in the foreground the daemon needs no such package."""
     (tmp_path / "without").mkdir()
@@ -520,6 +523,7 @@ FRESH_RUN = """
 
 
 @pytest.mark.root
+@pytest.mark.slow
 def test_the_usual_pid_file_needs_no_preparation(lab: Lab) -> None:
     """After a boot without systemd, /run is empty."""
     pytest.importorskip("daemon")

@@ -81,6 +81,19 @@ def test_a_real_login_is_shown(shown: str) -> None:
     assert "ssh with first-key: refused." in shown
 
 
+def test_a_directory_with_an_odd_name(tmp_path: Path) -> None:
+    """Its paths are words of OpenSSH's configuration, where % begins a token.
+
+    This is the quick run of the demo to its end.
+    """
+    place = tmp_path / "temporary files, 100%home"
+    place.mkdir()
+    environ = homeless(tmp_path, TMPDIR=str(place))
+    done = subprocess.run(argv(), capture_output=True, text=True, timeout=110, check=False, env=environ)
+    assert (done.returncode, done.stderr, "[FAIL]" in done.stdout) == (0, "", False)
+    assert list(place.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_lines_fit_a_terminal_and_have_no_colours(shown: str) -> None:
     """Standard output is no terminal here."""

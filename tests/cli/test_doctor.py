@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from machine import AGENT, Machine, fingerprint, new_key
+from machine import AGENT, SSHD_CONFIG, Machine, fingerprint, new_key
 
 from firstkey.metadata.emulator import Emulator, Settings
 
@@ -102,6 +102,7 @@ def test_a_key_from_standard_input_is_in_the_command(image: Machine) -> None:
 @pytest.mark.sshd
 def test_a_trees_launch_key_is_not_this_machines(image: Machine) -> None:
     """Without the service of the tree's instance, no command fetches a key: it would be the builder's."""
+    image.write("/etc/ssh/sshd_config", SSHD_CONFIG)
     with Emulator(Settings(keys=(("launch", image.path("/launch.pub").read_text().strip()),))) as service:
         assert image.firstkey("run", "--user", "admin", service=service).status == 0
         image.write_keys("")
@@ -124,6 +125,7 @@ HOMES = [
 @pytest.mark.sshd
 @pytest.mark.parametrize("home", HOMES)
 @pytest.mark.parametrize("part", ["/", "/.ssh"])
+@pytest.mark.sample(4)
 def test_what_a_trees_author_wrote_stays_a_word_of_the_command(
     image: Machine, tmp_path: Path, home: str, part: str
 ) -> None:
@@ -186,12 +188,47 @@ def test_switched_off_is_worth_a_note(image: Machine) -> None:
 
 
 @pytest.mark.sshd
+def test_behind_a_note_there_is_nothing_to_decide(image: Machine) -> None:
+    """What only a boot shows is a note: its remedy is what to do, and nobody has to judge it."""
+    done = image.firstkey("doctor", *key_of(image))
+    assert "(not-running-system)\n     What to do: Run it on the instance" in done.out
+    assert "A person decides" not in done.out
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize(
+    "passwd", [None, "admin:x:1000:1000::/home/admin:/bin/sh\n"], ids=["none", "no root"]
+)
+def test_no_account_of_root_is_made_anew(image: Machine, passwd: str | None) -> None:
+    """A tree without accounts is no system, and `useradd root` would make a user without root's number."""
+    image.path("/etc/passwd").unlink()
+    if passwd:
+        image.write("/etc/passwd", passwd)
+    done = image.firstkey("doctor", "--user", "root", *key_of(image))
+    assert done.status == 1
+    assert "useradd" not in done.out
+    words = (
+        "put the line of root back into /etc/passwd" if passwd else "/etc/passwd is missing (no-such-user)"
+    )
+    assert words in done.out
+
+
+@pytest.mark.sshd
+def test_a_line_that_expires_is_judged_in_the_box(image: Machine) -> None:
+    """In a process of its own: what another test has imported is no help."""
+    image.write_keys(f'expiry-time="20200101" {image.path("/launch.pub").read_text()}')
+    argv = [sys.executable, "-m", "firstkey", "doctor", "--root", str(image.root), *key_of(image)]
+    done = subprocess.run([*argv, "--user", "admin"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "(key-expired)" in done.stdout, done.stderr) == (1, True, "")
+
+
+@pytest.mark.sshd
 def test_verbose_shows_what_is_well(image: Machine) -> None:
     """With -v each step is told."""
     quiet = image.firstkey("doctor", *key_of(image)).out
-    told = image.firstkey("doctor", "-v", *key_of(image)).out
+    logged = image.firstkey("doctor", "-v", *key_of(image)).out
     assert "sshd takes public keys" not in quiet
-    assert "ok sshd takes public keys" in told
+    assert "ok sshd takes public keys" in logged
 
 
 @pytest.mark.sshd

@@ -149,13 +149,13 @@ FOR_PEOPLE = [
 
 
 @pytest.mark.parametrize("command", FOR_PEOPLE)
-@pytest.mark.sample(2)
+@pytest.mark.sample(5)
 def test_text_and_stderr(machine: Machine, service: Emulator, command: str) -> None:
     """Whatever is told, it is told in lines that print; and those texts do come along on the way."""
     done = firstkey(machine, service, *command.split())
-    told = harmless(done.stdout) + harmless(done.stderr)
-    assert MARK in told
-    assert "internal-error" not in told
+    logged = harmless(done.stdout) + harmless(done.stderr)
+    assert MARK in logged
+    assert "internal-error" not in logged
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_text_and_stderr(machine: Machine, service: Emulator, command: str) -> N
         "seal --dry-run --json",
     ],
 )
-@pytest.mark.sample(3)
+@pytest.mark.sample(11)
 def test_json(machine: Machine, service: Emulator, command: str) -> None:
     """It is ASCII that strict readers take, and every string in it is text."""
     done = firstkey(machine, service, *command.split())
@@ -210,7 +210,7 @@ def test_the_exclude_list_acts_on_nothing(machine: Machine, service: Emulator) -
 @pytest.mark.parametrize(
     "command", ["audit -v", "audit --exclude-list", "seal --dry-run", "status", "config"]
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(5)
 def test_a_terminal_gets_no_colours_but_ours(machine: Machine, service: Emulator, command: str) -> None:
     """There too, where lines are broken and marks have colours."""
     ours, theirs = pty.openpty()

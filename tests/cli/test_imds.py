@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -287,14 +288,17 @@ def test_a_second_signal_changes_nothing() -> None:
         assert running.end() == (0, "", "")
 
 
-def test_ctrl_c_for_a_script_is_not_for_what_it_started_in_the_background() -> None:
-    """The shell has such programs ignore SIGINT; SIGTERM ends them."""
+def test_a_terminal_that_closes_ends_it() -> None:
+    """Else it would stay, and hold its port."""
+    with imds(preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL)) as running:
+        assert running.end(signal.SIGHUP)[0] == 0
 
-    def ignore() -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    with imds(preexec_fn=ignore) as running:
-        running.process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_it_was_started_to_ignore_does_not_end_it(number: signal.Signals) -> None:
+    """The shell has what it starts in the background of a script ignore SIGINT, nohup SIGHUP."""
+    with imds(preexec_fn=partial(signal.signal, number, signal.SIG_IGN)) as running:
+        running.process.send_signal(number)
         assert running.ask().good
         assert running.end()[0] == 0
 
@@ -372,9 +376,9 @@ def test_a_port_in_use() -> None:
         (("--fault", "reset,path=latest"), "path"),
         (("--port", "65536"), "65536"),
         (("--port", "-1"), "-1"),
-        (("--host", "localhost"), "no IP address"),
+        (("--host", "localhost"), "IP address of this machine to --host"),
         (("--host", "203.0.113.7"), "cannot listen on 203.0.113.7"),
-        (("--host", ""), "no IP address"),
+        (("--host", ""), "cannot listen on '' port 0"),
     ],
 )
 @pytest.mark.sample(3)

@@ -6,9 +6,11 @@ import base64
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
 
 import fork_server
+import processes
 import pytest
 from lab import Lab
 from machine import AGENT, Machine, Run, new_key
@@ -192,6 +194,45 @@ def test_no_host_key_at_all(tmp_path: Path) -> None:
     done = Machine(tmp_path / "root").firstkey("known-hosts", "--live")
     assert (done.status, done.out) == (1, "")
     assert "no-host-key" in done.err
+
+
+@pytest.mark.sshd
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """The other keys are printed, and the exit status tells; without any, the reason is the file's."""
+    machine = Machine(tmp_path / "root")
+    machine.ask_for_all_host_keys()
+    machine.path("/etc/ssh/ssh_host_rsa_key").mkdir()
+    machine.write("/etc/ssh/ssh_host_rsa_key.pub", new_key(tmp_path, "rsa", "rsa"))
+    alone = machine.firstkey("known-hosts", "--live")
+    assert (alone.status, alone.out) == (1, "")
+    assert "ssh_host_rsa_key is not a regular file (not-a-regular-file)" in alone.err
+    key = new_key(machine.path("/etc/ssh"), "ssh_host_ed25519_key")
+    done = machine.firstkey("known-hosts", "--live")
+    assert (done.status, done.out, done.err) == (
+        1,
+        f"scratch {words(key)}\n",
+        alone.err.split("\n")[0] + "\n",
+    )
+
+
+@pytest.mark.root
+@pytest.mark.sshd
+def test_a_tree_of_root_s(tmp_path: Path) -> None:
+    """Others get the public half's word; where that is missing, they are told that it takes root."""
+    if missing := processes.missing_for_others():
+        pytest.skip(missing)
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    with tempfile.TemporaryDirectory() as directory:  # pytest's own are root's alone
+        Path(directory).chmod(0o755)
+        machine = Machine(Path(directory) / "root")
+        machine.ask_for_all_host_keys()
+        key = new_key(machine.path("/etc/ssh"), "ssh_host_ed25519_key")
+        done = machine.firstkey("known-hosts", "--live", prefix=nobody, PYTHONDONTWRITEBYTECODE="1")
+        assert (done.status, done.out, done.err) == (0, f"scratch {words(key)}\n", "")
+        machine.path("/etc/ssh/ssh_host_ed25519_key.pub").unlink()
+        done = machine.firstkey("known-hosts", "--live", prefix=nobody, PYTHONDONTWRITEBYTECODE="1")
+    assert (done.status, done.out) == (77, "")
+    assert "/etc/ssh/ssh_host_ed25519_key: Permission denied (needs-root)" in done.err
 
 
 @pytest.mark.root

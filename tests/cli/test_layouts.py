@@ -25,6 +25,7 @@ def service(keys: dict[str, str]) -> Iterator[Emulator]:
 
 
 @of_each_layout
+@pytest.mark.sample(5)
 def test_a_run_writes_where_the_systems_own_sshd_reads(
     layout: Layout, tmp_path: Path, service: Emulator, keys: dict[str, str]
 ) -> None:
@@ -41,7 +42,7 @@ def test_a_run_writes_where_the_systems_own_sshd_reads(
 
 
 @of_each_layout
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_what_a_builder_left_is_found_and_sealed(layout: Layout, tmp_path: Path) -> None:
     """In the usual places and in those of the layout; a clean tree is fit to share before and after."""
     machine = layout.grow(tmp_path / "root")
@@ -68,6 +69,7 @@ def audited(machine: Machine, *, status: int) -> set[tuple[str, str]]:
 
 
 @of_each_layout
+@pytest.mark.sample(3)
 def test_an_account_is_made_or_it_is_said_why_not(layout: Layout, tmp_path: Path, service: Emulator) -> None:
     """Whose passwords are in files that firstkey does not write waits for the system's own useradd."""
     machine = layout.grow(tmp_path / "root")
@@ -130,6 +132,7 @@ def test_without_systemd_it_is_said_how_firstkey_is_started(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("name", ["openSUSE", "ALT", "Alpine"])
+@pytest.mark.sample(3)
 def test_what_starts_sshd_makes_host_keys_too(name: str, tmp_path: Path) -> None:
     """Of images without firstkey: by ExecStartPre= of sshd's unit, or in the script of OpenRC's."""
     (layout,) = (layout for layout in LAYOUTS if layout.name == name)

@@ -26,8 +26,8 @@ HOLDING = """
     from firstkey.system import child
     from firstkey.system.tree import Tree
     with Tree(sys.argv[1]) as tree, locked(tree, 0, print):
-        inner = child.start(lambda tell: (tell(b"!"), time.sleep(60)))
-        inner.hear()
+        inner = child.start(lambda send: (send(b"!"), time.sleep(60)))
+        inner.receive()
         print(inner.pid, flush=True)
         time.sleep(60)
 """
@@ -76,16 +76,16 @@ def test_it_is_held_and_let_go(tmp_path: Path, tree: Tree) -> None:
 def test_a_second_one_waits_and_then_says_so(tree: Tree, holder: subprocess.Popen[str]) -> None:
     """It is told once, waits as long as it was asked to, and the reason is already-running."""
     child_of(holder)
-    told: list[Entry] = []
+    logged: list[Entry] = []
     begin = time.monotonic()
     with (
         pytest.raises(FirstkeyError) as caught,
-        locked(tree, 0.6, told.append),
+        locked(tree, 0.6, logged.append),
     ):
         pass
     assert 0.6 <= time.monotonic() - begin < 20
     assert caught.value.reason is reasons.ALREADY_RUNNING
-    assert [entry.event for entry in told] == [events.ALREADY_RUNNING]
+    assert [entry.event for entry in logged] == [events.ALREADY_RUNNING]
 
 
 def test_the_second_goes_on_when_the_first_ends(tree: Tree, holder: subprocess.Popen[str]) -> None:

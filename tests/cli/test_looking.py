@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import processes
 import pytest
 import treestate
 
@@ -61,7 +63,7 @@ def service() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.sample(3)
+@pytest.mark.sample(7)
 def test_looking_changes_nothing_and_lacks_nothing(command: str, tree: Path, service: str) -> None:
     """No module, codec or program is missed in the box: that would be an error of firstkey's own."""
     before = treestate.take(tree)
@@ -83,3 +85,16 @@ def test_a_picture_of_a_tree_is_written_outside_of_the_box(tree: Path, tmp_path:
     argv = [sys.executable, "-m", "firstkey", "status", "--svg", str(tmp_path / "x.svg"), "--root", str(tree)]
     subprocess.run(argv, check=True, timeout=100)
     assert (tmp_path / "x.svg").read_text().startswith("<svg")
+
+
+@pytest.mark.parametrize("command", ["audit", "doctor", "status", "run --dry-run"])
+def test_a_root_that_may_not_be_looked_up_is_told(command: str) -> None:
+    """Another user's process in /proc: an error with a reason, and no riddle."""
+    if missing := processes.missing_for_others():
+        pytest.skip(missing)
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups") if os.geteuid() == 0 else ()
+    argv = [*user, sys.executable, "-m", "firstkey", *command.split(), "--root", "/proc/1/root"]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=100)
+    assert done.returncode in (1, 2)
+    assert b"/proc/1/root" in done.stderr
+    assert b"unforeseen" not in done.stderr

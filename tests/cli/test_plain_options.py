@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from machine import AGENT
 
 from firstkey.cli import common, usage
 
@@ -16,33 +24,43 @@ OTHER = ("/tree", "x", "", "-", "--", "--roo", "--root=/x", "-vq", "-h", "--user
 WORDS = st.sampled_from([*PLAIN, *OTHER])
 
 
-RUN = {"flags": ("--json", "--dry-run", "--force"), "others": ("user", "wait")}
+RUN: dict[str, Any] = {"flags": ("--json", "--dry-run", "--force"), "others": ("user", "wait")}
+
+
+def seen(argv: list[str], read: Callable[[list[str]], argparse.Namespace]) -> dict[str, Any] | int:
+    """What comes of the options: their values, or the exit status."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return vars(read(argv))
+        except SystemExit as end:
+            return int(end.code or 0)
 
 
 @given(st.lists(WORDS, max_size=5))
 def test_what_is_read_is_what_argparse_reads(argv: list[str]) -> None:
-    """Whatever is read at all; the rest, mistakes among it, is left to argparse."""
-    found = common.plain_options(argv, **RUN)
-    if found:
-        with contextlib.redirect_stderr(io.StringIO()):
-            assert vars(found) == vars(usage.run().parse_args(argv))
+    """Values and mistakes alike."""
+    assert seen(argv, partial(common.parsed, command="run", **RUN)) == seen(argv, usage.run().parse_args)
 
 
 @pytest.mark.parametrize(
-    "argv",
+    "argv, loads_argparse",
     [
-        [],
-        ["--root", "/tree", "--imds", "http://127.0.0.1:1"],
-        ["-q"],
-        ["--dry-run", "--json", "--config", "a.conf", "--force", "-v"],
+        ([], False),
+        (["--root", "/tree", "--imds", "http://127.0.0.1:1"], False),
+        (["-q"], False),
+        (["--dry-run", "--json", "--config", "a.conf", "--force", "-v"], False),
+        (["--root=/x"], True),
     ],
 )
-def test_what_scripts_write_is_read(argv: list[str]) -> None:
-    """The usual run does not load argparse."""
-    assert common.plain_options(argv, **RUN)
-
-
-@pytest.mark.parametrize("argv", [["-h"], ["--root"], ["--root", "-v"], ["-v", "-q"], ["x"], ["--root=/x"]])
-def test_what_is_not_plain_is_left_to_argparse(argv: list[str]) -> None:
-    """It has the words for what is wrong."""
-    assert common.plain_options(argv) is None
+def test_what_scripts_write_is_read_without_argparse(argv: list[str], loads_argparse: bool) -> None:
+    """The usual run does not load it."""
+    program = (
+        "import sys\nfrom firstkey.cli import common\n"
+        f"common.parsed({argv}, 'run', flags={RUN['flags']}, others={RUN['others']})\n"
+        "print('argparse' in sys.modules)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(AGENT)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == f"{loads_argparse}\n"

@@ -51,7 +51,7 @@ class Journald:
         self._path = path
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._channel.bind(str(path))
-        self.heard = b""
+        self.received = b""
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> Journald:  # noqa: PYI034 - Self came with Python 3.11
@@ -66,7 +66,7 @@ class Journald:
 
     def _listen(self) -> None:
         while part := self._channel.recv(1 << 20):
-            self.heard += part + b"\n"
+            self.received += part + b"\n"
 
 
 class Traces:
@@ -96,7 +96,7 @@ class Traces:
 
     def collect(self, journald: Journald) -> None:
         """What is there in the end."""
-        self.left["journal"] = journald.heard
+        self.left["journal"] = journald.received
         for log in self._directory.glob("started-*"):
             self.left[f"programs of {log.name[8:]}"] = log.read_bytes()
         for path, file in self.files().items():

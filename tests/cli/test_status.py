@@ -90,6 +90,24 @@ def test_what_changed_since_is_seen(served: Machine) -> None:
     assert states == {"ecdsa": "broken", "ed25519": "readable by others"}
 
 
+def test_a_directory_is_no_host_key(served: Machine) -> None:
+    """Whatever its public half says."""
+    private(served).unlink()
+    private(served).mkdir()
+    states = {key["type"]: key["state"] for key in as_json(served)["host_keys"]}
+    assert states["ed25519"] == "/etc/ssh/ssh_host_ed25519_key is not a regular file"
+
+
+def test_a_type_that_is_not_asked_for_is_not_missing(machine: Machine) -> None:
+    """No boot makes what Types= leaves out. One that is there all the same is shown, since sshd has it."""
+    machine.ask_for_all_host_keys()
+    machine.configure("[Keys]\nUsers=admin\n[HostKeys]\nTypes=ed25519\n")
+    assert [key["type"] for key in as_json(machine)["host_keys"]] == ["ed25519"]
+    machine.write("/etc/ssh/ssh_host_rsa_key", "broken", mode=0o600)
+    states = {key["type"]: key["state"] for key in as_json(machine)["host_keys"]}
+    assert states == {"ed25519": "missing", "rsa": "broken"}
+
+
 def test_a_key_in_two_files_is_shown_in_each(served: Machine, tmp_path: Path) -> None:
     """After AuthorizedKeysFile was changed, what is in the old file is not hidden: each is told."""
     line, other = served.keys[0], "/home/admin/keys"
@@ -116,7 +134,7 @@ def test_a_key_in_two_files_is_shown_in_each(served: Machine, tmp_path: Path) ->
         b"\xff",
     ],
 )
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 def test_a_damaged_report_is_no_riddle(served: Machine, content: bytes) -> None:
     """Whatever stands in it; that it is there and cannot be read is said, with what to do."""
     served.write("/run/firstkey/report.json", content)
@@ -164,6 +182,7 @@ def test_a_key_that_sshd_ignores_is_not_just_in_place(machine: Machine, tmp_path
     assert f"(bad-modes)\n    What to do: {reasons.BAD_MODES.remedy}\n" in out
 
 
+@pytest.mark.slow
 def test_a_service_that_fails_was_asked(machine: Machine) -> None:
     """What it answered is told, and nothing else is claimed; where nobody asked it, that is said."""
     be_quick(machine)

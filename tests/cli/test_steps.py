@@ -47,11 +47,21 @@ def test_a_run_tells_what_it_asks_and_where_its_time_goes(machine: Machine, serv
     """Each request with its answer, in order; each phase; on standard output what there is without -v."""
     be_quick(machine)
     with service:
-        told = machine.firstkey("run", "-v", service=service)
-    assert told.status == 0
-    found = steps(told.err)
+        logged = machine.firstkey("run", "-v", service=service)
+    assert logged.status == 0
+    found = steps(logged.err)
     assert found[:4] == [request.format(url=service.url) for request in REQUESTS]
     assert all(any(f"The phase `{phase}` took " in line for line in found) for phase in PHASES)
+
+
+def test_a_firmware_without_a_name_is_not_told(machine: Machine, service: Emulator) -> None:
+    """A first boot names the platform, if the firmware does."""
+    be_quick(machine)
+    with service:
+        assert "The name of the platform" not in machine.firstkey("run", service=service).err
+        machine.write("/sys/class/dmi/id/sys_vendor", "Amazon EC2\n")
+        service.change(instance_id="i-0000000000000002")
+        assert "by its firmware: Amazon EC2." in machine.firstkey("run", service=service).err
 
 
 def test_what_is_well_is_told_as_well(machine: Machine, service: Emulator) -> None:
@@ -60,9 +70,9 @@ def test_what_is_well_is_told_as_well(machine: Machine, service: Emulator) -> No
     with service:
         machine.run(service)
         plain = machine.firstkey("run", service=service)
-        told = machine.firstkey("run", "-v", service=service)
-    found = steps(told.err)
-    assert (plain.status, told.status, steps(plain.err), plain.out) == (0, 0, [], told.out)
+        logged = machine.firstkey("run", "-v", service=service)
+    found = steps(logged.err)
+    assert (plain.status, logged.status, steps(plain.err), plain.out) == (0, 0, [], logged.out)
     assert f"{machine.keys_file.relative_to(machine.root).as_posix()} of admin needed no change." in [
         line.lstrip("/") for line in found
     ]
@@ -88,10 +98,10 @@ def test_keys_tell_each_request(machine: Machine, keys: dict[str, str], tokens: 
     settings = Settings(keys=(("launch", keys["ed25519"]),), tokens=tokens)
     with Emulator(settings) as service:
         plain = machine.firstkey("keys", service=service)
-        told = machine.firstkey("keys", "-v", service=service)
+        logged = machine.firstkey("keys", "-v", service=service)
     expected = [request.format(url=service.url) for request in REQUESTS]
     if tokens == "absent":
         expected = [line.replace(", with a token,", "") for line in expected]
         expected[0] = expected[0].replace("200", "404")
-    assert (plain.status, told.status, steps(plain.err)) == (0, 0, [])
-    assert steps(told.err) == expected
+    assert (plain.status, logged.status, steps(plain.err)) == (0, 0, [])
+    assert steps(logged.err) == expected

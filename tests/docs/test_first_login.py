@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from installed import TOP
 from machine import AGENT, new_key
 from pages import blocks
-from pipe_sshd import Sshd, separation_directory
+from pipe_sshd import Sshd
 from typed import of_story
 
 from firstkey.ssh.public_key import read_key
@@ -77,15 +76,14 @@ def desk(tmp_path: Path) -> Desk:
 
 
 @pytest.fixture
-def ready(tmp_path: Path) -> Iterator[Sshd]:
+def ready(tmp_path: Path) -> Sshd:
     """An instance that lets in whoever has the launch key."""
     for name in ("host", "login"):
         new_key(tmp_path, name)
-    with separation_directory():
-        made = Sshd(tmp_path, tmp_path / "host")
-        let_in, log = made.login(tmp_path / "login", patterns=str(tmp_path / "login.pub"))
-        assert let_in, log  # its configuration is there from now on
-        yield made
+    made = Sshd(tmp_path, tmp_path / "host")
+    let_in, log = made.login(tmp_path / "login", patterns=str(tmp_path / "login.pub"))
+    assert let_in, log  # its configuration is there from now on
+    return made
 
 
 def shown(key: Path) -> str:
@@ -124,6 +122,7 @@ def test_the_line_waits_for_the_keys_and_logs_in(desk: Desk, ready: Sshd) -> Non
 
 
 @pytest.mark.parametrize("flaw", ["another key", "forged", "never"])
+@pytest.mark.sample(3)
 def test_the_line_does_not_log_in_where_the_key_is_not_the_console_s(
     desk: Desk, ready: Sshd, tmp_path: Path, flaw: str
 ) -> None:
@@ -161,6 +160,7 @@ def test_the_others_use_the_same_program() -> None:
 
 
 @pytest.mark.parametrize("is_genuine", [True, False])
+@pytest.mark.sample(2)
 def test_the_provisioner_of_packer_ends_the_build_of_another_machine(
     desk: Desk, tmp_path: Path, is_genuine: bool
 ) -> None:

@@ -12,7 +12,7 @@ from bootlab import Machine
 from cloud_init import CONFIG_FILE, ON_A_PLAYED_INSTANCE
 from packages import build
 from pages import Block
-from scene import Scene, scene_on
+from scenario import Scenario, scenario_on
 from typed import of_story
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -34,31 +34,31 @@ def shelf(tmp_path: Path) -> Iterator[Path]:
         yield directory
 
 
-def scene_with(shelf: Path, *packages: str) -> Iterator[Scene]:
-    """A scene on a system with these packages, and the deb."""
+def scene_with(shelf: Path, *packages: str) -> Iterator[Scenario]:
+    """A scenario on a system with these packages, and the deb."""
     deb = build("deb", shelf / "deb")
     system = bootlab.distribution(shelf, *packages)
     image = system.changed(shelf / "installed", lambda root: bootlab.install_deb(root, deb))
-    yield from scene_on(image, shelf)
+    yield from scenario_on(image, shelf)
 
 
 @pytest.fixture
-def clouded(shelf: Path) -> Iterator[Scene]:
+def clouded(shelf: Path) -> Iterator[Scenario]:
     """A system that cloud-init gives its first access."""
-    for scene in scene_with(shelf, "cloud-init"):
-        scene.disk.write(CONFIG_FILE, CLOUD_CONFIG)
-        yield scene
+    for scenario in scene_with(shelf, "cloud-init"):
+        scenario.disk.write(CONFIG_FILE, CLOUD_CONFIG)
+        yield scenario
 
 
 @pytest.fixture
-def scripted(shelf: Path) -> Iterator[Scene]:
+def scripted(shelf: Path) -> Iterator[Scenario]:
     """A system on which a script has fetched the launch key at three boots, and once there was none."""
-    for scene in scene_with(shelf):
-        lines = [*[scene.line] * 2, ERROR_PAGE, scene.line]
-        scene.disk.path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
-        scene.disk.write("/root/.ssh/authorized_keys", "".join(f"{line}\n" for line in lines), mode=0o600)
-        scene.disk.write("/etc/rc.local", "#!/bin/sh\ntouch /run/rc-local-ran\n", mode=0o755)
-        yield scene
+    for scenario in scene_with(shelf):
+        lines = [*[scenario.line] * 2, ERROR_PAGE, scenario.line]
+        scenario.disk.path("/root/.ssh").mkdir(mode=0o700, exist_ok=True)
+        scenario.disk.write("/root/.ssh/authorized_keys", "".join(f"{line}\n" for line in lines), mode=0o600)
+        scenario.disk.write("/etc/rc.local", "#!/bin/sh\ntouch /run/rc-local-ran\n", mode=0o755)
+        yield scenario
 
 
 def type_on(machine: Machine, blocks: list[Block]) -> str:
@@ -67,7 +67,7 @@ def type_on(machine: Machine, blocks: list[Block]) -> str:
     return machine.inside("env", "HOME=/root", "bash", "-c", script, seconds=120)
 
 
-def test_from_cloud_init(clouded: Scene) -> None:
+def test_from_cloud_init(clouded: Scenario) -> None:
     """The default user goes on logging in, with sudo, on an instance that cloud-init had no part in."""
     clouded.cloud.offer(clouded.line, instance=INSTANCES[0])
     with clouded.boot() as machine:
@@ -93,24 +93,24 @@ def test_from_cloud_init(clouded: Scene) -> None:
         assert machine.inside(*beside, check=False) == ""
 
 
-def see_what_is_left_behind(scene: Scene) -> None:
+def see_what_is_left_behind(scenario: Scenario) -> None:
     """Each row of the page's table."""
-    path = scene.disk.path
+    path = scenario.disk.path
     assert "PasswordAuthentication yes" in path("/etc/ssh/sshd_config.d/50-cloud-init.conf").read_text()
     assert "debian ALL=(ALL) NOPASSWD:ALL" in path("/etc/sudoers.d/90-cloud-init-users").read_text()
     (shadow,) = [line for line in path("/etc/shadow").read_text().splitlines() if line.startswith("debian:")]
     assert shadow.split(":")[1].startswith("!")
-    key = scene.line.split()[1]
+    key = scenario.line.split()[1]
     assert key in path("/home/debian/.ssh/authorized_keys").read_text()
     (line,) = path("/root/.ssh/authorized_keys").read_text().splitlines()
     assert key in line
     assert 'command="' in line
     assert list(path("/var/lib/cloud/instances").iterdir())
     assert path("/var/log/cloud-init.log").stat().st_size
-    assert len(scene.host_keys()) >= 3
+    assert len(scenario.host_keys()) >= 3
 
 
-def test_from_a_script(scripted: Scene) -> None:
+def test_from_a_script(scripted: Scenario) -> None:
     """One line of each key is left, the login goes on working, and nobody appends any more."""
     scripted.cloud.offer(scripted.line)
     with scripted.boot() as machine:

@@ -61,13 +61,15 @@ def parse(command: str, given: list[str]) -> None:
     if command == "demo":  # its parser and its work are one
         assert set(given) <= {"--keep", "--help"}
         return
+    if command in usage.PARSERS:
+        usage.PARSERS[command]().parse_args(given)
+        return
     module = importlib.import_module(f"firstkey.cli.{command.replace('-', '_')}")
     if command in ("audit", "seal"):
         arguments = module._arguments(given)
         audit.chosen(arguments.rule, arguments.skip)
     else:
-        parser = usage.PARSERS.get(command) or module._parser
-        parser().parse_args(given)
+        module._parser().parse_args(given)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

@@ -18,7 +18,7 @@ import yaml
 from installed import TOP, image_at
 from packages import build
 from pages import blocks
-from scene import scene_on
+from scenario import scenario_on
 
 PAGE = TOP / "docs/recipes.md"
 PLAY = TOP / "packaging/examples/ansible/image.yml"
@@ -176,25 +176,25 @@ def test_packer_seals_the_system_that_it_is_logged_in_to(deb: Path, tmp_path: Pa
     with bootlab.workshop(tmp_path / "shelf") as shelf:
         system = bootlab.distribution(shelf)
         image = system.changed(shelf / "installed", lambda root: bootlab.install_deb(root, deb))
-        for scene in scene_on(image, shelf):
-            scene.configure(ADMIN)
-            scene.cloud.offer(scene.line)
-            with scene.boot() as machine:
+        for scenario in scenario_on(image, shelf):
+            scenario.configure(ADMIN)
+            scenario.cloud.offer(scenario.line)
+            with scenario.boot() as machine:
                 machine.wait_for_ssh()
                 machine.wait_until_booted()
-                assert scene.login(user="admin", on=machine).status == 0
-                source = OVER_SSH.format(host=scene.cloud.machine_address, key=scene.key)
+                assert scenario.login(user="admin", on=machine).status == 0
+                source = OVER_SSH.format(host=scenario.cloud.machine_address, key=scenario.key)
                 recipe = block("hcl", "amazon-ebs").replace("amazon-ebs", "null")
                 recipe = recipe.replace("dist/firstkey_VERSION_all.deb", str(deb))
                 recipe = recipe.replace("firstkey_VERSION_all.deb", deb.name)
-                there = ("nsenter", f"--net=/run/netns/{scene.cloud.name}")
-                done = packer(scene.directory, source + recipe, "build", prefix=there)
+                there = ("nsenter", f"--net=/run/netns/{scenario.cloud.name}")
+                done = packer(scenario.directory, source + recipe, "build", prefix=there)
                 assert done.returncode == 0, done.stdout[-6000:] + done.stderr
                 assert "Fit to share: 0 errors" in done.stdout
-                assert scene.login(user="admin").status == 255  # without a host key sshd hangs up
+                assert scenario.login(user="admin").status == 255  # without a host key sshd hangs up
                 machine.shut_down()
-            assert scene.disk.path("/home/admin/.ssh/authorized_keys").read_text() == ""
-            assert scene.host_keys() == {}
+            assert scenario.disk.path("/home/admin/.ssh/authorized_keys").read_text() == ""
+            assert scenario.host_keys() == {}
 
 
 # --- EC2 Image Builder ----------------------------------------------------------------------------

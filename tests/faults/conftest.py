@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import crash_scenes
+import crash_scenarios
 import pytest
-from crash_scenes import Scene
+from crash_scenarios import Scenario
 
 
-@pytest.fixture(scope="module", params=crash_scenes.SCENES)
-def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+@pytest.fixture(scope="module", params=crash_scenarios.SCENARIOS)
+def scenario(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scenario]:
     """Each job in turn."""
-    with crash_scenes.scene(request.param, tmp_path_factory.mktemp("scene")) as made:
+    with crash_scenarios.scenario(request.param, tmp_path_factory.mktemp("scenario")) as made:
         yield made

@@ -12,51 +12,51 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import crash_scenes
+import crash_scenarios
 import sweeps
-from crash_scenes import Scene
+from crash_scenarios import Scenario
 
 
 def main() -> int:
     """Sweep; returns the exit status."""
     parser = argparse.ArgumentParser(prog="./dev sweep", description=__doc__)
-    parser.add_argument("jobs", metavar="JOB", nargs="*", help=", ".join(crash_scenes.SCENES))
-    names = parser.parse_args().jobs or list(crash_scenes.SCENES)
+    parser.add_argument("jobs", metavar="JOB", nargs="*", help=", ".join(crash_scenarios.SCENARIOS))
+    names = parser.parse_args().jobs or list(crash_scenarios.SCENARIOS)
     wrong = 0
     for name in names:
-        with tempfile.TemporaryDirectory() as place, crash_scenes.scene(name, Path(place)) as scene:
-            for title, found in interruptions(scene):
-                wrong += told(name, title, found)
-            wrong += told(name, "power cut, at once", at_once(scene))
-            wrong += told(name, "power cut, next boot", on_next_boot(scene))
+        with tempfile.TemporaryDirectory() as place, crash_scenarios.scenario(name, Path(place)) as scenario:
+            for title, found in interruptions(scenario):
+                wrong += logged(name, title, found)
+            wrong += logged(name, "power cut, at once", at_once(scenario))
+            wrong += logged(name, "power cut, next boot", on_next_boot(scenario))
     return 1 if wrong else 0
 
 
-def interruptions(scene: Scene) -> Iterator[tuple[str, Iterator[str]]]:
+def interruptions(scenario: Scenario) -> Iterator[tuple[str, Iterator[str]]]:
     """For each way, what was wrong at each call: nothing where all was well."""
-    total = len(sweeps.calls(scene))
+    total = len(sweeps.calls(scenario))
     for way in sweeps.WAYS:
-        yield way, at_each_call(scene, way, total)
+        yield way, at_each_call(scenario, way, total)
 
 
-def at_each_call(scene: Scene, way: str, total: int) -> Iterator[str]:
+def at_each_call(scenario: Scenario, way: str, total: int) -> Iterator[str]:
     """The same for one way."""
     for number in range(1, total + 1):
-        case = sweeps.case(scene, way, number)
+        case = sweeps.case(scenario, way, number)
         if case:
             yield str(case) if case.wrong else ""
 
 
-def at_once(scene: Scene) -> Iterator[str]:
+def at_once(scenario: Scenario) -> Iterator[str]:
     """What is wrong with each tree that a power cut may leave."""
-    for cut in sweeps.power_cuts(scene):
-        yield described(cut, sweeps.found_at_once(scene, cut))
+    for cut in sweeps.power_cuts(scenario):
+        yield described(cut, sweeps.found_at_once(scenario, cut))
 
 
-def on_next_boot(scene: Scene) -> Iterator[str]:
+def on_next_boot(scenario: Scenario) -> Iterator[str]:
     """What is wrong with what the next boot makes of each."""
-    for cut in sweeps.power_cuts(scene):
-        yield described(cut, sweeps.found_on_next_boot(scene, cut))
+    for cut in sweeps.power_cuts(scenario):
+        yield described(cut, sweeps.found_on_next_boot(scenario, cut))
 
 
 def described(cut: sweeps.Cut, wrong: list[str]) -> str:
@@ -65,7 +65,7 @@ def described(cut: sweeps.Cut, wrong: list[str]) -> str:
     return "\n  ".join([where, *wrong]) if wrong else ""
 
 
-def told(name: str, title: str, found: Iterator[str]) -> int:
+def logged(name: str, title: str, found: Iterator[str]) -> int:
     """Print what was found, and how many there were; returns how many were wrong."""
     started = time.monotonic()
     cases = wrong = 0

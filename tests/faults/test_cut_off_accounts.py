@@ -22,7 +22,7 @@ pytestmark = [
 ]
 
 USERADD = "rename:signal=KILL:when={}"
-"""Firstkey itself renames by renameat(2): of its programs, only shadow's call this."""
+"""Firstkey itself renames by renameat(2): only shadow's programs call this, and Python without -B."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def service(tmp_path: Path) -> Iterator[Emulator]:
 
 def run(system: PrivateSystem, service: Emulator, *, fault: str = "") -> Run:
     """A run; with a fault that strace injects (strace(1): --inject), one that may be cut off."""
-    argv = [sys.executable, "-m", "firstkey", "run", "--json", "--imds", service.url]
+    argv = [sys.executable, "-B", "-m", "firstkey", "run", "--json", "--imds", service.url]
     if fault:
         call = fault.partition(":")[0]
         argv = ["strace", "-f", "-qq", "-o", "/dev/null", f"--trace={call}", f"--inject={fault}", *argv]

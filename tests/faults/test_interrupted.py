@@ -15,15 +15,15 @@ import re
 from pathlib import Path
 
 import callwatch
-import crash_scenes
+import crash_scenarios
 import pytest
 import sweeps
-from crash_scenes import Scene
+from crash_scenarios import Scenario
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.sshd,
-    pytest.mark.skipif(bool(crash_scenes.missing()), reason=str(crash_scenes.missing())),
+    pytest.mark.skipif(bool(crash_scenarios.missing()), reason=str(crash_scenarios.missing())),
 ]
 FEW, MORE = 1, 4
 """How many calls of each job are taken for each way of interrupting it, normally and in the slow test."""
@@ -35,11 +35,11 @@ def spread(total: int, many: int, shift: int) -> list[int]:
     return [1 + int(step * (each + shift % 8 / 8)) for each in range(many)]
 
 
-def sweep(scene: Scene, way: str, many: int) -> None:
+def sweep(scenario: Scenario, way: str, many: int) -> None:
     """Interrupt the job that way at so many calls; nothing may be wrong after any."""
-    total = len(sweeps.calls(scene))
+    total = len(sweeps.calls(scenario))
     numbers = spread(total, many, 3 * list(sweeps.WAYS).index(way) + many)
-    cases = [sweeps.case(scene, way, number) for number in numbers]
+    cases = [sweeps.case(scenario, way, number) for number in numbers]
     taken = [case for case in cases if case is not None]
     assert len(taken) > many // 2, "the job made fewer calls than when they were counted"
     assert [str(case) for case in taken if case.wrong] == []
@@ -47,16 +47,16 @@ def sweep(scene: Scene, way: str, many: int) -> None:
 
 @pytest.mark.parametrize("way", ["everything dies", pytest.param("EIO", marks=pytest.mark.slow)])
 @pytest.mark.sample(8)
-def test_an_interrupted_job_leaves_the_old_or_the_new_and_is_completed(scene: Scene, way: str) -> None:
+def test_an_interrupted_job_leaves_the_old_or_the_new_and_is_completed(scenario: Scenario, way: str) -> None:
     """Every file is old or new, what failed is told, the next run completes the job and leaves no litter."""
-    sweep(scene, way, FEW)
+    sweep(scenario, way, FEW)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("way", sweeps.WAYS)
-def test_the_same_at_more_calls_and_in_every_way(scene: Scene, way: str) -> None:
+def test_the_same_at_more_calls_and_in_every_way(scenario: Scenario, way: str) -> None:
     """As above, at other calls."""
-    sweep(scene, way, MORE)
+    sweep(scenario, way, MORE)
 
 
 # --- what the complete sweep brought to light -----------------------------------------------------
@@ -88,14 +88,14 @@ FOUND = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scene, way, name, path", FOUND, indirect=["scene"])
-def test_what_was_wrong_once_is_right(scene: Scene, way: str, name: str, path: str) -> None:
+@pytest.mark.parametrize("scenario, way, name, path", FOUND, indirect=["scenario"])
+def test_what_was_wrong_once_is_right(scenario: Scenario, way: str, name: str, path: str) -> None:
     """The call at which each defect showed."""
 
     def is_meant(call: callwatch.Call) -> bool:
         return call.name == name and re.fullmatch(path, call.path) is not None
 
-    case = sweeps.case_where(scene, way, is_meant)
+    case = sweeps.case_where(scenario, way, is_meant)
     assert case is not None, "there is no such call any more"
     assert case.wrong == ()
 

@@ -10,44 +10,44 @@ from __future__ import annotations
 from pathlib import Path
 
 import callwatch
-import crash_scenes
+import crash_scenarios
 import processes
 import pytest
 import sweeps
 import treestate
-from crash_scenes import Scene
+from crash_scenarios import Scenario
 from powercut import Disk
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.sshd,
-    pytest.mark.skipif(bool(crash_scenes.missing()), reason=str(crash_scenes.missing())),
+    pytest.mark.skipif(bool(crash_scenarios.missing()), reason=str(crash_scenarios.missing())),
 ]
 FEW, MORE = 2, 10
 """On how many trees the job is run again, in the normal run and in the slow one."""
 
 
-def sweep(scene: Scene, many: int) -> None:
+def sweep(scenario: Scenario, many: int) -> None:
     """Judge every tree that there may be, and what the next boot makes of so many of them."""
-    cuts = sweeps.power_cuts(scene)
+    cuts = sweeps.power_cuts(scenario)
     assert len(cuts) > many
-    wrong = [(cut.call, found) for cut in cuts if (found := sweeps.found_at_once(scene, cut))]
+    wrong = [(cut.call, found) for cut in cuts if (found := sweeps.found_at_once(scenario, cut))]
     assert wrong == []
     some = cuts[many % 3 :: len(cuts) // many]
-    wrong = [(cut.call, found) for cut in some if (found := sweeps.found_on_next_boot(scene, cut))]
+    wrong = [(cut.call, found) for cut in some if (found := sweeps.found_on_next_boot(scenario, cut))]
     assert wrong == []
 
 
 @pytest.mark.slow
-def test_a_power_cut_leaves_the_old_or_the_new(scene: Scene) -> None:
+def test_a_power_cut_leaves_the_old_or_the_new(scenario: Scenario) -> None:
     """No host key is empty or half of another, no file of keys is cut off; the next boot mends the rest."""
-    sweep(scene, FEW)
+    sweep(scenario, FEW)
 
 
 @pytest.mark.slow
-def test_the_next_boot_completes_the_job(scene: Scene) -> None:
+def test_the_next_boot_completes_the_job(scenario: Scenario) -> None:
     """As above, on more of the trees."""
-    sweep(scene, MORE)
+    sweep(scenario, MORE)
 
 
 # --- the disk itself ------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import netlab
 import pytest
 from bootlab import Image
 from packages import build
-from scene import Scene, scene_on
+from scenario import Scenario, scenario_on
 from suites import USUAL
 
 
@@ -36,12 +36,12 @@ def image(distribution: Image, shelf: Path) -> Image:
 
 
 @pytest.fixture(scope="module")
-def scene_of_module(image: Image, shelf: Path) -> Iterator[Scene]:
-    """A scene that a module's tests share."""
-    yield from scene_on(image, shelf)
+def scene_of_module(image: Image, shelf: Path) -> Iterator[Scenario]:
+    """A scenario that a module's tests share."""
+    yield from scenario_on(image, shelf)
 
 
 @pytest.fixture
-def scene(image: Image, shelf: Path) -> Iterator[Scene]:
-    """A scene of a test's own, with the machine's network plugged in and nobody answering in the cloud."""
-    yield from scene_on(image, shelf)
+def scenario(image: Image, shelf: Path) -> Iterator[Scenario]:
+    """A scenario of a test's own, with the machine's network plugged in and nobody answering in the cloud."""
+    yield from scenario_on(image, shelf)

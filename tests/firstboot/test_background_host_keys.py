@@ -13,7 +13,7 @@ import pytest
 from bootlab import Machine
 from hostkeys import matches
 from netlab import end, run, wait_until
-from scene import BACKGROUND, PROMPT, Scene
+from scenario import BACKGROUND, PROMPT, Scenario
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
 
@@ -46,11 +46,11 @@ print(json.dumps({"refused": refused, "longest": longest, "count": count, "open"
 
 
 @pytest.fixture
-def scene(scene: Scene) -> Scene:
+def scenario(scenario: Scenario) -> Scenario:
     """One whose RSA keys take as long as the test wants, with a launch key to be had."""
-    scene.disk.write("/usr/local/bin/ssh-keygen", KEYGEN, mode=0o755)
-    scene.cloud.offer(scene.line)
-    return scene
+    scenario.disk.write("/usr/local/bin/ssh-keygen", KEYGEN, mode=0o755)
+    scenario.cloud.offer(scenario.line)
+    return scenario
 
 
 def policy(machine: Machine) -> str:
@@ -71,20 +71,20 @@ def again(machine: Machine) -> None:
     machine.inside("systemctl", "restart", "firstkey")
 
 
-def shown(scene: Scene) -> set[str]:
+def shown(scenario: Scenario) -> set[str]:
     """The types of host keys that a client sees."""
-    argv = ["ssh-keyscan", "-T", "10", scene.cloud.machine_address]
-    process = scene.cloud.start(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    argv = ["ssh-keyscan", "-T", "10", scenario.cloud.machine_address]
+    process = scenario.cloud.start(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     said, _ = process.communicate(timeout=60)
     return {line.split()[1].decode() for line in said.splitlines()}
 
 
 @contextmanager
-def session(scene: Scene, machine: Machine) -> Iterator[None]:
+def session(scenario: Scenario, machine: Machine) -> Iterator[None]:
     """A login from before, which has to be the same one at the end of the block."""
     script = "echo $PPID >/run/began; while ! [ -e /run/may-end ]; do sleep 0.05; done; echo survived"
     with ThreadPoolExecutor(1) as pool:
-        login = pool.submit(scene.login, script)
+        login = pool.submit(scenario.login, script)
         try:
             wait_until(lambda: machine.inside("ls", "/run").count("began"), seconds=PROMPT, what="the login")
             yield
@@ -94,10 +94,10 @@ def session(scene: Scene, machine: Machine) -> Iterator[None]:
 
 
 @contextmanager
-def knocking(scene: Scene) -> Iterator[dict[str, float]]:
+def knocking(scenario: Scenario) -> Iterator[dict[str, float]]:
     """A client that connects all the time; what it met is there after the block."""
-    argv = [sys.executable, "-I", "-S", "-c", KNOCKING, scene.cloud.machine_address]
-    process = scene.cloud.start(argv, stdout=subprocess.PIPE)
+    argv = [sys.executable, "-I", "-S", "-c", KNOCKING, scenario.cloud.machine_address]
+    process = scenario.cloud.start(argv, stdout=subprocess.PIPE)
     met: dict[str, float] = {}
     try:
         assert process.stdout is not None
@@ -125,26 +125,26 @@ WantedBy=ssh.service
 """As Debian 13 has it for a first boot, and without a condition of its own."""
 
 
-def test_the_distributions_own_maker_of_host_keys_does_not_hold_sshd(scene: Scene) -> None:
+def test_the_distributions_own_maker_of_host_keys_does_not_hold_sshd(scenario: Scenario) -> None:
     """It is ordered between firstkey and sshd, and would make the key for which sshd does not wait."""
-    scene.disk.write("/etc/systemd/system/sshd-keygen.service", MAKER)
-    run("systemctl", f"--root={scene.disk.root}", "--quiet", "reenable", "sshd-keygen.service")
-    with scene.boot() as machine:
+    scenario.disk.write("/etc/systemd/system/sshd-keygen.service", MAKER)
+    run("systemctl", f"--root={scenario.disk.root}", "--quiet", "reenable", "sshd-keygen.service")
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert "ssh-rsa" not in shown(scene)
+        assert "ssh-rsa" not in shown(scenario)
         assert machine.show("sshd-keygen", "ConditionResult") == "no"
         finish(machine)
-        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the key")
+        wait_until(lambda: "ssh-rsa" in shown(scenario), seconds=BACKGROUND, what="the key")
         assert machine.inside("systemctl", "start", "sshd-keygen.service") == ""
         assert machine.show("sshd-keygen", "ConditionResult") == "yes"
 
 
-def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
+def test_a_running_sshd_takes_the_key_by_its_own_reload(scenario: Scenario) -> None:
     """A configuration that broke meanwhile leaves it as it is; sessions survive, and the gap is short."""
-    with scene.boot() as machine:
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert "ssh-rsa" not in shown(scene)
-        assert scene.login().status == 0
+        assert "ssh-rsa" not in shown(scenario)
+        assert scenario.login().status == 0
         (key,) = (key for key in machine.report["host_keys"] if key["type"] == "rsa")
         assert (key["result"], key["reason"]) == ("skipped", "host-key-pending")
         assert "being generated in the background" in machine.inside("firstkey", "status")
@@ -155,15 +155,15 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
         machine.inside("sh", "-c", "echo Nonsense yes >/etc/ssh/sshd_config.d/broken.conf")
         finish(machine)
         assert machine.show("ssh", "MainPID") == pid
-        [told] = machine.events("host-key-not-loaded")
-        assert (told["FIRSTKEY_SSHD"], told["FIRSTKEY_REASON"]) == ("ssh.service", "sshd-config-invalid")
-        assert "sshd -t Then: systemctl reload ssh.service" in told["MESSAGE"]
+        [logged] = machine.events("host-key-not-loaded")
+        assert (logged["FIRSTKEY_SSHD"], logged["FIRSTKEY_REASON"]) == ("ssh.service", "sshd-config-invalid")
+        assert "sshd -t Then: systemctl reload ssh.service" in logged["MESSAGE"]
         assert machine.events("sshd-reloaded") == []
-        assert scene.login(on=machine).status == 0
+        assert scenario.login(on=machine).status == 0
         machine.inside("rm", "/etc/ssh/sshd_config.d/broken.conf")
 
         again(machine)
-        with session(scene, machine), knocking(scene) as met:
+        with session(scenario, machine), knocking(scenario) as met:
             finish(machine)
             wait_until(lambda: machine.events("sshd-reloaded"), seconds=BACKGROUND, what="the reload")
             assert machine.show("ssh", "MainPID") == pid
@@ -174,33 +174,33 @@ def test_a_running_sshd_takes_the_key_by_its_own_reload(scene: Scene) -> None:
         assert met["longest"] < PROMPT
         # So many connections at once make sshd turn some away for a while (MaxStartups).
         wait_until(
-            lambda: {"ssh-rsa", "ssh-ed25519"} <= shown(scene), seconds=BACKGROUND, what="all host keys"
+            lambda: {"ssh-rsa", "ssh-ed25519"} <= shown(scenario), seconds=BACKGROUND, what="all host keys"
         )
         assert {key["result"] for key in machine.report["host_keys"]} == {"changed", "unchanged"}
         assert len(machine.events("host-key-not-loaded")) == 1
         assert machine.wait_until_booted() == "running"
 
 
-def test_a_running_sshd_takes_the_key_while_the_service_is_silent(scene: Scene) -> None:
+def test_a_running_sshd_takes_the_key_while_the_service_is_silent(scenario: Scenario) -> None:
     """Past the deadline and without an answer, which may never come."""
-    scene.cloud.silence()
-    scene.configure("[IMDS]\nBootTimeoutSec=3\n")
-    with scene.boot() as machine:
+    scenario.cloud.silence()
+    scenario.configure("[IMDS]\nBootTimeoutSec=3\n")
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert "ssh-rsa" not in shown(scene)
+        assert "ssh-rsa" not in shown(scenario)
         wait_until(lambda: machine.events("imds-unreachable-at-deadline"), what="the deadline")
         machine.inside("touch", "/run/rsa-may-come")
         wait_until(lambda: machine.events("sshd-reloaded"), seconds=BACKGROUND, what="the reload")
-        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
+        wait_until(lambda: "ssh-rsa" in shown(scenario), seconds=BACKGROUND, what="the RSA key")
         assert machine.show("firstkey", "SubState") == "running"
         assert machine.report["outcome"] == "unreachable"
         (key,) = (key for key in machine.report["host_keys"] if key["type"] == "rsa")
         assert key["result"] == "changed"
 
 
-def test_what_is_cut_off_is_completed(scene: Scene) -> None:
+def test_what_is_cut_off_is_completed(scenario: Scenario) -> None:
     """Firstkey is stopped between ready and the key, then the power is cut there: the next boot has it."""
-    with scene.boot() as machine:
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
         machine.inside("systemctl", "stop", "firstkey")
         assert machine.show("firstkey", "Result") == "success"
@@ -209,47 +209,47 @@ def test_what_is_cut_off_is_completed(scene: Scene) -> None:
         again(machine)
         assert machine.show("firstkey", "SubState") == "running"
         machine.cut_power()
-    before = scene.host_keys()
+    before = scenario.host_keys()
     assert len(before) >= 2
-    scene.disk.write("/etc/rsa-may-come", "")
-    with scene.boot() as machine:
+    scenario.disk.write("/etc/rsa-may-come", "")
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert scene.login(on=machine).status == 0
-        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
+        assert scenario.login(on=machine).status == 0
+        wait_until(lambda: "ssh-rsa" in shown(scenario), seconds=BACKGROUND, what="the RSA key")
         machine.shut_down()
-    after = scene.host_keys()
+    after = scenario.host_keys()
     assert after.keys() - before.keys() == {"ssh_host_rsa_key.pub"}
     assert before.items() < after.items()
-    assert matches(scene.disk.path(RSA))
+    assert matches(scenario.disk.path(RSA))
 
 
 @pytest.mark.parametrize("accept", [False, True], ids=["ssh.service", "ssh@.service"])
-def test_behind_a_socket(scene: Scene, accept: bool) -> None:
+def test_behind_a_socket(scenario: Scenario, accept: bool) -> None:
     """The key is shown to whoever connects after it is there, and no connection is lost to that."""
-    if not (accept or scene.takes_socket):
+    if not (accept or scenario.takes_socket):
         pytest.skip("this sshd takes no socket from systemd")
-    scene.listen_by_socket(accept=accept)
-    with scene.boot() as machine:
+    scenario.listen_by_socket(accept=accept)
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert "ssh-rsa" not in shown(scene)
-        with session(scene, machine):
+        assert "ssh-rsa" not in shown(scenario)
+        with session(scenario, machine):
             finish(machine)
         if not accept:
             machine.inside("systemctl", "restart", "ssh.service")
-        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
-        assert scene.login(on=machine).status == 0
-        told = [entry["MESSAGE"] for entry in machine.events("host-key-not-loaded")]
-        assert len(told) == (0 if accept else 1)
-        assert all(message.endswith("systemctl restart ssh.service") for message in told)
+        wait_until(lambda: "ssh-rsa" in shown(scenario), seconds=BACKGROUND, what="the RSA key")
+        assert scenario.login(on=machine).status == 0
+        logged = [entry["MESSAGE"] for entry in machine.events("host-key-not-loaded")]
+        assert len(logged) == (0 if accept else 1)
+        assert all(message.endswith("systemctl restart ssh.service") for message in logged)
         assert machine.events("sshd-reloaded") == []
         assert machine.wait_until_booted() == "running"
 
 
-def test_an_sshd_that_was_started_by_hand(scene: Scene) -> None:
+def test_an_sshd_that_was_started_by_hand(scenario: Scenario) -> None:
     """Nothing is done to it; what to do is told, and cures it. Where there is none, nothing is told."""
-    scene.disk.write("/etc/systemd/system-preset/10-test.preset", "disable ssh.service\n")
-    run("systemctl", f"--root={scene.disk.root}", "--quiet", "disable", "ssh.service")
-    with scene.boot() as machine:
+    scenario.disk.write("/etc/systemd/system-preset/10-test.preset", "disable ssh.service\n")
+    run("systemctl", f"--root={scenario.disk.root}", "--quiet", "disable", "ssh.service")
+    with scenario.boot() as machine:
         machine.wait_for_unit("firstkey", "active")
         finish(machine)
         assert machine.events("host-key-not-loaded") == machine.events("sshd-reloaded") == []
@@ -258,27 +258,27 @@ def test_an_sshd_that_was_started_by_hand(scene: Scene) -> None:
         machine.inside("/usr/sbin/sshd")
         machine.wait_for_ssh()
         finish(machine)
-        [told] = machine.events("host-key-not-loaded")
-        assert told["FIRSTKEY_FILES"] == RSA
-        _, _, command = told["FIRSTKEY_REMEDY"].partition(": ")
+        [logged] = machine.events("host-key-not-loaded")
+        assert logged["FIRSTKEY_FILES"] == RSA
+        _, _, command = logged["FIRSTKEY_REMEDY"].partition(": ")
         machine.inside("sh", "-c", command)
-        wait_until(lambda: "ssh-rsa" in shown(scene), seconds=BACKGROUND, what="the RSA key")
+        wait_until(lambda: "ssh-rsa" in shown(scenario), seconds=BACKGROUND, what="the RSA key")
 
 
 @pytest.mark.parametrize("why", ["configured", "refused"])
-def test_where_rsa_is_all_there_can_be_sshd_waits(scene: Scene, why: str) -> None:
+def test_where_rsa_is_all_there_can_be_sshd_waits(scenario: Scenario, why: str) -> None:
     """Only RSA is configured, or ssh-keygen makes no other type."""
     if why == "configured":
-        scene.disk.write("/etc/ssh/sshd_config.d/50-keys.conf", f"HostKey {RSA}\n")
+        scenario.disk.write("/etc/ssh/sshd_config.d/50-keys.conf", f"HostKey {RSA}\n")
     else:
-        scene.disk.write("/etc/only-rsa", "")
-    with scene.boot() as machine:
+        scenario.disk.write("/etc/only-rsa", "")
+    with scenario.boot() as machine:
         making = ("pgrep", "-f", "--", "-t rsa")
         wait_until(lambda: machine.inside(*making, check=False), seconds=60, what="the RSA key's making")
         assert machine.show("firstkey", "ActiveState") == "activating"
         assert machine.show("ssh", "ActiveState") == "inactive"
         machine.inside("touch", "/run/rsa-may-come")
         machine.wait_for_ssh()
-        assert scene.login(on=machine).status == 0
-        assert shown(scene) == {"ssh-rsa"}
+        assert scenario.login(on=machine).status == 0
+        assert shown(scenario) == {"ssh-rsa"}
         assert machine.events("sshd-reloaded") == []

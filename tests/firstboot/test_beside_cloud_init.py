@@ -11,7 +11,7 @@ import pytest
 from bootlab import Machine
 from cloud_init import CONFIG_FILE, ON_A_PLAYED_INSTANCE
 from packages import build
-from scene import Scene, scene_on
+from scenario import Scenario, scenario_on
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(900)]
 
@@ -34,18 +34,18 @@ MADE_BY_CLOUD_INIT = {"rsa", "ecdsa", "ed25519"}
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On each of the suites, or on the one that the run is kept to."""
     only = metafunc.config.getoption("suite")
-    metafunc.parametrize("scene", [suite for suite in OF_SUITES if only in (suite, None)], indirect=True)
+    metafunc.parametrize("scenario", [suite for suite in OF_SUITES if only in (suite, None)], indirect=True)
 
 
 @pytest.fixture
-def scene(request: pytest.FixtureRequest, shelf: Path, tmp_path: Path) -> Iterator[Scene]:
-    """A scene on a system with both."""
+def scenario(request: pytest.FixtureRequest, shelf: Path, tmp_path: Path) -> Iterator[Scenario]:
+    """A scenario on a system with both."""
     suite: str = request.param
     # With the packages of the bench and the comparison, so that all three share a root file system.
     system = bootlab.distribution(shelf / f"{suite}-with-cloud-init", *peers.PACKAGES, suite=suite)
     deb = build("deb", tmp_path)
     image = system.changed(shelf / f"{suite}-both", lambda root: bootlab.install_deb(root, deb))
-    for found in scene_on(image, shelf):
+    for found in scenario_on(image, shelf):
         found.disk.write(CONFIG_FILE, CLOUD_CONFIG)
         yield found
 
@@ -55,14 +55,14 @@ def moment(machine: Machine, unit: str, of: str) -> int:
     return int(machine.show(unit, f"ExecMain{of}TimestampMonotonic"))
 
 
-def test_cloud_init_goes_first_and_what_it_made_is_kept(scene: Scene) -> None:
+def test_cloud_init_goes_first_and_what_it_made_is_kept(scenario: Scenario) -> None:
     """The host keys on the console are those that sshd has, and each user's key is as cloud-init wants it."""
-    scene.cloud.offer(scene.line)
-    with scene.boot() as machine:
+    scenario.cloud.offer(scenario.line)
+    with scenario.boot() as machine:
         machine.wait_for_ssh(seconds=120)
-        stage = OF_SUITES[scene.disk.image.suite]
+        stage = OF_SUITES[scenario.disk.image.suite]
         assert moment(machine, "firstkey", "Start") > moment(machine, stage, "Exit") > 0
-        assert scene.login(user="debian", on=machine).status == 0
+        assert scenario.login(user="debian", on=machine).status == 0
         (said,) = machine.events("cloud-init-beside")
         assert said["FIRSTKEY_DETAIL"] == "/run/cloud-init/enabled"
         assert machine.report["outcome"] == "ok"
@@ -76,12 +76,12 @@ def test_cloud_init_goes_first_and_what_it_made_is_kept(scene: Scene) -> None:
         ] == []
         machine.wait_until_booted()
         machine.shut_down()
-    (line,) = scene.disk.path("/root/.ssh/authorized_keys").read_text().splitlines()
+    (line,) = scenario.disk.path("/root/.ssh/authorized_keys").read_text().splitlines()
     assert "Please login as the user" in line
-    before = scene.host_keys()
-    with scene.boot() as machine:
+    before = scenario.host_keys()
+    with scenario.boot() as machine:
         machine.wait_for_ssh(seconds=120)
-        assert scene.login(user="debian").status == 0
-        assert scene.host_keys() == before
+        assert scenario.login(user="debian").status == 0
+        assert scenario.host_keys() == before
         machine.shut_down()
-    assert scene.disk.path("/root/.ssh/authorized_keys").read_text().splitlines() == [line]
+    assert scenario.disk.path("/root/.ssh/authorized_keys").read_text().splitlines() == [line]

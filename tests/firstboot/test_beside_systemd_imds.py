@@ -11,7 +11,7 @@ from bootlab import Image, Machine
 from netlab import run, wait_until
 from packages import build
 from rootfs import debian_root, unpack
-from scene import BACKGROUND, Scene, scene_on
+from scenario import BACKGROUND, Scenario, scenario_on
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(1500)]
 
@@ -49,79 +49,79 @@ def both(shelf: Path, tmp_path_factory: pytest.TempPathFactory, pytestconfig: py
 
 
 @pytest.fixture
-def scene(both: Image, shelf: Path) -> Iterator[Scene]:
-    """A scene on it."""
-    yield from scene_on(both, shelf)
+def scenario(both: Image, shelf: Path) -> Iterator[Scenario]:
+    """A scenario on it."""
+    yield from scenario_on(both, shelf)
 
 
-def booted(scene: Scene) -> Machine:
+def booted(scenario: Scenario) -> Machine:
     """A boot in which systemd imports a launch key too; its daemon marks what it sends."""
     options = ("--capability=CAP_NET_ADMIN",)
-    return Machine(scene.disk, scene.cloud, kernel_words=WORDS, options=options)
+    return Machine(scenario.disk, scenario.cloud, kernel_words=WORDS, options=options)
 
 
-def test_each_asks_for_itself_and_the_key_is_there_once(scene: Scene) -> None:
+def test_each_asks_for_itself_and_the_key_is_there_once(scenario: Scenario) -> None:
     """Whichever is first: systemd makes root's file only where there is none, firstkey adds no key twice."""
-    service = scene.cloud.offer(scene.line, families=[4])
-    with booted(scene) as machine:
+    service = scenario.cloud.offer(scenario.line, families=[4])
+    with booted(scenario) as machine:
         machine.wait_for_ssh(seconds=120)
-        assert scene.login().status == 0
+        assert scenario.login().status == 0
         assert machine.report["outcome"] == "ok"
         machine.wait_until_booted()
         imported = f"/run/credstore/{CREDENTIAL}"
         assert machine.show("systemd-imds-import.service", "Result") == "success"
-        assert machine.inside("cat", imported).strip() == scene.line
+        assert machine.inside("cat", imported).strip() == scenario.line
         assert [
             entry["MESSAGE"] for entry in machine.journal if "ordering cycle" in str(entry["MESSAGE"])
         ] == []
         machine.shut_down()
-    assert scene.disk.path(KEYS).read_text().split("\n") == [scene.line, ""]
+    assert scenario.disk.path(KEYS).read_text().split("\n") == [scenario.line, ""]
     asked = [line for line in service.requests if "openssh-key" in line]
     assert len(asked) >= 2
-    before = scene.host_keys()
-    with booted(scene) as machine:
+    before = scenario.host_keys()
+    with booted(scenario) as machine:
         machine.wait_for_ssh(seconds=120)
-        assert scene.login().status == 0
+        assert scenario.login().status == 0
         machine.shut_down()
-    assert scene.disk.path(KEYS).read_text().split("\n") == [scene.line, ""]
-    assert scene.host_keys() == before
+    assert scenario.disk.path(KEYS).read_text().split("\n") == [scenario.line, ""]
+    assert scenario.host_keys() == before
 
 
-def test_a_key_that_systemd_brought_is_found_and_stays_systemds(scene: Scene) -> None:
+def test_a_key_that_systemd_brought_is_found_and_stays_systemds(scenario: Scenario) -> None:
     """It is in root's file before firstkey starts: said in the journal, not added twice, never taken out."""
-    with given(scene) as machine:
-        scene.cloud.offer(scene.line, families=[4])
+    with given(scenario) as machine:
+        scenario.cloud.offer(scenario.line, families=[4])
         machine.wait_for_ssh(seconds=120)
-        assert scene.login().status == 0
+        assert scenario.login().status == 0
         (said,) = machine.events("key-present")
         assert said["FIRSTKEY_FILE"] == KEYS
         machine.shut_down()
-    assert scene.disk.path(KEYS).read_text().split() == scene.line.split()
-    other = scene.new_key("other")
-    scene.cloud.offer(other, instance="i-00000000000000002", families=[4])
-    with scene.boot() as machine:
+    assert scenario.disk.path(KEYS).read_text().split() == scenario.line.split()
+    other = scenario.new_key("other")
+    scenario.cloud.offer(other, instance="i-00000000000000002", families=[4])
+    with scenario.boot() as machine:
         machine.wait_for_ssh(seconds=120)
-        assert scene.login(key="other").status == 0
+        assert scenario.login(key="other").status == 0
         machine.shut_down()
-    assert scene.line in scene.disk.path(KEYS).read_text().splitlines()
+    assert scenario.line in scenario.disk.path(KEYS).read_text().splitlines()
 
 
-def given(scene: Scene) -> Machine:
+def given(scenario: Scenario) -> Machine:
     """A boot with the launch key as a credential, as systemd-imds-import leaves it to later units."""
-    option = f"--set-credential={CREDENTIAL}:{scene.line}"
-    return Machine(scene.disk, scene.cloud, options=(option,))
+    option = f"--set-credential={CREDENTIAL}:{scenario.line}"
+    return Machine(scenario.disk, scenario.cloud, options=(option,))
 
 
-def test_an_address_that_systemd_keeps_to_itself_is_told(scene: Scene) -> None:
+def test_an_address_that_systemd_keeps_to_itself_is_told(scenario: Scenario) -> None:
     """Its prohibit route beside its socket: sshd starts at the deadline, and the key comes once it goes."""
-    scene.configure("[IMDS]\nBootTimeoutSec=10\n[HostKeys]\nTypes=ed25519\n")
-    route = ("ip", "-n", scene.cloud.machine_name, "route")
+    scenario.configure("[IMDS]\nBootTimeoutSec=10\n[HostKeys]\nTypes=ed25519\n")
+    route = ("ip", "-n", scenario.cloud.machine_name, "route")
     run(*route, "add", "prohibit", "169.254.169.254")
-    scene.cloud.offer(scene.line, families=[4])
-    with booted(scene) as machine:
+    scenario.cloud.offer(scenario.line, families=[4])
+    with booted(scenario) as machine:
         machine.wait_for_ssh(seconds=120)
         assert "srw" in machine.inside("ls", "-l", SOCKET)
         assert "imds-locked" in {entry.get("FIRSTKEY_REASON") for entry in machine.journal}
         run(*route, "del", "prohibit", "169.254.169.254")
-        wait_until(lambda: scene.login().status == 0, seconds=BACKGROUND, what="the login")
+        wait_until(lambda: scenario.login().status == 0, seconds=BACKGROUND, what="the login")
         machine.shut_down()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from bootlab import Machine
 from netlab import run, wait_until
-from scene import Scene
+from scenario import Scenario
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
 
@@ -48,16 +48,16 @@ TWO_LINES = (
     ],
     ids=["masked", "masked until the next boot", "disabled", "an old line in force", "no sessions"],
 )
-def test_what_is_pasted_lets_the_key_in_again(scene: Scene, harm: str, reason: str) -> None:
+def test_what_is_pasted_lets_the_key_in_again(scenario: Scenario, harm: str, reason: str) -> None:
     """The doctor has no complaint of a system as it is shipped; then it is harmed, and its remedies help."""
-    scene.cloud.offer(scene.line)
-    scene.configure("[HostKeys]\nBackground=\n")  # else sshd is reloaded when the last one is there
-    with scene.boot() as machine:
+    scenario.cloud.offer(scenario.line)
+    scenario.configure("[HostKeys]\nBackground=\n")  # else sshd is reloaded when the last one is there
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
         assert machine.wait_until_booted() == "running"
         assert ask(machine)["verdict"] == "open"
         machine.inside("sh", "-c", harm)
-        assert scene.login(on=machine).status != 0
+        assert scenario.login(on=machine).status != 0
         said = ask(machine)
         assert obstacles(said)[0]["reason"] == reason, said
         for _ in range(ROUNDS):
@@ -68,15 +68,15 @@ def test_what_is_pasted_lets_the_key_in_again(scene: Scene, harm: str, reason: s
             machine.inside("sh", "-ec", first["remedy"])
             machine.wait_for_ssh()
             said = ask(machine)
-        wait_until(lambda: scene.login(on=machine).status == 0, what="a login")
+        wait_until(lambda: scenario.login(on=machine).status == 0, what="a login")
         assert ask(machine)["verdict"] == "open"
 
 
-def test_what_is_pasted_for_a_tree_works_on_the_tree(scene: Scene, tmp_path: Path) -> None:
+def test_what_is_pasted_for_a_tree_works_on_the_tree(scenario: Scenario, tmp_path: Path) -> None:
     """An image that nobody booted: each command works on its files, and on nothing of this machine."""
-    root, disk = scene.disk.root, scene.disk
+    root, disk = scenario.disk.root, scenario.disk
     key = tmp_path / "launch.pub"
-    key.write_text(f"{scene.line}\n")
+    key.write_text(f"{scenario.line}\n")
     disk.write("/etc/ssh/sshd_config.d/a.conf", "AllowUsers bob\nMaxSessions 0\n")
     (root / "root").chmod(0o777)
     disk.write("/etc/nologin", "closed\n")
@@ -104,7 +104,7 @@ def test_what_is_pasted_for_a_tree_works_on_the_tree(scene: Scene, tmp_path: Pat
         run("sh", "-ec", first["remedy"])
     assert said["verdict"] == "open"
     assert seen == ["user-not-allowed", "key-not-installed", "bad-modes", "session-limit"]
-    scene.cloud.offer(scene.line)
-    with scene.boot() as machine:
+    scenario.cloud.offer(scenario.line)
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert scene.login(on=machine).status == 0
+        assert scenario.login(on=machine).status == 0

@@ -8,7 +8,7 @@ import pytest
 from bootlab import Machine
 from machine import fingerprint
 from netlab import wait_until
-from scene import Scene
+from scenario import Scenario
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
 
@@ -16,13 +16,13 @@ INSTANCE = "i-00000000000000001"
 
 
 @pytest.fixture(scope="module")
-def first(scene_of_module: Scene) -> Scene:
-    """The scene in which the machine runs."""
+def first(scene_of_module: Scenario) -> Scenario:
+    """The scenario in which the machine runs."""
     return scene_of_module
 
 
 @pytest.fixture(scope="module")
-def machine(first: Scene) -> Iterator[Machine]:
+def machine(first: Scenario) -> Iterator[Machine]:
     """A machine that has booted for the first time."""
     first.cloud.offer(first.line, instance=INSTANCE)
     with first.boot() as machine:
@@ -33,12 +33,12 @@ def machine(first: Scene) -> Iterator[Machine]:
         yield machine
 
 
-def test_the_launch_key_lets_in_on_a_host_known_by_its_console(first: Scene, machine: Machine) -> None:
+def test_the_launch_key_lets_in_on_a_host_known_by_its_console(first: Scenario, machine: Machine) -> None:
     """The reason for all this; and nobody has to trust a host key on first use."""
     assert first.login("id", "-un", on=machine).out == "root\n"
 
 
-def test_another_key_does_not(first: Scene, machine: Machine) -> None:
+def test_another_key_does_not(first: Scenario, machine: Machine) -> None:
     """Only the launch key was installed."""
     first.new_key("stranger")
     assert first.login(key="stranger").is_refused
@@ -65,14 +65,14 @@ def test_systemd_analyze_finds_nothing(machine: Machine) -> None:
     assert machine.inside("systemd-analyze", "verify", "--man=no", "firstkey.service") == ""
 
 
-def test_the_console_shows_the_fingerprint_that_the_client_sees(first: Scene, machine: Machine) -> None:
+def test_the_console_shows_the_fingerprint_that_the_client_sees(first: Scenario, machine: Machine) -> None:
     """What `aws ec2 get-console-output` brings is what ssh shows at the first connection."""
     for name in first.host_keys():
         listed = machine.inside("ssh-keygen", "-l", "-f", f"/etc/ssh/{name}").strip()
         assert f" firstkey: {listed}\n" in machine.console
 
 
-def test_the_journal_has_the_fields(first: Scene, machine: Machine) -> None:
+def test_the_journal_has_the_fields(first: Scenario, machine: Machine) -> None:
     """Programs find who got which key on which instance, without reading sentences."""
     [added] = machine.events("key-added")
     assert added["FIRSTKEY_USER"] == "root"
@@ -84,7 +84,7 @@ def test_the_journal_has_the_fields(first: Scene, machine: Machine) -> None:
     assert added["_SYSTEMD_UNIT"] == "firstkey.service"
 
 
-def test_the_journal_has_no_secrets(first: Scene, machine: Machine) -> None:
+def test_the_journal_has_no_secrets(first: Scenario, machine: Machine) -> None:
     """Fingerprints, never a key's own text and never a token."""
     said = str([entry for entry in machine.journal if entry.get("_SYSTEMD_UNIT") == "firstkey.service"])
     assert fingerprint(first.line) in said
@@ -99,7 +99,7 @@ def test_the_catalogue_explains(machine: Machine) -> None:
     assert "Subject: A host key was generated: ed25519" in said
 
 
-def test_systemctl_status_reads_well(first: Scene, machine: Machine) -> None:
+def test_systemctl_status_reads_well(first: Scenario, machine: Machine) -> None:
     """Who looks at the unit sees what it did, and that it is done."""
     said = machine.inside("systemctl", "status", "--no-pager", "firstkey.service")
     assert "First SSH access: launch keys and host keys" in said
@@ -110,7 +110,7 @@ def test_systemctl_status_reads_well(first: Scene, machine: Machine) -> None:
     assert f"Finished with outcome ok: 1 launch key added, {count} host keys generated or repaired." in said
 
 
-def test_the_report_is_there_for_programs(first: Scene, machine: Machine) -> None:
+def test_the_report_is_there_for_programs(first: Scenario, machine: Machine) -> None:
     """And it says what the journal says."""
     report = machine.report
     assert (report["outcome"], report["instance_id"], report["imds"]["version"]) == ("ok", INSTANCE, 2)
@@ -118,14 +118,14 @@ def test_the_report_is_there_for_programs(first: Scene, machine: Machine) -> Non
     assert report["users"][0]["result"] == "changed"
 
 
-def test_firstkey_status_tells_how_things_stand(first: Scene, machine: Machine) -> None:
+def test_firstkey_status_tells_how_things_stand(first: Scenario, machine: Machine) -> None:
     """Root sees all of it."""
     said = machine.inside("firstkey", "status")
     assert INSTANCE in said
     assert f"root: {fingerprint(first.line)} in place" in said
 
 
-def test_firstkey_status_works_for_everybody(first: Scene, machine: Machine) -> None:
+def test_firstkey_status_works_for_everybody(first: Scenario, machine: Machine) -> None:
     """As far as it can: the ledger and root's home are root's."""
     said = machine.inside("setpriv", "--reuid=65534", "--clear-groups", "firstkey", "status")
     assert INSTANCE in said

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 from netlab import run, wait_until
-from scene import PROMPT, Scene
+from scenario import PROMPT, Scenario
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(900)]
 
 
-def test_homes_that_tmpfiles_makes_beside_a_read_only_usr(scene: Scene) -> None:
+def test_homes_that_tmpfiles_makes_beside_a_read_only_usr(scenario: Scenario) -> None:
     """/root and /home lead into an empty /var: root has the key all the same, and a created user too."""
-    disk = scene.disk
+    disk = scenario.disk
     for name, place in (("root", "roothome"), ("home", "home")):
         run("rm", "-r", disk.path(f"/{name}"))
         disk.path(f"/{name}").symlink_to(f"var/{place}")
@@ -30,15 +30,15 @@ def test_homes_that_tmpfiles_makes_beside_a_read_only_usr(scene: Scene) -> None:
         "[Install]\nWantedBy=sysinit.target\n",
     )
     run("systemctl", f"--root={disk.root}", "--quiet", "enable", "usr-read-only.service")
-    scene.configure("[Keys]\nUsers=root admin\n[User admin]\nCreate=yes\n")
-    scene.cloud.offer(scene.line)
-    with scene.boot() as machine:
+    scenario.configure("[Keys]\nUsers=root admin\n[User admin]\nCreate=yes\n")
+    scenario.cloud.offer(scenario.line)
+    with scenario.boot() as machine:
         machine.wait_for_ssh(seconds=120)
-        wait_until(lambda: scene.login().status == 0, seconds=6 * PROMPT, what="root's login")
-        wait_until(lambda: scene.login(user="admin").status == 0, seconds=6 * PROMPT, what="admin's login")
+        wait_until(lambda: scenario.login().status == 0, seconds=6 * PROMPT, what="root's login")
+        wait_until(lambda: scenario.login(user="admin").status == 0, seconds=6 * PROMPT, what="admin's login")
         assert "ro" in machine.inside("findmnt", "--noheadings", "--output=OPTIONS", "/usr").split(",")
-        told = [entry for entry in machine.journal if entry.get("FIRSTKEY_REASON") == "home-missing"]
-        assert told, "root's home was there too early for this test"
+        logged = [entry for entry in machine.journal if entry.get("FIRSTKEY_REASON") == "home-missing"]
+        assert logged, "root's home was there too early for this test"
         machine.shut_down()
-    assert disk.path("/var/roothome/.ssh/authorized_keys").read_text() == f"{scene.line}\n"
-    assert disk.path("/var/home/admin/.ssh/authorized_keys").read_text() == f"{scene.line}\n"
+    assert disk.path("/var/roothome/.ssh/authorized_keys").read_text() == f"{scenario.line}\n"
+    assert disk.path("/var/home/admin/.ssh/authorized_keys").read_text() == f"{scenario.line}\n"

@@ -15,7 +15,7 @@ from machine import new_key
 from netlab import Cloud, end, wait_until
 from pages import blocks
 from rootfs import debian_root, inside, unpack
-from scene import BACKGROUND
+from scenario import BACKGROUND
 from suites import USUAL
 
 pytestmark = [pytest.mark.root, pytest.mark.boot, pytest.mark.timeout(900)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import bootlab
 import pytest
 from packages import build
-from scene import Scene, scene_on
+from scenario import Scenario, scenario_on
 from suites import OLDEST
 
 pytestmark = [
@@ -22,21 +22,21 @@ pytestmark = [
 
 
 @pytest.fixture
-def scene(shelf: Path, tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Scene]:
-    """A scene on a system with the rpm's files, which has everything that it depends on."""
+def scenario(shelf: Path, tmp_path: Path, pytestconfig: pytest.Config) -> Iterator[Scenario]:
+    """A scenario on a system with the rpm's files, which has everything that it depends on."""
     system = bootlab.distribution(shelf / "oldest", suite=pytestconfig.getoption("suite") or OLDEST)
     rpm = build("rpm", tmp_path)
     image = system.changed(shelf / "unpacked", lambda root: bootlab.unpack_rpm(root, rpm))
-    yield from scene_on(image, shelf)
+    yield from scenario_on(image, shelf)
 
 
-def test_first_and_second_boot(scene: Scene) -> None:
+def test_first_and_second_boot(scenario: Scenario) -> None:
     """The launch key lets in, the second boot finds nothing to do, and no unit fails."""
-    scene.cloud.offer(scene.line)
+    scenario.cloud.offer(scenario.line)
     for outcome in ("changed", "unchanged"):
-        with scene.boot() as machine:
+        with scenario.boot() as machine:
             machine.wait_for_ssh()
-            assert scene.login(on=machine).status == 0
+            assert scenario.login(on=machine).status == 0
             assert machine.wait_until_booted() == "running"
             assert machine.report["users"][0]["result"] == outcome
             machine.shut_down()

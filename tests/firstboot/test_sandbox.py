@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from bootlab import Machine
 from netlab import AGENT, CLOUD, end, wait_until
-from scene import PROMPT, Scene
+from scenario import PROMPT, Scenario
 
 pytestmark = [pytest.mark.root, pytest.mark.boot]
 
@@ -36,12 +36,12 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
 DROP_IN = f"[Service]\nIPAddressAllow={CLOUD[4]}\n"
 
 
-def test_what_is_left_to_the_process(scene: Scene) -> None:
+def test_what_is_left_to_the_process(scenario: Scenario) -> None:
     """The unit's capabilities and no others, a filter of system calls, no core file; and it does its work.
 
     New privileges are not forbidden, by no other setting either: SELinux would keep useradd from its domain.
     """
-    with scene.boot() as machine:
+    with scenario.boot() as machine:
         wait_for_systemd(machine)
         wait_until(lambda: machine.show("firstkey", "MainPID") != "0", seconds=PROMPT, what="firstkey")
         number = machine.show("firstkey", "MainPID")
@@ -50,9 +50,9 @@ def test_what_is_left_to_the_process(scene: Scene) -> None:
         wait_until(lambda: "bin/firstkey\0" in machine.inside(*command), seconds=PROMPT, what="its start")
         status = dict(re.findall(r"(?m)^(\w+):\s+(\S+)$", machine.inside("cat", f"/proc/{number}/status")))
         limits = machine.inside("cat", f"/proc/{number}/limits")
-        scene.cloud.offer(scene.line)
+        scenario.cloud.offer(scenario.line)
         machine.wait_for_ssh()
-        assert scene.login(on=machine).status == 0
+        assert scenario.login(on=machine).status == 0
     left = {name for name in CAPABILITIES if int(status["CapBnd"], 16) & 1 << CAPABILITIES[name]}
     words = " ".join(re.findall(r"(?m)^CapabilityBoundingSet=(.*)$", UNIT.read_text())).split()
     assert left == set(words) == set(CAPABILITIES)
@@ -62,49 +62,49 @@ def test_what_is_left_to_the_process(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("family", [4, 6])
-def test_the_metadata_service_can_be_spoken_to(scene: Scene, family: int) -> None:
+def test_the_metadata_service_can_be_spoken_to(scenario: Scenario, family: int) -> None:
     """With all else held back, it is reached at each of its addresses, and the boot is as without."""
-    scene.cloud.unplug()
-    scene.cloud.plug_in(family)
-    scene.cloud.offer(scene.line, families=[family])
-    with guarded(scene) as machine:
+    scenario.cloud.unplug()
+    scenario.cloud.plug_in(family)
+    scenario.cloud.offer(scenario.line, families=[family])
+    with guarded(scenario) as machine:
         machine.wait_for_ssh()
-        assert scene.login(on=machine).status == 0
+        assert scenario.login(on=machine).status == 0
         assert machine.wait_until_booted() == "running"
 
 
-def test_a_service_elsewhere_is_out_of_reach(scene: Scene) -> None:
+def test_a_service_elsewhere_is_out_of_reach(scenario: Scenario) -> None:
     """Nothing gets through to it, and the journal says what to do."""
-    scene.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\nBootTimeoutSec=3\n")
-    with service_elsewhere(scene), guarded(scene) as machine:
+    scenario.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\nBootTimeoutSec=3\n")
+    with service_elsewhere(scenario), guarded(scenario) as machine:
         machine.wait_for_ssh()
-        assert scene.login().is_refused
+        assert scenario.login().is_refused
         assert len(machine.events("imds-unreachable-at-deadline")) == 1
 
 
-def test_a_drop_in_lets_it_through(scene: Scene) -> None:
+def test_a_drop_in_lets_it_through(scenario: Scenario) -> None:
     """What the remedy advises works."""
-    scene.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\n")
-    scene.disk.write("/etc/systemd/system/firstkey.service.d/elsewhere.conf", DROP_IN)
-    with service_elsewhere(scene), guarded(scene) as machine:
+    scenario.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\n")
+    scenario.disk.write("/etc/systemd/system/firstkey.service.d/elsewhere.conf", DROP_IN)
+    with service_elsewhere(scenario), guarded(scenario) as machine:
         machine.wait_for_ssh()
-        assert scene.login(on=machine).status == 0
+        assert scenario.login(on=machine).status == 0
         assert machine.wait_until_booted() == "running"
 
 
-def test_where_nothing_can_be_held_back_it_works_all_the_same(scene: Scene) -> None:
+def test_where_nothing_can_be_held_back_it_works_all_the_same(scenario: Scenario) -> None:
     """A container without the kernel's means: the key is there."""
-    scene.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\n")
-    with service_elsewhere(scene), scene.boot() as machine:
+    scenario.configure(f"[IMDS]\nEndpoints={ELSEWHERE}\n")
+    with service_elsewhere(scenario), scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert scene.login(on=machine).status == 0
+        assert scenario.login(on=machine).status == 0
         assert machine.wait_until_booted() == "running"
 
 
 @contextmanager
-def guarded(scene: Scene) -> Iterator[Machine]:
+def guarded(scenario: Scenario) -> Iterator[Machine]:
     """A boot of a machine whose systemd may hold back IP traffic, as on real ones; skips where it may not."""
-    with Machine(scene.disk, scene.cloud, options=MEANS) as machine:
+    with Machine(scenario.disk, scenario.cloud, options=MEANS) as machine:
         wait_until(lambda: probed(machine), seconds=PROMPT, what="the probe")
         if probed(machine) != "held back":
             pytest.skip("needs a kernel that lets a container's systemd filter the traffic of its units")
@@ -125,11 +125,22 @@ def wait_for_systemd(machine: Machine) -> None:
 
 
 @contextmanager
-def service_elsewhere(scene: Scene) -> Iterator[None]:
+def service_elsewhere(scenario: Scenario) -> Iterator[None]:
     """A metadata service at an address that is not the metadata service's."""
-    argv = [sys.executable, "-m", "firstkey", "imds", "--host", CLOUD[4], "--port", "80", "--key", scene.line]
-    log = (scene.directory / "elsewhere.log").open("wb")
-    process = scene.cloud.start(argv, stdout=log.fileno(), stderr=log, PYTHONPATH=str(AGENT))
+    argv = [
+        sys.executable,
+        "-m",
+        "firstkey",
+        "imds",
+        "--host",
+        CLOUD[4],
+        "--port",
+        "80",
+        "--key",
+        scenario.line,
+    ]
+    log = (scenario.directory / "elsewhere.log").open("wb")
+    process = scenario.cloud.start(argv, stdout=log.fileno(), stderr=log, PYTHONPATH=str(AGENT))
     try:
         yield
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scene import Scene
+from scenario import Scenario
 
 from firstkey.boot import ledger
 
@@ -33,48 +33,48 @@ def unfit(audit: dict[str, Any]) -> set[str]:
     return {rule["id"] for rule in audit["rules"] if not rule["fit"]}
 
 
-def use(scene: Scene, *, live: bool) -> dict[str, str]:
+def use(scenario: Scenario, *, live: bool) -> dict[str, str]:
     """Build on an instance: log in, type, leave things behind. Returns its host keys and machine-id."""
-    scene.cloud.offer(scene.line, instance=BUILDER)
-    with scene.boot() as machine:
+    scenario.cloud.offer(scenario.line, instance=BUILDER)
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert scene.login(on=machine).status == 0
+        assert scenario.login(on=machine).status == 0
         machine.wait_until_booted()
         machine.inside("sh", "-c", f"echo {MARK} > /root/.bash_history; echo root:{MARK} | chpasswd")
         machine.inside("sh", "-c", f"mkdir -p /home/old; echo {MARK} > /home/old/.zsh_history")
         machine.inside("sh", "-c", f"echo {MARK} > /var/tmp/build")
-        old = {**scene.host_keys(), "machine-id": machine_id(scene)}
+        old = {**scenario.host_keys(), "machine-id": machine_id(scenario)}
         if live:
             machine.inside("firstkey", "seal", "--yes")
         machine.shut_down()
     return old
 
 
-def machine_id(scene: Scene) -> str:
+def machine_id(scenario: Scenario) -> str:
     """The disk's machine-id."""
-    return scene.disk.path("/etc/machine-id").read_text().strip()
+    return scenario.disk.path("/etc/machine-id").read_text().strip()
 
 
-def start_as_the_buyers(scene: Scene, old: dict[str, str]) -> None:
+def start_as_the_buyers(scenario: Scenario, old: dict[str, str]) -> None:
     """The buyer's first login works and is to new host keys; the builder is nobody here."""
-    scene.cloud.offer(scene.new_key("buyer"), instance=BUYER)
-    with scene.boot() as machine:
+    scenario.cloud.offer(scenario.new_key("buyer"), instance=BUYER)
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        assert scene.login(key="buyer", on=machine).status == 0
-        assert scene.login(key="launch").is_refused
+        assert scenario.login(key="buyer", on=machine).status == 0
+        assert scenario.login(key="launch").is_refused
         assert machine.wait_until_booted() == "running"
-        new = {**scene.host_keys(), "machine-id": machine_id(scene)}
+        new = {**scenario.host_keys(), "machine-id": machine_id(scenario)}
         machine.shut_down()
     assert set(new) == set(old)
     assert not set(new.values()) & set(old.values())
-    grep = ["grep", "-rlaE", f"{MARK}|{BUILDER}", str(scene.disk.path("/"))]
+    grep = ["grep", "-rlaE", f"{MARK}|{BUILDER}", str(scenario.disk.path("/"))]
     assert subprocess.run(grep, capture_output=True, check=False, text=True).stdout == ""
 
 
-def test_an_image_that_is_sealed_from_outside(scene: Scene) -> None:
+def test_an_image_that_is_sealed_from_outside(scenario: Scenario) -> None:
     """Audit finds what the builder left, seal takes it out, and the image is fit to share."""
-    old = use(scene, live=False)
-    root = scene.disk.path("/")
+    old = use(scenario, live=False)
+    root = scenario.disk.path("/")
     assert unfit(firstkey(root, "audit")) >= {
         "root-password", "host-keys", "authorized-keys", "histories",
         "machine-id", "firstkey-state", "temporary-files",
@@ -82,34 +82,34 @@ def test_an_image_that_is_sealed_from_outside(scene: Scene) -> None:
     report = firstkey(root, "seal")
     assert [step for step in report["steps"] if step["result"] != "done"] == []
     assert unfit(report["audit"]) == set()
-    assert scene.host_keys() == {}
-    assert machine_id(scene) == "uninitialized"
-    assert not scene.disk.path("/var/lib/firstkey/ledger.json").exists()
-    assert scene.disk.path(ledger.SEALED).exists()
-    start_as_the_buyers(scene, old)
+    assert scenario.host_keys() == {}
+    assert machine_id(scenario) == "uninitialized"
+    assert not scenario.disk.path("/var/lib/firstkey/ledger.json").exists()
+    assert scenario.disk.path(ledger.SEALED).exists()
+    start_as_the_buyers(scenario, old)
 
 
-def test_an_image_that_seals_itself(scene: Scene) -> None:
+def test_an_image_that_seals_itself(scenario: Scenario) -> None:
     """Seal is the last thing that is run on the instance; only what stopping it writes is new."""
-    old = use(scene, live=True)
-    assert unfit(firstkey(scene.disk.path("/"), "audit")) <= {"logs", "login-records"}
-    start_as_the_buyers(scene, old)
+    old = use(scenario, live=True)
+    assert unfit(firstkey(scenario.disk.path("/"), "audit")) <= {"logs", "login-records"}
+    start_as_the_buyers(scenario, old)
 
 
-def test_nobody_is_asked_at_the_console(scene: Scene) -> None:
+def test_nobody_is_asked_at_the_console(scenario: Scenario) -> None:
     """An image that does not tell its time zone boots to a login, though its console could be asked."""
-    root = scene.disk.path("/")
-    if not scene.disk.path("/usr/lib/systemd/system/systemd-firstboot.service").exists():
+    root = scenario.disk.path("/")
+    if not scenario.disk.path("/usr/lib/systemd/system/systemd-firstboot.service").exists():
         pytest.skip("this system has no systemd-firstboot, which would ask")
-    scene.disk.path("/etc/localtime").unlink(missing_ok=True)
-    scene.disk.write("/usr/share/zoneinfo/tzdata.zi", "L Etc/UTC UTC\n")
-    scene.disk.write("/etc/machine-id", "uninitialized\n")
+    scenario.disk.path("/etc/localtime").unlink(missing_ok=True)
+    scenario.disk.write("/usr/share/zoneinfo/tzdata.zi", "L Etc/UTC UTC\n")
+    scenario.disk.write("/etc/machine-id", "uninitialized\n")
     assert "first-boot-questions" in unfit(firstkey(root, "audit"))
     assert unfit(firstkey(root, "seal")["audit"]) == set()
-    assert machine_id(scene) == "uninitialized"
-    scene.cloud.offer(scene.line, instance=BUYER)
-    with scene.boot(may_ask=True) as machine:
+    assert machine_id(scenario) == "uninitialized"
+    scenario.cloud.offer(scenario.line, instance=BUYER)
+    with scenario.boot(may_ask=True) as machine:
         machine.wait_for_ssh()
-        assert scene.login().status == 0
+        assert scenario.login().status == 0
         assert machine.wait_until_booted() == "running"
         machine.shut_down()

@@ -112,8 +112,6 @@ def check_console(data: bytes) -> None:
     for key in (*found.keys, *found.strangers):
         for line in known_hosts.lines(["host"], key) + known_hosts.sshfp("host", key):
             shown(line, 30000)
-    for complaint in command._complaints(found):
-        shown(complaint)
 
 
 LINE_WORDS = (

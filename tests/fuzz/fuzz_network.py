@@ -79,16 +79,16 @@ class _Script:
 def check_inquiry(data: bytes) -> None:
     """Whatever is answered, few questions are asked, and what is told of it can be shown and has no token."""
     script: Any = _Script(data)
-    told: list[Entry] = []
+    logged: list[Entry] = []
     tokens: dict[str, Token] = {}
     never = Deadline(time.monotonic() + 1e6, time.monotonic)
-    asking = Inquiry(script, config.read([]).imds, tokens=tokens, say=told.append, deadline=never)
+    asking = Inquiry(script, config.read([]).imds, tokens=tokens, log=logged.append, deadline=never)
     try:
         answer: Answer | None = asking.answer()
     except FirstkeyError as error:
         answer = None
         shown(error.message)
-    for entry in told:
+    for entry in logged:
         shown(entry.message)
     if answer:
         # A service that gives more than one may have shown the later one as something else before.

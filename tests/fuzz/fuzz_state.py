@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from io import BytesIO
-from typing import Any, NamedTuple
+from typing import Any
 
 from fuzz_keys import COMMAND, NEW, OLD, REDIRECTED
 from fuzz_oracle import Scratch, Target, or_refused, shown
@@ -12,6 +12,7 @@ from fuzz_oracle import Scratch, Target, or_refused, shown
 from firstkey.boot import ledger
 from firstkey.boot.ledger import INSTALLED, PENDING, PRESENT, InstalledKey, Ledger, MadeHostKey, Served
 from firstkey.cli import status, timeline
+from firstkey.login import last_run
 from firstkey.model import REPORT
 from firstkey.ssh import authorized_keys
 from firstkey.text import visible
@@ -78,18 +79,14 @@ def _check_revoked(known: Ledger) -> None:
         assert [line.decode() for line in left] == list(PERSONS)
 
 
-class _Site(NamedTuple):
-    tree: Scratch
-
-
 def check_report(data: bytes) -> None:
     """`firstkey status` shows what it can of any report, in lines that a terminal can show."""
-    site: Any = _Site(Scratch({REPORT: data}))
-    last = or_refused(lambda: status._last_run(site))
+    tree: Any = Scratch({REPORT: data})
+    last = or_refused(lambda: last_run.report(tree))
     for line in status._last_run_lines(last, None):
         shown(visible(line), status.LIMIT * 4)
-    told = status._reported(last, "deploy")
-    for line in status._user_lines({"name": "deploy", "file": None, "keys": [], "reported": told}):
+    logged = last_run.part(last, "users", name="deploy")
+    for line in status._user_lines({"name": "deploy", "file": None, "keys": [], "reported": logged}):
         shown(visible(line), status.LIMIT * 4)
     bars = timeline.bars(last or {})
     if bars:

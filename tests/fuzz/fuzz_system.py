@@ -16,7 +16,7 @@ from firstkey.config import Source
 from firstkey.image import shadow as image_shadow
 from firstkey.model import Account
 from firstkey.settings import SECTIONS
-from firstkey.ssh import restrictions, sshd_config
+from firstkey.ssh import access, restrictions, sshd_config
 from firstkey.system import shadow, sshd_tree
 from firstkey.system.accounts import Accounts
 
@@ -118,12 +118,13 @@ def check_sshd(data: bytes) -> None:
 def _check_configuration_of_sshd(content: bytes) -> None:
     for client in sshd_tree.connections([content]):
         assert client.count("=") >= 4
-    without = sshd_tree.without_groups(content, lambda patterns: ["a", "b"])
+    lines = [sshd_tree.without_groups(raw, lambda patterns: ["a", "b"]) for raw in content.split(b"\n")]
+    without = b"\n".join(lines)
     assert without.count(b"\n") == content.count(b"\n")
     assert sshd_config.has_blocks([without]) == sshd_config.has_blocks([content])
     for _, line in sshd_config.lines(content):
         for value in line.words:
-            restrictions.any_matches(["root", "deploy"], value)
+            access.any_matches(["root", "deploy"], value)
 
 
 # --- configuration --------------------------------------------------------------------------------

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sapling import Sapling
+from image_builder import Builder
 
 
 @pytest.fixture
-def sapling(tmp_path: Path) -> Iterator[Sapling]:
+def builder(tmp_path: Path) -> Iterator[Builder]:
     """An empty tree."""
     root = tmp_path / "root"
     root.mkdir()
-    grown = Sapling(root)
+    grown = Builder(root)
     yield grown
     grown.close()

@@ -10,24 +10,25 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from sapling import Sapling
+from image_builder import Builder
 
 from firstkey.image import rules
 from firstkey.image.audit import verdict_of
 from firstkey.image.examples import access_key
-from firstkey.image.rules import access_keys
+from firstkey.image.places import unbraced
+from firstkey.image.rules import credentials
 
 SECRET = access_key("q7Rz/W2xT9", "+bN4mK8vY3hL6pD1sG5jF0cAeUiOuX")
 AKIA, ASIA = (access_key(word, "Z7QK3WJT5NP2XR6M") for word in ("AKIA", "ASIA"))
 
 
-def found(sapling: Sapling, rule: str, files: dict[str, str]) -> set[str]:
+def found(builder: Builder, rule: str, files: dict[str, str]) -> set[str]:
     """The paths that the rule finds something in."""
-    sapling.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\n")
+    builder.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\n")
     for path, content in files.items():
-        sapling.file(path, content)
+        builder.file(path, content)
     asked = next(entry for entry in rules.ALL if entry.id == rule)
-    return {finding.path for finding in verdict_of(asked, sapling.image()).findings}
+    return {finding.path for finding in verdict_of(asked, builder.image()).findings}
 
 
 # --- AWS's access keys ----------------------------------------------------------------------------
@@ -72,41 +73,45 @@ NO_AWS = {
     "longer": f"secret_key = {SECRET}A",
     "within": f"x{AKIA} {AKIA}7",
     "elsewhere": f"the key {SECRET} without a name",
+    "signed": f"https://b.s3.amazonaws.com/x?X-Amz-Credential={AKIA}%2F20190814%2Fus-west-2%2Fs3%2Faws4_request",
 }
 
 
 @pytest.mark.parametrize("content", AWS.values(), ids=AWS)
-def test_an_access_key(sapling: Sapling, content: str) -> None:
+@pytest.mark.sample(4)
+def test_an_access_key(builder: Builder, content: str) -> None:
     """In every spelling and clothing that programs read."""
-    assert found(sapling, "access-keys", {"/srv/app/file": content}) == {"/srv/app/file"}
+    assert found(builder, "access-keys", {"/srv/app/file": content}) == {"/srv/app/file"}
 
 
 @pytest.mark.parametrize("content", NO_AWS.values(), ids=NO_AWS)
-def test_no_access_key(sapling: Sapling, content: str) -> None:
+def test_no_access_key(builder: Builder, content: str) -> None:
     """Examples of documentation, references and digests."""
-    assert found(sapling, "access-keys", {"/srv/app/file": content}) == set()
+    assert found(builder, "access-keys", {"/srv/app/file": content}) == set()
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-16-le"])
-def test_an_access_key_in_utf_16(sapling: Sapling, encoding: str) -> None:
-    """As PowerShell writes text, with the mark that it starts with."""
+def test_an_access_key_in_utf_16(builder: Builder, encoding: str) -> None:
+    """As PowerShell writes text, with the mark that it starts with and without one."""
     text = AWS["PowerShell"] if encoding == "utf-16" else "\ufeff" + AWS["PowerShell"]
-    sapling.file("/srv/app/file", text.encode(encoding))
-    assert found(sapling, "access-keys", {}) == {"/srv/app/file"}
+    builder.file("/srv/app/file", text.encode(encoding))
+    builder.file("/srv/app/unmarked", text.lstrip("\ufeff").encode(encoding))
+    assert found(builder, "access-keys", {}) == {"/srv/app/file", "/srv/app/unmarked"}
 
 
-def test_every_watch_for_access_keys_has_an_example(sapling: Sapling) -> None:
+def test_every_watch_for_access_keys_has_an_example(builder: Builder) -> None:
     """A needle that no example has in it could be one that never fits."""
-    for watch in access_keys.WATCHES:
+    for watch in credentials.ACCESS_KEYS:
         assert any(watch.judge(text.encode(), text.find(watch.needle.decode()))
                    for text in AWS.values() if watch.needle.decode() in text)  # fmt: skip
 
 
 # --- files that hold credentials ------------------------------------------------------------------
 
-URL = "https://ann:hunter22@example.com/", "https://example.com/"
+URL = "https://ann:hunter22@example.com/", "https://ann:${PASSWORD}@example.com/"
 VARIABLE = "DB_PASSWORD=hunter22\n", "DB_PASSWORD=${DB_PASSWORD}\n"
 WIREGUARD = "YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n"
+KEY_FILE = "private-key=/etc/ssl/private/me.pem\n"
 NETRC = "machine example.com login ann password hunter22\n", "machine example.com login ann\n"
 # A value for one of its words, in the forms that most of these files have.
 HOLDING = (
@@ -118,9 +123,8 @@ HOLDING = (
 # By the start of the pattern: a true example, and a false one.
 EXAMPLES = {
     r'"(?:auth|identitytoken': ('{"auths": {"r": {"auth": "dXNlcjpwYXNz"}}}', '{"credsStore": "ecr-login"}'),
-    r"\b(?:password|passwd)\s+": NETRC,
-    r"://[^/\s:@]+:[^/\s@]+@|https?://[A-Za-z0-9_-]{20,}:?@|^[^#;\n]*extra": URL,
-    r"://[^/\s:@]+:[^/\s@]+@|https?://[A-Za-z0-9_-]{20,}:?@": URL,
+    r"\bpass(?:word|wd)?\s+": NETRC,
+    r"://[^/\s:@]*:": URL,
     r"(?:_authToken|_auth|_pass": ("//r/:_authToken=npm-1234\n", "//r/:_authToken=${NPM_TOKEN}\n"),
     r"^BUNDLE_": ('BUNDLE_GEMS__EXAMPLE: "ann:hunter22"\n', 'BUNDLE_PATH: "vendor"\n'),
     r"<(?:password|passphrase)>": ("<password>hunter22</password>", "<password>${env.PW}</password>"),
@@ -133,13 +137,17 @@ EXAMPLES = {
     r"^[^#\s][^:\n]*:[^:\n]*:": ("mail.example.com:ann:hunter22\n", "# target:login:password\n"),
     r"^[ \t]*password\s+\S": ("password hunter22\n", "# password hunter22\n"),
     r"^[ \t]*node\.": ("node.session.auth.password = hunter22\n", "#node.session.auth.password = x\n"),
-    r"^[ \t]*password[ \t]*=": ("[client]\npassword = hunter22\n", "[client]\npassword =\nuser = ann\n"),
+    r"^[ \t]*pass(?:word|wd)?[ \t]*=": ("[client]\npassword = hunter22\n", "[client]\npassword =\n"),
+    r"^[^#\n]*(?:\||": ("ann|mail.example.com:hunter22\n", "# ann|mail.example.com:hunter22\n"),
+    r"^[ \t]*(?:wpa-psk|": ("wpa-psk hunter22\n", "#wpa-psk hunter22\n"),
+    r"(?im)^[ \t]*(?:private|": (f"PrivateKey = {WIREGUARD}", KEY_FILE),
+    r"(?m)^ECS_": ('ECS_ENGINE_AUTH_DATA={"r":{"auth":"dXNlcjpwYXNz"}}\n', "ECS_ENGINE_AUTH_DATA={}\n"),
     r"\A[A-Za-z0-9+/]{43}=\s*\Z": (WIREGUARD, f"public {WIREGUARD}"),
     r"^[ \t]*(?:bindpw|": ("bindpw hunter22\n", "# bindpw hunter22\n"),
     r"^[^#\n]*\bsecret\w*": ("secret = hunter22\n", "# secret = hunter22\n"),
     r"^[^#\n]*[\s,]pass(?:": ("//s/d /d cifs password=hunter22 0 0\n", "//s/d /d cifs credentials=/c\n"),
     r"^[ \t]*Environment=": ("Environment=DB_PASSWORD=hunter22\n", "Environment=HOME=/srv\n"),
-    r"\S": ("x", " \n"),
+    r"^[^\S\n]*(?:[^#\s]|#[^#\s])": ("x", "# none\n \n"),
     r".": ("x", ""),
 }  # fmt: skip
 
@@ -147,12 +155,13 @@ EXAMPLES = {
 def every_kind() -> Iterator[tuple[str, str, re.Pattern[bytes] | None]]:
     """The rule, the place and the pattern of each kind of file."""
     for name in ("cloud-credentials", "tool-credentials", "system-credentials"):
-        yield from ((name, place.pattern, place.holds) for place in rules.by_id(name).places)
+        for place in rules.by_id(name).places:
+            yield from ((name, pattern, place.holds) for pattern in unbraced(place.pattern))
 
 
 def examples_of(secret: re.Pattern[bytes] | None) -> list[tuple[str, str]]:
     """True and false examples: of one that has words, for each word."""
-    text = secret.pattern.decode() if secret else r"\S"
+    text = secret.pattern.decode() if secret else r"."
     words = re.match(r"\^\[\^#;\\n\]\*\(\?:([^()]*)\)\[\"'\]\?", text)
     if words:
         plain = [re.sub(r"\\w\{0,40\}|\?", "", word) for word in words[1].split("|")]
@@ -180,11 +189,24 @@ def test_every_pattern_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("rule,place,secret", KINDS, ids=[f"{rule}-{place}" for rule, place, _ in KINDS])
+@pytest.mark.sample(7)
 def test_a_file_with_credentials(
-    sapling: Sapling, rule: str, place: str, secret: re.Pattern[bytes] | None
+    builder: Builder, rule: str, place: str, secret: re.Pattern[bytes] | None
 ) -> None:
     """With a secret in it, it is found; without one, it is left in peace."""
     path = place_of(place)
     for true, false in examples_of(secret):
-        assert found(sapling, rule, {path: true}) == {path}
-        assert found(sapling, rule, {path: false if secret else ""}) == set()
+        assert found(builder, rule, {path: true}) == {path}
+        assert found(builder, rule, {path: false if secret else ""}) == set()
+
+
+def test_names_in_crypttab_are_no_patterns(builder: Builder) -> None:
+    """A line of braces would else be as many paths as there are choices: two to the fortieth here."""
+    lines = f"many UUID=1 /keys/{'{a,b}' * 40}\nodd UUID=2 /keys/{{x}}[y]*\n"
+    files = {"/etc/crypttab": lines, "/keys/{x}[y]*": "secret", "/keys/x": "secret", "/keys/{x}y": "secret"}
+    assert found(builder, "system-credentials", files) == {"/keys/{x}[y]*"}
+
+
+def test_braces_of_a_place_mean_what_they_do_in_a_shell() -> None:
+    """Also within one another."""
+    assert unbraced("/{a,b{1,2}}/{,c}", "/a/") == ("/a/", "/a/c", "/b1/", "/b1/c", "/b2/", "/b2/c")

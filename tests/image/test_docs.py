@@ -38,7 +38,7 @@ def test_every_rule_has_a_heading_in_its_guideline() -> None:
 
 @pytest.mark.parametrize("rule", rules.ALL, ids=lambda rule: rule.id)
 def test_the_page_says_what_the_rule_says(rule: Rule) -> None:
-    """Id, severity, how it is mended, and the prose."""
+    """Id, severity, how it is repaired, and the prose."""
     option = f"repaired with --{rule.option}" if rule.option else "repaired by seal"
     how = "reported only" if rule.by_hand else option
     assert section(rule.title) == f"`{rule.id}`, {rule.severity}, {how} {rule.prose}"

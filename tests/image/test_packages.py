@@ -11,7 +11,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from sapling import Sapling
+from audits import audit
+from image_builder import Builder
 
 from firstkey import image_reasons
 from firstkey.image import rpm, rules
@@ -23,9 +24,9 @@ KEY = private_keys.EXAMPLE.encode()
 PLACE = "/usr/share/doc/tls/test key.pem"
 
 
-def outcome(sapling: Sapling) -> str:
+def outcome(builder: Builder) -> str:
     """What the rule about private keys says."""
-    return verdict_of(rules.by_id("private-keys"), sapling.image()).outcome
+    return verdict_of(rules.by_id("private-keys"), builder.image()).outcome
 
 
 def md5(content: bytes) -> str:
@@ -33,48 +34,48 @@ def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def test_dpkg_files(sapling: Sapling) -> None:
+def test_dpkg_files(builder: Builder) -> None:
     """A file as the package brought it passes; another in its place does not, nor does one beside it."""
-    sapling.file(PLACE, KEY)
-    sapling.file("/var/lib/dpkg/info/tls:amd64.md5sums", f"{md5(KEY)}  usr/share/doc/tls/test key.pem\n")
-    sapling.file("/var/lib/dpkg/info/tls:amd64.list", f"/.\n/usr\n{PLACE}\n")
-    verdict = verdict_of(rules.by_id("private-keys"), sapling.image())
+    builder.file(PLACE, KEY)
+    builder.file("/var/lib/dpkg/info/tls:amd64.md5sums", f"{md5(KEY)}  usr/share/doc/tls/test key.pem\n")
+    builder.file("/var/lib/dpkg/info/tls:amd64.list", f"/.\n/usr\n{PLACE}\n")
+    verdict = verdict_of(rules.by_id("private-keys"), builder.image())
     assert verdict.outcome == "pass"
     assert verdict.remark == "1 file is left out: as the package brought it (tls)."
-    sapling.file(PLACE, KEY.replace(b"\n", b"\n\n"))
-    assert outcome(sapling) == "finding"
-    sapling.file(PLACE, KEY)
-    sapling.file("/usr/share/doc/tls/mine.pem", KEY)
-    assert [found.path for found in verdict_of(rules.by_id("private-keys"), sapling.image()).findings] == [
+    builder.file(PLACE, KEY.replace(b"\n", b"\n\n"))
+    assert outcome(builder) == "finding"
+    builder.file(PLACE, KEY)
+    builder.file("/usr/share/doc/tls/mine.pem", KEY)
+    assert [found.path for found in verdict_of(rules.by_id("private-keys"), builder.image()).findings] == [
         "/usr/share/doc/tls/mine.pem"
     ]
 
 
-def test_dpkg_conffiles_and_merged_usr(sapling: Sapling) -> None:
+def test_dpkg_conffiles_and_merged_usr(builder: Builder) -> None:
     """Configuration files have their digests in the status file; /lib is /usr/lib to some packages."""
-    sapling.file("/etc/tls/default.pem", KEY)
-    sapling.file(
+    builder.file("/etc/tls/default.pem", KEY)
+    builder.file(
         "/var/lib/dpkg/status",
         "Package: tls\nStatus: install ok installed\nConffiles:\n"
         f" /etc/tls/other.conf {'0' * 32}\n /etc/tls/default.pem {md5(KEY)}\nVersion: 1\n",
     )
-    sapling.file("/usr/lib/tls/test.pem", KEY)
-    sapling.file("/var/lib/dpkg/info/tls.md5sums", f"{md5(KEY)}  lib/tls/test.pem\n")
-    assert outcome(sapling) == "pass"
-    sapling.file("/etc/tls/default.pem", KEY + b"# changed\n")
-    assert outcome(sapling) == "finding"
+    builder.file("/usr/lib/tls/test.pem", KEY)
+    builder.file("/var/lib/dpkg/info/tls.md5sums", f"{md5(KEY)}  lib/tls/test.pem\n")
+    assert outcome(builder) == "pass"
+    builder.file("/etc/tls/default.pem", KEY + b"# changed\n")
+    assert outcome(builder) == "finding"
 
 
-def test_compiled_python_counts_as_its_source(sapling: Sapling) -> None:
+def test_compiled_python_counts_as_its_source(builder: Builder) -> None:
     """Python's own copies of a package's file are that file, unless there is another key in them."""
     source = b"KEY = '''\n" + KEY + b"'''\n"
-    sapling.file("/usr/lib/python3/tls.py", source)
-    sapling.file("/var/lib/dpkg/info/tls.md5sums", f"{md5(source)}  usr/lib/python3/tls.py\n")
+    builder.file("/usr/lib/python3/tls.py", source)
+    builder.file("/var/lib/dpkg/info/tls.md5sums", f"{md5(source)}  usr/lib/python3/tls.py\n")
     place = "/usr/lib/python3/__pycache__/tls.cpython-311.pyc"
-    sapling.file(place, b"\xa7\r\r\n\0\0\0\0" + KEY)
-    assert outcome(sapling) == "pass"
-    sapling.file(place, b"\xa7\r\r\n\0\0\0\0" + KEY.replace(b"MC4CAQ", b"MC4CAR"))
-    assert outcome(sapling) == "finding"
+    builder.file(place, b"\xa7\r\r\n\0\0\0\0" + KEY)
+    assert outcome(builder) == "pass"
+    builder.file(place, b"\xa7\r\r\n\0\0\0\0" + KEY.replace(b"MC4CAQ", b"MC4CAR"))
+    assert outcome(builder) == "finding"
 
 
 SITE = "/usr/local/lib/python3.11/site-packages"
@@ -86,45 +87,63 @@ def recorded(content: bytes) -> str:
     return f"sha256={digest},{len(content)}"
 
 
-def test_files_of_a_wheel(sapling: Sapling) -> None:
+def test_files_of_a_wheel(builder: Builder) -> None:
     """A Python package's list of its files counts, and is believed of its own directory alone."""
-    sapling.file(f"{SITE}/tls/tests/key.py", KEY)
-    sapling.file(f"{SITE}/tls/tests/__pycache__/key.cpython-311.pyc", b"\xa7\r\r\n\0\0\0\0" + KEY)
+    builder.file(f"{SITE}/tls/tests/key.py", KEY)
+    builder.file(f"{SITE}/tls/tests/__pycache__/key.cpython-311.pyc", b"\xa7\r\r\n\0\0\0\0" + KEY)
     record = f"tls/tests/key.py,{recorded(KEY)}\n../../../../srv/key.pem,{recorded(KEY)}\n"
-    sapling.file(f"{SITE}/tls-1.0.dist-info/RECORD", record + "tls/broken.py,sha256=?,\n,,\n\xff\n")
-    verdict = verdict_of(rules.by_id("private-keys"), sapling.image())
+    builder.file(f"{SITE}/tls-1.0.dist-info/RECORD", record + "tls/broken.py,sha256=?,\n,,\n\xff\n")
+    verdict = verdict_of(rules.by_id("private-keys"), builder.image())
     assert verdict.outcome == "pass"
     assert verdict.remark == "2 files are left out: as the package brought it (tls)."
-    sapling.file("/usr/local/srv/key.pem", KEY)
-    sapling.file("/home/ann/.ssh/id", KEY)
-    sapling.file("/home/ann/all.dist-info/RECORD", f".ssh/id,{recorded(KEY)}\n")
-    sapling.file("/srv/key.pem", KEY)
-    found = verdict_of(rules.by_id("private-keys"), sapling.image()).findings
+    builder.file("/usr/local/srv/key.pem", KEY)
+    builder.file("/home/ann/.ssh/id", KEY)
+    builder.file("/home/ann/all.dist-info/RECORD", f".ssh/id,{recorded(KEY)}\n")
+    builder.file("/srv/key.pem", KEY)
+    found = verdict_of(rules.by_id("private-keys"), builder.image()).findings
     assert [each.path for each in found] == ["/home/ann/.ssh/id", "/srv/key.pem", "/usr/local/srv/key.pem"]
 
 
 @pytest.mark.parametrize("change", ["content", "digest", "own work"])
-def test_files_of_no_wheel(sapling: Sapling, change: str) -> None:
+def test_files_of_no_wheel(builder: Builder, change: str) -> None:
     """Whoever changed it, or installed it from a directory of his own, has put his own key there."""
-    sapling.file(f"{SITE}/tls/key.py", KEY + b"#\n" if change == "content" else KEY)
+    builder.file(f"{SITE}/tls/key.py", KEY + b"#\n" if change == "content" else KEY)
     record = recorded(KEY) if change != "digest" else "sha256=" + "A" * 43 + ",1"
-    sapling.file(f"{SITE}/tls-1.0.dist-info/RECORD", f"tls/key.py,{record}\n")
+    builder.file(f"{SITE}/tls-1.0.dist-info/RECORD", f"tls/key.py,{record}\n")
     if change == "own work":
-        sapling.file(f"{SITE}/tls-1.0.dist-info/direct_url.json", '{"url": "file:///srv/tls"}')
-    assert outcome(sapling) == "finding"
+        builder.file(f"{SITE}/tls-1.0.dist-info/direct_url.json", '{"url": "file:///srv/tls"}')
+    assert outcome(builder) == "finding"
 
 
-def test_apk_files(sapling: Sapling) -> None:
+@pytest.mark.parametrize("digest", ["A", "A" * 43, "!" * 42 + "A", "=" * 43, ""])
+def test_a_record_that_is_no_digest_vouches_for_nothing(builder: Builder, digest: str) -> None:
+    """And keeps no key from being found."""
+    wheel = "/usr/lib/python3/dist-packages"
+    builder.grow(
+        {
+            "/lib/apk/db/installed": f"P:tls\nF:srv\nR:one\nZ:Q1{digest}\n",
+            f"{wheel}/tls-1.dist-info/RECORD": f"two.py,sha256={digest},1\n",
+            "/srv/one": KEY,
+            f"{wheel}/two.py": KEY,
+            "/srv/zoo": KEY,
+        }
+    )
+    verdict = verdict_of(rules.by_id("private-keys"), builder.image())
+    assert [finding.path for finding in verdict.findings] == ["/srv/one", "/srv/zoo", f"{wheel}/two.py"]
+    assert verdict.unknowns == ()
+
+
+def test_apk_files(builder: Builder) -> None:
     """Alpine's records have a sha1 for each file."""
     value = base64.b64encode(hashlib.sha1(KEY, usedforsecurity=False).digest()).decode()
-    sapling.file(PLACE, KEY)
-    sapling.file(
+    builder.file(PLACE, KEY)
+    builder.file(
         "/lib/apk/db/installed",
         f"P:tls\nV:1\nF:usr/share/doc/tls\nR:other\nZ:Q1AAAA\nR:test key.pem\na:0:0:644\nZ:Q1{value}\n\n",
     )
-    assert outcome(sapling) == "pass"
-    sapling.file(PLACE, KEY + b"\n")
-    assert outcome(sapling) == "finding"
+    assert outcome(builder) == "pass"
+    builder.file(PLACE, KEY + b"\n")
+    assert outcome(builder) == "finding"
 
 
 # --- rpm ------------------------------------------------------------------------------------------
@@ -146,10 +165,10 @@ def header(**tags: list[str] | list[int]) -> bytes:
     return struct.pack(">II", len(tags), len(data)) + index + data
 
 
-def write_database(sapling: Sapling, *blobs: bytes) -> None:
+def write_database(builder: Builder, *blobs: bytes) -> None:
     """A database as rpm lays it out."""
-    sapling.directory("/var/lib/rpm")
-    with sqlite3.connect(sapling.path("/var/lib/rpm/rpmdb.sqlite")) as connection:
+    builder.directory("/var/lib/rpm")
+    with sqlite3.connect(builder.path("/var/lib/rpm/rpmdb.sqlite")) as connection:
         connection.execute(
             "CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)"
         )
@@ -167,29 +186,41 @@ def tls_header() -> bytes:
     )  # fmt: skip
 
 
-def test_rpm_files(sapling: Sapling) -> None:
+def test_rpm_files(builder: Builder) -> None:
     """Rpm's database is read without rpm, and left as it is."""
-    sapling.file(PLACE, KEY)
-    write_database(sapling, header(NAME=["other"], VERSION=["1"], RELEASE=["1"]), tls_header())
-    sapling.age()
-    before = sapling.snapshot()
-    assert outcome(sapling) == "pass"
-    assert sapling.image().packages.version("tls") == "1.2-3"
-    after = sapling.snapshot()
+    builder.file(PLACE, KEY)
+    write_database(builder, header(NAME=["other"], VERSION=["1"], RELEASE=["1"]), tls_header())
+    builder.age()
+    before = builder.snapshot()
+    assert outcome(builder) == "pass"
+    assert builder.image().packages.version("tls") == "1.2-3"
+    after = builder.snapshot()
     assert [path for path in before if before[path][:2] != after[path][:2]] == []
     assert before.keys() == after.keys()
-    sapling.file(PLACE, KEY + b"\n")
-    assert outcome(sapling) == "finding"
+    builder.file(PLACE, KEY + b"\n")
+    assert outcome(builder) == "finding"
+
+
+def test_rpm_files_are_known_in_the_box(builder: Builder) -> None:
+    """There the tree is elsewhere than the host has it."""
+    builder.file(PLACE, KEY)
+    write_database(builder, tls_header())
+    done = audit(builder, "--json", "--rule", "private-keys", "--rule", "ami-tools")
+    assert {rule["id"]: rule["unknown"] for rule in done.report["rules"]} == {
+        "private-keys": [],
+        "ami-tools": [],
+    }
+    assert (done.rule("private-keys")["outcome"], done.status) == ("pass", 0)
 
 
 @pytest.mark.parametrize("name", ["Packages", "rpmdb.sqlite"])
-def test_an_unreadable_rpm_database_is_a_doubt(sapling: Sapling, name: str) -> None:
+def test_an_unreadable_rpm_database_is_unknown(builder: Builder, name: str) -> None:
     """A key that may be a package's own is told, with the reason why that is not known."""
-    sapling.file(PLACE, KEY)
-    sapling.file(f"/var/lib/rpm/{name}", b"\0" * 4096)
-    verdict = verdict_of(rules.by_id("private-keys"), sapling.image())
+    builder.file(PLACE, KEY)
+    builder.file(f"/var/lib/rpm/{name}", b"\0" * 4096)
+    verdict = verdict_of(rules.by_id("private-keys"), builder.image())
     assert verdict.outcome == "finding"
-    assert verdict.doubts[0].refusal.reason is image_reasons.PACKAGES_UNKNOWN
+    assert verdict.unknowns[0].refusal.reason is image_reasons.PACKAGES_UNKNOWN
 
 
 @pytest.mark.parametrize("length", [0, 7, 40, 200])
@@ -205,7 +236,7 @@ def test_a_damaged_header_is_refused(length: int) -> None:
     not (shutil.which("rpmbuild") and shutil.which("rpm")),
     reason="needs rpm and rpmbuild, which make a real database",
 )
-def test_a_database_that_rpm_made(sapling: Sapling, tmp_path: Path) -> None:
+def test_a_database_that_rpm_made(builder: Builder, tmp_path: Path) -> None:
     """The records of a real package that a real rpm installed."""
     spec = tmp_path / "tls.spec"
     spec.write_text(
@@ -220,17 +251,17 @@ def test_a_database_that_rpm_made(sapling: Sapling, tmp_path: Path) -> None:
         capture_output=True,
     )
     (package,) = (tmp_path / "build" / "RPMS").rglob("*.rpm")
-    sapling.directory("/var/lib/rpm")
-    database = ["--dbpath", str(sapling.path("/var/lib/rpm")), "--define", "_db_backend sqlite"]
+    builder.directory("/var/lib/rpm")
+    database = ["--dbpath", str(builder.path("/var/lib/rpm")), "--define", "_db_backend sqlite"]
     subprocess.run(["rpm", *database, "--initdb"], check=True, capture_output=True)
     subprocess.run(
         ["rpm", *database, "--install", "--justdb", "--nodeps", "--noscripts", str(package)],
         check=True,
         capture_output=True,
     )
-    sapling.file("/usr/share/tls/test.pem", KEY)
-    assert sapling.image().packages.version("tls") == "1.2-3"
-    assert outcome(sapling) == "pass"
+    builder.file("/usr/share/tls/test.pem", KEY)
+    assert builder.image().packages.version("tls") == "1.2-3"
+    assert outcome(builder) == "pass"
 
 
 # --- the AMI tools --------------------------------------------------------------------------------
@@ -245,18 +276,18 @@ def test_versions_are_compared_by_number(older: str, newer: str) -> None:
     assert ami_tools.ordered(older) < ami_tools.ordered(newer)
 
 
-def test_ami_tools_of_amazon_linux(sapling: Sapling) -> None:
+def test_ami_tools_of_amazon_linux(builder: Builder) -> None:
     """The version is rpm's, the newest what the repositories' lists in yum's cache name; none is unknown."""
     import gzip
 
-    write_database(sapling, header(NAME=["aws-amitools-ec2"], VERSION=["1.5.13"], RELEASE=["1.2.amzn2"]))
-    assert verdict_of(ami_tools.RULES[0], sapling.image()).outcome == "unknown"
+    write_database(builder, header(NAME=["aws-amitools-ec2"], VERSION=["1.5.13"], RELEASE=["1.2.amzn2"]))
+    assert verdict_of(ami_tools.RULES[0], builder.image()).outcome == "unknown"
     primary = (
         '<package><name>aws-amitools-ec2</name><version epoch="0" ver="1.5.19" rel="1.amzn2"/></package>'
     )
     listed = "/var/cache/yum/x86_64/2/amzn2-core/0123-primary.xml.gz"
-    sapling.file(listed, gzip.compress(primary.encode()))
-    (finding,) = verdict_of(ami_tools.RULES[0], sapling.image()).findings
+    builder.file(listed, gzip.compress(primary.encode()))
+    (finding,) = verdict_of(ami_tools.RULES[0], builder.image()).findings
     assert "1.5.19-1.amzn2 is there" in finding.reason
     assert (
         finding.remedy == "Run in the image, or on an instance of it: yum --assumeyes update aws-amitools-ec2"

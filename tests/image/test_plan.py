@@ -8,14 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sapling import Sapling
+import slow_texts
+from image_builder import Builder
 
 from firstkey import image_reasons, reasons
-from firstkey.image import pipe, plan, rules, seal
+from firstkey.image import pipe, rules, seal
+from firstkey.image.audit import Audit, Result
 from firstkey.image.changes import Change, Empty, Link, Remove, Write
 from firstkey.image.door import Seen
-from firstkey.image.plan import Step
 from firstkey.image.rule import Rule
+from firstkey.image.seal import Step
+from firstkey.image.verdict import Finding, Verdict
 from firstkey.reasons import FirstkeyError
 
 NEED_SSHD = ("root-password-login", "use-dns", "first-login")
@@ -28,6 +31,12 @@ def crossed(value: object) -> Any:
     return json.loads(json.dumps(value).encode("ascii"))
 
 
+def read(plain: object) -> Change:
+    """The change, out of a plan of which it is the only step."""
+    change: Change = pipe.read(pipe.PLAN, [[["logs", plain, False]], [], [], [], []]).steps[0].change
+    return change
+
+
 @pytest.mark.parametrize(
     "rule",
     [
@@ -35,15 +44,25 @@ def crossed(value: object) -> Any:
         for rule in rules.ALL
     ],
 )
-def test_what_is_planned_comes_back_as_it_was(rule: Rule, sapling: Sapling) -> None:
+def test_what_is_planned_comes_back_as_it_was(rule: Rule, builder: Builder) -> None:
     """Every rule's remedy, as pure data: nothing of it is lost, and no code goes along."""
-    sapling.grow(rule.failing)
-    planned = seal.plan(sapling.image(), [rule], [rule.option or ""])
+    builder.grow(rule.failing)
+    planned = seal.plan(builder.image(), [rule], [rule.option or ""])
     back = pipe.read(pipe.PLAN, crossed(pipe.PLAN.write(planned)))
     assert back == planned
     assert [type(step.change) for step in back.steps] == [type(step.change) for step in planned.steps]
     for one, other in zip(back.steps, planned.steps):
         assert one.change.describe() == other.change.describe()
+
+
+@pytest.mark.parametrize("stays", [(True, False), (False, True), (False, False)])
+def test_of_two_findings_in_one_place_one_that_stays_counts(stays: tuple[bool, bool]) -> None:
+    """The place is found again then, and that is as it was predicted."""
+    rule = rules.by_id("mail")
+    found = tuple(seal.Match(rule, "/var/mail/root", "x", each) for each in stays)
+    after = Audit("/", (Result(rule, Verdict((Finding("/var/mail/root", "x"),))),))
+    done = seal.Sealing(seal.Plan((), (), found, (), ()), (), after)
+    assert bool(done.unpredicted) != any(stays)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +77,7 @@ def test_what_is_planned_comes_back_as_it_was(rule: Rule, sapling: Sapling) -> N
 )
 def test_odd_names_and_bytes_survive(change: Change) -> None:
     """Names that are no UTF-8, and content that is no text."""
-    assert pipe.read(pipe.CHANGE, crossed(pipe.CHANGE.write(change))) == change
+    assert read(crossed(pipe.PLAN.write(change))) == change
 
 
 @pytest.mark.parametrize(
@@ -84,31 +103,52 @@ def test_odd_names_and_bytes_survive(change: Change) -> None:
 )
 def test_what_is_no_change_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
     """Another kind, a field too many or too few, another type, a path that is not absolute and plain."""
-    plain = crossed(pipe.CHANGE.write(Remove("/tmp/x", "x", seen=SEEN)))
-    pipe.read(pipe.CHANGE, plain)
+    plain = crossed(pipe.PLAN.write(Remove("/tmp/x", "x", seen=SEEN)))
+    read(plain)
     spoil(plain)
     with pytest.raises(FirstkeyError) as caught:
-        pipe.read(pipe.CHANGE, plain)
+        read(plain)
     assert caught.value.reason is reasons.INTERNAL_ERROR
-    with pytest.raises(FirstkeyError):
-        pipe.read(pipe.PLAN, [[["logs", plain, False]], [], [], []])
 
 
 def test_no_program_is_named_by_a_plan() -> None:
     """The package manager's command is one of two, and so are the packages that it updates."""
     plain = {"kind": "update", "manager": "apt", "package": "ec2-ami-tools"}
-    assert pipe.read(pipe.CHANGE, plain).describe().startswith("run apt-get install")
+    assert read(plain).describe().startswith("run apt-get install")
     for field, value in (("manager", "/bin/sh"), ("package", "evil"), ("package", "--root=/")):
         with pytest.raises(FirstkeyError):
-            pipe.read(pipe.CHANGE, {**plain, field: value})
+            read({**plain, field: value})
 
 
 def judged(*changes: Change) -> tuple[list[Change], list[str]]:
     """The changes that a plan of these comes to, and why the others are left."""
     rule = rules.ALL[0]
-    steps, left = plan.judged([Step(rule, change) for change in changes])
+    steps, left = seal.judged([Step(rule, change) for change in changes])
     assert {entry.refusal.reason for entry in left} <= {image_reasons.CONTRADICTION}
     return [step.change for step in steps], [entry.refusal.detail for entry in left]
+
+
+def test_a_plan_of_many_steps(builder: Builder) -> None:
+    """Twice as many steps take twice as long, not four times."""
+    rule = rules.ALL[0]
+
+    def make(size: int) -> list[Step]:
+        places = [f"/tmp/{number}" for number in range(size // 100)]
+        inside = [Remove(f"{place}/key", "x", wiping=True) for place in places]
+        return [Step(rule, change) for change in (*(Remove(place, "x") for place in places), *inside)]
+
+    assert slow_texts.growth(seal.judged, make) is None
+    paths = [step.change.path for step in seal.judged(make(300))[0]]
+    assert paths == ["/tmp/0/key", "/tmp/0", "/tmp/1/key", "/tmp/1", "/tmp/2/key", "/tmp/2"]
+
+
+@pytest.mark.parametrize("place, stays", [("/tmp/deep/key", False), ("/srv/key", True)])
+def test_what_another_rule_takes_away_is_predicted_gone(builder: Builder, place: str, stays: bool) -> None:
+    """Without its own option a rule leaves a key; the rule of temporary files removes what it lies in."""
+    builder.file(place, rules.by_id("private-keys").failing["/srv/deploy/notes.txt"] or "")
+    wanted = [rules.by_id("temporary-files"), rules.by_id("private-keys")]
+    planned = seal.plan(builder.image(), wanted, [])
+    assert [match.stays for match in planned.found if match.rule is wanted[1]] == [stays]
 
 
 A, B = Remove("/d/a", "x"), Remove("/d/b", "x")
@@ -156,3 +196,20 @@ def test_no_step_undoes_another(changes: tuple[Change, ...], kept: tuple[Change,
     """What is implied is done once, what contradicts is left with its reason, and the rest has an order."""
     done, why = judged(*changes)
     assert (tuple(done), len(why)) == (kept, left)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_what_a_failed_step_leaves_needed_stays_and_shells_end_before_histories(
+    builder: Builder, number: int
+) -> None:
+    """The ledger goes only after the keys; shells would write histories back, with or without a step."""
+    steps = (
+        Step(rules.by_id("authorized-keys"), Remove("/etc/passwd", "x", seen=SEEN)),
+        Step(rules.by_id("firstkey-state"), Remove("/var/lib/firstkey/ledger.json", "x", seen=SEEN)),
+        Step(rules.by_id("histories"), Remove("/root/.bash_history", "x", seen=SEEN)),
+    )
+    calls: list[str] = []
+    planned = seal.Plan(steps[:number], (), (), (), ())
+    done = seal.carry_out(planned, builder.context(), before_histories=lambda: calls.append("shells"))
+    calls.extend(outcome.result for outcome in done)
+    assert calls == ["failed", "left", "shells", "done"][: number + 1]

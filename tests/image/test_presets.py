@@ -7,9 +7,9 @@ import shutil
 import subprocess
 
 import pytest
-from sapling import Sapling
+from image_builder import Builder
 
-from firstkey.image import render_seal, rules, seal, units
+from firstkey.image import render, rules, seal, units
 from firstkey.image.audit import verdict_of
 from firstkey.image.verdict import PASS
 
@@ -38,62 +38,62 @@ LINKS = {
 }
 
 
-def grow(sapling: Sapling) -> None:
+def grow(builder: Builder) -> None:
     """A tree with units and units."""
     for path, content in TREE.items():
-        sapling.file(path, content)
+        builder.file(path, content)
     for path, target in LINKS.items():
-        sapling.link(path, target)
+        builder.link(path, target)
 
 
 @pytest.mark.skipif(shutil.which("systemctl") is None, reason="needs systemctl")
-def test_what_a_first_boot_enables_is_what_systemctl_enables(sapling: Sapling) -> None:
+def test_what_a_first_boot_enables_is_what_systemctl_enables(builder: Builder) -> None:
     """The same units as `systemctl preset-all` links in the tree, where nothing is turned off."""
-    grow(sapling)
-    told = units.newly_enabled(sapling.image())
-    argv = ["systemctl", f"--root={sapling.root}", "preset-all", "--preset-mode=enable-only"]
+    grow(builder)
+    logged = units.newly_enabled(builder.image())
+    argv = ["systemctl", f"--root={builder.root}", "preset-all", "--preset-mode=enable-only"]
     subprocess.run(argv, check=True, capture_output=True)
-    wants = sapling.path("/etc/systemd/system").glob("*.wants/*")
-    assert told == sorted({os.path.basename(link) for link in wants} - {"on.service"})
-    assert told == [
+    wants = builder.path("/etc/systemd/system").glob("*.wants/*")
+    assert logged == sorted({os.path.basename(link) for link in wants} - {"on.service"})
+    assert logged == [
         "early.target", "helper.socket", "line@tty1.service", "named.service", "own.timer", "plain.service",
     ]  # fmt: skip
 
 
-def test_the_plan_names_them(sapling: Sapling) -> None:
+def test_the_plan_names_them(builder: Builder) -> None:
     """Who unsets the machine-id is told what the first boot will turn on, one a line."""
-    sapling.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-    assert planned(sapling)[1:] == []
-    grow(sapling)
-    sapling.file(
+    builder.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    assert planned(builder)[1:] == []
+    grow(builder)
+    builder.file(
         f"{UNITS}/systemd-networkd-wait-online.service", "[Install]\nWantedBy=network-online.target\n"
     )
-    heading, *told = planned(sapling)[1:]
+    heading, *logged = planned(builder)[1:]
     assert heading.startswith("The first boot will turn on by preset")
-    assert "  helper.socket" in told
-    assert "  systemd-networkd-wait-online.service, which holds what waits for a network" in told
-    sapling.file("/etc/machine-id", "uninitialized\n")
-    assert planned(sapling) == ["Plan: 0 steps; there is nothing to do."]
+    assert "  helper.socket" in logged
+    assert "  systemd-networkd-wait-online.service, which holds what waits for a network" in logged
+    builder.file("/etc/machine-id", "uninitialized\n")
+    assert planned(builder) == ["Plan: 0 steps; there is nothing to do."]
 
 
-def planned(sapling: Sapling) -> list[str]:
+def planned(builder: Builder) -> list[str]:
     """What the plan says, without the lines of its one step."""
-    lines = list(render_seal.plan(seal.plan(sapling.image(), [rules.by_id("machine-id")], []), diffs=False))
+    lines = list(render.plan(seal.plan(builder.image(), [rules.by_id("machine-id")], []), diffs=False))
     return [line for line in lines if "machine-id" not in line]
 
 
-def test_an_empty_machine_id_stays(sapling: Sapling) -> None:
+def test_an_empty_machine_id_stays(builder: Builder) -> None:
     """The system boots well with it, unless only a first boot makes host keys (tests/image/test_cases.py)."""
-    sapling.file("/etc/machine-id", "")
-    grow(sapling)
-    assert planned(sapling) == ["Plan: 0 steps; there is nothing to do."]
-    assert verdict_of(rules.by_id("machine-id"), sapling.image()).outcome == PASS
+    builder.file("/etc/machine-id", "")
+    grow(builder)
+    assert planned(builder) == ["Plan: 0 steps; there is nothing to do."]
+    assert verdict_of(rules.by_id("machine-id"), builder.image()).outcome == PASS
 
 
-def test_a_unit_that_cannot_be_read_keeps_nobody_from_the_step(sapling: Sapling) -> None:
+def test_a_unit_that_cannot_be_read_keeps_nobody_from_the_step(builder: Builder) -> None:
     """Then the plan says no names, and the machine-id is unset all the same."""
-    sapling.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-    sapling.file(f"{UNITS}/large.service", "#" * (17 * 1024 * 1024))
-    assert planned(sapling)[-1].startswith("  units that cannot be told: ")
-    (change,) = sapling.settled("machine-id")
-    assert change.apply(sapling.context()) == "written"
+    builder.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    builder.file(f"{UNITS}/large.service", "#" * (17 * 1024 * 1024))
+    assert planned(builder)[-1].startswith("  units that cannot be listed: ")
+    (change,) = builder.settled("machine-id")
+    assert change.apply(builder.context()) == "written"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import tokens
+from image_builder import Builder, audited
 from rootfs import CACHE
-from sapling import Sapling, audited
 
 from firstkey.image import rules
 from firstkey.image.audit import chosen
@@ -37,13 +37,13 @@ needs_scanner = pytest.mark.skipif(
 )
 
 
-def found(sapling: Sapling, secrets: str) -> dict[str, list[str]]:
+def found(builder: Builder, secrets: str) -> dict[str, list[str]]:
     """The reasons by path of every finding that is an error of a rule about secrets."""
-    looking = Looking(scanned=scanned(secrets, str(sapling.root)))
-    image = sapling.image(looking)
+    looking = Looking(scanned=scanned(secrets, str(builder.root)))
+    image = builder.image(looking)
     seen: dict[str, list[str]] = {}
     for result in audited(image, chosen(SECRETS)).results:
-        assert result.verdict.doubts == ()
+        assert result.verdict.unknowns == ()
         for finding in result.verdict.findings:
             if (finding.severity or result.rule.severity) == ERROR:
                 seen.setdefault(finding.path, []).append(finding.reason)
@@ -52,12 +52,12 @@ def found(sapling: Sapling, secrets: str) -> dict[str, list[str]]:
 
 @needs_scanner
 @pytest.mark.root
-def test_tokens_of_all_makers(sapling: Sapling) -> None:
+def test_tokens_of_all_makers(builder: Builder) -> None:
     """With the scanner that is here; none of its findings tells the secret."""
     planted = tokens.planted()
     for path, text in planted.items():
-        sapling.file(path, text)
-    seen = found(sapling, AUTO)
+        builder.file(path, text)
+    seen = found(builder, AUTO)
     missing = sorted(planted.keys() - seen.keys())
     print(f"{len(planted) - len(missing)} of {len(planted)} were found; not: {missing}")
     assert len(planted) > 100
@@ -82,13 +82,13 @@ def packages() -> Path:
 
 @pytest.mark.root
 @pytest.mark.parametrize("secrets", [BUILTIN, pytest.param(AUTO, marks=needs_scanner)])
-def test_no_example_in_real_packages_is_an_error(sapling: Sapling, packages: Path, secrets: str) -> None:
+def test_no_example_in_real_packages_is_an_error(builder: Builder, packages: Path, secrets: str) -> None:
     """They are full of keys for tests, and of examples in their documentation."""
-    sapling.directory("/usr/local/lib/python3/site-packages")
+    builder.directory("/usr/local/lib/python3/site-packages")
     for entry in packages.iterdir():
         copy = shutil.copytree if entry.is_dir() else shutil.copy
-        copy(entry, sapling.path(f"/usr/local/lib/python3/site-packages/{entry.name}"))
-    assert found(sapling, secrets) == {}
+        copy(entry, builder.path(f"/usr/local/lib/python3/site-packages/{entry.name}"))
+    assert found(builder, secrets) == {}
 
 
 def test_the_rules_about_secrets_are_these() -> None:

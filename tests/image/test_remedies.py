@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from image_builder import Builder, audited
 from machine import AGENT
-from sapling import Sapling, audited
 
 from firstkey.display import DECIDE
 from firstkey.image import audit, formats, render, rules
@@ -121,11 +121,11 @@ ALL = [
 
 
 @pytest.fixture
-def odd(tmp_path: Path) -> Iterator[Sapling]:
+def odd(tmp_path: Path) -> Iterator[Builder]:
     """An empty tree whose path has to be quoted."""
     root = tmp_path / ODD
     root.mkdir()
-    grown = Sapling(root)
+    grown = Builder(root)
     yield grown
     grown.close()
 
@@ -135,7 +135,7 @@ def entries(done: Audit) -> list[Entry]:
     return [entry for result in done.results for entry in result.entries]
 
 
-def said_by(tree: Sapling, rule: str) -> Audit:
+def said_by(tree: Builder, rule: str) -> Audit:
     """What that rule says of the tree as it is now."""
     return audited(tree.image(), audit.chosen([rule]))
 
@@ -158,7 +158,7 @@ exec bash
 """
 
 
-def paste(tree: Sapling, text: str, scratch: Path) -> subprocess.CompletedProcess[str]:
+def paste(tree: Builder, text: str, scratch: Path) -> subprocess.CompletedProcess[str]:
     """Give the text to a shell as a terminal would: it stands in /usr, and can write to the tree alone."""
     shim = scratch / "bin" / "firstkey"
     shim.parent.mkdir(exist_ok=True)
@@ -182,7 +182,7 @@ def paste(tree: Sapling, text: str, scratch: Path) -> subprocess.CompletedProces
 
 
 @pytest.mark.root
-def test_what_is_pasted_can_write_to_the_tree_alone(odd: Sapling, tmp_path: Path) -> None:
+def test_what_is_pasted_can_write_to_the_tree_alone(odd: Builder, tmp_path: Path) -> None:
     """Else the tests below would prove nothing, and a wrong remedy would harm this machine."""
     for place in (tmp_path, Path("/etc"), Path("/usr"), Path("/var/lib"), Path("/tmp")):
         assert paste(odd, f"touch {place}/firstkey-test && echo done\n", tmp_path).stdout == ""
@@ -190,8 +190,9 @@ def test_what_is_pasted_can_write_to_the_tree_alone(odd: Sapling, tmp_path: Path
 
 
 @pytest.mark.parametrize("rule, tree, is_command", ALL)
+@pytest.mark.sample(3)
 def test_each_remedy_is_a_command_or_words(
-    odd: Sapling, rule: str, tree: Mapping[str, str | bytes | None], *, is_command: bool
+    odd: Builder, rule: str, tree: Mapping[str, str | bytes | None], *, is_command: bool
 ) -> None:
     """A command names the root, however odd; words say that a person decides, and hold nothing to paste."""
     odd.grow(tree)
@@ -218,7 +219,7 @@ def test_each_remedy_is_a_command_or_words(
 @pytest.mark.slow
 @pytest.mark.parametrize("rule, tree, is_command", [each for each in ALL if each.values[2]])
 def test_a_pasted_command_cures(
-    odd: Sapling, tmp_path: Path, rule: str, tree: Mapping[str, str | bytes | None], *, is_command: bool
+    odd: Builder, tmp_path: Path, rule: str, tree: Mapping[str, str | bytes | None], *, is_command: bool
 ) -> None:
     """What was found is gone, and the command says that all went well."""
     odd.grow(tree)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 
 import pytest
-from sapling import Sapling
+from image_builder import Builder
 
 from firstkey.image import rules, seal
 from firstkey.image.audit import verdict_of
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS, FIRST, HISTORIES, LOGS, Rule
 from firstkey.image.subject import Image
-from firstkey.image.verdict import ERROR, FINDING, NOTE, PASS, UNKNOWN, WARNING, Verdict
+from firstkey.image.verdict import ERROR, FINDING, NOTE, PASS, UNKNOWN, WARNING, Finding, Part
 from firstkey.reasons import IO_ERROR, FirstkeyError
 
 NEED_SSHD = ("root-password-login", "use-dns", "first-login", "password-login", "root-login")
@@ -59,10 +60,11 @@ def test_rule_speaks(rule: Rule) -> None:
 
 
 @pytest.mark.parametrize("rule", params())
-def test_failing_example_fails(rule: Rule, sapling: Sapling) -> None:
+@pytest.mark.sample(2)
+def test_failing_example_fails(rule: Rule, builder: Builder) -> None:
     """The failing example has a finding (or is unknown, where that is what the rule finds)."""
-    sapling.grow(rule.failing)
-    verdict = verdict_of(rule, sapling.image())
+    builder.grow(rule.failing)
+    verdict = verdict_of(rule, builder.image())
     assert verdict.outcome == (UNKNOWN if rule.id == "everything-seen" else FINDING), verdict
     for finding in verdict.findings:
         assert not (rule.by_hand and finding.changes)
@@ -72,48 +74,52 @@ def test_failing_example_fails(rule: Rule, sapling: Sapling) -> None:
 
 
 @pytest.mark.parametrize("rule", params())
-def test_passing_example_passes(rule: Rule, sapling: Sapling) -> None:
-    """The passing example passes, and there is nothing to mend in it."""
-    sapling.grow(rule.passing)
-    verdict = verdict_of(rule, sapling.image())
+@pytest.mark.sample(4)
+def test_passing_example_passes(rule: Rule, builder: Builder) -> None:
+    """The passing example passes, and there is nothing to repair in it."""
+    builder.grow(rule.passing)
+    verdict = verdict_of(rule, builder.image())
     assert verdict.outcome == PASS, verdict
-    assert seal.plan(sapling.image(), [rule], [rule.option or ""]).steps == ()
+    assert seal.plan(builder.image(), [rule], [rule.option or ""]).steps == ()
 
 
-def test_what_is_found_at_places_stays_where_the_check_fails(sapling: Sapling) -> None:
+def test_what_is_found_stays_where_the_check_fails(builder: Builder) -> None:
     """One part of a rule must not keep the other from speaking."""
 
-    def check(_image: Image) -> Verdict:
+    def check(_image: Image) -> Iterator[Part]:
+        yield Finding("/etc/found", "It was found before.")
         raise FirstkeyError("no", reason=IO_ERROR)
 
     rule = rules.by_id("host-identities")._replace(check=check)
-    sapling.file("/etc/nvme/hostid", "x\n")
-    verdict = verdict_of(rule, sapling.image())
-    assert [finding.path for finding in verdict.findings] == ["/etc/nvme/hostid"]
-    assert [doubt.refusal.reason for doubt in verdict.doubts] == [IO_ERROR]
+    builder.file("/etc/nvme/hostid", "x\n")
+    verdict = verdict_of(rule, builder.image())
+    assert [finding.path for finding in verdict.findings] == ["/etc/nvme/hostid", "/etc/found"]
+    assert [unknown.refusal.reason for unknown in verdict.unknowns] == [IO_ERROR]
 
 
 @pytest.mark.parametrize("rule", params(mending=True))
-def test_remedy_mends(rule: Rule, sapling: Sapling) -> None:
+@pytest.mark.sample(3)
+def test_remedy_mends(rule: Rule, builder: Builder) -> None:
     """The remedy describes itself, makes the failing example pass, and has nothing to do a second time."""
-    sapling.grow(rule.failing)
-    changes = sapling.settled(rule.id)
+    builder.grow(rule.failing)
+    changes = builder.settled(rule.id)
     assert changes
     for change in changes:
         assert change.describe().splitlines()[0]
         assert change.path
     for change in changes:
-        assert change.apply(sapling.context())
-    assert verdict_of(rule, sapling.image()).outcome == PASS
-    assert seal.plan(sapling.image(), [rule], [rule.option or ""]).steps == ()
+        assert change.apply(builder.context())
+    assert verdict_of(rule, builder.image()).outcome == PASS
+    assert seal.plan(builder.image(), [rule], [rule.option or ""]).steps == ()
 
 
 @pytest.mark.parametrize("rule", params(mending=True))
-def test_planned_twice_is_harmless(rule: Rule, sapling: Sapling) -> None:
+@pytest.mark.sample(6)
+def test_planned_twice_is_harmless(rule: Rule, builder: Builder) -> None:
     """Changes that were planned and are applied a second time do no harm: a crash may have come between."""
-    sapling.grow(rule.failing)
-    changes = sapling.settled(rule.id)
+    builder.grow(rule.failing)
+    changes = builder.settled(rule.id)
     for _ in range(2):
         for change in changes:
-            change.apply(sapling.context())
-    assert verdict_of(rule, sapling.image()).outcome == PASS
+            change.apply(builder.context())
+    assert verdict_of(rule, builder.image()).outcome == PASS

@@ -1090,8 +1090,8 @@ def test_what_keeps_sshd_from_starting_comes_first(lab: Lab, case: Broken) -> No
         assert lab.works(user=case.user, key=case.key)
 
 
-@pytest.mark.sample(40)
 @pytest.mark.parametrize("case", named([*REFUSED, *SESSIONS]))
+@pytest.mark.sample(51)
 def test_what_keeps_a_login_out_is_named(lab: Lab, case: Broken) -> None:
     """A real login fails with sshd's own words for it; the doctor names the same, first obstacle first.
 

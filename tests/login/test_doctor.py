@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pwd
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -153,6 +154,38 @@ def test_a_configuration_that_was_never_read(lab: Lab) -> None:
     assert lab.doctor().obstacles == []
 
 
+CUTS = """
+import socket, subprocess, sys
+server = socket.create_server(("0.0.0.0", 22))
+print("ready", flush=True)
+for number in range(1, 1000):
+    connection, _ = server.accept()
+    if number not in (1, 3):
+        with connection:
+            subprocess.run([sys.argv[1], "-i", "-E", "/run/sshd.log"], stdin=connection, stdout=connection)
+    connection.close()
+"""
+
+
+def test_a_reload_while_it_asks_is_no_obstacle(lab: Lab) -> None:
+    """Of a reload, the banner's question and the login's each see a connection that is cut."""
+    with lab.background(sys.executable, "-c", CUTS, shutil.which("sshd") or ""):
+        said = lab.doctor()
+    assert (said.obstacles, said.unknowns, said.user["verdict"]) == ([], [], "open")
+    assert lab.sshd_log.count("Connection from") == 2
+
+
+def test_a_host_key_that_is_being_generated_is_no_lack(lab: Lab) -> None:
+    """It is on its way, as the last run said; one that nothing is known of has its remedy."""
+    lab.prepend_config("HostKey /etc/ssh/ssh_host_rsa_key")
+    assert lab.start_sshd()
+    assert lab.doctor().notes == ["no-host-key"]
+    pending = {"file": "/etc/ssh/ssh_host_rsa_key", "reason": "host-key-pending"}
+    lab.write("/run/firstkey/report.json", json.dumps({"outcome": "ok", "host_keys": [pending]}))
+    said = lab.doctor()
+    assert (said.notes, said.user["verdict"]) == (["host-key-pending"], "open")
+
+
 # --- where the doctor is not root, or not on the machine ------------------------------------------
 
 
@@ -178,6 +211,8 @@ def test_without_root_it_says_what_only_root_can_see(lab: Lab) -> None:
     lines = {finding["check"]: finding["status"] for finding in user["findings"]}
     assert lines["key-line"] == "ok"
     assert lines["running-sshd"] == "ok"
+    text = lab.firstkey("doctor", "--key", "/srv/key.pub", "--from", "127.0.0.1", user=ALICE).out
+    assert text.count("(needs-root)") > text.count("Run it again with sudo") == 1
 
 
 def test_a_stranger_is_not_told_that_the_user_is_barred(lab: Lab) -> None:
@@ -246,7 +281,7 @@ def test_the_journal_says_why_the_running_sshd_refuses(lab: Lab) -> None:
 
 
 def test_earlier_troubles_are_of_no_matter(lab: Lab) -> None:
-    """A refusal that was logged before is neither an obstacle nor a doubt."""
+    """A refusal that was logged before is neither an obstacle nor an unknown."""
     assert lab.start_sshd()
     journal(lab, "User alice from 10.0.0.1 not allowed because listed in DenyUsers")
     assert lab.doctor().user["verdict"] == "open"

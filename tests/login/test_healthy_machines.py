@@ -113,7 +113,7 @@ MACHINES = [
                 "chown root /srv/keys/alice",
                 "chmod 0644 /srv/keys/alice",
             ),
-            config("AuthorizedKeysFile none /srv/keys/%u"),
+            config("AuthorizedKeysFile /srv/keys/%u"),
         ),
     ),
     Healthy("the second file", script(f"mv {KEYS} {KEYS}2")),

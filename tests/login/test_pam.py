@@ -22,6 +22,8 @@ from firstkey.system.tree import Tree
         ({"sshd": "account substack system\n", "system": "account x pam_a.so\n"}, ["pam_a"]),
         ({"sshd": "-account required /lib/security/pam_a.so arg # note\n"}, ["pam_a"]),
         ({"sshd": "account required \\\n pam_a.so\n"}, ["pam_a"]),
+        ({"sshd": "account required \\ \n \\\n pam_a.so # x \\\naccount x pam_b.so\n"}, ["pam_a", "pam_b"]),
+        ({"sshd": "# x \\\naccount required pam_a.so\n"}, ["pam_a"]),
         ({"sshd": "account include sshd\naccount required pam_a.so\n"}, ["pam_a"]),
         ({"sshd": "auth required pam_a.so\n", "other": "account required pam_deny.so\n"}, ["pam_deny"]),
         ({"sshd": "rubbish\n\naccount\n"}, []),

@@ -12,7 +12,7 @@ from lifetime import Life, live, live_without
 from once import once
 from packages import build
 from rootfs import inside, missing_for_debian_root
-from scene import scene_on
+from scenario import scenario_on
 from suites import SUITES, without
 
 
@@ -60,10 +60,10 @@ def life(suite: str, archive: Path, deb: Path, tmp_path_factory: pytest.TempPath
             system = bootlab.distribution(shelf, suite=suite)
             image = system.changed(shelf / "installed", install)
             record = {}
-            for scene in scene_on(system, shelf):
-                record.update(live_without(scene))
-            for scene in scene_on(image, shelf):
-                record.update(live(scene))
+            for scenario in scenario_on(system, shelf):
+                record.update(live_without(scenario))
+            for scenario in scenario_on(image, shelf):
+                record.update(live(scenario))
         (directory / "life.json").write_text(json.dumps(record))
 
     return Life(once(tmp_path_factory, f"life-{suite}", lived) / "life.json")

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from asking import HOSTS, PATIENCE, SILENCE, Attempts, ask, asking, needs_ipv6
-from promises import PROMISED, timeout
+from fault_table import EXPECTED, timeout
 from raw_server import RawServer, answer, black_hole, ok, silent_server
 
 from firstkey import __version__, reasons
@@ -51,13 +51,14 @@ def asked(running: Emulator) -> list[tuple[str, str]]:
 
 def test_every_fault_has_a_promise() -> None:
     """A new one is given its outcome in the table, which the job is held to as well."""
-    assert {name.partition(",")[0].partition("=")[0] for name in PROMISED} == set(FAULTS)
+    assert {name.partition(",")[0].partition("=")[0] for name in EXPECTED} == set(FAULTS)
 
 
-@pytest.mark.parametrize("fault", PROMISED)
+@pytest.mark.parametrize("fault", EXPECTED)
+@pytest.mark.sample(2)
 def test_every_fault_ends_as_promised(fault: str) -> None:
     """With an answer or a reason, at once or only at the deadline."""
-    status, outcome, code = PROMISED[fault]
+    status, outcome, code = EXPECTED[fault]
     is_an_answer = outcome in ("ok", "no-key") or code is None
     is_final = status != 75
     with service(fault) as running:
@@ -174,6 +175,7 @@ def test_auto_does_not_fall_back_for_anything_else(status: int) -> None:
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])
+@pytest.mark.sample(3)
 def test_version_2_sends_nothing_without_a_token(fault: str | None) -> None:
     """Whatever goes wrong."""
     with service(*([fault] if fault else [])) as running:
@@ -182,6 +184,7 @@ def test_version_2_sends_nothing_without_a_token(fault: str | None) -> None:
 
 
 @pytest.mark.parametrize("fault", [None, *FAULTS])
+@pytest.mark.sample(3)
 def test_version_1_asks_for_no_token(fault: str | None) -> None:
     """Whatever goes wrong."""
     with service(*([fault] if fault else [])) as running:
@@ -236,6 +239,7 @@ def test_auto_where_version_1_is_off_and_no_token_is_given() -> None:
     assert asked(running) == [("PUT", TOKEN_PATH), ("GET", INSTANCE_ID)]
 
 
+@pytest.mark.slow
 def test_auto_where_version_1_is_off_and_tokens_arrive_later() -> None:
     """401 after a token request without an answer: the next token may arrive."""
     with service("token-silence,first=1", tokens="required") as running:
@@ -256,14 +260,14 @@ def test_an_expired_token_is_renewed(uses: int) -> None:
 def test_each_request_is_told_with_its_status_and_time() -> None:
     """Whether it went with a token too, and how the token request ended; never what the token is."""
     with service("status=401,path=/latest/meta-data/instance-id,first=1", "delay=0.2,first=1") as running:
-        told = ask(running.url).of_kind("request")
+        logged = ask(running.url).of_kind("request")
     paths = ["api/token", "meta-data/instance-id", "api/token", "meta-data/instance-id"]
-    requests = [fields["request"] for fields in told]
+    requests = [fields["request"] for fields in logged]
     assert [request.partition(",")[0].partition("/latest/")[2] for request in requests][:4] == paths
-    assert [fields["status"] for fields in told][:4] == ["200", "401", "200", "200"]
+    assert [fields["status"] for fields in logged][:4] == ["200", "401", "200", "200"]
     assert all((", with a token" in request) is request.startswith("GET") for request in requests)
-    assert float(told[0]["seconds"]) >= 0.2
-    assert all(float(notice["seconds"]) >= 0 for notice in told)
+    assert float(logged[0]["seconds"]) >= 0.2
+    assert all(float(notice["seconds"]) >= 0 for notice in logged)
 
 
 def test_a_token_is_renewed_once_for_a_request() -> None:
@@ -275,7 +279,7 @@ def test_a_token_is_renewed_once_for_a_request() -> None:
 
     with service("expired-tokens=0") as running:
         client = Client(
-            asking(endpoints=(running.url,), request_timeout=PATIENCE), say=said.append, sleep=end
+            asking(endpoints=(running.url,), request_timeout=PATIENCE), log=said.append, sleep=end
         )
         with pytest.raises(InterruptedError):
             client.ask(deadline=float("inf"))
@@ -384,6 +388,7 @@ def test_403_without_a_token_in_the_middle_is_not_switched_off(path: str) -> Non
     assert (outcome.code, type(outcome.error)) == ("imds-error", Unreachable)
 
 
+@pytest.mark.slow
 def test_403_where_the_token_did_not_arrive_is_not_switched_off() -> None:
     """A service that is switched off answers the token request as well."""
     with service("token-silence", f"status=403,path={INSTANCE_ID}") as running:
@@ -425,6 +430,7 @@ def test_switched_off_since_the_token_was_given() -> None:
     ],
 )
 @pytest.mark.parametrize("version", ["auto", "2"])
+@pytest.mark.sample(3)
 def test_trouble_that_passes_costs_nobody_a_login(fault: str, version: str) -> None:
     """What a service says while it comes up is no verdict: it is asked again until it is itself."""
     silent = fault.startswith(("silence", "drip"))
@@ -435,6 +441,7 @@ def test_trouble_that_passes_costs_nobody_a_login(fault: str, version: str) -> N
 
 
 @pytest.mark.parametrize("fault", ["status=404", "silence", "truncated", "reset", "status=500"])
+@pytest.mark.sample(3)
 def test_a_key_that_cannot_be_had_does_not_cost_the_others(fault: str) -> None:
     """It is refused on its own, and nobody waits for it."""
     keys = (("launch", KEY), ("missing", OTHER), ("other", OTHER))
@@ -459,7 +466,7 @@ def test_the_instance_is_told_where_its_keys_cannot_be_had() -> None:
     with service(f"status=500,path={INDEX}") as running:
         counted = Attempts(1, running.url)
         settings = asking(endpoints=(running.url,), request_timeout=PATIENCE)
-        client = Client(settings, say=counted.say, clock=counted.clock)
+        client = Client(settings, log=counted.log, clock=counted.clock)
         with pytest.raises(Unreachable) as caught:
             client.ask(deadline=time.monotonic() + PATIENCE)
     assert caught.value.reason.code == "imds-error"
@@ -479,6 +486,7 @@ def test_the_first_listed_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS))
+@pytest.mark.sample(2)
 def test_whatever_ails_one_endpoint_the_other_answers(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits for what the first one does not say; its verdict does not bind the other."""
     monkeypatch.setattr("firstkey.metadata.client.GRACE", 60.0)  # a busy machine takes longer than a tenth
@@ -506,6 +514,7 @@ def test_one_endpoint_that_keeps_silent_while_the_other_comes_up() -> None:
     assert outcome.seconds < PATIENCE / 2
 
 
+@pytest.mark.slow
 def test_a_token_that_does_not_arrive_beside_an_endpoint_that_refuses() -> None:
     """The fallback takes its time, and gets it, however often the other endpoint fails meanwhile."""
     with service("token-silence") as first, service("refuse") as second:
@@ -554,6 +563,7 @@ def test_two_slow_endpoints() -> None:
     assert outcome.good.version == 2
 
 
+@pytest.mark.slow
 def test_tokens_that_arrive_from_neither_endpoint() -> None:
     """A hop limit counts for both: version 1, and not only after many attempts."""
     with service("token-silence") as first, service("token-silence") as second:
@@ -714,7 +724,7 @@ def test_a_token_is_told_to_nobody(fault: str | None, path: str) -> None:
         counted = Attempts(1, server.url)
         client = Client(
             asking(endpoints=(server.url,), request_timeout=PATIENCE),
-            say=counted.say,
+            log=counted.log,
             clock=counted.clock,
         )
         said = ""
@@ -722,7 +732,7 @@ def test_a_token_is_told_to_nobody(fault: str | None, path: str) -> None:
             said += repr(client.ask(deadline=counted.clock() + PATIENCE))
         except FirstkeyError as error:
             said += everything_said(error)
-        said += repr(counted.told) + repr(client) + repr(vars(client))
+        said += repr(counted.logged) + repr(client) + repr(vars(client))
     assert len(server.headers("GET /latest/meta-data/instance-id")) > 0
     assert secret not in said
     assert secret[:20] not in said

@@ -79,7 +79,7 @@ def test_no_network_at_all(network: Network, prepare: str) -> None:
 
 
 @pytest.mark.parametrize("address, command", [(V4, "v4"), (V6, "v6")])
-@pytest.mark.sample(2)
+@pytest.mark.slow
 def test_a_network_that_comes_up_while_it_is_asked(network: Network, address: str, command: str) -> None:
     """Whichever family it has, on the endpoints that nobody configured."""
     serve = SERVE.format(name="late", address=address)
@@ -90,7 +90,7 @@ def test_a_network_that_comes_up_while_it_is_asked(network: Network, address: st
 
 @pytest.mark.parametrize("kind", ["unreachable", "prohibit", "blackhole", "throw"])
 @pytest.mark.parametrize("dead, address, command", [(V4, V6, "v6"), (V6, V4, "v4")])
-@pytest.mark.sample(8)
+@pytest.mark.slow
 def test_a_route_that_refuses_one_family(
     network: Network, kind: str, dead: str, address: str, command: str
 ) -> None:

@@ -94,6 +94,7 @@ def test_a_bad_line_of_the_list_costs_no_good_key(mock: Mock) -> None:
         *[(status, "imds-error") for status in (500, 501, 502, 503, 504, 507, 511, 599)],
     ],
 )
+@pytest.mark.sample(3)
 def test_what_a_status_means_for_the_token(mock: Mock, status: int, code: str) -> None:
     """Only 403, 404 and 405 lead to version 1."""
     mock.says(TOKEN, status)

@@ -43,19 +43,19 @@ class EnoughError(Exception):
 def attempts_until(seconds: float | None, *, at_most: int = 100_000) -> Clock:
     """Ask a port that refuses, for so many seconds of a clock of our own."""
     clock = Clock()
-    told: list[Entry] = []
+    logged: list[Entry] = []
 
-    def say(entry: Entry) -> None:
-        told.append(entry)
-        if len(told) >= at_most:
+    def log(entry: Entry) -> None:
+        logged.append(entry)
+        if len(logged) >= at_most:
             raise EnoughError
 
-    client = Client(asking(endpoints=(REFUSED,)), clock=clock, sleep=clock.sleep, say=say)
+    client = Client(asking(endpoints=(REFUSED,)), clock=clock, sleep=clock.sleep, log=log)
     deadline = None if seconds is None else clock.now + seconds
     with pytest.raises(EnoughError if seconds is None else Unreachable):
         client.ask(deadline=deadline)
     slept = [f"{pause:.2f}" for pause in clock.slept]
-    assert [entry.fields["pause"] for entry in told][: len(slept)] == slept
+    assert [entry.fields["pause"] for entry in logged][: len(slept)] == slept
     return clock
 
 
@@ -69,8 +69,14 @@ def test_the_first_pauses_are_tens_of_milliseconds() -> None:
 def test_pauses_grow_up_to_a_limit() -> None:
     """Nobody is hammered, and nobody waits long for what came back."""
     slept = attempts_until(55).slept
-    assert all(later > 1.2 * earlier for earlier, later in zip(slept[:8], slept[1:8]))
+    assert slept[40] > 10 * slept[0]
     assert max(slept) <= 2.0
+
+
+def test_what_comes_up_is_noticed_soon() -> None:
+    """A network that takes long to come up is not waited for by half as much again."""
+    slept = attempts_until(30).slept
+    assert all(pause <= 0.021 + sum(slept[:number]) / 8 for number, pause in enumerate(slept))
 
 
 def test_after_a_minute_it_is_asked_more_rarely() -> None:

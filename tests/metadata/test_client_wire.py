@@ -40,6 +40,7 @@ LIMIT = 65536  # DESIGN: a small limit on the size of an answer; the largest gen
     ],
 )
 @pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.sample(3)
 def test_answers_that_are_good_enough(raw: bytes, keep: bool) -> None:
     """Old, sparse and sloppy servers are understood."""
     if keep and b"Length" not in raw and b"length" not in raw and b"chunked" not in raw:
@@ -104,6 +105,7 @@ NOT_AN_ANSWER = [
 
 @pytest.mark.parametrize("raw, code", NOT_AN_ANSWER)
 @pytest.mark.parametrize("request_line", [TOKEN, INSTANCE_ID])
+@pytest.mark.sample(4)
 def test_what_is_not_an_answer(request_line: str, raw: bytes, code: str) -> None:
     """Each has its reason, no other exception comes out, and nothing is taken from it."""
     with RawServer({request_line: raw}) as server:
@@ -130,6 +132,7 @@ def test_a_chunk_of_less_than_nothing(request_line: str, chunks: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw, code", [(raw, code) for raw, code in NOT_AN_ANSWER if code != LOST])
+@pytest.mark.sample(3)
 def test_what_is_not_a_key(raw: bytes, code: str) -> None:
     """A key that is no answer costs only itself, and no time."""
     second = f"{INDEX}1/openssh-key"
@@ -250,6 +253,7 @@ ENDLESS: dict[str, Callable[[], Iterator[bytes]]] = {
 
 @pytest.mark.parametrize("kind", sorted(ENDLESS))
 @pytest.mark.parametrize("version", ["auto", "2"])
+@pytest.mark.sample(3)
 def test_an_answer_that_drips_for_ever_ends_with_the_deadline(kind: str, version: str) -> None:
     """Each byte would start an ordinary timeout anew."""
 
@@ -263,6 +267,7 @@ def test_an_answer_that_drips_for_ever_ends_with_the_deadline(kind: str, version
 
 
 @pytest.mark.parametrize("kind", sorted(ENDLESS))
+@pytest.mark.sample(3)
 def test_an_answer_that_pours_for_ever_ends_with_the_limit(kind: str) -> None:
     """No deadline is needed for that."""
     with RawServer({INSTANCE_ID: lambda _: itertools.chain(ENDLESS[kind](), [])}) as server:

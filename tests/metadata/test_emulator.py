@@ -350,8 +350,8 @@ def test_tokens_expire_in_real_time() -> None:
 
 def test_what_was_asked_is_remembered() -> None:
     """Method, path, whether a token came along and the status, in order; never the token."""
-    told: list[Asked] = []
-    with Emulator(TWO_KEYS, tell=told.append) as service:
+    logged: list[Asked] = []
+    with Emulator(TWO_KEYS, log=logged.append) as service:
         text = token(service)
         ask(service, INSTANCE_ID, headers={TOKEN: text})
         ask(service, "/nothing")
@@ -361,7 +361,7 @@ def test_what_was_asked_is_remembered() -> None:
             Asked("GET", "/nothing", False, 404),
         ]
         assert service.requests == expected
-        assert told == expected
+        assert logged == expected
         assert text not in repr(service.requests)
 
 
@@ -380,7 +380,7 @@ def test_settings_change_while_it_runs() -> None:
         service.change(instance_id="i-2", keys=())
         assert ask(service, INSTANCE_ID).body == "i-2"
         assert ask(service, INDEX).status == 404
-        service.settings = TWO_KEYS
+        service.change(**vars(TWO_KEYS))
         assert service.settings.instance_id == "i-1"
         assert ask(service, INSTANCE_ID).body == "i-1"
 
@@ -484,18 +484,6 @@ def test_a_service_that_never_started_can_be_closed() -> None:
     service = Emulator()
     service.close()
     Emulator(port=service.port).close()
-
-
-def test_serve_forever_ends_with_close() -> None:
-    """The command line's way to run it: until another thread closes it."""
-    service = Emulator(TWO_KEYS)
-    runner = threading.Thread(target=service.serve_forever)
-    runner.start()
-    wait_until(lambda: is_up(service))
-    assert runner.is_alive()
-    service.close()
-    runner.join(GENEROUS)
-    assert not runner.is_alive()
 
 
 def test_clients_that_hang_up_leave_no_trace(capfd: pytest.CaptureFixture[str]) -> None:

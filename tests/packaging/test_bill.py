@@ -126,6 +126,7 @@ def written(epoch: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True, env=environ).stdout
 
 
+@pytest.mark.slow
 def test_the_same_sources_have_the_same_bill() -> None:
     """Byte for byte at the same SOURCE_DATE_EPOCH; at another time only time and name differ."""
     texts = [written(epoch) for epoch in ("1700000000", "1700000000", "1800000000")]

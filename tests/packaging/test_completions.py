@@ -94,7 +94,7 @@ def test_the_commands_are_offered(installed: Installed, offered: Offer) -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("offered", SHELLS)
-@pytest.mark.sample(4)
+@pytest.mark.sample(23)
 def test_the_options_of_each_command_are_offered(installed: Installed, offered: Offer, command: str) -> None:
     """Exactly those that the command's own help tells."""
     expected = options_of(installed, command)

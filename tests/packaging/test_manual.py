@@ -55,7 +55,7 @@ def test_lint_finds_something_where_there_is_something(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 def test_each_option_is_explained(installed: Installed, command: str) -> None:
     """What a command's help tells is in the manual, in the command's own part or in the common one."""
     help_text = installed.firstkey(command, "--help").stdout
@@ -76,7 +76,7 @@ def part(page: str, command: str) -> str:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 def test_what_stands_below_the_options_is_there_in_its_form(installed: Installed, command: str) -> None:
     """Prose word for word, exit statuses too; below a colon, lines that stay lines."""
     below = installed.firstkey(command, "--help").stdout.split("\noptions:\n")[1].partition("\n\n")[2]
@@ -133,6 +133,7 @@ def test_pages_say_what_becomes_of_cloud_init(installed: Installed) -> None:
         assert word in page
 
 
+@pytest.mark.slow
 def test_generating_needs_no_packages() -> None:
     """The standard library is enough, as it is where an rpm is built; a wrong name is refused."""
     program = [sys.executable, "-IS", str(TOP / "packaging/generate.py")]

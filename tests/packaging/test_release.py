@@ -276,6 +276,25 @@ def test_dnf_finds_the_rpm_by_its_sum(repository: Path) -> None:
     assert (repository / "repodata/repomd.xml.asc").exists()
 
 
+@needs
+def test_apt_takes_the_line_of_a_repository_without_a_signature(deb: Path, tmp_path: Path) -> None:
+    """As it is printed: apt must be told that nothing vouches for it."""
+    repo, state = tmp_path / "repo", tmp_path / "state"
+    repo.mkdir()
+    (state / "lists/partial").mkdir(parents=True)
+    shutil.copy(deb, repo)
+    said = run(str(TOP / "packaging/repository"), str(repo)).stdout
+    (state / "sources").write_text(said.removeprefix("apt: "))
+    own = {
+        "Dir::Etc::SourceList": state / "sources", "Dir::Etc::SourceParts": "/dev/null",
+        "Dir::State::Lists": state / "lists", "Dir::Cache": state, "APT::Sandbox::User": "root",
+    }  # fmt: skip
+    options = [word for name, value in own.items() for word in ("-o", f"{name}={value}")]
+    update = run("apt-get", *options, "update", "--error-on=any")
+    assert update.returncode == 0, update.stderr
+    assert "firstkey" in run("apt-cache", *options, "search", "firstkey").stdout
+
+
 def test_a_directory_without_packages_is_refused(tmp_path: Path) -> None:
     """In a sentence."""
     done = run(str(TOP / "packaging/repository"), str(tmp_path))

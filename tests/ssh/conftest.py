@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from pipe_sshd import Sshd, separation_directory
+from pipe_sshd import Sshd
 
 GENERATED = {
     "ed25519": ("-t", "ed25519"),
@@ -103,7 +103,6 @@ def make_line() -> Callable[..., bytes]:
 
 
 @pytest.fixture(scope="session")
-def sshd(tmp_path_factory: pytest.TempPathFactory, key_files: dict[str, Path]) -> Iterator[Sshd]:
+def sshd(tmp_path_factory: pytest.TempPathFactory, key_files: dict[str, Path]) -> Sshd:
     """An sshd."""
-    with separation_directory():
-        yield Sshd(tmp_path_factory.mktemp("sshd"), key_files["ed25519"])
+    return Sshd(tmp_path_factory.mktemp("sshd"), key_files["ed25519"])

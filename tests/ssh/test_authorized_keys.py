@@ -105,7 +105,7 @@ def test_the_keys_of_a_file_are_those_that_ssh_keygen_finds(
 
 
 @pytest.mark.parametrize("piece", [piece for piece in PIECES if b"KEY" in piece])
-@pytest.mark.sample(6)
+@pytest.mark.sample(18)
 def test_sshd_reads_the_same_key_in_a_line(
     piece: bytes, lines: dict[str, bytes], key_files: dict[str, Any], sshd: Any
 ) -> None:

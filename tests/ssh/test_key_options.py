@@ -96,7 +96,7 @@ def test_what_is_unknown_is_named(option: str) -> None:
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("option", [option for option in (*GOOD, *BAD) if option])
-@pytest.mark.sample(12)
+@pytest.mark.sample(32)
 def test_a_real_sshd_agrees_about_each(option: str, sshd: Any, key_files: dict[str, Path]) -> None:
     """One after the other: whether it takes the line."""
     file = sshd.directory / "authorized_keys"

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from firstkey.ssh.restrictions import BadPattern, Client, host_matches, matches, matches_list, user_matches
+from firstkey.ssh.access import BadPattern, Client, host_matches, matches, matches_list, user_matches
 
 HERE = Client("192.0.2.7", "Host.Example.com")
 

@@ -264,6 +264,7 @@ def test_malformed_keys_are_refused_as_by_ssh_keygen(
         (lambda line: line[:-1] + b"x" * SIZE_LIMIT, "no public key is longer"),
     ],
 )
+@pytest.mark.sample(4)
 def test_what_ssh_keygen_takes_and_a_launch_key_must_not_have(
     change: Callable[[bytes], bytes], sentence: str, kind: str, lines: dict[str, bytes], ssh_keygen: Ask
 ) -> None:

@@ -224,6 +224,7 @@ def logged(path: str) -> str:
 
 @pytest.mark.sshd
 @pytest.mark.parametrize("pattern", ["/nowhere/%x", "%d/keys", "%", "/nowhere/%", "%%%"])
+@pytest.mark.sample(5)
 def test_unknown_tokens_are_refused_as_by_sshd(pattern: str, sshd: Any, key_files: dict[str, Any]) -> None:
     """`sshd -T` and `sshd -t` find nothing wrong with them; every login fails."""
     let_in, log = sshd.login(key_files["rsa"], patterns=pattern)

@@ -55,7 +55,7 @@ class Outcome(NamedTuple):
 
     answer: Union[Answer, None]  # noqa: UP007 - evaluated on Python 3.9
     error: Union[FirstkeyError, None]  # noqa: UP007 - as above
-    told: list[Entry]
+    logged: list[Entry]
     seconds: float
 
     @property
@@ -72,30 +72,30 @@ class Outcome(NamedTuple):
     @property
     def news(self) -> list[Entry]:
         """What was said but for the requests."""
-        return [entry for entry in self.told if kind(entry) != "request"]
+        return [entry for entry in self.logged if kind(entry) != "request"]
 
     def of_kind(self, wanted: str) -> list[dict[str, str]]:
         """The fields of what was said of that kind."""
-        return [entry.fields for entry in self.told if kind(entry) == wanted]
+        return [entry.fields for entry in self.logged if kind(entry) == wanted]
 
 
 class Attempts:
     """A clock on which the deadline comes right after so many attempts failed at each of the endpoints.
 
-    To be given to a client as its `clock` and `say`. `told` has its events.
+    To be given to a client as its `clock` and `log`. `told` has its events.
     """
 
     def __init__(self, most: int, *urls: str) -> None:
-        self.told: list[Entry] = []
+        self.logged: list[Entry] = []
         self._left = dict.fromkeys(urls, most)
 
     def clock(self) -> float:
         """Seconds, which leap far ahead once the attempts are used up."""
         return time.monotonic() + (0.0 if any(left > 0 for left in self._left.values()) else 1e6)
 
-    def say(self, entry: Entry) -> None:
+    def log(self, entry: Entry) -> None:
         """Count the attempts: each that failed is said when the next one is announced."""
-        self.told.append(entry)
+        self.logged.append(entry)
         if kind(entry) == "retry":
             self._left[entry.fields["endpoint"]] -= 1
 
@@ -104,7 +104,7 @@ def ask(*urls: str, wait: float = PATIENCE, attempts: int = 1000, **settings: An
     """Ask the endpoints until there is an answer, for `wait` seconds, or until so many attempts failed."""
     chosen = asking(endpoints=urls, request_timeout=PATIENCE)._replace(**settings)
     counted = Attempts(attempts, *urls)
-    client = Client(chosen, say=counted.say, clock=counted.clock)
+    client = Client(chosen, log=counted.log, clock=counted.clock)
     started = time.monotonic()
     try:
         answer, error = client.ask(deadline=started + wait), None
@@ -112,4 +112,4 @@ def ask(*urls: str, wait: float = PATIENCE, attempts: int = 1000, **settings: An
         answer, error = None, fault
     seconds = time.monotonic() - started
     assert seconds < HANG
-    return Outcome(answer, error, counted.told, seconds)
+    return Outcome(answer, error, counted.logged, seconds)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import fork_server
-from sapling import Sapling
+from image_builder import Builder
 
 from firstkey.image import rules
 from firstkey.image.rules import boot
@@ -36,9 +36,9 @@ class Run(NamedTuple):
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
 
 
-def audit(sapling: Sapling, *options: str, before: Sequence[str] = ()) -> Run:
+def audit(builder: Builder, *options: str, before: Sequence[str] = ()) -> Run:
     """Run the command on the tree, as people do."""
-    argv = ("audit", "--root", str(sapling.root), *options)
+    argv = ("audit", "--root", str(builder.root), *options)
     if not before:
         status, out, err = fork_server.firstkey(*argv, environ=os.environ, timeout=100)
         return Run(status, out, err.decode())
@@ -52,7 +52,7 @@ def audit(sapling: Sapling, *options: str, before: Sequence[str] = ()) -> Run:
     return Run(done.returncode, done.stdout, done.stderr.decode())
 
 
-def grow_clean(tree: Sapling) -> None:
+def grow_clean(tree: Builder) -> None:
     """An image that is fit to share."""
     tree.file("/etc/passwd", "root:x:0:0::/root:/bin/bash\nadmin:x:1000:1000::/home/admin:/bin/sh\n")
     tree.file("/etc/shadow", "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n", mode=0o640)
@@ -66,7 +66,7 @@ def grow_clean(tree: Sapling) -> None:
     tree.directory("/var/log")
 
 
-def grow_dirty(tree: Sapling) -> None:
+def grow_dirty(tree: Builder) -> None:
     """Every rule's failing example in one tree, as far as they go together."""
     for rule in rules.ALL:
         if rule.id not in ("everything-seen", "publisher", "launch-user-sudo"):

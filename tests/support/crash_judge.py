@@ -14,7 +14,7 @@ from functools import cache
 from typing import Union
 
 import treestate
-from crash_scenes import Done, Scene
+from crash_scenarios import Done, Scenario
 from treestate import Entry, State
 
 from firstkey.boot import ledger
@@ -34,11 +34,11 @@ Looks = Union["tuple[int, int, int, bytes]", None]
 
 
 class Judge:
-    """The judge of one scene."""
+    """The judge of one scenario."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._old, self._new, self._wipes = scene.old, scene.new, scene.wipes
-        wanted = {path for path in scene.new if re.fullmatch(r"/etc/ssh/ssh_host_\w+_key", path)}
+    def __init__(self, scenario: Scenario) -> None:
+        self._old, self._new, self._wipes = scenario.old, scenario.new, scenario.wipes
+        wanted = {path for path in scenario.new if re.fullmatch(r"/etc/ssh/ssh_host_\w+_key", path)}
         self._private = sorted(wanted)
 
     def at_once(self, state: State) -> list[str]:
@@ -158,7 +158,7 @@ class Judge:
     def _forgotten(self, state: State) -> Iterator[str]:
         """Whose each line and host key is must be known as if nothing had happened.
 
-        That firstkey made a file may be forgotten: then its mode is reported, and not mended.
+        That firstkey made a file may be forgotten: then its mode is reported, and not repaired.
         """
         now, wanted = _ledger(state), _ledger(self._new)
         if now is None or wanted is None:

@@ -30,14 +30,14 @@ class Daemon:
         self.manager = manager
         # A file, unlike a pipe, takes all that it says however long nobody reads.
         self._voice = TemporaryFile("w+b")  # noqa: SIM115 - for as long as the daemon lives
-        self._heard = 0
+        self._received = 0
         self.started = time.monotonic()
         self.process = fork_server.start("daemon", *options, environ=environ, out=self._voice)
 
-    def heard(self) -> str:
+    def received(self) -> str:
         """What it said since this was asked last."""
-        new = os.pread(self._voice.fileno(), 1 << 30, self._heard)
-        self._heard += len(new)
+        new = os.pread(self._voice.fileno(), 1 << 30, self._received)
+        self._received += len(new)
         return new.decode()
 
     @property
@@ -51,8 +51,8 @@ class Daemon:
             self.process.send_signal(number)
         self.process.wait(processes.PATIENCE)
         self.manager.catch_up()
-        self._heard = 0
-        return Ended(self.process.wait(), self.heard())
+        self._received = 0
+        return Ended(self.process.wait(), self.received())
 
     def close(self) -> None:
         """End it in any case; nothing can be asked of it any more."""

@@ -227,17 +227,17 @@ def _serve(requests: socket.socket) -> None:
             end = os.pidfd_open(pid)
             going[end] = pid, answer
             poll.register(end, select.POLLIN)
-            _tell(answer, pid)
+            _show(answer, pid)
 
 
 def _tell_end(descriptor: int, pid: int, answer: int) -> None:
     """Collect a program that has ended, and tell the caller its exit status."""
     os.close(descriptor)
-    _tell(answer, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+    _show(answer, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     os.close(answer)
 
 
-def _tell(answer: int, number: int) -> None:
+def _show(answer: int, number: int) -> None:
     """A number and a line feed, unless whoever called gave up waiting."""
     with suppress(BrokenPipeError):
         os.write(answer, b"%d\n" % number)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from private_system import PrivateSystem
-from witness import Looks, Watch, looks
+from probe import Looks, Watch, looks
 
 OUTSIDE = "/var/lib/outside"
 """Files of keys of root and of another user, and those of a careless one, where everybody may write."""

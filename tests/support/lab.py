@@ -151,13 +151,14 @@ class Lab:
         return f"{self.home}/.ssh/authorized_keys"
 
     def snapshot(self) -> dict[str, tuple[Any, ...]]:
-        """Mode, owner, size and times of every file, but for what sshd itself logs."""
+        """Mode, owner, size and times of every file, but for what sshd itself writes, in its own time."""
         found = {}
         for top in ("etc", "run", "srv", "var"):
             for where, directories, names in os.walk(self.directory / top):
                 for path in (Path(where, name) for name in [*directories, *names]):
                     found[str(path)] = self._looks(path)
-        return {path: looks for path, looks in found.items() if not path.endswith("/run/sshd.log")}
+        own = ("/run/sshd.log", "/run/sshd.pid")
+        return {path: looks for path, looks in found.items() if not path.endswith(own)}
 
     @staticmethod
     def _looks(path: Path) -> tuple[Any, ...]:
@@ -207,6 +208,7 @@ class Lab:
         self.path("/run/sshd.log").write_text("")
         done = self.run(shutil.which("sshd") or "sshd", "-E", "/run/sshd.log", *options)
         if done.status != 0:
+            print(f"sshd ended with {done.status}: {done.out}{done.err}{self.sshd_log}")
             return False
         # The command ends before sshd listens; its PID file comes after that.
         wait_for(self._pid_file.exists, "sshd")

@@ -15,10 +15,10 @@ from typing import Any
 
 from bootlab import Machine
 from netlab import wait_until
-from scene import BACKGROUND, PROMPT, Scene
+from scenario import BACKGROUND, PROMPT, Scenario
 from suites import VERSIONS
 
-from firstkey.image import units
+from firstkey import settings
 
 ONE, OTHER, THIRD = "i-00000000000000001", "i-00000000000000002", "i-00000000000000003"
 MARK = "TYPED-BY-THE-BUILDER"
@@ -74,56 +74,56 @@ class Life:
         return seen
 
 
-def live(scene: Scene) -> dict[str, Seen]:
+def live(scenario: Scenario) -> dict[str, Seen]:
     """Live it, and return what was seen."""
     record: dict[str, Seen] = {}
     for stage, lived in STAGES.items():
-        record[stage] = _to_its_end(lived, scene)
+        record[stage] = _to_its_end(lived, scenario)
         if FAILURE in record[stage]:
             break
     return record
 
 
-def live_without(scene: Scene) -> dict[str, Seen]:
+def live_without(scenario: Scenario) -> dict[str, Seen]:
     """The same without firstkey, as far as that goes: whether anything makes host keys then."""
-    return {OWN_UNIT: _to_its_end(_by_own_unit, scene)}
+    return {OWN_UNIT: _to_its_end(_by_own_unit, scenario)}
 
 
-def _to_its_end(lived: Callable[[Scene], Seen], scene: Scene) -> Seen:
+def _to_its_end(lived: Callable[[Scenario], Seen], scenario: Scenario) -> Seen:
     try:
-        return lived(scene)
+        return lived(scenario)
     except Exception:  # noqa: BLE001 - whatever it is, the tests tell
-        return {FAILURE: f"{traceback.format_exc()}\n{scene.told()}"}
+        return {FAILURE: f"{traceback.format_exc()}\n{scenario.logged()}"}
 
 
-def state(scene: Scene) -> dict[str, tuple[int, int, int]]:
+def state(scenario: Scenario) -> dict[str, tuple[int, int, int]]:
     """Everything that firstkey may write to, so that a file that was written again shows."""
-    places = [scene.disk.path(path) for path in PLACES]
+    places = [scenario.disk.path(path) for path in PLACES]
     files = [file for place in places for file in [place, *place.rglob("*")]]
     looks = {file: file.lstat() for file in files}
     return {str(file): (look.st_ino, look.st_mtime_ns, look.st_ctime_ns) for file, look in looks.items()}
 
 
-def _first_boot(scene: Scene) -> Seen:
+def _first_boot(scenario: Scenario) -> Seen:
     """By ssh.service: root and a user that is created; then whoever looks at the running system."""
-    scene.configure(CONFIGURATION)
-    scene.new_key("stranger")
-    scene.cloud.offer(scene.line, instance=ONE)
-    with scene.boot() as machine:
+    scenario.configure(CONFIGURATION)
+    scenario.new_key("stranger")
+    scenario.cloud.offer(scenario.line, instance=ONE)
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        seen = _boot(scene, machine)
+        seen = _boot(scenario, machine)
         _wait_for_the_end(machine)
         seen = {
             **seen,
-            "stranger is refused": scene.login(key="stranger").is_refused,
-            "sudo": scene.login("sudo", "-n", "id", "-un", user="deploy", on=machine).out,
-            "groups": scene.login("id", "-Gn", user="deploy").out.split(),
+            "stranger is refused": scenario.login(key="stranger").is_refused,
+            "sudo": scenario.login("sudo", "-n", "id", "-un", user="deploy", on=machine).out,
+            "groups": scenario.login("id", "-Gn", user="deploy").out.split(),
             "ready": int(machine.show("firstkey.service", "ActiveEnterTimestampMonotonic")),
             "sshd started": int(machine.show("ssh.service", "ExecMainStartTimestampMonotonic")),
             "verified": machine.inside("systemd-analyze", "verify", "--man=no", "firstkey.service"),
             "report": machine.report,
             "asked for": sorted(_host_keys_of_sshd(machine)),
-            "made": sorted(name.removesuffix(".pub") for name in scene.host_keys()),
+            "made": sorted(name.removesuffix(".pub") for name in scenario.host_keys()),
             "complaints": [entry["MESSAGE"] for entry in machine.journal if _is_complaint(entry)],
             "versions": {
                 name: machine.inside("sh", "-c", f"({asked}) 2>&1") for name, asked in VERSIONS.items()
@@ -133,69 +133,71 @@ def _first_boot(scene: Scene) -> Seen:
             "refused": _refused(machine),
             "banned": _banned(machine),
             "audit": _looked(machine, "audit"),
-            "logged": _logged(scene, machine),
+            "logged": _logged(scenario, machine),
         }
         machine.shut_down()
     return seen
 
 
-def _second_boot(scene: Scene) -> Seen:
+def _second_boot(scenario: Scenario) -> Seen:
     """As the same instance."""
-    before, keys = state(scene), scene.host_keys()
-    with scene.boot() as machine:
+    before, keys = state(scenario), scenario.host_keys()
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        seen = _boot(scene, machine)
+        seen = _boot(scenario, machine)
         machine.shut_down()
-    after = state(scene)
+    after = state(scenario)
     changed = sorted(path for path in {*before, *after} if before.get(path) != after.get(path))
-    return {**seen, "changed": changed, "same host keys": scene.host_keys() == keys}
+    return {**seen, "changed": changed, "same host keys": scenario.host_keys() == keys}
 
 
-def _damaged(scene: Scene) -> Seen:
+def _damaged(scenario: Scenario) -> Seen:
     """After a power cut that left two host keys torn; by ssh.socket, whose one process serves all.
 
     Debian 11's sshd takes no socket: there it is a process a connection, as at the next stage.
     """
-    old = scene.host_keys()
+    old = scenario.host_keys()
     for kind in ("rsa", "ed25519"):
-        file = scene.disk.path(f"/etc/ssh/ssh_host_{kind}_key")
+        file = scenario.disk.path(f"/etc/ssh/ssh_host_{kind}_key")
         file.write_bytes(file.read_bytes()[:100])
-    seen = _by_socket(scene, scene.line, instance=ONE, accept=False)
-    new = scene.host_keys()
+    seen = _by_socket(scenario, scenario.line, instance=ONE, accept=False)
+    new = scenario.host_keys()
     return {**seen, "stayed": sorted(name for name in old if new.get(name) == old[name]), "made": sorted(new)}
 
 
-def _rebundled(scene: Scene) -> Seen:
+def _rebundled(scenario: Scenario) -> Seen:
     """As somebody else's instance, by a socket with a process a connection; sealed as its last work."""
-    with scene.disk.path("/root/.ssh/authorized_keys").open("a") as file:
-        file.write(f"{scene.new_key('own')}\n")
-    old = scene.host_keys()
-    buyer = scene.new_key("buyer")
+    with scenario.disk.path("/root/.ssh/authorized_keys").open("a") as file:
+        file.write(f"{scenario.new_key('own')}\n")
+    old = scenario.host_keys()
+    buyer = scenario.new_key("buyer")
 
     def last_work(machine: Machine) -> Seen:
         machine.inside("sh", "-c", f"echo {MARK} >/root/.bash_history; echo root:{MARK} | chpasswd")
         return {
-            "own": scene.login(key="own").status,
-            "launch is refused": scene.login().is_refused,
-            "new host keys": not set(scene.host_keys().values()) & set(old.values()),
+            "own": scenario.login(key="own").status,
+            "launch is refused": scenario.login().is_refused,
+            "new host keys": not set(scenario.host_keys().values()) & set(old.values()),
             "sealed": _looked(machine, "seal", "--yes"),
         }
 
-    return _by_socket(scene, buyer, instance=OTHER, accept=True, key="buyer", then=last_work)
+    return _by_socket(scenario, buyer, instance=OTHER, accept=True, key="buyer", then=last_work)
 
 
-def _sealed(scene: Scene) -> Seen:
+def _sealed(scenario: Scenario) -> Seen:
     """What is left to remove from outside; then a first boot that is nobody's second."""
-    root = scene.disk.path("/")
+    root = scenario.disk.path("/")
     before = _firstkey(root, "audit")
     report = _firstkey(root, "seal")
-    gone = scene.host_keys() == {}
-    scene.cloud.offer(scene.new_key("next"), instance=THIRD)
-    with scene.boot() as machine:
+    gone = scenario.host_keys() == {}
+    scenario.cloud.offer(scenario.new_key("next"), instance=THIRD)
+    with scenario.boot() as machine:
         machine.wait_for_ssh()
-        seen = _boot(scene, machine, key="next")
+        seen = _boot(scenario, machine, key="next")
         _wait_for_the_end(machine)
-        seen["others are refused"] = [scene.login(key=key).is_refused for key in ("launch", "own", "buyer")]
+        seen["others are refused"] = [
+            scenario.login(key=key).is_refused for key in ("launch", "own", "buyer")
+        ]
         machine.shut_down()
     left = ["grep", "-rlaE", f"{MARK}|{ONE}|{OTHER}", str(root)]
     return {
@@ -208,25 +210,25 @@ def _sealed(scene: Scene) -> Seen:
     }
 
 
-def _by_own_unit(scene: Scene) -> Seen:
+def _by_own_unit(scenario: Scenario) -> Seen:
     """What audit says of who makes host keys, and whether a boot has any: by machine-id and condition."""
     seen: Seen = {}
     cases = {"an empty machine-id": "", "a first boot": "uninitialized"}
-    if any(scene.disk.path(f"{place}/sshd-keygen.service").exists() for place in units.PLACES):
+    if any(scenario.disk.path(f"{place}/sshd-keygen.service").exists() for place in settings.PLACES):
         cases["no condition"] = ""
     for case, content in cases.items():
-        for file in scene.disk.path("/etc/ssh").glob("ssh_host_*"):
+        for file in scenario.disk.path("/etc/ssh").glob("ssh_host_*"):
             file.unlink()
-        scene.disk.write("/etc/machine-id", content)
+        scenario.disk.write("/etc/machine-id", content)
         if case == "no condition":
-            scene.disk.write(f"{units.ADMINISTRATOR}/sshd-keygen.service.d/always.conf", ALWAYS)
-        audit = _firstkey(scene.disk.path("/"), "audit", "--rule", "host-key-maker")
-        with scene.boot() as machine:
+            scenario.disk.write(f"{settings.ADMINISTRATOR}/sshd-keygen.service.d/always.conf", ALWAYS)
+        audit = _firstkey(scenario.disk.path("/"), "audit", "--rule", "host-key-maker")
+        with scenario.boot() as machine:
             machine.wait_for_unit("multi-user.target", "active")
             system = machine.wait_until_booted()
             seen[case] = {
                 "promised": not _unfit(audit),
-                "made": bool(scene.host_keys()),
+                "made": bool(scenario.host_keys()),
                 "sshd": machine.show("ssh.service", "ActiveState"),
                 "system": system,
             }
@@ -234,7 +236,7 @@ def _by_own_unit(scene: Scene) -> Seen:
     return seen
 
 
-STAGES: dict[str, Callable[[Scene], Seen]] = {
+STAGES: dict[str, Callable[[Scenario], Seen]] = {
     "first boot": _first_boot,
     "second boot": _second_boot,
     "damaged host keys": _damaged,
@@ -243,10 +245,10 @@ STAGES: dict[str, Callable[[Scene], Seen]] = {
 }
 
 
-def _boot(scene: Scene, machine: Machine, *, key: str = "launch") -> Seen:
+def _boot(scenario: Scenario, machine: Machine, *, key: str = "launch") -> Seen:
     """A login to the host that the console vouches for, and what systemd has to say of the boot."""
     return {
-        "login": scene.login(key=key, on=machine).status,
+        "login": scenario.login(key=key, on=machine).status,
         "system": machine.wait_until_booted(),
         "failed units": machine.inside("systemctl", "list-units", "--failed", "--plain", "--no-legend"),
         "cycles": [entry["MESSAGE"] for entry in machine.journal if "cycle" in str(entry["MESSAGE"])],
@@ -254,7 +256,7 @@ def _boot(scene: Scene, machine: Machine, *, key: str = "launch") -> Seen:
 
 
 def _by_socket(
-    scene: Scene,
+    scenario: Scenario,
     line: str,
     *,
     instance: str,
@@ -263,20 +265,20 @@ def _by_socket(
     then: Callable[[Machine], Seen] = lambda machine: {},
 ) -> Seen:
     """A boot with ssh.socket; the metadata service answers when somebody waits at port 22 already."""
-    scene.listen_by_socket(accept=accept)
-    scene.cloud.silence()
-    with scene.boot() as machine:
-        wait_until(lambda: scene.cloud.is_open(22), seconds=BACKGROUND, what="the socket")
-        early = scene.cloud.probe(seconds=BACKGROUND)
+    scenario.listen_by_socket(accept=accept)
+    scenario.cloud.silence()
+    with scenario.boot() as machine:
+        wait_until(lambda: scenario.cloud.is_open(22), seconds=BACKGROUND, what="the socket")
+        early = scenario.cloud.probe(seconds=BACKGROUND)
         wait_until(
             lambda: machine.show("firstkey", "ActiveState", check=False) == "activating",
             seconds=PROMPT,
             what="firstkey",
         )
-        held = not scene.cloud.has_ssh()
-        scene.cloud.offer(line, instance=instance)
+        held = not scenario.cloud.has_ssh()
+        scenario.cloud.offer(line, instance=instance)
         served, _ = early.communicate(timeout=2 * BACKGROUND)
-        seen = _boot(scene, machine, key=key)
+        seen = _boot(scenario, machine, key=key)
         _wait_for_the_end(machine)
         seen = {
             **seen,
@@ -326,10 +328,10 @@ def _banned(machine: Machine) -> Seen:
     return {"banned": banned, **_doctor(machine)}
 
 
-def _logged(scene: Scene, machine: Machine) -> Seen:
+def _logged(scenario: Scenario, machine: Machine) -> Seen:
     """What the doctor says after a refusal whose cause is gone: only older lines of the log tell of it."""
     machine.inside("chmod", "0777", "/home/deploy")
-    refused = scene.login(user="deploy").is_refused
+    refused = scenario.login(user="deploy").is_refused
     machine.inside("chmod", "0700", "/home/deploy")
     return {"refused": refused, **_doctor(machine, "--user", "deploy")}
 

@@ -28,7 +28,7 @@ class Manager:
     def __init__(self, directory: Path) -> None:
         self.address = str(directory / "notify")
         self.messages: list[Told] = []
-        self._marks = self._heard = 0
+        self._marks = self._received = 0
         self._channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._channel.bind(self.address)
         self._thread = threading.Thread(target=self._listen, daemon=True)
@@ -48,7 +48,7 @@ class Manager:
     def _listen(self) -> None:
         while message := self._channel.recv(65536).decode():
             if message.startswith(MARK):
-                self._heard = int(message[len(MARK) :])
+                self._received = int(message[len(MARK) :])
             else:
                 self.messages.append(Told(message.splitlines(), time.monotonic()))
 
@@ -60,12 +60,12 @@ class Manager:
         """Hear all that was sent up to now: messages arrive in their order."""
         self._marks += 1
         self._send(b"%s%d" % (MARK.encode(), self._marks))
-        processes.wait_for(lambda: self._heard == self._marks, "the manager's own message")
+        processes.wait_for(lambda: self._received == self._marks, "the manager's own message")
 
     @property
     def said(self) -> list[str]:
         """Everything that it was told, one assignment after the other."""
-        return [assignment for told in self.messages for assignment in told.assignments]
+        return [assignment for logged in self.messages for assignment in logged.assignments]
 
     def was_told(self, assignment: str) -> bool:
         """Whether it was told exactly that."""
@@ -79,5 +79,7 @@ class Manager:
         """When it was first told what begins like that; waits for it."""
         processes.wait_for(lambda: any(said.startswith(assignment) for said in self.said), assignment)
         return next(
-            told.at for told in self.messages if any(said.startswith(assignment) for said in told.assignments)
+            logged.at
+            for logged in self.messages
+            if any(said.startswith(assignment) for said in logged.assignments)
         )

@@ -248,6 +248,7 @@ class Cloud:
             "IdentitiesOnly": "yes",
             "PreferredAuthentications": "publickey",
             "ConnectTimeout": "10",
+            "ConnectionAttempts": "3",  # for some milliseconds of a reload, sshd does not listen
             "GlobalKnownHostsFile": "/dev/null",
             "UserKnownHostsFile": str(known_hosts or "/dev/null"),
             "StrictHostKeyChecking": "yes" if known_hosts else "no",

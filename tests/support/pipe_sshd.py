@@ -6,8 +6,6 @@ import os
 import pwd
 import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -55,15 +53,3 @@ class Sshd:
             command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60
         )
         return b"let in" in outcome.stdout or b"Accepted publickey" in log.read_bytes(), log.read_text()
-
-
-@contextmanager
-def separation_directory() -> Iterator[None]:
-    """Root's sshd wants its empty directory for privilege separation, which only its unit makes."""
-    separation = Path("/run/sshd")
-    missing = os.geteuid() == 0 and not separation.exists()
-    if missing:
-        separation.mkdir(mode=0o755)
-    yield
-    if missing:
-        separation.rmdir()

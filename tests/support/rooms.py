@@ -84,6 +84,7 @@ def run_tests(root: Path, report: Path, *options: str) -> str:
     alone = ["setpriv", "--pdeathsig=KILL"]  # nothing stays behind, not even of a test run that is killed
     alone += ["unshare", "--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child"]
     pytest = ["python3", "-B", "-m", "pytest", "-p", "no:cacheprovider", f"--junit-xml={REPORT}"]
+    pytest += ["-o", "junit_logging=system-out"]
     done = subprocess.run(
         [*alone, "sh", "-c", ENTER, "sh", str(root), str(TOP), *pytest, *options],
         check=False,
@@ -114,5 +115,6 @@ def read(report: Path) -> Room:
         outcome = next((child for child in case if child.tag in OUTCOMES), None)
         counts["passed" if outcome is None else outcome.tag] += 1
         if outcome is not None and outcome.tag != "skipped":
-            failures.append(f"{case.attrib['classname']}::{case.attrib['name']}\n{outcome.text}")
+            said = case.findtext("system-out") or ""
+            failures.append(f"{case.attrib['classname']}::{case.attrib['name']}\n{outcome.text}\n{said}")
     return Room(counts, "\n\n".join(failures))

@@ -12,7 +12,7 @@ from typing import NamedTuple, Union
 import treestate
 from callwatch import KILL_ALL, KILL_CALLER, Call, Ended
 from crash_judge import ACCOUNT_BACKUP, ACCOUNT_LOCK, Judge
-from crash_scenes import Scene
+from crash_scenarios import Scenario
 from powercut import Disk
 
 from firstkey import reasons
@@ -64,20 +64,20 @@ class Case(NamedTuple):
 
 
 @cache
-def calls(scene: Scene) -> tuple[Call, ...]:
+def calls(scenario: Scenario) -> tuple[Call, ...]:
     """The calls of the job that change something, when nothing disturbs it."""
-    ended = scene.interrupted(lambda _call: None)
+    ended = scenario.interrupted(lambda _call: None)
     assert ended.status == 0, ended.err
     return ended.calls
 
 
-def case(scene: Scene, way: str, number: int) -> Case | None:
+def case(scenario: Scenario, way: str, number: int) -> Case | None:
     """Interrupt the job at that call, look, run it again and look again; None where it made fewer calls."""
-    ended = scene.interrupted(WAYS[way](number))
-    return _judged(scene, way, ended, ended.calls[number - 1]) if number <= len(ended.calls) else None
+    ended = scenario.interrupted(WAYS[way](number))
+    return _judged(scenario, way, ended, ended.calls[number - 1]) if number <= len(ended.calls) else None
 
 
-def case_where(scene: Scene, way: str, is_meant: Callable[[Call], bool]) -> Case | None:
+def case_where(scenario: Scenario, way: str, is_meant: Callable[[Call], bool]) -> Case | None:
     """The same at the first call that is meant, whichever number it has: ssh-keygen works beside all else."""
     met: list[Call] = []
 
@@ -87,22 +87,22 @@ def case_where(scene: Scene, way: str, is_meant: Callable[[Call], bool]) -> Case
         met.append(call)
         return WAYS[way](call.number)(call)
 
-    ended = scene.interrupted(wish)
-    return _judged(scene, way, ended, met[0]) if met else None
+    ended = scenario.interrupted(wish)
+    return _judged(scenario, way, ended, met[0]) if met else None
 
 
-def _judged(scene: Scene, way: str, ended: Ended, call: Call) -> Case:
-    judge = Judge(scene)
-    left = treestate.take(scene.root)
+def _judged(scenario: Scenario, way: str, ended: Ended, call: Call) -> Case:
+    judge = Judge(scenario)
+    left = treestate.take(scenario.root)
     wrong = judge.at_once(left)
     if way != "everything dies":
-        usual = set(_found(json.loads(scene.report)))
+        usual = set(_found(json.loads(scenario.report)))
         wrong += _told_wrongly(ended, judge.undone(left), usual)
     if way in ("EIO", "ENOSPC"):
         wrong += _left_lying(judge, left, call)
         wrong += _dragged_along(judge.undone(left))
-    done = scene.again()
-    after = [f"then {each}" for each in judge.at_the_end(treestate.take(scene.root), done)]
+    done = scenario.again()
+    after = [f"then {each}" for each in judge.at_the_end(treestate.take(scenario.root), done)]
     return Case(way, call, (*wrong, *after))
 
 
@@ -121,12 +121,12 @@ class Cut(NamedTuple):
     state: treestate.State
 
 
-def power_cuts(scene: Scene) -> list[Cut]:
+def power_cuts(scenario: Scenario) -> list[Cut]:
     """Every different tree that a power cut may leave, whenever it comes, with the first moment for it."""
     states: list[treestate.State] = []
-    ended = scene.interrupted(lambda _call: states.append(_on_disk(scene)))
+    ended = scenario.interrupted(lambda _call: states.append(_on_disk(scenario)))
     assert ended.status == 0, ended.err
-    states.append(_on_disk(scene))
+    states.append(_on_disk(scenario))
     disk = Disk(states[0])
     cuts: dict[object, Cut] = {}
     for call, after in zip(ended.calls, states[1:]):
@@ -136,26 +136,26 @@ def power_cuts(scene: Scene) -> list[Cut]:
     return list(cuts.values())
 
 
-def _on_disk(scene: Scene) -> dict[str, treestate.Entry]:
+def _on_disk(scenario: Scenario) -> dict[str, treestate.Entry]:
     """The tree as it is, but for /run, which is in memory, and for useradd's backups and locks."""
-    tree = treestate.take(scene.root)
+    tree = treestate.take(scenario.root)
     return {path: entry for path, entry in tree.items() if not _NOT_KEPT.match(path)}
 
 
-def found_at_once(scene: Scene, cut: Cut) -> list[str]:
+def found_at_once(scenario: Scenario, cut: Cut) -> list[str]:
     """What is wrong with that tree."""
-    return Judge(scene).at_once(cut.state)
+    return Judge(scenario).at_once(cut.state)
 
 
-def found_on_next_boot(scene: Scene, cut: Cut) -> list[str]:
+def found_on_next_boot(scenario: Scenario, cut: Cut) -> list[str]:
     """What is wrong after the job has run on that tree, in another boot."""
     state = {
         path: entry._replace(content=b"the next\n") if path == BOOT_ID else entry
         for path, entry in cut.state.items()
     }
-    treestate.put(scene.root, state)
-    done = scene.again()
-    return Judge(scene).at_the_end(treestate.take(scene.root), done)
+    treestate.put(scenario.root, state)
+    done = scenario.again()
+    return Judge(scenario).at_the_end(treestate.take(scenario.root), done)
 
 
 # --- what is told ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,8 +80,15 @@ def tried(flavour: str, place: Place) -> dict[str, Any]:
     return found
 
 
+FLAVOURS = [
+    # As root, whoever has no Landlock still has the tree for a root.
+    pytest.param(flavour, marks=() if flavour == "root" else pytest.mark.landlock)
+    for flavour in prober.FLAVOURS
+]
+
+
 @pytest.mark.root
-@pytest.mark.parametrize("flavour", prober.FLAVOURS)
+@pytest.mark.parametrize("flavour", FLAVOURS)
 def test_nothing_works_but_to_read_the_tree(flavour: str, place: Place) -> None:
     """In each flavour of the box that this machine can have."""
     before = treestate.take(place.above)
@@ -94,6 +102,7 @@ def test_nothing_works_but_to_read_the_tree(flavour: str, place: Place) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("flavour", prober.FLAVOURS)
+@pytest.mark.sample(3)
 def test_the_prober_could_do_it_all_without_the_box(flavour: str, place: Place) -> None:
     """Else it would prove nothing."""
     found = tried(f"no box: {flavour}", place)["tried"]
@@ -113,6 +122,7 @@ def test_the_last_wall_stands_alone(place: Place) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.landlock
 def test_a_library_that_is_not_there_is_told(place: Place) -> None:
     """Without libseccomp the other walls stand, and the missing one is named."""
     libraries = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
@@ -132,7 +142,7 @@ def test_a_library_that_is_not_there_is_told(place: Place) -> None:
 
 def look(work: Any, root: Path, **questions: Any) -> Any:
     """What the work says."""
-    return boxed.look([work], root=str(root), questions=questions, heard=lambda _: None)[0]
+    return boxed.look([work], root=str(root), questions=questions, on_report=lambda _: None)[0]
 
 
 def test_values_questions_and_refusals_cross(tmp_path: Path) -> None:
@@ -168,6 +178,23 @@ def test_what_takes_too_long_is_ended_and_named(tmp_path: Path, monkeypatch: pyt
     assert processes.children(os.getpid()) == before
 
 
+def test_an_answer_that_is_read_drop_by_drop_ends_the_child(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parent waits for each drop, and looks at no other limit meanwhile."""
+    monkeypatch.setattr(boxed, "ANSWER_SECONDS", 0.5)
+
+    def work(inside: boxed.Inside) -> Any:
+        inside._send(boxed._line("ask", ["large", []]))
+        read = b""
+        while not read.endswith(b"\n"):
+            read = inside._answers.raw.read(4096)
+            time.sleep(0.05)
+
+    with pytest.raises(boxed.Overrun, match="came to a sudden end"):
+        look(work, tmp_path, large=lambda: "x" * 250_000)
+
+
 def test_a_child_that_dies_has_not_said_anything(tmp_path: Path) -> None:
     """Its silence is an error with what it was about."""
 
@@ -177,6 +204,19 @@ def test_a_child_that_dies_has_not_said_anything(tmp_path: Path) -> None:
 
     with pytest.raises(boxed.Overrun, match="deadly"):
         look(work, tmp_path)
+
+
+@pytest.mark.root
+def test_without_a_null_device_there_is_no_box(tmp_path: Path) -> None:
+    """What the caller has open, a terminal or a pipe, would be open inside as well."""
+    program = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from firstkey.system import boxed;"
+        "boxed.look([lambda _: os.write(1, b'out')], root=sys.argv[2], questions={}, on_report=print)"
+    )
+    hidden = ["unshare", "--mount", "sh", "-ec", 'mount -t tmpfs none /dev; exec "$@"', "sh", sys.executable]
+    argv = [*hidden, "-c", program, str(AGENT), str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=100)
+    assert (done.stdout, "came to a sudden end" in done.stderr) == ("", True)
 
 
 def test_nothing_is_imported_from_the_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +264,7 @@ def test_a_program_that_looks_gets_copies_and_no_socket(place: Place) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.landlock
 @pytest.mark.parametrize(
     "file", ["/etc/shadow", "/etc/hostname", "/root", "/var/lib/dpkg/status", "/proc/1/environ"]
 )
@@ -248,7 +289,7 @@ def test_a_program_that_looks_sees_no_secret_of_the_machine(file: str) -> None:
 def test_a_boxed_process_can_have_few_programs_run(argv: list[Any]) -> None:
     """Whoever took it over cannot name another one, nor a copy that is a path."""
     with pytest.raises(FirstkeyError, match="is not run"):
-        inspector.answer_program(argv, {}, "")
+        inspector.answer_program(argv, {}, b"")
     keygen = str(command.find("ssh-keygen"))
     with pytest.raises(FirstkeyError, match="is a path"):
-        inspector.answer_program([keygen, "-y", "-P", "", "-f", "/dev/stdin"], {"../x": ""}, "")
+        inspector.answer_program([keygen, "-y", "-P", "", "-f", "/dev/stdin"], {"../x": b""}, b"")

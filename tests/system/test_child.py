@@ -17,43 +17,43 @@ from firstkey.reasons import FirstkeyError
 from firstkey.system import child
 from firstkey.system.child import Child
 
-Tell = Callable[[bytes], None]
+Send = Callable[[bytes], None]
 
 
-def started(work: Callable[[Tell], None]) -> Child:
+def started(work: Callable[[Send], None]) -> Child:
     """A worker whose first word was heard, so that it is at work."""
 
-    def speaking(tell: Tell) -> None:
-        tell(b"!")
-        work(tell)
+    def speaking(send: Send) -> None:
+        send(b"!")
+        work(send)
 
     found = child.start(speaking)
-    assert found.hear() == b"!"
+    assert found.receive() == b"!"
     return found
 
 
-def forever(_tell: Tell) -> None:
+def forever(_show: Send) -> None:
     """Work that never ends by itself."""
     while True:
         time.sleep(0.01)  # a signal just before a long one would be seen only after it
 
 
-def stubborn(tell: Tell) -> None:
+def stubborn(send: Send) -> None:
     """Work that does not stop when it is asked to."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    tell(b"!")
-    forever(tell)
+    send(b"!")
+    forever(send)
 
 
 def test_what_it_says_is_heard_to_the_end() -> None:
     """All of it, more than a pipe holds, then the end, and no zombie."""
     said = os.urandom(300_000)
-    made = child.start(lambda tell: tell(said))
-    heard = b""
-    while part := made.hear():
-        heard += part
+    made = child.start(lambda send: send(said))
+    received = b""
+    while part := made.receive():
+        received += part
 
-    assert heard == said
+    assert received == said
     assert made.finish() is None
     assert processes.state(made.pid) is None
 
@@ -61,16 +61,16 @@ def test_what_it_says_is_heard_to_the_end() -> None:
 @pytest.mark.parametrize(
     "work, trouble",
     [
-        (lambda _tell: os.kill(os.getpid(), signal.SIGKILL), "signal 9"),
-        (lambda _tell: 1 / 0, "status 1"),
-        (lambda _tell: os._exit(3), "status 3"),
+        (lambda _show: os.kill(os.getpid(), signal.SIGKILL), "signal 9"),
+        (lambda _show: 1 / 0, "status 1"),
+        (lambda _show: os._exit(3), "status 3"),
     ],
     ids=["killed", "raised", "exited"],
 )
-def test_a_bad_end_is_told_from_a_good_one(work: Callable[[Tell], None], trouble: str) -> None:
+def test_a_bad_end_is_told_from_a_good_one(work: Callable[[Send], None], trouble: str) -> None:
     """Silence is not success."""
     made = child.start(work)
-    assert made.hear() == b""
+    assert made.receive() == b""
     assert trouble in str(made.finish())
 
 
@@ -78,17 +78,17 @@ def test_stopping_lets_it_tidy_up(tmp_path: object) -> None:
     """SIGTERM is an exception in the child, so what it opened is closed and what it made is removed."""
     file = os.path.join(str(tmp_path), "temporary")
 
-    def tidy(tell: Tell) -> None:
+    def tidy(send: Send) -> None:
         try:
             with open(file, "w", encoding="ascii"):
                 pass
-            tell(b"!")
-            forever(tell)
+            send(b"!")
+            forever(send)
         finally:
             os.unlink(file)
 
     made = child.start(tidy)
-    assert made.hear() == b"!"
+    assert made.receive() == b"!"
     assert os.path.exists(file)
     made.stop()
     assert not os.path.exists(file)
@@ -97,7 +97,7 @@ def test_stopping_lets_it_tidy_up(tmp_path: object) -> None:
 def test_one_that_does_not_stop_is_killed() -> None:
     """A worker that ignores SIGTERM is ended all the same, soon after its time to tidy up."""
     made = child.start(stubborn)
-    assert made.hear() == b"!"
+    assert made.receive() == b"!"
     begin = time.monotonic()
     made.stop(patience=0.2)
     assert time.monotonic() - begin < 20
@@ -149,12 +149,12 @@ HOLDING = """
     def rest(_=None):
         while True:
             time.sleep(0.01)  # a signal just before a long one would be seen only after it
-    def work(tell):
+    def work(send):
         inner = child.start(rest)
-        tell(b"%d %d" % (os.getpid(), inner.pid))
+        send(b"%d %d" % (os.getpid(), inner.pid))
         rest()
     made = child.start(work)
-    print(made.hear().decode(), flush=True)
+    print(made.receive().decode(), flush=True)
     rest()
 """
 
@@ -175,16 +175,16 @@ def test_it_does_not_outlive_its_parent(number: int) -> None:
 def test_a_hanging_grandchild_does_not_hide_the_end() -> None:
     """The end of file comes with the worker's end, though a child of its own hangs on (a dead disk)."""
 
-    def work(tell: Tell) -> None:
+    def work(send: Send) -> None:
         grandchild = child.start(stubborn)
-        assert grandchild.hear() == b"!"
-        tell(b"%d" % grandchild.pid)
+        assert grandchild.receive() == b"!"
+        send(b"%d" % grandchild.pid)
 
     made = child.start(work)
-    grandchild = int(made.hear())
+    grandchild = int(made.receive())
     try:
         assert select.select([made.pipe], [], [], 30)[0]
-        assert made.hear() == b""
+        assert made.receive() == b""
         assert not processes.is_gone(grandchild)
         assert made.finish() is None
     finally:
@@ -198,8 +198,8 @@ AT_THE_FORK = """
     # In C: what a handler of Python's raises within a function of Python's here would be lost.
     os.register_at_fork(after_in_child=functools.partial(ctypes.CDLL(None)["raise"], signal.SIGTERM))
     try:
-        made = child.start(lambda tell: tell(b"x"))
-        made.hear()
+        made = child.start(lambda send: send(b"x"))
+        made.receive()
         made.finish()
     finally:
         with open(sys.argv[1], "a") as file:
@@ -241,22 +241,23 @@ STOPPED_AT_ANY_MOMENT = """
     from firstkey.system.files import Looks
     from firstkey.system.tree import Tree
     child.own_signals(0)
-    def work(tell):
+    def work(send):
         with Tree(sys.argv[1]) as tree, tree.opened("/") as directory:
-            tell(b"!")
+            send(b"!")
             while True:
                 directory.replace("file", b"x" * 5000, Looks(0o600))
     made = child.start(work)
-    made.hear()
+    made.receive()
     print("at work", flush=True)
     try:
-        made.hear()
+        made.receive()
     finally:
         made.stop()
 """
 
 
 @pytest.mark.parametrize("round_", range(8))
+@pytest.mark.sample(3)
 def test_sigterm_at_any_moment_leaves_nothing_half_done(tmp_path: object, round_: int) -> None:
     """In the middle of writing file after file: the file is whole, and no temporary one lies about."""
     parent = processes.start(STOPPED_AT_ANY_MOMENT, tmp_path)
@@ -311,7 +312,7 @@ def test_no_room_for_a_process_is_an_error_with_a_reason() -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
         before = os.listdir("/proc/self/fd")
         try:
-            child.start(lambda tell: None)
+            child.start(lambda send: None)
         except FirstkeyError as error:
             print(error.reason.code, before == os.listdir("/proc/self/fd"))
     """

@@ -47,8 +47,9 @@ def test_wiping_says_whether_it_overwrote(here: Directory, tmp_path: Path) -> No
     (tmp_path / "link").symlink_to("other")
     with open(tmp_path / "huge", "wb") as huge:
         huge.truncate(1 << 40)
-    assert {name: erase.wipe(here, name) for name in ("plain", "twice", "link", "huge", "gone")} == {
-        "plain": True, "twice": False, "link": False, "huge": False, "gone": False,
+    names = ("plain", "twice", "link", "huge", "gone")
+    assert {name: erase.remove(here, name, wiping=True) for name in names} == {
+        "plain": True, "twice": False, "link": False, "huge": False, "gone": None,
     }  # fmt: skip
     assert {path.name for path in tmp_path.iterdir()} == {"other"}
     assert (tmp_path / "other").read_bytes() == b"secret"
@@ -59,7 +60,7 @@ def test_overwriting_reaches_the_old_blocks(here: Directory, tmp_path: Path) -> 
     file = tmp_path / "file"
     file.write_bytes(b"secret" * 1000)
     with open(file, "r+b") as held:
-        erase._overwrite(here, "file", 6000)
+        assert erase.remove(here, "file", wiping=True)
         assert os.fstat(held.fileno()).st_size == 0
     traced = ["strace", "-f", "-e", "trace=write,ftruncate,fsync", "-o", str(tmp_path / "trace")]
     if subprocess.run(["which", "strace"], capture_output=True, check=False).returncode:
@@ -67,7 +68,7 @@ def test_overwriting_reaches_the_old_blocks(here: Directory, tmp_path: Path) -> 
     file.write_bytes(b"secret" * 1000)
     program = (
         "from firstkey.system import erase\nfrom firstkey.system.tree import Tree\n"
-        f"erase.wipe(Tree({str(tmp_path)!r}).opened('/'), 'file')\n"
+        f"erase.remove(Tree({str(tmp_path)!r}).opened('/'), 'file', wiping=True)\n"
     )
     subprocess.run([*traced, "python3", "-c", program], check=True, timeout=60)
     calls = [line.split(" ", 1)[1].strip() for line in (tmp_path / "trace").read_text().splitlines()]
@@ -159,7 +160,12 @@ for name in ("host/file", "host/key", "key"):
 subprocess.run(["mount", "--bind", root + "/host", root + "/x/mnt"], check=True)
 subprocess.run(["mount", "--bind", root + "/host/key", root + "/key"], check=True)
 top = Tree(root).opened("/")
-for act in (lambda: erase.remove(top, "x"), lambda: erase.wipe(top, "key"), lambda: erase.empty(top, "key")):
+acts = (
+    lambda: erase.remove(top, "x"),
+    lambda: erase.remove(top, "key", wiping=True),
+    lambda: erase.empty(top, "key"),
+)
+for act in acts:
     try:
         act()
     except FirstkeyError as error:
@@ -173,6 +179,10 @@ for act in (lambda: erase.remove(top, "x"), lambda: erase.wipe(top, "key"), lamb
 def test_a_link_takes_the_place_of_a_file(here: Directory, tmp_path: Path) -> None:
     """In one instant, and nothing else is left."""
     (tmp_path / "id").write_text("old")
-    erase.link(here, "id", "/etc/machine-id")
+    here.link("id", "/etc/machine-id")
     assert os.readlink(tmp_path / "id") == "/etc/machine-id"
     assert len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(FirstkeyError, match="cannot link /directory to /x: Is a directory"):
+        here.link("directory", "/x")
+    assert sorted(os.listdir(tmp_path)) == ["directory", "id"]

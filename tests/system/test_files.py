@@ -247,7 +247,7 @@ def test_acls_and_users_attributes_go_on(directory: Directory, place: Path) -> N
     except OSError as error:
         pytest.skip(f"the file system of {place} takes no extended attributes: {error}")
     old = read(directory)
-    directory.replace("file", b"new", Looks(old.mode, attributes=directory.attributes("file")), expected=old)
+    directory.replace("file", b"new", Looks(old.mode, attributes=old.attributes), expected=old)
     assert os.getxattr(place / "file", "user.note") == b"kept"
     assert os.getxattr(place / "file", "system.posix_acl_access") == acl
     assert (place / "file").stat().st_mode == 0o100640
@@ -455,7 +455,7 @@ def stop() -> None:
     "act", [stop, lambda: os.kill(os.getpid(), signal.SIGKILL)], ids=["stopped", "killed"]
 )
 @pytest.mark.parametrize("before", [b"old", None], ids=["replaced", "new"])
-@pytest.mark.sample(3)
+@pytest.mark.sample(4)
 def test_stopped_at_any_line_the_file_is_the_old_or_the_new_one(
     directory: Directory, place: Path, before: bytes | None, act: Callable[[], None]
 ) -> None:
@@ -487,7 +487,7 @@ def test_stopped_at_any_line_the_file_is_the_old_or_the_new_one(
 
 @pytest.mark.slow
 def test_a_directory_has_its_mode_at_any_line(directory: Directory, place: Path) -> None:
-    """Killed while it is made, it is not there or as it should be: nobody comes back to mend it."""
+    """Killed while it is made, it is not there or as it should be: nobody comes back to repair it."""
     line, seen, umask = 0, set(), os.umask(0o077)
     try:
         reached = True
@@ -532,7 +532,7 @@ def rounds(least: int, outcomes: Collection[object], good: object) -> Iterator[i
 
 
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
-@pytest.mark.sample(3)
+@pytest.mark.slow
 def test_a_file_exchanged_all_the_time_is_itself_or_refused(
     directory: Directory, place: Path, kind: str
 ) -> None:
@@ -662,6 +662,7 @@ REFUSING = """
         ("fsync:error=EINVAL:when=2", "done new"),
     ],
 )
+@pytest.mark.sample(3)
 def test_a_call_that_fails_leaves_the_old_file_or_the_new_one(
     place: Path, injection: str, outcome: str | None
 ) -> None:
@@ -807,7 +808,7 @@ def test_a_free_name_is_not_taken(directory: Directory, place: Path) -> None:
     names = []
     for number in range(9):
         (place / "x").symlink_to(f"nowhere-{number}")
-        names.append(directory.set_aside("x", "broken"))
+        names.append(directory.back_up("x", "broken"))
     assert [os.readlink(place / name) for name in names] == [f"nowhere-{number}" for number in range(9)]
     assert sorted(names) == sorted(os.listdir(place))
 

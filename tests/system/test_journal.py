@@ -82,7 +82,7 @@ def test_journal_gets_the_fields(journald: socket.socket) -> None:
     """An entry reaches the journal with its identity, level and own fields."""
     sent: list[str] = []
     log = Log(verbosity=0, sendv=lambda *fields: sent.extend(fields), socket_path=journald.getsockname())
-    log.say(ADDED)
+    log.write(ADDED)
     assert sent == [
         f"MESSAGE={ADDED.message}",
         f"MESSAGE_ID={events.KEY_ADDED.message_id}",
@@ -99,15 +99,15 @@ def test_journal_gets_the_fields(journald: socket.socket) -> None:
 def test_lines_for_the_journal_carry_the_level(pipe: Pipe) -> None:
     """Where the journal reads standard error each line begins with <N>, as sd-daemon(3) has it."""
     status = os.fstat(pipe.writer)
-    plain(pipe, JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}").say(WARNED)
+    plain(pipe, JOURNAL_STREAM=f"{status.st_dev}:{status.st_ino}").write(WARNED)
     assert pipe.text() == f"<4>{WARNED.message}\n"
 
 
 def test_other_lines_are_sentences(pipe: Pipe) -> None:
     """A person reads plain words, and so does what collects the output of a container."""
     log = plain(pipe)
-    log.say(WARNED)
-    log.say(ADDED)
+    log.write(WARNED)
+    log.write(ADDED)
     assert pipe.text() == f"firstkey: warning: {WARNED.message}\nfirstkey: {ADDED.message}\n"
 
 
@@ -131,7 +131,7 @@ def test_verbosity(
         environ={"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino + (not is_stream)}"},
     )
     for entry in (WARNED, ROUTINE, RETRIED):
-        log.say(entry)
+        log.write(entry)
     lines = pipe.text().splitlines()
     assert [line.endswith(entry.message) for line, entry in zip(lines, expected)] == [True] * len(expected)
     assert len(lines) == len(expected)
@@ -144,7 +144,7 @@ def test_journal_gets_all_and_stderr_the_warnings(journald: socket.socket, pipe:
     path = journald.getsockname()
     log = Log(verbosity=0, sendv=lambda *it: recorded.append(it[0]), socket_path=path, stderr=pipe.writer)
     for entry in (WARNED, ROUTINE, RETRIED):
-        log.say(entry)
+        log.write(entry)
     assert recorded == [f"MESSAGE={entry.message}" for entry in (WARNED, ROUTINE, RETRIED)]
     assert pipe.text() == f"firstkey: warning: {WARNED.message}\n"
 
@@ -158,18 +158,18 @@ def test_broken_journal_falls_back(journald: socket.socket, pipe: Pipe) -> None:
     """What the journal does not take is said on standard error, routine as well, once each."""
     log = Log(verbosity=0, sendv=refuse, socket_path=journald.getsockname(), stderr=pipe.writer)
     for entry in (WARNED, ROUTINE):
-        log.say(entry)
+        log.write(entry)
     assert pipe.text() == f"firstkey: warning: {WARNED.message}\nfirstkey: {ROUTINE.message}\n"
 
 
 def test_nothing_raises(journald: socket.socket, pipe: Pipe) -> None:
     """A closed pipe, a closed descriptor and a full disk are no reason to stop the work."""
     os.close(pipe.reader)
-    Log(verbosity=0, sendv=refuse, socket_path=journald.getsockname(), stderr=pipe.writer).say(WARNED)
+    Log(verbosity=0, sendv=refuse, socket_path=journald.getsockname(), stderr=pipe.writer).write(WARNED)
     os.close(pipe.writer)
-    plain(pipe).say(WARNED)
+    plain(pipe).write(WARNED)
     full = os.open("/dev/full", os.O_WRONLY)
-    Log(verbosity=0, socket_path="/nonexistent", stderr=full).say(WARNED)
+    Log(verbosity=0, socket_path="/nonexistent", stderr=full).write(WARNED)
     os.close(full)
 
 
@@ -181,7 +181,7 @@ def test_stopped_reader_does_not_hold(pipe: Pipe) -> None:
             os.write(pipe.writer, b"x" * 4096)
     os.set_blocking(pipe.writer, True)
     begin = time.monotonic()
-    plain(pipe).say(WARNED)
+    plain(pipe).write(WARNED)
     assert time.monotonic() - begin < 10
 
 
@@ -193,7 +193,7 @@ def test_full_journal_does_not_hold(journald: socket.socket, pipe: Pipe) -> None
     log = Log(verbosity=0, sendv=lambda *it: sent.extend(it), socket_path=path, stderr=pipe.writer)
     begin = time.monotonic()
     for _ in range(100):
-        log.say(ROUTINE)
+        log.write(ROUTINE)
     assert time.monotonic() - begin < 20
     assert sent == []
     assert pipe.text().count(ROUTINE.message) == 100
@@ -205,12 +205,12 @@ def test_journal_is_used_again_once_it_reads(journald: socket.socket, pipe: Pipe
     sent: list[str] = []
     path = journald.getsockname()
     log = Log(verbosity=0, sendv=lambda *it: sent.extend(it), socket_path=path, stderr=pipe.writer)
-    log.say(ROUTINE)
+    log.write(ROUTINE)
     journald.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
             journald.recv(100)
-    log.say(ADDED)
+    log.write(ADDED)
     assert f"MESSAGE={ADDED.message}" in sent
 
 
@@ -219,13 +219,13 @@ def test_dead_journal_socket(tmp_path: Path, pipe: Pipe) -> None:
     path = tmp_path / "socket"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(str(path))
-    Log(verbosity=0, sendv=lambda *_: None, socket_path=str(path), stderr=pipe.writer).say(ROUTINE)
+    Log(verbosity=0, sendv=lambda *_: None, socket_path=str(path), stderr=pipe.writer).write(ROUTINE)
     assert ROUTINE.message in pipe.text()
 
 
 def test_long_line_is_cut_to_what_a_pipe_takes(pipe: Pipe) -> None:
     """A line is at most PIPE_BUF long and ends as a line."""
-    plain(pipe).say(_long_entry())
+    plain(pipe).write(_long_entry())
     text = pipe.text()
     assert len(text.encode()) <= journal.WRITE_LIMIT
     assert text.endswith("\n")
@@ -254,7 +254,7 @@ def test_own_stream_is_recognised(journald: socket.socket, tmp_path: Path) -> No
             stderr=stream,
             environ=environ,
         )
-        log.say(WARNED)
+        log.write(WARNED)
         assert (os.fstat(stream).st_size > 0) is echoed
     os.close(stream)
 
@@ -276,7 +276,7 @@ CATCH = """
     server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     server.bind(journal.JOURNAL_SOCKET)
     log = journal.Log(verbosity=0)
-    log.say(events.USER_CREATED(user="gr\\u00fc\\u00dfe"))
+    log.write(events.USER_CREATED(user="gr\\u00fc\\u00dfe"))
     print(json.dumps(server.recv(1 << 16).decode().splitlines()))
 """
 

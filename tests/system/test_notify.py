@@ -27,7 +27,7 @@ def manager(tmp_path: Path) -> Iterator[socket.socket]:
         yield server
 
 
-def told(manager: socket.socket, call: str, *, address: str = "") -> list[str]:
+def logged(manager: socket.socket, call: str, *, address: str = "") -> list[str]:
     """What arrives when a process of its own makes the call."""
     script = f"from firstkey.system import notify; notify.{call}"
     environ = {**os.environ, "PYTHONPATH": AGENT, "NOTIFY_SOCKET": address or manager.getsockname()}
@@ -40,9 +40,9 @@ def told(manager: socket.socket, call: str, *, address: str = "") -> list[str]:
 
 def test_states(manager: socket.socket) -> None:
     """A state, a status and both arrive as sd_notify(3) has them."""
-    assert told(manager, "send('READY=1', status='3 keys')") == ["READY=1", "STATUS=3 keys"]
-    assert told(manager, "send('STOPPING=1')") == ["STOPPING=1"]
-    assert told(manager, "send(status='waiting')") == ["STATUS=waiting"]
+    assert logged(manager, "send('READY=1', status='3 keys')") == ["READY=1", "STATUS=3 keys"]
+    assert logged(manager, "send('STOPPING=1')") == ["STOPPING=1"]
+    assert logged(manager, "send(status='waiting')") == ["STATUS=waiting"]
 
 
 def test_abstract_socket() -> None:
@@ -51,12 +51,12 @@ def test_abstract_socket() -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
         server.bind(f"\0{name}")
         server.settimeout(30)
-        assert told(server, "send('READY=1')", address=f"@{name}") == ["READY=1"]
+        assert logged(server, "send('READY=1')", address=f"@{name}") == ["READY=1"]
 
 
 def test_status_cannot_forge_another_state(manager: socket.socket) -> None:
     """A line break in a status does not become an assignment of its own."""
-    assert told(manager, "send(status='a\\nMAINPID=1')") == [r"STATUS=a\nMAINPID=1"]
+    assert logged(manager, "send(status='a\\nMAINPID=1')") == [r"STATUS=a\nMAINPID=1"]
 
 
 @pytest.mark.parametrize("address", ["", "/nonexistent/notify", "vsock:2:1234", "relative"])

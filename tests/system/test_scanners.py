@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,14 +51,20 @@ def tree(tmp_path: Path) -> Path:
     return tree
 
 
+@contextmanager
+def room_for_programs() -> Iterator[Path]:
+    """A directory of one's own, since two tests may run at once. It lies where a box lets programs be."""
+    with tempfile.TemporaryDirectory(prefix="firstkey-test-", dir="/usr/local/lib") as directory:
+        os.chmod(directory, 0o755)
+        yield Path(directory)
+
+
 @pytest.fixture
 def programs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A directory at the start of PATH. It lies where a box lets programs be."""
-    directory = Path("/usr/local/lib/firstkey-test-scanners")
-    directory.mkdir()
-    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
-    yield directory
-    shutil.rmtree(directory)
+    """A directory at the start of PATH."""
+    with room_for_programs() as directory:
+        monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+        yield directory
 
 
 def put(programs: Path, name: str, script: str, version: str = "1.2.3") -> scanners.Scanner:
@@ -96,6 +103,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
+@pytest.mark.sample(4)
 def test_what_is_no_answer_is_told(programs: Path, tree: Path, kind: str) -> None:
     """Never taken for "there is nothing"."""
     script, why = BAD[kind]
@@ -126,8 +134,10 @@ def test_what_runs_for_too_long_is_ended(programs: Path, tree: Path, monkeypatch
         scan(put(programs, "kingfisher", "sleep 1000 & wait"), tree)
 
 
-def test_the_first_that_is_there(programs: Path) -> None:
+def test_the_first_that_is_there(programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the order that is documented; one that is named is no other."""
+    monkeypatch.setattr(command, "SYSTEM_PATH", ())  # this machine may have one of its own
+    monkeypatch.setenv("PATH", str(programs))
     for name in reversed(scanners.NAMES):
         put(programs, name, "")
         assert scanners.find(None).name == name
@@ -162,7 +172,7 @@ deeds = {
   "follow a link": lambda: open(top + "/srv/out").read(),
   "read shadow": lambda: open("/etc/shadow").read(),
   "read the host": lambda: open(sys.argv[4]).read(),
-  "write the host": lambda: write("/usr/local/lib/firstkey-test-scanners/x"),
+  "write the host": lambda: write(os.path.dirname(sys.argv[0]) + "/x"),
   "write /tmp": lambda: write("/tmp/firstkey-test-scanners"),
   "see the foreign": lambda: open(top + "/foreign/file").read(),
   "tcp": tcp, "unix": unix_socket, "fill the memory": big,
@@ -178,7 +188,9 @@ print(json.dumps(found))
 MAY = {"read the tree", "write at home", "start a program"}
 
 
+@pytest.mark.landlock
 @pytest.mark.parametrize("propagation", ["private", "shared"])
+@pytest.mark.sample(2)
 def test_nothing_works_but_to_scan(tree: Path, propagation: str) -> None:
     """Whatever the scanner's makers, or the tree's author by it, try; the host's own mounts stay."""
     (tree / "foreign").mkdir()
@@ -203,24 +215,20 @@ exec {sys.executable} {__file__} {tree}
 
 def probe(tree: str) -> None:
     """In a mount namespace of its own: run the probe as a scanner, and print what it could do."""
-    programs = Path("/usr/local/lib/firstkey-test-scanners")
-    programs.mkdir(exist_ok=True)
-    try:
-        with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(socket.AF_UNIX) as unix:
-            unix.bind(f"{tree}.socket")
-            unix.listen()
-            port = tcp.getsockname()[1]
-            words = f'"$4" {port} {tree}.socket {__file__}'
-            (programs / "probe.py").write_text(PROBE)
-            os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
-            scanner = put(programs, "gitleaks", f"exec /usr/bin/python3 {programs}/probe.py {words}")
-            _, found = scan(scanner, Path(tree))
-        done = [match.rule[:-5] for match in found if match.rule.endswith(" DONE")]
-        assert len(found) > 10
-        print(json.dumps({"done": done, "foreign": Path(tree, "foreign/file").read_text()}))
-    finally:
-        shutil.rmtree(programs)
-        Path(f"{tree}.socket").unlink()
+    unix = socket.socket(socket.AF_UNIX)
+    with room_for_programs() as programs, socket.create_server(("127.0.0.1", 0)) as tcp, unix:
+        unix.bind(f"{tree}.socket")
+        unix.listen()
+        port = tcp.getsockname()[1]
+        words = f'"$4" {port} {tree}.socket {__file__}'
+        (programs / "probe.py").write_text(PROBE)
+        os.environ["PATH"] = f"{programs}:{os.environ['PATH']}"
+        scanner = put(programs, "gitleaks", f"exec /usr/bin/python3 {programs}/probe.py {words}")
+        _, found = scan(scanner, Path(tree))
+    Path(f"{tree}.socket").unlink()
+    done = [match.rule[:-5] for match in found if match.rule.endswith(" DONE")]
+    assert len(found) > 10
+    print(json.dumps({"done": done, "foreign": Path(tree, "foreign/file").read_text()}))
 
 
 def test_without_mounts_it_is_not_run(programs: Path, tree: Path) -> None:

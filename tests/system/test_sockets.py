@@ -59,7 +59,7 @@ def test_no_table_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "parts,heard",
+    "parts,received",
     [
         ([b"SSH-2.0-Test\r\n"], b"SSH-2.0-Test\r\n"),
         ([b"hello\r\nSSH-", b"2.0-Test\r\n"], b"hello\r\nSSH-2.0-Test\r\n"),
@@ -67,7 +67,7 @@ def test_no_table_is_an_error(tmp_path: Path) -> None:
         ([], b""),
     ],
 )
-def test_the_first_words(parts: list[bytes], heard: bytes) -> None:
+def test_the_first_words(parts: list[bytes], received: bytes) -> None:
     """All that is said until the banner is there, the server hangs up or the time is over."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -79,7 +79,7 @@ def test_the_first_words(parts: list[bytes], heard: bytes) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        assert sockets.first_words("127.0.0.1", server.getsockname()[1], seconds=60) == heard
+        assert sockets.first_words("127.0.0.1", server.getsockname()[1], seconds=60) == received
         thread.join()
 
 

@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from firstkey.ssh import restrictions, sshd_config
+from firstkey.ssh import access, sshd_config
 from firstkey.system import sshd_tree
 
 
@@ -57,7 +57,8 @@ def test_groups_become_users() -> None:
     """Only the criterion changes; every other line stays as it is."""
     config = b"Port 22\nMatch Group wheel,adm Address 10.0.0.0/8\n  Group no\nMatch Group none\n# group\n"
     members = {"wheel,adm": ["ann", "root"], "none": []}
-    assert sshd_tree.without_groups(config, lambda patterns: members[patterns]) == (
+    lines = [sshd_tree.without_groups(raw, lambda patterns: members[patterns]) for raw in config.split(b"\n")]
+    assert b"\n".join(lines) == (
         b'Port 22\nMatch User ann,root address "10.0.0.0/8"\n  Group no\n'
         b"Match User firstkey:nobody\n# group\n"
     )
@@ -75,7 +76,7 @@ def test_groups_become_users() -> None:
 )
 def test_patterns(patterns: str, names: list[str], expected: bool) -> None:
     """A negation that takes one of the names forbids all (ssh_config(5): PATTERNS)."""
-    assert restrictions.any_matches(names, patterns) is expected
+    assert access.any_matches(names, patterns) is expected
 
 
 def test_settings_are_seen_as_sshd_sees_them() -> None:

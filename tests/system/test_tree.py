@@ -82,9 +82,9 @@ def test_it_resolves_as_the_kernel_does_for_a_chrooted_process(
     """Whatever directories and links there are: the same directory, or none for both."""
     root = tmp_path_factory.mktemp("root")
     for place, target in made.items():
-        spot = root / place
-        if spot.parent.is_dir() and not spot.parent.is_symlink() and not os.path.lexists(spot):
-            spot.mkdir() if target is None else spot.symlink_to(target)
+        match = root / place
+        if match.parent.is_dir() and not match.parent.is_symlink() and not os.path.lexists(match):
+            match.mkdir() if target is None else match.symlink_to(target)
 
     def chrooted() -> bytes:
         os.chroot(root)
@@ -201,22 +201,22 @@ def test_directories_are_made_with_their_modes(root: Path, tree: Tree) -> None:
 @pytest.mark.parametrize("kind", ["file", "fifo", "socket", "dangling"])
 def test_nothing_is_made_in_place_of_something_else(root: Path, tree: Tree, kind: str) -> None:
     """What stands where a directory belongs is left standing."""
-    spot = root / "spot"
+    match = root / "spot"
     if kind == "file":
-        spot.write_bytes(b"x")
+        match.write_bytes(b"x")
     elif kind == "fifo":
-        os.mkfifo(spot)
+        os.mkfifo(match)
     elif kind == "socket":
         with socket.socket(socket.AF_UNIX) as channel:
-            channel.bind(str(spot))
+            channel.bind(str(match))
     else:
-        spot.symlink_to("nowhere")
+        match.symlink_to("nowhere")
     expected = reasons.SYMLINK_REFUSED if kind == "dangling" else reasons.NOT_A_DIRECTORY
-    before = spot.lstat()
+    before = match.lstat()
     with pytest.raises(FirstkeyError) as caught:
         tree.ensure("/spot/new", mode=0o700)
     assert caught.value.reason is expected
-    assert spot.lstat() == before
+    assert match.lstat() == before
     assert not (root / "nowhere").exists()
 
 
@@ -232,12 +232,11 @@ def test_writing_replaces_a_link_and_does_not_follow_it(root: Path, tree: Tree) 
 def test_where_a_path_leads_in_the_end(root: Path, tree: Tree) -> None:
     """Links at its end are followed inside the tree, to a file that need not be there."""
     (root / "etc" / "link").symlink_to("/etc/sub/target")
-    place = tree.locate("/etc/link")
-    assert place
-    directory, name = place
+    place, directory = tree.locate("/etc/link")
+    assert directory
     with directory:
-        assert (directory.on_host, name) == (str(root / "etc" / "sub"), "target")
-    assert tree.locate("/none/at/all") is None
+        assert (directory.on_host, place) == (str(root / "etc" / "sub"), "/etc/sub/target")
+    assert tree.locate("/none/at/all") == ("/none/at/all", None)
 
 
 def test_what_a_path_leads_to_is_told_by_its_real_path(root: Path, tree: Tree) -> None:

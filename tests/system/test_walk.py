@@ -47,6 +47,7 @@ def test_holes_cost_nothing(tmp_path: Path) -> None:
     assert not is_partial
 
 
+@pytest.mark.slow
 def test_of_a_huge_file_the_ends_are_seen(tmp_path: Path) -> None:
     """Past the limit only the tail is looked at, and that is told."""
     size = walk.PLENTY + walk.TAIL + 50 * walk.BLOCK

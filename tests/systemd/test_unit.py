@@ -8,6 +8,7 @@ import re
 import shutil
 import string
 import subprocess
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -253,6 +254,7 @@ def test_preset(unit: Unit) -> None:
 # --- the catalogue --------------------------------------------------------------------------------
 
 
+@cache
 def catalog() -> dict[str, tuple[configparser.SectionProxy, str]]:
     """The entries by MESSAGE_ID: headers, and the text beneath."""
     found = {}

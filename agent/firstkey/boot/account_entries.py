@@ -2,7 +2,7 @@
 
 A program that is given the tree's paths would follow the links in it out to the host. So the lines are
 written here, as useradd(8) and usermod(8) would: each file is replaced in one instant, with its backup beside
-it, and locked as shadow's tools lock. The line of passwd comes last: whoever is in it has all the others.
+it, and locked as shadow's tools lock. The line of passwd comes last: an account in it has all the others.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TCB = "/etc/tcb"
 """Where tcb(5) has passwords, on ALT Linux and Openwall."""
 SUDOERS_FILES = ("/etc/sudoers", "/usr/etc/sudoers")
 """Of these sudo reads the first that is there."""
-_INCLUDE = re.compile(r'^[ \t]*[@#]include(dir)?\b[ \t]*"?([^\s"]*).*$', re.MULTILINE)
+_INCLUDE = re.compile(r'^[ \t]*[@#]include(dir)?\b(?:[ \t]|\\\n)*"?([^\s"]*).*$', re.MULTILINE)
 _DEEPEST = 128
 """How deep sudo's files may include each other (sudoers(5))."""
 LOCK_SECONDS = 15.0
@@ -59,7 +59,7 @@ def ensure(tree: Tree, user: User, groups: Iterable[str], home: str) -> None:
         for name, line in _lines(content, user, home, Defaults(tree)).items():
             is_there = _entry(content.get(name, b""), user.name) is not None
             if is_there and is_new and name in ("shadow", "gshadow"):
-                # Left by an account that is gone: nobody may log in to the new one by its password.
+                # Left by an account that is gone: its password must open no new account.
                 old = user.name.encode() + b":"
                 kept = (line for line in content[name].split(b"\n") if not line.startswith(old))
                 content[name] = b"\n".join(kept)
@@ -75,7 +75,7 @@ def ensure(tree: Tree, user: User, groups: Iterable[str], home: str) -> None:
 
 
 def with_line(content: bytes, line: bytes) -> bytes:
-    """The file with one more line: before those of NIS, behind which nobody would look for it."""
+    """The file with one more line: before those of NIS, behind which no program looks for it."""
     content += b"\n" if content and not content.endswith(b"\n") else b""
     found = re.search(rb"^[+-]", content, re.MULTILINE)
     end = found.start() if found else len(content)
@@ -142,12 +142,11 @@ def _free(taken: set[int], low: int, high: int) -> int:
     for number in chain([behind], range(low, behind)):
         if number <= high and number not in taken:
             return number
-    message = f"no number between {low} and {high} is free"
-    raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
+    raise FirstkeyError(f"no number between {low} and {high} is free", reason=reasons.USER_CREATE_FAILED)
 
 
 def _free_range(content: bytes, low: int, high: int, count: int) -> int:
-    """Where the first range of so many subordinate numbers begins of which none is anybody's."""
+    """Where the first range of so many subordinate numbers begins of which none is taken."""
     for start, length in sorted((int(each[1]), int(each[2])) for each in _entries(content, 1, 2)):
         if low + count <= start:
             break

@@ -11,19 +11,19 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
 from firstkey.system.accounts import NO_PASSWORD, Defaults
-from firstkey.system.files import Looks
+from firstkey.system.files import Looks, dress, translated
 
 if TYPE_CHECKING:
     from typing import Union
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
     from firstkey.config import User
     from firstkey.system.files import Directory
     from firstkey.system.tree import Tree
@@ -32,6 +32,7 @@ LIMIT = 16 * 1024 * 1024
 """The largest file that is read: a skeleton's, a list of accounts, a file of sudo's."""
 NO_HOME = "/nonexistent"
 """The home of accounts that are to have none (Debian's policy, 9.2.3); many share it, so it is never made."""
+HOME_MAKER = "mkhomedir_helper"
 SUDO_SECONDS = 10.0
 """How long sudo may take to list a user's rules: it may ask a directory service for them."""
 SUDOERS = "/etc/sudoers.d"
@@ -41,78 +42,58 @@ GOOD_RULE = b"root ALL=(ALL) ALL\n"
 """What every sudo takes: a checker that rejects this one as well cannot look."""
 
 
-class Missing(NamedTuple):
-    """What an account lacks: all of it, its line in shadow(5), its primary group's name, groups, the home."""
-
-    account: bool = False
-    shadow: bool = False
-    group: bool = False
-    groups: tuple[str, ...] = ()
-    home: bool = False
-
-
 class Complete(NamedTuple):
     """Make what is missing of an account. A new one gets no password."""
 
     user: User
-    missing: Missing
     account: Account
     """As it is, or as useradd would make it, as far as that can be known; its ids cannot."""
-    has_group: bool
-    """Whether there is a group that has the user's name: it is a new user's primary one."""
+    programs: tuple[tuple[str, ...], ...]
+    """Those that would do it, as one would type them; the home is made here, and not by them."""
+    groups: tuple[str, ...]
+    """Those that the account is to be added to."""
+    is_new: bool
+    lacks_home: bool
 
     def describe(self) -> str:
         """The programs that would do it, as one would type them."""
         import shlex
 
-        return " && ".join(shlex.join(argv) for argv in self._programs(with_home=True))
+        return " && ".join(map(shlex.join, self.programs))
 
-    def apply(self, site: Site) -> None:
-        """Make it. Raises FirstkeyError, on the running system with the program's own words."""
-        name = self.user.name
-        if site.tree.is_running_system:
-            for argv in self._programs(with_home=False):
-                program = command.find(argv[0])
-                outcome = command.run([program, *argv[1:]]) if program else None
-                if outcome is None or outcome.status:
-                    why = outcome.words if outcome else f"{argv[0]} is not installed"
-                    message = f"the account {name} could not be set up: {why}"
-                    raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
-        elif any(self.missing._replace(home=False)):
+    def apply(self, target: Target) -> str:
+        """Make it, if this is no dry run. Raises FirstkeyError, on the running system with a program's words.
+
+        Returns what would change in a file, as `WriteSudoers.apply` does: nothing.
+        """
+        if target.dry_run:
+            return ""
+        programs = [argv for argv in self.programs if argv[0] != HOME_MAKER]
+        if programs and not target.tree.is_running_system:
             from firstkey.boot import account_entries  # the running system has useradd
 
-            account_entries.ensure(site.tree, self.user, self.missing.groups, self.account.home)
-        if self.missing.home:
-            account = site.accounts.find(name)
+            account_entries.ensure(target.tree, self.user, self.groups, self.account.home)
+            programs = []
+        for name, *words in programs:
+            program = command.find(name)
+            without_home = ["--no-create-home" if word == "--create-home" else word for word in words]
+            outcome = command.run([program, *without_home]) if program else None
+            if outcome is None or outcome.status:
+                why = outcome.words if outcome else f"{name} is not installed"
+                message = f"the account {self.user.name} could not be set up: {why}"
+                raise FirstkeyError(message, reason=reasons.USER_CREATE_FAILED)
+        if self.lacks_home:
+            account = target.accounts.find(self.user.name)
             if account is None:
-                raise site.accounts.unknown(name)
-            make_home(site.tree, account)
-
-    def entry(self) -> events.Entry:
-        """For the journal."""
-        if self.missing.account:
-            return events.USER_CREATED(user=self.user.name)
-        if self.missing == Missing(groups=self.missing.groups):
-            return events.USER_CHANGED(user=self.user.name, groups=" ".join(self.missing.groups))
-        return events.USER_COMPLETED(user=self.user.name, programs=self.describe())
-
-    def _programs(self, *, with_home: bool) -> list[list[str]]:
-        name, missing, programs = self.user.name, self.missing, []
-        groups = ["--groups", ",".join(missing.groups)] if missing.groups else []
-        if missing.account:
-            home = "--create-home" if with_home and missing.home else "--no-create-home"
-            own = ["--gid", name] if self.has_group else []
-            shell = ["--shell", self.user.shell] if self.user.shell else []
-            return [["useradd", home, "--password", NO_PASSWORD, *own, *groups, *shell, name]]
-        if missing.group:
-            programs.append(["groupadd", "--gid", str(self.account.gid), name])
-        if missing.shadow:
-            programs.append(["usermod", "--password", NO_PASSWORD, name])
-        if groups:
-            programs.append(["usermod", "--append", *groups, name])
-        if missing.home and with_home:
-            programs.append(["mkhomedir_helper", name])
-        return programs
+                raise target.accounts.unknown(self.user.name)
+            make_home(target.tree, account)
+        if self.is_new:
+            target.log(events.USER_CREATED(user=self.user.name))
+        elif self.groups and len(self.programs) == 1:
+            target.log(events.USER_CHANGED(user=self.user.name, groups=" ".join(self.groups)))
+        else:
+            target.log(events.USER_COMPLETED(user=self.user.name, programs=self.describe()))
+        return ""
 
 
 class WriteSudoers(NamedTuple):
@@ -135,69 +116,63 @@ class WriteSudoers(NamedTuple):
         """What would stand where."""
         return f"write {self.path}: {self.user.name} {self.user.sudo}"
 
-    def entry(self) -> events.Entry:
-        """For the journal."""
-        return events.SUDOERS_WRITTEN(user=self.user.name, file=self.path)
+    def apply(self, target: Target) -> str | None:
+        """Have it checked, only then write it, and ask sudo. Raises FirstkeyError(sudoers-invalid, ...).
 
-    def is_in_place(self, site: Site) -> bool:
-        """Whether the rule stands in a file that sudo heeds: one that others cannot write."""
-        with suppress(FirstkeyError):
-            directory = site.tree.open(SUDOERS)
-            if directory:
-                with directory:
-                    there = directory.read(os.path.basename(self.path), limit=LIMIT)
-                return there is not None and there.content == self.content and not there.mode & 0o022
-        return False
+        Returns what would change in the file, of a dry run; None where the rule was in place, in effect.
+        """
+        name, there = os.path.basename(self.path), None
+        with suppress(FirstkeyError), target.tree.open(SUDOERS) or nullcontext() as directory:
+            there = directory.read(name, limit=LIMIT) if directory else None
+        # Sudo heeds no file that others can write.
+        if there and there.content == self.content and not there.mode & 0o022:
+            self.require_effect(target)
+            return None
+        if not target.dry_run and target.accounts.find(self.user.name) is None:
+            raise target.accounts.unknown(self.user.name)  # a later account of that name would get it
+        self.validate(target)
+        if target.dry_run:
+            self.require_effect(target)
+            from firstkey import display
 
-    def diff(self, site: Site) -> str:
-        """What would change in the file. Raises FirstkeyError as `apply` does."""
-        self.prove(site)
-        self.require_effect(site)
-        from firstkey import display  # for a dry run
-
-        return display.diff(self.path, site.tree.read(self.path, limit=LIMIT), self.content)
-
-    def apply(self, site: Site) -> None:
-        """Have it checked, only then write it, and ask sudo. Raises FirstkeyError(sudoers-invalid, ...)."""
-        if site.accounts.find(self.user.name) is None:  # it would wait for whoever gets that name one day
-            raise site.accounts.unknown(self.user.name)
-        self.prove(site)
-        with site.tree.ensure(SUDOERS, mode=0o750) as directory:
+            return display.diff(self.path, target.tree.read(self.path, limit=LIMIT), self.content)
+        with target.tree.ensure(SUDOERS, mode=0o750) as directory:
             directory.remove_stale()
-            directory.replace(os.path.basename(self.path), self.content, Looks(SUDOERS_MODE))
-        self.require_effect(site)
+            directory.replace(name, self.content, Looks(SUDOERS_MODE))
+        self.require_effect(target)
+        target.log(events.SUDOERS_WRITTEN(user=self.user.name, file=self.path))
+        return ""
 
-    def prove(self, site: Site) -> None:
-        """Raise FirstkeyError(sudoers-invalid, sudo-unchecked, sudo-missing) unless visudo takes the rule."""
-        wrong = _objection(site, self.content)
-        if wrong and _objection(site, GOOD_RULE):
+    def validate(self, target: Target) -> None:
+        """Raise FirstkeyError(sudoers-invalid, sudo-unchecked, sudo-missing) unless visudo accepts it."""
+        wrong = _objection(target, self.content)
+        if wrong and _objection(target, GOOD_RULE):
             message = f"visudo validates no rule, not even a correct one: {wrong}"
             raise FirstkeyError(message, reason=reasons.SUDO_UNCHECKED)
         if wrong:
             message = f"visudo rejects {self.user.sudo!a} as the Sudo= rule of {self.user.name}: {wrong}"
             raise FirstkeyError(message, reason=reasons.SUDOERS_INVALID)
 
-    def require_effect(self, site: Site) -> None:
+    def require_effect(self, target: Target) -> None:
         """Raise FirstkeyError(sudo-not-effective) where sudo does not read the rule, or does not heed it.
 
         A dry run asks no program: sudo knows nothing of a rule that is not there, and logs the question.
         """
         flaw = None
-        if not site.tree.is_running_system:
+        if not target.tree.is_running_system:
             from firstkey.boot import account_entries
 
-            read = account_entries.sudoers(site.tree, {self.path: self.content})
+            read = account_entries.sudoers(target.tree, {self.path: self.content})
             flaw = None if self.content.decode() in read else f"no file of sudo's includes {SUDOERS}"
-        elif not site.dry_run:
+        elif not target.dry_run:
             flaw = self._flaw_by_sudo()
         if flaw:
             message = f"the rule of {self.user.name} does not take effect: {flaw}"
             raise FirstkeyError(message, reason=reasons.SUDO_NOT_EFFECTIVE)
 
     def _flaw_by_sudo(self) -> str | None:
-        """What sudo or sudo-rs, asked for the user's rules, lets one see that this one lacks."""
-        program = command.find("sudo")
-        if program is None:
+        """Why this rule is not among those that sudo or sudo-rs lists for the user; None if it is."""
+        if (program := command.find("sudo")) is None:
             raise FirstkeyError("sudo is not installed", reason=reasons.SUDO_MISSING)
         outcome = command.run([program, "-l", "-l", "-U", self.user.name], seconds=SUDO_SECONDS)
         listed = outcome.stdout.decode("utf-8", "replace")
@@ -224,17 +199,16 @@ class Setup(NamedTuple):
     planned: Account | None = None
 
 
-def set_up(site: Site, user: User) -> Setup:
+def set_up(target: Target, user: User) -> Setup:
     """Bring the account to what its section says; a change that fails does not stop the others."""
     results: list[AccountResult] = []
     failures: list[FirstkeyError] = []
-    planned = None
 
     def failed(change: str, error: Exception) -> None:
         if not isinstance(error, FirstkeyError):
             message = f"setting up the account {user.name} failed: {error!r}"
             error = FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
-        site.say(events.ACCOUNT_FAILED(user=user.name, reason=error.reason.code, detail=error.message))
+        target.log(events.ACCOUNT_FAILED(user=user.name, reason=error.reason.code, detail=error.message))
         kind = REFUSED if error.reason is reasons.SUDOERS_INVALID else FAILED
         results.append(AccountResult(user.name, change, kind, error.refusal))
         failures.append(error)
@@ -242,79 +216,79 @@ def set_up(site: Site, user: User) -> Setup:
     changes: list[Change] = []
     absent: list[str] = []
     try:
-        changes, absent = plan(site, user)
+        changes, absent = plan(target, user)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with one account, the others are served
         failed("look at the account", error)
     for name in absent:  # an account can be made without them
         why = Refusal(reasons.NO_SUCH_GROUP, f"there is no group {name}")
-        site.say(events.GROUP_MISSING(user=user.name, reason=why.reason.code, detail=why.detail))
+        target.log(events.GROUP_MISSING(user=user.name, reason=why.reason.code, detail=why.detail))
         results.append(AccountResult(user.name, f"add to the group {name}", SKIPPED, why))
     for change in changes:
-        diff = ""
         try:
-            if isinstance(change, WriteSudoers) and change.is_in_place(site):
-                change.require_effect(site)
-                continue
-            if not site.dry_run:
-                change.apply(site)
-                site.say(change.entry())
-            elif isinstance(change, WriteSudoers):
-                diff = change.diff(site)
-            elif change.missing.account:
-                planned = change.account
-        except Exception as error:  # noqa: BLE001 - as above
+            diff = change.apply(target)
+        except Exception as error:  # noqa: BLE001, PERF203 - as above
             failed(change.describe(), error)
         else:
-            results.append(AccountResult(user.name, change.describe(), CHANGED, diff=diff))
+            if diff is not None:
+                results.append(AccountResult(user.name, change.describe(), CHANGED, diff=diff))
+    new = (change.account for change in changes if isinstance(change, Complete) and change.is_new)
+    planned = next(new, None) if target.dry_run else None
     return Setup(tuple(results), failures[0] if failures else None, planned)
 
 
-def plan(site: Site, user: User) -> tuple[list[Change], list[str]]:
+def plan(target: Target, user: User) -> tuple[list[Change], list[str]]:
     """What is to be done so that the account is as its section says, and the groups that there are not.
 
     A rule in place is to be confirmed.
     """
-    account = site.accounts.find(user.name)
+    account = target.accounts.find(user.name)
     if account is None and not user.create:
         return [], []
-    changes: list[Change] = []
-    groups = tuple(name for name in user.groups if site.accounts.group_id(name) is not None)
-    has_group = site.accounts.group_id(user.name) is not None
+    groups = tuple(name for name in user.groups if target.accounts.group_id(name) is not None)
+    absent = [name for name in user.groups if name not in groups]
+    is_new = account is None
     if account is None:
-        homes = Defaults(site.tree).path("HOME", "/home")
+        homes = Defaults(target.tree).path("HOME", "/home")
         account = Account(user.name, -1, -1, f"{homes}/{user.name}", user.shell)
-        missing = Missing(account=True, groups=groups, home=_lacks_home(site.tree, account))
+    # What an account of a directory service lacks is for that to give.
+    is_local = user.create and (is_new or account in target.accounts.all())
+    lacks_home = is_local and account.home != NO_HOME and not target.tree.exists(account.home)
+    programs = _completion(target, account) if is_local and not is_new else []
+    if is_new:
+        useradd = ["useradd", "--create-home" if lacks_home else "--no-create-home"]
+        useradd += ["--password", NO_PASSWORD]
+        useradd += ["--gid", user.name] if target.accounts.group_id(user.name) is not None else []
+        useradd += ["--groups", ",".join(groups)] if groups else []
+        useradd += ["--shell", user.shell] if user.shell else []
+        programs.append((*useradd, user.name))
     else:
-        missing = _missing(site, account) if user.create else Missing()
-        member_of = set(site.accounts.group_ids(account))
-        left = tuple(name for name in groups if site.accounts.group_id(name) not in member_of)
-        missing = missing._replace(groups=left)
-    if any(missing):
-        changes.append(Complete(user, missing, account, has_group))
+        member_of = set(target.accounts.group_ids(account))
+        groups = tuple(name for name in groups if target.accounts.group_id(name) not in member_of)
+        if groups:
+            programs.append(("usermod", "--append", "--groups", ",".join(groups), user.name))
+        if lacks_home:
+            programs.append((HOME_MAKER, user.name))
+    changes: list[Change] = []
+    if programs:
+        changes.append(Complete(user, account, tuple(programs), groups, is_new, lacks_home))
     if user.sudo:
         changes.append(WriteSudoers(user))
-    return changes, [name for name in user.groups if name not in groups]
+    return changes, absent
 
 
-def _missing(site: Site, account: Account) -> Missing:
-    """What a useradd that was cut off did not come to: it writes passwd, shadow and group, in this order."""
-    if account not in site.accounts.all():
-        return Missing()  # a directory service's: what it lacks is for that to give
-    groups = {name: number for name, number, _ in site.accounts.groups()}
-    is_own = account.gid == account.uid and account.name not in groups
-    shadow = site.tree.read("/etc/shadow", limit=LIMIT)
-    return Missing(
-        shadow=shadow is not None and f"\n{account.name}:".encode() not in b"\n" + shadow,
-        group=is_own and account.gid not in groups.values(),
-        home=_lacks_home(site.tree, account),
-    )
+def _completion(target: Target, account: Account) -> list[tuple[str, ...]]:
+    """What completes a useradd that was cut off: it writes passwd, shadow and group, in this order."""
+    programs: list[tuple[str, ...]] = []
+    groups = {name: number for name, number, _ in target.accounts.groups()}
+    if account.gid == account.uid and account.name not in groups and account.gid not in groups.values():
+        programs.append(("groupadd", "--gid", str(account.gid), account.name))
+    shadow = target.tree.read("/etc/shadow", limit=LIMIT)
+    if shadow is not None and f"\n{account.name}:".encode() not in b"\n" + shadow:
+        programs.append(("usermod", "--password", NO_PASSWORD, account.name))
+    return programs
 
 
 # --- the home ---------------------------------------------------------------------------------------
-
-
-def _lacks_home(tree: Tree, account: Account) -> bool:
-    return account.home != NO_HOME and not tree.exists(account.home)
 
 
 def make_home(tree: Tree, account: Account) -> None:
@@ -324,8 +298,7 @@ def make_home(tree: Tree, account: Account) -> None:
     cuts that off, a home is there with all that belongs into it or not at all. It is not made where a file
     system is to be mounted first: it would disappear below that.
     """
-    point = _unmounted(tree, account.home)
-    if point:
+    if point := _unmounted(tree, account.home):
         message = f"{point} is not mounted yet, so {account.home} was not made"
         raise FirstkeyError(message, reason=reasons.HOME_MISSING)
     defaults = Defaults(tree)
@@ -334,17 +307,14 @@ def make_home(tree: Tree, account: Account) -> None:
     parent, name = os.path.split(account.home.rstrip("/"))
     with tree.ensure(parent, mode=0o755) as above:
         above.remove_stale(directories=True)
-        temporary = above.temporary_name(name)
-        try:
+        with above.temporary(name, directory=True) as temporary:
             with above.make(temporary, Looks(0o700, durable=False)) as home:
                 for source in filter(None, map(tree.open, skeletons)):
                     with source:
                         _copy(tree, source, home, account, account.home)
-                home.dress(_looks(tree, account, mode, account.home, "dir"))
+                with translated(f"set up the directory {account.home}"):
+                    dress(home.fd, _looks(tree, account, mode, account.home, "dir"))
             above.rename(temporary, name)
-        except BaseException:
-            above.remove_all(temporary)
-            raise
 
 
 def _copy(tree: Tree, source: Directory, target: Directory, account: Account, place: str) -> None:
@@ -384,12 +354,11 @@ def _unmounted(tree: Tree, home: str) -> str | None:
 # --- sudo -------------------------------------------------------------------------------------------
 
 
-def _objection(site: Site, rule: bytes) -> str | None:
+def _objection(target: Target, rule: bytes) -> str | None:
     """What visudo has against it. It gets a private file: that of sudo-rs reads no standard input."""
-    program = command.find("visudo")
-    if program is None:
+    if (program := command.find("visudo")) is None:
         raise FirstkeyError("visudo is not installed", reason=reasons.SUDO_MISSING)
-    if site.tree.is_running_system:
+    if target.tree.is_running_system:
         with command.scratch_directory() as private:
             private.replace("rule", rule, Looks(SUDOERS_MODE, durable=False))
             path = f"{private.on_host}/rule"

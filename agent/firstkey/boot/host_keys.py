@@ -10,17 +10,13 @@ from firstkey.model import CHANGED, FAILED, SKIPPED, UNCHANGED, HostKeyResult
 from firstkey.reasons import Reason, Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from firstkey.boot.ledger import Ledger
     from firstkey.config import HostKeys as Settings
     from firstkey.ssh.public_key import PublicKey
     from firstkey.system.command import Process
     from firstkey.system.files import Looks
-
-KEY_GROUP = "ssh_keys"
-PRIVATE_MODE = 0o600
-GROUP_MODE = 0o640
 
 # What a host key is found to be.
 GOOD = "good"
@@ -33,11 +29,10 @@ NO_PUBLIC_HALF = "without its public half"
 IN_AGENT = "not there as a private key, and is left to sshd's agent"
 UNKNOWN_TYPE = "of a type that this system's OpenSSH does not know"
 
-# What is done about it.
-KEEP = "keep"
+# What is done about it; what is not made comes to what the report calls so.
+KEEP = UNCHANGED
+SKIP = SKIPPED
 MAKE = "make"
-SKIP = "skip"
-FAIL = "fail"
 
 _CASES = {
     IN_AGENT: (SKIP, reasons.HOST_KEY_IN_AGENT),
@@ -52,30 +47,44 @@ _CASES = {
 whose it is decides.
 """
 
-_CONVENTIONAL = re.compile(r"ssh_host_([A-Za-z0-9][A-Za-z0-9_-]*)_key")
-_WORD = re.compile(r"(?<![a-z])(rsa|ecdsa|ed25519|dsa)(?![a-z])", re.IGNORECASE)
 
+class HostKey:
+    """A host key that there should be: what is in its place, what is to be done about it, how far that is."""
 
-class HostKey(NamedTuple):
-    """A host key that there should be: what is there in its place, and then what is to be done about it.
-
-    `place` is where the file's links lead. `action` is empty until it is decided, by `decide`.
-    """
-
-    file: str
-    """The file of the private half, as sshd names it."""
-    condition: str
-    place: str = ""
+    condition = "unknown"
+    place = ""
+    """Where the file's links lead."""
     public: PublicKey | None = None
-    digest: str = ""
+    digest = ""
     """Of the pair as it is, or as it will be once its mode is repaired and its public half is there."""
     remembered: MadeHostKey | None = None
-    is_loose: bool = False
+    """What the ledger knows of it; of a new one, what it is to know, but for instance and boot."""
+    is_loose = False
     """Others than root can get at the private half, or its mode makes sshd ignore it."""
-    modified_ns: int = 0
-    action: str = ""
-    reason: Reason | None = None
-    detail: str = ""
+    modified_ns = 0
+
+    action = ""
+    """Empty until it is decided, by `decide`."""
+    why: Refusal | None = None
+
+    process: Process | None = None
+    """What makes it, under `name` in the workshop."""
+    name = ""
+    is_later = False
+    """It is being made, and sshd does not wait for that."""
+    made: PublicKey | None = None
+    """The new key, as soon as ssh-keygen has made it."""
+    pair: tuple[bytes, bytes, Looks] | None = None
+    """A new pair that is not in place yet: private half, public line, how the private half is to be."""
+    failure: Refusal | None = None
+    is_news = True
+    """It is still to be dealt with or reported."""
+    backup: str | None = None
+    """Where the old private half is now."""
+
+    def __init__(self, file: str) -> None:
+        """`file`: of the private half, as sshd names it."""
+        self.file = file
 
     @property
     def type(self) -> str | None:
@@ -85,7 +94,12 @@ class HostKey(NamedTuple):
     @property
     def is_anothers(self) -> bool:
         """Whether the key is to go for being another instance's; then sshd would take it."""
-        return self.reason is reasons.HOST_KEY_CLONED
+        return self.why is not None and self.why.reason is reasons.HOST_KEY_CLONED
+
+    @property
+    def shown(self) -> PublicKey | None:
+        """The key that sshd will have at that place, as far as that is known."""
+        return self.made if self.action == MAKE else self.public
 
     @property
     def changes(self) -> tuple[str, ...]:
@@ -95,10 +109,35 @@ class HostKey(NamedTuple):
         parts = {"mode": self.is_loose, "public-half": self.condition == NO_PUBLIC_HALF}
         return tuple(part for part, changes in parts.items() if changes and self.action == KEEP)
 
-    @property
-    def refusal(self) -> Refusal | None:
-        """The reason, with the file it is about."""
-        return self.reason and Refusal(self.reason, self.detail or f"{self.file} is {self.condition}")
+    def result(self, *may_lack: Reason) -> HostKeyResult:
+        """What became of it so far; of a dry run, what would. For these reasons there need be no such key."""
+        shown, changes, why = self.shown, self.changes, self.why
+        result = CHANGED if changes else self.action
+        if self.failure:
+            result = SKIPPED if self.failure.reason in may_lack else FAILED
+            changes, why = (), self.failure
+        known = (shown.fingerprint, shown.line, shown.bits) if shown else ()
+        return HostKeyResult(self.type or "unknown", self.file, result, why, changes, *known)
+
+    def entries(self, result: HostKeyResult) -> list[events.Entry]:
+        """The events of a host key that is not simply as it was, by what became of it."""
+        why, old = result.refusal, self.public.fingerprint if self.public else None
+        about: dict[str, object] = {"type": result.type, "file": result.file}
+        if why and result.result in (FAILED, SKIPPED):
+            event = events.HOST_KEY_FAILED if result.result == FAILED else events.HOST_KEY_SKIPPED
+            event = events.HOST_KEY_PENDING if why.reason is reasons.HOST_KEY_PENDING else event
+            return [event(**about, **why.fields)]
+        reason, new = why and why.reason, result.fingerprint or "none"
+        known = {"reason": reason and reason.code, "old": old, "backup": self.backup}
+        about |= {"fingerprint": new, "new": new, **{name: each for name, each in known.items() if each}}
+        happened = {
+            events.HOST_KEY_SET_ASIDE: self.backup,
+            events.HOST_KEY_REPLACED if old else events.HOST_KEY_MADE: "key" in self.changes,
+            events.HOST_KEY_PUBLIC_DERIVED: "public-half" in self.changes,
+            events.HOST_KEY_MODE_REPAIRED: "mode" in self.changes,
+            events.HOST_KEY_FOREIGN: reason is reasons.HOST_KEY_FOREIGN,
+        }
+        return [event(**about) for event, has_happened in happened.items() if has_happened]
 
 
 class Now(NamedTuple):
@@ -133,29 +172,28 @@ def kind_of(file: str) -> str | None:
     A conventional name may tell a type that is not known here: `ssh_host_mldsa44_ed25519_key`.
     """
     name = file.rsplit("/", 1)[-1]
-    conventional = _CONVENTIONAL.fullmatch(name)
-    if conventional:
+    if conventional := re.fullmatch(r"ssh_host_([A-Za-z0-9][A-Za-z0-9_-]*)_key", name):
         return conventional[1]
-    match = _WORD.search(name)
+    match = re.search("(?i)(?<![a-z])(rsa|ecdsa|ed25519|dsa)(?![a-z])", name)
     return match[1].lower() if match else None
 
 
 # --- what is to be done ---------------------------------------------------------------------------
 
 
-def decide(key: HostKey, settings: Settings, now: Now) -> HostKey:
-    """The same, with what is to be done about it and why."""
-    detail = ""
-    if key.condition not in _CASES:
-        action, reason, detail = _by_its_owner(key, settings, now)
-    else:
-        action, reason = _CASES[key.condition]
-        if action == MAKE and settings.regenerate == "never":
-            action, reason = SKIP, reasons.REGENERATION_OFF
-    if action == MAKE and key.type in (None, "dsa"):
-        unknown, obsolete = reasons.HOST_KEY_TYPE_UNKNOWN, reasons.HOST_KEY_TYPE_OBSOLETE
-        action, reason, detail = SKIP, obsolete if key.type else unknown, ""
-    return key._replace(action=action, reason=reason, detail=detail)
+def decide(key: HostKey, settings: Settings, now: Now) -> None:
+    """Say of the key what is to be done about it and why."""
+    case = _CASES.get(key.condition)
+    action, reason, detail = (*case, "") if case else _by_its_owner(key, settings, now)
+    is_anothers = reason is reasons.HOST_KEY_CLONED
+    is_off = settings.regenerate == "never" or (is_anothers and settings.regenerate == "missing")
+    if action == MAKE and is_off:
+        action, reason = KEEP if is_anothers else SKIP, reasons.REGENERATION_OFF
+    elif action == MAKE and key.type in (None, "dsa"):
+        action, detail = SKIP, ""
+        reason = reasons.HOST_KEY_TYPE_OBSOLETE if key.type else reasons.HOST_KEY_TYPE_UNKNOWN
+    key.action = action
+    key.why = Refusal(reason, detail or f"{key.file} is {key.condition}") if reason else None
 
 
 def _by_its_owner(key: HostKey, settings: Settings, now: Now) -> tuple[str, Reason | None, str]:
@@ -173,24 +211,21 @@ def _by_its_owner(key: HostKey, settings: Settings, now: Now) -> tuple[str, Reas
     is_new_here = not (now.is_known or is_cloud_inits)
     is_for_all = settings.regenerate == "new-instance" and now.instance and is_new_here and not is_own
     if is_anothers or is_for_all:
-        if settings.regenerate not in ("clones", "new-instance"):
-            return KEEP, reasons.REGENERATION_OFF, origin
         return MAKE, reasons.HOST_KEY_CLONED, origin
     if is_new_here and (known is None or (is_from_elsewhere and not known.made)):
         return KEEP, reasons.HOST_KEY_FOREIGN, f"{key.file} was there before firstkey; the key stays"
     return KEEP, None, ""
 
 
-def for_later(keys: Sequence[HostKey], settings: Settings) -> frozenset[str]:
-    """The files of the keys that sshd need not wait for: those of Background=, if there is another one."""
+def for_later(keys: Collection[HostKey], background: Collection[str]) -> set[str]:
+    """The files of the keys that sshd need not wait for: those of these types, if there is another one."""
     later = {
         key.file
         for key in keys
         # Of two halves that do not belong together, sshd would show the private one, whosever it is.
-        if key.action == MAKE and key.type in settings.background and key.condition != MISMATCHED
+        if key.action == MAKE and key.type in background and key.condition != MISMATCHED
     }
-    others = (key for key in keys if key.file not in later)
-    return frozenset(later) if any(key.action in (MAKE, KEEP) for key in others) else frozenset()
+    return later if any(key.action in (MAKE, KEEP) and key.file not in later for key in keys) else set()
 
 
 # --- what the ledger gets -------------------------------------------------------------------------
@@ -204,101 +239,12 @@ def remembered(ledger: Ledger, keys: Sequence[HostKey], now: Now) -> Ledger:
         may_be_news = known is None and now.instance is None and ledger.instance is not None
         if key.public is None or key.action != KEEP or may_be_news:
             continue
-        if known is None:
-            found = (key.file, key.public.fingerprint, key.digest, now.instance, now.boot)
-            known = MadeHostKey(*found, made=False)
-        elif now.instance and (known.instance is None or not known.made):
+        found = (key.file, key.public.fingerprint, key.digest)
+        known = known or MadeHostKey(*found, now.instance, now.boot, made=False)
+        if now.instance and (known.instance is None or not known.made):
             # Not of a key that firstkey made elsewhere: it stays that instance's, whatever lets it stay here.
             known = known._replace(instance=now.instance)
         known = known._replace(file=key.file, digest=key.digest)
         if known != ledger.host_key_at(key.file):
             ledger = ledger.with_host_key(known)
     return ledger
-
-
-# --- how far the work on it is, and what report and journal get ------------------------------------
-
-
-class KeyPair(NamedTuple):
-    """A new key pair that is not in place yet. `looks`: how the private half is to be.
-
-    `known`: what the ledger is to know of it once it is in place, but for instance and boot.
-    """
-
-    private: bytes
-    public_line: bytes
-    public: PublicKey
-    looks: Looks
-    known: MadeHostKey
-
-
-class Attempt:
-    """One host key while the run lasts: what is to be done about it, and how far that is.
-
-    `process` makes it under `name` in the workshop; `is_later`: sshd does not wait for that. `pair` is a new
-    one that is not in place yet. `shown` is the key that sshd has at that place, as far as that is known.
-    `is_news`: it is still to be dealt with or reported. `backup`: where the old private half is now.
-    """
-
-    def __init__(self, key: HostKey) -> None:
-        self.key = key
-        self.name = ""
-        self.process: Process | None = None
-        self.is_later = False
-        self.pair: KeyPair | None = None
-        self.shown = None if key.action == MAKE else key.public
-        self.failure: Refusal | None = None
-        self.is_news = True
-        self.backup: str | None = None
-
-    def result(self, *, may_be_refused: bool = True) -> HostKeyResult:
-        """What became of it so far; of a dry run, what would.
-
-        `may_be_refused`: whether sshd does without a key of a type that ssh-keygen refuses.
-        """
-        key, failure, shown = self.key, self.failure, self.shown
-        if self.is_later and not failure:
-            failure = Refusal(reasons.HOST_KEY_PENDING, f"{key.file} is being generated in the background")
-        if failure:
-            is_refused = may_be_refused and failure.reason is reasons.KEYGEN_REFUSED
-            result = SKIPPED if is_refused or failure.reason is reasons.HOST_KEY_PENDING else FAILED
-        else:
-            others = {SKIP: SKIPPED, FAIL: FAILED}
-            result = others.get(key.action, CHANGED if key.changes else UNCHANGED)
-        return HostKeyResult(
-            key.type or "unknown",
-            key.file,
-            result,
-            shown.fingerprint if shown else None,
-            failure or key.refusal,
-            shown.line if shown else None,
-            shown.bits if shown else 0,
-            () if failure else key.changes,
-        )
-
-    def entries(self, result: HostKeyResult) -> list[events.Entry]:
-        """The events of a host key that is not simply as it was, by what became of it."""
-        key, why = self.key, result.refusal
-        names = {"type": result.type, "file": result.file}
-        code = why.reason.code if why else ""
-        if why and why.reason is reasons.HOST_KEY_PENDING:
-            return [events.HOST_KEY_PENDING(**names, reason=code)]
-        if why and result.result in (FAILED, SKIPPED):
-            event = events.HOST_KEY_FAILED if result.result == FAILED else events.HOST_KEY_SKIPPED
-            return [event(**names, reason=code, detail=why.detail)]
-        shown = {**names, "fingerprint": result.fingerprint or "none"}
-        found = []
-        if self.backup:
-            found.append(events.HOST_KEY_SET_ASIDE(**shown, aside=self.backup, reason=code))
-        if key.action == MAKE and key.public:
-            old, new = key.public.fingerprint, shown["fingerprint"]
-            found.append(events.HOST_KEY_REPLACED(**names, reason=code, old=old, new=new))
-        elif key.action == MAKE:
-            found.append(events.HOST_KEY_MADE(**shown))
-        if "public-half" in key.changes:
-            found.append(events.HOST_KEY_PUBLIC_DERIVED(**shown))
-        if "mode" in key.changes:
-            found.append(events.HOST_KEY_MODE_REPAIRED(**shown))
-        if key.reason is reasons.HOST_KEY_FOREIGN:
-            found.append(events.HOST_KEY_FOREIGN(**shown, reason=code))
-        return found

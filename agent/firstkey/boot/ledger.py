@@ -1,9 +1,9 @@
 """The ledger: what firstkey installed, where, and for which instance.
 
-It is what makes a launch key be installed once per instance, and lets exactly those lines and host keys go
-when the disk wakes up as another instance. It is written before a change (so that a power cut in between
-cannot make firstkey forget that a line is its own) and again after it.
-A ledger that is damaged, or not root's own, is not believed: it is set aside, and nothing is revoked by it.
+By it a launch key is installed once per instance, and exactly those lines and host keys are revoked when an
+AMI is launched as another instance. It is written before a change (so that a power cut in between cannot make
+firstkey forget that a line is its own) and again after it.
+A ledger that is damaged, or not root's own, is not believed: it is kept as a backup, and revokes nothing.
 Each line is remembered with its options and comment, so that no line which only has the same key is taken
 for firstkey's.
 """
@@ -23,7 +23,7 @@ from firstkey.system.files import Looks
 if TYPE_CHECKING:
     from typing import Any
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
     from firstkey.ssh.authorized_keys import Owned
     from firstkey.system.tree import Tree
 
@@ -67,11 +67,6 @@ class InstalledKey(NamedTuple):
         """Whether the line is firstkey's to revoke."""
         return self.state in (PENDING, INSTALLED)
 
-    @property
-    def is_done(self) -> bool:
-        """Whether there is nothing more to do about the key in this file."""
-        return self.state != PENDING
-
 
 class Served(NamedTuple):
     """A user for whom everything is done, in which file, and under which conditions that was so.
@@ -88,7 +83,7 @@ class MadeHostKey(NamedTuple):
     """One host key that firstkey made, or found to be good.
 
     `instance` is None while no instance-id was known; `boot` is the kernel's boot id then, which lets the
-    key be tied to the instance later in the same boot. `digest` tells a changed file without ssh-keygen.
+    key be tied to the instance later in the same boot. `digest` shows a changed file without ssh-keygen.
     """
 
     file: str
@@ -149,24 +144,22 @@ class Ledger(NamedTuple):
 class LedgerStore:
     """The ledger in the hands of one run: read once, changed as a value, saved where it says anything new.
 
-    `warnings` is what went wrong with it, which costs nobody the login. `sshd_digest` is of sshd's whole
+    `warnings` is what went wrong with it, which costs no user the login. `sshd_digest` is of sshd's whole
     configuration; None: it is unknown.
     """
 
-    def __init__(self, site: Site, sshd_digest: str | None) -> None:
-        self.warnings: list[Refusal] = []
+    def __init__(self, target: Target, sshd_digest: str | None) -> None:
         self.sshd_digest = sshd_digest
-        self._site = site
-        loaded = load(site.tree)
-        self._saved = self.ledger = loaded.ledger
-        if loaded.refusal:
-            self.warnings.append(loaded.refusal)
-        if loaded.refusal and loaded.refusal.reason is reasons.LEDGER_DAMAGED:
-            site.say(events.LEDGER_DAMAGED(file=PATH, detail=loaded.refusal.detail))
-            if not site.dry_run:
+        self._target = target
+        self.ledger, refusal = load(target.tree)
+        self._saved = self.ledger
+        self.warnings = [refusal] if refusal else []
+        if refusal and refusal.reason is reasons.LEDGER_DAMAGED:
+            target.log(events.LEDGER_DAMAGED(file=PATH, detail=refusal.detail))
+            if not target.dry_run:
                 # Where that fails, so will `save`, which reports it.
-                with suppress(FirstkeyError), site.tree.opened(DIRECTORY) as directory:
-                    directory.set_aside(NAME, "damaged")
+                with suppress(FirstkeyError), target.tree.opened(DIRECTORY) as directory:
+                    directory.back_up(NAME, "damaged")
 
     def save(self, new: Ledger | None = None) -> None:
         """Put the ledger (or a newer one) on the disk, if it says anything new. Nothing else saves it.
@@ -174,31 +167,30 @@ class LedgerStore:
         What failed once may succeed at the end of the run, and it is worth much to know one's own keys.
         """
         self.ledger = new or self.ledger
-        if self._site.dry_run or self.ledger == self._saved:
+        if self._target.dry_run or self.ledger == self._saved:
             return
         try:
-            save(self._site.tree, self.ledger)
+            save(self._target.tree, self.ledger)
             self._saved = self.ledger
         except FirstkeyError as error:
             if error.refusal not in self.warnings:
                 self.warnings.append(error.refusal)
-                why = {"detail": error.message, "reason": error.reason.code}
-                self._site.say(events.STATE_NOT_SAVED(file=PATH, **why))
+                self._target.log(events.STATE_NOT_SAVED(file=PATH, **error.refusal.fields))
 
-    # --- what is up to date: nothing of it need be looked at again, and nobody asked -----------------
+    # --- what is up to date: nothing of it need be looked at again, and no service asked -------------
 
     def is_current(self, instance: str) -> bool:
         """Whether everything is done for everybody on this instance."""
-        names = self._site.config.keys.holders
+        names = self._target.config.keys.holders
         return (
             all(self.serving(name, instance) for name in names)
-            and all(key.is_done for key in self.ledger.keys if key.user in names)
-            and not any(self._site.accounts.listed(key.user) for key in self.stale(instance))
+            and not any(key.state == PENDING for key in self.ledger.keys if key.user in names)
+            and not any(self._target.accounts.listed(key.user) for key in self.stale(instance))
         )
 
     def stale(self, instance: str) -> list[InstalledKey]:
         """What firstkey wrote for other instances, if such lines are to go."""
-        keeps = self._site.config.keys.revoke == "never"
+        keeps = self._target.config.keys.revoke == "never"
         return [] if keeps else self.ledger.of_other_instances(instance)
 
     def serving(self, name: str, instance: str) -> Served | None:
@@ -214,41 +206,31 @@ class LedgerStore:
         """
         if self.sshd_digest is None:
             return None
-        account = self._site.accounts.listed(name)
-        keys = self._site.config.keys
-        groups = self._site.accounts.group_ids(account) if account else []
+        account = self._target.accounts.listed(name)
+        keys = self._target.config.keys
+        groups = self._target.accounts.group_ids(account) if account else []
         redirected = (keys.redirect_root, keys.users) if name == "root" else None
-        own = self._site.config.user(name).authorized_keys_file
+        own = self._target.config.user(name).authorized_keys_file
         return repr((self.sshd_digest, own, account and account[:-1], groups, redirected))
 
 
-# --- the file ---------------------------------------------------------------------------------------
-
-
-class Loaded(NamedTuple):
-    """A ledger, and why the one on the disk was not believed if it was not."""
-
-    ledger: Ledger
-    refusal: Refusal | None = None
-
-
-def load(tree: Tree) -> Loaded:
-    """Read the ledger: an empty one where there is none, one with a refusal where it cannot be trusted."""
+def load(tree: Tree) -> tuple[Ledger, Refusal | None]:
+    """Read the ledger: an empty one where there is none, or with the reason why that is not believed."""
     try:
         with tree.open(DIRECTORY) or nullcontext() as directory:
             file = directory.read(NAME, limit=LIMIT) if directory else None
             if directory is None or file is None:
-                return Loaded(Ledger())
+                return Ledger(), None
             above = os.fstat(directory.fd)
     except FirstkeyError as error:
-        # Who may not read it (a dry run of somebody's) can say nothing about it.
+        # A dry run by a user who may not read it can say nothing about it.
         hidden = error.reason is reasons.PERMISSION_DENIED
-        return Loaded(Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message))
+        return Ledger(), Refusal(error.reason if hidden else reasons.LEDGER_DAMAGED, error.message)
     ledger, damage = parsed(file.content), f"{PATH} does not hold what firstkey wrote there"
     for path, mode, uid in ((PATH, file.mode, file.uid), (DIRECTORY, above.st_mode, above.st_uid)):
         if mode & 0o022 or (uid and tree.is_running_system):
             ledger, damage = None, f"{path} can be written by others than root"
-    return Loaded(ledger) if ledger else Loaded(Ledger(), Refusal(reasons.LEDGER_DAMAGED, damage))
+    return (ledger, None) if ledger else (Ledger(), Refusal(reasons.LEDGER_DAMAGED, damage))
 
 
 def save(tree: Tree, ledger: Ledger) -> None:
@@ -263,10 +245,8 @@ _PARTS: dict[str, Any] = {"served": Served, "keys": InstalledKey, "host_keys": M
 
 def rendered(ledger: Ledger) -> bytes:
     """The file's content, which `parsed` reads as the very same ledger. Its checksum is for a bad disk."""
-    plain: dict[str, Any] = ledger._asdict()
-    for name in _PARTS:
-        plain[name] = [part._asdict() for part in plain[name]]
-    body = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+    parts = {name: [part._asdict() for part in getattr(ledger, name)] for name in _PARTS}
+    body = json.dumps({**ledger._asdict(), **parts}, sort_keys=True, separators=(",", ":"))
     return f'{{"version":{VERSION},"check":{zlib.crc32(body.encode())},"ledger":{body}}}\n'.encode()
 
 
@@ -283,8 +263,7 @@ def parsed(content: bytes) -> Ledger | None:
             return None
         known = {name: plain[name] for name in Ledger._fields if name in plain}
         for name, found in known.items():
-            kind = _PARTS.get(name)
-            if kind:
+            if kind := _PARTS.get(name):
                 known[name] = tuple(kind(**{field: part[field] for field in kind._fields}) for part in found)
             elif isinstance(Ledger._field_defaults[name], tuple):
                 known[name] = tuple(found)
@@ -293,13 +272,10 @@ def parsed(content: bytes) -> Ledger | None:
         return None
 
 
-# --- what seal removed ------------------------------------------------------------------------------
-
-
 class Sealed(NamedTuple):
     """Which host keys `firstkey seal` removed, each by its hash, and on which instance, by its hash too.
 
-    A hash tells a key that one has again, and tells nobody which key it was; the salt keeps two images that
+    By its hash a key is known when it is there again, and cannot be guessed; the salt keeps two images that
     were sealed with the same key from being linked.
     """
 
@@ -323,6 +299,6 @@ def load_sealed(tree: Tree) -> Sealed:
     with suppress(FirstkeyError, ValueError, KeyError, TypeError, RecursionError):
         plain = json.loads(tree.read(SEALED, limit=LIMIT) or b"")
         if plain["version"] == VERSION:
-            parts = frozenset(plain["hashes"]), frozenset(plain["instances"])
+            parts = frozenset(map(str, plain["hashes"])), frozenset(map(str, plain["instances"]))
             return Sealed(bytes.fromhex(plain["salt"]), *parts)
     return Sealed()

@@ -9,7 +9,7 @@ from firstkey import TYPE_CHECKING, settings
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
 
 NAMES = (
     "sys_vendor", "product_name", "product_serial", "product_uuid", "board_vendor", "bios_vendor",
@@ -31,17 +31,17 @@ MAKERS = (
 SERVERS = ("poweredge", "proliant", "synergy", "thinksystem", "thinkserver", "system x", "flex system")
 
 
-def is_elsewhere(site: Site) -> bool:
+def is_elsewhere(target: Target) -> bool:
     """Whether this is plainly not EC2, and no other service was named to be asked.
 
     A container shows its host's firmware, which says nothing of the container.
     """
-    if site.config.imds.endpoints != settings.SECTIONS["IMDS"]["Endpoints"].default:
+    if target.config.imds.endpoints != settings.SECTIONS["IMDS"]["Endpoints"].default:
         return False
-    if site.firmware_instance() or any(map(site.tree.exists, CONTAINERS)):
+    if target.firmware_instance() or any(map(target.tree.exists, CONTAINERS)):
         return False
-    words = {name: site.firmware(name) for name in NAMES}
-    return is_another_platform({**words, "hypervisor": site.first_line("/sys/hypervisor/uuid") or ""})
+    words = {name: target.firmware(name) for name in NAMES}
+    return is_another_platform({**words, "hypervisor": target.first_line("/sys/hypervisor/uuid") or ""})
 
 
 def is_another_platform(firmware: Mapping[str, str]) -> bool:

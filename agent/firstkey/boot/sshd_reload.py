@@ -1,4 +1,4 @@
-"""An sshd that is older than a new host key: its own unit is asked to reload, or its operator is told.
+"""An sshd that is older than a new host key: its own unit is asked to reload, or the journal has the remedy.
 
 firstkey signals no sshd: what a reload means, and that it ends no session, is the unit's to know.
 """
@@ -12,11 +12,12 @@ from contextlib import suppress
 from firstkey import TYPE_CHECKING, events, reasons
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
+from firstkey.system.sshd import LISTENING, SOCKETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
 
 AWAY_SECONDS = 0.5
 """How long it is watched whether sshd, which was asked to reload, has begun to."""
@@ -24,34 +25,34 @@ BACK_SECONDS = 10.0
 BY_HAND = "A run by hand asks no unit to reload."
 BY_SOCKET = "A reload would end it: systemd has the port that it listens on."
 """OpenSSH 9.2 of Debian 12 cannot bind the port again. A restart gets it from there, and ends no session."""
-SOCKETS = ("ssh.socket", "sshd.socket")
-UNITS = ("ssh.service", "sshd.service")
-"""As firstkey.service is ordered before them. An ssh@.service reads its keys for each connection."""
+PROPERTIES = "--property=Id,ActiveState,MainPID,ExecMainStartTimestampMonotonic"
 
 
-def let_load(site: Site, options: Sequence[str], changed: Mapping[str, float], *, may_reload: bool) -> None:
+def let_load(
+    target: Target, options: Sequence[str], changed: Mapping[str, float], *, may_reload: bool
+) -> None:
     """Have host keys loaded that are in place since then (time.monotonic); by a reload, if that may be.
 
     `options`: those with which sshd is started.
     """
-    units = _running_units()
+    units, has_socket = _running()
     for unit, pid, started in units:
         shown = " ".join(file for file, moment in changed.items() if started < moment)
         if not shown:
             continue
-        refusal = (
-            _reloaded(unit, pid, options) if may_reload else Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
-        )
+        refusal: Refusal | None = Refusal(reasons.HOST_KEY_NOT_LOADED, BY_HAND)
+        if may_reload:
+            refusal = _reloaded(unit, pid, options, has_socket=has_socket)
         if refusal is None:
-            site.say(events.SSHD_RELOADED(unit=unit, files=shown))
+            target.log(events.SSHD_RELOADED(unit=unit, files=shown))
         else:
             first = f"{refusal.reason.remedy} Then: " if refusal.reason is reasons.SSHD_CONFIG_INVALID else ""
             verb = "restart" if refusal.detail == BY_SOCKET else "reload"
-            site.say(_not_loaded(unit, shown, refusal, f"{first}systemctl {verb} {unit}"))
+            target.log(_not_loaded(unit, shown, refusal, f"{first}systemctl {verb} {unit}"))
     for pid in _listeners(besides={pid for _, pid, _ in units}):
         refusal = Refusal(reasons.HOST_KEY_NOT_LOADED, "It was not started by its unit.")
         remedy = f"Let it read its configuration again: kill -HUP {pid}"
-        site.say(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
+        target.log(_not_loaded(f"sshd (process {pid})", " ".join(changed), refusal, remedy))
 
 
 def _not_loaded(sshd: str, files: str, refusal: Refusal, remedy: str) -> events.Entry:
@@ -59,38 +60,37 @@ def _not_loaded(sshd: str, files: str, refusal: Refusal, remedy: str) -> events.
     return events.HOST_KEY_NOT_LOADED(sshd=sshd, files=files, **why)
 
 
-def _running_units() -> set[tuple[str, int, float]]:
-    """Each unit whose sshd runs or is just starting, its process, and when it started (time.monotonic).
+def _running() -> tuple[set[tuple[str, int, float]], bool]:
+    """Each unit whose sshd runs or is just starting, its process, and when it started (time.monotonic); and
+    whether systemd has the port.
 
     The two names may be one unit's. Where systemctl is missing or fails, there is no unit to ask.
     """
-    wanted = "--property=Id,MainPID,ExecMainStartTimestampMonotonic"
     try:
-        said = command.run([str(command.find("systemctl")), "show", wanted, *UNITS]).stdout
+        said = command.run([str(command.find("systemctl")), "show", PROPERTIES, *LISTENING, *SOCKETS]).stdout
     except FirstkeyError:
-        return set()
+        return set(), False
     blocks = said.decode("utf-8", "replace").split("\n\n")
     shown = [dict(line.split("=", 1) for line in block.split("\n") if "=" in line) for block in blocks]
-    return {
+    units = {
         (unit["Id"], int(unit["MainPID"]), int(unit["ExecMainStartTimestampMonotonic"]) / 1e6)
         for unit in shown
         if unit.get("MainPID", "0") != "0"
     }
+    return units, any(unit.get("Id") in SOCKETS and unit["ActiveState"] == "active" for unit in shown)
 
 
-def _reloaded(unit: str, pid: int, options: Sequence[str]) -> Refusal | None:
+def _reloaded(unit: str, pid: int, options: Sequence[str], *, has_socket: bool) -> Refusal | None:
     """Ask the unit to reload; the reason where that was not done, and the sshd that runs goes on as it is."""
     try:
         # Not every distribution's unit looks before it lets sshd start again, which a mistake would end.
         tested = command.run([str(command.find("sshd")), "-t", *options])
         if tested.status:
-            detail = f"sshd rejects its configuration: {tested.words}."
-            return Refusal(reasons.SSHD_CONFIG_INVALID, detail)
-        systemctl = str(command.find("systemctl"))
-        if command.run([systemctl, "is-active", "--quiet", *SOCKETS]).status == 0:
+            return Refusal(reasons.SSHD_CONFIG_INVALID, f"sshd rejects its configuration: {tested.words}.")
+        if has_socket:
             return Refusal(reasons.HOST_KEY_NOT_LOADED, BY_SOCKET)
         was_there = _is_listener(pid)
-        asked = command.run([systemctl, "reload", unit])
+        asked = command.run([str(command.find("systemctl")), "reload", unit])
     except FirstkeyError as error:
         return error.refusal
     if asked.status:
@@ -101,7 +101,7 @@ def _reloaded(unit: str, pid: int, options: Sequence[str]) -> Refusal | None:
 
 
 def _is_back(pid: int) -> bool:
-    """Wait until it listens again: whoever reads that all is done may connect at once."""
+    """Wait until it listens again: a reader of the report may connect at once."""
     began, was_away = time.monotonic(), False
     while time.monotonic() - began < (BACK_SECONDS if was_away else AWAY_SECONDS):
         is_there = _is_listener(pid)

@@ -1,6 +1,6 @@
 """The daemon: readiness in time, retries until all is done that time can bring, and a clean end.
 
-It decides when a worker is started and what the service manager hears; the workers do the job, and read
+It decides when a worker is started and what the service manager is sent; the workers do the job, and read
 the configuration. From its start to its end the supervisor itself touches no disk, no network and no name
 service, so that nothing but its own clock decides when the boot goes on.
 """
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from typing import Union
 
     from firstkey.model import Report
-    from firstkey.system.child import Child, Tell
+    from firstkey.system.child import Child, Send
+
+    Log = Callable[[events.Entry], None]
 
 # --- what a worker says: one word a line, in JSON, over the pipe between the two ------------------
 
@@ -31,7 +33,7 @@ _TRIED_AGAIN = frozenset({
     reasons.BAD_ANSWER.code, reasons.ANSWER_TOO_LARGE.code, reasons.REDIRECT_REFUSED.code,
     reasons.TOKEN_REJECTED.code, reasons.ALREADY_RUNNING.code, reasons.INTERNAL_ERROR.code,
 })  # fmt: skip
-"""Not an answer of the metadata service, whoever gave it; so the daemon goes on asking."""
+"""With these there was no answer of the metadata service: the daemon goes on asking."""
 _HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY, reasons.NO_SUCH_USER)
 """A home may be made or mounted later than this, a file system become writable, a service know an account."""
 
@@ -128,71 +130,57 @@ MARGIN_SECONDS = 30.0
 class Supervisor:
     """One daemon. `work` is done in a child; the deadline counts from `started`, on time.monotonic().
 
-    `work` is told whether it reads the configuration for the first time, and how to say a word.
+    `work` gets whether it reads the configuration for the first time, and the function that sends a word.
     """
 
-    def __init__(
-        self,
-        *,
-        work: Callable[[bool, Tell], None],
-        say: Callable[[events.Entry], None],
-        started: float,
-    ) -> None:
+    def __init__(self, *, work: Callable[[bool, Send], None], log: Log, started: float) -> None:
         self._work = work
-        self._say = say
+        self._log = log
         self._started = started
         self._plan = DEFAULT_PLAN
+        self._deadline = started + DEFAULT_PLAN.boot_timeout
         self._is_ready = False
         self._is_overdue = False  # ready at the deadline, without an answer
         self._pause = FIRST_PAUSE
         self._worker: Child | None = None
-        self._heard = b""
-        self._next_start: float | None = started
-        self._refusal: FirstkeyError | None = None
+        self._received = b""
+        self._next_start: float | None = started  # None: while a worker is at work, and once all is done
         self._status = 0
 
     def run(self) -> int:
-        """Supervise until there is nothing more to do, or SIGTERM; returns the exit status.
+        """Supervise until there is nothing more to do, or a signal; returns the exit status.
 
         Raises FirstkeyError where the first worker could not begin (no such configuration file, not root).
-        The handlers of SIGTERM and SIGINT stay the supervisor's: the process is to end after this.
+        The handlers of SIGTERM, SIGINT and SIGHUP stay the supervisor's: the process is to end after this.
         """
         wakeup = _signals_as_bytes()
         self._ask_for_time()
         try:
-            while not self._is_over:
-                self._start_if_due()
-                self._wait(wakeup)
+            while self._worker or self._next_start is not None:
+                if self._next_start is not None and time.monotonic() >= self._next_start:
+                    self._start_worker()
                 # The boot is not held longer than the deadline, whatever the worker is waiting for.
-                if not (self._is_ready or self._is_over) and time.monotonic() >= self._deadline:
-                    self._overdue()
-            if self._refusal:
-                raise self._refusal
+                if not self._is_ready and time.monotonic() >= self._deadline:
+                    self._is_overdue = True
+                    self._ready("No answer from the metadata service yet; going on with the attempts")
+                    detail = "" if self._worker else "The last answer was not usable."
+                    seconds = f"{self._plan.boot_timeout:g}"
+                    self._log(events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=seconds, detail=detail))
+                self._wait(wakeup)
             return self._status
         finally:
             self._stop_worker()
-
-    # --- what happens -------------------------------------------------------------------------
-
-    @property
-    def _deadline(self) -> float:
-        return self._started + self._plan.boot_timeout
-
-    @property
-    def _is_over(self) -> bool:
-        return self._worker is None and self._next_start is None
 
     def _ask_for_time(self) -> None:
         """Where BootTimeoutSec= exceeds the unit's limit, starting up may take longer."""
         seconds = max(0.0, self._deadline - time.monotonic()) + MARGIN_SECONDS
         notify.send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
-    def _start_if_due(self) -> None:
-        if self._worker or self._next_start is None or time.monotonic() < self._next_start:
-            return
+    def _start_worker(self) -> None:
         is_first = self._plan is DEFAULT_PLAN
+        self._next_start, self._received = None, b""
         try:
-            self._worker = child.start(lambda tell: self._work(is_first, tell))
+            self._worker = child.start(lambda send: self._work(is_first, send))
         except FirstkeyError as error:
             self._failed(error.message)
             return
@@ -201,7 +189,7 @@ class Supervisor:
 
     def _wait(self, wakeup: int) -> None:
         moments = [] if self._is_ready else [self._deadline]
-        if self._worker is None and self._next_start is not None:
+        if self._next_start is not None:
             moments.append(self._next_start)
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
@@ -210,105 +198,85 @@ class Supervisor:
         left = max(0.0, min(moments) - time.monotonic()) * 1000 if moments else None
         ready = {descriptor for descriptor, _ in poll.poll(left)}
         if self._worker and self._worker.pipe in ready:
-            self._hear(self._worker)
+            self._receive(self._worker)
         if wakeup in ready:
             notify.send("STOPPING=1", status="Stopping")
-            self._say(events.STOPPING(detail="asked to by a signal"))
+            self._log(events.STOPPING(detail="asked to by a signal"))
             self._stop_worker()
-            self._next_start = self._refusal = None
-            self._status = 0
-
-    def _overdue(self) -> None:
-        self._is_overdue = True
-        self._ready("No answer from the metadata service yet; going on with the attempts")
-        detail = "" if self._worker else "The last answer was not usable."
-        self._say(events.IMDS_UNREACHABLE_AT_DEADLINE(seconds=f"{self._plan.boot_timeout:g}", detail=detail))
+            self._next_start, self._status = None, 0
 
     def _ready(self, status: str) -> None:
         notify.send("" if self._is_ready else "READY=1", status=status)
         self._is_ready = True
 
-    # --- what the worker says -----------------------------------------------------------------
-
-    def _hear(self, worker: Child) -> None:
-        part = worker.hear()
+    def _receive(self, worker: Child) -> None:
+        part = worker.receive()
         if not part:
             trouble = worker.finish() or "it said nothing"
             self._failed(f"the process that does the work ended before it was done: {trouble}")
             return
-        *lines, self._heard = (self._heard + part).split(b"\n")
+        *lines, self._received = (self._received + part).split(b"\n")
         for said in lines:
             word = from_line(said)
             if isinstance(word, Plan):
                 is_longer = word.boot_timeout > self._plan.boot_timeout
-                self._plan = word
+                self._plan, self._deadline = word, self._started + word.boot_timeout
                 if is_longer and not self._is_ready:
                     self._ask_for_time()
             elif isinstance(word, Ready):
                 self._ready(word.status)
             elif isinstance(word, Refused):
-                self._refused(word)
+                # The caller that starts the daemon gets the error; a daemon that runs already tries again.
+                if self._plan is DEFAULT_PLAN and not self._is_ready:
+                    error = FirstkeyError(word.message, reason=reasons.ALL[word.code], hint=word.hint)
+                    error.exit_status = word.exit_status
+                    raise error
+                self._log(events.RUN_FAILED(detail=word.message, reason=word.code))
+                self._try_again(LONGEST_PAUSE)
             else:
                 self._ended(word)
             if isinstance(word, (Refused, Result)):  # the last one
                 # Should it hang on its way out, nothing waits for it.
                 worker.finish()
-                self._forget_worker()
+                self._worker = None
                 return
-
-    def _refused(self, word: Refused) -> None:
-        """Whoever starts the daemon hears it at once; one that runs already goes on and tries again."""
-        if self._plan is DEFAULT_PLAN and not self._is_ready:
-            error = FirstkeyError(word.message, reason=reasons.ALL[word.code], hint=word.hint)
-            error.exit_status = word.exit_status
-            self._refusal = error
-            self._next_start = None
-            return
-        self._say(events.RUN_FAILED(detail=word.message, reason=word.code))
-        self._try_again(LONGEST_PAUSE)
 
     def _ended(self, result: Result) -> None:
         if not result.is_final:
             self._try_again(LONGEST_PAUSE)
             return
-        self._next_start = None
         if result.late:
             self._try_again(LONGEST_PAUSE_FOR_A_HOME)
         self._status = 0 if result.outcome in (OK, NO_KEY, DISABLED) else 1
-        if result.outcome != DISABLED:  # then the status tells what switched it off
+        if result.outcome != DISABLED:  # its status names the switch already
             self._ready(result.status)
         if self._is_overdue:
             self._is_overdue = False
-            self._say(events.IMDS_LATE_ANSWER(seconds=f"{time.monotonic() - self._started:.0f}"))
+            self._log(events.IMDS_LATE_ANSWER(seconds=f"{time.monotonic() - self._started:.0f}"))
 
     def _failed(self, detail: str) -> None:
-        self._say(events.INTERNAL_ERROR(detail=detail, reason="internal-error"))
-        self._forget_worker()
+        self._log(events.INTERNAL_ERROR(detail=detail, reason="internal-error"))
+        self._worker = None
         self._try_again(LONGEST_PAUSE)
 
     def _try_again(self, longest: float) -> None:
         self._next_start = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, longest)
 
-    # --- the end ------------------------------------------------------------------------------
-
     def _stop_worker(self) -> None:
         """End it politely, but not beyond the moment at which the boot has to go on."""
         if self._worker:
             left = child.GRACE_SECONDS if self._is_ready else self._deadline - time.monotonic()
             self._worker.stop(max(0.0, min(left, child.GRACE_SECONDS)))
-            self._forget_worker()
-
-    def _forget_worker(self) -> None:
-        self._worker = None
-        self._heard = b""
+            self._worker = None
 
 
 def _signals_as_bytes() -> int:
-    """SIGTERM and SIGINT become bytes in this pipe: they are heeded between steps and never within one."""
+    """SIGTERM, SIGINT and SIGHUP become bytes in this pipe: heeded between steps and never within one."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     # The pipe first: a signal that came between a handler and its pipe would be lost.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda _number, _frame: None)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as by nohup
+            signal.signal(number, lambda _number, _frame: None)
     return reader

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from firstkey.cli import common, parsers, screen, streams
 from firstkey.cli.looking import Looker
-from firstkey.cli.progress import Progress
 from firstkey.image import audit, baseline, formats, render, rules
+from firstkey.image.audit import Audit
+from firstkey.image.baseline import Known
+from firstkey.image.rule import Rule
+from firstkey.image.subject import Image
 from firstkey.image.survey import AUTO, BUILTIN, Survey
-from firstkey.reasons import UsageError
 from firstkey.system import scanners
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
-    from firstkey.image.audit import Audit
-    from firstkey.image.baseline import Known
-    from firstkey.image.rule import Rule
-    from firstkey.image.subject import Image
-    from firstkey.system.boxed import Inside
+from firstkey.system.boxed import Inside
 
 DESCRIPTION = """\
 Check an image, or this system, against the guidelines for sharing it. No
@@ -47,33 +42,50 @@ def main(argv: Sequence[str]) -> int:
     """Check the rules; returns the exit status."""
     args = _arguments(argv)
     if args.list:
-        streams.show(*render.listing())
+        streams.show(
+            *(f"{each.guideline:7} {each.severity:8} {each.id:22} {each.title}" for each in rules.ALL)
+        )
         return 0
     wanted = audit.chosen(args.rule, args.skip, args.profile)
-    known = _baseline(args.baseline)
+    known: tuple[Known, ...] = ()
+    if args.baseline is not None:
+        content = screen.load("--baseline", args.baseline, baseline.LIMIT + 1)
+        known = baseline.parse(args.baseline, content, (rule.id for rule in rules.ALL))
     if args.html not in (None, "-"):
         # What cannot be written is better known before a large tree is looked at.
         screen.save("--html", args.html, "")
     common.tree_at(args.root).__exit__()
     common.require_root(args, "auditing")
-    looker = Looker(args, common.voice(args))
-    configuration = args.config and os.path.abspath(args.config)
     is_text = not (args.json or args.sarif or args.junit or args.html == "-" or args.exclude_list)
-    if is_text and not args.quiet:
-        screen.show(render.heading("Audit", looker.root, wanted, args.profile))
-    with Progress(wanted=not args.quiet) as progress:
-        survey = Survey(
-            looker.root,
-            looker.look,
-            progress=progress.tell,
-            secrets=args.secrets,
-            configuration=configuration,
-        )
+    with surveyed(args, wanted, "Audit", is_text=is_text) as (survey, _):
         if args.exclude_list:
             return _exclude_list(survey, wanted)
-        done = survey.audit(wanted)._replace(profile=args.profile).with_baseline(known)
+        done = survey.audit(wanted, known)._replace(profile=args.profile)
     _show(done, args)
     return 0 if done.is_fit else 1
+
+
+@contextmanager
+def surveyed(
+    args: argparse.Namespace, wanted: Sequence[Rule], title: str, *, is_text: bool
+) -> Iterator[tuple[Survey, screen.Progress]]:
+    """The image, ready to be looked at, and the line that shows how far that is."""
+    looker = Looker(args, common.logger(args))
+    if is_text and not args.quiet:
+        screen.show(render.heading(title, looker.root, wanted, getattr(args, "profile", None)))
+    progress = screen.Progress(wanted=not args.quiet)
+    survey = Survey(
+        looker.root,
+        looker.look,
+        progress=progress.report,
+        banner=getattr(args, "banner", False),
+        secrets=getattr(args, "secrets", BUILTIN),
+        configuration=args.config and os.path.abspath(args.config),
+    )
+    try:
+        yield survey, progress
+    finally:
+        progress.clear()
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -83,36 +95,18 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
     form.add_argument("--html", metavar="FILE", help="write a page for a browser; - is standard output")
     form.add_argument("--junit", action="store_true", help="print JUnit XML, for CI systems")
-    form.add_argument(
-        "--exclude-list",
-        action="store_true",
-        help="print what bundling tools should leave out, a pattern a line",
-    )
-    made.add_argument(
-        "--secrets",
-        choices=(AUTO, BUILTIN, *scanners.NAMES),
-        default=AUTO,
-        help="the scanner for tokens of other services than AWS: the first one that is installed (auto), "
-        "none (builtin), or the one that is named",
-    )
+    patterns = "print patterns of files that bundling tools should exclude, one a line"
+    form.add_argument("--exclude-list", action="store_true", help=patterns)
+    scanner = """the scanner for tokens of other services than AWS: the first one that is installed (auto),
+        none (builtin), or the one that is named"""
+    made.add_argument("--secrets", choices=(AUTO, BUILTIN, *scanners.NAMES), default=AUTO, help=scanner)
     form.add_argument("--list", action="store_true", help="print the rules, and check nothing")
-    made.add_argument(
-        "--profile",
-        choices=tuple(rules.PROFILES),
-        default=rules.SHARED_AMI,
-        help="the readers of the image, which make some rules more severe or less (default: shared-ami)",
-    )
-    made.add_argument(
-        "--baseline", metavar="FILE", help="findings that are known, each with a reason and an owner"
-    )
-    add_choice(made)
+    whom = "who gets the image, which changes the severity of some rules (default: shared-ami)"
+    made.add_argument("--profile", choices=tuple(rules.PROFILES), default=rules.SHARED_AMI, help=whom)
+    made.value("--baseline", "FILE", "a file of known findings, each with a reason and an owner")
+    made.values("--rule", "ID", "only this rule")
+    made.values("--skip", "ID", "not this rule")
     return made.parse_args(argv)
-
-
-def add_choice(made: argparse.ArgumentParser) -> None:
-    """The options that choose among the rules."""
-    made.add_argument("--rule", metavar="ID", action="append", default=[], help="only this rule (repeatable)")
-    made.add_argument("--skip", metavar="ID", action="append", default=[], help="not this rule (repeatable)")
 
 
 def _show(done: Audit, args: argparse.Namespace) -> None:
@@ -124,7 +118,11 @@ def _show(done: Audit, args: argparse.Namespace) -> None:
     elif args.junit:
         streams.put(sys.stdout, formats.as_junit(done))
     elif args.html:
-        _html(done, args)
+        if args.html == "-":
+            streams.put(sys.stdout, render.as_html(done))
+        else:
+            screen.save("--html", args.html, render.as_html(done))
+            screen.show(*(() if args.quiet else render.summary(done)))
     else:
         screen.show(*render.lines(done, everything=args.verbose, quiet=args.quiet))
         return
@@ -132,44 +130,17 @@ def _show(done: Audit, args: argparse.Namespace) -> None:
         streams.complain(f"firstkey: {args.baseline}, line {entry.line}: this finding is there no more")
 
 
-def _html(done: Audit, args: argparse.Namespace) -> None:
-    from firstkey.image import page
-
-    verdict = [line if isinstance(line, str) else line.text + line.after for line in render.summary(done)]
-    text = page.as_html(done, verdict[0])
-    if args.html == "-":
-        streams.put(sys.stdout, text)
-        return
-    screen.save("--html", args.html, text)
-    if not args.quiet:
-        screen.show(*render.summary(done))
-
-
-MOST_KNOWN = 16 * 1024 * 1024
-"""Bytes of a baseline: what is larger is something else."""
-
-
-def _baseline(path: str | None) -> tuple[Known, ...]:
-    """The known findings of that file of the host's. Raises UsageError."""
-    if path is None:
-        return ()
-    content = screen.load("--baseline", path, MOST_KNOWN + 1)
-    if len(content) > MOST_KNOWN:
-        raise UsageError(f"--baseline {path}: this has more than {MOST_KNOWN} bytes")
-    return baseline.parse(path, content, (rule.id for rule in rules.ALL))
-
-
 def _exclude_list(survey: Survey, wanted: list[Rule]) -> int:
     """Print the list, byte for byte where a program reads it; returns 1 where it is not exact."""
 
     def listed(image: Image, _inside: Inside) -> list[list[str]]:
-        found = formats.exclude_list(image, wanted)
-        return [list(map(os.fsdecode, found.patterns)), list(found.doubts)]
+        patterns, unknowns = formats.exclude_list(image, wanted)
+        return [list(map(os.fsdecode, patterns)), unknowns]
 
-    patterns, doubts = survey.do(listed, wanted=wanted)
+    patterns, unknowns = survey.do(listed, wanted=wanted)
     if sys.stdout.isatty():
         streams.show(*patterns)
     else:
         streams.put(sys.stdout.buffer, b"".join(os.fsencode(pattern) + b"\n" for pattern in patterns))
-    streams.complain(*(f"firstkey: {doubt}" for doubt in doubts))
-    return 1 if doubts else 0
+    streams.complain(*(f"firstkey: {unknown}" for unknown in unknowns))
+    return 1 if unknowns else 0

@@ -7,13 +7,10 @@ from typing import TYPE_CHECKING
 
 from firstkey.cli import common, parsers, streams
 from firstkey.login import served_keys
-from firstkey.settings import seconds
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Sequence
 
-    from firstkey.boot.site import Site
     from firstkey.model import Answer
 
 TTL_SECONDS = 300.0
@@ -37,38 +34,24 @@ exit status: 0 with the keys, or without a key for other users;
 def main(argv: Sequence[str]) -> int:
     """Print the launch keys, if the user is one who gets them; returns the exit status."""
     args = _parser().parse_args(argv)
-    with common.opened(args, common.voice(args), warn=False) as site:
-        if common.switched_off(site):
+    with common.opened(args, common.logger(args), warn=False) as target:
+        if common.switched_off(target):
             return 0
-        cache = served_keys.Cache(site.tree)
+
+        def ask() -> Answer:
+            return common.client(target).ask(deadline=time.monotonic() + args.wait)
+
         found = served_keys.lines(
-            site,
-            args.user_name,
-            lambda: served_keys.keys(cache, ask=lambda: _ask(site, args.wait), ttl=args.ttl),
+            target, args.user_name, lambda: served_keys.keys(target.tree, ask=ask, ttl=args.ttl)
         )
     streams.show(*found)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = parsers.command(
-        "authorized-keys",
-        "Print the launch keys of a configured user, as sshd's AuthorizedKeysCommand.",
-        epilog=EPILOG,
-    )
-    made.add_argument("user_name", metavar="USER", help="the user who logs in (%%u)")
-    made.add_argument(
-        "--ttl", metavar="SECONDS", type=seconds, default=TTL_SECONDS, help="how long keys are kept (300)"
-    )
-    made.add_argument(
-        "--wait",
-        metavar="SECONDS",
-        type=seconds,
-        default=WAIT_SECONDS,
-        help="how long to wait for an answer (0.7)",
-    )
+def _parser() -> parsers.Parser:
+    description = "Print the launch keys of a configured user, as sshd's AuthorizedKeysCommand."
+    made = parsers.command("authorized-keys", description, epilog=EPILOG)
+    made.value("user_name", "USER", "the user who logs in (%%u)")
+    made.seconds("--ttl", "how long keys are kept", TTL_SECONDS)
+    made.seconds("--wait", "how long to wait for an answer", WAIT_SECONDS)
     return made
-
-
-def _ask(site: Site, wait: float) -> Answer:
-    return common.client(site).ask(deadline=time.monotonic() + wait)

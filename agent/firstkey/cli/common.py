@@ -1,4 +1,4 @@
-"""What the commands share: their options, the system that they work on, and how a refusal is told."""
+"""What the commands share: their options, and the system that they work on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 
 from firstkey import TYPE_CHECKING, config, events, reasons
-from firstkey.boot.site import CLOUD_INIT_ENABLED, Site
+from firstkey.boot.target import CLOUD_INIT_ENABLED, Target
 from firstkey.cli import COMMON_DEFAULTS, COMMON_FLAGS, COMMON_VALUES
 from firstkey.model import REPORT
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
@@ -31,46 +31,37 @@ if TYPE_CHECKING:
 def parsed(
     argv: Sequence[str], command: str, *, flags: Sequence[str] = (), others: Sequence[str] = ()
 ) -> argparse.Namespace:
-    """The options of one of the commands that a boot runs."""
-    plain = plain_options(argv, flags=flags, others=others)
-    if plain is None:
-        from firstkey.cli import usage  # the unit gives no option
+    """The options of one of the commands that a boot runs.
 
-        return usage.PARSERS[command]().parse_args(argv)
-    return plain
-
-
-def plain_options(
-    argv: Sequence[str], *, flags: Sequence[str] = (), others: Sequence[str] = ()
-) -> argparse.Namespace | None:
-    """The options, where they have the form in which units and scripts give them; else None.
-
-    argparse takes longer to load than a run with nothing to do takes for everything else. Whatever is not as
-    plain as this (an abbreviation, `--name=value`, a mistake, a call for help) is argparse's to judge.
-    `flags` are the command's own ones (`--dry-run`); `others` are the names of its options that take values,
-    which are left to argparse, and are None as long as they are not given.
+    argparse takes longer to load than a run with nothing to do takes for everything else. So options in the
+    form in which units and scripts give them are read here; what is not as plain as this (an abbreviation,
+    `--name=value`, a mistake, a call for help) is argparse's to judge. `flags` are the command's own ones
+    (`--dry-run`); `others` are the names of its options that take values, which are left to argparse, and are
+    None as long as they are not given.
     """
     own = {flag: flag[2:].replace("-", "_") for flag in flags}
     known = {**COMMON_FLAGS, **own}
     found: dict[str, Any] = {**COMMON_DEFAULTS, **dict.fromkeys(own.values(), False), **dict.fromkeys(others)}
     words = iter(argv)
     for word in words:
+        value = next(words, "") if word in COMMON_VALUES else ""
         if word in known:
             found[known[word]] = True
-            continue
-        value = next(words, "") if word in COMMON_VALUES else ""
-        if not value or value.startswith("-"):
-            return None
-        found[COMMON_VALUES[word]] = value
-    if found["verbose"] and found["quiet"]:
-        return None
-    return SimpleNamespace(**found)  # type: ignore[return-value]
+        elif value and not value.startswith("-"):
+            found[COMMON_VALUES[word]] = value
+        else:
+            break
+    else:
+        if not (found["verbose"] and found["quiet"]):
+            return SimpleNamespace(**found)  # type: ignore[return-value]
+    from firstkey.cli import usage  # the unit gives no option
+
+    return usage.PARSERS[command]().parse_args(argv)
 
 
-def voice(args: argparse.Namespace) -> Callable[[events.Entry], None]:
+def logger(args: argparse.Namespace) -> Callable[[events.Entry], None]:
     """Where events go: the journal, or stderr."""
-    verbosity = 1 if args.verbose else -1 if args.quiet else 0
-    return journal.Log(verbosity=verbosity).say
+    return journal.Log(verbosity=args.verbose - args.quiet).write
 
 
 LOCK = "/run/firstkey/lock"
@@ -92,23 +83,22 @@ boxed_tree: list[Callable[[], Tree]] = []
 
 @contextmanager
 def opened(
-    args: argparse.Namespace, say: Callable[[events.Entry], None], *, warn: bool = True
-) -> Iterator[Site]:
+    args: argparse.Namespace, log: Callable[[events.Entry], None], *, warn: bool = True
+) -> Iterator[Target]:
     """The system that the options name, with its configuration; mistakes in that are warnings."""
     with tree_at(args.root) as tree:
-        yield site_of(tree, args, say, warn=warn)
+        yield target_of(tree, args, log, warn=warn)
 
 
-def site_of(
-    tree: Tree, args: argparse.Namespace, say: Callable[[events.Entry], None], *, warn: bool = True
-) -> Site:
+def target_of(
+    tree: Tree, args: argparse.Namespace, log: Callable[[events.Entry], None], *, warn: bool = True
+) -> Target:
     """The system in the tree, with its configuration; mistakes in that are warnings."""
     settled = configuration(tree, args)
     for warning in settled.warnings if warn else ():
-        code = warning.refusal.reason.code
-        say(events.CONFIG_WARNING(**warning._asdict(), reason=code))
+        log(events.CONFIG_WARNING(**warning._asdict(), reason=warning.refusal.reason.code))
     dry_run = getattr(args, "dry_run", False)
-    return Site(tree, Accounts(tree), settled, say, dry_run=dry_run, force=getattr(args, "force", False))
+    return Target(tree, Accounts(tree), settled, log, dry_run=dry_run, force=getattr(args, "force", False))
 
 
 def tree_at(root: str) -> Tree:
@@ -126,7 +116,8 @@ def tree_at(root: str) -> Tree:
 
 def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     """The settings, with what the command line says in their place."""
-    if args.config or args.imds or getattr(args, "user", None):
+    # An empty value, as of a script's unset variable, is a mistake, and not the lack of the option.
+    if args.config is not None or args.imds is not None or getattr(args, "user", None):
         from firstkey.cli import overrides  # the unit gives no option
 
         return overrides.configuration(tree, args)
@@ -140,12 +131,12 @@ def require_root(args: argparse.Namespace, doing: str) -> None:
 
 
 @contextmanager
-def locked(tree: Tree, seconds: float, say: Callable[[events.Entry], None]) -> Iterator[None]:
+def locked(tree: Tree, seconds: float, log: Callable[[events.Entry], None]) -> Iterator[None]:
     """Hold the tree's lock; wait `seconds` at most for another holder, else FirstkeyError(already-running).
 
     Raises NeedsRoot where the tree is not the caller's to change. Where there can be no lock (a full, broken
-    or read-only /run), that is told, and the work goes on: two at once harm nothing, since every write
-    notices the other's, and no lock is no reason to keep anybody out.
+    or read-only /run), the journal says so, and the work goes on: two at once harm nothing, since every write
+    notices the other's, and a missing lock is no reason to lock a user out.
 
     The kernel drops the lock with its holder. It belongs to the process alone (fcntl(2): F_SETLK), not to the
     children that it forks: one of these may hang on a dead disk for ever, and may not keep every later
@@ -160,24 +151,24 @@ def locked(tree: Tree, seconds: float, say: Callable[[events.Entry], None]) -> I
             raise NeedsRoot(f"in the tree under {tree.root}: {error.message}") from error
         if error.reason not in (reasons.NO_SPACE, reasons.READ_ONLY, reasons.IO_ERROR):
             raise
-        say(events.STATE_NOT_SAVED(file=LOCK, detail=error.message, reason=error.reason.code))
+        log(events.STATE_NOT_SAVED(file=LOCK, detail=error.message, reason=error.reason.code))
         yield
         return
     try:
-        _wait_for(lock, time.monotonic() + seconds, say)
+        _wait_for(lock, time.monotonic() + seconds, log)
         yield
     finally:
         os.close(lock)
 
 
-def _wait_for(lock: int, deadline: float, say: Callable[[events.Entry], None]) -> None:
+def _wait_for(lock: int, deadline: float, log: Callable[[events.Entry], None]) -> None:
     is_told = False
     while True:
         with translated(f"lock {LOCK}"), suppress(BlockingIOError, PermissionError):
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         if not is_told:
-            say(events.ALREADY_RUNNING())
+            log(events.ALREADY_RUNNING())
             is_told = True
         left = deadline - time.monotonic()
         if left <= 0:
@@ -185,70 +176,70 @@ def _wait_for(lock: int, deadline: float, say: Callable[[events.Entry], None]) -
         time.sleep(min(LOCK_PAUSE, left))
 
 
-def switched_off(site: Site) -> str | None:
+def switched_off(target: Target) -> str | None:
     """What switches firstkey off on this system, or None (DESIGN: the unit)."""
-    if site.tree.exists("/etc/firstkey/disabled"):
+    if target.tree.exists("/etc/firstkey/disabled"):
         return "/etc/firstkey/disabled is there"
-    words = (site.tree.read("/proc/cmdline", limit=65536) or b"").split()
+    words = (target.tree.read("/proc/cmdline", limit=65536) or b"").split()
     return "firstkey=off on the kernel command line" if b"firstkey=off" in words else None
 
 
-def tell_of_cloud_init(site: Site) -> None:
+def report_cloud_init(target: Target) -> None:
     """Say that cloud-init works on this system too, or will at its first boot, and by which path that shows.
 
     The two do not fight, since firstkey.service is ordered behind cloud-init's stage for users and SSH: what
     that makes is found, and kept.
     """
-    shows = (CLOUD_INIT_ENABLED, *(() if site.tree.is_running_system else CLOUD_INIT_WANTED))
-    found = next(filter(site.tree.exists, shows), None)
-    if found and not any(map(site.tree.exists, CLOUD_INIT_DISABLED)):
-        site.say(events.CLOUD_INIT_BESIDE(detail=found))
+    shows = (CLOUD_INIT_ENABLED, *(() if target.tree.is_running_system else CLOUD_INIT_WANTED))
+    found = next(filter(target.tree.exists, shows), None)
+    if found and not any(map(target.tree.exists, CLOUD_INIT_DISABLED)):
+        target.log(events.CLOUD_INIT_BESIDE(detail=found))
 
 
-def client(site: Site) -> Client:
-    """A client of the metadata service by the site's settings. `requests` is imported here, not before."""
+def client(target: Target) -> Client:
+    """A client of the metadata service by the target's settings. `requests` is imported here, not before."""
     if command.ask_watcher:
         from firstkey.metadata import crossing
 
-        return crossing.Client(site.config.imds, command.ask_watcher)  # type: ignore[return-value]
+        return crossing.Client(target.config.imds, command.ask_watcher)  # type: ignore[return-value]
     from firstkey.metadata.client import Client
 
-    return Client(site.config.imds, say=site.say)
+    return Client(target.config.imds, log=target.log)
 
 
-def save_report(site: Site, done: Report) -> None:
+def save_report(target: Target, done: Report) -> None:
     """Leave the report for programs, if anything was really done."""
-    if site.dry_run:
+    if target.dry_run:
         return
     try:
         # World-readable, no secrets in it.
-        site.tree.write(REPORT, f"{as_json(done.as_json())}\n".encode(), mode=0o644)
+        target.tree.write(REPORT, f"{as_json(done.as_json())}\n".encode(), mode=0o644)
     except FirstkeyError as error:
-        site.say(events.STATE_NOT_SAVED(file=REPORT, detail=error.message, reason=error.reason.code))
+        target.log(events.STATE_NOT_SAVED(file=REPORT, detail=error.message, reason=error.reason.code))
 
 
-def show_on_console(site: Site, done: Report) -> None:
+def show_on_console(target: Target, done: Report) -> None:
     """Host keys to the console: once a boot, and whenever they are not those that it shows.
 
     A console that fails counts as well, or a daemon that tries again would say so every time. An image's tree
-    has no console of its own, unless somebody put a file or pipe there to look at.
+    has no console of its own, unless there is a file or pipe of that name.
     """
     keys = [key for key in done.host_keys if key.public and key.fingerprint]
-    if site.dry_run or not site.config.host_keys.console or not keys:
+    if target.dry_run or not target.config.host_keys.console or not keys:
         return
     shown = "".join(f"{key.public}\n" for key in keys).encode("utf-8", "replace")
     with suppress(FirstkeyError):
-        if site.tree.read(SHOWN, limit=2 * len(shown)) == shown:
+        if target.tree.read(SHOWN, limit=2 * len(shown)) == shown:
             return
-    if not (site.tree.is_running_system or site.tree.exists(CONSOLE)):
+    if not (target.tree.is_running_system or target.tree.exists(CONSOLE)):
         return
     try:
-        _write_block(site, keys)
-        site.say(events.CONSOLE_WRITTEN(path=CONSOLE))
+        _write_block(target, keys)
+        target.log(events.CONSOLE_WRITTEN(path=CONSOLE))
     except FirstkeyError as error:
-        site.say(events.CONSOLE_FAILED(detail=error.message, reason=error.reason.code))
+        target.log(events.CONSOLE_FAILED(detail=error.message, reason=error.reason.code))
     with suppress(FirstkeyError):
-        site.tree.write(SHOWN, shown, mode=0o644)
+        target.tree.write(SHOWN, shown, mode=0o644)
 
 
 def _listed(key: HostKeyResult) -> str:
@@ -259,14 +250,14 @@ def _listed(key: HostKeyResult) -> str:
     return f"{key.bits} {key.fingerprint} {key.comment} ({key.type.upper()})"
 
 
-def _write_block(site: Site, keys: Sequence[HostKeyResult]) -> None:
+def _write_block(target: Target, keys: Sequence[HostKeyResult]) -> None:
     from firstkey.system import console
 
     pairs = [(_listed(key), str(key.public)) for key in keys]
-    place = site.tree.locate(CONSOLE)
-    if place is None:
+    place, above = target.tree.locate(CONSOLE)
+    if above is None:
         raise FirstkeyError(f"there is no {CONSOLE}", reason=reasons.CONSOLE_FAILED)
-    with place[0] as directory:
-        path = f"{directory.on_host}/{place[1]}"
+    with above as directory:
+        path = f"{directory.on_host}/{os.path.basename(place)}"
         block = console.fingerprint_block(pairs, prefix=console.syslog_prefix())
-        console.write(block, path=path, is_device=site.tree.is_running_system)
+        console.write(block, path=path, is_device=target.tree.is_running_system)

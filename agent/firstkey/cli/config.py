@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple, config, settings
+from firstkey import NamedTuple, config, reasons, settings
+from firstkey.boot.accounts import WriteSudoers
 from firstkey.cli import common, looking, parsers, streams
-from firstkey.reasons import ConfigError
-from firstkey.settings import SECTIONS
+from firstkey.reasons import ConfigError, FirstkeyError
+from firstkey.settings import SECTIONS, unit_settings
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
+    from firstkey.boot.target import Target
+
+UNIT = "firstkey.service"
+DROP_IN = f"/etc/systemd/system/{UNIT}.d/50-endpoints.conf"
+NETWORKS = {
+    "any": ("0.0.0.0/0", "::/0"),
+    "localhost": ("127.0.0.0/8", "::1/128"),
+    "link-local": ("169.254.0.0/16", "fe80::/64"),
+    "multicast": ("224.0.0.0/4", "ff00::/8"),
+}
+"""Names that stand for addresses in IPAddressAllow= (systemd.resource-control(5))."""
+_DEFAULT = config.Origin("default", 0)
+_UNCHECKED = (reasons.SUDO_MISSING, reasons.SUDO_UNCHECKED)
 EPILOG = """\
 examples:
   firstkey config            show every setting with its file and line
   firstkey config --diff     show settings that differ from the defaults
-  firstkey config --check    for CI: exit 78 over any mistake
+  firstkey config --check    for CI: exit 78 on any mistake
   firstkey config --check --root /mnt/image --config own.conf
 
 --check also finds the mistakes that a boot finds: a sudo rule that visudo
@@ -34,39 +49,36 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.check and args.diff:
         parser.error("argument --diff: not allowed with argument --check")
-    if args.check:
-        from firstkey.cli import config_check  # noqa: F401 - before the box is shut
     return looking.command(args, _show)
 
 
-def _show(args: argparse.Namespace, say: looking.Say) -> int:
+def _show(args: argparse.Namespace, log: looking.Log) -> int:
     with common.tree_at(args.root) as tree:
         settled = common.configuration(tree, args)
         shipped = config.load(_Vendors(tree)) if args.diff else settled
         if args.check:
-            return _check(tree, args, say)
+            return _check(tree, args, log)
     for warning in settled.warnings:
         streams.complain(f"firstkey: {warning}")
     changes = list(_changes(settled, shipped))
-    if args.json:
-        streams.show_json([_change_as_json(change) for change in changes] if args.diff else _as_json(settled))
+    if args.json and args.diff:
+        streams.show_json(
+            [{**now.as_json(), "shipped": was, "replaced": replaced} for now, was, replaced in changes]
+        )
+    elif args.json:
+        rows = [setting.as_json() for setting in describe(settled)]
+        streams.show_json({"settings": rows, "warnings": [str(warning) for warning in settled.warnings]})
     elif not args.quiet:
-        streams.show(*(_as_diff(changes, settled) if args.diff else _as_text(settled)))
+        streams.show(*(_as_diff(changes, settled.sources) if args.diff else _as_text(settled)))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = parsers.command(
-        "config",
-        "Show the effective settings, each with its origin.",
-        epilog=EPILOG,
-        without=("--imds", "--verbose"),
-    )
+def _parser() -> parsers.Parser:
+    description = "Show the effective settings, each with its origin."
+    made = parsers.command("config", description, epilog=EPILOG, without=("--imds", "--verbose"))
     forms = parsers.with_forms(made)
-    forms.add_argument("--check", action="store_true", help="only validate: exit 78 over any mistake")
-    made.add_argument(
-        "--diff", action="store_true", help="only settings that differ from the shipped defaults"
-    )
+    forms.add_argument("--check", action="store_true", help="only validate: exit 78 on any mistake")
+    made.flag("--diff", "only settings that differ from the shipped defaults")
     return made
 
 
@@ -92,6 +104,16 @@ class Effective(NamedTuple):
     default: str
     origins: tuple[config.Origin, ...]
 
+    @property
+    def where(self) -> str:
+        """The lines that it stands in."""
+        return ", ".join(map(str, self.origins)) or "default"
+
+    def as_json(self) -> dict[str, Any]:
+        """With all lines that a list adds up from, and the last one."""
+        origins = [str(origin) for origin in self.origins]
+        return {**self._asdict(), "origin": origins[-1] if origins else None, "origins": origins}
+
 
 def describe(settled: config.Config) -> list[Effective]:
     """Every setting with the value that holds, its default and where it was set, in the table's order.
@@ -116,83 +138,36 @@ def describe(settled: config.Config) -> list[Effective]:
     ]  # fmt: skip
 
 
-class _Change(NamedTuple):
-    """A setting that would be another one without the administrator's files.
-
-    `replaced` are the vendor's files that set it and are not read.
+def _changes(settled: config.Config, shipped: config.Config) -> Iterator[tuple[Effective, str, list[str]]]:
+    """Each setting that would be another one without the administrator's files, with its value then, and the
+    vendor's files that set it so and are not read.
     """
-
-    now: Effective
-    shipped: str
-    replaced: tuple[str, ...]
-
-
-def _changes(settled: config.Config, shipped: config.Config) -> Iterator[_Change]:
     before = {(setting.section, setting.key): setting for setting in describe(shipped)}
     for now in describe(settled):
         was = before.get((now.section, now.key), now._replace(value=now.default, origins=()))
         if was.value != now.value:
             files = dict.fromkeys(origin.path for origin in was.origins)
-            yield _Change(now, was.value, tuple(path for path in files if path not in settled.sources))
+            yield now, was.value, [path for path in files if path not in settled.sources]
 
 
-def _change_as_json(change: _Change) -> dict[str, Any]:
-    now = change.now
-    row = {"section": now.section, "key": now.key, "shipped": change.shipped, "value": now.value}
-    return {**row, **_origins_as_json(now), "replaced": list(change.replaced)}
-
-
-def _as_diff(changes: list[_Change], settled: config.Config) -> Iterator[str]:
+def _as_diff(changes: list[tuple[Effective, str, list[str]]], sources: Sequence[str]) -> Iterator[str]:
     if not changes:
         yield "Nothing differs from what was shipped."
     section = None
-    for change in changes:
-        if change.now.section != section:
-            section = change.now.section
+    for now, was, replaced in changes:
+        if now.section != section:
+            section = now.section
             yield f"[{section}]"
-        yield f"-{change.now.key}={change.shipped}"
-        yield f"+{change.now.key}={change.now.value}"
-        why = [_where(change.now), *(_instead(path, settled.sources) for path in change.replaced)]
-        yield f"  ({'; '.join(why)})"
+        yield f"-{now.key}={was}"
+        yield f"+{now.key}={now.value}"
+        yield f"  ({'; '.join([now.where, *(_instead(path, sources) for path in replaced)])})"
 
 
 def _instead(path: str, sources: Sequence[str]) -> str:
     """Why the vendor's file does not count: there is another one of its name, or only one is read."""
-    another = next((source for source in sources if _name(source) == _name(path)), None)
+    name = path.partition(config.NAME)[1:]  # without the directory; a drop-in's is longer
+    another = next((source for source in sources if source.partition(config.NAME)[1:] == name), None)
     return f"{another} takes the place of {path}" if another else f"{path} is not read"
-
-
-def _name(path: str) -> str:
-    """The file's path inside a directory of configuration."""
-    directory = next((each for each in config.DIRECTORIES if path.startswith(f"{each}/")), "")
-    return path[len(directory) :]
-
-
-def _where(setting: Effective) -> str:
-    return ", ".join(map(str, setting.origins)) or "default"
-
-
-def _origins_as_json(setting: Effective) -> dict[str, Any]:
-    """All lines that a list adds up from, and the last one."""
-    origins = [str(origin) for origin in setting.origins]
-    return {"origin": origins[-1] if origins else None, "origins": origins}
-
-
-def _check(tree: Tree, args: argparse.Namespace, say: looking.Say) -> int:
-    """Name every mistake, and raise ConfigError where there is one."""
-    from firstkey.cli import config_check  # the other forms need none of it
-
-    args.dry_run = True  # rules of sudo are validated, and not tried
-    site = common.site_of(tree, args, say, warn=False)
-    mistakes = [*site.config.warnings, *config_check.of_rules(site, streams.complain)]
-    if tree.root != "/" or not args.config:  # else the file is of an image that is not here
-        mistakes += config_check.of_tree(site)
-    for mistake in mistakes:
-        streams.complain(f"firstkey: {mistake}")
-    if mistakes:
-        count = len(mistakes)
-        raise ConfigError(f"the configuration has {count} {'mistake' if count == 1 else 'mistakes'}")
-    return 0
 
 
 def _as_text(settled: config.Config) -> Iterator[str]:
@@ -203,19 +178,89 @@ def _as_text(settled: config.Config) -> Iterator[str]:
             yield from ("",) if section else ()
             yield f"[{setting.section}]"
             section = setting.section
-        yield f"# {_where(setting)}"
+        yield f"# {setting.where}"
         yield f"{setting.key}={setting.value}"
 
 
-def _as_json(settled: config.Config) -> dict[str, Any]:
-    rows = [
-        {
-            "section": setting.section,
-            "key": setting.key,
-            "value": setting.value,
-            "default": setting.default,
-            **_origins_as_json(setting),
-        }
-        for setting in describe(settled)
-    ]
-    return {"settings": rows, "warnings": [str(warning) for warning in settled.warnings]}
+# --- what a boot of the tree would find wrong: --check ---------------------------------------------
+
+
+def _check(tree: Tree, args: argparse.Namespace, log: looking.Log) -> int:
+    """Name every mistake, and raise ConfigError where there is one."""
+    args.dry_run = True  # rules of sudo are validated, and not tried
+    target = common.target_of(tree, args, log, warn=False)
+    of_tree = tree.root != "/" or not args.config  # else the file is of an image that is not here
+    found = [*target.config.warnings, *_mistakes(target, of_tree=of_tree)]
+    streams.complain(*(f"firstkey: {mistake}" for mistake in found))
+    if found:
+        raise ConfigError(
+            f"the configuration has {len(found)} {'mistake' if len(found) == 1 else 'mistakes'}"
+        )
+    return 0
+
+
+def _mistakes(target: Target, *, of_tree: bool) -> Iterator[config.ConfigWarning]:
+    """Rules of sudo that visudo rejects; `of_tree`: what the tree lacks, too.
+
+    These are accounts, groups, shells, a sudo that reads rules, a sandbox for the endpoints. Nothing is said
+    of accounts where the tree has none at all: it is no system yet.
+    """
+    has_accounts = of_tree and target.tree.exists("/etc/passwd")
+    for user in map(target.config.user, target.config.keys.users):
+        section, rule = f"User {user.name}", WriteSudoers(user)
+        if has_accounts:
+            yield from _of_account(target, user, section)
+        checks = (rule.validate, *([rule.require_effect] if has_accounts else []))
+        for check in checks if user.sudo else ():
+            try:
+                check(target)
+            except FirstkeyError as error:  # noqa: PERF203 - users are few
+                if error.reason in _UNCHECKED:  # nothing here can check it
+                    detail = f"the rule of {user.name} was not checked: {error.message}"
+                    streams.complain(f"firstkey: {_mistake(target, section, 'Sudo', detail)}")
+                else:
+                    yield _mistake(target, section, "Sudo", f"[{section}] Sudo=: {error.message}")
+    if of_tree:
+        yield from _kept_out(target)
+
+
+def _of_account(target: Target, user: config.User, section: str) -> Iterator[config.ConfigWarning]:
+    exists = target.accounts.find(user.name) is not None
+    if not exists and not user.create:
+        detail = f"there is no account {user.name}, and [{section}] does not have Create=yes"
+        yield _mistake(target, "Keys", "Users", detail)
+    for group in user.groups:
+        if target.accounts.group_id(group) is None:
+            yield _mistake(target, section, "Groups", f"[{section}] Groups=: there is no group {group}")
+    if user.create and not exists and not target.tree.exists(user.shell):
+        detail = f"[{section}] Shell=: there is no {user.shell}, with which {user.name} would log in"
+        yield _mistake(target, section, "Shell", detail)
+
+
+def _kept_out(target: Target) -> Iterator[config.ConfigWarning]:
+    """Endpoints to which the unit's sandbox lets nothing through."""
+    import ipaddress
+    from urllib.parse import urlsplit
+
+    unit = unit_settings(target.tree, UNIT)
+    denied, words = (
+        [word for value in unit["Service", f"IPAddress{which}"] for word in value.split()]
+        for which in ("Deny", "Allow")
+    )
+    allowed = []
+    for word in words:
+        with suppress(ValueError):  # systemd ignores a word that is no address either
+            allowed += [ipaddress.ip_network(each, strict=False) for each in NETWORKS.get(word, (word,))]
+    for endpoint in target.config.imds.endpoints if "any" in denied else ():
+        address = ipaddress.ip_address(str(urlsplit(endpoint).hostname).partition("%")[0])
+        if not any(address in network for network in allowed):
+            detail = (
+                f"Endpoints={endpoint} is out of reach of {UNIT}, whose sandbox lets only some addresses "
+                f"through. Put [Service] and IPAddressAllow={address} into a drop-in: {DROP_IN}"
+            )
+            yield _mistake(target, "IMDS", "Endpoints", detail)
+
+
+def _mistake(target: Target, section: str, key: str, detail: str) -> config.ConfigWarning:
+    """A mistake in the last line that sets the key, or in the default."""
+    return config.ConfigWarning(*target.config.origins.get((section, key), (_DEFAULT,))[-1], detail)

@@ -10,17 +10,16 @@ from firstkey.boot.supervisor import Plan, Ready, Refused, Result, Supervisor, a
 from firstkey.cli import common
 from firstkey.model import DISABLED, FAILED
 from firstkey.reasons import FirstkeyError
-from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
     from firstkey.model import Report
-    from firstkey.system.child import Tell
+    from firstkey.system.child import Send
 
-    Say = Callable[[events.Entry], None]
+    Log = Callable[[events.Entry], None]
 
 _START_TIME = 19
 """proc(5), /proc/PID/stat: starttime is field 22, in clock ticks since boot; field 3 follows the name."""
@@ -30,37 +29,26 @@ def main(argv: Sequence[str]) -> int:
     """Supervise the job until it is done; returns the exit status."""
     # The unit's way is the plain one; detaching has a default that argparse knows.
     args = common.parsed(argv, "daemon", others=("detach", "pid_file"))
-    say = common.voice(args)
-    if not args.detach:
-        return _supervise(args, say)
-    # Whoever starts it is still there to see what stands in its way.
-    with common.opened(args, say) as site:
-        common.require_root(args, "the daemon")
-        off = common.switched_off(site)
-    if off:
-        say(events.DISABLED(detail=off, reason="disabled"))
-        return 0
-    from firstkey.system import detach
+    log = common.logger(args)
+    if args.detach:
+        from firstkey.cli import detached  # the unit never detaches
 
-    if args.pid_file == detach.PID_FILE:
-        with Tree("/") as host:  # /run is empty after a boot, and no systemd makes our directory there
-            host.ensure(os.path.dirname(args.pid_file), mode=0o755).__exit__()
-    with detach.detached(pid_file=os.path.abspath(args.pid_file)):
-        return _supervise(args, common.voice(args))
+        return detached.command(args, log, _supervise)
+    return _supervise(args, log)
 
 
-def _supervise(args: argparse.Namespace, say: Say) -> int:
+def _supervise(args: argparse.Namespace, log: Log) -> int:
     started = process_started()
-    say(events.STARTED(version=__version__, command="daemon"))
+    log(events.STARTED(version=__version__, command="daemon"))
     return Supervisor(
-        work=lambda is_first, tell: _work(args, say, tell, started, is_first=is_first),
-        say=say,
+        work=lambda is_first, send: _work(args, log, send, started, is_first=is_first),
+        log=log,
         started=started,
     ).run()
 
 
 def process_started() -> float:
-    """The moment on time.monotonic() at which this process began, as well as anybody can tell.
+    """The moment on time.monotonic() at which this process began, in clock ticks.
 
     A promise that counts from a start counts the time that Python took to load.
     """
@@ -74,59 +62,60 @@ def process_started() -> float:
     return now - max(0.0, age)
 
 
-def _work(args: argparse.Namespace, say: Say, tell: Tell, started: float, *, is_first: bool) -> None:
+def _work(args: argparse.Namespace, log: Log, send: Send, started: float, *, is_first: bool) -> None:
     """One run, in the worker; it asks until there is an answer."""
     try:
-        with common.opened(args, say, warn=is_first) as site:
+        with common.opened(args, log, warn=is_first) as target:
             common.require_root(args, "the daemon")
-            tell(as_line(Plan(site.config.imds.boot_timeout)))
-            tell(as_line(_result(site, tell, started, is_first=is_first)))
+            send(as_line(Plan(target.config.imds.boot_timeout)))
+            send(as_line(_result(target, send, started, is_first=is_first)))
     except FirstkeyError as error:
-        tell(as_line(Refused(error.message, error.reason.code, error.hint, error.exit_status)))
+        send(as_line(Refused(error.message, error.reason.code, error.hint, error.exit_status)))
     except Exception as error:  # noqa: BLE001 - no traceback reaches a user, and the boot goes on
-        say(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
-        tell(as_line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
+        log(events.INTERNAL_ERROR(detail=repr(error), reason=reasons.INTERNAL_ERROR.code))
+        send(as_line(Result(FAILED, reasons.INTERNAL_ERROR.code)))
 
 
-def _result(site: Site, tell: Tell, started: float, *, is_first: bool) -> Result:
+def _result(target: Target, send: Send, started: float, *, is_first: bool) -> Result:
     # The supervisor does without all that belongs to the job.
     from firstkey.boot.job import Job
     from firstkey.boot.platform import is_elsewhere
 
     try:
-        off = common.switched_off(site)
-        if off:
-            site.say(events.DISABLED(detail=off, reason="disabled"))
-            tell(as_line(Ready(f"Switched off: {off}")))
+        if off := common.switched_off(target):
+            target.log(events.DISABLED(detail=off, reason="disabled"))
+            send(as_line(Ready(f"Switched off: {off}")))
             return Result(DISABLED, None)
-        is_held = not is_elsewhere(site)
+        is_held = not is_elsewhere(target)
         if is_first:
-            common.tell_of_cloud_init(site)
+            common.report_cloud_init(target)
         if is_first and not is_held:
-            site.say(events.OTHER_PLATFORM(claim=site.firmware_claim(), reason=reasons.OTHER_PLATFORM.code))
-        ready_by = started + site.config.imds.boot_timeout if is_held else 0.0
+            target.log(
+                events.OTHER_PLATFORM(claim=target.firmware_claim(), reason=reasons.OTHER_PLATFORM.code)
+            )
+        ready_by = started + target.config.imds.boot_timeout if is_held else 0.0
 
         def ready(done: Report) -> bool:
             """False where asking again is more urgent than host keys that sshd need not wait for."""
-            result = _kept(site, done)
+            result = _kept(target, done)
             if result.is_final:
-                tell(as_line(Ready(result.status)))
+                send(as_line(Ready(result.status)))
             elif not is_held:
-                tell(as_line(Ready("No metadata service is expected here; it is asked all the same")))
+                send(as_line(Ready("No metadata service is expected here; it is asked all the same")))
             return result.is_final or time.monotonic() >= ready_by
 
-        with common.locked(site.tree, float("inf"), site.say):
-            job = Job(site, lambda: common.client(site), ready=ready, ready_by=ready_by)
-            return _kept(site, job.run())
+        with common.locked(target.tree, float("inf"), target.log):
+            job = Job(target, lambda: common.client(target), ready=ready, ready_by=ready_by)
+            return _kept(target, job.run())
     except FirstkeyError as error:
-        site.say(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
+        target.log(events.RUN_FAILED(detail=error.message, reason=error.reason.code))
         return Result(FAILED, error.reason.code)
 
 
-def _kept(site: Site, done: Report) -> Result:
+def _kept(target: Target, done: Report) -> Result:
     """Leave the report for programs; on the console the host keys are shown once they are all there."""
-    common.save_report(site, done)
+    common.save_report(target, done)
     result = Result.of(done)
     if not result.pending:
-        common.show_on_console(site, done)
+        common.show_on_console(target, done)
     return result

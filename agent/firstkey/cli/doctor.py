@@ -6,15 +6,14 @@ import shlex
 import time
 from typing import TYPE_CHECKING
 
-from firstkey import login_reasons
 from firstkey.cli import common, looking, parsers, screen, streams
 from firstkey.display import DECIDE
-from firstkey.login import launch_key
-from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Doctor
+from firstkey.login import doctor, launch_key
+from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
-from firstkey.reasons import FirstkeyError, UsageError
-from firstkey.settings import seconds
-from firstkey.ssh.restrictions import Client
+from firstkey.login_reasons import KEY_UNKNOWN
+from firstkey.reasons import FirstkeyError, Refusal, UsageError
+from firstkey.ssh.access import Client
 from firstkey.system.tree import resolved
 from firstkey.text import REMEDY
 
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from firstkey.boot.site import Site
-    from firstkey.login.context import LaunchKey
+    from firstkey.boot.target import Target
     from firstkey.login.doctor import Diagnosis
     from firstkey.login.finding import Finding
     from firstkey.model import Answer
@@ -61,51 +59,38 @@ def main(argv: Sequence[str]) -> int:
     """Diagnose the users; returns 0 where each of them can log in, else 1."""
     args = _parser().parse_args(argv)
     args.client = _client(args.come_from)
-    args.named_key = _named(args.key) if args.key else None
+    args.named_key = args.key
+    if args.key is not None:
+        args.named_key = launch_key.named(screen.load("--key", args.key, KEY_LIMIT), args.key)
     return looking.command(args, _show)
 
 
-def _show(args: argparse.Namespace, say: looking.Say) -> int:
-    with common.opened(args, say) as site:
-        sources = launch_key.Sources(site, named=args.named_key, ask=lambda: _ask(site, args))
-        off = common.switched_off(site)
-        doctor = Doctor(site, sources, client=args.client, probing=not args.no_probe, off=off)
-        diagnoses = [_for(doctor.examine(name), args) for name in site.config.keys.users]
-    verdict = _verdict(diagnoses)
+def _show(args: argparse.Namespace, log: looking.Log) -> int:
+    with common.opened(args, log) as target:
+        source = args.named_key or _asked(target, args)
+        off = common.switched_off(target)
+        names, probing = target.config.keys.users, not args.no_probe
+        found = doctor.examine(target, names, source, client=args.client, probing=probing, off=off)
+        diagnoses = [_for(diagnosis, args) for diagnosis in found]
+    verdicts = {diagnosis.verdict for diagnosis in diagnoses}
+    verdict = next((verdict for verdict in (BLOCKED, UNSURE) if verdict in verdicts), OPEN)
     if args.json:
-        streams.show_json(_as_json(diagnoses, verdict))
+        users = [diagnosis.as_json() for diagnosis in diagnoses]
+        streams.show_json({"version": 1, "verdict": verdict, "users": users, "out_of_scope": OUT_OF_SCOPE})
     elif not (args.quiet and verdict == OPEN):
         streams.show(*_lines(diagnoses, args))
     return 0 if verdict == OPEN else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = parsers.command(
-        "doctor",
-        "Say whether the launch key gives a shell here, and if not, name the obstacles.",
-        epilog=EPILOG,
-    )
+def _parser() -> parsers.Parser:
+    description = "Say whether the launch key gives a shell here, and if not, name the obstacles."
+    made = parsers.command("doctor", description, epilog=EPILOG)
     parsers.with_forms(made)
-    made.add_argument(
-        "--user",
-        metavar="NAME",
-        action="append",
-        help="this user, instead of the configured ones (repeatable)",
-    )
-    made.add_argument(
-        "--key", metavar="FILE", help="this public key, instead of the launch key (- for stdin)"
-    )
-    made.add_argument("--from", metavar="ADDRESS", dest="come_from", help="the client's IP address")
-    made.add_argument(
-        "--no-probe", action="store_true", help="do not ask the running sshd, which would log a connection"
-    )
-    made.add_argument(
-        "--wait",
-        metavar="SECONDS",
-        type=seconds,
-        default=3.0,
-        help="how long to wait for the metadata service (3)",
-    )
+    made.users()
+    made.value("--key", "FILE", "this public key, instead of the launch key (- for stdin)")
+    made.value("--from", "ADDRESS", "the client's IP address", dest="come_from")
+    made.flag("--no-probe", "do not ask the running sshd, which would log a connection")
+    made.seconds("--wait", "how long to wait for the metadata service", 3.0)
     return made
 
 
@@ -121,29 +106,13 @@ def _client(address: str | None) -> Client | None:
     return Client(address, address)
 
 
-def _named(path: str) -> LaunchKey:
-    return launch_key.named(screen.load("--key", path, KEY_LIMIT), path)
-
-
-def _ask(site: Site, args: argparse.Namespace) -> Answer:
-    if not site.tree.is_running_system and not args.imds:
-        message = "this machine's metadata service says nothing of another system"
-        raise FirstkeyError(message, reason=login_reasons.KEY_UNKNOWN)
-    return common.client(site).ask(deadline=time.monotonic() + args.wait)
-
-
-def _verdict(diagnoses: Sequence[Diagnosis]) -> str:
-    verdicts = {diagnosis.verdict for diagnosis in diagnoses}
-    return next((verdict for verdict in (BLOCKED, UNSURE) if verdict in verdicts), OPEN)
-
-
-def _as_json(diagnoses: Sequence[Diagnosis], verdict: str) -> dict[str, object]:
-    return {
-        "version": 1,
-        "verdict": verdict,
-        "users": [diagnosis.as_json() for diagnosis in diagnoses],
-        "out_of_scope": OUT_OF_SCOPE,
-    }
+def _asked(target: Target, args: argparse.Namespace) -> Answer | Refusal:
+    if not target.tree.is_running_system and not args.imds:
+        return Refusal(KEY_UNKNOWN, "this machine's metadata service says nothing of another system")
+    try:
+        return common.client(target).ask(deadline=time.monotonic() + args.wait)
+    except FirstkeyError as error:
+        return error.refusal
 
 
 def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator[str]:
@@ -158,8 +127,8 @@ def _lines(diagnoses: Sequence[Diagnosis], args: argparse.Namespace) -> Iterator
         noted: set[str | None] = set()
         for finding in diagnosis.findings:
             if finding.status != OK or args.verbose or (finding.reason and not args.quiet):
-                # Several notes may have the same remedy, which is worth one line.
-                is_said = finding.status == OK and finding.remedy in noted
+                # Several findings may have the same remedy, which is worth one line.
+                is_said = finding.remedy in noted and not finding.is_command
                 yield from _finding(finding._replace(remedy=None) if is_said else finding)
                 noted.add(finding.remedy)
         yield ""
@@ -204,5 +173,6 @@ def _finding(finding: Finding) -> Iterator[str]:
     yield f"{mark} {where}{finding.detail}{code}"
     if finding.line:
         yield f"     The line: {finding.line}"
-    if finding.remedy:
-        yield f"     {REMEDY if finding.is_command else DECIDE}{finding.remedy}"
+    if finding.remedy:  # behind a note, there is nothing to decide
+        is_plain = finding.is_command or finding.status == OK
+        yield f"     {REMEDY if is_plain else DECIDE}{finding.remedy}"

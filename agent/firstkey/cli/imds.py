@@ -10,7 +10,6 @@ from firstkey.cli import screen, streams
 from firstkey.cli.parsers import Parser
 from firstkey.metadata.emulator import FAULTS, IMITATIONS, Asked, Emulator, Fault, Kind, Settings, usage
 from firstkey.reasons import FirstkeyError, UsageError
-from firstkey.settings import endpoint
 from firstkey.ssh import public_key
 
 if TYPE_CHECKING:
@@ -47,9 +46,8 @@ examples:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Serve until SIGINT or SIGTERM; the first line on stdout is the URL. Returns the exit status."""
-    args = _parser().parse_args(argv)
-    service = _service(args)
+    """Serve until SIGINT, SIGTERM or SIGHUP; the first line on stdout is the URL. Returns the exit status."""
+    service = _service(_parser().parse_args(argv))
     ends = _ends()
     with service:
         streams.show(service.url)
@@ -62,39 +60,31 @@ def _ends() -> set[signal.Signals]:
 
     They stay blocked to the end: a second one, of an impatient user, has nothing left to end.
     """
-    ends = {signal.SIGTERM}
-    # Who starts it in the background of a script has it ignore Ctrl-C, and that is to stay so.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        ends.add(signal.SIGINT)
+    # Who starts it in the background of a script has it ignore Ctrl-C, and nohup a terminal that closes:
+    # that is to stay so.
+    may_be_ignored = (signal.SIGINT, signal.SIGHUP)
+    ends = {number for number in may_be_ignored if signal.getsignal(number) is not signal.SIG_IGN}
+    ends.add(signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     return ends
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     faults = "\n".join(
         f"  {usage(name)}{_default(kind)}\n      {kind.summary}" for name, kind in FAULTS.items()
     )
-    made = Parser(prog="firstkey imds", description=DESCRIPTION, epilog=EPILOG.format(faults=faults))
-    made.add_argument(
-        "--key", metavar="LINE", action="append", default=[], help="a public key line (repeatable)"
-    )
-    made.add_argument(
-        "--key-file", metavar="FILE", action="append", default=[], help="a file of them (repeatable)"
-    )
-    instance_id = Settings().instance_id
-    made.add_argument(
-        "--instance-id", metavar="ID", default=instance_id, help=f"the instance-id to answer ({instance_id})"
-    )
+    made, instance_id = Parser("imds", DESCRIPTION, EPILOG.format(faults=faults)), Settings().instance_id
+    made.values("--key", "LINE", "a public key line")
+    made.values("--key-file", "FILE", "a file of them")
+    made.value("--instance-id", "ID", f"the instance-id to answer ({instance_id})", default=instance_id)
     made.add_argument(
         "--tokens", choices=sorted(TOKENS), default="both", help="the versions that answer (both)"
     )
     made.add_argument("--like", choices=IMITATIONS, default="ec2", help="the service to imitate (ec2)")
-    made.add_argument("--off", action="store_true", help="as if switched off: 403 to everything")
-    made.add_argument(
-        "--host", metavar="ADDRESS", default="127.0.0.1", help="listen there (127.0.0.1), or on ::1"
-    )
-    made.add_argument("--port", type=int, default=0, help="the port (0: a free one)")
-    made.add_argument("--fault", metavar="FAULT", action="append", default=[], help="see below (repeatable)")
+    made.flag("--off", "as if switched off: 403 to everything")
+    made.value("--host", "ADDRESS", "listen there (127.0.0.1), or on ::1", default="127.0.0.1")
+    made.value("--port", "PORT", "the port (0: a free one)", type=int, default=0)
+    made.values("--fault", "FAULT", "see below")
     made.add_argument("-q", "--quiet", action="store_true", help="do not log each request")
     return made
 
@@ -106,33 +96,21 @@ def _default(kind: Kind) -> str:
 
 
 def _service(args: argparse.Namespace) -> Emulator:
-    host, port = _address(args)
+    host, port, log = args.host.strip("[]"), args.port, None if args.quiet else _show
     settings = _settings(args)
+    if not 0 <= port <= 65535:  # getaddrinfo(3) would take the rest of it
+        raise UsageError(f"--port {port}: ports end at 65535", hint="Take 0 for any free one.")
     try:
         faults = [Fault.parse(text) for text in args.fault]
     except ValueError as error:
         raise UsageError(f"--fault: {error}", hint="See: firstkey imds --help") from error
     try:
-        return Emulator(settings, faults=faults, host=host, port=port, tell=None if args.quiet else _tell)
+        return Emulator(settings, faults=faults, host=host, port=port, log=log)
     except OSError as error:
         raise UsageError(
-            f"cannot listen on {host} port {port}: {str(error.strerror).lower()}",
-            hint="Name an address of this machine with --host, and with --port a free port, or 0 for any.",
+            f"cannot listen on {host or repr(host)} port {port}: {str(error.strerror).lower()}",
+            hint="Give an IP address of this machine to --host, and a free port to --port, or 0 for any.",
         ) from error
-
-
-def _address(args: argparse.Namespace) -> tuple[str, int]:
-    """Where to listen: by address, never by a name that would have to be looked up."""
-    host = args.host.strip("[]")
-    try:
-        endpoint(f"http://[{host}]" if ":" in host else f"http://{host}")
-    except ValueError as error:
-        raise UsageError(
-            f"--host {args.host}: that is no IP address", hint="Take 127.0.0.1, or ::1 for IPv6."
-        ) from error
-    if not 0 <= args.port <= 65535:
-        raise UsageError(f"--port {args.port}: ports end at 65535", hint="Take 0 for any free one.")
-    return host, args.port
 
 
 # --- keys -------------------------------------------------------------------------------------
@@ -140,8 +118,9 @@ def _address(args: argparse.Namespace) -> tuple[str, int]:
 
 def _settings(args: argparse.Namespace) -> Settings:
     lines = [*args.key, *(line for path in args.key_file for line in _lines(path))]
-    for index, line in enumerate(lines):
-        _warn_of(line, index)
+    for index, flaw in enumerate(map(_flaw, lines)):
+        if flaw:  # what firstkey would refuse is served all the same: that is what it may be for
+            streams.complain(f"firstkey: key {index} is served, but is none: {flaw}")
     return Settings(
         instance_id=args.instance_id,
         keys=tuple((_key_name(line, index), line) for index, line in enumerate(lines)),
@@ -178,13 +157,6 @@ def _flaw(line: str) -> str | None:
     return None
 
 
-def _warn_of(line: str, index: int) -> None:
-    """What firstkey would refuse is served all the same: that is what it may be for."""
-    flaw = _flaw(line)
-    if flaw:
-        streams.complain(f"firstkey: key {index} is served, but is none: {flaw}")
-
-
 def _key_name(line: str, index: int) -> str:
     """The key pair's name: the comment as far as it can be one."""
     words = line.split(None, 2)
@@ -192,7 +164,7 @@ def _key_name(line: str, index: int) -> str:
     return "".join(char for char in name if char.isprintable() and char != "=")[:255] or f"key-{index}"
 
 
-def _tell(asked: Asked) -> None:
+def _show(asked: Asked) -> None:
     token = "with a token" if asked.had_token else "without a token"
     # The reader may be gone; the service goes on.
     with suppress(BrokenPipeError, streams.NotPrinted, ValueError):

@@ -9,13 +9,11 @@ from firstkey.boot import launch_keys
 from firstkey.cli import common, looking, parsers, render, streams
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Report
 from firstkey.reasons import NO_KEY_PAIR, FirstkeyError, Refusal, Unreachable
-from firstkey.settings import seconds
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Sequence
 
-    from firstkey.boot.site import Site
     from firstkey.model import Answer
 
 EPILOG = """\
@@ -37,34 +35,30 @@ def main(argv: Sequence[str]) -> int:
     return looking.command(_parser().parse_args(argv), _show)
 
 
-def _show(args: argparse.Namespace, say: looking.Say) -> int:
-    with common.opened(args, say) as site:
-        if not args.json:
-            done = _asked(site, args.wait)
-            streams.show(*_lines(done, quiet=args.quiet))
-            return 0 if done.outcome in (OK, NO_KEY) else 1
+def _show(args: argparse.Namespace, log: looking.Log) -> int:
+    with common.opened(args, log) as target:
         try:
-            done, status = _asked(site, args.wait), 0
+            done = _report(common.client(target).ask(deadline=time.monotonic() + args.wait))
         except FirstkeyError as error:
-            # Programs get an answer on stdout in any case.
-            done, status = _failed(error), error.exit_status
-        streams.show_json(done.as_json())
-        return status or (0 if done.outcome in (OK, NO_KEY) else 1)
+            if not args.json:
+                raise
+            # Programs get an answer on standard output in any case.
+            outcome = UNREACHABLE if isinstance(error, Unreachable) else FAILED
+            streams.show_json(Report(outcome, refusal=error.refusal).as_json())
+            return error.exit_status
+        if args.json:
+            streams.show_json(done.as_json())
+        else:
+            streams.show(*_lines(done, quiet=args.quiet))
+        return 0 if done.outcome in (OK, NO_KEY) else 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = parsers.command(
-        "keys", "List the keys that the metadata service offers, and install none.", epilog=EPILOG
-    )
+def _parser() -> parsers.Parser:
+    description = "List the keys that the metadata service offers, and install none."
+    made = parsers.command("keys", description, epilog=EPILOG)
     parsers.with_forms(made)
-    made.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, default=5.0, help="how long to wait for an answer (5)"
-    )
+    made.seconds("--wait", "how long to wait for an answer", 5.0)
     return made
-
-
-def _asked(site: Site, wait: float) -> Report:
-    return _report(common.client(site).ask(deadline=time.monotonic() + wait))
 
 
 def _report(answer: Answer) -> Report:
@@ -77,10 +71,6 @@ def _report(answer: Answer) -> Report:
         refusal=None if answer.keys else none,
     )
     return draft.judged()
-
-
-def _failed(error: FirstkeyError) -> Report:
-    return Report(UNREACHABLE if isinstance(error, Unreachable) else FAILED, refusal=error.refusal)
 
 
 def _lines(done: Report, *, quiet: bool) -> Iterator[str]:

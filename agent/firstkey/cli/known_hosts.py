@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from firstkey import login_reasons
-from firstkey.boot import host_key_files
+from firstkey import login_reasons, reasons
+from firstkey.boot import host_key_files, host_keys
 from firstkey.cli import common, looking, parsers, screen, streams
-from firstkey.reasons import FirstkeyError, UsageError
+from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.system.sshd_tree import sshd_of
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
     from firstkey.ssh.public_key import PublicKey
     from firstkey.system.sshd import Sshd
 
@@ -44,56 +44,68 @@ def main(argv: Sequence[str]) -> int:
     """Print lines of known_hosts, or records for DNS; returns the exit status."""
     parser = _parser()
     args = parser.parse_args(argv)
-    if args.console and args.live:
+    is_console = args.console is not None
+    if is_console and args.live:
         parser.error("argument --live: not allowed with argument FILE")
     for host in args.host:
         if not known_hosts.is_host(host):
             raise UsageError(f"--host {host!a}: that is not the name or address of one host")
-    if args.console or (not args.live and _is_piped()):
+    if is_console or (not args.live and _is_piped()):
         if not args.host:
-            raise UsageError("whose console output it is must be said: --host NAME")
-        keys, status = _of_console(
-            screen.load("the console output", args.console or "-", LIMIT), quiet=args.quiet
-        )
+            message = "console output (a FILE, or standard input) does not say which host it is of"
+            raise UsageError(message, hint="Give --host NAME; for the keys of this machine, --live.")
+        text = screen.load("the console output", args.console if is_console else "-", LIMIT)
+        keys, status = _of_console(text, quiet=args.quiet)
         _print(args, args.host, keys)
         return status
     return looking.command(args, _show_machine)
 
 
-def _show_machine(args: argparse.Namespace, say: looking.Say) -> int:
-    with common.opened(args, say) as site:
-        _print(args, args.host or [site.hostname() or "localhost"], tuple(_of_machine(site)))
-    return 0
+def _show_machine(args: argparse.Namespace, log: looking.Log) -> int:
+    """The keys that sshd shows, by its own settings; one that cannot be read is named."""
+    keys: list[PublicKey] = []
+    failures: list[FirstkeyError] = []
+    with common.opened(args, log) as target:
+        sshd = sshd_of(target.tree)
+        for file in sshd.meaning("root").effective.host_keys:
+            try:
+                keys += filter(None, [seen(target, sshd, file)[1]])
+            except FirstkeyError as error:  # noqa: PERF203 - host keys are few
+                is_barred = error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0
+                failures.append(NeedsRoot(error.message) if is_barred else error)
+        if failures and not keys:
+            raise failures[0]
+        streams.complain(*(f"firstkey: {each.message} ({each.reason.code})" for each in failures))
+        _print(args, args.host or [target.first_line("/etc/hostname") or "localhost"], keys)
+    return 1 if failures else 0
 
 
-def _print(args: argparse.Namespace, names: Sequence[str], keys: Sequence[PublicKey]) -> None:
+def _print(args: argparse.Namespace, hosts: Sequence[str], keys: Sequence[PublicKey]) -> None:
     if not keys:
         raise FirstkeyError("there is no host key to print", reason=login_reasons.NO_HOST_KEY)
-    streams.show(*(line for key in keys for line in _lines(args, names, key)))
+    names = [known_hosts.name_of(host, args.port) for host in hosts]
+    for key in keys:
+        if args.sshfp:
+            streams.show(*(line for host in hosts for line in known_hosts.sshfp(host, key)))
+        elif args.hash:
+            salts = [os.urandom(known_hosts.SALT_BYTES) for _ in names]
+            streams.show(*known_hosts.hashed_lines(names, key, salts))
+        else:
+            streams.show(*known_hosts.lines(names, key))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> parsers.Parser:
+    description = "Print known_hosts lines of this host, or of a saved console."
     made = parsers.command(
-        "known-hosts",
-        "Print known_hosts lines of this host, or of a saved console.",
-        epilog=EPILOG,
-        without=("--config", "--imds", "--verbose"),
+        "known-hosts", description, epilog=EPILOG, without=("--config", "--imds", "--verbose")
     )
-    made.add_argument(
-        "console", nargs="?", metavar="FILE", help="saved console output, text or JSON; - is stdin"
-    )
-    made.add_argument(
-        "--host", metavar="NAME", action="append", default=[], help="name or address of the host (repeatable)"
-    )
-    made.add_argument("--port", metavar="N", type=_port, default=22, help="the port of its sshd (22)")
-    made.add_argument(
-        "--live", action="store_true", help="read this machine's keys, even with a pipe on standard input"
-    )
+    made.value("console", "FILE", "saved console output, text or JSON; - is stdin", nargs="?")
+    made.values("--host", "NAME", "name or address of the host")
+    made.value("--port", "N", "the port of its sshd (22)", type=_port, default=22)
+    made.flag("--live", "read this machine's keys, even with a pipe on standard input")
     form = made.add_mutually_exclusive_group()
     form.add_argument("--hash", action="store_true", help="hide the names, as ssh-keygen -H does")
-    form.add_argument(
-        "--sshfp", action="store_true", help="SSHFP records for DNS, as ssh-keygen -r prints them"
-    )
+    form.add_argument("--sshfp", action="store_true", help="SSHFP records for DNS, as ssh-keygen -r does")
     return made
 
 
@@ -113,34 +125,29 @@ def _is_piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
-def _lines(args: argparse.Namespace, hosts: Sequence[str], key: PublicKey) -> list[str]:
-    if args.sshfp:
-        return [line for host in hosts for line in known_hosts.sshfp(host, key)]
-    names = [known_hosts.name_of(host, args.port) for host in hosts]
-    if args.hash:
-        return known_hosts.hashed_lines(names, key, [os.urandom(known_hosts.SALT_BYTES) for _ in names])
-    return known_hosts.lines(names, key)
-
-
 # --- this machine ---------------------------------------------------------------------------------
 
 
-def _of_machine(site: Site) -> list[PublicKey]:
-    """The keys that sshd shows, by its own settings."""
-    sshd = sshd_of(site.tree)
-    files = sshd.meaning("root").effective.host_keys
-    return [key for file in files for key in [_host_key(site, sshd, file)] if key]
+def seen(target: Target, sshd: Sshd, file: str) -> tuple[str, PublicKey | None]:
+    """A host key's state, and the key itself, if there is one that can be read.
 
-
-def _host_key(site: Site, sshd: Sshd, file: str) -> PublicKey | None:
-    """Root derives it from the private half, which is what counts; others take the public one's word."""
+    It comes from the private half, which is what counts. Where that is in an agent, or not for the caller to
+    read, the public half's word is taken. Raises FirstkeyError where neither can be read.
+    """
+    found = barred = None
     try:
-        if not file.endswith(".pub") and (os.geteuid() == 0 or not site.tree.is_running_system):
-            return host_key_files.inspect(site, sshd, file).public
-        content = site.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_files.LIMIT)
-        return public_key.parse_launch_key(content) if content else None
-    except FirstkeyError:
-        return None
+        found = host_key_files.inspect(target, sshd, file)
+    except FirstkeyError as error:
+        if error.reason is not reasons.PERMISSION_DENIED:
+            raise
+        barred = error
+    if found and found.condition != host_keys.IN_AGENT:
+        return "readable by others" if found.is_loose else found.condition, found.public
+    content = target.tree.read(f"{file.removesuffix('.pub')}.pub", limit=host_key_files.LIMIT)
+    public = public_key.read_host_key((content or b"").strip())
+    if barred and not public:
+        raise barred
+    return found.condition if found else "there", public
 
 
 # --- a console ------------------------------------------------------------------------------------
@@ -151,13 +158,17 @@ def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], 
     found = console_text.read(_text(content))
     if found is None:
         raise FirstkeyError("the text shows no host keys", reason=login_reasons.CONSOLE_WITHOUT_KEYS)
+    for block in found.rivals:
+        keys = ", ".join(f"{key.fingerprint} ({key.type})" for key in block.keys)
+        streams.complain(f"firstkey: lines {block.first} to {block.last} of the text show {keys}")
     if found.rivals:
-        streams.complain(*(f"firstkey: {_block(block)}" for block in found.rivals))
         message = "the blocks of keys in the text do not agree, so none is printed"
         raise FirstkeyError(message, reason=login_reasons.CONSOLE_DISAGREES)
-    for complaint in _complaints(found):
-        if not quiet or found.strangers:
-            streams.complain(f"firstkey: {complaint}")
+    for key in found.strangers:
+        detail = "is left out: its fingerprint is not shown (console-disagrees)"
+        streams.complain(f"firstkey: {key.fingerprint} ({key.type}) {detail}")
+    for fingerprint in () if quiet and not found.strangers else found.lost:
+        streams.complain(f"firstkey: warning: the text has no readable key for {fingerprint}")
     if found.keys:
         return found.keys, 1 if found.strangers else 0
     if found.strangers:
@@ -167,52 +178,23 @@ def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], 
     raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
 
 
-def _block(block: console_text.Block) -> str:
-    keys = ", ".join(f"{key.fingerprint} ({key.type})" for key in block.keys)
-    return f"lines {block.first} to {block.last} of the text show {keys}"
-
-
-def _complaints(found: console_text.HostKeys) -> Iterator[str]:
-    for key in found.strangers:
-        yield f"{key.fingerprint} ({key.type}) is left out: its fingerprint is not shown (console-disagrees)"
-    for fingerprint in found.lost:
-        yield f"warning: the text has no readable key for {fingerprint}"
-
-
 def _text(content: bytes) -> str:
     """The console's own text, out of what the AWS tools print around it."""
     text = content.decode("utf-8", "replace")
-    if text.lstrip().startswith('"'):  # --query Output
-        return _of_string(text)
-    if text.lstrip().startswith("{"):
+    if text.lstrip().startswith(("{", '"')):  # the whole answer, or its text alone (--query Output)
         try:
-            return _of_json(json.loads(text))
+            answer = json.loads(text)
         except (ValueError, RecursionError) as error:
+            if text.lstrip().startswith('"'):
+                return text  # a console may as well begin with a quotation mark
             raise UsageError(f"the text looks like JSON, but is not: {error}") from error
+        if isinstance(answer, str):
+            return answer
+        if not answer.get("Output"):
+            message = "the JSON has no console output (yet)"
+            raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
+        return _text(str(answer["Output"]).encode("utf-8", "replace"))
     if "SSH HOST KEY" not in text:
-        return _decoded(content) or text
+        with suppress(ValueError):  # the API itself gives the text in base64
+            return base64.b64decode(b"".join(content.split()), validate=True).decode("utf-8", "replace")
     return text
-
-
-def _of_json(answer: Any) -> str:  # noqa: ANN401 - as json.loads has it
-    output = answer.get("Output") if isinstance(answer, dict) else None
-    if not output:
-        message = "the JSON has no console output (yet)"
-        raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
-    return _text(str(output).encode("utf-8", "replace"))
-
-
-def _of_string(text: str) -> str:
-    """What a string of JSON says; a console may as well begin with a quotation mark."""
-    try:
-        return str(json.loads(text))
-    except ValueError:
-        return text
-
-
-def _decoded(content: bytes) -> str | None:
-    """The API itself gives the text in base64."""
-    try:
-        return base64.b64decode(b"".join(content.split()), validate=True).decode("utf-8", "replace")
-    except (ValueError, binascii.Error):
-        return None

@@ -2,115 +2,102 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib  # noqa: F401 - as below
 import io
 import sys
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import display, events  # noqa: F401 - as below
+from firstkey.boot.target import Target
 from firstkey.cli import common, overrides, render, streams, timeline  # noqa: F401 - what is imported late, but in a box
 from firstkey.system import accounts, boxed, inspector
+from firstkey.system.boxed import Inside
 from firstkey.system.tree import Tree, resolved
 from firstkey.text import visible
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable, Sequence
+Log = Callable[[events.Entry], None]
+OnReport = Callable[[str, Any], None]
 
-    from firstkey.boot.site import Site
-    from firstkey.system.boxed import Inside
-
-    Say = Callable[[events.Entry], None]
-    Heard = Callable[[str, Any], None]
-
-EVENT, MISSING, OUTPUT, COMPLAINTS = "event", "missing", "output", "complaints"
+EVENT, OUTPUT, COMPLAINTS = "event", "output", "complaints"
 
 
 class Looker:
-    """Looks at the tree that the options name, as often as it is asked to. `say` hears the events of it."""
+    """Looks at the tree that the options name, as often as it is asked to. `log` gets its events."""
 
-    def __init__(self, args: argparse.Namespace, say: Say) -> None:
+    def __init__(self, args: argparse.Namespace, log: Log) -> None:
         self._args = args
-        self._say = say
+        self._log = log
         self.root = resolved(args.root)
         self._said: set[str] = set()
         args.named = overrides.named_configuration(args)  # a file of the host's, not of the tree's
 
-    def look(self, works: Sequence[Callable[[Site, Inside], Any]], heard: Heard) -> list[Any]:
-        """Do each of the works in a box, and return what they return. `heard` gets a kind, and a value.
+    def look(self, works: Sequence[Callable[[Target, Inside], Any]], on_report: OnReport) -> list[Any]:
+        """Do each of the works in a box, and return what they return. `on_report` gets a kind, and a value.
 
         Raises what one raised, if that was a FirstkeyError, and boxed.Overrun where it did not end well.
         """
 
-        def on_site(work: Callable[[Site, Inside], Any], inside: Inside, say: Say) -> Any:  # noqa: ANN401
+        def on_target(work: Callable[[Target, Inside], Any], inside: Inside, log: Log) -> Any:  # noqa: ANN401
             with Tree(self.root, at=inside.tree) as tree:
-                return work(common.site_of(tree, self._args, say), inside)
+                return work(common.target_of(tree, self._args, log), inside)
 
-        return self._boxes([partial(on_site, work) for work in works], heard)
+        return self._boxes([partial(on_target, work) for work in works], on_report)
 
-    def run(self, main: Callable[[argparse.Namespace, Say], int], printed: Heard) -> int:
+    def run(self, main: Callable[[argparse.Namespace, Log], int], printed: OnReport) -> int:
         """Run a command in a box; returns its exit status. `printed` gets what it said by then."""
 
-        def boxed_main(inside: Inside, say: Say) -> int:
+        def boxed_main(inside: Inside, log: Log) -> int:
             common.boxed_tree.append(lambda: Tree(self.root, at=inside.tree))
             sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
             try:
-                return main(self._args, say)
+                return main(self._args, log)
             finally:
-                inside.tell([OUTPUT, sys.stdout.getvalue()])
-                inside.tell([COMPLAINTS, sys.stderr.getvalue()])
+                inside.report([OUTPUT, sys.stdout.getvalue()])
+                inside.report([COMPLAINTS, sys.stderr.getvalue()])
 
         return int(self._boxes([boxed_main], printed)[0]) & 0xFF
 
-    def _boxes(self, works: Sequence[Callable[[Inside, Say], Any]], heard: Heard) -> list[Any]:
-        def begun(work: Callable[[Inside, Say], Any], inside: Inside) -> Any:  # noqa: ANN401 - as below
-            inside.tell([MISSING, list(inside.missing)])
-            return work(inside, lambda entry: inside.tell([EVENT, [entry.event.name, entry.fields]]))
+    def _boxes(self, works: Sequence[Callable[[Inside, Log], Any]], on_report: OnReport) -> list[Any]:
+        def begun(work: Callable[[Inside, Log], Any], inside: Inside) -> Any:  # noqa: ANN401 - as below
+            def log(entry: events.Entry) -> None:
+                inside.report([EVENT, [entry.event.name, entry.fields]])
 
-        def listen(told: Any) -> None:  # noqa: ANN401 - as above
-            kind, value = told
-            if kind == EVENT:
-                self._event(value)
-            elif kind == MISSING and value:
-                self._event([events.BOX_INCOMPLETE.name, {"detail": "; ".join(map(str, value))}])
-            elif kind != MISSING:
-                heard(str(kind), value)
+            if inside.missing:
+                log(events.BOX_INCOMPLETE(detail="; ".join(inside.missing)))
+            return work(inside, log)
 
+        def listen(reported: Any) -> None:  # noqa: ANN401 - as above
+            kind, value = reported
+            if kind != EVENT:
+                on_report(str(kind), value)
+                return
+            name, fields = value
+            entry = events.ALL[str(name)](**{str(key): str(text) for key, text in fields.items()})
+            if entry.message not in self._said:  # what it looks at again, it says again
+                self._said.add(entry.message)
+                self._log(entry)
+
+        questions: dict[str, Callable[..., Any]] = {"nss": accounts.nss} if self.root == "/" else {}
+        questions |= {"find": inspector.answer_find, "program": inspector.answer_program}
+        if hasattr(self._args, "wait"):  # the metadata service needs no tree, and a box has no network
+            from firstkey.metadata import crossing
+
+            questions["imds"] = partial(crossing.answer, log=self._log)
         boxes = [partial(begun, work) for work in works]
-        return boxed.look(boxes, root=self.root, questions=self._questions(), heard=listen)
-
-    def _event(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
-        """Say what the boxed process said, once; what it looks at again it says again."""
-        name, fields = value
-        entry = events.ALL[str(name)](**{str(key): str(text) for key, text in fields.items()})
-        if entry.message not in self._said:
-            self._said.add(entry.message)
-            self._say(entry)
-
-    def _questions(self) -> dict[str, Callable[..., Any]]:
-        return {
-            "find": inspector.answer_find,
-            "program": inspector.answer_program,
-            **({"nss": accounts.nss} if self.root == "/" else {}),
-            **({"imds": self._ask_service} if hasattr(self._args, "wait") else {}),
-        }
-
-    def _ask_service(self, settings: list[Any], seconds: float) -> Any:  # noqa: ANN401 - as above
-        """Ask the metadata service, which needs no tree, for a boxed process, which has no network."""
-        from firstkey.metadata import crossing
-
-        return crossing.answer(settings, seconds, self._say)
+        return boxed.look(boxes, root=self.root, questions=questions, on_report=listen)
 
 
-def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], int]) -> int:
+def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Log], int]) -> int:
     """Run a command that only looks: in a box, where it looks at another tree than the running system.
 
     Returns its exit status. `main` opens the system by `common.opened` and prints, wherever it runs.
     """
-    say = common.voice(args)
+    log = common.logger(args)
     if resolved(args.root) == "/":
-        return main(args, say)
+        return main(args, log)
     common.tree_at(args.root).__exit__()
 
     def printed(kind: str, text: str) -> None:
@@ -122,4 +109,4 @@ def command(args: argparse.Namespace, main: Callable[[argparse.Namespace, Say], 
         else:
             streams.show(*lines)
 
-    return Looker(args, say).run(main, printed)
+    return Looker(args, log).run(main, printed)

@@ -1,4 +1,4 @@
-"""`firstkey`: finds the command, runs it, and tells what went wrong in one sentence with its remedy."""
+"""`firstkey`: finds the command, runs it, and reports an error in one sentence with its remedy."""
 
 from __future__ import annotations
 
@@ -113,28 +113,23 @@ def _main(argv: Sequence[str]) -> int:
 
 
 def _printed(given: list[str]) -> int:
-    """The command's exit status, once all that it says is printed."""
+    """Run the command that is named; its exit status, once all that it says is printed."""
+    name = given[0] if given else ""
     try:
-        status = _dispatch(given)
+        if name not in AT_BOOT:
+            from firstkey.cli import usage  # the other commands, and help for a word that is none
+
+            if (answer := usage.answered(given)) is not None:
+                return answer
+        command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
+        status: int = command.main(given[1:])
     except SystemExit as end:  # argparse, whose words are still to be printed, and a signal
         status = end.code if isinstance(end.code, int) else 1
         streams.put(sys.stdout, "")
     return status
 
 
-def _dispatch(given: list[str]) -> int:
-    name = given[0] if given else ""
-    if name not in AT_BOOT:
-        from firstkey.cli import usage  # all the others, and what people are told who know none
-
-        if name not in usage.COMMANDS:
-            return usage.answered(name)
-    command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
-    status: int = command.main(given[1:])
-    return status
-
-
 def _complain(message: str, *more: str) -> None:
-    """Say on standard error what went wrong; where nobody can hear it, the exit status has to do."""
+    """Report an error on standard error; where that is closed, the exit status has to do."""
     with suppress(BrokenPipeError, NotPrinted):
         streams.complain(f"firstkey: {message}", *more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from firstkey import TYPE_CHECKING, config, settings
-from firstkey.reasons import UsageError
+from firstkey.reasons import ConfigError, FirstkeyError, UsageError
 from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
@@ -13,18 +13,28 @@ if TYPE_CHECKING:
 
 
 def named_configuration(args: argparse.Namespace) -> config.Config | None:
-    """What is in the file of --config, which is the host's; None without that option."""
-    if not args.config:
+    """What is in the file of --config, which is the host's; None without that option. Raises ConfigError."""
+    if args.config is None:
         return None
-    with Tree("/") as host:
-        return config.load(host, explicit=os.path.abspath(args.config))
+    hint = "Give --config the path of a file that you can read."
+    if not args.config:  # as of a script's unset variable: it is no name of this directory
+        raise ConfigError("--config '': that is no file", hint=hint)
+    path = os.path.abspath(args.config)
+    try:
+        with Tree("/") as host:
+            text = host.read(path, limit=config.LIMIT)
+    except FirstkeyError as error:
+        raise ConfigError(error.message, hint=hint) from error
+    if text is None:
+        raise ConfigError(f"{path} does not exist", hint=hint)
+    return config.read([config.Source(path, text)])
 
 
 def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     """The settings, with what the options say in their place. Raises UsageError and ConfigError."""
     named: config.Config | None = getattr(args, "named", None) or named_configuration(args)
     settled = named or config.load(tree)
-    if args.imds:
+    if args.imds is not None:
         imds = settled.imds._replace(endpoints=(_endpoint(args.imds),))
         here = config.Origin("--imds on the command line", 0)
         said = {**settled.origins, ("IMDS", "Endpoints"): (here,)}

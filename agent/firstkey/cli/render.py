@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
     from firstkey.model import AccountResult, HostKeyResult, OfferedKey, Report, UserResult
     from firstkey.reasons import Refusal
 
@@ -28,10 +28,10 @@ REMEDY = f"    {text.REMEDY}"
 _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
 
 
-def show(args: argparse.Namespace, site: Site, done: Report) -> None:
+def show(args: argparse.Namespace, target: Target, done: Report) -> None:
     """Print what came of a run, in the form that the options ask for."""
     if args.verbose:
-        _tell_steps(site, done)
+        _log_steps(target, done)
     if args.json:
         streams.show_json(done.as_json())
     elif done.outcome == DISABLED and done.refusal:
@@ -52,13 +52,16 @@ def report(done: Report) -> Iterator[str]:
 
 def _report(done: Report) -> Iterator[str]:
     yield from instance(done)
-    yield from _section("Accounts", [line for account in done.accounts for line in _account(account, done)])
-    yield from _section("Launch keys offered", list(_offer(done)))
-    yield from _section("Users", [line for user in done.users for line in _user(user, dry_run=done.dry_run)])
-    yield from _section(
-        "Host keys", [line for key in done.host_keys for line in host_key(key, dry_run=done.dry_run)]
-    )
-    yield from _section("Warnings", [line for warning in done.warnings for line in refusal(warning)])
+    sections = {
+        "Accounts": [_account(account, dry_run=done.dry_run) for account in done.accounts],
+        "Launch keys offered": [_offer(done)],
+        "Users": [_user(user, dry_run=done.dry_run) for user in done.users],
+        "Host keys": [host_key(key, dry_run=done.dry_run) for key in done.host_keys],
+        "Warnings": [refusal(warning) for warning in done.warnings],
+    }
+    for title, entries in sections.items():
+        lines = [line for entry in entries for line in entry]
+        yield from [f"{title}:", *lines] if lines else ()
     words = "a dry run: nothing was changed" if done.dry_run else OUTCOMES[done.outcome]
     yield f"Outcome: {done.outcome} ({words})"
 
@@ -93,14 +96,11 @@ def offered_key(key: OfferedKey) -> Iterator[str]:
 
 def host_key(key: HostKeyResult, *, dry_run: bool = False) -> Iterator[str]:
     """One host key."""
-    mark = "!" if key.result == "failed" else " "
-    result = _would(key.result, dry_run=dry_run)
     changes = f" ({', '.join(_CHANGES[change] for change in key.changes)})" if key.changes else ""
-    yield f"{mark} {key.type:8} {key.file}  {result}{changes}" + (
-        f"  {key.fingerprint}" if key.fingerprint else ""
-    )
-    if key.refusal:
-        yield from refusal(key.refusal)
+    shown = f"  {key.fingerprint}" if key.fingerprint else ""
+    mark = "!" if key.result == "failed" else " "
+    yield f"{mark} {key.type:8} {key.file}  {_would(key.result, dry_run=dry_run)}{changes}{shown}"
+    yield from refusal(key.refusal) if key.refusal else ()
 
 
 def refusal(why: Refusal) -> Iterator[str]:
@@ -109,12 +109,10 @@ def refusal(why: Refusal) -> Iterator[str]:
     yield f"{REMEDY}{why.reason.remedy}"
 
 
-def _account(account: AccountResult, done: Report) -> Iterator[str]:
+def _account(account: AccountResult, *, dry_run: bool) -> Iterator[str]:
     mark = "!" if account.result in ("refused", "failed") else " "
-    result = _would(account.result, dry_run=done.dry_run)
-    yield f"{mark} {account.name:8} {account.change}  {result}"
-    if account.refusal:
-        yield from refusal(account.refusal)
+    yield f"{mark} {account.name:8} {account.change}  {_would(account.result, dry_run=dry_run)}"
+    yield from refusal(account.refusal) if account.refusal else ()
     yield from _diff(account.diff)
 
 
@@ -124,8 +122,7 @@ def _user(user: UserResult, *, dry_run: bool) -> Iterator[str]:
     yield from (f"    + {fingerprint}" for fingerprint in user.added)
     yield from (f"    - {fingerprint} (another instance's)" for fingerprint in user.revoked)
     yield from (f"    = {fingerprint} (another instance's, in a person's line)" for fingerprint in user.left)
-    if user.refusal:
-        yield from refusal(user.refusal)
+    yield from refusal(user.refusal) if user.refusal else ()
     yield from _diff(user.diff)
 
 
@@ -137,19 +134,13 @@ def _would(result: str, *, dry_run: bool) -> str:
     return "would change" if dry_run and result == "changed" else result
 
 
-def _section(title: str, lines: list[str]) -> Iterator[str]:
-    if lines:
-        yield f"{title}:"
-        yield from lines
-
-
-def _tell_steps(site: Site, done: Report) -> None:
+def _log_steps(target: Target, done: Report) -> None:
     """What -v adds: all that was checked and found in order, and where the time went."""
     for key in done.host_keys:
         if key.result == UNCHANGED and not key.refusal:
-            site.say(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))
+            target.log(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))
     for user in done.users:
         if user.result == UNCHANGED and user.file and not user.refusal:
-            site.say(events.FILE_UNCHANGED(user=user.name, file=user.file))
+            target.log(events.FILE_UNCHANGED(user=user.name, file=user.file))
     for name, start, end in done.timeline:
-        site.say(events.PHASE(phase=name, start=start, milliseconds=end - start))
+        target.log(events.PHASE(phase=name, start=start, milliseconds=end - start))

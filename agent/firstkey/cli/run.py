@@ -14,53 +14,52 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
 
 
-def main(argv: Sequence[str], *, say: Callable[[events.Entry], None] | None = None) -> int:
-    """Run the job; returns the exit status. `say` hears of events in the journal's place."""
+def main(argv: Sequence[str], *, log: Callable[[events.Entry], None] | None = None) -> int:
+    """Run the job; returns the exit status. `log` gets the events in the journal's place."""
     args = common.parsed(argv, "run", flags=("--json", "--dry-run", "--force"), others=("user", "wait"))
-    return command(args, "installing keys", _whole, say=say)
+    return command(args, "installing keys", _whole, log=log)
 
 
 def command(
     args: argparse.Namespace,
     doing: str,
-    work: Callable[[Site, Job], Report],
+    work: Callable[[Target, Job], Report],
     *,
-    say: Callable[[events.Entry], None] | None = None,
+    log: Callable[[events.Entry], None] | None = None,
 ) -> int:
     """Do `work` on the system that the options name, and tell what came of it; returns the exit status."""
 
-    def main(args: argparse.Namespace, say: Callable[[events.Entry], None]) -> int:
-        with common.opened(args, say) as site:
+    def main(args: argparse.Namespace, log: Callable[[events.Entry], None]) -> int:
+        with common.opened(args, log) as target:
             common.require_root(args, doing)
-            off = common.switched_off(site)
-            if off:
-                say(events.DISABLED(detail=off, reason="disabled"))
+            if off := common.switched_off(target):
+                log(events.DISABLED(detail=off, reason="disabled"))
                 done = Report(DISABLED, dry_run=args.dry_run, refusal=Refusal(reasons.DISABLED, off))
             else:
                 wait = getattr(args, "wait", None)
-                seconds = site.config.imds.boot_timeout if wait is None else wait
+                seconds = target.config.imds.boot_timeout if wait is None else wait
                 # Alone on the system: the ledger is read only once no other one writes it.
-                with nullcontext() if site.dry_run else common.locked(site.tree, seconds, site.say):
-                    done = work(site, Job(site, lambda: common.client(site), wait=seconds))
-                    common.show_on_console(site, done)
+                with nullcontext() if target.dry_run else common.locked(target.tree, seconds, target.log):
+                    done = work(target, Job(target, lambda: common.client(target), wait=seconds))
+                    common.show_on_console(target, done)
             if args.json or not args.quiet:
                 from firstkey.cli import render
 
-                render.show(args, site, done)
+                render.show(args, target, done)
             return {OK: 0, NO_KEY: 0, DISABLED: 0, UNREACHABLE: 75}.get(done.outcome, 1)
 
-    if args.dry_run and say is None:
+    if args.dry_run and log is None:
         from firstkey.cli import looking  # a boot writes, and does not look at another tree
 
         return looking.command(args, main)
-    return main(args, say or common.voice(args))
+    return main(args, log or common.logger(args))
 
 
-def _whole(site: Site, job: Job) -> Report:
-    common.tell_of_cloud_init(site)
+def _whole(target: Target, job: Job) -> Report:
+    common.report_cloud_init(target)
     done = job.run()
-    common.save_report(site, done)
+    common.save_report(target, done)
     return done

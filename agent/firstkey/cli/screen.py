@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
 
 from firstkey.cli import streams
-from firstkey.colours import Coloured
+from firstkey.colours import Coloured, Line, plain
 from firstkey.display import folded, width_of
 from firstkey.reasons import UsageError
 from firstkey.text import visible
 
-if TYPE_CHECKING:
-    from firstkey.colours import Line
-
 _CLEAR = "\r\x1b[K"  # ECMA-48, EL: the rest of the line
+
+
+class Progress:
+    """One line on standard error's terminal that shows how far a long scan is; none anywhere else."""
+
+    def __init__(self, *, wanted: bool) -> None:
+        self._wanted = wanted and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._is_there = False
+
+    def clear(self) -> None:
+        """Take the line away, for something else to be printed."""
+        if self._is_there:
+            streams.put(sys.stderr, _CLEAR)
+            self._is_there = False
+
+    def report(self, files: int, path: str) -> None:
+        """Show how many files were looked at, and where."""
+        if self._wanted:
+            self._is_there = True
+            streams.put(sys.stderr, f"{_CLEAR}{files:,} files  {visible(path)[:60]}")
 
 
 def show(*lines: Line) -> None:
@@ -23,24 +39,15 @@ def show(*lines: Line) -> None:
     is_terminal = sys.stdout is not None and sys.stdout.isatty()
     wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     for line in lines:
-        if isinstance(line, Coloured) and wanted and line.colour:
-            streams.put(sys.stdout, "".join(f"{piece}\n" for piece in _painted(line)))
-        else:
-            streams.show(line if isinstance(line, str) else line.before + line.text + line.after)
-
-
-def _painted(line: Coloured) -> list[str]:
-    before, text = visible(line.before), visible(line.text)
-    pieces = folded(before + text + visible(line.after), width_of(1))
-    if pieces[0].startswith(before + text):
-        rest = pieces[0][len(before + text) :]
-        pieces[0] = f"{before}\x1b[{line.colour}m{text}\x1b[0m{rest}"
-    return pieces
-
-
-def redraw(line: str = "") -> None:
-    """Put the line in place of the one that the cursor of standard error's terminal stands on."""
-    streams.put(sys.stderr, f"{_CLEAR}{visible(line)}")
+        if not (isinstance(line, Coloured) and wanted and line.colour):
+            streams.show(plain(line))
+            continue
+        before, text = visible(line.before), visible(line.text)
+        pieces = folded(before + text + visible(line.after), width_of(1))
+        if pieces[0].startswith(before + text):
+            rest = pieces[0][len(before + text) :]
+            pieces[0] = f"{before}\x1b[{line.colour}m{text}\x1b[0m{rest}"
+        streams.put(sys.stdout, "".join(f"{piece}\n" for piece in pieces))
 
 
 def ask(question: str) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from firstkey import reasons
-from firstkey.boot import host_key_files, host_keys, ledger
-from firstkey.cli import common, looking, parsers, screen, streams, timeline
+from firstkey.boot import host_keys, ledger
+from firstkey.cli import common, known_hosts, looking, parsers, render, screen, streams, timeline
+from firstkey.display import width_of
+from firstkey.login import last_run
 from firstkey.login_reasons import NO_REPORT
 from firstkey.model import DISABLED, NO_KEY, OK, REPORT
-from firstkey.reasons import FirstkeyError
-from firstkey.ssh import authorized_keys, public_key
+from firstkey.reasons import FirstkeyError, Reason, Refusal
+from firstkey.ssh import authorized_keys
 from firstkey.system.sshd_tree import sshd_of
 from firstkey.text import visible
 
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.boot.ledger import Ledger
-    from firstkey.boot.site import Site
-    from firstkey.ssh.public_key import PublicKey
+    from firstkey.boot.target import Target
     from firstkey.system.sshd import Sshd
 
 LIMIT = 4 * 1024 * 1024
@@ -50,25 +50,21 @@ def main(argv: Sequence[str]) -> int:
     return status
 
 
-def _show(args: argparse.Namespace, say: looking.Say) -> int:
-    with common.opened(args, say) as site:
+def _show(args: argparse.Namespace, log: looking.Log) -> int:
+    with common.opened(args, log) as target:
         if args.timeline or args.svg:
-            return _draw(_last_run(site) or {}, args)
-        now = _standing(site)
+            return _draw(last_run.report(target.tree) or {}, args)
+        now = _standing(target)
     if args.json:
         streams.show_json(now)
     else:
-        streams.show(*(_troubles(now) if args.quiet else _lines(now)))
+        streams.show(*_lines(now, quiet=args.quiet))
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    made = parsers.command(
-        "status",
-        "Show the last run, and the present state of the keys.",
-        epilog=EPILOG,
-        without=("--imds", "--verbose"),
-    )
+def _parser() -> parsers.Parser:
+    description = "Show the last run, and the present state of the keys."
+    made = parsers.command("status", description, epilog=EPILOG, without=("--imds", "--verbose"))
     forms = parsers.with_forms(made)
     forms.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
     forms.add_argument("--svg", metavar="FILE", help="draw them as a picture; - is standard output")
@@ -81,61 +77,40 @@ def _draw(last: dict[str, Any], args: argparse.Namespace) -> int:
     if not found:
         raise FirstkeyError(f"{REPORT} has no phases of a run", reason=NO_REPORT)
     if args.timeline:
-        streams.show(*timeline.text(found, width=_width()))
+        streams.show(*timeline.text(found, width=width_of(1) or 80))
     if args.svg:
         title = f"firstkey on {last.get('instance_id') or 'an unknown instance'}: {last.get('outcome')}"
         streams.show(*timeline.svg(found, title=visible(title)).removesuffix("\n").split("\n"))
     return 0
 
 
-def _width() -> int:
+def _standing(target: Target) -> dict[str, Any]:
+    known, damage = ledger.load(target.tree)
     try:
-        return os.get_terminal_size().columns
-    except OSError:
-        return 80
-
-
-def _standing(site: Site) -> dict[str, Any]:
-    known = ledger.load(site.tree)
-    try:
-        last, unread = _last_run(site), None
+        last, unread = last_run.report(target.tree), None
     except FirstkeyError as error:
         last, unread = None, {"reason": error.reason.code, "detail": error.message}
     # The ledger is for root alone; every user may read the report.
     reported = last.get("instance_id") if last else None
     return {
         "version": 1,
-        "instance_id": site.firmware_instance() or known.ledger.instance or reported,
+        "instance_id": target.firmware_instance() or known.instance or reported,
         "last_run": last,
         "report": unread,
-        "switched_off": common.switched_off(site),
+        "switched_off": common.switched_off(target),
         "users": [
-            {**_user(site, name, known.ledger), "reported": _reported(last, "users", name=name)}
-            for name in site.config.keys.users
+            {**_user(target, name, known), "reported": last_run.part(last, "users", name=name) or None}
+            for name in target.config.keys.users
         ],
-        "host_keys": _host_keys(site, last),
-        "ledger": None if known.refusal is None else known.refusal.detail,
+        "host_keys": list(_host_keys(target, last)),
+        "ledger": damage and damage.detail,
     }
 
 
-def _last_run(site: Site) -> dict[str, Any] | None:
-    """Its report, None where there is none. Raises FirstkeyError where what is there cannot be read."""
-    content = site.tree.read(REPORT, limit=LIMIT)
-    if content is None:
-        return None
-    try:
-        found = json.loads(content)
-    except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict) and isinstance(found.get("outcome"), str):
-        return found
-    raise FirstkeyError(f"{REPORT} does not hold what firstkey wrote there", reason=NO_REPORT)
-
-
-def _user(site: Site, name: str, known: Ledger) -> dict[str, Any]:
+def _user(target: Target, name: str, known: Ledger) -> dict[str, Any]:
     """The launch keys of one user: those that firstkey put there, and whether they still are."""
     entries = [key for key in known.keys if key.user == name]
-    found = {file: _fingerprints(site, file) for file in dict.fromkeys(key.file for key in entries)}
+    found = {file: _fingerprints(target, file) for file in dict.fromkeys(key.file for key in entries)}
     keys = [
         {
             "fingerprint": key.fingerprint,
@@ -151,82 +126,59 @@ def _user(site: Site, name: str, known: Ledger) -> dict[str, Any]:
     return {"name": name, "file": file, "keys": keys, "unknown": unknown}
 
 
-def _fingerprints(site: Site, file: str) -> list[str] | str:
+def _fingerprints(target: Target, file: str) -> list[str] | str:
     """Of the keys in a file, or why it cannot be read."""
     try:
-        content = site.tree.read(file, limit=LIMIT) or b""
+        content = target.tree.read(file, limit=LIMIT) or b""
     except FirstkeyError as error:
         return error.message
     return [entry.key.fingerprint for _, entry in authorized_keys.keyed(content)]
 
 
-def _host_keys(site: Site, last: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """All of them. One that is not there is perhaps on its way, as the last run said."""
-    sshd = sshd_of(site.tree)
-    wanted = host_keys.wanted(site.config.host_keys, sshd.meaning("root").effective.host_keys)
-    found = [_host_key(site, sshd, file) for file in wanted]
-    for key in found:
-        reported = _reported(last, "host_keys", file=key["file"]) or {}
-        if key["state"] == host_keys.MISSING and reported.get("reason") == reasons.HOST_KEY_PENDING.code:
-            key["state"] = PENDING
-    return found
+def _host_keys(target: Target, last: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """All of them. One that is not there is perhaps on its way, as the last run said, or not asked for."""
+    sshd = sshd_of(target.tree)
+    wanted = host_keys.wanted(target.config.host_keys, sshd.meaning("root").effective.host_keys)
+    for file, is_asked_for in wanted.items():
+        key = _host_key(target, sshd, file)
+        if key["state"] != host_keys.MISSING:
+            yield key
+        elif is_asked_for:
+            reason = last_run.part(last, "host_keys", file=file).get("reason")
+            yield {**key, "state": PENDING} if reason == reasons.HOST_KEY_PENDING.code else key
 
 
-def _host_key(site: Site, sshd: Sshd, file: str) -> dict[str, Any]:
-    """One host key: by both halves where the caller may read them, else by the public one."""
+def _host_key(target: Target, sshd: Sshd, file: str) -> dict[str, Any]:
+    """One host key, as far as the caller may look."""
     try:
-        found = host_key_files.inspect(site, sshd, file)
-        state = "readable by others" if found.is_loose else found.condition
-        public = found.public
+        state, public = known_hosts.seen(target, sshd, file)
     except FirstkeyError as error:
-        state = "there" if (public := _public_half(site, file)) else error.message
+        state, public = error.message, None
     shown = {"type": host_keys.kind_of(file) or (public.short_type if public else None), "file": file}
     return {**shown, "state": state, "fingerprint": public.fingerprint if public else None}
 
 
-def _public_half(site: Site, file: str) -> PublicKey | None:
-    try:
-        content = site.tree.read(f"{file}.pub", limit=LIMIT)
-    except FirstkeyError:
-        return None
-    return public_key.read_host_key(content.strip()) if content else None
-
-
-def _reported(last: dict[str, Any] | None, part: str, **named: str) -> dict[str, Any] | None:
-    """What the last run reported of that user or host key; every user may read it."""
-    listed = (last or {}).get(part)
-    parts = (each for each in listed if isinstance(each, dict)) if isinstance(listed, list) else ()
-    return next((each for each in parts if named.items() <= each.items()), None)
-
-
-def _lines(now: dict[str, Any]) -> Iterator[str]:
-    yield f"Instance:  {now['instance_id'] or 'unknown'}"
-    yield from _last_run_lines(now["last_run"], now["report"])
-    if now["switched_off"]:
+def _lines(now: dict[str, Any], *, quiet: bool) -> Iterator[str]:
+    """All of it; -q leaves what is not as it should be, or is unknown."""
+    last = now["last_run"]
+    if not quiet:
+        yield f"Instance:  {now['instance_id'] or 'unknown'}"
+    if not quiet or now["report"] or (last and last["outcome"] not in (OK, NO_KEY, DISABLED)):
+        yield from _last_run_lines(last, now["report"])
+    if now["switched_off"] and not quiet:
         yield f"Switched off: {now['switched_off']}"
     if now["ledger"]:
         yield f"Ledger:    {now['ledger']}"
-    yield "Users:"
+    yield from () if quiet else ("Users:",)
     for user in now["users"]:
-        yield from _user_lines(user)
-    yield "Host keys:"
-    for key in now["host_keys"]:
-        shown = f"  {key['fingerprint']}" if key["fingerprint"] else ""
-        yield f"  {key['type'] or 'unknown':8} {key['file']}  {key['state']}{shown}"
-
-
-def _troubles(now: dict[str, Any]) -> Iterator[str]:
-    """What -q leaves: what is not as it should be, or cannot be known."""
-    last = now["last_run"]
-    if now["report"] or (last and last["outcome"] not in (OK, NO_KEY, DISABLED)):
-        yield from _last_run_lines(last, now["report"])
-    if now["ledger"]:
-        yield f"Ledger:    {now['ledger']}"
-    for user in now["users"]:
-        if (user["reported"] or {}).get("reason"):
+        if not quiet or (user["reported"] or {}).get("reason"):
             yield from _user_lines(user)
+    yield from () if quiet else ("Host keys:",)
     for key in now["host_keys"]:
-        if key["state"] not in (host_keys.GOOD, host_keys.IN_AGENT, PENDING, "there"):
+        if not quiet:
+            shown = f"  {key['fingerprint']}" if key["fingerprint"] else ""
+            yield f"  {key['type'] or 'unknown':8} {key['file']}  {key['state']}{shown}"
+        elif key["state"] not in (host_keys.GOOD, host_keys.IN_AGENT, PENDING, "there"):
             yield f"Host key:  {key['file']}  {key['state']}"
 
 
@@ -270,11 +222,8 @@ def _user_lines(user: dict[str, Any]) -> Iterator[str]:
 
 def _why(report: dict[str, Any], *, when: str = "") -> Iterator[str]:
     """The reason that a report gives, if it gives one, and what to do about it."""
-    code = report.get("reason")
-    if not code:
-        return
-    known = reasons.ALL.get(str(code))
-    detail = report.get("detail") or (known.meaning if known else "it does not say more")
-    yield f"    {when}{detail} ({code})"
-    if known:
-        yield f"    What to do: {known.remedy}"
+    if code := report.get("reason"):
+        unknown = Reason(str(code), "it does not say more", "Look at the journal: journalctl -u firstkey")
+        why = reasons.ALL.get(str(code), unknown)
+        refused = Refusal(why, f"{when}{report.get('detail') or why.meaning}")
+        yield from render.refusal(refused)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple
@@ -20,7 +21,7 @@ class Kind(NamedTuple):
 
 
 NETWORK = Kind("~", "#d97706", "waiting for the metadata service")
-KEYS = Kind("#", "#2563eb", "making host keys; sshd starts before those in the background")
+KEYS = Kind("#", "#2563eb", "generating host keys; sshd starts before those in the background")
 WORK = Kind("=", "#6b7280", "looking and writing")
 KINDS = {"metadata": NETWORK, "host keys: make": KEYS, "host keys: background": KEYS}
 
@@ -92,46 +93,31 @@ def svg(found: Sequence[Bar], *, title: str) -> str:
     height = MARGIN * 2 + ROW * (len(found) + len(kinds) + 3)
     rows = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-        f"<title>{_escaped(title)}</title>",
+        f"<title>{escape(title)}</title>",
         f"<style>{STYLE}</style>",
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-        f'<text x="{MARGIN}" y="{MARGIN + 16}" font-weight="bold">{_escaped(title)}</text>',
-        *_grid(whole, MARGIN + ROW, ROW * (len(found) + 1)),
+        f'<text x="{MARGIN}" y="{MARGIN + 16}" font-weight="bold">{escape(title)}</text>',
     ]
-    for number, bar in enumerate(found, start=1):
-        rows += _row(bar, MARGIN + ROW * (number + 1), whole)
-    for number, kind in enumerate(kinds, start=len(found) + 2):
-        rows += _legend(kind, MARGIN + ROW * (number + 1))
-    return "\n".join([*rows, "</svg>", ""])
-
-
-def _grid(whole: int, top: int, height: int) -> Iterator[str]:
+    top, bottom = MARGIN + ROW, MARGIN + ROW * (len(found) + 2)
     for quarter in range(5):
         x = LABELS + SCALE * quarter // 4
-        yield f'<line class="grid" x1="{x}" y1="{top + 12}" x2="{x}" y2="{top + height}"/>'
-        yield f'<text class="faint" x="{x + 3}" y="{top + 10}">{whole * quarter // 4} ms</text>'
-
-
-def _row(bar: Bar, y: int, whole: int) -> list[str]:
-    x = LABELS + bar.start * SCALE / whole
-    width = max(2.0, bar.length * SCALE / whole)
-    words = f"{bar.name}: {bar.length} ms, from {bar.start} to {bar.end} ms ({bar.kind.words})"
-    return [
-        f"<g><title>{_escaped(words)}</title>",
-        f'<text x="{MARGIN}" y="{y}">{_escaped(bar.name)}</text>',
-        f'<rect x="{x:.1f}" y="{y - 13}" width="{width:.1f}" height="17" rx="2" fill="{bar.kind.colour}"/>',
-        f'<text class="faint" x="{x + width + 6:.1f}" y="{y}">{bar.length} ms</text></g>',
-    ]
-
-
-def _legend(kind: Kind, y: int) -> list[str]:
-    return [
-        f'<rect x="{LABELS}" y="{y - 12}" width="14" height="14" rx="2" fill="{kind.colour}"/>',
-        f'<text class="faint" x="{LABELS + 22}" y="{y}">{_escaped(kind.words)}</text>',
-    ]
-
-
-def _escaped(words: str) -> str:
-    for character, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
-        words = words.replace(character, name)
-    return words
+        rows += [
+            f'<line class="grid" x1="{x}" y1="{top + 12}" x2="{x}" y2="{bottom}"/>',
+            f'<text class="faint" x="{x + 3}" y="{top + 10}">{whole * quarter // 4} ms</text>',
+        ]
+    for y, bar in zip(range(top + ROW, height, ROW), found):
+        start, width = LABELS + bar.start * SCALE / whole, max(2.0, bar.length * SCALE / whole)
+        words = f"{bar.name}: {bar.length} ms, from {bar.start} to {bar.end} ms ({bar.kind.words})"
+        rect = f'<rect x="{start:.1f}" y="{y - 13}" width="{width:.1f}" height="17" rx="2"'
+        rows += [
+            f"<g><title>{escape(words)}</title>",
+            f'<text x="{MARGIN}" y="{y}">{escape(bar.name)}</text>',
+            f'{rect} fill="{bar.kind.colour}"/>',
+            f'<text class="faint" x="{start + width + 6:.1f}" y="{y}">{bar.length} ms</text></g>',
+        ]
+    for y, kind in zip(range(bottom + ROW, height, ROW), kinds):
+        rows += [
+            f'<rect x="{LABELS}" y="{y - 12}" width="14" height="14" rx="2" fill="{kind.colour}"/>',
+            f'<text class="faint" x="{LABELS + 22}" y="{y}">{escape(kind.words)}</text>',
+        ]
+    return "\n".join([*rows, "</svg>", ""])

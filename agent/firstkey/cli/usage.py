@@ -5,16 +5,13 @@ The other commands have their options beside what they do.
 
 from __future__ import annotations
 
+import importlib
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
 from firstkey import __version__
 from firstkey.cli import COMMON_FLAGS, COMMON_VALUES, parsers, streams
 from firstkey.settings import seconds
 from firstkey.system.detach import PID_FILE
-
-if TYPE_CHECKING:
-    import argparse
 
 COMMANDS = {
     "run": "do the boot's work once: host keys and launch keys",
@@ -48,8 +45,8 @@ examples:
   firstkey daemon              in the foreground, as the unit starts it
   firstkey daemon --detach     from an init script, on a host without systemd
 
-SIGTERM ends it cleanly. It reads the configuration once: restart it after a
-change.
+SIGTERM, SIGINT and SIGHUP end it cleanly. It reads its configuration once;
+restart it after a change.
 """
 HOST_KEYS = """\
 examples:
@@ -61,25 +58,43 @@ examples:
 exit status: 0 every host key is in place, 1 a step failed, 2 usage error,
   77 needs root
 """
+HELP = """\
+examples:
+  firstkey help              all commands
+  firstkey help run          the options of run, as firstkey run --help
+"""
+VERSION = """\
+examples:
+  firstkey version           the same as firstkey --version
+"""
+ALIASES = {"-h": "help", "--help": "help", "-V": "version", "--version": "version"}
 
 
-def answered(name: str) -> int:
-    """Answer what stands in the place of a command and is none; returns the exit status."""
-    if name in ("", "-h", "--help"):
-        streams.show(*overview())
-        return 0 if name else 2
-    if name in ("-V", "--version"):
+def answered(given: list[str]) -> int | None:
+    """Answer what is about firstkey itself, or no command; returns the exit status, or None for all else."""
+    name, rest = (given[0], given[1:]) if given else (None, [])
+    if name in ALIASES:  # beside such an option, the other ones mean nothing
+        name = ALIASES[name]
+        rest = [word for word in rest[:1] if name == "help" and not word.startswith("-")]
+    if name == "version":
+        version().parse_args(rest)
         streams.show(f"firstkey {__version__}")
         return 0
-    streams.complain(f"firstkey: {no_command(name)} See: firstkey --help")
-    return 2
-
-
-def no_command(name: str) -> str:
-    """The sentence that there is none of that name, with the one that was probably meant."""
-    close = get_close_matches(name, COMMANDS, n=1)
-    meant = f" Did you mean {close[0]!r}?" if close else ""
-    return f"there is no command {name!r}.{meant}"
+    named = help_of().parse_args(rest).command if name == "help" else name
+    if named is None:
+        streams.show(*overview())
+        return 0 if name else 2
+    if named not in COMMANDS:
+        close = get_close_matches(named, COMMANDS, n=1)
+        meant = f" Did you mean {close[0]!r}?" if close else ""
+        streams.complain(f"firstkey: there is no command {named!r}.{meant} See: firstkey --help")
+        return 2
+    if name != "help":
+        return None
+    if named in PARSERS:
+        PARSERS[named]().parse_args(["--help"])
+    importlib.import_module(f"firstkey.cli.{named.replace('-', '_')}").main(["--help"])
+    return 0
 
 
 def with_command_first(given: list[str]) -> list[str]:
@@ -119,45 +134,43 @@ def overview() -> list[str]:
     ]
 
 
-def run() -> argparse.ArgumentParser:
+def run() -> parsers.Parser:
     """The options of `firstkey run`."""
     made = parsers.command("run", "Install host keys and launch keys, once.", epilog=RUN)
     parsers.with_forms(parsers.with_dry_run(made))
-    made.add_argument(
-        "--user",
-        metavar="NAME",
-        action="append",
-        help="this user, instead of the configured ones (repeatable)",
-    )
-    made.add_argument(
-        "--wait", metavar="SECONDS", type=seconds, help="how long to wait for an answer (BootTimeoutSec=)"
-    )
-    made.add_argument(
-        "--force", action="store_true", help="add keys again that were installed for this instance before"
-    )
+    made.users()
+    made.value("--wait", "SECONDS", "how long to wait for an answer (BootTimeoutSec=)", type=seconds)
+    made.flag("--force", "add keys again that were installed for this instance before")
     return made
 
 
-def daemon() -> argparse.ArgumentParser:
+def daemon() -> parsers.Parser:
     """The options of `firstkey daemon`."""
-    made = parsers.command(
-        "daemon", "Run as the systemd unit does; by hand, for hosts without systemd.", epilog=DAEMON
-    )
-    made.add_argument("--detach", action="store_true", help="go into the background (needs python-daemon)")
-    made.add_argument("--pid-file", metavar="FILE", default=PID_FILE, help=f"with --detach ({PID_FILE})")
+    description = "Run as the systemd unit does; by hand, for hosts without systemd."
+    made = parsers.command("daemon", description, epilog=DAEMON)
+    made.flag("--detach", "go into the background (needs python-daemon)")
+    made.value("--pid-file", "FILE", f"with --detach ({PID_FILE})", default=PID_FILE)
     return made
 
 
-def host_keys() -> argparse.ArgumentParser:
+def host_keys() -> parsers.Parser:
     """The options of `firstkey host-keys`."""
-    made = parsers.command(
-        "host-keys",
-        "Check the SSH host keys, and generate missing or broken ones.",
-        epilog=HOST_KEYS,
-        without=("--imds",),
-    )
+    description = "Check the SSH host keys, and generate missing or broken ones."
+    made = parsers.command("host-keys", description, epilog=HOST_KEYS, without=("--imds",))
     parsers.with_forms(parsers.with_dry_run(made))
     return made
 
 
-PARSERS = {"run": run, "daemon": daemon, "host-keys": host_keys}
+def help_of() -> parsers.Parser:
+    """The options of `firstkey help`."""
+    made = parsers.Parser("help", "Explain a command, or list all commands.", HELP)
+    made.value("command", "COMMAND", "the command to explain", nargs="?")
+    return made
+
+
+def version() -> parsers.Parser:
+    """The options of `firstkey version`."""
+    return parsers.Parser("version", "Print the version.", VERSION)
+
+
+PARSERS = {"run": run, "daemon": daemon, "host-keys": host_keys, "help": help_of, "version": version}

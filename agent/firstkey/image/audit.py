@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
-from firstkey import NamedTuple, image_reasons, reasons
+from firstkey import NamedTuple, image_reasons
+from firstkey.boot.target import Target
 from firstkey.display import DECIDE
 from firstkey.image import baseline, rules
-from firstkey.image.changes import quoted
+from firstkey.image.baseline import Known
+from firstkey.image.rule import Rule
+from firstkey.image.scan import Looking
 from firstkey.image.subject import Image
-from firstkey.image.verdict import ERROR, NOTE, WARNING, Doubt, Verdict
-from firstkey.reasons import FirstkeyError, Refusal, UsageError
+from firstkey.image.verdict import ERROR, NOTE, WARNING, Finding, Unknown, Verdict
+from firstkey.reasons import UsageError
 from firstkey.text import REMEDY, visible
-
-if TYPE_CHECKING:
-    from firstkey.boot.site import Site
-    from firstkey.image.baseline import Known
-    from firstkey.image.rule import Rule
-    from firstkey.image.scan import Looking
-    from firstkey.image.verdict import Finding
-
 
 RULE = "rule"
 KNOWN = "known"
-"""What a finding is that somebody accepts, in place of its severity."""
+"""In place of its severity: a finding that the baseline accepts."""
 
 
 class Entry(NamedTuple):
-    """One finding as it is reported: with its own severity or the rule's, and who accepts it, if anybody."""
+    """One finding as it is reported: with its own severity or the rule's, and the baseline's entry for it."""
 
     finding: Finding
     severity: str
@@ -44,8 +40,15 @@ class Entry(NamedTuple):
 
     @property
     def advice(self) -> str:
-        """The same, and which of both it is."""
+        """The same, and which of both it is; or why it is accepted, and by whom."""
+        if self.known:
+            return f"Known: {self.known.reason} ({self.known.owner})"
         return f"{REMEDY if self.command else DECIDE}{self.remedy}"
+
+    @property
+    def place(self) -> str:
+        """The path, and the line in it."""
+        return f"{self.finding.path}:{self.finding.line}" if self.finding.line else self.finding.path
 
     @property
     def is_harmless(self) -> bool:
@@ -53,14 +56,21 @@ class Entry(NamedTuple):
         return self.severity == NOTE or self.known is not None
 
 
+def by_advice(entries: Iterable[Entry]) -> dict[str, list[Entry]]:
+    """The findings by what they come to: one command is enough for all that it repairs."""
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.advice, []).append(entry)
+    return groups
+
+
 class Result(NamedTuple):
-    """What one rule says, and what is in the baseline about the rule."""
+    """What one rule says. `baseline`: all of it; `seal`: the command that seals what was looked at."""
 
     rule: Rule
     verdict: Verdict
     baseline: tuple[Known, ...] = ()
     seal: str = "firstkey seal"
-    """The command that seals what was looked at."""
 
     @property
     def outcome(self) -> str:
@@ -70,45 +80,45 @@ class Result(NamedTuple):
     @property
     def entries(self) -> tuple[Entry, ...]:
         """The findings."""
-        known = {(entry.fingerprint, entry.path): entry for entry in self.baseline}
-        marks = baseline.fingerprints(self.rule.id, self.verdict.findings)
+        rule, findings = self.rule, self.verdict.findings
+        known = {(entry.rule, entry.fingerprint, entry.path): entry for entry in self.baseline}
         return tuple(
             Entry(
                 finding,
-                finding.severity or self.rule.severity,
+                finding.severity or rule.severity,
                 mark,
-                known.get((mark, visible(finding.path))),
-                "" if finding.remedy else f"{self.seal} {self.rule.chosen}",
+                known.get((rule.id, mark, visible(finding.path))),
+                "" if finding.remedy else f"{self.seal} {rule.chosen}",
             )
-            for finding, mark in zip(self.verdict.findings, marks)
+            for finding, mark in zip(findings, baseline.fingerprints(rule.id, findings))
         )
 
     @property
     def kind(self) -> str:
-        """The outcome in more detail: of findings, the severity of the worst that nobody accepts."""
+        """The outcome in more detail: of findings, the worst severity outside of the baseline."""
         kinds = [KNOWN if entry.known else entry.severity for entry in self.entries]
         return next((kind for kind in (ERROR, WARNING, NOTE, KNOWN) if kind in kinds), self.outcome)
 
     @property
     def unmatched(self) -> tuple[Known, ...]:
         """What the baseline has, and is not found any more; an unchecked rule proves nothing."""
-        if self.verdict.doubts:
+        if self.verdict.unknowns:
             return ()
         found = {entry.known for entry in self.entries}
-        return tuple(entry for entry in self.baseline if entry not in found)
+        return tuple(each for each in self.baseline if each.rule == self.rule.id and each not in found)
 
     @property
     def is_fit(self) -> bool:
         """Whether an image may be shared as far as this rule goes.
 
         Notes do no harm; but where a rule that matters could not be checked, nothing is proved. Nor is
-        anything where something took more work than it may: whoever made it so can hide behind it.
+        anything where something took more work than it may: its author can hide behind it.
         """
-        if any(doubt.refusal.reason is image_reasons.OVER_BUDGET for doubt in self.verdict.doubts):
-            return False
-        if not all(entry.is_harmless for entry in self.entries):
-            return False
-        return not (self.verdict.doubts and self.rule.severity == ERROR)
+        unknowns = [unknown.refusal.reason for unknown in self.verdict.unknowns]
+        is_proved = not unknowns or (
+            self.rule.severity != ERROR and image_reasons.OVER_BUDGET not in unknowns
+        )
+        return is_proved and all(entry.is_harmless for entry in self.entries)
 
 
 class Audit(NamedTuple):
@@ -121,27 +131,13 @@ class Audit(NamedTuple):
 
     @property
     def is_fit(self) -> bool:
-        """Whether the image is fit to share, as far as the rules that were asked can tell."""
+        """Whether the image is fit to share, as far as the rules say that were asked."""
         return all(result.is_fit for result in self.results)
-
-    def with_baseline(self, known: Iterable[Known]) -> Audit:
-        """The same with the findings marked that somebody accepts."""
-        known = tuple(known)
-        return self._replace(
-            results=tuple(
-                result._replace(baseline=tuple(entry for entry in known if entry.rule == result.rule.id))
-                for result in self.results
-            )
-        )
 
     @property
     def unmatched(self) -> tuple[Known, ...]:
         """What the baseline has, and no rule finds any more."""
         return tuple(known for result in self.results for known in result.unmatched)
-
-    def count(self, outcome: str) -> int:
-        """How many rules came to that outcome."""
-        return sum(result.outcome == outcome for result in self.results)
 
 
 def chosen(
@@ -166,31 +162,35 @@ def chosen(
     return left
 
 
-def image_of(site: Site, looking: Looking, *, banner: bool = False) -> Image:
+def image_of(target: Target, looking: Looking, *, banner: bool = False) -> Image:
     """The image, with every rule's watches: a rule may ask what another's saw."""
     watches = (watch for rule in rules.ALL for watch in rule.watched)
-    return Image(site, watches, looking, banner=banner)
+    return Image(target, watches, looking, banner=banner)
 
 
 def sealing(root: str, configuration: str | None = None) -> str:
     """The command that seals the tree at `root`, as one types it in a shell, wherever one is."""
     options = {"--root": None if root == "/" else root, "--config": configuration}
-    words = (f" {option} {quoted(path)}" for option, path in options.items() if path)
+    words = (f" {option} {_quoted(path)}" for option, path in options.items() if path)
     return f"firstkey seal{''.join(words)}"
 
 
+def _quoted(path: str) -> str:
+    if path.isprintable():
+        return shlex.quote(path)
+    typed = (
+        char
+        if char.isprintable() and char not in "'\\"
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
+        for char in path
+    )
+    return f"$'{''.join(typed)}'"
+
+
 def verdict_of(rule: Rule, image: Image) -> Verdict:
-    """The rule's verdict; where it fails, unknown with the reason."""
+    """The rule's verdict; where it came to no end before, unknown with the reason."""
     unfinished = image.looking.unfinished.get((RULE, rule.id))
     if unfinished:
-        return Verdict(doubts=(Doubt("/", unfinished),))
-    try:
-        return rule.verdict(image)
-    except FirstkeyError as error:
-        return Verdict(doubts=(Doubt("/", error.refusal),))
-    except (MemoryError, RecursionError) as error:
-        detail = f"the rule {rule.id} took more memory than it may: {error!r}"
-        return Verdict(doubts=(Doubt("/", Refusal(image_reasons.OVER_BUDGET, detail)),))
-    except Exception as error:  # noqa: BLE001 - one rule's mistake must not keep the others from speaking
-        detail = f"the rule {rule.id} failed: {error!r}"
-        return Verdict(doubts=(Doubt("/", Refusal(reasons.INTERNAL_ERROR, detail)),))
+        return Verdict(unknowns=(Unknown("/", unfinished),))
+    image.looking.at(RULE, rule.id)
+    return rule.verdict(image)

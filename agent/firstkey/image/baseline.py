@@ -1,23 +1,23 @@
-"""Findings that somebody knows and accepts: what identifies one, and the file that lists them.
+"""Findings that are known and accepted: what identifies one, and the file that lists them.
 
 A finding is identified by its rule, its path and its reason, not by its line: it is the same after lines
 above it have come or gone. There are no patterns, and what could not be looked at cannot be accepted: an
-entry stands for one finding that somebody has read.
+entry stands for one finding that a person has read.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from firstkey import NamedTuple
+from firstkey.image.verdict import Finding
 from firstkey.reasons import UsageError
 
-if TYPE_CHECKING:
-    from firstkey.image.verdict import Finding
-
 VERSION = 1
+LIMIT = 16 * 1024 * 1024
+"""Bytes of a file: what is larger is something else."""
 FIELDS = ("fingerprint", "rule", "path", "reason", "owner")
 HINT = "The form is described in baseline.schema.json; docs/guidelines.md shows how to make one"
 _FINGERPRINT = re.compile(r"[0-9a-f]{32}")
@@ -40,12 +40,14 @@ class Known(NamedTuple):
 def fingerprints(rule: str, findings: Iterable[Finding]) -> list[str]:
     """What identifies each of the rule's findings; those that are alike are counted.
 
-    So a second key in a file is a new finding, though which of the two is the new one cannot be told.
+    So a second key in a file is a new finding, though it does not show which of the two is new.
     """
     seen: dict[tuple[str, str], int] = {}
     made = []
     for finding in findings:
-        alike = (finding.path, _without_line(finding))
+        number = None if finding.line is None else str(finding.line)
+        words = ("#" if word.strip(".,:;()") == number else word for word in finding.reason.split(" "))
+        alike = (finding.path, " ".join(words))
         seen[alike] = seen.get(alike, 0) + 1
         made.append(fingerprint(rule, *alike, str(seen[alike])))
     return made
@@ -59,18 +61,13 @@ def fingerprint(*parts: str) -> str:
     return hashlib.sha256(content).hexdigest()[:32]
 
 
-def _without_line(finding: Finding) -> str:
-    if finding.line is None:
-        return finding.reason
-    number = str(finding.line)
-    return " ".join("#" if word.strip(".,:;()") == number else word for word in finding.reason.split(" "))
-
-
 def parse(name: str, content: bytes, rules: Iterable[str]) -> tuple[Known, ...]:
     """The entries of a file called `name`. Raises UsageError with the line of what is wrong."""
     import json
 
     known_rules = set(rules)
+    if len(content) > LIMIT:
+        raise UsageError(f"--baseline {name}: this has more than {LIMIT} bytes")
     try:
         text = content.decode("utf-8-sig")
         whole = json.loads(text, object_pairs_hook=_once)
@@ -80,10 +77,17 @@ def parse(name: str, content: bytes, rules: Iterable[str]) -> tuple[Known, ...]:
         raise _wrong(name, 1, str(error)) from error
     if not isinstance(whole, dict) or whole.keys() != {"version", "known"} or whole["version"] != VERSION:
         raise _wrong(name, 1, f'this is no object of "version": {VERSION} and "known" alone')
-    if not isinstance(whole["known"], list):
+    start = _ENTRIES.search(text)
+    if start is None or not isinstance(whole["known"], list):
         raise _wrong(name, 1, '"known" is no list')
     found: dict[str, Known] = {}
-    for line, entry in _placed(text, len(whole["known"])):
+    # Where each entry is. In a string, a quote has a backslash before it: the pattern fits none.
+    place, decoder = start.end(), json.JSONDecoder()
+    for entry in whole["known"]:
+        line = text.count("\n", 0, place) + 1
+        _, end = decoder.raw_decode(text, place)
+        comma = _NEXT.match(text, end)
+        place = comma.end() if comma else end
         mistake = _mistake(entry, known_rules)
         if mistake:
             raise _wrong(name, line, mistake)
@@ -105,20 +109,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
         raise ValueError(f"{twice!a} is there twice in one object")
     return made
-
-
-def _placed(text: str, number: int) -> Iterator[tuple[int, Any]]:
-    """Each entry, with its line. In a string, a quote has a backslash before it: the pattern fits none."""
-    import json
-
-    decoder = json.JSONDecoder()
-    start = _ENTRIES.search(text)
-    place = start.end() if start else 0
-    for _ in range(number):
-        entry, end = decoder.raw_decode(text, place)
-        yield text.count("\n", 0, place) + 1, entry
-        comma = _NEXT.match(text, end)
-        place = comma.end() if comma else end
 
 
 def _mistake(entry: Any, rules: set[str]) -> str | None:  # noqa: ANN401 - whatever JSON has

@@ -10,24 +10,24 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-import shlex
 import stat
-from typing import TYPE_CHECKING, Protocol
+from contextlib import ExitStack
+from functools import partial
+from typing import Union
 
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.boot import ledger
 from firstkey.boot.ledger import Sealed
 from firstkey.display import diff
 from firstkey.image import door, shadow
+from firstkey.image.door import Context, Seen
 from firstkey.reasons import FirstkeyError
-from firstkey.system import command, erase
+from firstkey.system import command, erase, walk
 from firstkey.system.files import Looks
+from firstkey.system.mounts import upwards
 from firstkey.system.shadow import LOCKED, entries
+from firstkey.system.tree import Tree
 from firstkey.text import visible
-
-if TYPE_CHECKING:
-    from firstkey.image.door import Context, Seen
-    from firstkey.system.tree import Tree
 
 SSHD_MODE = 0o600
 """That of a new file of sshd's settings."""
@@ -42,25 +42,11 @@ MINUTES = 15
 """How long a package manager may take."""
 
 
-class Change(Protocol):
-    """One thing to be done. Applying it twice is applying it once."""
-
-    @property
-    def path(self) -> str:
-        """The file that it is about."""
-
-    def describe(self) -> str:
-        """What would be done, in one line; a diff of the file may follow."""
-
-    def apply(self, context: Context) -> str:
-        """Do it; returns what was done, in a few words. Raises FirstkeyError where it cannot be done."""
-
-
 class Remove(NamedTuple):
     """Remove a file, a link, or a directory with all that is in it. `wiping`: overwrite files before.
 
     `links`: those that lead to it, which go when it is gone. `blob`: the public half of a host key, which is
-    remembered by a salted hash.
+    remembered by a salted hash. `emptying`: leave the file, with nothing in it; it keeps its owner and mode.
     """
 
     path: str
@@ -69,24 +55,45 @@ class Remove(NamedTuple):
     links: tuple[str, ...] = ()
     seen: Seen | None = None
     blob: bytes | None = None
+    emptying: bool = False
 
     def describe(self) -> str:
         """One line."""
-        verb = "overwrite and remove" if self.wiping else "remove"
+        verb = "empty" if self.emptying else "overwrite and remove" if self.wiping else "remove"
+        links = f"; with what leads to it: {', '.join(map(visible, self.links))}" if self.links else ""
         remembered = ", and leave a salted hash of it" if self.blob else ""
-        return f"{verb} {visible(self.path)} ({self.what}{_and_links(self.links)}){remembered}"
+        return f"{verb} {visible(self.path)} ({self.what}{links}){remembered}"
 
     def apply(self, context: Context) -> str:
-        """The hash first: what is gone can no longer be told from a stranger's."""
+        """The hash first: a key that is gone cannot be hashed. Then the links to it, if they still are."""
         if self.blob is not None:
             try:
+                ways = (walk.follow(context.tree, path) for path in upwards(ledger.DIRECTORY))
+                context.require_own(next(filter(None, ways)).path)
                 remember(context.tree, self.blob, instance=context.instance)
             except FirstkeyError as error:
                 message = f"{self.path} was not removed: it could not be remembered: {error.message}"
                 raise FirstkeyError(message, reason=error.reason) from error
-        done = door.removed(context, self.path, self.seen, wiping=self.wiping)
-        door.unlink(context, self.links)
-        return done
+        erasing = erase.empty if self.emptying else partial(erase.remove, wiping=self.wiping)
+        check, *_ = [door.checked(path, self.seen) for path in (self.path, *self.links)]
+        with context.door(self.path) as (directory, name):
+            done = erasing(directory, name, check=check) if directory else None
+        for path in self.links:
+            with context.door(path) as (directory, name):
+                found = directory.status(name) if directory else None
+                if directory and found and stat.S_ISLNK(found.st_mode):
+                    directory.remove(name, durable=True)
+        if done is None:
+            return "was gone already"
+        if self.emptying:
+            return "emptied"
+        if not self.wiping or (self.seen and stat.S_ISDIR(self.seen.kind)):
+            return "removed"
+        return door.WIPED if done else door.ONLY_REMOVED
+
+
+Empty = partial(Remove, emptying=True)
+"""Leave nothing in a file."""
 
 
 def remember(tree: Tree, blob: bytes, *, instance: str | None) -> None:
@@ -110,33 +117,6 @@ def remember(tree: Tree, blob: bytes, *, instance: str | None) -> None:
         directory.remove_stale()
         content = json.dumps(plain, indent=1).encode() + b"\n"
         directory.replace(posixpath.basename(ledger.SEALED), content, Looks(0o600))
-
-
-class Empty(NamedTuple):
-    """Leave nothing in a file, which keeps its owner and mode. `links` that lead to it are removed."""
-
-    path: str
-    what: str
-    links: tuple[str, ...] = ()
-    seen: Seen | None = None
-
-    def describe(self) -> str:
-        """One line."""
-        return f"empty {visible(self.path)} ({self.what}{_and_links(self.links)})"
-
-    def apply(self, context: Context) -> str:
-        """Empty it."""
-        check = door.checked(self.path, self.seen)
-        with context.door(self.path) as (directory, name):
-            if directory is None:
-                return "was gone already"
-            erase.empty(directory, name, check=check)
-        door.unlink(context, self.links)
-        return "emptied"
-
-
-def _and_links(links: tuple[str, ...]) -> str:
-    return f"; with what leads to it: {', '.join(map(visible, links))}" if links else ""
 
 
 class Write(NamedTuple):
@@ -188,10 +168,10 @@ class Lock(NamedTuple):
 
     def describe(self) -> str:
         """How it is undone, and the diff without the password."""
-        is_passwds = self.mark == shadow.LOCK and self.path != shadow.GSHADOW
+        is_passwds = self.mark == shadow.LOCK and self.path not in shadow.GROUPS
         undo = f"passwd -u {self.name}" if is_passwds else f"taking the {self.mark} away"
-        who = f"the password of {visible(self.name)} in {visible(self.path)}"
-        return f"lock {who} ({visible(undo)} undoes it)\n{self.diff}"
+        password = f"the password of {visible(self.name)} in {visible(self.path)}"
+        return f"lock {password} ({visible(undo)} undoes it)\n{self.diff}"
 
     def apply(self, context: Context) -> str:
         """Rewrite the one line; everything else stays byte for byte."""
@@ -231,11 +211,12 @@ class Link(NamedTuple):
             is_link = found is not None and stat.S_ISLNK(found.st_mode)
             if is_link and os.readlink(name, dir_fd=directory.fd) == self.target:
                 return "was so already"
-            if (found is None) != (self.seen is None):
-                raise door.changed(self.path)
             if found and self.seen:
                 self.seen.require(found, self.path)
-            erase.link(directory, name, self.target)
+            elif found or self.seen:
+                raise door.changed(self.path)
+            directory.remove_stale()
+            directory.link(name, self.target)
         return "linked"
 
 
@@ -258,36 +239,18 @@ class SetSshd(NamedTuple):
         return f"set {self.keyword} {self.value} for sshd in {places}\n{diffs}"
 
     def apply(self, context: Context) -> str:
-        """Write it, look whether it has the effect, and put everything back where it has not."""
+        """Write it, if sshd says of these very contents that they have the effect."""
         if context.holds(self.keyword, {}):
             return "was so already"
-        done: list[tuple[str, bytes | None, bytes]] = []
-        try:
-            for path, before, after in self.files:
-                Write(path, "set", before, after, SSHD_MODE).apply(context)
-                done.append((path, before, after))
-            self.require_effect(context)
-        except FirstkeyError:
-            for path, before, after in done:
-                _put_back(context, path, before, after)
-            raise
-        return "written, and sshd says that it is effective"
-
-    def require_effect(self, context: Context) -> None:
-        """Raise FirstkeyError where sshd does something else all the same."""
-        if not context.holds(self.keyword, {}):
+        if not context.holds(self.keyword, {path: after for path, _, after in self.files}):
             message = f"sshd says that {self.keyword} {self.value} has no effect; nothing was changed"
             raise FirstkeyError(message, reason=image_reasons.NO_PROOF)
-
-
-def _put_back(context: Context, path: str, before: bytes | None, after: bytes) -> None:
-    """Undo a write of a moment ago."""
-    if before is not None:
-        Write(path, "rolled back", after, before, SSHD_MODE).apply(context)
-        return
-    with context.door(path) as (directory, name):
-        if directory:
-            directory.remove(name, durable=True)
+        with ExitStack() as undoing:  # some of the files alone may let more users in than before
+            for path, before, after in self.files:
+                Write(path, "set", before, after, SSHD_MODE).apply(context)
+                undoing.callback(Write(path, "put back", after, before or b"", SSHD_MODE).apply, context)
+            undoing.pop_all()
+        return "written, and sshd says that it is effective"
 
 
 class Update(NamedTuple):
@@ -312,26 +275,21 @@ class Update(NamedTuple):
 
     def apply(self, context: Context) -> str:
         """Run it, on the running system only: nothing that is in an image is run."""
-        told = " ".join(self.argv)
+        command_line = " ".join(self.argv)
         if not context.tree.is_running_system:
-            message = f"the tools are in an image, where nothing is run; run in it: {told}"
+            message = f"the tools are in an image, where nothing is run; run in it: {command_line}"
             raise FirstkeyError(message, reason=image_reasons.NOT_THE_RUNNING_SYSTEM)
         program = command.find(self.argv[0])
         if program is None:
             raise FirstkeyError(f"{self.argv[0]} is not installed", reason=reasons.DEPENDENCY_MISSING)
         outcome = command.run([program, *self.argv[1:]], seconds=60 * MINUTES)
         if outcome.status:
-            raise FirstkeyError(f"{told} failed: {outcome.words}", reason=reasons.DEPENDENCY_MISSING)
+            raise FirstkeyError(f"{command_line} failed: {outcome.words}", reason=reasons.DEPENDENCY_MISSING)
         return "updated"
 
 
-def quoted(path: str) -> str:
-    """The path as one types it in a shell, for remedies."""
-    return shlex.quote(path) if path.isprintable() else f"$'{''.join(map(_typed, path))}'"
-
-
-def _typed(char: str) -> str:
-    """The character inside the shell's $'...'."""
-    if char.isprintable() and char not in "'\\":
-        return char
-    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
+Change = Union[Remove, Write, Lock, Link, SetSshd, Update]
+"""One thing to be done: `path` is the file that it is about, `describe` says what would be done, in one line
+(a diff of the file may follow), and `apply` does it, and returns what was done, in a few words. It raises
+FirstkeyError where it cannot be done. Applying it twice is applying it once.
+"""

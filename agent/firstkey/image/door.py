@@ -8,22 +8,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import shadow
 from firstkey.reasons import FirstkeyError
 from firstkey.system import erase
-from firstkey.system.files import Changed, Looks
-from firstkey.system.mounts import is_at_or_below
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from firstkey.system.files import Directory, File
-    from firstkey.system.mounts import Mount
-    from firstkey.system.tree import Tree
+from firstkey.system.files import ANYTHING, Changed, Directory, File, Looks
+from firstkey.system.mounts import Mount, is_at_or_below
+from firstkey.system.tree import Tree
 
 LIMIT = 16 * 1024 * 1024
 """The largest file that is rewritten; all of them are configuration."""
@@ -70,11 +64,6 @@ def changed(path: str) -> FirstkeyError:
     return FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE)
 
 
-def is_needed(path: str) -> bool:
-    """Whether a system could not do without what has that path."""
-    return any(is_at_or_below(each, path) for each in NEEDED)
-
-
 class Context(NamedTuple):
     """What a change is applied with.
 
@@ -88,6 +77,12 @@ class Context(NamedTuple):
     instance: str | None = None
     foreign: tuple[Mount, ...] = ()
 
+    def require_own(self, path: str) -> None:
+        """Raise FirstkeyError where a path without links leads to what is mounted from elsewhere."""
+        for mount in self.foreign:
+            if is_at_or_below(self.tree.root.rstrip("/") + path, mount.path):
+                raise mounted(path, mount)
+
     @contextmanager
     def door(self, path: str, *, make: bool = False) -> Iterator[tuple[Directory | None, str]]:
         """The open directory of a path that has no link in it, and the name; None where it is not there.
@@ -95,28 +90,18 @@ class Context(NamedTuple):
         With `make`, it is made. Raises FirstkeyError where a link is on the way by now, or a mount from
         elsewhere.
         """
-        above, _, name = path.rpartition("/")
-        for mount in self.foreign:
-            if is_at_or_below(self.tree.on_host(path), mount.path):
-                raise mounted(path, mount)
-        directory = self._entered(above, make=make)
-        if directory is None:
-            yield None, name
-            return
-        with directory:
-            yield directory, name
-
-    def _entered(self, path: str, *, make: bool) -> Directory | None:
+        self.require_own(path)
+        *above, name = path.split("/")[1:]
         here = self.tree.opened("/")
-        for name in filter(None, path.split("/")):
-            with here:
-                below = _child(here, name)
-                if below is None and make:
-                    below = here.make(name, Looks(0o755))
+        for part in above:
+            with here, _unexchanged(here, part):
+                below = here.child(part) or (here.make(part, Looks(0o755)) if make else None)
             if below is None:
-                return None
+                yield None, name
+                return
             here = below
-        return here
+        with here:
+            yield here, name
 
 
 def mounted(path: str, mount: Mount) -> FirstkeyError:
@@ -125,9 +110,11 @@ def mounted(path: str, mount: Mount) -> FirstkeyError:
     return FirstkeyError(message, reason=image_reasons.MOUNTED)
 
 
-def _child(directory: Directory, name: str) -> Directory | None:
+@contextmanager
+def _unexchanged(directory: Directory, name: str) -> Iterator[None]:
+    """Where there is a link, or a file for a directory, it is something else than what was looked at."""
     try:
-        return directory.child(name)
+        yield
     except FirstkeyError as error:
         if error.reason in (reasons.SYMLINK_REFUSED, reasons.NOT_A_DIRECTORY):
             raise changed(directory.join(name)) from error
@@ -136,34 +123,17 @@ def _child(directory: Directory, name: str) -> Directory | None:
 
 def checked(path: str, known: Seen | None) -> Callable[[os.stat_result], None]:
     """What the door asks of the file that is there. Raises FirstkeyError at once for what may never go."""
-    if is_needed(path):
+    if any(is_at_or_below(each, path) for each in NEEDED):
         raise FirstkeyError(f"{path} is the system's", reason=image_reasons.NEEDED)
     if known is None:
         raise changed(path)
     return lambda found: known.require(found, path)
 
 
-def removed(context: Context, path: str, known: Seen | None, *, wiping: bool) -> str:
-    """Remove what was seen, overwritten before with `wiping`; returns what was done, in a few words."""
-    check = checked(path, known)
-    with context.door(path) as (directory, name):
-        found = directory.status(name) if directory else None
-        if directory is None or found is None:
-            return "was gone already"
-        if wiping and not stat.S_ISDIR(found.st_mode):
-            return WIPED if erase.wipe(directory, name, check=check) else ONLY_REMOVED
-        erase.remove(directory, name, wiping=wiping, check=check)
-    return "removed"
-
-
 def read(directory: Directory, name: str) -> File | None:
-    """The regular file as it is; a link is something else than what was looked at."""
-    try:
+    """The regular file as it is."""
+    with _unexchanged(directory, name):
         return directory.read(name, limit=LIMIT)
-    except FirstkeyError as error:
-        if error.reason is reasons.SYMLINK_REFUSED:
-            raise changed(directory.join(name)) from error
-        raise
 
 
 def put(
@@ -178,20 +148,9 @@ def put(
         looks = Looks(mode, label=erase.label_for_new(directory))
     else:
         owner = (old.uid, old.gid) if os.geteuid() == 0 else None
-        looks = Looks(old.mode, owner, erase.label(directory, name), attributes=directory.attributes(name))
+        looks = Looks(old.mode, owner, erase.label(directory, name), attributes=old.attributes)
     try:
-        if over_link:
-            directory.replace(name, content, looks)
-        else:
-            directory.replace(name, content, looks, expected=old)
+        directory.replace(name, content, looks, expected=ANYTHING if over_link else old)
     except Changed as error:
         message = f"{directory.join(name)} changed while it was written"
         raise FirstkeyError(message, reason=reasons.CONCURRENT_CHANGE) from error
-
-
-def unlink(context: Context, links: tuple[str, ...]) -> None:
-    """Remove those that (still) are links."""
-    for path in links:
-        with context.door(path) as (directory, name):
-            if directory:
-                erase.unlink(directory, name)

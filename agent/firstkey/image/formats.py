@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple, __version__
+from firstkey import __version__
 from firstkey.image import baseline, rules
-from firstkey.image.changes import Empty, Remove
-from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING
-from firstkey.reasons import FirstkeyError
+from firstkey.image.audit import by_advice, verdict_of
+from firstkey.image.changes import Remove
+from firstkey.image.rule import attempted
+from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING, Unknown
+from firstkey.reasons import Refusal
+from firstkey.system.mounts import upwards
 from firstkey.text import visible
 
 if TYPE_CHECKING:
     from firstkey.image.audit import Audit, Entry, Result
-    from firstkey.image.baseline import Known
     from firstkey.image.rule import Rule
     from firstkey.image.subject import Image
-    from firstkey.image.verdict import Doubt
 
 HOME = "https://firstkey.example"
 VERSION = 1
@@ -42,7 +44,11 @@ def as_json(done: Audit) -> dict[str, Any]:
         "fit": done.is_fit,
         "files": done.files,
         "rules": [_result_json(result) for result in done.results],
-        "unmatched": list(map(known_json, done.unmatched)),
+        # Entries of the baseline that fit no finding any more.
+        "unmatched": [
+            {**{field: visible(getattr(known, field)) for field in baseline.FIELDS}, "line": known.line}
+            for known in done.unmatched
+        ],
     }
 
 
@@ -58,7 +64,15 @@ def _result_json(result: Result) -> dict[str, Any]:
         "not_applicable": verdict.not_applicable and visible(verdict.not_applicable),
         "remark": visible(verdict.remark) or None,
         "findings": [_finding_json(entry) for entry in result.entries],
-        "unknown": [_doubt_json(doubt) for doubt in verdict.doubts],
+        "unknown": [
+            {
+                **path_json(unknown.path),
+                "reason": unknown.refusal.reason.code,
+                "detail": visible(unknown.refusal.detail),
+                "remedy": unknown.refusal.reason.remedy,
+            }
+            for unknown in verdict.unknowns
+        ],
     }
 
 
@@ -73,20 +87,6 @@ def _finding_json(entry: Entry) -> dict[str, Any]:
         "is_command": bool(entry.command),
         "fingerprint": entry.fingerprint,
         "known": {"reason": visible(known.reason), "owner": visible(known.owner)} if known else None,
-    }
-
-
-def known_json(known: Known) -> dict[str, Any]:
-    """An entry of the baseline that fits no finding any more."""
-    return {**{field: visible(getattr(known, field)) for field in baseline.FIELDS}, "line": known.line}
-
-
-def _doubt_json(doubt: Doubt) -> dict[str, Any]:
-    return {
-        **path_json(doubt.path),
-        "reason": doubt.refusal.reason.code,
-        "detail": visible(doubt.refusal.detail),
-        "remedy": doubt.refusal.reason.remedy,
     }
 
 
@@ -125,6 +125,8 @@ def as_sarif(done: Audit) -> dict[str, Any]:
 
 
 def _sarif_rule(rule: Rule) -> dict[str, Any]:
+    # Where the documentation has the rule: below a heading that is its title.
+    words = "".join(char for char in rule.title.lower() if char.isalnum() or char in " -_")
     repair = f"To repair it: firstkey seal {rule.chosen}"
     if rule.by_hand:
         repair = "seal does not repair it: each finding says what to do."
@@ -134,7 +136,7 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
         "shortDescription": {"text": f"{rule.title}."},
         "fullDescription": {"text": rule.prose},
         "help": {"text": f"{rule.prose} {repair}"},
-        "helpUri": page_of(rule),
+        "helpUri": f"{HOME}/docs/guidelines.md#{words.replace(' ', '-')}",
         "defaultConfiguration": {"level": _LEVELS.get(rule.severity, "error")},
         "properties": {
             "tags": ["security", rule.guideline],
@@ -144,59 +146,37 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def page_of(rule: Rule) -> str:
-    """Where the documentation has the rule: below a heading that is its title."""
-    words = "".join(char for char in rule.title.lower() if char.isalnum() or char in " -_")
-    return f"{HOME}/docs/guidelines.md#{words.replace(' ', '-')}"
-
-
 def _sarif_results(result: Result, index: dict[str, int]) -> Iterator[dict[str, Any]]:
-    which = {"ruleId": result.rule.id, "ruleIndex": index[result.rule.id]}
-    for entry in result.entries:
-        finding, known = entry.finding, entry.known
-        accepted = {"kind": "external", "status": "accepted", "justification": known and _accepted(known)}
-        yield {
-            **which,
-            "kind": "fail",
-            "level": _LEVELS.get(entry.severity, "error"),
-            "message": {"text": visible(f"{finding.reason} {entry.advice}")},
-            "locations": [_location(finding.path, finding.line)],
-            "partialFingerprints": _fingerprints(entry.fingerprint),
-            **({"suppressions": [accepted]} if known else {}),
+    rule = result.rule.id
+
+    def entry(kind: str, level: str, text: str, path: str, line: int | None, mark: str) -> dict[str, Any]:
+        place = {"uri": _uri(path.lstrip("/")) or ".", "uriBaseId": BASE}
+        # Code scanning takes no result without a line: the first stands for the whole file.
+        location = {"artifactLocation": place, "region": {"startLine": line or 1}}
+        return {
+            "ruleId": rule,
+            "ruleIndex": index[rule],
+            "kind": kind,
+            "level": level,
+            "message": {"text": visible(text)},
+            "locations": [{"physicalLocation": location}],
+            # Our own, and the one that GitHub's code scanning looks at (its docs: SARIF support).
+            "partialFingerprints": {"firstkey/v1": mark, "primaryLocationLineHash": f"{mark}:1"},
         }
-    for doubt in result.verdict.doubts:
-        code = doubt.refusal.reason.code
+
+    for found in result.entries:
+        finding, known = found.finding, found.known
+        level, text = _LEVELS.get(found.severity, "error"), f"{finding.reason} {found.advice}"
+        failed = entry("fail", level, text, finding.path, finding.line, found.fingerprint)
+        if known:
+            why = visible(f"{known.reason} ({known.owner})")
+            failed["suppressions"] = [{"kind": "external", "status": "accepted", "justification": why}]
+        yield failed
+    for unknown in result.verdict.unknowns:
+        code, detail = unknown.refusal.reason.code, unknown.refusal.detail
+        mark = baseline.fingerprint(rule, unknown.path, code, detail)
         # 3.27.9: "open" is what could not be decided for want of information.
-        yield {
-            **which,
-            "kind": "open",
-            "level": "none",
-            "message": {"text": f"Unknown: {visible(doubt.refusal.detail)} ({code})"},
-            "locations": [_location(doubt.path, None)],
-            "partialFingerprints": _fingerprints(
-                baseline.fingerprint(result.rule.id, doubt.path, code, doubt.refusal.detail)
-            ),
-        }
-
-
-def _accepted(known: Known) -> str:
-    return visible(f"{known.reason} ({known.owner})")
-
-
-def _fingerprints(mark: str) -> dict[str, str]:
-    """Our own, and the one that GitHub's code scanning looks at (its docs: SARIF support)."""
-    return {"firstkey/v1": mark, "primaryLocationLineHash": f"{mark}:1"}
-
-
-def _location(path: str, line: int | None) -> dict[str, Any]:
-    """The place. Code scanning takes no result without a line: the first stands for the whole file."""
-    uri = _uri(path.lstrip("/")) or "."
-    return {
-        "physicalLocation": {
-            "artifactLocation": {"uri": uri, "uriBaseId": BASE},
-            "region": {"startLine": line or 1},
-        }
-    }
+        yield entry("open", "none", f"Unknown: {detail} ({code})", unknown.path, None, mark)
 
 
 def _uri(path: str) -> str:
@@ -213,7 +193,7 @@ def as_junit(done: Audit) -> str:
     """A test suite with a case for each rule, as CI systems read it.
 
     It has a failure or an error exactly where the image is not fit to share: notes, accepted findings and
-    what is unknown of a rule that matters less are told within a case that passes or is skipped.
+    what is unknown of a rule that matters less stand within a case that passes or is skipped.
     """
     from xml.etree import ElementTree as ET
 
@@ -227,8 +207,8 @@ def as_junit(done: Audit) -> str:
         case = ET.SubElement(suite, "testcase", names)
         for tag, attributes, text in _outcome(result):
             # XML 1.0 has no form for control characters: they are shown as escapes.
-            told = {key: visible(value) for key, value in attributes.items()}
-            ET.SubElement(case, tag, told).text = "\n".join(map(visible, text)) or None
+            shown = {key: visible(value) for key, value in attributes.items()}
+            ET.SubElement(case, tag, shown).text = "\n".join(map(visible, text)) or None
     for plural, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(plural, str(len(suite.findall(f"testcase/{tag}"))))
     # In ASCII: standard output may be in any encoding.
@@ -238,88 +218,90 @@ def as_junit(done: Audit) -> str:
 
 def _outcome(result: Result) -> Iterator[tuple[str, dict[str, str], list[str]]]:
     """What is in a case: an element, its attributes, and its text line by line."""
-    verdict, told = result.verdict, [*_told(result.entries), *_doubted(result.verdict.doubts)]
+    verdict, lines = result.verdict, []
+    for advice, alike in by_advice(result.entries).items():
+        lines += [f"{entry.severity}: {entry.place}: {entry.finding.reason}" for entry in alike]
+        lines.append(f"  {advice}")
+    unknown = [
+        f"unknown: {unknown.path}: {unknown.refusal.detail} ({unknown.refusal.reason.code})"
+        for unknown in verdict.unknowns
+    ]
+    lines += unknown
     bad = [entry for entry in result.entries if not entry.is_harmless]
     if not result.is_fit and bad:
         message = f"{bad[0].finding.path}: {bad[0].finding.reason}"
-        yield "failure", {"message": message, "type": bad[0].severity}, told
+        yield "failure", {"message": message, "type": bad[0].severity}, lines
     elif not result.is_fit:
-        code = verdict.doubts[0].refusal.reason.code
-        yield "error", {"message": next(_doubted(verdict.doubts)), "type": code}, told
+        yield "error", {"message": unknown[0], "type": verdict.unknowns[0].refusal.reason.code}, lines
     elif result.outcome == NOT_APPLICABLE:
         yield "skipped", {"message": f"does not apply: {verdict.not_applicable}"}, []
-    elif verdict.doubts:
-        yield "skipped", {"message": "; ".join(_doubted(verdict.doubts))}, []
-    elif told:
-        yield "system-out", {}, told
-
-
-def _told(entries: Iterable[Entry]) -> Iterator[str]:
-    for entry in entries:
-        finding = entry.finding
-        line = f":{finding.line}" if finding.line else ""
-        yield f"{entry.severity}: {finding.path}{line}: {finding.reason}"
-        yield f"  Known: {_accepted(entry.known)}" if entry.known else f"  {entry.advice}"
-
-
-def _doubted(doubts: Iterable[Doubt]) -> Iterator[str]:
-    for doubt in doubts:
-        yield f"unknown: {doubt.path}: {doubt.refusal.detail} ({doubt.refusal.reason.code})"
+    elif unknown:
+        yield "skipped", {"message": "; ".join(unknown)}, []
+    elif lines:
+        yield "system-out", {}, lines
 
 
 # --- what not to bundle ---------------------------------------------------------------------------
 
 
-class ExcludeList(NamedTuple):
-    """Patterns, one a line, and sentences on what they leave out too much or too little."""
-
-    patterns: tuple[bytes, ...]
-    doubts: tuple[str, ...]
+BY_CHECK = ("builder-names", "everything-seen", "host-keys", "logs")
+"""The rules that find what is to be left out, or that something was not seen, with no place or watch."""
 
 
-def exclude_list(image: Image, wanted: list[Rule]) -> ExcludeList:
-    """What bundling tools should leave out: all that seal would remove or empty, and every home's .ssh."""
-    doubts: list[str] = []
-    paths = {path for rule in wanted for path in _removed(rule, image, doubts)}
-    paths.update(path for home in image.homes for path in [home.join(".ssh")] if image.is_directory(path))
-    kept = sorted(path for path in paths if not any(above in paths for above in _above(path)))
+def exclude_list(image: Image, wanted: list[Rule]) -> tuple[list[bytes], list[str]]:
+    """What bundling tools should leave out: all that seal would remove or empty, and every home's .ssh.
+
+    Patterns, one a line, and sentences on what they leave out too much or too little.
+    """
+    unknowns: list[str] = []
+    paths = set(filter(image.is_directory, (home.join(".ssh") for home in image.homes)))
+    seen = ["everything-seen"] if any(rule.watched for rule in wanted) else []
+    unseen: dict[Unknown, None] = {}
+    for rule in map(rules.by_id, dict.fromkeys((*(rule.id for rule in wanted), *seen))):
+        verdict = verdict_of(rule, image)
+        if rule.watched or rule.places or rule.id in BY_CHECK:
+            unseen.update(dict.fromkeys(verdict.unknowns))
+        made = attempted(f"the rule {rule.id}", rule.changes, image, verdict)
+        if isinstance(made, Refusal):
+            unknowns.append(f"nothing is left out for {rule.id}: {made.detail} ({made.reason.code})")
+        else:
+            paths.update(change.path for change in made if isinstance(change, Remove))
+    for path, why in unseen:
+        if paths.isdisjoint(upwards(path)):
+            unknowns.append(f"files may be missing in the list: {why.detail} ({why.reason.code})")
+    kept = sorted(path for path in paths if paths.isdisjoint(upwards(os.path.dirname(path))))
     for path in kept:
         twins = (twin for twin in _twins(image, path) if twin not in paths)
-        doubts += [f"{twin} is left out too: no list can tell it from {path}" for twin in twins]
-    return ExcludeList(tuple(map(_pattern, kept)), tuple(doubts))
-
-
-def _removed(rule: Rule, image: Image, doubts: list[str]) -> list[str]:
-    try:
-        return [
-            change.path
-            for change in rule.changes(image, rule.verdict(image))
-            if isinstance(change, (Remove, Empty))
-        ]
-    except FirstkeyError as error:
-        doubts.append(f"nothing is left out for {rule.id}: {error.message} ({error.reason.code})")
-        return []
-
-
-def _above(path: str) -> Iterator[str]:
-    while path != "/":
-        path = os.path.dirname(path)
-        yield path
+        unknowns += [f"{twin} is left out too: no list can tell it from {path}" for twin in twins]
+    return list(map(_pattern, kept)), unknowns
 
 
 def _twins(image: Image, path: str) -> Iterator[str]:
-    """Other paths that the pattern of this one fits: in it, a control character stands for any other."""
-    for place in (path, *_above(path)):
+    """Other paths that the pattern of this one may fit."""
+    for place in upwards(path):
         directory, name = os.path.split(place)
-        if any(char < " " or char == "\x7f" for char in name):
-            pattern = _pattern(name)
+        if re.search(r"[\0-\x1f\x7f,]", name):
             names = (each for each in image.tree.names(directory) if each != name)
-            yield from (os.path.join(directory, each) for each in names if _pattern(each) == pattern)
+            yield from (os.path.join(directory, each) for each in names if _is_alike(name, each))
 
 
-_CONTROL = b"[[:cntrl:]]"
-_COMMA = b"[^][:alnum:][:space:][:cntrl:]!\"#$%&'()*+./:;<=>?@[\\\\^_`{|}~-]"
-"""All that it is not: the bundling tools of EC2 take lists with commas between the patterns."""
+def _is_alike(name: str, other: str) -> bool:
+    """Whether the pattern of the name may fit the other one, in some locale.
+
+    In it, a control character stands for any other, and a comma for whatever is no letter to that locale.
+    """
+    raw, others = (re.sub(rb"[\0-\x1f\x7f]", b"\n", os.fsencode(each)) for each in (name, other))
+    letters = rb"[,\x80-\xff]+" if b"," in raw else rb"(?!)"
+    return re.sub(letters, b",", raw) == re.sub(letters, b",", others)
+
+
+_SPECIAL = re.compile(rb"[\0-\x1f\x7f*?[\\,]| \Z")
+_QUOTED = {
+    **dict.fromkeys(map(bytes, zip((*range(32), 127))), b"[[:cntrl:]]"),
+    b"\\": b"[\\\\]",
+    # All that it is not: the bundling tools of EC2 take lists with commas between the patterns.
+    b",": b"[^][:alnum:][:space:][:cntrl:]!\"#$%&'()*+./:;<=>?@[\\\\^_`{|}~-]",
+}
 
 
 def _pattern(path: str) -> bytes:
@@ -328,14 +310,4 @@ def _pattern(path: str) -> bytes:
     Both take patterns of glob(7). A character in brackets means the same to both, which a backslash before
     it does not (to rsync it is itself where there is no wildcard). tar cuts blanks off the end of a line.
     """
-    raw = os.fsencode(path)
-    return b"".join(map(_quoted, raw[:-1])) + (b"[ ]" if raw.endswith(b" ") else _quoted(*raw[-1:]))
-
-
-def _quoted(byte: int) -> bytes:
-    char = bytes([byte])
-    if byte < 32 or byte == 127:
-        return _CONTROL
-    if char == b",":
-        return _COMMA
-    return b"[\\\\]" if char == b"\\" else b"[%s]" % char if char in b"*?[" else char
+    return _SPECIAL.sub(lambda match: _QUOTED.get(match[0], b"[%b]" % match[0]), os.fsencode(path))

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from firstkey.system.mounts import is_at_or_below
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
 
 PROC = "/proc"
 
@@ -22,14 +18,12 @@ def paths(root: str) -> frozenset[str]:
     """
     if root != "/":
         return frozenset()
-    mine = str(os.getpid())
     found: set[str] = set()
     with suppress(OSError):
         found.update(_last_words("net/unix", 7))  # the names that sockets are bound to (proc(5))
-    for pid in os.listdir(PROC):
-        if pid.isdigit() and pid != mine:
-            with suppress(OSError):  # it has ended
-                found.update(_links(pid), _last_words(f"{pid}/maps", 5))
+    for pid in set(filter(str.isdigit, os.listdir(PROC))) - {str(os.getpid())}:
+        with suppress(OSError):  # it has ended
+            found.update(_links(pid), _last_words(f"{pid}/maps", 5))
     return frozenset(path for path in found if path.startswith("/"))
 
 

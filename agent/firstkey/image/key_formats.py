@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Callable
+from itertools import takewhile
 
 from firstkey.image.watches import Headed, Needle
 
@@ -16,62 +18,39 @@ STORE = "key-store"
 CERTIFICATE = "certificate"
 KINDS = (KIND, STORE)
 
-# The parts of a key, each looked for where the one before it ends: in one expression, a text that fits in
-# many ways would be read anew for each of them. Between the parts of one that is embedded in JSON, YAML, a
-# shell script or a source file there are gaps.
 _BEGIN = re.compile(rb"-----BEGIN ((?:[A-Z0-9]+ )*)PRIVATE KEY(?: BLOCK)?-----(?=\\+[nru\r\n]|&#|[\s\"'])")
+# What stands between the lines of a key that is embedded in JSON, YAML, a shell script or a source file.
 _GAP = re.compile(
-    rb"(?:[\s\"',>|#*;]+|(?:\+|//)(?=[\s\"'])|\\+(?:[nrt]|\r?\n|u000[adAD]|(?=/))"
-    rb"|&#x?[0-9A-Fa-f]{1,5};|<br {0,9}/?>){0,99}"
+    rb"(?:[\s\"',>|#*;]|(?<![A-Za-z0-9+/=])(?:\+|//)(?=[\s\"'])|(?<!\\)\\+(?:[nrt]|\r?\n|u000[adAD]|(?=/))"
+    rb"|&#x?[0-9A-Fa-f]{1,5};|<br {0,9}/?>)+"
 )
-_HEADER = re.compile(rb"[A-Za-z-]{1,30}: [^\r\n\\]{0,200}(?:\\+[nr]|[\r\n])")
-_MOST_HEADERS = 16
-_BODY = re.compile(rb"[A-Za-z0-9+/=]{24,}")
-_MORE = re.compile(rb"[A-Za-z0-9+/=]+")
-_SHORTEST, _SHORTEST_OPENSSH, _SHORTEST_PGP = 52, 200, 100
-"""Letters of base64: of an EC key with nothing but its number, of ed25519 keys."""
+_HEADER = re.compile(rb"(?<![A-Za-z-])[A-Za-z-]{1,30}:[^\r\n\\]{0,200}(?=\\+[nr]|[\r\n])")
+_FIRST, _MORE = re.compile(rb"[A-Za-z0-9+/=]{24,}"), re.compile(rb"[A-Za-z0-9+/]*=*")  # no =checksum of PGP
+_SHORTEST, _SHORTEST_BARE, _SHORTEST_OPENSSH, _SHORTEST_PGP = 52, 43, 200, 100
+"""Letters of base64: of an EC key with nothing but its number, of that number alone, of ed25519 keys."""
 _CUT = 500
 """As many without an end are a key of which only the start was seen."""
+_WHOLE = 16 * 1024
+"""Bytes of the longest key, with what may stand between its lines."""
 _BASE64 = re.compile(rb"[A-Za-z0-9+/\s]{32,2048}")
 _SSH2 = b"---- BEGIN SSH2 ENCRYPTED "
 _SSH1 = b"SSH PRIVATE KEY FILE FORMAT 1.1\n\0"
-_KEEPASS = (b"\x03\xd9\xa2\x9a\x65\xfb\x4b\xb5", b"\x03\xd9\xa2\x9a\x67\xfb\x4b\xb5")
 _OPENSSH_MAGIC = b"openssh-key-v1"
 
-# A secret-key packet (RFC 9580, 4.2, 5.5): its tag and length, version, date, algorithm (from version 5 on
-# also a length), and how its numbers start: an integer's bits, a curve's identifier, bare bytes.
-_OPENPGP = re.compile(
-    rb"(?:\x94.|\x95..|\x96....|\xc5(?:[\x00-\xbf]|[\xc0-\xdf].|\xff....))"
-    rb"(?:\x04....(?:[\x01-\x03\x10\x11\x14][\x02-\x40].|[\x12\x13\x16][\x03-\x0a][\x2a\x2b])"
-    rb"|[\x05\x06]....[\x01-\x1c]\0\0[\0-\x20].)",
-    re.DOTALL,
-)
-_PUTTY = re.compile(rb"Private-Lines: \d{1,4}(?:\\+[nr]|[\r\n]){1,9}[A-Za-z0-9+/=]{32}")
 _AGE = re.compile(rb"AGE-SECRET-KEY-(?:PQ-)?1([02-9AC-HJ-NP-Z]{58})")
 _NEAR = 1024
 """Bytes before and behind in which a key's other parts stand."""
-_JWK = re.compile(rb"\"(?:d|qi)\"\s*:\s*\"[\w+/=-]{40,}\"")
-
-# The object identifiers of PKCS#12 (RFC 7292, appendix D) and PKCS#5 (RFC 8018, appendix C), in DER.
-_PKCS7 = b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"
-_KEY_BAGS = (b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x01", b"\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x0a\x01\x02")
-_PBES = (b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x05", b"\x06\x0a\x2a\x86\x48\x86\xf7\x0d\x01\x0c\x01")
-
-# What encrypts an entry of a Java key store: an identifier of Sun's, or a class of Java's for secret keys.
-_JAVAS = (b"\x2b\x06\x01\x04\x01\x2a\x02", b"SealedObject")
+_BODY = re.compile(rb"^[A-Za-z0-9+/=]{60,}$", re.MULTILINE)
 
 
 def pem(content: bytes, place: int) -> str | None:
     """Judge `PRIVATE KEY` in a text: PEM of every kind, PGP, and SSH.com's format."""
     start = content.rfind(b"---- BEGIN ", 0, place)
-    if start >= 0 and content.startswith(_SSH2, start) and _has_body(content[place : place + _NEAR]):
+    if start >= 0 and content.startswith(_SSH2, start) and _BODY.search(content[place : place + _NEAR]):
         return "a private key in SSH.com's format"
     start = content.rfind(b"-----BEGIN ", 0, place)
     begin = _BEGIN.match(content, start) if start >= 0 else None
-    if begin is None:
-        return None
-    headers, body, place = _parts(content, begin.end())
-    if not _is_plausible(begin[1], headers, *_whole(content, place, body)):
+    if begin is None or not _is_plausible(begin[1], *_parts(content, begin.end())):
         return None
     kind = begin[1].decode().strip()
     return f"a private key ({kind + ', ' if kind else ''}PEM)"
@@ -79,47 +58,36 @@ def pem(content: bytes, place: int) -> str | None:
 
 def pem_bodies(content: bytes) -> list[bytes]:
     """How the base64 of each private key starts that is in the content."""
-    bodies = (_parts(content, begin.end())[1] for begin in _BEGIN.finditer(content))
-    return [body for body in bodies if body]
+    return [line for begin in _BEGIN.finditer(content) for line in _parts(content, begin.end())[1][:1]]
 
 
-def _parts(content: bytes, place: int) -> tuple[bytes, bytes, int]:
-    """The headers behind the line that begins a key (RFC 1421, 4.6), its first base64, where that ends."""
-    start = place = _end(_GAP, content, place)
-    for _ in range(_MOST_HEADERS):
-        header = _HEADER.match(content, place)
-        if header is None:
-            break
-        place = _end(_GAP, content, header.end())
-    body = _BODY.match(content, place)
-    return content[start:place], body[0] if body else b"", body.end() if body else place
+def _parts(content: bytes, place: int) -> tuple[bytes, list[bytes], bool]:
+    """What is behind the line that begins a key: its headers (RFC 1421, 4.6), the lines of its base64, and
+    whether the content ends before the key does.
+    """
+    text, end, _ = content[place : place + _WHOLE].partition(b"-----")
+    for mark in (b"\n+", b"\n-"):  # of each line, in a diff
+        if text.startswith(mark) and text.count(mark) >= text.count(b"\n") - 1:
+            text = text.replace(mark, b"\n")
+    headers = _HEADER.findall(text)  # a word of one may look like base64, as a fingerprint does
+    words = list(filter(None, _GAP.sub(b"\n", _HEADER.sub(b"", text)).split(b"\n")))
+    start = next((number for number, word in enumerate(words) if _FIRST.fullmatch(word)), len(words))
+    if start and not re.fullmatch(rb"[A-Za-z-]{1,30}:", words[0]):  # of a header that goes on in its line
+        return b"", [], False
+    lines = list(takewhile(_MORE.fullmatch, words[start:]))
+    is_cut = not end and start + len(lines) == len(words)
+    return b"\n".join((*headers, *words[:start])), lines, is_cut
 
 
-def _whole(content: bytes, place: int, start: bytes) -> tuple[bytes, bool]:
-    """The base64 that starts so, with all lines that follow, and whether the content ends before it does."""
-    lines = [start]
-    while True:
-        gap = _end(_GAP, content, place)
-        line = _MORE.match(content, gap) if gap > place else None
-        if line is None:
-            return b"".join(lines), gap == len(content)
-        lines.append(line[0])
-        place = line.end()
-
-
-def _end(pattern: re.Pattern[bytes], content: bytes, place: int) -> int:
-    found = pattern.match(content, place)
-    return found.end() if found else place
-
-
-def _is_plausible(kind: bytes, headers: bytes, body: bytes, is_cut: bool) -> bool:  # noqa: FBT001 - of _whole
+def _is_plausible(kind: bytes, headers: bytes, lines: list[bytes], is_cut: bool) -> bool:  # noqa: FBT001 - of `_parts`
     """Whether it is a key: ASN.1 of its full length, the start of another format, or (encrypted) anything.
 
     An example that was shortened is none.
     """
-    if len(body) < _SHORTEST or len(set(body)) < 16:
+    body, is_bare = b"".join(lines), kind.endswith(b"25519 ")  # tinc's and Nebula's are no ASN.1
+    if len(body) < (_SHORTEST_BARE if is_bare else _SHORTEST) or len(set(body)) < 16 or b"EXAMPLE" in body:
         return False
-    if b"ENCRYPTED" in headers:
+    if is_bare or b"ENCRYPTED" in headers:
         return True
     try:
         key = binascii.a2b_base64(body[: len(body) // 4 * 4])
@@ -140,10 +108,6 @@ def length(der: bytes) -> int:
     return 2 + octets + (int.from_bytes(der[2 : 2 + octets], "big") if octets else der[1])
 
 
-def _has_body(content: bytes) -> bool:
-    return bool(re.search(rb"^[A-Za-z0-9+/=]{60,}$", content, re.MULTILINE))
-
-
 def base64_pem(content: bytes, place: int) -> str | None:
     """Judge `-----BEGIN ` in base64: Kubernetes and cloud-init carry keys so, on one line or many."""
     match = _BASE64.match(content, place)
@@ -157,73 +121,19 @@ def base64_pem(content: bytes, place: int) -> str | None:
     return f"{what}, in base64" if what else None
 
 
-def der(head: bytes) -> str | None:
-    """Judge a file that starts like an ASN.1 sequence: PKCS#1, #8 and #12, and SEC1."""
-    inside = _contents(head)
-    if inside is None:
-        return None
-    if inside.startswith(b"\x02\x01\x03\x30") and _PKCS7 in inside[:40]:
-        # The bags with keys are named in the clear; a store of certificates alone has none.
-        return "a key store (PKCS#12)" if any(bag in head for bag in _KEY_BAGS) else None
-    if re.match(rb"\x02\x01[\x00\x01]\x30.\x06", inside, re.DOTALL):
-        return "a private key (PKCS#8, DER)"
-    if re.match(rb"\x02\x01[\x00\x01]\x02[\x81\x82]", inside):
-        return "an RSA private key (DER)"
-    if re.match(rb"\x02\x01\x01\x04[\x18-\x42]", inside):
-        return "an EC private key (DER)"
-    if inside[:1] == b"\x30" and any(inside[2:16].startswith(oid) or oid in inside[:18] for oid in _PBES):
-        return "an encrypted private key (PKCS#8, DER)"
-    return None
-
-
-def _contents(head: bytes) -> bytes | None:
-    """What is inside the sequence, or None where its length has no sense."""
-    if len(head) < 16 or head[1] == 0x7F:
-        return None
-    if head[1] < 0x80:
-        return head[2:]
-    octets = head[1] & 0x7F
-    return head[2 + octets :] if octets <= 4 else None
-
-
-def java(head: bytes) -> str | None:
-    """Judge a Java key store (JKS, JCEKS): one of certificates alone names no protection of Java's own."""
-    kind = "JKS" if head[:1] == b"\xfe" else "JCEKS"
-    return f"a key store (Java, {kind})" if any(mark in head for mark in _JAVAS) else None
-
-
-def putty(content: bytes, place: int = 0) -> str | None:
-    """Judge `PuTTY-User-Key-File-`, at the start of a file or within one."""
-    return "a private key (PuTTY)" if _PUTTY.search(content, place) else None
-
-
-def gnupg(head: bytes) -> str | None:
-    """Judge a file of GnuPG's private-keys-v1.d, canonical or extended; a shadowed key is on a card."""
-    return (
-        "a private key (GnuPG)" if b"private-key" in head[:4096] and b"shadowed-private" not in head else None
-    )
-
-
-def openpgp(head: bytes) -> str | None:
-    """Judge a file that starts with the tag of a secret key, as `gpg --export-secret-keys` writes one."""
-    return "a private key (OpenPGP)" if _OPENPGP.match(head) else None
-
-
 def age(content: bytes, place: int) -> str | None:
     """Judge `AGE-SECRET-KEY-`: what age-keygen writes."""
     found = _AGE.match(content, place)
     return "a private key (age)" if found and len(set(found[1])) > 8 else None
 
 
-def jwk(content: bytes, place: int) -> str | None:
-    """Judge `"crv"` and `"qi"` of a JSON Web Key (RFC 7518, 6): certbot keeps its account's key so."""
-    near = _JWK.search(content, max(0, place - _NEAR), place + _NEAR)
-    return "a private key (JSON Web Key)" if near else None
+def _near(what: str, shape: re.Pattern[bytes], before: int, behind: int) -> Callable[..., str | None]:
+    """A judge by what stands not far from the needle, or behind the start of a file."""
 
+    def judge(content: bytes, place: int = 0) -> str | None:
+        return what if shape.search(content[max(0, place - before) : place + behind]) else None
 
-def certificate(content: bytes, place: int) -> str | None:
-    """Judge `-----BEGIN CERTIFICATE-----`."""
-    return "a certificate" if _has_body(content[place : place + 300]) else None
+    return judge
 
 
 def member(content: bytes, place: int) -> str | None:
@@ -236,24 +146,72 @@ def member(content: bytes, place: int) -> str | None:
     return None
 
 
+# --- files by their start -------------------------------------------------------------------------
+
+
+def _shaped(kind: str, starts: tuple[bytes, ...], shapes: dict[str, bytes]) -> Headed:
+    """A watch for files that start so, and go on as one of the expressions says, which are named."""
+    compiled = {what: re.compile(rb"\A" + shape, re.DOTALL) for what, shape in shapes.items()}
+
+    def judge(head: bytes) -> str | None:
+        return next((what for what, shape in compiled.items() if shape.search(head)), None)
+
+    return Headed(kind, starts, judge)
+
+
+# ASN.1, in DER (X.690). PKCS#12 (RFC 7292, appendix D) names its bags with keys in the clear; a store of
+# certificates alone has none. PKCS#5 (RFC 8018, appendix C) has the identifiers of what encrypts a key.
+_SEQUENCE = rb"\x30(?:[\0-\x7e\x80]|\x81.|\x82..|\x83...|\x84....)"
+_RSADSI = rb"\x2a\x86\x48\x86\xf7\x0d\x01"
+_DER = {
+    "a key store (PKCS#12)": rb"\x02\x01\x03\x30(?=.{0,26}?\x06\x09%b\x07).*?%b\x0c\x0a\x01[\x01\x02]"
+    % (_RSADSI, _RSADSI),
+    "a private key (PKCS#8, DER)": rb"\x02\x01[\x00\x01]\x30.\x06",
+    "an RSA private key (DER)": rb"\x02\x01[\x00\x01]\x02[\x81\x82]",
+    "an EC private key (DER)": rb"\x02\x01\x01\x04[\x18-\x42].{24}",
+    "an encrypted private key (PKCS#8, DER)": rb"\x30.{1,6}\x06(?:\x09%b\x05|\x0a%b\x0c\x01)"
+    % (_RSADSI, _RSADSI),
+}
+# What encrypts an entry of a Java key store: an identifier of Sun's, or a class of Java's for secret keys. A
+# store of certificates alone has neither.
+_JAVAS = rb".*?(?:\x2b\x06\x01\x04\x01\x2a\x02|SealedObject)"
+# A secret-key packet (RFC 9580, 4.2, 5.5): its tag and length, version, date, algorithm (from version 5 on
+# also a length), and how its numbers start: an integer's bits, a curve's identifier, bare bytes.
+_OPENPGP = (
+    rb"(?:\x94.|\x95..|\x96....|\xc5(?:[\x00-\xbf]|[\xc0-\xdf].|\xff....))"
+    rb"(?:\x04....(?:[\x01-\x03\x10\x11\x14][\x02-\x40].|[\x12\x13\x16][\x03-\x0a][\x2a\x2b])"
+    rb"|[\x05\x06]....[\x01-\x1c]\0\0[\0-\x20].)"
+)
+# A file of GnuPG's private-keys-v1.d, canonical or extended; a shadowed key is on a card.
+_GNUPG = rb"(?=.{0,4085}?private-key)(?!.*shadowed-private)"
+
+# RFC 7518, 6: certbot keeps its account's key so.
+_JWK = re.compile(rb"\"(?:d|qi)\"\s*:\s*\"[\w+/=-]{40,}\"")
+_is_jwk = _near("a private key (JSON Web Key)", _JWK, _NEAR, _NEAR)
+_is_openvpn = _near("a private key (OpenVPN)", re.compile(rb"\A[^\n]*?-----\s+[0-9A-Za-z+/]{32}"), 0, 200)
+_PUTTY = re.compile(rb"Private-Lines: \d{1,4}(?:\\+[nr]|[\r\n]){1,9}[A-Za-z0-9+/=]{32}")
+_is_putty = _near("a private key (PuTTY)", _PUTTY, 0, 1 << 20)
+
 HEADS = (
     # The protocol-1 format (ssh-keygen of before 2017) starts with a line of its own.
-    Headed(KIND, (_SSH1,), lambda _: "an SSH protocol-1 private key"),
-    Headed(KIND, (b"\x30",), der),
-    Headed(KIND, (b"(", b"Created: ", b"Key: (", b"Description: "), gnupg),
-    Headed(KIND, (b"\x94", b"\x95", b"\x96", b"\xc5"), openpgp),
-    Headed(STORE, (b"\xfe\xed\xfe\xed", b"\xce\xce\xce\xce"), java),
-    Headed(STORE, _KEEPASS, lambda _: "a password database (KeePass)"),
+    _shaped(KIND, (_SSH1,), {"an SSH protocol-1 private key": b""}),
+    _shaped(KIND, (b"\x30",), {what: _SEQUENCE + shape for what, shape in _DER.items()}),
+    _shaped(KIND, (b"(", b"Created: ", b"Key: (", b"Description: "), {"a private key (GnuPG)": _GNUPG}),
+    _shaped(KIND, (b"\x94", b"\x95", b"\x96", b"\xc5"), {"a private key (OpenPGP)": _OPENPGP}),
+    _shaped(STORE, (b"\xfe\xed\xfe\xed",), {"a key store (Java, JKS)": _JAVAS}),
+    _shaped(STORE, (b"\xce\xce\xce\xce",), {"a key store (Java, JCEKS)": _JAVAS}),
+    _shaped(STORE, (b"\x03\xd9\xa2\x9a",), {"a password database (KeePass)": rb"....[\x65\x67]\xfb\x4b\xb5"}),
 )
 KEYS = (
     *HEADS,
     Needle(KIND, b"PRIVATE KEY", pem, everywhere=True),
     Needle(KIND, b"LS0tLS1CRUdJTi", base64_pem),
     Needle(KIND, b"AGE-SECRET-KEY-", age),
-    Needle(KIND, b'"crv"', jwk),
-    Needle(KIND, b'"qi"', jwk),
-    Needle(KIND, b"PuTTY-User-Key-File-", putty),
-    Headed(KIND, (b"PuTTY-User-Key-File-",), putty),
+    Needle(KIND, b"BEGIN OpenVPN ", _is_openvpn),
+    Needle(KIND, b'"crv"', _is_jwk),
+    Needle(KIND, b'"qi"', _is_jwk),
+    Needle(KIND, b"PuTTY-User-Key-File-", _is_putty),
+    Headed(KIND, (b"PuTTY-User-Key-File-",), _is_putty),
     Needle(KIND, b"ustar", member),
 )
-CERTIFICATES = (Needle(CERTIFICATE, b"-----BEGIN CERTIFICATE-----", certificate),)
+CERTIFICATES = (Needle(CERTIFICATE, b"-----BEGIN CERTIFICATE-----", _near("a certificate", _BODY, 0, 300)),)

@@ -4,181 +4,153 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from firstkey import NamedTuple, reasons
 from firstkey.image import rules, shadow
-from firstkey.image.changes import (
-    AMI_TOOLS,
-    MANAGERS,
-    Empty,
-    Link,
-    Lock,
-    Remove,
-    SetSshd,
-    Update,
-    Write,
-)
+from firstkey.image.changes import AMI_TOOLS, MANAGERS, Link, Lock, Remove, SetSshd, Update, Write
 from firstkey.image.door import Seen
-from firstkey.image.plan import Left, Plan, Spot, Step
+from firstkey.image.rule import Rule
 from firstkey.image.scan import Scan
-from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.image.seal import Left, Match, Plan, Step
+from firstkey.image.verdict import Finding, Unknown, Verdict
 from firstkey.image.watches import Sighting
-from firstkey.reasons import FirstkeyError, Refusal
+from firstkey.reasons import FirstkeyError, Reason, Refusal
 from firstkey.system.mounts import Mount
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from firstkey.image.changes import Change
+Read = Callable[[Any], Any]
+"""Reads a value back from what it was written as. Raises KeyError, TypeError or ValueError."""
 
 
 class Form(NamedTuple):
-    """How a value is written, and read back: that raises KeyError, TypeError or ValueError."""
+    """How values of one kind cross, by their shape.
 
-    write: Callable[[Any], object]
-    read: Callable[[Any], Any]
+    A shape is a type (exactly that), a list of one shape (any number of those), a tuple (what makes the
+    value, and the shape of each of its arguments), or a function that reads the value.
+    """
+
+    shape: Any
+
+    @staticmethod
+    def write(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
+        """The value as JSON: a list of its fields, but an object with its kind for a change."""
+        if isinstance(value, Rule):
+            return value.id
+        if isinstance(value, Reason):
+            return value.code
+        if isinstance(value, bytes):
+            return base64.b64encode(value).decode("ascii")
+        if isinstance(value, Mapping):
+            value = tuple(value.items())
+        if isinstance(value, Finding):
+            value = value[:-1]  # what seal would do about it is no part of an audit's answer
+        plain = list(map(Form.write, value)) if isinstance(value, tuple) else value
+        name = _NAMES.get(type(value))
+        return {"kind": name, **dict(zip(value._fields, plain))} if name else plain
 
 
 def read(form: Form, plain: object) -> Any:  # noqa: ANN401 - what the form is of
     """The value back. Raises FirstkeyError for anything but what the form writes."""
     try:
-        return form.read(plain)
+        return _value(form.shape, plain)
     except (KeyError, TypeError, ValueError) as error:
         message = f"something came out of the box that is none of its answers: {error!r}"
         raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
 
 
-# --- forms of forms -------------------------------------------------------------------------------
-
-
-def _exactly(kind: type) -> Form:
-    """Of that type; a truth value is no number."""
-
-    def read(plain: object) -> object:
-        if type(plain) is not kind:
+def _value(shape: Any, plain: Any) -> Any:  # noqa: ANN401 - as above
+    if isinstance(shape, (list, tuple)) and not isinstance(plain, list):
+        raise TypeError(plain)
+    if isinstance(shape, list):
+        return tuple(_value(shape[0], each) for each in plain)
+    if isinstance(shape, tuple):
+        make, *fields = shape
+        if len(plain) != len(fields):
             raise TypeError(plain)
-        return plain
-
-    return Form(read, read)
-
-
-def _one_of(*values: str) -> Form:
-    return Form(str, lambda plain: values[values.index(plain)])
-
-
-def _maybe(form: Form) -> Form:
-    return Form(
-        lambda value: None if value is None else form.write(value),
-        lambda plain: None if plain is None else form.read(plain),
-    )
+        return make(*map(_value, fields, plain))
+    if not isinstance(shape, type):
+        return shape(plain)
+    if type(plain) is not shape:  # a truth value is no number
+        raise TypeError(plain)
+    return plain
 
 
-def _several(form: Form, *, least: int = 0) -> Form:
-    def read(plain: object) -> object:
-        if not isinstance(plain, list) or len(plain) < least:
-            raise TypeError(plain)
-        return tuple(map(form.read, plain))
-
-    return Form(lambda values: [form.write(each) for each in values], read)
+def _row(*values: object) -> tuple[object, ...]:
+    return values
 
 
-def _record(kind: Callable[..., object], *forms: Form) -> Form:
-    """A list with a value for each field, of the first so many."""
-
-    def read(plain: object) -> object:
-        if not isinstance(plain, list) or len(plain) != len(forms):
-            raise TypeError(plain)
-        return kind(*(form.read(each) for form, each in zip(forms, plain)))
-
-    return Form(lambda value: [form.write(each) for form, each in zip(forms, value)], read)
+def _maybe(shape: object) -> Read:
+    return lambda plain: None if plain is None else _value(shape, plain)
 
 
-def _row(*forms: Form) -> Form:
-    return _record(lambda *fields: fields, *forms)
+def _one_of(*values: str) -> Read:
+    return lambda plain: values[values.index(plain)]
 
 
-# --- changes --------------------------------------------------------------------------------------
-
-
-def _path(plain: Any) -> str:  # noqa: ANN401 - whatever JSON has
-    path: str = TEXT.read(plain)
+def _path(plain: object) -> str:
+    path: str = _value(str, plain)
     if not path.startswith("/") or path == "/" or os.path.normpath(path) != path or "\0" in path:
         raise ValueError(path)
     return path
 
 
-TEXT, FLAG, NUMBER = map(_exactly, (str, bool, int))
-PATH = Form(_path, _path)
-BYTES = Form(
-    lambda value: base64.b64encode(value).decode("ascii"),
-    lambda plain: base64.b64decode(TEXT.read(plain), validate=True),
-)
-SEEN = _maybe(_record(Seen, NUMBER, NUMBER, NUMBER, NUMBER, FLAG))
-PATHS = _several(PATH)
+def _bytes(plain: object) -> bytes:
+    return base64.b64decode(_value(str, plain), validate=True)
 
-_KINDS: dict[str, tuple[Any, tuple[Form, ...]]] = {
-    "remove": (Remove, (PATH, TEXT, FLAG, PATHS, SEEN, _maybe(BYTES))),
-    "empty": (Empty, (PATH, TEXT, PATHS, SEEN)),
-    "write": (Write, (PATH, TEXT, _maybe(BYTES), BYTES, NUMBER, _maybe(_row(BYTES, BYTES)), SEEN)),
-    "lock": (Lock, (PATH, TEXT, _one_of(shadow.LOCK, shadow.NO_LOGIN), TEXT)),
-    "link": (Link, (PATH, TEXT, TEXT, _maybe(TEXT), SEEN)),
-    "set-sshd": (SetSshd, (TEXT, TEXT, _several(_row(PATH, _maybe(BYTES), BYTES), least=1))),
-    "update": (Update, (_one_of(*MANAGERS), _one_of(*AMI_TOOLS))),
+
+def _files(plain: object) -> tuple[object, ...]:
+    files: tuple[object, ...] = _value([(_row, _path, _maybe(_bytes), _bytes)], plain)
+    if not files:
+        raise ValueError(plain)
+    return files
+
+
+_SEEN = _maybe((Seen, int, int, int, int, bool))
+_KINDS: dict[str, tuple[Any, ...]] = {
+    "remove": (Remove, _path, str, bool, [_path], _SEEN, _maybe(_bytes), bool),
+    "write": (Write, _path, str, _maybe(_bytes), _bytes, int, _maybe((_row, _bytes, _bytes)), _SEEN),
+    "lock": (Lock, _path, str, _one_of(shadow.LOCK, shadow.NO_LOGIN), str),
+    "link": (Link, _path, str, str, _maybe(str), _SEEN),
+    "set-sshd": (SetSshd, str, str, _files),
+    "update": (Update, _one_of(*MANAGERS), _one_of(*AMI_TOOLS)),
 }
-"""Every kind of change, and the form of each of its fields."""
-_NAMES = {kind: name for name, (kind, _) in _KINDS.items()}
+"""Every kind of change, with the shapes of its fields."""
+_NAMES = {kind: name for name, (kind, *_) in _KINDS.items()}
 
 
-def _write_change(change: Change) -> dict[str, object]:
-    name = _NAMES[type(change)]
-    kind, forms = _KINDS[name]
-    fields = zip(kind._fields, forms, change)  # type: ignore[call-overload]
-    return {"kind": name, **{field: form.write(value) for field, form, value in fields}}
-
-
-def _read_change(plain: dict[str, object]) -> Change:
-    kind, forms = _KINDS[str(plain["kind"])]
+def _change(plain: dict[str, object]) -> object:
+    kind, *_ = shape = _KINDS[str(plain["kind"])]
     if plain.keys() != {"kind", *kind._fields}:
         raise ValueError(plain.keys())
-    made: Change = kind(*(form.read(plain[field]) for field, form in zip(kind._fields, forms)))
-    return made
+    return _value(shape, [plain[name] for name in kind._fields])
 
 
-CHANGE = Form(_write_change, _read_change)
+def _rule(plain: object) -> Rule:
+    return rules.by_id(_value(str, plain))
 
-# --- verdicts and plans ---------------------------------------------------------------------------
 
+_REFUSAL = (Refusal, lambda plain: reasons.ALL[_value(str, plain)], str)
+_UNKNOWNS = [(Unknown, str, _REFUSAL)]
+_BY_KIND = [(_row, str, [(Sighting, str, str, _maybe(int))])]
 
-REFUSAL = Form(
-    lambda refusal: [refusal.reason.code, refusal.detail],
-    _record(lambda code, detail: Refusal(reasons.ALL[code], detail), TEXT, TEXT).read,
+PLAN = Form(
+    (
+        Plan,
+        [(Step, _rule, _change, bool)],
+        [(Left, _rule, _REFUSAL)],
+        [(Match, _rule, str, str, bool)],
+        [str],
+        [_rule],
+    )
 )
-RULE = Form(lambda rule: rule.id, lambda plain: rules.by_id(TEXT.read(plain)))
-SPOT = _record(Spot, RULE, TEXT, TEXT)
-PLAN = _record(
-    Plan,
-    _several(_record(Step, RULE, CHANGE, FLAG)),
-    _several(_record(Left, RULE, REFUSAL)),
-    _several(SPOT),
-    _several(SPOT),
-    _several(TEXT),
-)
-DOUBTS = _several(_record(Doubt, TEXT, REFUSAL))
-# What seal would do about a finding is no part of an audit's answer.
-VERDICT = _record(
-    Verdict,
-    _several(_record(Finding, TEXT, TEXT, TEXT, _maybe(NUMBER), _maybe(TEXT))),
-    DOUBTS,
-    _maybe(TEXT),
-    TEXT,
-)
-SIGHTINGS = _several(_record(Sighting, TEXT, TEXT, _maybe(NUMBER)))
-BY_KIND = _several(_row(TEXT, SIGHTINGS))
-SCAN = _record(
-    Scan,
-    Form(lambda found: BY_KIND.write(found.items()), lambda plain: dict(BY_KIND.read(plain))),
-    DOUBTS,
-    _several(_record(Mount, TEXT, TEXT, TEXT, TEXT)),
-    NUMBER,
+VERDICT = Form((Verdict, [(Finding, str, str, str, _maybe(int), _maybe(str))], _UNKNOWNS, _maybe(str), str))
+SCAN = Form(
+    (
+        Scan,
+        lambda plain: dict(_value(_BY_KIND, plain)),
+        _UNKNOWNS,
+        [(Mount, str, str, str, str)],
+        int,
+    )
 )

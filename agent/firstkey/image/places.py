@@ -5,40 +5,34 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple
 from firstkey.image import changes, secrets, whose
-from firstkey.image.verdict import Doubt, Finding, Verdict
+from firstkey.image.subject import Image
+from firstkey.image.verdict import Finding, Unknown, Verdict
 from firstkey.image.watches import Named, Sighting
 from firstkey.reasons import FirstkeyError
 from firstkey.system.mounts import is_at_or_below
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from firstkey.image.changes import Change
-    from firstkey.image.subject import Image
-    from firstkey.system.walk import Found
+from firstkey.system.walk import Found
 
 REMOVE, EMPTY, WIPE = "remove", "empty", "wipe"
-"""What seal does: EMPTY keeps the file for whoever writes to it, WIPE overwrites it before it is removed."""
+"""What seal does: EMPTY keeps the file for the service that writes it, WIPE overwrites it before removal."""
 ANYWHERE = "*/"
 LIMIT = 16 * 1024 * 1024
+_BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 class Place(NamedTuple):
-    """Where something may be left, as a pattern of `Image.glob`, and what it is.
+    """Where something may be left, as a pattern of `Image.glob` (several, with braces), and what it is.
 
     A pattern of `*/` and the end of a path fits wherever the scan sees a file of that name. What is to be
     wiped is a secret in a file, and none if a package brought it. `kept`: seal leaves it to a person, perhaps
-    with sentences of its own (`says`, `advice`; `{}` is the path) and a severity.
-    `whole`: a directory there is one leftover; otherwise each file in it is one. `empty_counts`: a file
-    with nothing in it tells something as well. `named`: a pattern for the whole name; `seen`: the kind that
-    the scan must have seen it to be; `holds`: what must be in it. With any of the three only a file counts:
-    such names are anybody's to give.
+    with sentences of its own (`says`, `advice`) and a severity. `whole`: a directory there is one leftover;
+    otherwise each file in it is one. `empty_counts`: a file with nothing in it counts as well.
+    `named`: a pattern for the whole name; `seen`: the kind that the scan must have seen it to be; `holds`:
+    what must be in it. With any of the three only a file counts: any user may give such names.
     """
 
     pattern: str
@@ -61,21 +55,23 @@ class Place(NamedTuple):
         return Named(ANYWHERE + name, frozenset((name,))) if self.pattern.startswith(ANYWHERE) else None
 
 
-def places(what: str, *patterns: str, **more: Any) -> tuple[Place, ...]:  # noqa: ANN401 - fields of a Place
-    """Several places of one thing; braces mean what they do in a shell: `/{a,b}` is /a and /b."""
-    return tuple(Place(path, what, **more) for pattern in patterns for path in _braceless(pattern))
-
-
-def _braceless(pattern: str) -> Iterator[str]:
-    before, brace, choices = pattern.partition("{")
-    choices, _, behind = choices.partition("}")
-    for choice in choices.split(","):
-        yield from _braceless(before + choice + behind) if brace else (before,)
+def unbraced(*patterns: str) -> tuple[str, ...]:
+    """The patterns without braces, which mean what they do in a shell: `/{a,b}` is /a and /b."""
+    while any(map(_BRACES.search, patterns)):
+        parts = [(*_BRACES.split(pattern, maxsplit=1), "", "")[:3] for pattern in patterns]
+        patterns = tuple(start + each + end for start, choices, end in parts for each in choices.split(","))
+    return tuple(dict.fromkeys(patterns))
 
 
 def watches(places: Iterable[Place]) -> tuple[Named, ...]:
     """What the scan watches for."""
-    return tuple(dict.fromkeys(place.watch for place in places if place.watch))
+    return tuple(dict.fromkeys(place.watch for place in _each(places) if place.watch))
+
+
+def _each(places: Iterable[Place]) -> Iterator[Place]:
+    """The places, each with one pattern."""
+    for place in places:
+        yield from (place._replace(pattern=pattern) for pattern in unbraced(place.pattern))
 
 
 class Match(NamedTuple):
@@ -90,79 +86,96 @@ class Survey(NamedTuple):
     """All that is left, and what could not be looked at."""
 
     matches: tuple[Match, ...]
-    doubts: tuple[Doubt, ...]
+    unknowns: tuple[Unknown, ...]
 
 
 def survey(image: Image, places: Iterable[Place]) -> Survey:
     """What there is at these places, unless it was come to through a link that may lead to anything."""
-    doubts: list[Doubt] = []
+    unknowns: list[Unknown] = []
     matches: dict[str, Match] = {}
-    for place in places:
-        for path in _paths(image, place, doubts):
-            for found, name in _left(image, path, place, doubts):
+    for place in _each(places):
+        paths: Iterable[str]
+        if place.watch:
+            seen = image.sightings(place.watch.kind)
+            paths = (sighting.path for sighting in seen if fnmatchcase(sighting.path, place.pattern))
+        else:
+            paths = image.glob(place.pattern, unknowns)
+        for path in paths:
+            for found, name in _left(image, path, place, unknowns):
                 if whose.is_meant(image, found, name):
                     matches.setdefault(found.path, Match(found.path, place, name))
                 else:
-                    doubts.append(whose.not_taken(name, found.path))
-    return Survey(tuple(matches.values()), tuple(dict.fromkeys(doubts)))
+                    unknowns.append(whose.not_taken(name, found.path))
+    return Survey(tuple(matches.values()), tuple(unknowns))
 
 
 def look(image: Image, places: Iterable[Place]) -> Verdict:
     """A finding for each thing that is left, with what seal does about it."""
     found = survey(image, places)
-    kept = {match.path: match.place for match in found.matches if match.place.kept}
-    plain = [_finding(image, match) for match in found.matches if match.place.how != WIPE]
-    seen = (Sighting(match.path, match.place.what) for match in found.matches if match.place.how == WIPE)
-    secret = secrets.verdict(image, secrets.sorted_out(image, seen), "credentials")
-    findings = [
-        _for_a_person(image, finding, kept[finding.path]) if finding.path in kept else finding
-        for finding in (*plain, *secret.findings)
+    place_of = {match.path: match.place for match in found.matches}
+    plain = [
+        finding(image, path, place.what, f"This is {place.what}.", place.how)
+        for path, place in place_of.items()
+        if place.how != WIPE
     ]
-    return Verdict(tuple(findings), (*secret.doubts, *found.doubts), remark=secret.remark)
+    seen = (Sighting(path, place.what) for path, place in place_of.items() if place.how == WIPE)
+    secret = secrets.verdict(image, seen, "credentials")
+    findings = [_in_own_words(image, each, place_of[each.path]) for each in (*plain, *secret.findings)]
+    return Verdict(tuple(findings), (*secret.unknowns, *found.unknowns), remark=secret.remark)
 
 
-def _paths(image: Image, place: Place, doubts: list[Doubt]) -> Iterable[str]:
-    if place.watch is None:
-        return image.glob(place.pattern, doubts)
-    seen = image.sightings(place.watch.kind)
-    return (sighting.path for sighting in seen if fnmatchcase(sighting.path, place.pattern))
+def finding(image: Image, path: str, what: str, reason: str, how: str = REMOVE) -> Finding:
+    """What is left there, and why it should not be; with what seal does about it."""
+    if how == EMPTY:
+        # A link to what is emptied stays: a service may go on writing through it.
+        return Finding(path, reason, changes=(changes.Empty(path, what),))
+    removal = changes.Remove(path, what, wiping=how == WIPE, links=image.links_to(path))
+    return Finding(path, reason, changes=(removal,))
 
 
-def _left(image: Image, path: str, place: Place, doubts: list[Doubt]) -> Iterator[tuple[Found, str]]:
+def _in_own_words(image: Image, found: Finding, place: Place) -> Finding:
+    """Of what is kept, a finding for a person in the place's own words, with the line that is meant."""
+    if not place.kept:
+        return found
+    found = found._replace(changes=(), severity=place.severity)
+    if not place.says:
+        return found
+    content = image.read(found.path, limit=LIMIT) or b""
+    match = place.holds.search(content) if place.holds else None
+    line = content.count(b"\n", 0, match.start()) + 1 if match else None
+    return found._replace(reason=place.says, remedy=place.advice, line=line)
+
+
+def _left(image: Image, path: str, place: Place, unknowns: list[Unknown]) -> Iterator[tuple[Found, str]]:
     """What the path leads to, or what is in that directory, each with its name by that path."""
-    found = image.follow(path, doubts)
+    found = image.follow(path, unknowns)
     if found is None:
         return
+    # A link stands for the one directory that is meant, and not for any, nor for all that it lies in.
+    is_known = path == place.pattern and not place.whole and not is_at_or_below(path, found.path)
     if not stat.S_ISDIR(found.status.st_mode):
-        if _counts(found, place) and _is_proved(image, path, found, place, doubts):
+        if _counts(image, path, found, place, unknowns):
             yield found, path
     elif place.named or place.seen or place.holds or place.watch or place.how == WIPE:
         return
-    elif whose.is_aside(image, path, found.path) or (found.links and not _is_known(path, found, place)):
-        doubts.append(whose.not_taken(path, found.path))
+    elif whose.leads_elsewhere(image, path, found.path) or (found.links and not is_known):
+        unknowns.append(whose.not_taken(path, found.path))
     elif place.whole:
         yield found, path
     else:
         for inside, _ in image.below(found.path):
             name = path + inside[len(found.path) :]
-            within = image.follow(inside, doubts)
+            within = image.follow(inside, unknowns)
             if within and stat.S_ISDIR(within.status.st_mode):
-                doubts.append(whose.not_taken(name, within.path))
-            elif within and _counts(within, place):
+                unknowns.append(whose.not_taken(name, within.path))
+            elif within and _counts(image, name, within, place, unknowns):
                 yield within, name
 
 
-def _is_known(path: str, found: Found, place: Place) -> bool:
-    """Whether the link stands for the one directory that is meant, and not for all that it lies in."""
-    return path == place.pattern and not place.whole and not is_at_or_below(path, found.path)
-
-
-def _counts(found: Found, place: Place) -> bool:
-    """A socket, pipe or device holds nothing."""
-    return stat.S_ISREG(found.status.st_mode) and (found.status.st_size > 0 or place.empty_counts)
-
-
-def _is_proved(image: Image, path: str, found: Found, place: Place, doubts: list[Doubt]) -> bool:
+def _counts(image: Image, path: str, found: Found, place: Place, unknowns: list[Unknown]) -> bool:
+    """Whether it is a file with all that the place asks for: a socket, pipe or device holds nothing."""
+    if not stat.S_ISREG(found.status.st_mode) or not (found.status.st_size or place.empty_counts):
+        return False
     if place.named and not place.named.fullmatch(os.path.basename(path)):
         return False
     if place.seen and all(seen.path != found.path for seen in image.sightings(place.seen)):
@@ -170,27 +183,5 @@ def _is_proved(image: Image, path: str, found: Found, place: Place, doubts: list
     try:
         return place.holds is None or bool(place.holds.search(image.read(found.path, limit=LIMIT) or b""))
     except FirstkeyError as error:
-        doubts.append(Doubt(found.path, error.refusal))
+        unknowns.append(Unknown(found.path, error.refusal))
         return False
-
-
-def _finding(image: Image, match: Match) -> Finding:
-    path, what = match.path, match.place.what
-    done: Change
-    if match.place.how == EMPTY:
-        # A link to what is emptied stays: whoever writes through it may still write.
-        done = changes.Empty(path, what)
-    else:
-        done = changes.Remove(path, what, links=image.links_to(path))
-    return Finding(path, f"This is {what}.", changes=(done,))
-
-
-def _for_a_person(image: Image, finding: Finding, place: Place) -> Finding:
-    """The finding in the place's own words, with the line that is meant; seal does nothing about it."""
-    finding = finding._replace(changes=(), severity=place.severity)
-    if not place.says:
-        return finding
-    content = image.read(finding.path, limit=LIMIT) or b""
-    match = place.holds.search(content) if place.holds else None
-    line = content.count(b"\n", 0, match.start()) + 1 if match else None
-    return finding._replace(reason=place.says, remedy=place.advice, line=line)

@@ -14,9 +14,9 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from firstkey import NamedTuple, image_reasons
+from firstkey import image_reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
 
@@ -26,103 +26,73 @@ if TYPE_CHECKING:
 SQLITE = ("/var/lib/rpm/rpmdb.sqlite", "/usr/lib/sysimage/rpm/rpmdb.sqlite")
 OTHERS = ("/var/lib/rpm/Packages", "/var/lib/rpm/Packages.db", "/usr/lib/sysimage/rpm/Packages.db")
 
-# rpmtag.h
-NAME, VERSION, RELEASE = 1000, 1001, 1002
-FILE_DIGESTS, DIRECTORY_INDEXES, BASE_NAMES, DIRECTORY_NAMES = 1035, 1116, 1117, 1118
-DIGEST_ALGORITHM = 5011
+# rpmtag.h: texts, then numbers
+NAME, VERSION, RELEASE, FILE_DIGESTS, BASE_NAMES, DIRECTORY_NAMES = 1000, 1001, 1002, 1035, 1117, 1118
+DIRECTORY_INDEXES, DIGEST_ALGORITHM = 1116, 5011
+_TEXTS = (NAME, VERSION, RELEASE, FILE_DIGESTS, BASE_NAMES, DIRECTORY_NAMES)
+_NUMBERS = (DIRECTORY_INDEXES, DIGEST_ALGORITHM)
 # rpmcrypto.h (RFC 4880, 9.4); without the tag it is md5
 ALGORITHMS = {1: "md5", 2: "sha1", 8: "sha256", 9: "sha384", 10: "sha512"}
-_DAMAGED = "a package's header in the rpm database is damaged: "
-_INT32, _STRING, _STRINGS, _I18N = 4, 6, 8, 9
 
 
-class Header(NamedTuple):
-    """One package's header."""
-
-    blob: bytes
-    tags: dict[int, tuple[int, int, int]]
-    """Kind, place and number of each tag's data."""
-
-    def strings(self, tag: int) -> list[str]:
-        """The texts of the tag; none where it is not there."""
-        kind, offset, count = self.tags.get(tag, (0, 0, 0))
-        if kind not in (_STRING, _STRINGS, _I18N):
-            return []
-        parts = self.blob[offset:].split(b"\0", count)[:count]
-        return [part.decode("utf-8", "surrogateescape") for part in parts]
-
-    def numbers(self, tag: int) -> list[int]:
-        """The numbers of the tag."""
-        kind, offset, count = self.tags.get(tag, (0, 0, 0))
-        if kind != _INT32 or offset + 4 * count > len(self.blob):
-            return []
-        return list(struct.unpack_from(f">{count}I", self.blob, offset))
-
-
-def header(blob: bytes) -> Header:
-    """The index of a header. Raises FirstkeyError where it is none."""
+def header(blob: bytes) -> dict[int, list[Any]]:
+    """The tags of a package's header that count here, empty where it has none. Raises FirstkeyError."""
+    found: dict[int, list[Any]] = {}
     try:
         entries, length = struct.unpack_from(">II", blob)
         data = 8 + 16 * entries
-        tags = {}
-        for number in range(entries):
-            tag, kind, offset, count = struct.unpack_from(">IIiI", blob, 8 + 16 * number)
-            tags[tag] = (kind, data + offset, count)
+        index = list(struct.iter_unpack(">IIiI", blob[8:data]))
+        if data + length > len(blob) or any(offset < 0 for _, _, offset, _ in index):
+            raise struct.error("what it names is not in it")  # noqa: TRY301 - as what struct finds
+        for tag, _, offset, count in index:
+            if tag in _TEXTS and tag not in found:
+                parts = blob[data + offset :].split(b"\0", count)[:count]
+                found[tag] = [part.decode("utf-8", "surrogateescape") for part in parts]
+            elif tag in _NUMBERS and tag not in found:
+                found[tag] = list(struct.unpack_from(f">{count}I", blob, data + offset))
     except struct.error as error:
-        raise _unknown(f"{_DAMAGED}{error}") from error
-    if data + length > len(blob):
-        raise _unknown(f"{_DAMAGED}it is cut off")
-    if any(offset < data for _, offset, _ in tags.values()):
-        raise _unknown(f"{_DAMAGED}a tag's data lies before the data")
-    return Header(blob, tags)
-
-
-def _database(tree: Tree) -> str | None:
-    """The path of rpm's database, or None. Raises FirstkeyError where it is one that is not read here."""
-    for path in SQLITE:
-        if tree.exists(path):
-            return path
-    for path in OTHERS:
-        if tree.exists(path):
-            raise _unknown(f"{path} is an rpm database of an older kind, which is not read here")
-    return None
+        raise _unknown(f"a package's header in the rpm database is damaged: {error}") from error
+    return {**{tag: [] for tag in (*_TEXTS, *_NUMBERS)}, **found}
 
 
 def digests(tree: Tree, file: str) -> Iterator[tuple[str, str, str]]:
     """Package, algorithm and digest of each package that brought `file`."""
     directory, _, name = file.rpartition("/")
-    for blob in _blobs(tree, name):
-        found = header(blob)
-        names, directories = found.strings(BASE_NAMES), found.strings(DIRECTORY_NAMES)
-        values, places = found.strings(FILE_DIGESTS), found.numbers(DIRECTORY_INDEXES)
-        number = (found.numbers(DIGEST_ALGORITHM) or [1])[0]
-        for base, place, value in zip(names, places, values):
-            if base == name and place < len(directories) and directories[place] == f"{directory}/":
-                yield (found.strings(NAME) or ["?"])[0], ALGORITHMS.get(number, "md5"), value
+    for found in _headers(tree, name):
+        (number, *_), directories = found[DIGEST_ALGORITHM] or [1], found[DIRECTORY_NAMES]
+        files = zip(found[BASE_NAMES], found[DIRECTORY_INDEXES], found[FILE_DIGESTS])
+        for base, place, value in files:
+            if base == name and directories[place : place + 1] == [f"{directory}/"]:
+                yield "".join(found[NAME]) or "?", ALGORITHMS.get(number, "md5"), value
 
 
 def version(tree: Tree, package: str) -> str | None:
     """VERSION-RELEASE of the installed package, or None."""
-    for blob in _blobs(tree, package):
-        found = header(blob)
-        if found.strings(NAME) == [package]:
-            return "-".join(found.strings(VERSION) + found.strings(RELEASE))
+    for found in _headers(tree, package):
+        if found[NAME] == [package]:
+            return "-".join(found[VERSION] + found[RELEASE])
     return None
 
 
-def _blobs(tree: Tree, needle: str) -> Iterator[bytes]:
+def _headers(tree: Tree, needle: str) -> Iterator[dict[int, list[Any]]]:
     """The headers that have the text in them somewhere; none where there is no database."""
     import sqlite3
 
-    path = _database(tree)
+    path = next(filter(tree.exists, (*SQLITE, *OTHERS)), None)
     if path is None:
         return
+    if path in OTHERS:
+        raise _unknown(f"{path} is an rpm database of an older kind, which is not read here")
     wanted = needle.encode("utf-8", "surrogateescape")
     try:
         with closing(sqlite3.connect(_address(tree, path), uri=True)) as connection:
+            # A view or a virtual table has no page of its own, and may have no end.
+            pages = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Packages'")
+            if not any(page for (page,) in pages):
+                raise sqlite3.DatabaseError("it has no table of packages")
             for (blob,) in connection.execute("SELECT blob FROM Packages"):
                 if wanted in blob:
-                    yield blob
+                    yield header(blob)
     except MemoryError as error:
         message = f"reading the rpm database {path} takes more memory than it may"
         raise FirstkeyError(message, reason=image_reasons.OVER_BUDGET) from error
@@ -142,7 +112,7 @@ def _address(tree: Tree, path: str) -> str:
     found = walk.follow(tree, path)
     if found is None or not stat.S_ISREG(found.status.st_mode):
         raise _unknown(f"the rpm database {path} cannot be read: there is no file at its end")
-    place = quote_from_bytes(os.fsencode(tree.on_host(found.path)))
+    place = quote_from_bytes(os.fsencode(tree.here.rstrip("/") + found.path))
     return f"file:{place}?mode=ro&immutable=1"
 
 

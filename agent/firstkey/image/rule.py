@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Union
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar, Union
 
-from firstkey import NamedTuple
+from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import places
+from firstkey.image.changes import Change
 from firstkey.image.places import Place
-from firstkey.image.verdict import LOOK, WARNING, Doubt, Verdict
+from firstkey.image.subject import Image
+from firstkey.image.verdict import LOOK, NOTE, WARNING, Finding, Part, Unknown, Verdict, joined
 from firstkey.image.watches import Watch
-from firstkey.reasons import FirstkeyError
+from firstkey.reasons import FirstkeyError, Refusal
 
-if TYPE_CHECKING:
-    from firstkey.image.changes import Change
-    from firstkey.image.subject import Image
-    from firstkey.image.verdict import Finding
+_Value = TypeVar("_Value")
 
 CREDENTIALS = "remove-credentials"
 AMI_TOOLS = "update-ami-tools"
 
 FIRST, LOGS, HISTORIES = range(3)
-"""When a remedy's turn is: logs tell of what was done before, and shells write until the very end."""
+"""When a remedy's turn is: logs record what was done before, and shells write until the very end."""
 
 Example = Mapping[str, Union[str, bytes, None]]
 """A small tree: files with their content, directories (None), and links ("->" and where they lead)."""
-Check = Callable[["Image"], Verdict]
-Remedy = Callable[["Image", Verdict], "list[Change]"]
+Check = Callable[[Image], Iterable[Part]]
+Remedy = Callable[[Image, Verdict], "list[Change]"]
 
 
 class Rule(NamedTuple):
-    """One rule. Its check may raise FirstkeyError: that makes the verdict unknown, with its reason."""
+    """One rule. Its check may fail: that is an unknown, beside what it has found before."""
 
     id: str
     title: str
@@ -70,17 +70,16 @@ class Rule(NamedTuple):
 
     def verdict(self, image: Image) -> Verdict:
         """What is left at the places, and what the check says."""
-        left = places.look(image, self.places) if self.places else Verdict()
-        try:
-            said = self.check(image) if self.check else Verdict()
-        except FirstkeyError as error:  # what is left at the places is found all the same
-            said = Verdict(doubts=(Doubt("/", error.refusal),))
-        return Verdict(
-            tuple(map(self._settled, (*left.findings, *said.findings))),
-            tuple(dict.fromkeys((*left.doubts, *said.doubts))),
-            said.not_applicable,
-            " ".join(filter(None, (left.remark, said.remark))),
-        )
+        parts: list[Part] = []
+
+        def gather() -> None:
+            parts.append(places.look(image, self.places))
+            for one in self.check(image) if self.check else ():
+                parts.append(one)  # noqa: PERF402 - what was found before an error counts
+
+        failed = attempted(f"the rule {self.id}", gather)
+        whole = joined([*parts, Unknown("/", failed)] if failed else parts)
+        return whole._replace(findings=tuple(map(self._settled, whole.findings)))
 
     def _settled(self, finding: Finding) -> Finding:
         """The finding with words for a person wherever seal does nothing about it."""
@@ -94,3 +93,19 @@ class Rule(NamedTuple):
         brought = [change for finding in verdict.findings for change in finding.changes]
         more = self.remedy(image, verdict) if self.remedy and verdict.findings else []
         return [*brought, *more]
+
+
+advisory = partial(Rule, severity=NOTE, by_hand=True)
+"""A rule about what may be intended: seal leaves it, and by itself it makes no image unfit."""
+
+
+def attempted(what: str, work: Callable[..., _Value], *values: object) -> _Value | Refusal:
+    """What the work returns, or why it does not: one mistake must not keep the others from their work."""
+    try:
+        return work(*values)
+    except FirstkeyError as error:
+        return error.refusal
+    except (MemoryError, RecursionError) as error:
+        return Refusal(image_reasons.OVER_BUDGET, f"{what} took more memory than it may: {error!r}")
+    except Exception as error:  # noqa: BLE001 - as above
+        return Refusal(reasons.INTERNAL_ERROR, f"{what} failed: {error!r}")

@@ -7,41 +7,73 @@ holds the audit afterwards against what was predicted.
 
 from __future__ import annotations
 
+import os
 import posixpath
 import stat
-from collections.abc import Collection, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Union
 
-from firstkey import NamedTuple, image_reasons, reasons
+from firstkey import NamedTuple, image_reasons
 from firstkey.image import in_use, rules, sshd_change, units, whose
-from firstkey.image.audit import Result, verdict_of
-from firstkey.image.changes import Link, Lock, SetSshd, Update, Write
-from firstkey.image.door import is_needed, mounted, seen
-from firstkey.image.plan import DESTROYING, Left, Plan, Spot, Step, destroyed, judged
-from firstkey.image.rule import HISTORIES
-from firstkey.image.rules import ami_tools, identities
-from firstkey.image.verdict import FINDING
+from firstkey.image.audit import RULE, Audit, Result, verdict_of
+from firstkey.image.changes import Change, Link, Lock, Remove, SetSshd, Update, Write
+from firstkey.image.door import Context, checked, mounted, seen
+from firstkey.image.rule import HISTORIES, Rule, attempted
+from firstkey.image.rules import identities
+from firstkey.image.subject import Image
+from firstkey.image.verdict import FINDING, NOT_APPLICABLE, UNKNOWN
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import walk
-from firstkey.system.mounts import is_at_or_below
-from firstkey.system.sshd import CONFIGS
+from firstkey.system.mounts import is_at_or_below, upwards
+from firstkey.text import visible
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from firstkey.image.audit import Audit
-    from firstkey.image.changes import Change, Empty, Remove
-    from firstkey.image.door import Context
-    from firstkey.image.rule import Rule
-    from firstkey.image.subject import Image
-
-OVERWRITING = """\
-Files were overwritten where they are now. That is no promise that nothing is left of them: journals,
-copy-on-write file systems, snapshots, RAID, flash disks and caches can keep older copies, and what was
-removed without being overwritten stays in free blocks, which a snapshot of a volume takes along. A copy of
-the files to a fresh volume has none of that."""
+Settled = dict[tuple[str, Change], Union[Change, Refusal, None]]
+"""By rule and change: what is to be done, why it may not be, or None where there is nothing to do."""
 
 DONE, FAILED, LEFT = "done", "failed", "left"
+
+
+class Step(NamedTuple):
+    """One change, and the rule that asks for it. `waits`: what it takes away is still needed afterwards."""
+
+    rule: Rule
+    change: Change
+    waits: bool = False
+
+
+class Left(NamedTuple):
+    """A rule with findings that are not repaired, and why."""
+
+    rule: Rule
+    refusal: Refusal
+
+
+class Match(NamedTuple):
+    """A finding, as far as it is to be known again, and whether it will be found afterwards too."""
+
+    rule: Rule
+    path: str
+    reason: str
+    stays: bool
+
+
+class Plan(NamedTuple):
+    """What is to be done, in order, and what is not; what is `found` before.
+
+    `starts`: the units that the first boot then turns on by preset. `open`: the rules that did not apply, or
+    could not be checked; the steps may change that, so nothing is predicted of these.
+    """
+
+    steps: tuple[Step, ...]
+    left: tuple[Left, ...]
+    found: tuple[Match, ...]
+    starts: tuple[str, ...]
+    open: tuple[Rule, ...]
+
+    @property
+    def stays(self) -> tuple[Match, ...]:
+        """What will still be found."""
+        return tuple(match for match in self.found if match.stays)
 
 
 class Outcome(NamedTuple):
@@ -54,12 +86,11 @@ class Outcome(NamedTuple):
 
 
 class Sealing(NamedTuple):
-    """The whole: what was done, what was not, what the rules say then, and what of that was not predicted."""
+    """The whole: what was planned, what was done of it, and what the rules say then."""
 
+    plan: Plan
     outcomes: tuple[Outcome, ...]
-    left: tuple[Left, ...]
     after: Audit
-    unpredicted: tuple[Left, ...] = ()
 
     @property
     def is_fit(self) -> bool:
@@ -67,99 +98,119 @@ class Sealing(NamedTuple):
         failed = any(outcome.result == FAILED for outcome in self.outcomes)
         return self.after.is_fit and not failed and not self.unpredicted
 
+    @property
+    def unpredicted(self) -> tuple[Left, ...]:
+        """What is found afterwards, and should not be."""
+        found = sorted(self.plan.found, key=lambda match: match.stays)  # one that stays outweighs others
+        stays = {(match.rule.id, match.path): match.stays for match in found}
+        is_open = {rule.id for rule in self.plan.open}
+        why = {None: "was not found before", False: "should be gone, and is not"}
+        return tuple(
+            Left(rule, Refusal(image_reasons.NOT_AS_PREDICTED, f"{path} {why[stays.get((rule.id, path))]}"))
+            for rule, verdict, *_ in self.after.results
+            for path in dict.fromkeys(finding.path for finding in verdict.findings)
+            if not stays.get((rule.id, path)) and rule.id not in is_open
+        )
+
 
 def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan:
     """Decide everything, and change nothing."""
-    steps: list[Step] = []
-    left: list[Left] = []
     results = [Result(rule, verdict_of(rule, image)) for rule in sorted(wanted, key=lambda rule: rule.stage)]
     found = [result for result in results if result.outcome == FINDING]
+    steps: list[Step] = []
+    left: list[Left] = []
+    settled: Settled = {}
     for result in found:
         rule = result.rule
+        image.looking.at(RULE, rule.id)
         if rule.by_hand and result.is_fit:
-            continue  # a note, which will be found afterwards as well, and is told there
-        refusal = None
-        if rule.option and rule.option not in options:
-            refusal = Refusal(image_reasons.NOT_ASKED_FOR, f"it is done only with --{rule.option}")
-        changes = [] if refusal else _changes(result, image)
+            continue  # a note, which the audit afterwards has as well
+        changes = attempted(f"the rule {rule.id}", _changes, image, result, options)
+        for change in [] if isinstance(changes, Refusal) else changes:
+            done = attempted(f"a change of the rule {rule.id}", _settled, change, image, steps)
+            settled[rule.id, change] = done
+            if isinstance(done, Refusal):
+                left.append(Left(rule, done))
+            elif done:
+                steps.append(Step(rule, done))
         if isinstance(changes, Refusal):
-            refusal = changes
-        elif not changes and refusal is None:
-            detail = f"{rule.title}: that is for a person to bring about"
-            refusal = Refusal(image_reasons.FOR_A_PERSON, detail)
-        else:
-            steps += _steps(rule, changes, image, left, steps)
-        if refusal:
-            left.append(Left(rule, refusal))
+            left.append(Left(rule, changes))
     kept, contradicting = judged(steps)
-    return predicted(image, Plan(tuple(kept), (*left, *contradicting), starts=_starts(image, kept)), found)
+    planned = tuple(kept)
+    for name in {step.rule.after for step in planned if step.rule.after}:
+        # What such a step takes away may still be needed to heal what another rule finds.
+        rule = rules.by_id(name)
+        if not all(_healed(image, Result(rule, verdict_of(rule, image)), planned, settled)):
+            kept = [step._replace(waits=True) if step.rule.after == name else step for step in kept]
+    matches = [
+        Match(result.rule, finding.path, finding.reason, not is_healed)
+        for result in found
+        for finding, is_healed in zip(result.verdict.findings, _healed(image, result, kept, settled))
+    ]
+    is_open = tuple(result.rule for result in results if result.outcome in (UNKNOWN, NOT_APPLICABLE))
+    return Plan(tuple(kept), (*left, *contradicting), tuple(matches), _starts(image, kept), is_open)
+
+
+def _changes(image: Image, result: Result, options: Collection[str]) -> list[Change]:
+    """What seal would do about a rule's findings. Raises FirstkeyError where that is nothing."""
+    rule = result.rule
+    if rule.option and rule.option not in options:
+        raise FirstkeyError(f"it is done only with --{rule.option}", reason=image_reasons.NOT_ASKED_FOR)
+    changes = rule.changes(image, result.verdict)
+    if not changes:
+        message = f"{rule.title}: that is for a person to bring about"
+        raise FirstkeyError(message, reason=image_reasons.FOR_A_PERSON)
+    return changes
 
 
 def _starts(image: Image, steps: Sequence[Step]) -> tuple[str, ...]:
     """The units that systemd turns on by preset at a first boot, where the steps bring one."""
-    if all(not isinstance(step.change, Write) or step.change.after != identities.UNSET for step in steps):
+    if all(getattr(step.change, "after", None) != identities.UNSET for step in steps):
         return ()
-    try:
-        return tuple(units.newly_enabled(image))
-    except FirstkeyError as error:
-        return (f"units that cannot be told: {error.message}",)
+    waits = (RULE, "first-boot-waits")  # which lists them as well
+    image.looking.at(*waits)
+    refusal = image.looking.unfinished.get(waits)
+    found = attempted("their list", units.newly_enabled, image) if refusal is None else refusal
+    return (f"units that cannot be listed: {found.detail}",) if isinstance(found, Refusal) else tuple(found)
 
 
-def _steps(
-    rule: Rule, changes: Sequence[Change], image: Image, left: list[Left], before: Sequence[Step]
-) -> Iterator[Step]:
-    """A step for each change; one that may not be done is left, with its reason."""
-    for change in changes:
-        try:
-            settled = _settled(change, image, [step.change for step in before])
-            if settled and not isinstance(settled, Update):
-                mount = image.mounted_at(settled.path)
-                if mount:
-                    left.append(Left(rule, mounted(settled.path, mount).refusal))
-                    continue
-        except FirstkeyError as error:
-            left.append(Left(rule, error.refusal))
-            continue
-        if settled:
-            yield Step(rule, settled)
-
-
-def _settled(change: Change, image: Image, before: Sequence[Change]) -> Change | None:
+def _settled(change: Change, image: Image, earlier: Sequence[Step]) -> Change | None:
     """The change as it may be believed: no link in its path, and with what is seen there.
 
-    None: there is nothing to be done.
+    None: there is nothing to be done. Raises FirstkeyError where it may not be done.
     """
+    if isinstance(change, Update):
+        return change
     if isinstance(change, SetSshd):
-        earlier = {
-            path: after for each in before if isinstance(each, SetSshd) for path, _, after in each.files
-        }
-        if earlier:
-            change = sshd_change.change(image, sshd_change.SETTINGS[change.keyword], earlier)
-        return change._replace(files=tuple((_file(image, path), old, new) for path, old, new in change.files))
+        written = [step.change.files for step in earlier if isinstance(step.change, SetSshd)]
+        if written:
+            contents = {path: after for files in written for path, _, after in files}
+            change = sshd_change.change(image, sshd_change.SETTINGS[change.keyword], contents)
+        files = ((_file(image, path), before, after) for path, before, after in change.files)
+        change = change._replace(files=tuple(files))
+    is_of_content = isinstance(change, (Lock, SetSshd)) or (isinstance(change, Write) and not change.link)
+    path = (_file if is_of_content else _real)(image, change.path)
+    mount = image.mounted_at(path)
+    if mount:
+        raise mounted(path, mount)
+    if isinstance(change, SetSshd):
+        return change
     if isinstance(change, (Lock, Write)):
-        is_there = isinstance(change, Write) and change.link is not None
-        return change._replace(path=(_real if is_there else _file)(image, change.path))
-    if isinstance(change, Link):
-        path = _real(image, change.path)
-        status = image.status(path)
-        leads = _leads(image, posixpath.join(posixpath.dirname(path), change.target))
-        return change._replace(path=path, leads=leads, seen=seen(status) if status else None)
-    return _to_be_destroyed(change, image) if isinstance(change, DESTROYING) else change
-
-
-def _to_be_destroyed(change: Remove | Empty, image: Image) -> Change | None:
-    path = _real(image, change.path)
+        return change._replace(path=path)
     status = image.status(path)
-    if status is None:
+    known = seen(status) if status else None
+    if isinstance(change, Link):
+        leads = whose.end_of(image, posixpath.join(posixpath.dirname(path), change.target))
+        return change._replace(path=path, leads=leads and leads.path, seen=known)
+    if status is None or not isinstance(change, Remove):
         return None
-    if is_needed(path):
-        raise FirstkeyError(f"{path} is the system's", reason=image_reasons.NEEDED)
-    if whose.is_aside(image, change.path, path):
+    checked(path, known)
+    if whose.leads_elsewhere(image, change.path, path):
         message = f"{change.path} leads to {path}, which is the system's or a user's"
         raise FirstkeyError(message, reason=image_reasons.NEEDED)
     if stat.S_ISDIR(status.st_mode) and in_use.is_used(path, image.used):
         raise FirstkeyError(f"{path} is used by a running program", reason=image_reasons.IN_USE)
-    return change._replace(path=path, seen=seen(status))
+    return change._replace(path=path, seen=known)
 
 
 def _file(image: Image, path: str) -> str:
@@ -171,129 +222,142 @@ def _file(image: Image, path: str) -> str:
 def _real(image: Image, path: str) -> str:
     """The path without a link in it, but for the last name: that is what is meant itself."""
     above, name = posixpath.split(posixpath.normpath(path))
-    if not name:
-        return above
-    found = walk.follow(image.tree, above)
-    return posixpath.join(found.path if found else _real(image, above), name)
+    return posixpath.join(_file(image, above), name) if name else above
 
 
-def _leads(image: Image, path: str) -> str | None:
-    found = whose.end_of(image, path)
-    return found.path if found else None
+# --- none of its steps undoes another's ------------------------------------------------------------
 
 
-def _changes(result: Result, image: Image) -> list[Change] | Refusal:
-    try:
-        return result.rule.changes(image, result.verdict)
-    except FirstkeyError as error:
-        return error.refusal
-    except Exception as error:  # noqa: BLE001 - one rule's mistake must not keep the others from being repaired
-        return Refusal(reasons.INTERNAL_ERROR, f"the rule {result.rule.id} failed: {error!r}")
+def judged(steps: Sequence[Step]) -> tuple[list[Step], list[Left]]:
+    """The steps in an order in which none undoes another's, and those that cannot be among them.
+
+    Where one would destroy what another makes, it is the one that destroys that is left.
+    """
+    steps = _without_doubles(steps)
+    made = {above for step in steps for path, _, _ in _writes(step.change) for above in upwards(path)}
+    contents: dict[str, object] = {}
+    kept: list[Step] = []
+    left: list[Left] = []
+    for step in steps:
+        why = _contradiction(step.change, steps, made, contents)
+        if why:
+            left.append(Left(step.rule, Refusal(image_reasons.CONTRADICTION, why)))
+            continue
+        contents.update({path: after for path, _, after in _writes(step.change)})
+        kept.append(step)
+    last = {above: number for number, step in enumerate(kept) for above in upwards(step.change.path)}
+
+    def turn(number: int) -> tuple[int, int]:
+        """What is overwritten or remembered in a directory goes before the whole of it."""
+        change = kept[number].change
+        return last[change.path] if isinstance(change, Remove) else number, -len(change.path)
+
+    return [kept[number] for number in sorted(range(len(kept)), key=turn)], left
+
+
+def _without_doubles(steps: Sequence[Step]) -> list[Step]:
+    """Of those that take away the same, the most thorough; of those that are the same, the first."""
+    kept: dict[object, Step] = {}
+    for step in steps:
+        key = effect(step.change)
+        best, other = sorted((kept.get(key, step), step), key=_rank)
+        if isinstance(best.change, Remove):
+            links = tuple(dict.fromkeys((*best.change.links, *destroyed(other.change)[1:])))
+            wiping = best.change.wiping or getattr(other.change, "wiping", False)
+            best = best._replace(change=best.change._replace(links=links, wiping=wiping))
+        kept[key] = best
+    return list(kept.values())
+
+
+def effect(change: object) -> object:
+    """What is the same for changes of which one is enough."""
+    return change.path if isinstance(change, Remove) else (type(change), change)
+
+
+def _rank(step: Step) -> tuple[bool, ...]:
+    """The most thorough first: what is remembered, then what is overwritten, removed, and emptied."""
+    change = step.change
+    return (change.emptying, not change.blob, not change.wiping) if isinstance(change, Remove) else ()
+
+
+def _contradiction(
+    change: Change, steps: Sequence[Step], made: set[str], contents: dict[str, object]
+) -> str | None:
+    """What other step the change is at odds with, in words; None where it is with none."""
+    for path in destroyed(change):
+        if path in made:
+            return f"{visible(path)} would be removed, and another step writes there"
+    for path, before, _ in _writes(change):
+        if path in contents and contents[path] != before:
+            return f"{visible(path)} would be written twice, each time as if the other were not"
+    if isinstance(change, Link):
+        target = os.path.normpath(os.path.join(os.path.dirname(change.path), change.target))
+        words = f"{visible(change.path)} would be a link to {visible(target)}, which"
+        if any(is_at_or_below(target, path) for step in steps for path in destroyed(step.change)):
+            return f"{words} another step removes"
+        is_written = any(isinstance(each.change, Write) and each.change.path == target for each in steps)
+        if change.path in (target, None if is_written else change.leads):
+            return f"{words} leads back to it"
+    return None
+
+
+def destroyed(change: Change) -> tuple[str, ...]:
+    """The paths that are gone, or hold nothing, after it."""
+    return (change.path, *change.links) if isinstance(change, Remove) else ()
+
+
+def _writes(change: Change) -> Iterator[tuple[str, object, object]]:
+    """The paths that have something new after it: with what must be there before, and what is then."""
+    if isinstance(change, Write):
+        yield change.path, change.before, change.after
+    elif isinstance(change, SetSshd):
+        yield from change.files
+    elif isinstance(change, Lock):
+        yield change.path, Lock, Lock
+    elif isinstance(change, Link):
+        yield change.path, change.target, change.target
 
 
 # --- what will be found then ----------------------------------------------------------------------
 
 
-def predicted(image: Image, planned: Plan, found: Sequence[Result]) -> Plan:
-    """The plan with what it comes to: which findings will be gone, and which stay."""
-    steps = tuple(_waiting(step, image, planned) for step in planned.steps)
-    planned = planned._replace(steps=steps)
-    gone: list[Spot] = []
-    stays: list[Spot] = []
-    for rule, verdict, *_ in found:
-        heals = _healer(image, rule, planned)
-        for finding in verdict.findings:
-            (gone if heals(finding.path) else stays).append(Spot(rule, finding.path, finding.reason))
-    return planned._replace(gone=tuple(gone), stays=tuple(stays))
-
-
-def _waiting(step: Step, image: Image, planned: Plan) -> Step:
-    """The step, which waits where what it takes away is still needed to heal what another rule finds."""
-    if step.rule.after is None:
-        return step
-    needed_by = rules.by_id(step.rule.after)
-    heals = _healer(image, needed_by, planned)
-    found = verdict_of(needed_by, image).findings
-    return step._replace(waits=not all(heals(finding.path) for finding in found))
-
-
-def _healer(image: Image, rule: Rule, planned: Plan) -> Callable[[str], bool]:
-    """Whether a finding of the rule's about a path will be gone: by its own steps, or taken away."""
-    taken = {path for step in planned.steps if not step.waits for path in destroyed(step.change)}
-    own = {path for step in planned.steps if step.rule is rule and not step.waits for path in _about(step)}
-
-    def heals(path: str) -> bool:
-        try:
-            real = _real(image, path) if path.startswith("/") else path
-            file = _leads(image, path) if path.startswith("/") else None
-        except FirstkeyError:
-            return path in own
-        if real in own or path in own or (file is not None and file in own):
-            return True
-        return any(is_at_or_below(real, each) for each in taken)
-
-    return heals
-
-
-def _about(step: Step) -> Iterator[str]:
-    """What a finding that the step heals may name."""
-    yield step.change.path
-    if isinstance(step.change, SetSshd):
-        yield from (*CONFIGS, *(path for path, _, _ in step.change.files))
-    if isinstance(step.change, Update):
-        yield from ami_tools.PROGRAMS
-
-
-def unpredicted(planned: Plan, after: Audit) -> Iterator[Left]:
-    """What is found afterwards, and should not be."""
-    expected = {(spot.rule.id, spot.path) for spot in planned.stays}
-    gone = {(spot.rule.id, spot.path) for spot in planned.gone}
-    for result in after.results:
-        for path in dict.fromkeys(finding.path for finding in result.verdict.findings):
-            if (result.rule.id, path) not in expected:
-                known = (result.rule.id, path) in gone
-                detail = f"{path} should be gone, and is not" if known else f"{path} was not found before"
-                yield Left(result.rule, Refusal(image_reasons.NOT_AS_PREDICTED, detail))
+def _healed(image: Image, result: Result, kept: Sequence[Step], settled: Settled) -> Iterator[bool]:
+    """Of each finding whether it will be gone: by all of the rule's changes, or taken away by any."""
+    changes = [step.change for step in kept if not step.waits]
+    effects = set(map(effect, changes))
+    taken = {path for change in changes for path in destroyed(change)}
+    of_rule = [done for (name, _), done in settled.items() if name == result.rule.id]
+    for finding in result.verdict.findings:
+        own = [settled.get((result.rule.id, change), False) for change in finding.changes] or of_rule
+        if own and not finding.remedy and all(done is None or effect(done) in effects for done in own):
+            yield True
+        else:
+            real = attempted(finding.path, _real, image, finding.path)
+            yield not taken.isdisjoint(upwards(str(real)))
 
 
 # --- doing it -------------------------------------------------------------------------------------
 
 
 def carry_out(
-    planned: Plan,
-    wanted: Sequence[Rule],
-    context: Context,
-    look: Callable[[Sequence[Rule]], Audit],
-    tell: Callable[[Outcome], None],
-    *,
-    before_histories: Callable[[], None] = lambda: None,
-) -> Sealing:
-    """Do each step, tell of it, and audit again: `look` audits these rules, in the tree as it is by then."""
-    outcomes: list[Outcome] = []
-    is_quiet = False
-    for step in planned.steps:
-        if step.rule.stage == HISTORIES and not is_quiet:
+    planned: Plan, context: Context, *, before_histories: Callable[[], None] = lambda: None
+) -> Iterator[Outcome]:
+    """Do each step, one at a time."""
+    undone: set[str] = set()
+    histories = next((step for step in planned.steps if step.rule.stage == HISTORIES), None)
+    for step in (*planned.steps, None):
+        if step is histories:  # without any, at the end
             before_histories()
-            is_quiet = True
-        outcome = _attempt(step, context, outcomes)
-        outcomes.append(outcome)
-        tell(outcome)
-    if not is_quiet:
-        before_histories()
-    after = look(wanted)
-    return Sealing(tuple(outcomes), planned.left, after, tuple(unpredicted(planned, after)))
-
-
-def _attempt(step: Step, context: Context, before: Sequence[Outcome]) -> Outcome:
-    if step.waits or any(each.step.rule.id == step.rule.after and each.result != DONE for each in before):
-        detail = (
-            f"{step.change.path} stays while {step.rule.after} has findings, which it helps to heal at boot"
-        )
-        return Outcome(step, LEFT, detail, Refusal(image_reasons.STILL_NEEDED, detail))
-    try:
-        return Outcome(step, DONE, step.change.apply(context))
-    except FirstkeyError as error:
-        return Outcome(step, FAILED, error.message, error.refusal)
-    except Exception as error:  # noqa: BLE001 - one step's mistake must not keep the others from being done
-        detail = f"the step failed: {error!r}"
-        return Outcome(step, FAILED, detail, Refusal(reasons.INTERNAL_ERROR, detail))
+        if step is None:
+            return
+        after = step.rule.after
+        if step.waits or after in undone:
+            detail = f"{step.change.path} stays while {after} has findings, which it helps to heal at boot"
+            outcome = Outcome(step, LEFT, detail, Refusal(image_reasons.STILL_NEEDED, detail))
+        else:
+            done = attempted("the step", step.change.apply, context)
+            why = done if isinstance(done, Refusal) else None
+            outcome = Outcome(step, FAILED, why.detail, why) if why else Outcome(step, DONE, str(done))
+        if outcome.result != DONE:
+            undone.add(step.rule.id)
+        yield outcome

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from firstkey.image_reasons import ACCOUNTS_BROKEN
@@ -9,6 +10,7 @@ from firstkey.reasons import FirstkeyError
 from firstkey.system.shadow import PASSWD
 
 SHADOW, GROUP, GSHADOW = "/etc/shadow", "/etc/group", "/etc/gshadow"
+GROUPS = (GROUP, GSHADOW)
 FIELDS = {PASSWD: 7, SHADOW: 9, GROUP: 4, GSHADOW: 4}
 """How many fields a line has."""
 
@@ -16,6 +18,7 @@ LOCK = "!"
 """What passwd -l puts before a password. sshd without PAM takes it for a locked account (sshd(8)) ..."""
 NO_LOGIN = "*"
 """... and this one not, though no password matches it either."""
+_PASSWORD = re.compile(rb"^([^:\n]*:[!*]*)[^!*:\n][^:\n]+", re.MULTILINE)
 
 
 def broken(path: str, content: bytes) -> Iterator[tuple[int, str]]:
@@ -38,24 +41,13 @@ def broken(path: str, content: bytes) -> Iterator[tuple[int, str]]:
 
 def locked(content: bytes, name: str, mark: str) -> bytes:
     """The file with that account's password locked: `mark` before it, so that it can be taken away again."""
-    lines = content.split(b"\n")
-    wanted = name.encode("utf-8", "surrogateescape")
-    for number, line in enumerate(lines):
-        fields = line.split(b":")
-        if fields[0] == wanted and len(fields) > 1:
-            fields[1] = mark.encode() + fields[1]
-            lines[number] = b":".join(fields)
-            return b"\n".join(lines)
-    raise FirstkeyError(f"{name} has no line any more", reason=ACCOUNTS_BROKEN)
+    line = b"\n" + name.encode("utf-8", "surrogateescape") + b":"
+    before, found, after = (b"\n" + content).partition(line)
+    if not found:
+        raise FirstkeyError(f"{name} has no line any more", reason=ACCOUNTS_BROKEN)
+    return (before + found + mark.encode() + after)[1:]
 
 
 def masked(content: bytes) -> bytes:
     """The file with every password replaced by what kind it is, for people to look at."""
-    lines = []
-    for line in content.split(b"\n"):
-        fields = line.split(b":")
-        if len(fields) > 1 and len(fields[1].lstrip(b"!*")) > 1:
-            bare = fields[1].lstrip(b"!*")
-            fields[1] = fields[1][: len(fields[1]) - len(bare)] + b"(password)"
-        lines.append(b":".join(fields))
-    return b"\n".join(lines)
+    return _PASSWORD.sub(rb"\1(password)", content)

@@ -10,27 +10,22 @@ import os
 import posixpath
 import re
 import stat
-from contextlib import nullcontext, suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
+from firstkey.boot.target import Target
 from firstkey.image import scan
 from firstkey.image.packages import Packages
+from firstkey.image.scan import Scan
 from firstkey.image.sshd import Settings
-from firstkey.image.verdict import Doubt
-from firstkey.reasons import FirstkeyError
+from firstkey.image.verdict import Unknown
+from firstkey.image.watches import Sighting, Watch
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import restrictions
 from firstkey.system import mounts, walk
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-
-    from firstkey.boot.site import Site
-    from firstkey.image.scan import Scan
-    from firstkey.image.watches import Sighting, Watch
-    from firstkey.system.files import Directory
-    from firstkey.system.walk import Found
+from firstkey.system.walk import Found
 
 FILE_LIMIT = 16 * 1024 * 1024
 """The largest file that a rule reads whole."""
@@ -41,11 +36,29 @@ _PARTS = re.compile(r"((?:/[^/*?\[]+)*)/([^/]+)")
 _KERNEL = ("/dev", "/proc", "/run", "/sys")
 
 
+@contextmanager
+def noted(path: str, unknowns: list[Unknown] | None) -> Iterator[None]:
+    """Where a part of the path is no directory, there is nothing; all else that is wrong is an unknown.
+
+    It is raised where there is no list of `unknowns`.
+    """
+    try:
+        yield
+    except FirstkeyError as error:
+        if error.reason is reasons.NOT_A_DIRECTORY:
+            return
+        if unknowns is None:
+            raise
+        unknowns.append(Unknown(path, error.refusal))
+
+
 class Home(NamedTuple):
-    """A home directory; `user` is None where no account has it (any more)."""
+    """A home directory; `user` is None where no account has it (any more). `place`: where it really is."""
 
     path: str
     user: str | None
+    place: str
+    uid: int
 
     def join(self, name: str) -> str:
         """A path in it."""
@@ -56,48 +69,34 @@ class Image:
     """One image, or the running system."""
 
     def __init__(
-        self,
-        site: Site,
-        watches: Iterable[Watch],
-        looking: scan.Looking,
-        *,
-        banner: bool,
+        self, target: Target, watches: Iterable[Watch], looking: scan.Looking, *, banner: bool
     ) -> None:
-        self.site = site
+        self.target = target
         self.wants_banner = banner
-        self.tree = site.tree
-        self.accounts = site.accounts
-        self.settings = site.config.image
+        self.tree = target.tree
+        self.accounts = target.accounts
+        self.settings = target.config.image
         self._watches = tuple(watches)
         self.looking = looking
-        self.scanned = self.looking.scanned
-        self.home_doubts: list[Doubt] = []
+        self.scanned, self.used = looking.scanned, looking.used
+        self.home_unknowns: list[Unknown] = []
         self._links: dict[str, dict[str, None]] = {}
 
     @cached_property
     def scan(self) -> Scan:
-        """What the walk over all files saw."""
-        return self.looking.scan or scan.joined([self.part_of_scan(0, 1)])
+        """What the walk over all files saw. Raises FirstkeyError where it failed."""
+        done = self.looking.scan
+        if isinstance(done, Refusal):
+            raise FirstkeyError(done.detail, reason=done.reason)
+        return done or scan.joined([self.part_of_scan(0, 1)])
 
     def part_of_scan(self, part: int, parts: int) -> Scan:
         """What it sees in that part of the files, of so many."""
-        scanner = scan.Scanner(self.tree, self._watches, self._packaged, self.looking, part, parts)
-        return scanner.run()
-
-    @property
-    def used(self) -> frozenset[str]:
-        """What running programs use in it."""
-        return self.looking.used
-
-    @property
-    def files_seen(self) -> int | None:
-        """How many files the scan looked at; None while there was none."""
-        done: Scan | None = self.__dict__.get("scan")
-        return done.files if done else None
+        return scan.Scanner(self.tree, self._watches, self._packaged, self.looking, part, parts).run()
 
     def sightings(self, kind: str) -> tuple[Sighting, ...]:
         """The files that the scan saw of that kind."""
-        return self.scan.of(kind)
+        return self.scan.sightings.get(kind, ())
 
     @cached_property
     def packages(self) -> Packages:
@@ -115,53 +114,47 @@ class Image:
 
     @cached_property
     def homes(self) -> tuple[Home, ...]:
-        """Every home: of all accounts wherever it is, those that nobody has any more, and /etc/skel."""
+        """Every home: of all accounts wherever it is, those without an account, and /etc/skel."""
+        possible: list[tuple[str, str | None]] = [
+            (path, account.name)
+            for account in self.accounts.all()
+            if not self.is_elsewhere(path := os.path.normpath(account.home))
+        ]
+        possible += [(path, None) for path in ("/", "/root", "/etc/skel")]
+        if not self.is_elsewhere("/home"):
+            possible += [(path, None) for path in self.glob("/home/*")]
         found: dict[tuple[int, int], Home] = {}
-        for path, user in self._possible_homes():
-            try:
-                with self._directory(path) or nullcontext() as directory:
-                    status = directory.status() if directory else None
-            except FirstkeyError as error:
-                self.home_doubts.append(Doubt(path, error.refusal))
-                continue
-            if status:
-                found.setdefault((status.st_dev, status.st_ino), Home(path, user))
+        for path, user in possible:
+            with noted(path, self.home_unknowns), self.tree.open(path) or nullcontext() as directory:
+                real = walk.follow(self.tree, path) if directory else None
+                if real:
+                    home = Home(path, user, real.path, real.status.st_uid)
+                    found.setdefault((real.status.st_dev, real.status.st_ino), home)
         return tuple(found.values())
 
     @cached_property
-    def home_places(self) -> tuple[tuple[str, str], ...]:
-        """Each home but / of somebody who can log in, by its path and by where that leads."""
-        no_logins = {
-            account.name for account in self.accounts.all() if restrictions.is_no_shell(account.shell)
-        }
-        places = []
-        for home in self.homes:
-            if home.user in no_logins:
-                continue
-            with suppress(FirstkeyError):
-                found = walk.follow(self.tree, home.path)
-                if found and found.path != "/":
-                    places.append((home.path, found.path))
-        return tuple(places)
+    def _homes_by_place(self) -> dict[str, Home]:
+        return {home.place: home for home in self.homes if home.place != "/"}
 
-    def _possible_homes(self) -> Iterator[tuple[str, str | None]]:
-        for account in self.accounts.all():
-            path = os.path.normpath(account.home)
-            if not self.is_elsewhere(path):
-                yield path, account.name
-        yield from ((path, None) for path in ("/", "/root", "/etc/skel"))
-        if not self.is_elsewhere("/home"):
-            yield from ((path, None) for path in self.glob("/home/*"))
+    @cached_property
+    def no_logins(self) -> frozenset[str]:
+        """The names of accounts whose shell refuses every login."""
+        accounts = self.accounts.all()
+        return frozenset(each.name for each in accounts if restrictions.is_no_shell(each.shell))
+
+    def holding(self, path: str) -> Iterator[Home]:
+        """The homes but / that a path without links lies in, the innermost first."""
+        homes = self._homes_by_place
+        return (homes[place] for place in mounts.upwards(path) if place in homes)
 
     def is_elsewhere(self, path: str) -> bool:
         """Whether it is no part of the image: the kernel's, or mounted from another machine."""
-        if any(path == place or path.startswith(f"{place}/") for place in _KERNEL):
-            return True
-        return self.mounted_at(path) is not None
+        is_kernels = any(mounts.is_at_or_below(path, place) for place in _KERNEL)
+        return is_kernels or self.mounted_at(path) is not None
 
     def mounted_at(self, path: str) -> mounts.Mount | None:
         """What is mounted there, or above, that is no part of the image."""
-        host = self.tree.on_host(os.path.normpath(path))
+        host = self.tree.root.rstrip("/") + os.path.normpath(path)
         return next(
             (mount for mount in self.looking.left_out if mounts.is_at_or_below(host, mount.path)), None
         )
@@ -176,118 +169,86 @@ class Image:
         """The status of what has that name itself, a link included; None where nothing has it."""
         if path == "/":
             path = "/."
-        directory = self.tree.open(os.path.dirname(path))
-        if directory is None:
-            return None
-        with directory:
-            return directory.status(os.path.basename(path))
+        with noted(path, None), self.tree.open(os.path.dirname(path)) or nullcontext() as directory:
+            return directory.status(os.path.basename(path)) if directory else None
 
-    def follow(self, path: str, doubts: list[Doubt] | None = None) -> Found | None:
-        """What the path leads to in the end, inside the image; None where that is nothing of anybody's.
+    def follow(self, path: str, unknowns: list[Unknown] | None = None) -> Found | None:
+        """What the path leads to in the end, inside the image; None where that is no part of the image.
 
         Such are what is elsewhere, and what a link leads to that a package brought. What may not be followed
-        is put to the `doubts`, or raised without such a list.
+        is put to the `unknowns`, or raised without such a list.
         """
-        try:
+        found = None
+        with noted(path, unknowns):
             found = walk.follow(self.tree, path)
-        except FirstkeyError as error:
-            if error.reason is reasons.NOT_A_DIRECTORY:
-                return None
-            if doubts is None:
-                raise
-            doubts.append(Doubt(path, error.refusal))
-            return None
         if found is None or self.is_elsewhere(found.path):
             return None
-        if found.links and self._is_of_packages(found.path):
-            return None
         if found.links:
+            places = {place for place in (*scan.PACKAGED, *scan.LOCAL) if found.path.startswith(f"{place}/")}
+            is_in_packages = places and not places & scan.LOCAL
+            if is_in_packages and not scan.is_stray(found.path, self._packaged):
+                return None
             self._links.setdefault(found.path, {}).update(dict.fromkeys(found.links))
         return found
 
-    def file(self, path: str, doubts: list[Doubt] | None = None) -> Found | None:
+    def file(self, path: str, unknowns: list[Unknown] | None = None) -> Found | None:
         """The regular file that the path leads to, as `follow` finds it; None where that is no file."""
-        found = self.follow(path, doubts)
+        found = self.follow(path, unknowns)
         return found if found and stat.S_ISREG(found.status.st_mode) else None
 
     def links_to(self, path: str) -> tuple[str, ...]:
         """The links that led `follow` to that path: they are of no use without it."""
         return tuple(self._links.get(path, ()))
 
-    def _is_of_packages(self, path: str) -> bool:
-        places = [place for place in (*scan.PACKAGED, *scan.LOCAL) if path.startswith(f"{place}/")]
-        if not places or scan.LOCAL.intersection(places):
-            return False
-        return not scan.is_stray(path, self._packaged)
-
     def is_directory(self, path: str) -> bool:
         """Whether it is a directory itself, and no link to one."""
         status = self.status(path)
         return status is not None and stat.S_ISDIR(status.st_mode)
 
-    def is_file(self, path: str) -> bool:
-        """Whether it is a regular file itself."""
+    def is_file(self, path: str, *, least: int = 0) -> bool:
+        """Whether it is a regular file itself, with so many bytes in it."""
         status = self.status(path)
-        return status is not None and stat.S_ISREG(status.st_mode)
+        return status is not None and stat.S_ISREG(status.st_mode) and status.st_size >= least
 
-    def has_content(self, path: str) -> bool:
-        """Whether it is a regular file with something in it."""
-        status = self.status(path)
-        return status is not None and stat.S_ISREG(status.st_mode) and status.st_size > 0
-
-    def glob(self, pattern: str, doubts: list[Doubt] | None = None) -> list[str]:
+    def glob(self, pattern: str, unknowns: list[Unknown] | None = None) -> list[str]:
         """The paths that there are for a pattern, in which `*`, `?` and `[]` mean what they do in a shell.
 
         A leading `~/` stands for each home. Directories on the way that are links are followed only as the
-        tree follows them. What cannot be looked into is put to the `doubts`, or raised without such a list.
+        tree follows them. What cannot be looked into is put to the `unknowns`, or raised without such a list.
         """
+        starts, found = [""], []
         if pattern.startswith("~/"):
-            return [path for home in self.homes for path in self._glob(home.join(""), pattern[2:], doubts)]
-        return self._glob("", pattern, doubts)
+            starts, pattern = [home.path.rstrip("/") for home in self.homes], pattern[2:]
+        # `..` is no part of a pattern that leads anywhere: it would multiply the paths of one place.
+        parts = _PARTS.findall(posixpath.normpath(f"/{pattern}"))
+        for start in starts:
+            paths = [start]
+            for plain, part in parts:
+                places = [path + plain for path in paths]
+                paths = [f"{place}/{name}" for place in places for name in self._names(place, part, unknowns)]
+            found += sorted(paths)
+        return found
 
-    def _glob(self, start: str, pattern: str, doubts: list[Doubt] | None) -> list[str]:
-        """`..` is no part of a pattern that leads anywhere: it would multiply the paths of one place."""
-        paths = [start.rstrip("/")]
-        for plain, part in _PARTS.findall(posixpath.normpath(f"/{pattern}")):
-            places = [path + plain for path in paths]
-            paths = [f"{place}/{name}" for place in places for name in self._names(place, part, doubts)]
-        return sorted(set(paths))
-
-    def _names(self, path: str, part: str, doubts: list[Doubt] | None) -> list[str]:
-        try:
-            directory = self._directory(path or "/")
-            if directory is None:
-                return []
-            with directory:
-                if not any(character in part for character in "*?["):
-                    return [part] if directory.status(part) else []
-                names = fnmatch.filter(directory.names(), part)
-            return [name for name in names if part.startswith(".") or not name.startswith(".")]
-        except FirstkeyError as error:
-            if doubts is None:
-                raise
-            doubts.append(Doubt(path, error.refusal))
-            return []
-
-    def _directory(self, path: str) -> Directory | None:
-        """The directory that this is, or leads to; None where it is anything else."""
-        try:
-            return self.tree.open(path)
-        except FirstkeyError as error:
-            if error.reason is reasons.NOT_A_DIRECTORY:
-                return None
-            raise
+    def _names(self, path: str, part: str, unknowns: list[Unknown] | None) -> list[str]:
+        names: list[str] = []
+        with noted(path, unknowns), self.tree.open(path or "/") or nullcontext() as directory:
+            if directory and not any(character in part for character in "*?["):
+                return [part] if directory.status(part) else []
+            names = fnmatch.filter(directory.names(), part) if directory else []
+        return [name for name in names if part.startswith(".") or not name.startswith(".")]
 
     def below(self, path: str, *, depth: int = 0) -> Iterator[tuple[str, os.stat_result]]:
-        """Everything in a directory, and in those in it, that is no directory itself; no link is followed."""
-        directory = self.tree.open(path) if self.is_directory(path) and depth < DEEPEST else None
+        """All in a directory and those in it, but directories that are not too deep; no link is followed."""
+        directory = self.tree.open(path) if self.is_directory(path) else None
         if directory is None:
             return
         with directory:
             found = [(directory.join(name), directory.status(name)) for name in directory.names()]
         for inside, status in found:
             if status and stat.S_ISDIR(status.st_mode):
-                if not self.is_elsewhere(inside):
+                if depth + 1 == DEEPEST:
+                    yield inside, status
+                elif not self.is_elsewhere(inside):
                     yield from self.below(inside, depth=depth + 1)
             elif status:
                 yield inside, status

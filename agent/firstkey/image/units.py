@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
+import posixpath
+import re
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from functools import lru_cache
 
 from firstkey import reasons
+from firstkey.image.subject import Image
 from firstkey.reasons import FirstkeyError
-from firstkey.system.sshd import ADMINISTRATOR, LIMIT, PLACES, assignments, unit_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from firstkey.image.subject import Image
-    from firstkey.system.tree import Tree
-
-__all__ = [
-    "ADMINISTRATOR", "PLACES",
-    "is_enabled", "is_installed", "is_masked", "may_run", "newly_enabled", "values", "waits",
-]  # fmt: skip
+from firstkey.settings import ADMINISTRATOR, PLACES, UNIT_LIMIT, assignments, by_name, unit_settings
+from firstkey.system.tree import Tree
 
 STARTING = ("Wants", "Requires", "BindsTo", "Upholds")
 """The settings by which a unit has another one started with it (systemd.unit(5))."""
@@ -31,16 +25,15 @@ def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
 
 def is_installed(tree: Tree, unit: str) -> bool:
     """Whether there is such a unit, or a template for it; a link that leads nowhere is none."""
-    name, _, kind = unit.rpartition(".")
-    names = {unit, f"{name.partition('@')[0]}@.{kind}"} if "@" in name else {unit}
+    template = f"{unit.partition('@')[0]}@.{unit.rpartition('.')[2]}"
+    names = {unit, template} if "@" in unit else {unit}
     paths = (path for place in PLACES for name in names for path in _paths(tree, place, name))
-    return any(tree.read(path, limit=LIMIT) is not None for path in paths)
+    return any(tree.read(path, limit=UNIT_LIMIT) is not None for path in paths)
 
 
 def is_masked(tree: Tree, unit: str) -> bool:
     """Whether an administrator made it impossible to start (systemctl(1): mask)."""
-    path = f"{ADMINISTRATOR}/{unit}"
-    return tree.exists(path) and tree.read(path, limit=LIMIT) == b""
+    return tree.read(f"{ADMINISTRATOR}/{unit}", limit=UNIT_LIMIT) == b""
 
 
 def is_enabled(tree: Tree, unit: str, *starters: str) -> bool:
@@ -64,20 +57,21 @@ def may_run(tree: Tree, unit: str, holds: Callable[[str, str], bool | None]) -> 
 
     `holds` answers for one of them, by its kind (`PathExists`) and its value.
     """
-    answers: list[tuple[bool, bool | None]] = []
-    lines = [line[1:] for line in assignments(tree, unit) if line[0] == "Unit"]
-    for name, value in lines:
-        if name.startswith("Condition") and value:
-            answer = holds(name.removeprefix("Condition"), value.lstrip("|!").strip())
-            is_not = "!" in value[:2] and answer is not None
-            answers.append((value.startswith("|"), not answer if is_not else answer))
-        elif name.startswith("Condition"):
-            answers.clear()
-    needed = [answer for is_one_of, answer in answers if not is_one_of]
-    any_of = [answer for is_one_of, answer in answers if is_one_of]
+    needed: list[bool | None] = []
+    any_of: list[bool | None] = []
+    for section, name, value in assignments(tree, unit):
+        if section != "Unit" or not name.startswith("Condition"):
+            continue
+        if not value:
+            needed, any_of = [], []
+            continue
+        answer = holds(name.removeprefix("Condition"), value.lstrip("|!").strip())
+        is_not = "!" in value[:2] and answer is not None
+        (any_of if value.startswith("|") else needed).append(not answer if is_not else answer)
+    certainty = (False, None, True).index
     if any_of:
-        needed.append(True if True in any_of else None if None in any_of else False)
-    return False if False in needed else None if None in needed else True
+        needed.append(max(any_of, key=certainty))
+    return min(needed, key=certainty, default=True)
 
 
 def _paths(tree: Tree, directory: str, pattern: str) -> Iterator[str]:
@@ -94,56 +88,29 @@ def _paths(tree: Tree, directory: str, pattern: str) -> Iterator[str]:
 # --- what systemd enables by itself at a first boot (systemd.preset(5)), whatever its builder left off ---
 
 WANTED = ("WantedBy", "RequiredBy", "UpheldBy")
+_PRESET = re.compile(r"^[ \t]*(enable|disable|ignore)[ \t]+(\S+)", re.MULTILINE)
 
 
+@lru_cache(maxsize=1)  # it reads every unit, and several checks ask
 def newly_enabled(image: Image) -> list[str]:
     """The units that are off in the image, and that a first boot turns on: nothing is turned off there."""
-    rules = list(_rules(image))
+    paths = by_name(image.tree.names, (f"{place}-preset" for place in PLACES), ".preset")
+    text = b"\n".join(image.read(path) or b"" for path in paths)
+    rules = _PRESET.findall(text.decode("utf-8", "surrogateescape"))
     tree = image.tree
     off = {unit for unit in _installable(image) if not (is_enabled(tree, unit) or is_masked(tree, unit))}
-    # Whether the first rule that fits says so, or none does.
-    named = {
-        unit
-        for unit in off
-        if next((verb == "enable" for verb, pattern in rules if fnmatchcase(unit, pattern)), True)
-    }
+    verbs = {unit: [verb for verb, pattern in rules if fnmatchcase(unit, pattern)] for unit in off}
+    # The first rule that fits counts; where none does, a unit is enabled.
+    named = {unit for unit, found in verbs.items() if [*found, "enable"][0] == "enable"}
     lines = (line for unit in named for line in values(tree, "Install", "Also", unit))
     return sorted(named.union(unit for line in lines for unit in line.split() if unit in off))
 
 
-HELD = {"network-online.target", "time-sync.target"}
-"""What is not there before the network is (systemd.special(7))."""
-
-
-def waits(tree: Tree, unit: str) -> bool:
-    """Whether the unit holds up one of these until it has ended: a network's, or a clock's."""
-    before = " ".join(values(tree, "Unit", "Before", unit)).split()
-    return values(tree, "Service", "Type", unit)[-1:] == ["oneshot"] and not HELD.isdisjoint(before)
-
-
-def _rules(image: Image) -> Iterator[tuple[str, str]]:
-    """Verb and pattern of each line; of files with the same name the first place's counts."""
-    places = [f"{place}-preset" for place in PLACES]
-    files = {name: f"{place}/{name}" for place in reversed(places) for name in image.tree.names(place)}
-    for name, path in sorted(files.items()):
-        if name.endswith(".preset"):
-            for line in (image.read(path) or b"").decode("utf-8", "surrogateescape").split("\n"):
-                words = line.split()
-                if len(words) > 1 and words[0] in ("enable", "disable", "ignore"):
-                    yield words[0], words[1]
-
-
 def _installable(image: Image) -> Iterator[str]:
     """The units that something would want if they were enabled; of a template, its instance by default."""
-    for place in PLACES:
-        for path in image.glob(f"{place}/*.*"):
-            unit = path.rpartition("/")[2]
-            if not image.is_file(path) or b"[Install]" not in (image.read(path) or b""):
-                continue
-            if not any(values(image.tree, "Install", key, unit) for key in WANTED):
-                continue
-            instance = values(image.tree, "Install", "DefaultInstance", unit)
-            if "@." not in unit:
-                yield unit
-            elif instance:
-                yield unit.replace("@.", f"@{instance[-1]}.")
+    for path in (path for place in PLACES for path in image.glob(f"{place}/*.*")):
+        unit = posixpath.basename(path)
+        is_known = image.is_file(path) and b"[Install]" in (image.read(path) or b"")
+        if is_known and any(values(image.tree, "Install", key, unit) for key in WANTED):
+            instances = values(image.tree, "Install", "DefaultInstance", unit)[-1:]
+            yield from [unit.replace("@.", f"@{name}.") for name in instances] if "@." in unit else [unit]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Union
 
-from firstkey import NamedTuple
+from firstkey import NamedTuple, image_reasons
+from firstkey.image.changes import Change
 from firstkey.reasons import Refusal
 
-if TYPE_CHECKING:
-    from firstkey.image.changes import Change
-
 ERROR = "error"
-"""Not fit to share: others could get in, or get at somebody's secrets."""
+"""Not fit to share: others could get in, or get at secrets."""
 WARNING = "warning"
 """It gives its maker away, or its copies will disturb each other."""
 NOTE = "note"
@@ -40,7 +39,7 @@ class Finding(NamedTuple):
     """What seal does about it. It stays where it was decided: an audit has no use for it."""
 
 
-class Doubt(NamedTuple):
+class Unknown(NamedTuple):
     """Something that could not be known, and why not."""
 
     path: str
@@ -51,20 +50,49 @@ class Verdict(NamedTuple):
     """What a rule found out. `remark` says in one sentence what else a reader should know."""
 
     findings: tuple[Finding, ...] = ()
-    doubts: tuple[Doubt, ...] = ()
+    unknowns: tuple[Unknown, ...] = ()
     not_applicable: str | None = None
     remark: str = ""
 
     @property
     def outcome(self) -> str:
-        """One of pass, finding, unknown and not-applicable; a finding outweighs a doubt."""
+        """One of pass, finding, unknown and not-applicable; a finding outweighs an unknown."""
         if self.findings:
             return FINDING
-        if self.doubts:
+        if self.unknowns:
             return UNKNOWN
         return NOT_APPLICABLE if self.not_applicable else PASS
+
+
+Part = Union[Finding, Unknown, Verdict]
+"""What a check yields; a verdict where it has a remark, has asked another check, or does not apply."""
+
+
+def joined(parts: Iterable[Part]) -> Verdict:
+    """One verdict of them all, each unknown once."""
+    verdicts = list(map(_verdict, parts))
+    return Verdict(
+        tuple(finding for one in verdicts for finding in one.findings),
+        tuple(dict.fromkeys(unknown for one in verdicts for unknown in one.unknowns)),
+        next((one.not_applicable for one in verdicts if one.not_applicable), None),
+        " ".join(one.remark for one in verdicts if one.remark),
+    )
+
+
+def _verdict(part: Part) -> Verdict:
+    if isinstance(part, Finding):
+        return Verdict((part,))
+    return Verdict(unknowns=(part,)) if isinstance(part, Unknown) else part
 
 
 def not_applicable(why: str) -> Verdict:
     """The verdict where there is nothing to check."""
     return Verdict(not_applicable=why)
+
+
+NO_SERVER = not_applicable("no SSH server is installed")
+
+
+def not_looked_at(path: str, why: str) -> Unknown:
+    """The unknown about what no rule can judge."""
+    return Unknown(path, Refusal(image_reasons.NOT_LOOKED_AT, why))

@@ -1,4 +1,4 @@
-"""What a rule wants to be told of while the files are scanned: by name, by first bytes, or by content.
+"""What a rule watches for while the files are scanned: by name, by first bytes, or by content.
 
 The scanner compiles the watches of all rules into a few look-ups a file, so that no rule walks by itself.
 """
@@ -44,7 +44,7 @@ Watch = Union[Named, Headed, Needle]
 
 
 class Sighting(NamedTuple):
-    """A file that somebody watches for; `detail` is what the judge said of it, or nothing."""
+    """A file that a rule watches for; `detail` is what the judge said of it, or nothing."""
 
     path: str
     detail: str
@@ -55,7 +55,7 @@ OTHERS = "Tokens of other makers than AWS were"
 
 
 class Scanned(NamedTuple):
-    """What a scanner of the host's saw in the image, why it is no answer, and who looked."""
+    """What a scanner of the host's saw in the image, why it is no answer, and which scanner it was."""
 
     sightings: tuple[Sighting, ...] = ()
     refusal: Refusal | None = None

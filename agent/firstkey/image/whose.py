@@ -1,6 +1,6 @@
-"""Whose the files are that something in the tree names: a link, or a line that somebody wrote.
+"""Whose files a link or a line of text in the tree names.
 
-What a user writes names that user's own files in that user's home, and nothing else: whoever can have seal
+What a user writes names that user's own files in that user's home, and nothing else: a user who can have seal
 remove a file by its name could otherwise have any file removed. What root writes may name files elsewhere,
 but none that the system or a package put there: a variable in such a name fits anything.
 """
@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
 
-from firstkey import image_reasons
 from firstkey.image import scan, secrets
-from firstkey.image.verdict import Doubt
-from firstkey.reasons import FirstkeyError, Refusal
+from firstkey.image.subject import Home, Image
+from firstkey.image.verdict import Unknown, not_looked_at
+from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
-
-if TYPE_CHECKING:
-    from firstkey.image.subject import Home, Image
-    from firstkey.system.walk import Found
+from firstkey.system.walk import Found
 
 SYSTEM = (*scan.PACKAGED, "/dev", "/etc", "/proc", "/run", "/sys")
 
 
 def is_roots(uid: int) -> bool:
-    """Whether it is root's, or the caller's, who could as well do it by himself."""
+    """Whether it is root's, or the caller's, who could as well remove files without seal."""
     return uid in (0, os.getuid())
 
 
@@ -35,11 +31,9 @@ def is_systems(path: str) -> bool:
     return any(is_at_or_below(path, place) for place in SYSTEM)
 
 
-def is_nobodys(image: Image, found: Found) -> bool:
+def is_unclaimed(image: Image, found: Found) -> bool:
     """Whether it is a plain file, with this name alone, that neither the system nor a package put there."""
-    if not stat.S_ISREG(found.status.st_mode) or found.status.st_nlink > 1:
-        return False
-    if is_systems(found.path):
+    if not stat.S_ISREG(found.status.st_mode) or found.status.st_nlink > 1 or is_systems(found.path):
         return False
     try:
         return secrets.package_of(image, found.path) is None
@@ -49,53 +43,40 @@ def is_nobodys(image: Image, found: Found) -> bool:
 
 def is_users(image: Image, found: Found, home: Home) -> bool:
     """Whether it is a plain file of the home's owner, in the home, with this name alone."""
-    place = end_of(image, home.path)
-    return (
-        place is not None
-        and is_nobodys(image, found)
-        and is_at_or_below(found.path, place.path)
-        and found.status.st_uid == place.status.st_uid
-    )
+    is_theirs = home.uid == found.status.st_uid and is_at_or_below(found.path, home.place)
+    return is_theirs and is_unclaimed(image, found)
 
 
-def owns_home(image: Image, uid: int, home: Home) -> bool:
-    """Whether the home is that user's."""
-    place = end_of(image, home.path)
-    return place is not None and place.status.st_uid == uid
-
-
-def is_aside(image: Image, path: str, real: str) -> bool:
+def leads_elsewhere(image: Image, path: str, real: str) -> bool:
     """Whether links lead from a place of something else to where the system or a user has files.
 
-    A link at /tmp or /var/log makes nothing a temporary file or a log that lies in somebody's home.
+    A link at /tmp or /var/log makes nothing a temporary file or a log that lies in a user's home.
     """
     if is_systems(real):
         return not is_systems(path)
     return any(
-        is_at_or_below(real, place) and not is_at_or_below(path, home) and not is_at_or_below(path, place)
-        for home, place in image.home_places
+        not any(is_at_or_below(path, each) for each in (home.path, home.place))
+        for home in image.holding(real)
+        if home.user not in image.no_logins
     )
 
 
 def is_meant(image: Image, found: Found, path: str) -> bool:
     """Whether what the links of a path lead to may be taken for what has that path."""
-    if is_aside(image, path, found.path):
+    if leads_elsewhere(image, path, found.path):
         return False
     writers = {status.st_uid for status in map(image.status, found.links) if status}
     users = {uid for uid in writers if not is_roots(uid)}
     if not users:
-        return not found.links or is_nobodys(image, found)
-    return any(
-        is_users(image, found, home)
-        for home in image.homes
-        if all(owns_home(image, uid, home) for uid in users)
-    )
+        return not found.links or is_unclaimed(image, found)
+    holders = image.holding(found.path)
+    return users == {found.status.st_uid} and any(is_users(image, found, home) for home in holders)
 
 
-def not_taken(path: str, target: str) -> Doubt:
-    """What somebody's link leads to, or somebody's line names, may be anything."""
-    detail = f"{path} leads to {target}, which was not taken for what belongs there; look at it by hand"
-    return Doubt(path, Refusal(image_reasons.NOT_LOOKED_AT, detail))
+def not_taken(path: str, target: str) -> Unknown:
+    """What a link leads to, or a line names, may be anything."""
+    why = f"{path} leads to {target}, which was not taken for what belongs there; look at it by hand"
+    return not_looked_at(path, why)
 
 
 def end_of(image: Image, path: str) -> Found | None:

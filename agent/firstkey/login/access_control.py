@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey.login import view
+from firstkey.login.context import status
 from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import restrictions
+from firstkey.ssh import access, restrictions
 from firstkey.system import shadow, sshd_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from firstkey.login.context import Context
-    from firstkey.system.shadow import Shadow
 
 ANYBODY_RUNS = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 CLOCK_FILES = ("/etc/passwd", "/etc/shadow", "/etc/ssh/sshd_config", "/var/lib/firstkey/ledger.json")
@@ -32,7 +32,7 @@ def findings(context: Context) -> Iterator[Finding]:
         detail = f"RefuseConnection is yes for {context.name}"
         yield context.in_config("refuseconnection", why.CONNECTION_REFUSED, detail)
     if not restrictions.use_pam(context.effective):
-        yield from _account(context)
+        yield from account(context, by_pam=False)
     if not context.says("chrootdirectory"):
         yield _shell(context)
     yield from _lists(context)
@@ -42,47 +42,43 @@ def _clock(context: Context) -> Iterator[Finding]:
     """A clock that is behind makes nothing expire, and one that is ahead everything; only the first shows."""
     for path in CLOCK_FILES:
         try:
-            place = context.site.tree.locate(path)
-            if place is None:
-                continue
-            with place[0] as directory:
-                found = directory.status(place[1])
+            found = status(context.target, path)
         except FirstkeyError:
             continue
         if found and found.st_mtime > context.now + CLOCK_TOLERANCE_SECONDS:
-            detail = f"the clock says {today(context)}, and {path} was written later than that"
+            detail = f"the clock says {_today(context)}, and {path} was written later than that"
             yield note("clock", why.CLOCK_BEHIND, detail, path=path)
             return
 
 
-def _account(context: Context) -> Iterator[Finding]:
+def account(context: Context, *, by_pam: bool) -> Iterator[Finding]:
+    """Whether the account is over or locked, by its line in shadow(5), as PAM or sshd itself judges it."""
+    check, name = "pam" if by_pam else "account", shlex.quote(context.name)
     try:
-        entry = shadow.of(context.site.tree, context.name)
+        entry = shadow.of(context.target.tree, context.name)
     except FirstkeyError as error:
-        yield unanswered("account", error, path=shadow.PATH)
+        yield unanswered(check, error, path=shadow.PATH)
         return
     # sshd itself takes an account for expired on the day after; PAM does on the day.
-    over = expired(context, entry, context.now - shadow.DAY)
-    if over:
-        yield over
-    if entry and entry.is_locked:
+    now = context.now if by_pam else context.now - shadow.DAY
+    ended = entry.expires if entry and entry.has_expired(now) else None
+    if ended is not None:
+        detail = f"the account expired on {_day(ended)}; by the clock it is {_today(context)}"
+        yield obstacle(check, why.ACCOUNT_EXPIRED, detail, path=shadow.PATH, command=f"chage -E -1 {name}")
+    if by_pam:
+        if entry and ended is None and entry.wants_new_password(context.now):
+            detail = f"the password of {context.name} has expired: PAM asks for a new one before the shell"
+            remedy = f"chage -d $(date +%F) {name}"
+            yield obstacle(check, why.PASSWORD_EXPIRED, detail, path=shadow.PATH, command=remedy)
+    elif entry and entry.is_locked:
         detail = f"the account {context.name} is locked, and sshd refuses it since UsePAM is no"
-        remedy = f"usermod -p '*' {shlex.quote(context.name)}"
-        yield obstacle("account", why.ACCOUNT_LOCKED, detail, path=shadow.PATH, command=remedy)
-    elif not over:
-        yield passed("account", f"the account {context.name} is neither locked nor expired")
+        remedy = f"usermod -p '*' {name}"
+        yield obstacle(check, why.ACCOUNT_LOCKED, detail, path=shadow.PATH, command=remedy)
+    elif ended is None:
+        yield passed(check, f"the account {context.name} is neither locked nor expired")
 
 
-def expired(context: Context, entry: Shadow | None, now: float, check: str = "account") -> Finding | None:
-    """That the account is over at that moment, if it is."""
-    if entry is None or entry.expires is None or not entry.has_expired(now):
-        return None
-    detail = f"the account expired on {day(entry.expires)}; by the clock it is {today(context)}"
-    remedy = f"chage -E -1 {shlex.quote(context.name)}"
-    return obstacle(check, why.ACCOUNT_EXPIRED, detail, path=shadow.PATH, command=remedy)
-
-
-def day(number: int) -> str:
+def _day(number: int) -> str:
     """The date of a day of shadow(5)."""
     import datetime as dt
 
@@ -92,44 +88,45 @@ def day(number: int) -> str:
         return f"day {number}"
 
 
-def today(context: Context) -> str:
+def _today(context: Context) -> str:
     """The date by the clock."""
-    return day(int(context.now // shadow.DAY))
+    return _day(int(context.now // shadow.DAY))
 
 
 def _shell(context: Context) -> Finding:
     shell = context.account.shell or "/bin/sh"
     remedy = f"usermod -s /bin/sh {shlex.quote(context.name)}"
     try:
-        seen = view.look(context.site, context.account, shell, content=False)
+        seen = view.look(context.target, context.account, shell, content=False)
     except FirstkeyError as error:
         return unanswered("shell", error, path=shell)
     if seen.file is None:
         detail = f"the shell of {context.name} does not exist"
         return obstacle("shell", why.SHELL_MISSING, detail, path=shell, command=remedy)
-    if not (seen.file.is_file and seen.file.mode & ANYBODY_RUNS):
+    is_file = stat.S_ISREG(seen.file.mode)
+    if not (is_file and seen.file.mode & ANYBODY_RUNS):
         detail = f"the shell of {context.name} is not a file that can be run ({view.looks(seen.file)})"
-        remedy = f"chmod 0755 {shlex.quote(seen.canonical)}" if seen.file.is_file else remedy
+        remedy = f"chmod 0755 {shlex.quote(seen.canonical)}" if is_file else remedy
         return obstacle("shell", why.SHELL_MISSING, detail, path=shell, command=remedy)
     return passed("shell", f"the shell {shell} is there and can be run", path=shell)
 
 
 def _lists(context: Context) -> Iterator[Finding]:
     """What the four lists of users and groups say."""
-    groups = context.site.accounts.group_names(context.account)
-    for listing in restrictions.listings(context.words, context.name, groups, context.client):
+    groups = context.target.accounts.group_names(context.account)
+    for listing in access.listings(context.words, context.name, groups, context.client):
         check = listing.keyword.lower()
         if listing.refuses is None:
             detail = f"{listing.word} is about {context.name} from some places only"
             place = sshd_tree.where(context.sshd, check, listing.word)
-            yield unknown(check, why.CLIENT_DEPENDENT, detail, path=place)
+            yield unknown(check, why.CLIENT_DEPENDENT, detail, path=place and str(place))
         elif listing.refuses:
             yield _refused(context, listing, groups)
         elif listing.fits:
             yield passed(check, f"{listing.keyword} has {listing.group or listing.word}")
 
 
-def _refused(context: Context, listing: restrictions.Listing, groups: Sequence[str]) -> Finding:
+def _refused(context: Context, listing: access.Listing, groups: Sequence[str]) -> Finding:
     """The list that turns the user away, with what to change."""
     keyword, words, word, command, edit = listing.keyword, " ".join(listing.words), listing.word, "", ""
     if keyword == "DenyUsers":
@@ -137,7 +134,7 @@ def _refused(context: Context, listing: restrictions.Listing, groups: Sequence[s
     elif keyword == "AllowUsers":
         reason, detail = why.USER_NOT_ALLOWED, f"{keyword} {words} does not have {context.name}"
         detail += f" from {context.client.address}" if context.client else ""
-        if not any(restrictions.matches(context.name, each.partition("@")[0]) for each in listing.words):
+        if not any(access.matches(context.name, each.partition("@")[0]) for each in listing.words):
             edit = f"s/{keyword}/& {context.name}/I"  # else the list allows the user from some places only
     elif keyword == "DenyGroups":
         reason = why.GROUP_DENIED
@@ -145,7 +142,7 @@ def _refused(context: Context, listing: restrictions.Listing, groups: Sequence[s
     else:
         reason = why.GROUP_NOT_ALLOWED
         detail = f"{keyword} {words} has none of the groups of {context.name}: {' '.join(groups)}"
-        known = {group for group, _, _ in context.site.accounts.groups()}
+        known = {group for group, _, _ in context.target.accounts.groups()}
         plain = next((word for word in listing.words if word in known), "")
         command = plain and f"usermod -aG {shlex.quote(plain)} {shlex.quote(context.name)}"
     found = context.in_config(keyword.lower(), reason, detail, word=word, edit=edit)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.boot import host_key_files, host_keys
-from firstkey.login import probe
-from firstkey.login.context import how_to_reload, unit
-from firstkey.login.finding import OBSTACLE, OK, Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.login import last_run, probe
+from firstkey.login.context import how_to_reload, status, unit
+from firstkey.login.finding import OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
 from firstkey.system import command, sockets, sshd_tree
@@ -20,8 +21,8 @@ from firstkey.system import command, sockets, sshd_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from firstkey.boot.site import Site
-    from firstkey.ssh.restrictions import Client
+    from firstkey.boot.target import Target
+    from firstkey.ssh.access import Client
     from firstkey.system.sockets import Listener
     from firstkey.system.sshd import Meaning, Sshd
 
@@ -45,45 +46,53 @@ _LINE = re.compile(r"(?<!\S)(/\S+?):? line (\d+)")
 
 
 class Connectivity(NamedTuple):
-    """What was found out, and where sshd can be reached, if anywhere."""
+    """What was found out, and where sshd can be reached, if anywhere.
+
+    `source` is the address from which sshd is asked; None where it would not answer as it does to the client.
+    """
 
     findings: tuple[Finding, ...]
     listener: Listener | None = None
-    port: int = 22
     source: str | None = None
-    """From which address sshd is asked; None where it would not answer as it does to the client."""
+
+    @property
+    def port(self) -> int:
+        """The port that clients have to name."""
+        return self.listener.port if self.listener else 22
 
 
-def examine(site: Site, sshd: Sshd, meaning: Meaning, client: Client | None) -> Connectivity:
+def examine(target: Target, sshd: Sshd, meaning: Meaning, client: Client | None) -> Connectivity:
     """All of it, in the order in which sshd comes by."""
-    program = command.find("sshd") if site.tree.is_running_system else sshd_tree.program(site.tree)
+    program = command.find("sshd") if target.tree.is_running_system else sshd_tree.program(target.tree)
     if program is None:
         remedy = "apt-get install openssh-server, or dnf install openssh-server"
         found = [obstacle("sshd", reasons.SSHD_MISSING, "sshd is not installed")._replace(remedy=remedy)]
         return Connectivity(tuple(found))
     found = [passed("sshd", "sshd is installed", path=program)]
-    if site.tree.is_running_system and os.geteuid() == 0:
-        found += _trial(site, command.run([program, "-t", *sshd.options]))
+    if target.tree.is_running_system and os.geteuid() == 0:
+        found += _trial(target, command.run([program, "-t", *sshd.start.options]))
     elif meaning.refusal:
-        found.append(_unstarted(meaning.refusal, sshd.config))
-    found += _host_keys(site, sshd, meaning)
-    if not site.tree.is_running_system:
+        why_not = meaning.refusal
+        is_known = why_not.reason is reasons.SSHD_CONFIG_INVALID and "Permission denied" not in why_not.detail
+        finding = obstacle if is_known else unknown
+        found.append(finding("sshd-config", why_not.reason, why_not.detail, path=sshd.config))
+    found += _host_keys(target, sshd, meaning)
+    if not target.tree.is_running_system:
         detail = "whether sshd runs can only be seen on the system itself"
         return Connectivity((*found, note("socket", why.NOT_RUNNING_SYSTEM, detail)))
-    listener, said = _socket(site, sshd, meaning)
+    listener, said = _socket(target, sshd, meaning)
     found.append(said)
     if listener:
-        rule = _rule(site, os.path.realpath(program))
-        source = _source(sshd, meaning, client, is_choosy=rule is not None)
-        if source:
-            listener, said = _banner(site, listener, source)
+        rule = _rule(target, os.path.realpath(program))
+        if source := _source(sshd, meaning, client, is_choosy=rule is not None):
+            listener, said = _banner(target, listener, source)
             is_silent = said.reason is why.SSHD_SILENT
             found.append(_wrapped(rule, client) if rule and is_silent and client else said)
         elif rule:
             detail = "hosts.allow and hosts.deny may turn clients away, and only from the client that shows"
             found.append(unknown("tcp-wrappers", why.CLIENT_DEPENDENT, detail, path=rule))
-        found += _unread(site, sshd, meaning)
-        return Connectivity(tuple(found), listener, listener.port, source)
+        found += _unread(target, sshd, meaning)
+        return Connectivity(tuple(found), listener, source)
     return Connectivity(tuple(found))
 
 
@@ -100,34 +109,24 @@ def _source(sshd: Sshd, meaning: Meaning, client: Client | None, *, is_choosy: b
     return client.address if client and client.address.startswith("127.") else None
 
 
-def _unread(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
+def _unread(target: Target, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
     """Whether a file of the configuration is younger than the running sshd's PID file, which it writes again
     whenever it reads them.
     """
-    pid_file = meaning.effective.first("pidfile") or "/run/sshd.pid"
-    written = _changed(site, pid_file)
+    written = status(target, meaning.effective.first("pidfile") or "/run/sshd.pid")
     inside = {*map(os.path.dirname, sshd.files), "/etc/ssh/sshd_config.d"} - {"/etc/ssh", "/etc/openssh"}
-    younger = [path for path in (*sshd.files, *sorted(inside)) if written and _changed(site, path) > written]
+    found = ((path, status(target, path)) for path in (*sshd.files, *sorted(inside)) if written)
+    younger = [path for path, at in found if written and at and at.st_ctime_ns > written.st_ctime_ns]
     if younger:
         detail = "this was changed after sshd read it, so the effective settings of sshd are not known"
-        command = f"sshd -t && {how_to_reload(site, meaning.effective)}"
+        command = f"sshd -t && {how_to_reload(target, meaning.effective)}"
         yield unknown("sshd-unread", why.SSHD_UNREAD, detail, path=younger[0], command=command)
-
-
-def _changed(site: Site, path: str) -> int:
-    """When the file was changed last, in nanoseconds; 0 where it is not there."""
-    place = site.tree.locate(path)
-    if place is None:
-        return 0
-    with place[0] as directory:
-        found = directory.status(place[1])
-        return found.st_ctime_ns if found else 0
 
 
 # --- whether it starts ----------------------------------------------------------------------------
 
 
-def _trial(site: Site, outcome: command.Outcome) -> Iterator[Finding]:
+def _trial(target: Target, outcome: command.Outcome) -> Iterator[Finding]:
     """Whether sshd would start with its files as they are (sshd -t), and what it says about them."""
     check = "sshd-config"
     lines = (outcome.stderr + outcome.stdout).decode("utf-8", "replace").split("\n")
@@ -145,123 +144,120 @@ def _trial(site: Site, outcome: command.Outcome) -> Iterator[Finding]:
         detail = f"sshd does not start: {'; '.join(said)[:500]}"
         line = None
         if match:
-            lines = (site.tree.read(match[1], limit=LIMIT) or b"").decode("utf-8", "replace").split("\n")
+            lines = (target.tree.read(match[1], limit=LIMIT) or b"").decode("utf-8", "replace").split("\n")
             line = lines[int(match[2]) - 1] if int(match[2]) <= len(lines) else None
         found = obstacle(check, reasons.SSHD_CONFIG_INVALID, detail, path=place, line=line)
         yield found._replace(remedy=remedy or found.remedy)
     elif any("Missing privilege separation" in line for line in said) and (
-        not site.tree.exists("/run/systemd/system") or site.tree.exists("/run/sshd.pid")
+        not target.tree.exists("/run/systemd/system") or target.tree.exists("/run/sshd.pid")
     ):  # else systemd makes it when it starts sshd
         command = f"mkdir -p -m 0755 {_PRIVSEP}"
         yield obstacle("privilege-separation", why.PRIVSEP_MISSING, said[-1], command=command)
 
 
-def _unstarted(refusal: reasons.Refusal, config: str | None) -> Finding:
-    if refusal.reason is reasons.SSHD_CONFIG_INVALID and "Permission denied" not in refusal.detail:
-        return obstacle("sshd-config", refusal.reason, refusal.detail, path=config)
-    return unknown("sshd-config", refusal.reason, refusal.detail, path=config)
-
-
-def _host_keys(site: Site, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
+def _host_keys(target: Target, sshd: Sshd, meaning: Meaning) -> Iterator[Finding]:
     """One that loads is enough for sshd; those that do not are worth a note."""
     files = [file for file in meaning.effective.host_keys if not file.endswith(".pub")]
     if meaning.effective.has_host_key_agent:
         yield passed("host-keys", "the host keys are in an agent (HostKeyAgent)")
         return
-    found = [_host_key(site, sshd, file) for file in files]
+    found = [_host_key(target, sshd, file) for file in files]
+    unread = next((finding for finding in found if finding.status == UNKNOWN), None)
     if any(finding.status == OK and not finding.reason for finding in found):
         yield from found
-    elif any(finding.status not in (OK, OBSTACLE) for finding in found):
-        yield next(finding for finding in found if finding.status not in (OK, OBSTACLE))
-    elif not site.tree.is_running_system:
-        yield note("host-keys", why.NO_HOST_KEY, "no host key in the tree; they are made when it boots")
+    elif unread:
+        yield unread
+    elif not target.tree.is_running_system:
+        detail = "no host key in the tree; host keys are generated when it boots"
+        yield note("host-keys", why.NO_HOST_KEY, detail)
     else:
         detail = f"sshd can load none of its host keys: {'; '.join(finding.detail for finding in found)}"
-        path = files[0] if files else None
-        exposed = [finding.remedy for finding in found if finding.reason is reasons.BAD_MODES]
-        remedy = (exposed and exposed[0]) or "firstkey host-keys"
-        yield obstacle("host-keys", why.NO_HOST_KEY, detail, path=path, command=remedy)
+        exposed = (finding.remedy for finding in found if finding.reason is reasons.BAD_MODES)
+        command, path = next(exposed, None) or "firstkey host-keys", files[0] if files else None
+        yield obstacle("host-keys", why.NO_HOST_KEY, detail, path=path, command=command)
 
 
-def _host_key(site: Site, sshd: Sshd, file: str) -> Finding:
+def _host_key(target: Target, sshd: Sshd, file: str) -> Finding:
+    check = "host-keys"
     try:
-        found = host_key_files.inspect(site, sshd, file)
+        found = host_key_files.inspect(target, sshd, file)
     except FirstkeyError as error:
         if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
-            return unknown("host-keys", reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
-        return unanswered("host-keys", error, path=file)
+            return unknown(check, reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
+        return unanswered(check, error, path=file)
     if found.condition == host_keys.MISSING:
-        return note("host-keys", why.NO_HOST_KEY, f"{file} does not exist", path=file)
-    reason = _UNUSABLE.get(found.condition)
-    if reason:
-        return note("host-keys", reason, f"{file} is {found.condition}", path=file)
+        with suppress(FirstkeyError):
+            reported = last_run.part(last_run.report(target.tree), "host_keys", file=file)
+            if reported.get("reason") == reasons.HOST_KEY_PENDING.code:
+                detail = f"{file} is being generated in the background"
+                return note(check, reasons.HOST_KEY_PENDING, detail, path=file)
+        return note(check, why.NO_HOST_KEY, f"{file} does not exist", path=file)
+    if reason := _UNUSABLE.get(found.condition):
+        return note(check, reason, f"{file} is {found.condition}", path=file)
     if found.is_loose:
-        remedy = f"chmod 0600 {shlex.quote(file)}"
-        return note(
-            "host-keys", reasons.BAD_MODES, f"{file} can be read by others", path=file, command=remedy
-        )
-    return passed("host-keys", f"sshd can load {file}", path=file)
+        remedy, detail = f"chmod 0600 {shlex.quote(file)}", f"{file} can be read by others"
+        return note(check, reasons.BAD_MODES, detail, path=file, command=remedy)
+    return passed(check, f"sshd can load {file}", path=file)
 
 
 # --- whether it can be reached --------------------------------------------------------------------
 
 
-def _socket(site: Site, sshd: Sshd, meaning: Meaning) -> tuple[Listener | None, Finding]:
+def _socket(target: Target, sshd: Sshd, meaning: Meaning) -> tuple[Listener | None, Finding]:
+    ports = [int(port) for port in meaning.effective.settings.get("port", ("22",)) if port.isdigit()]
+
+    def look() -> list[Listener]:
+        return [listener for listener in sockets.listeners(target.tree) if listener.port in ports]
+
     try:
-        all_of_them = sockets.listeners(site.tree)
+        found = probe.through_reload(look, lambda found: found or not probe.is_sshd_there())
     except FirstkeyError as error:
         return None, unanswered("socket", error)
-    ports = [int(port) for port in meaning.effective.settings.get("port", ("22",)) if port.isdigit()]
-    found = [listener for listener in all_of_them if listener.port in ports]
-    outside = [listener for listener in found if not listener.is_loopback]
-    if outside:
+    if outside := [listener for listener in found if not listener.is_loopback]:
         best = min(outside, key=lambda listener: (ports.index(listener.port), not listener.is_any))
         return best, passed("socket", f"something listens on {best}")
     if found:
         detail = f"port {found[0].port} is open on {found[0].address} only"
         place = sshd_tree.where(sshd, "listenaddress")
-        line = place and sshd_tree.line_at(sshd, place)
-        return found[0], obstacle("socket", why.SSHD_ON_LOOPBACK, detail, path=place, line=line)
-    detail = f"nothing listens on port {' or '.join(map(str, ports))}{_unit_state(site)}"
-    return None, obstacle("socket", why.SSHD_NOT_RUNNING, detail, command=_start(site))
+        shown = {"path": str(place), "line": place.line} if place else {}
+        return found[0], obstacle("socket", why.SSHD_ON_LOOPBACK, detail, **shown)
+    detail = f"nothing listens on port {' or '.join(map(str, ports))}{_unit_state(target)}"
+    return None, obstacle("socket", why.SSHD_NOT_RUNNING, detail, command=_start(target))
 
 
-def _start(site: Site) -> str:
-    name = unit(site)
-    if not site.tree.exists("/run/systemd/system"):
+def _start(target: Target) -> str:
+    name = unit(target)
+    if not target.tree.exists("/run/systemd/system"):
         return "mkdir -p -m 0755 /run/sshd && $(command -v sshd)"
     masks = {"/etc/systemd/system": "", "/run/systemd/system": "--runtime "}
-    unmask = [how for place, how in masks.items() if _is_masked(f"{place}/{name}.service")]
+    files = {how: f"{place}/{name}.service" for place, how in masks.items()}
+    unmask = [how for how, path in files.items() if os.path.islink(path) and os.readlink(path) == os.devnull]
     return "".join(f"systemctl unmask {how}{name} && " for how in unmask) + f"systemctl enable --now {name}"
 
 
-def _is_masked(path: str) -> bool:
-    return os.path.islink(path) and os.readlink(path) == os.devnull
-
-
-def _unit_state(site: Site) -> str:
+def _unit_state(target: Target) -> str:
     """What the service manager says of sshd, and of firstkey, which holds sshd back for the keys."""
-    program = command.find("systemctl") if site.tree.exists("/run/systemd/system") else None
+    program = command.find("systemctl") if target.tree.exists("/run/systemd/system") else None
     if program is None:
         return ""
-    units = [f"{name}.service" for name in (unit(site), "firstkey")]
+    units = [f"{name}.service" for name in (unit(target), "firstkey")]
     states = [
         command.run([program, "is-active", name]).stdout.decode("ascii", "replace").strip() for name in units
     ]
     return "".join(f"; {name} is {state or 'not known'}" for name, state in zip(units, states))
 
 
-def _rule(site: Site, program: str) -> str | None:
+def _rule(target: Target, program: str) -> str | None:
     """FILE:LINE of the first rule of TCP wrappers (hosts_access(5)) that may turn a client away.
 
     None where sshd does not ask them: only Debian's and Ubuntu's does.
     """
     for path, word in ((DENY, b""), (ALLOW, b"deny")):
-        lines = (site.tree.read(path, limit=LIMIT) or b"").split(b"\n")
+        lines = (target.tree.read(path, limit=LIMIT) or b"").split(b"\n")
         for number, line in enumerate(lines, 1):
             if b":" in line and word in line and not line.lstrip().startswith(b"#"):
                 programs = (program, *sshd_tree.SESSIONS)
-                contents = (site.tree.read(each, limit=sshd_tree.PROGRAM_LIMIT) or b"" for each in programs)
+                contents = (target.tree.read(each, limit=sshd_tree.PROGRAM_LIMIT) or b"" for each in programs)
                 return f"{path}:{number}" if any(b"libwrap.so" in content for content in contents) else None
     return None
 
@@ -272,18 +268,26 @@ def _wrapped(rule: str, client: Client) -> Finding:
     return obstacle("tcp-wrappers", why.TCP_WRAPPERS, detail, path=rule, command=command)
 
 
-def _banner(site: Site, listener: Listener, source: str) -> tuple[Listener, Finding]:
+def _banner(target: Target, listener: Listener, source: str) -> tuple[Listener, Finding]:
     """What sshd says first, and where it said it: IPv4 has addresses enough to come from one's own."""
     doors = [listener._replace(address="0.0.0.0")] if listener.address == "::" else []  # noqa: S104
-    said, trouble = b"", ""
-    for door in (*doors, listener):
-        try:
-            said = sockets.first_words(door.reachable, door.port, seconds=BANNER_SECONDS, source=source)
-        except FirstkeyError as error:
-            trouble = error.message
-            continue
-        return door, _judged(door, said.decode("utf-8", "replace").strip())
-    return listener, obstacle("banner", why.SSHD_NOT_RUNNING, trouble, command=_start(site))
+
+    def listen() -> tuple[Listener, bytes, str]:
+        trouble = ""
+        for door in (*doors, listener):
+            try:
+                words = sockets.first_words(door.reachable, door.port, seconds=BANNER_SECONDS, source=source)
+            except FirstkeyError as error:
+                trouble = error.message
+                continue
+            return door, words, ""
+        return listener, b"", trouble
+
+    # A connection that sshd had not taken yet when it closed its port is cut without a word.
+    door, words, trouble = probe.through_reload(listen, lambda said: said[1])
+    if trouble:
+        return door, obstacle("banner", why.SSHD_NOT_RUNNING, trouble, command=_start(target))
+    return door, _judged(door, words.decode("utf-8", "replace").strip())
 
 
 def _judged(listener: Listener, text: str) -> Finding:

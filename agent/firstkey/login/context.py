@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
@@ -11,13 +13,13 @@ from firstkey.ssh import restrictions
 from firstkey.system import sshd_tree
 
 if TYPE_CHECKING:
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
     from firstkey.login.finding import Finding
     from firstkey.login.storage import Storage
     from firstkey.model import Account
     from firstkey.reasons import Reason
+    from firstkey.ssh.access import Client
     from firstkey.ssh.public_key import PublicKey
-    from firstkey.ssh.restrictions import Client
     from firstkey.ssh.sshd_config import Effective
     from firstkey.system.sshd import Sshd
 
@@ -51,7 +53,7 @@ class LaunchKey(NamedTuple):
 class Context(NamedTuple):
     """What the checks are about. `now` is in seconds since the epoch; a `client` of None may be anywhere."""
 
-    site: Site
+    target: Target
     account: Account
     key: LaunchKey
     client: Client | None
@@ -80,7 +82,7 @@ class Context(NamedTuple):
         append = f"umask {'077' if inside else '022'}; mkdir -p {directory}; (echo; cat) >> {file}"
         user = f"runuser -u {name} -- " if inside else ""
         put = f"{user}sh -c {shlex.quote(append)}"
-        if not self.site.tree.is_running_system:
+        if not self.target.tree.is_running_system:
             return put
         source = self.key.printed if self.key.file else f"firstkey authorized-keys {name}"
         return f"{kept.unlock}{source} | {put}"
@@ -88,9 +90,9 @@ class Context(NamedTuple):
     @property
     def reload(self) -> str:
         """The command that has sshd read its configuration, if it is one that sshd takes; none in a tree."""
-        if not self.site.tree.is_running_system:
+        if not self.target.tree.is_running_system:
             return ""
-        return f"sshd -t && {how_to_reload(self.site, self.effective)}"
+        return f"sshd -t && {how_to_reload(self.target, self.effective)}"
 
     def says(self, keyword: str) -> str:
         """The keyword's effective value, and "" for "none" or where sshd has no such keyword."""
@@ -111,24 +113,29 @@ class Context(NamedTuple):
         place = sshd_tree.where(self.sshd, keyword, word)
         if place is None:
             return obstacle(check or keyword, reason, detail)
-        path, _, number = place.rpartition(":")
-        line = sshd_tree.line_at(self.sshd, place)
         command = edit and " && ".join(
-            filter(None, [f"sed -i '{number}{edit}' {shlex.quote(path)}", self.reload])
+            filter(None, [f"sed -i '{place.number}{edit}' {shlex.quote(place.path)}", self.reload])
         )
-        found = obstacle(check or keyword, reason, detail, path=place, command=command, line=line)
-        return found if command else found._replace(remedy=reason.remedy.replace("sshd_config", place))
+        found = obstacle(check or keyword, reason, detail, path=str(place), command=command, line=place.line)
+        return found if command else found._replace(remedy=reason.remedy.replace("sshd_config", str(place)))
 
 
-def how_to_reload(site: Site, effective: Effective) -> str:
+def status(target: Target, path: str) -> os.stat_result | None:
+    """The status of the file at `path`, root's links followed; None where it is missing."""
+    place, above = target.tree.locate(path)
+    with above or nullcontext() as directory:
+        return directory.status(os.path.basename(place)) if directory else None
+
+
+def how_to_reload(target: Target, effective: Effective) -> str:
     """The command that has a running sshd read its configuration again."""
-    if site.tree.exists("/run/systemd/system"):
-        return f"systemctl try-reload-or-restart {unit(site)}"
+    if target.tree.exists("/run/systemd/system"):
+        return f"systemctl try-reload-or-restart {unit(target)}"
     return f"kill -HUP $(cat {shlex.quote(effective.first('pidfile') or '/run/sshd.pid')})"
 
 
-def unit(site: Site) -> str:
+def unit(target: Target) -> str:
     """The unit that starts sshd, without its suffix."""
     places = ("/usr/lib/systemd/system", "/lib/systemd/system", "/etc/systemd/system")
-    found = (name for name in UNITS for place in places if site.tree.exists(f"{place}/{name}.service"))
+    found = (name for name in UNITS for place in places if target.tree.exists(f"{place}/{name}.service"))
     return next(found, "sshd")

@@ -1,8 +1,9 @@
-"""A finding of a check: three answers, and for two of them the reason and the way out."""
+"""A finding of a check: passed, an obstacle or unknown, with the reason and the remedy."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from firstkey import NamedTuple, reasons
@@ -33,16 +34,7 @@ class Finding(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """The published form (`doctor --json`): fields may be added, never removed or renamed."""
-        return {
-            "check": self.check,
-            "status": self.status,
-            "reason": self.reason.code if self.reason else None,
-            "path": self.path,
-            "detail": self.detail,
-            "remedy": self.remedy,
-            "is_command": self.is_command,
-            "line": self.line,
-        }
+        return {**self._asdict(), "reason": self.reason.code if self.reason else None}
 
 
 def passed(check: str, detail: str, *, path: str | None = None) -> Finding:
@@ -50,12 +42,8 @@ def passed(check: str, detail: str, *, path: str | None = None) -> Finding:
     return Finding(check, OK, detail, path)
 
 
-def note(check: str, reason: Reason, detail: str, *, path: str | None = None, command: str = "") -> Finding:
-    """No obstacle, but worth knowing."""
-    return obstacle(check, reason, detail, path=path, command=command)._replace(status=OK)
-
-
-def obstacle(
+def _finding(  # noqa: PLR0913 - as many as a finding has parts
+    status: str,
     check: str,
     reason: Reason,
     detail: str,
@@ -64,29 +52,21 @@ def obstacle(
     command: str = "",
     line: str | None = None,
 ) -> Finding:
-    """This keeps the key from the shell. `command` removes it when it is pasted; without one the remedy is
-    the reason's own, and a person decides.
-    """
+    """`command` removes it when pasted. Without one, the remedy is the reason's own, and a person decides."""
     remedy, shown = command or reason.remedy, line and line.strip()[:200]
-    return Finding(check, OBSTACLE, detail, path, reason, remedy, bool(command), shown)
+    return Finding(check, status, detail, path, reason, remedy, bool(command), shown)
 
 
-def unknown(
-    check: str,
-    reason: Reason,
-    detail: str,
-    *,
-    path: str | None = None,
-    command: str = "",
-    line: str | None = None,
-) -> Finding:
-    """It is not known, and why."""
-    found = obstacle(check, reason, detail, path=path, command=command, line=line)
-    return found._replace(status=UNKNOWN)
+note = partial(_finding, OK)
+"""No obstacle, but worth knowing."""
+obstacle = partial(_finding, OBSTACLE)
+"""This keeps the key from the shell."""
+unknown = partial(_finding, UNKNOWN)
+"""The check has no answer, and why."""
 
 
 def unanswered(check: str, error: FirstkeyError, *, path: str | None = None) -> Finding:
-    """It is not known, because looking failed."""
+    """The check has no answer, because looking failed."""
     if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
         return unknown(check, reasons.NEEDS_ROOT, error.message, path=path)
     return Finding(check, UNKNOWN, error.message, path, error.reason, error.hint)

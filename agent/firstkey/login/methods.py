@@ -9,7 +9,7 @@ from firstkey import reasons
 from firstkey.login.context import DISABLED
 from firstkey.login.finding import Finding, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import restrictions
+from firstkey.ssh import access
 from firstkey.ssh.public_key import read_key
 from firstkey.system import command, inspector
 
@@ -52,9 +52,9 @@ def findings(context: Context) -> Iterator[Finding]:
 def _algorithm(context: Context, kind: str, accepted: str) -> Finding:
     check = "pubkeyacceptedalgorithms"
     signatures = SIGNATURES.get(kind, (kind,))
-    if any(restrictions.matches_list(signature, accepted) for signature in signatures):
+    if any(access.matches_list(signature, accepted) for signature in signatures):
         return passed(check, f"sshd takes keys of type {kind}")
-    if restrictions.matches_list(kind, accepted):
+    if access.matches_list(kind, accepted):
         detail = f"for {kind} keys sshd takes only SHA-1 signatures, which no client since OpenSSH 8.8 makes"
     else:
         detail = f"PubkeyAcceptedAlgorithms has nothing for a key of type {kind}"
@@ -84,35 +84,24 @@ def _revoked(context: Context) -> Iterator[Finding]:
 
 
 def _revocation(context: Context, path: str) -> Finding:
-    content = context.site.tree.read(path, limit=REVOKED_LIMIT)
-    key = context.key.key
-    if content is None or (not content.startswith(KRL_MAGIC) and _broken_line(content)):
-        detail = (
-            f"RevokedKeys {path} does not exist" if content is None else f"{path} has a line that is no key"
-        )
-        found = context.in_config("revokedkeys", why.REVOKED_KEYS_UNREADABLE, detail)
+    content = context.target.tree.read(path, limit=REVOKED_LIMIT)
+    key, is_krl = context.key.key, (content or b"").startswith(KRL_MAGIC)
+    lines = [line.strip(b" \t\r") for line in (content or b"").split(b"\n")] if not is_krl else []
+    listed = [read_key(line) for line in lines if line and not line.startswith(b"#")]
+    # A list with one line that is no key makes sshd refuse every key (authfile.c: sshkey_in_file).
+    if content is None or None in listed:
+        wrong = "does not exist" if content is None else "has a line that is no key"
+        found = context.in_config("revokedkeys", why.REVOKED_KEYS_UNREADABLE, f"RevokedKeys {path} {wrong}")
         return found._replace(path=path)
     if key is None:
         return unknown("revokedkeys", why.KEY_UNKNOWN, "only the key's fingerprint is known", path=path)
-    if _names(content, key):
+    if _krl_has(content, key) if is_krl else key.blob in [each.blob for each in listed if each]:
         return obstacle("revokedkeys", why.KEY_REVOKED, f"{path} revokes {key.fingerprint}", path=path)
     return passed("revokedkeys", f"{path} does not name the key", path=path)
 
 
-def _lines(content: bytes) -> list[bytes]:
-    stripped = [line.strip(b" \t\r") for line in content.split(b"\n")]
-    return [line for line in stripped if line and not line.startswith(b"#")]
-
-
-def _broken_line(content: bytes) -> bool:
-    """A list with one line that is no key makes sshd refuse every key (authfile.c: sshkey_in_file)."""
-    return any(read_key(line) is None for line in _lines(content))
-
-
-def _names(content: bytes, key: PublicKey) -> bool:
-    """A list of keys is read here; ssh-keygen reads the other form, which only it knows."""
-    if not content.startswith(KRL_MAGIC):
-        return key.blob in [found.blob for found in map(read_key, _lines(content)) if found]
+def _krl_has(content: bytes, key: PublicKey) -> bool:
+    """Ssh-keygen reads a binary revocation list, which only it knows."""
     program = command.find("ssh-keygen")
     if program is None:
         raise FirstkeyError("ssh-keygen is not installed", reason=reasons.KEYGEN_MISSING)

@@ -1,7 +1,9 @@
-"""Whether PAM's account rules let the user in: PAM itself is asked, and the files say what refused.
+"""Whether PAM's rules let the user in, and let the session begin.
 
-The files do not show what a module will answer (system/pam.py asks). They show which modules have a say,
-whether asking is harmless, and which module it may have been that refused.
+PAM itself is asked about the account (system/pam.py). The files show which modules have a say, whether asking
+is harmless, and which module may have refused. To open a session would change things, so of the session's
+rules only the files are read. Modules that let every user pass are known by name. What another module says is
+not known without a login, where its rule may refuse one.
 """
 
 from __future__ import annotations
@@ -14,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
-from firstkey.login.access_control import expired
-from firstkey.login.finding import OK, Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.login.access_control import account
+from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.system import pam as answers
-from firstkey.system import shadow
+from firstkey.system.sshd import matching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from firstkey.login.context import Context
     from firstkey.system.tree import Tree
 
-CHECK = "pam"
+CHECK, SESSION = "pam", "pam-session"
 NOLOGIN = "/etc/nologin"
 SHELLS = "/etc/shells"
 LIMIT = 1024 * 1024
@@ -39,6 +41,21 @@ COUNTING = frozenset({"pam_faillock", "pam_tally", "pam_tally2"})
 PLAIN = frozenset({"pam_unix", "pam_permit", "pam_deny", "pam_nologin", "pam_localuser", "pam_usertype"})
 """What these say of a local account is known from its files; pam_deny ends what pam_unix did not let pass."""
 
+HARMLESS = frozenset(
+    f"pam_{name}"
+    for name in (
+        "ck_connector", "env", "faildelay", "gnome_keyring", "group", "keyinit", "lastlog", "lastlog2",
+        "limits", "localuser", "loginuid", "mail", "mkhomedir", "motd", "oddjob_mkhomedir", "permit",
+        "selinux", "sss", "systemd", "tty_audit", "umask", "unix", "usertype", "winbind", "xauth",
+    )
+)  # fmt: skip
+"""They let any local user's session begin; of pam_limits, the trial of the shell asks (session.py)."""
+NAMESPACES = "/etc/security/namespace.conf"
+# /lib is no link on Debian 11.
+SECURITY = tuple(
+    f"{place}/security" for place in ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/lib/*", "/lib/*")
+)
+
 _RULE = re.compile(r"-?(\w+)\s+(\[[^\]]*\]|\S+)\s+(\S+)")
 _INCLUDE = re.compile(r"(@include)()\s+(\S+)")
 NOWHERE = "192.0.2.1"
@@ -47,7 +64,7 @@ NOWHERE = "192.0.2.1"
 
 def findings(context: Context) -> Iterator[Finding]:
     """The obstacles that files show; then PAM's own word, where it can be had without changing anything."""
-    found = rules(context.site.tree, service(context), "account")
+    found = rules(context.target.tree, service(context), "account")
     modules = list(dict.fromkeys(rule.module for rule in found))
     shown = list(_shown(context, modules))
     answer = _asked(context, modules)
@@ -68,68 +85,49 @@ def service(context: Context) -> str:
 
 def _asked(context: Context, modules: list[str]) -> answers.Answer | Finding:
     """PAM's answer, or why it was not asked or did not give any."""
-    doubtful = [module for module in modules if module not in PLAIN | COUNTING]
+    uncertain = [module for module in modules if module not in PLAIN | COUNTING]
     counting = COUNTING.intersection(modules)
-    if not context.site.tree.is_running_system:
+    if not context.target.tree.is_running_system:
         return note(CHECK, why.NOT_RUNNING_SYSTEM, "PAM can only be asked on the system itself")
     if os.geteuid() != 0:
         return unknown(CHECK, reasons.NEEDS_ROOT, "only root can ask PAM about a user")
     if counting:
         detail = f"PAM was not asked, since {' '.join(sorted(counting))} would reset its counters"
-        if doubtful:
-            return unknown(CHECK, why.PAM_UNKNOWN, f"{detail}; {' '.join(doubtful)} has a say too")
+        if uncertain:
+            return unknown(CHECK, why.PAM_UNKNOWN, f"{detail}; {' '.join(uncertain)} has a say too")
         return passed(CHECK, f"{detail}; the other rules are known from their files")
     try:
         return answers.account(
             service(context), context.account, host=context.client.address if context.client else NOWHERE
         )
     except FirstkeyError as error:
-        if not doubtful:
+        if not uncertain:
             return passed(
                 CHECK, f"PAM could not be asked ({error.message}); all its rules are known from files"
             )
-        return unknown(CHECK, why.PAM_UNKNOWN, f"{error.message}; {' '.join(doubtful)} has a say")
+        return unknown(CHECK, why.PAM_UNKNOWN, f"{error.message}; {' '.join(uncertain)} has a say")
 
 
 def _shown(context: Context, modules: list[str]) -> Iterator[Finding]:
     if "pam_nologin" in modules:
         yield from closed(context, "/run/nologin", "/var/run/nologin", NOLOGIN)
     if "pam_unix" in modules:
-        yield from _expired(context)
+        yield from account(context, by_pam=True)
     if "pam_shells" in modules:
-        yield from _unlisted_shell(context)
+        content = (context.target.tree.read(SHELLS, limit=65536) or b"").decode("utf-8", "replace")
+        shell = context.account.shell
+        if shell not in [line.strip() for line in content.split("\n")]:
+            detail = f"pam_shells refuses users whose shell is not in {SHELLS}, and {shell} is not"
+            add = f"echo {shlex.quote(shell)} >> {SHELLS}"
+            yield obstacle("shells", why.PAM_REFUSES, detail, path=SHELLS, command=add)
 
 
 def closed(context: Context, *files: str) -> Iterator[Finding]:
-    """That one of these files keeps everybody but root out (nologin(5))."""
-    found = next((path for path in files if context.site.tree.exists(path)), None)
+    """That one of these files keeps all users but root out (nologin(5))."""
+    found = next((path for path in files if context.target.tree.exists(path)), None)
     if found and context.account.uid != 0:
         detail = f"while {found} is there, only root is let in"
         yield obstacle("nologin", why.LOGINS_CLOSED, detail, path=found, command=f"rm {found}")
-
-
-def _expired(context: Context) -> Iterator[Finding]:
-    try:
-        entry = shadow.of(context.site.tree, context.name)
-    except FirstkeyError as error:
-        yield unanswered(CHECK, error, path=shadow.PATH)
-        return
-    over = expired(context, entry, context.now, CHECK)
-    if over:
-        yield over
-    elif entry and entry.wants_new_password(context.now):
-        detail = f"the password of {context.name} has expired: a new one is demanded before there is a shell"
-        remedy = f"chage -d $(date +%F) {shlex.quote(context.name)}"
-        yield obstacle(CHECK, why.PASSWORD_EXPIRED, detail, path=shadow.PATH, command=remedy)
-
-
-def _unlisted_shell(context: Context) -> Iterator[Finding]:
-    content = (context.site.tree.read(SHELLS, limit=65536) or b"").decode("utf-8", "replace")
-    shell = context.account.shell
-    if shell not in [line.strip() for line in content.split("\n")]:
-        detail = f"pam_shells refuses users whose shell is not in {SHELLS}, and {shell} is not"
-        add = f"echo {shlex.quote(shell)} >> {SHELLS}"
-        yield obstacle("shells", why.PAM_REFUSES, detail, path=SHELLS, command=add)
 
 
 def _refused(context: Context, answer: answers.Answer, found: list[Rule]) -> Finding:
@@ -152,6 +150,46 @@ def _list_of(rule: Rule) -> str:
     named = [word.partition("=")[2] for word in rule.arguments if word.startswith(("file=", "accessfile="))]
     usual = {"pam_access": "/etc/security/access.conf", "pam_time": "/etc/security/time.conf"}
     return named[0] if named else usual.get(rule.module, "")
+
+
+# --- the session ---------------------------------------------------------------------------------
+
+
+def session(context: Context) -> Iterator[Finding]:
+    """Each rule that refuses the session, or may."""
+    skipped = uncertain = 0
+    for rule in rules(context.target.tree, service(context), "session"):
+        if skipped:
+            skipped -= 1
+            continue
+        if rule.may_refuse:
+            yield from _of_session(context, rule, is_reached=not uncertain)
+        uncertain = max(uncertain - 1, 0)
+        if rule.module == "pam_permit":
+            skipped = rule.skips
+        elif rule.skips:
+            uncertain = rule.skips
+
+
+def _of_session(context: Context, rule: Rule, *, is_reached: bool) -> Iterator[Finding]:
+    tree = context.target.tree
+    if rule.module == "pam_deny" and is_reached:
+        detail = "this rule refuses every session"
+        yield obstacle(SESSION, why.SESSION_ENDS, detail, path=rule.place, line=rule.line)
+    elif rule.module == "pam_namespace" and not any(lines(tree, NAMESPACES)):
+        return
+    elif rule.module not in HARMLESS:
+        detail = f"only a login shows whether {rule.module} lets the session begin"
+        yield unknown(SESSION, why.PAM_UNKNOWN, detail, path=rule.place, line=rule.line)
+    elif not rule.line.startswith("-") and not _is_installed(tree, rule.module):
+        detail = f"{rule.module} is not installed, and PAM refuses the session without it"
+        yield obstacle(SESSION, why.SESSION_ENDS, detail, path=rule.place, line=rule.line)
+
+
+def _is_installed(tree: Tree, module: str) -> bool:
+    """Whether the module is there; where it cannot be seen at which place modules are, it is."""
+    there = [any(matching(tree, f"{place}/{name}.so") for place in SECURITY) for name in ("pam_unix", module)]
+    return there[1] or not there[0]
 
 
 # --- the rules, as far as their files show (pam.d(5)) -----------------------------------------------
@@ -193,7 +231,8 @@ def rules(tree: Tree, service: str, kind: str) -> list[Rule]:
 def _rules(tree: Tree, service: str, kind: str, above: tuple[str, ...]) -> Iterator[Rule]:
     if service in above:
         return
-    for place, line in _lines(tree, service):
+    paths = [service] if service.startswith("/") else [f"{place}/{service}" for place in DIRECTORIES]
+    for place, line in lines(tree, next((path for path in paths if tree.read(path, limit=LIMIT)), paths[0])):
         match = _INCLUDE.match(line) or _RULE.match(line)
         if match is None or match[1] not in (kind, "@include"):
             continue
@@ -204,14 +243,11 @@ def _rules(tree: Tree, service: str, kind: str, above: tuple[str, ...]) -> Itera
             yield Rule(match[2], module, tuple(line[match.end() :].split()), place, line)
 
 
-def _lines(tree: Tree, service: str) -> Iterator[tuple[str, str]]:
-    """Each line with its FILE:LINE, without comments; one that goes on after a backslash is one."""
-    paths = [service] if service.startswith("/") else [f"{place}/{service}" for place in DIRECTORIES]
-    path, content = next(
-        ((path, found) for path in paths if (found := tree.read(path, limit=LIMIT))), ("", b"")
-    )
+def lines(tree: Tree, path: str) -> Iterator[tuple[str, str]]:
+    """Each line with its FILE:LINE, without comments. A backslash joins two, but not at a comment's end."""
+    content = (tree.read(path, limit=LIMIT) or b"").decode("utf-8", "replace")
     number = 1
-    for raw in content.decode("utf-8", "replace").replace("\\\n", "\0").split("\n"):
+    for raw in re.sub(r"(?m)^([^#\n]*)\\[ \t]*\n", "\\1\0", content).split("\n"):
         line = raw.replace("\0", " ").split("#")[0].strip()
         if line:
             yield f"{path}:{number}", line

@@ -10,7 +10,7 @@ from firstkey import NamedTuple
 from firstkey.system import command
 
 if TYPE_CHECKING:
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
 
 
 class Storage(NamedTuple):
@@ -27,20 +27,20 @@ class Storage(NamedTuple):
         return f"{detail}; {self.trouble}" if self.trouble else detail
 
 
-def at(site: Site, path: str) -> Storage:
+def at(target: Target, path: str) -> Storage:
     """What is in the way of writing at a path without links, or beside it. A tree is not looked at."""
-    if not site.tree.is_running_system:
+    if not target.tree.is_running_system:
         return Storage()
     while not os.path.lexists(path):
         path = os.path.dirname(path)
     mounted = _said("findmnt", "-n", "-r", "-o", "TARGET,VFS-OPTIONS,FS-OPTIONS", "-T", path)
-    target, here, there = [*(mounted or [""])[-1].split(" "), "", ""][:3]
-    target = target.encode().decode("unicode_escape")
+    point, here, there = [*(mounted or [""])[-1].split(" "), "", ""][:3]
+    point = point.encode().decode("unicode_escape")
     unlock, trouble = "", []
     if "ro" in (*here.split(","), *there.split(",")):
         how = "remount,rw" if "ro" in there.split(",") else "remount,bind,rw"
-        unlock += f"mount -o {how} {shlex.quote(target)} && "
-        trouble.append(f"{target} is read-only")
+        unlock += f"mount -o {how} {shlex.quote(point)} && "
+        trouble.append(f"{point} is read-only")
     flagged = [line.partition(" ") for line in _said("lsattr", "-d", path, os.path.dirname(path))]
     for flags, _, place in flagged:
         if set(flags) & {"i", "a"}:
@@ -49,8 +49,8 @@ def at(site: Site, path: str) -> Storage:
     free = (_said("stat", "-f", "-c", "%a %d %c", path) or ["1 1 1"])[0].split(" ")
     is_full = free[0] == "0" or (free[1] == "0" and free[2] != "0")  # some count no inodes
     if is_full:
-        trouble.append(f"the file system at {target} is full")
-    return Storage(unlock, "; ".join(trouble), is_full, target == path and not os.path.isdir(path))
+        trouble.append(f"the file system at {point} is full")
+    return Storage(unlock, "; ".join(trouble), is_full, point == path and not os.path.isdir(path))
 
 
 def _said(program: str, *arguments: str) -> list[str]:

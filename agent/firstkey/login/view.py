@@ -21,16 +21,16 @@ from firstkey.reasons import FirstkeyError
 from firstkey.ssh import authorized_keys
 from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
 from firstkey.system import as_user, command
+from firstkey.system.tree import MAXIMUM_LINKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from firstkey.boot.site import Site
+    from firstkey.boot.target import Target
     from firstkey.model import Account
     from firstkey.system.tree import Tree
 
 LIMIT = 4 * 1024 * 1024
-MAXIMUM_LINKS = 40
 
 
 class Seen(NamedTuple):
@@ -54,10 +54,10 @@ class Seen(NamedTuple):
         return self.steps[0] if self.steps and not (self.missing or self.barred) else None
 
 
-def look(site: Site, account: Account, path: str, *, content: bool = True) -> Seen:
+def look(target: Target, account: Account, path: str, *, content: bool = True) -> Seen:
     """Look at `path` as the account. Raises FirstkeyError where its disk does not answer in time."""
-    groups = site.accounts.group_ids(account)
-    said = as_user.run_as(account, groups, lambda: _look(site.tree, path, content=content))
+    groups = target.accounts.group_ids(account)
+    said = as_user.run_as(account, groups, lambda: _look(target.tree, path, content=content))
     steps = tuple(Part(*step) for step in said.pop("steps"))
     if command.ask_watcher and account.uid != 0:
         said.update(_barred_by_modes(steps, account.uid, groups))
@@ -65,9 +65,9 @@ def look(site: Site, account: Account, path: str, *, content: bool = True) -> Se
     return Seen(**said, steps=steps, content=None if text is None else base64.b64decode(text))
 
 
-def flaws(site: Site, account: Account, steps: Sequence[Part], home: str) -> list[Part]:
+def flaws(target: Target, account: Account, steps: Sequence[Part], home: str) -> list[Part]:
     """The steps for which sshd ignores the account's files; `home` is its path without links."""
-    may_share = partial(site.accounts.may_share, account)
+    may_share = partial(target.accounts.may_share, account)
     return authorized_keys.flaws(steps, (0, account.uid), home, may_share=may_share)
 
 
@@ -86,14 +86,14 @@ def why(flaw: Part, account: Account) -> str:
     return " and ".join(why for is_so, why in whys if is_so)
 
 
-def remedy(site: Site, flaw: Part, account: Account, home: str) -> str:
+def remedy(target: Target, flaw: Part, account: Account, home: str) -> str:
     """The commands that repair it; what lies in the home is to be the user's, all else root's."""
     path = shlex.quote(flaw.path)
     inside = flaw.path == home or flaw.path.startswith(f"{home}/")
     is_foreign = flaw.uid not in (0, account.uid)
     commands = [f"chown -h {account.name if inside else 'root'} {path}"] if is_foreign else []
     commands += [f"chmod go-w {path}"] if flaw.mode & (GROUP_WRITE | OTHERS_WRITE) else []
-    return storage.at(site, flaw.path).unlock + " && ".join(commands)
+    return storage.at(target, flaw.path).unlock + " && ".join(commands)
 
 
 def _barred_by_modes(steps: Sequence[Part], uid: int, groups: Sequence[int]) -> dict[str, Any]:
@@ -115,19 +115,16 @@ def _look(tree: Tree, path: str, *, content: bool) -> dict[str, Any]:
         # Above what is missing or barred there may be more that is wrong.
         return {**seen, which: error.filename, "steps": _above(tree, os.path.dirname(str(error.filename)))}
     seen["steps"] = _above(tree, canonical)
-    if content and stat.S_ISREG(seen["steps"][0][3]):
-        seen.update(_read(tree, canonical))
-    return seen
-
-
-def _read(tree: Tree, path: str) -> dict[str, Any]:
+    if not (content and stat.S_ISREG(seen["steps"][0][3])):
+        return seen
     try:
-        found = tree.read(path, limit=LIMIT)
+        found = tree.read(canonical, limit=LIMIT)
     except FirstkeyError as error:
-        if isinstance(error.__cause__, PermissionError):
-            return {"barred": path}
-        return {"trouble": error.message}
-    return {"content": base64.b64encode(found).decode()} if found is not None else {"missing": path}
+        is_barred = isinstance(error.__cause__, PermissionError)
+        return {**seen, **({"barred": canonical} if is_barred else {"trouble": error.message})}
+    if found is None:
+        return {**seen, "missing": canonical}
+    return {**seen, "content": base64.b64encode(found).decode()}
 
 
 def resolve(tree: Tree, path: str) -> str:
@@ -147,8 +144,15 @@ def resolve(tree: Tree, path: str) -> str:
             if name == "..":
                 done = done[:-1]
                 continue
-            target = _target(root.fd, done, name)
-            if target is None:
+            place = "/".join([*done, name])  # nothing above the name is a link any more
+            try:
+                is_link = stat.S_ISLNK(os.lstat(place, dir_fd=root.fd).st_mode)
+                target = os.readlink(place, dir_fd=root.fd) if is_link else ""
+            except OSError as error:
+                # It is the directory above that bars the way.
+                stopped = "/".join(done) if error.errno in (errno.EACCES, errno.EPERM) else place
+                raise OSError(error.errno, error.strerror, f"/{stopped}") from None
+            if not is_link:
                 done.append(name)
                 continue
             links += 1
@@ -156,22 +160,7 @@ def resolve(tree: Tree, path: str) -> str:
                 raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
             pending.extend(target.split("/")[::-1])
             done = [] if target.startswith("/") else done
-    return _joined(done)
-
-
-def _joined(parts: list[str]) -> str:
-    return "/" + "/".join(parts)
-
-
-def _target(root: int, above: list[str], name: str) -> str | None:
-    """Where the link leads, or None for anything else. Nothing above it is a link any more."""
-    path = "/".join([*above, name])
-    try:
-        return os.readlink(path, dir_fd=root) if stat.S_ISLNK(os.lstat(path, dir_fd=root).st_mode) else None
-    except OSError as error:
-        # It is the directory above that bars the way.
-        barred = error.errno in (errno.EACCES, errno.EPERM)
-        raise OSError(error.errno, error.strerror, _joined(above if barred else [*above, name])) from None
+    return "/" + "/".join(done)
 
 
 def _above(tree: Tree, path: str) -> list[list[Any]]:

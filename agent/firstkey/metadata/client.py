@@ -2,15 +2,15 @@
 
 Here: the endpoints, and for how long and how often they are asked. `inquiry` has what is asked of one
 of them and what may come back, `transport` connections and HTTP.
-
-Importing this module costs next to nothing. `requests`, which takes longer to load than the rest of a
-run that finds nothing to do, comes with the first question.
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from threading import Event, Lock
 from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from firstkey.metadata.inquiry import Token
     from firstkey.metadata.transport import Conversation, Endpoint
 
-# Seconds between attempts. At boot the network appears at any moment; what is not there after a
-# minute is not expected at any moment any more.
+# Seconds between attempts. At boot the network appears at any moment, and is to be noticed a tenth later at
+# most than it took to come; what is not there after a minute is not expected at any moment any more.
 SHORTEST_PAUSE = 0.001
 FIRST_PAUSE = 0.02
-PAUSE_GROWTH = 1.6
+PAUSE_GROWTH = 1.1
 LONGEST_PAUSE = 2.0
 LONGEST_LATE_PAUSE = 30.0
 LATE = 60.0
@@ -48,7 +48,7 @@ GRACE = 0.1
 class Client:
     """Asks the metadata service. Keeps tokens, but no connection, from one question to the next.
 
-    `say` gets an event of each thing that happens on the way, one at a time, in the thread of an endpoint.
+    `log` gets an event of each thing that happens on the way, one at a time, in the thread of an endpoint.
     Threads end with the question, so the process may fork between two of them. `identity` is what the
     service said last of the instance, also where it did not tell the keys.
 
@@ -59,7 +59,7 @@ class Client:
         self,
         settings: Imds,
         *,
-        say: Callable[[Entry], None] = lambda _: None,
+        log: Callable[[Entry], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
@@ -75,7 +75,7 @@ class Client:
             hint = "Install its certificates again: apt-get install --reinstall ca-certificates"
             raise FirstkeyError(text, reason=reasons.DEPENDENCY_MISSING, hint=hint) from error
         self.settings = settings
-        self.say = say
+        self.log = log
         self.clock = clock
         self.sleep = sleep
         self.identity: Answer | None = None
@@ -102,101 +102,71 @@ class _Question:
     """One question to all endpoints, each in a thread of its own, until one of them has a good answer."""
 
     def __init__(self, client: Client, deadline: float | None) -> None:
-        from queue import SimpleQueue
-        from threading import Event, Lock
-
         from firstkey.metadata.transport import Deadline
 
         self._client = client
         self._limit = Deadline(float("inf") if deadline is None else deadline, client.clock)
-        self._saying = Lock()
+        self._logging = Lock()
         self._has_failed = Event()
         self._is_over = Event()
-        self._heard: SimpleQueue[tuple[str, Answer | BaseException]] = SimpleQueue()
 
     def answer(self, endpoints: list[Endpoint]) -> Answer:
-        """The first good answer.
+        """The first good answer, or else what the faults of all endpoints come to.
 
         The first on the list has a head start; the others are asked as soon as it fails, or is slow.
         """
-        from threading import Thread
-
         from firstkey.metadata.transport import Conversation
 
         conversations = [Conversation(endpoint) for endpoint in endpoints]
-        threads = []
-        try:
-            for number, conversation in enumerate(conversations):
-                thread = Thread(target=self._converse, args=(conversation, number * HEAD_START), daemon=True)
-                thread.start()
-                threads.append(thread)
-            return self._first_good([endpoint.url for endpoint in endpoints])
-        finally:
-            self._is_over.set()
-            self._has_failed.set()
-            for conversation in conversations:
-                conversation.stop()
-            for thread in threads:
-                thread.join()
-
-    def _first_good(self, silent: list[str]) -> Answer:
-        """The first good answer, or else what the faults of all endpoints come to."""
-        from queue import Empty
-
-        faults: list[FirstkeyError] = []
+        faults: list[Retriable] = []
         final: list[FirstkeyError] = []
-        while silent:
+        with ThreadPoolExecutor(len(conversations)) as pool:
             try:
-                heard = self._heard.get(timeout=GRACE if final else None)
-            except Empty:
-                break
-            url, result = heard
-            silent.remove(url)
-            if isinstance(result, Answer):
-                return result
-            if not isinstance(result, FirstkeyError):
-                raise result
-            (faults if isinstance(result, Retriable) else final).append(result)
+                asked = {pool.submit(self._attempts, *each) for each in enumerate(conversations)}
+                while asked:
+                    ended, asked = wait(asked, GRACE if final else None, FIRST_COMPLETED)
+                    for future in ended:
+                        error = future.exception()
+                        if isinstance(error, Retriable):
+                            faults.append(error)
+                        elif isinstance(error, FirstkeyError):
+                            final.append(error)
+                            self._has_failed.set()
+                        else:
+                            return future.result()
+                    if not ended:
+                        break
+            finally:
+                self._is_over.set()
+                self._has_failed.set()
+                for conversation in conversations:
+                    conversation.stop()
         if final:
             raise final[0]
-        # One that was asked and failed tells more than one that could not be asked.
+        # The fault of an endpoint that was reached explains more than that of one that was not.
         known = [fault.reason for fault in faults if fault.reason != reasons.IMDS_UNREACHABLE]
         text = "; ".join(fault.message for fault in faults)
         raise Retriable(text, reason=known[0] if known else reasons.IMDS_UNREACHABLE)
 
-    def _converse(self, conversation: Conversation, head_start: float) -> None:
-        """What the thread of one endpoint does."""
-        self._has_failed.wait(head_start)
-        if self._is_over.is_set():
-            return
-        result: Answer | BaseException
-        try:
-            result = self._attempts(conversation)
-        except BaseException as error:  # noqa: BLE001 - raised again where it is heard
-            result = error
-        if not isinstance(result, Answer):
-            self._has_failed.set()
-        self._heard.put((conversation.endpoint.url, result))
-
-    def _attempts(self, conversation: Conversation) -> Answer:
-        """Ask one endpoint until there is an answer or no time is left."""
-        import random
-
+    def _attempts(self, number: int, conversation: Conversation) -> Answer:
+        """What the thread of one endpoint does: it asks until there is an answer or no time is left."""
         from firstkey.metadata.inquiry import Inquiry
 
         client, limit, url = self._client, self._limit, conversation.endpoint.url
+        # A conversation that was stopped meanwhile only fails.
+        self._has_failed.wait(number * HEAD_START)
         started = client.clock()
         cause: Retriable | None = None
         pause = FIRST_PAUSE
         while True:
             was_fair = limit.left > LEAST_FAIR
             inquiry = Inquiry(
-                conversation, client.settings, tokens=client.tokens, say=self._say, deadline=limit
+                conversation, client.settings, tokens=client.tokens, log=self._log, deadline=limit
             )
             try:
                 return inquiry.answer()
             except Retriable as fault:
-                # An attempt that the deadline cut short tells less than the one before it.
+                # An attempt that the deadline cut short explains less than the one before it.
                 if cause is None or (was_fair and limit.left > 0):
                     cause = fault
             finally:
@@ -207,17 +177,16 @@ class _Question:
             if self._is_over.is_set() or left < SHORTEST_PAUSE:
                 raise cause
             # Instances of one launch that all lost the service would come back to it in step without jitter.
-            longest = LONGEST_PAUSE if client.clock() - started < LATE else LONGEST_LATE_PAUSE
-            pause = min(pause, longest)
+            pause = min(pause, LONGEST_PAUSE if client.clock() - started < LATE else LONGEST_LATE_PAUSE)
             seconds = min(pause * random.uniform(0.8, 1.0), left)  # noqa: S311 - nothing secret
             pause *= PAUSE_GROWTH
             why = {"detail": cause.message, "reason": cause.reason.code}
-            self._say(events.IMDS_RETRY(endpoint=url, pause=f"{seconds:.2f}", **why))
+            self._log(events.IMDS_RETRY(endpoint=url, pause=f"{seconds:.2f}", **why))
             (client.sleep or self._is_over.wait)(seconds)
 
-    def _say(self, entry: Entry) -> None:
+    def _log(self, entry: Entry) -> None:
         """Say a fallback once, and not at each attempt."""
-        with self._saying:
+        with self._logging:
             if self._is_over.is_set():
                 return
             if entry.event is events.IMDS_FALLBACK:
@@ -225,4 +194,4 @@ class _Question:
                 if same in self._client.fallbacks:
                     return
                 self._client.fallbacks.add(same)
-            self._client.say(entry)
+            self._client.log(entry)

@@ -42,12 +42,12 @@ class Client:
         return Answer(str(instance_id), str(url), int(version), reason, tuple(_key(*key) for key in keys))
 
 
-def answer(settings: list[Any], seconds: float, say: Callable[[Entry], None]) -> list[Any]:
+def answer(settings: list[Any], seconds: float, log: Callable[[Entry], None]) -> list[Any]:
     """The question `imds` of a boxed process: what the metadata service at these endpoints says."""
     endpoints, version, ttl, timeout, boot = settings
     urls = tuple(endpoint(str(url)) for url in endpoints)
     wanted = Imds(urls, str(version), int(ttl), float(timeout), float(boot))
-    said = RealClient(wanted, say=say).ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
+    said = RealClient(wanted, log=log).ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
     keys = [
         (number, name, base64.b64encode(text).decode("ascii"), [why.reason.code, why.detail] if why else None)
         for number, name, text, why, *_ in said.keys

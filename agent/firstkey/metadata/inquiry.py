@@ -67,14 +67,14 @@ class Inquiry:
         settings: Imds,
         *,
         tokens: dict[str, Token],
-        say: Callable[[Entry], None],
+        log: Callable[[Entry], None],
         deadline: Deadline,
     ) -> None:
         self._conversation = conversation
         self._url = conversation.endpoint.url
         self._settings = settings
         self._tokens = tokens
-        self._say = say
+        self._log = log
         self._deadline = deadline
         self.identity: Answer | None = None
         # What requests go with: a token, or none and the reason for that (None: none was asked for).
@@ -91,8 +91,7 @@ class Inquiry:
         if not self._token:
             self._renew()
         what = f"GET {self._url}{METADATA}{INSTANCE_ID}"
-        instance_id = _parsed(parse_instance_id, what, self._read(INSTANCE_ID))
-        self.identity = self._answer(instance_id)
+        self.identity = self._answer(_parsed(parse_instance_id, what, self._read(INSTANCE_ID)))
         keys = tuple(map(self._key, self._index()))
         if self._missed and all(key.refusal for key in keys):
             raise self._missed
@@ -110,8 +109,7 @@ class Inquiry:
         for path in (PUBLIC_KEYS, PUBLIC_KEYS.rstrip("/")):
             reply = self._get(path)
             if reply.status != 404:
-                what = f"GET {self._url}{METADATA}{path}"
-                return _parsed(parse_index, what, self._content(reply, path))
+                return _parsed(parse_index, f"GET {self._url}{METADATA}{path}", self._content(reply, path))
             if reply.server == "EC2ws":
                 return ()
         reply = self._get("")
@@ -150,20 +148,20 @@ class Inquiry:
         return self._ask("GET", METADATA + path, headers, self._settings.request_timeout)
 
     def _ask(self, method: str, path: str, headers: dict[str, str], seconds: float) -> Reply:
-        """One request, which is told with the status of its answer; what a token is, nobody is told."""
+        """One request; the journal gets its path and the status of its answer, and never a token."""
         deadline = self._deadline.within(seconds)
         allowed = deadline.left
         reply = self._conversation.ask(method, path, headers=headers, deadline=deadline)
         what = f"{method} {self._url}{path}" + (", with a token," if TOKEN_HEADER in headers else "")
         took = f"{allowed - deadline.left:.3f}"
-        self._say(events.IMDS_REQUEST(request=what, status=reply.status, seconds=took))
+        self._log(events.IMDS_REQUEST(request=what, status=reply.status, seconds=took))
         return reply
 
     def _content(self, reply: Reply, path: str) -> bytes:
         what = f"GET {self._url}{METADATA}{path}"
         if reply.status == 200:
             if self._token and self._token.text.encode() in reply.body:
-                # What of the body is told or written somewhere must not have the token in it.
+                # Parts of the body are logged or written to files, which must not have the token in it.
                 text = f"{what}: the answer repeats the token that the request went with"
                 raise FirstkeyError(text, reason=reasons.BAD_ANSWER)
             return reply.body
@@ -223,7 +221,7 @@ class Inquiry:
 
     def _fall_back(self, reason: Reason, detail: str) -> None:
         self._fallback = reason
-        self._say(events.IMDS_FALLBACK(endpoint=self._url, detail=detail, reason=reason.code))
+        self._log(events.IMDS_FALLBACK(endpoint=self._url, detail=detail, reason=reason.code))
 
 
 def _parsed(parse: Callable[[bytes], _Value], what: str, body: bytes) -> _Value:
@@ -238,7 +236,7 @@ def _failure(what: str, status: int) -> FirstkeyError:
     text = f"{what}: answered with {status}"
     if status > 400:
         # Not only 429 and 5xx: where everything that is asked for exists, 404 or 403 in the middle come
-        # from a service that is not ready yet, and to believe it would lock somebody out.
+        # from a service that is not ready yet, and to believe it would lock the owner out.
         return Retriable(text, reason=reasons.IMDS_ERROR)
     known = {3: reasons.REDIRECT_REFUSED, 4: reasons.BAD_REQUEST}
     return FirstkeyError(text, reason=known.get(status // 100, reasons.BAD_ANSWER))
@@ -248,7 +246,7 @@ def _failure(what: str, status: int) -> FirstkeyError:
 
 
 def parse_token(body: bytes) -> str:
-    """A session token. Raises ValueError, without the text: a token is told to nobody."""
+    """A session token. Raises ValueError, without the text: a token is never logged."""
     text = body.rstrip(b"\r\n")
     if not re.fullmatch(rb"[\x21-\x7e]{1,%d}" % TOKEN_LIMIT, text):
         raise ValueError("what came in place of a token is none")

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import http.client
 import os
+import re
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -76,15 +77,15 @@ class Endpoint(NamedTuple):
     def parse(cls, text: str) -> Endpoint:
         """`http://IP[:PORT]`; raises ValueError for all else, a name above all: none is ever looked up."""
         url = settings.endpoint(text)
-        v4, v6, zone, port = settings.ENDPOINT.fullmatch(url).groups("")  # type: ignore[union-attr]
+        v4, v6, zone, port = re.fullmatch(settings.ENDPOINT, url).groups("")  # type: ignore[union-attr]
         return cls(url, v4 or v6, int(port or 80), zone[1:])
 
 
 class BoundedSocket(socket.socket):
     """A connection on which one exchange may last until a deadline and bring ANSWER_LIMIT bytes.
 
-    `what` is the exchange in words, `allowed` the seconds that it had. `received` counts its bytes; `ended`
-    tells that the other side closed. What is raised is no OSError: the HTTP library lets it pass.
+    `what` is the exchange in words, `allowed` the seconds that it had. `received` counts its bytes; `ended`:
+    the other side closed. What is raised is no OSError: the HTTP library lets it pass.
     """
 
     what = ""
@@ -182,7 +183,7 @@ class Conversation:
     def close(self) -> None:
         """Close the connection, if one is open."""
         if self._connection:
-            number = self._connection.detach()  # whoever still has a file on it
+            number = self._connection.detach()  # the library may still have a file on it
             if number >= 0:
                 os.close(number)
             self._connection = None

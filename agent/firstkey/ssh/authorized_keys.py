@@ -15,7 +15,7 @@ from firstkey import NamedTuple
 from firstkey.ssh.public_key import PublicKey, read_key
 
 Owned = tuple[str, str, str]
-"""What tells a line that firstkey wrote from every other line: the key's fingerprint, options and comment."""
+"""By this a line that firstkey wrote is known again: the key's fingerprint, options and comment."""
 
 
 class Line(NamedTuple):
@@ -40,7 +40,7 @@ class Line(NamedTuple):
 
     @property
     def is_authority(self) -> bool:
-        """Whether the key may only sign certificates, and lets nobody in itself."""
+        """Whether the key may only sign certificates: no login is possible with the key itself."""
         if "cert-authority" not in self.options.lower():
             return False
         from firstkey.ssh import key_options  # few lines have any
@@ -61,7 +61,7 @@ class Merge(NamedTuple):
     """What became of a file. `content` is the file as it shall be, the very same where nothing changes.
 
     The others are keys by their fingerprints. `existing` are the lines that were there already with wanted
-    keys. `left` should have gone, but stand in lines that firstkey did not write, or that somebody changed
+    keys. `left` should have gone, but stand in lines that firstkey did not write, or that a person changed
     since: these stay.
     """
 
@@ -72,11 +72,8 @@ class Merge(NamedTuple):
     left: tuple[str, ...] = ()
 
 
-# --- reading --------------------------------------------------------------------------------------
-
 # "ssh-ed25519 " and 68 characters of base64: nothing shorter can be a key, and most other lines are.
 _SHORTEST = 80
-
 _MARK = re.compile(rb'\\"|["\t ]')
 
 
@@ -106,9 +103,6 @@ def _end_of_options(line: bytes) -> int:
         elif mark[0] != b'\\"' and not quoted:
             return mark.start()
     return len(line)
-
-
-# --- merging --------------------------------------------------------------------------------------
 
 
 def merge(
@@ -175,20 +169,15 @@ class Part(NamedTuple):
     gid: int
     mode: int
 
-    @property
-    def is_file(self) -> bool:
-        """Whether it is a regular file."""
-        return stat.S_ISREG(self.mode)
-
 
 def flaws(
     parts: Iterable[Part], owners: Collection[int], home: str | None, *, may_share: Callable[[int], bool]
 ) -> list[Part]:
     """The parts for which sshd ignores the file, in its order (misc.c: safe_path): the file, then upwards.
 
-    The file and each directory above it must be the user's or root's (`owners`), and nobody else may write
-    it, up to the home (a path without links) or else the root. `may_share` tells of a group whether it may
-    write: Debian's and Ubuntu's sshd lets one in which there is only the user.
+    The file and each directory above it must be the user's or root's (`owners`), and no other user may write
+    it, up to the home (a path without links) or else the root. `may_share` knows of a group whether it may
+    write: Debian's and Ubuntu's sshd allows one in which there is only the user.
     """
     found = []
     for part in parts:

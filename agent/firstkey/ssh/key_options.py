@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from firstkey import TYPE_CHECKING, NamedTuple
 
@@ -20,8 +21,8 @@ class KeyOptions(NamedTuple):
 
     `flaw` is the first thing that sshd does not take: it passes over the whole line. A newer sshd may know
     more options than these. `sources` (from=) are as `host_matches` reads them; `expires` is in seconds since
-    the epoch; `command` runs whatever the client asks for. `is_authority`: the key signs certificates, and
-    lets nobody in itself. sshd refuses a plain key with `principals`.
+    the epoch; `command` runs whatever the client asks for. `is_authority`: the key may only sign
+    certificates. sshd refuses a plain key with `principals`.
     """
 
     command: str | None = None
@@ -34,22 +35,24 @@ class KeyOptions(NamedTuple):
 
 
 def parse_options(options: str) -> KeyOptions:
-    """The meaning of the options, as far as they can be told apart."""
+    """The meaning of the options, as far as they can be read."""
     found: dict[str, Any] = {}
     for place, name, value in _each(options):
-        is_known = name in _FLAGS
-        if value is not None:
-            is_known = name in _VALUES and _KEPT.get(name) not in found and bool(_VALUES[name](value))
+        if value is None:
+            is_known = name in _FLAGS
+            if name in ("restrict", "no-pty", "pty"):
+                found["has_terminal"] = name == "pty"
+            elif name == "cert-authority":
+                found["is_authority"] = True
+        elif name in _KEPT:
+            is_known = _KEPT[name] not in found
+            found.setdefault(_KEPT[name], value)
+        else:
+            is_known = name in _VALUES and bool(_VALUES[name](value))
+            if is_known and name == "expiry-time":
+                found["expires"] = min(_moment(value), found.get("expires", _moment(value)))
         if not is_known:
             found.setdefault("flaw", options[place : place + 40].split(",", 1)[0])
-        if value is None and name in ("restrict", "no-pty", "pty"):
-            found["has_terminal"] = name == "pty"
-        elif value is None and name == "cert-authority":
-            found["is_authority"] = True
-        elif is_known and value is not None and name == "expiry-time":
-            found["expires"] = min(moment(value), found.get("expires", moment(value)))
-        elif value is not None and name in _KEPT:
-            found.setdefault(_KEPT[name], value)
     return KeyOptions(**found)
 
 
@@ -83,36 +86,27 @@ def _each(options: str) -> Iterator[tuple[int, str, str | None]]:
 # --- the values of options ------------------------------------------------------------------------
 
 _VARIABLE = re.compile(r"[A-Za-z0-9_]+=.*", re.DOTALL)
-_MOMENT = re.compile(r"(\d{8})(\d{4})?(\d{2})?(Z|UTC)?", re.ASCII | re.IGNORECASE)
+_MOMENT = re.compile(r"(\d{8})(?:(\d{4})(\d{2})?)?(Z|UTC)?", re.ASCII | re.IGNORECASE)
 _PLACE = re.compile(r"(?:\[[^]]*\]|(?!\[)[^:/]*)[:/](.*)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]{1,10}")
 _LONGEST_HOST = 1024
 _MOST_TUNNELS = 0x7FFFFFFD
 
 
-def moment(text: str) -> float:
+def _moment(text: str) -> float:
     """YYYYMMDD[HHMM[SS]][Z] in seconds since the epoch; local time without the Z (sshd(8): expiry-time).
 
-    Raises ValueError.
+    0 for what is no such time, or is before the epoch.
     """
     import calendar
     import time
 
     match = _MOMENT.fullmatch(text)
-    if not match or (match[3] and not match[2]):
-        raise ValueError(f"{text[:40]!a} is no time like 20301231 or 203012311200Z")
-    try:
-        parts = time.strptime(f"{match[1]}{match[2] or '0000'}{match[3] or '00'}", "%Y%m%d%H%M%S")
-        return float(calendar.timegm(parts) if match[4] else time.mktime(parts))
-    except (ValueError, OverflowError):
-        raise ValueError(f"{text[:40]!a} is no time that there is") from None
-
-
-def _is_time(value: str) -> bool:
-    try:
-        return moment(value) > 0
-    except ValueError:
-        return False
+    with suppress(ValueError, OverflowError):
+        if match:
+            parts = time.strptime(f"{match[1]}{match[2] or '0000'}{match[3] or '00'}", "%Y%m%d%H%M%S")
+            return max(0.0, calendar.timegm(parts) if match[4] else time.mktime(parts))
+    return 0.0
 
 
 def _is_tunnel(value: str) -> bool:
@@ -144,24 +138,17 @@ def _is_port(text: str) -> bool:
         return False
 
 
-def _anything(_value: str) -> bool:
-    return True
-
-
 # auth-options.c: sshauthopt_parse. They have no case for sshd; here they are in lower case.
 _SWITCHES = ("agent-forwarding", "port-forwarding", "pty", "user-rc", "x11-forwarding", "touch-required",
              "verify-required")  # fmt: skip
 _FLAGS = {"restrict", "cert-authority", *_SWITCHES, *(f"no-{name}" for name in _SWITCHES)}
 _VALUES: dict[str, Callable[[str], object]] = {
-    "command": _anything,
     "environment": _VARIABLE.fullmatch,
-    "expiry-time": _is_time,
-    "from": _anything,
+    "expiry-time": _moment,
     "permitlisten": _is_listener,
     "permitopen": _is_place,
-    "principals": _anything,
     "tunnel": _is_tunnel,
 }
 """What sshd takes as the value of an option."""
 _KEPT = {"command": "command", "from": "sources", "principals": "principals"}
-"""The options that sshd takes only once."""
+"""The options that sshd takes only once, with any value."""

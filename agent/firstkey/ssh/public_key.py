@@ -11,24 +11,22 @@ from __future__ import annotations
 import re
 from binascii import Error as NotBase64
 from binascii import a2b_base64, b2a_base64
+from contextlib import suppress
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 
-# What hashlib.sha256 is without OpenSSL, which takes longer to load than all there is to hash: CPython's own
-# modules beneath hashlib (one since 3.12, one before), which not every distribution has.
 if TYPE_CHECKING:
     import hashlib
 
     sha256 = hashlib.sha256
 else:
-    try:
-        from _sha2 import sha256
-    except ImportError:
-        try:
-            from _sha256 import sha256
-        except ImportError:
-            from hashlib import sha256
+    # Without OpenSSL, which takes longer to load than all there is to hash: CPython's own modules beneath
+    # hashlib (one since 3.12, one before), which not every distribution has.
+    for _name in ("_sha2", "_sha256", "hashlib"):
+        with suppress(ImportError):
+            sha256 = __import__(_name).sha256
+            break
 
 SIZE_LIMIT = 16 * 1024
 """Bytes of a launch key's text. The largest key there is, RSA with 16384 bits, takes under 6 KiB."""
@@ -93,8 +91,7 @@ def parse_launch_key(text: bytes) -> PublicKey:
     # Tabs may stand between the words, as OpenSSH allows; in a comment they are control characters.
     if _CONTROL.search(b" ".join(words).decode("utf-8", "surrogateescape")):
         raise _flaw("it has a second line or a control character; a public key is one line of text")
-    key = _key(words)
-    if key is None:
+    if (key := _key(words)) is None:
         raise _flaw(f"what follows is not the data of an {words[0].decode()} key, or is cut off")
     return key
 
@@ -102,7 +99,7 @@ def parse_launch_key(text: bytes) -> PublicKey:
 def read_key(text: bytes) -> PublicKey | None:
     """The key at the start of a line of `authorized_keys` as sshd reads it, None where it reads none.
 
-    Certificates and DSA keys are none: sshd lets nobody in for one in that file.
+    Certificates and DSA keys are none: sshd takes no login by one in that file.
     """
     words = _BLANKS.split(text, 2)
     return _key(words) if words[0] in _TYPES else None
@@ -122,15 +119,16 @@ _PRIVATE = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY|PuTTY-User-Key-File")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 
 
-# --- the key's data -------------------------------------------------------------------------------
-
-
 def _key(words: list[bytes]) -> PublicKey | None:
     """The key out of a type, base64 and perhaps a comment; None where sshkey_read takes none."""
     kind = _TYPES.get(words[0]) or words[0].decode("ascii", "replace")
-    blob = _from_base64(words[1]) if len(words) > 1 else b""
-    name = kind.encode()
-    if not blob.startswith(len(name).to_bytes(4, "big") + name) or not _is_whole(kind, blob):
+    text = b"".join(words[1:2]).translate(None, b"\n\v\f\r")  # which OpenSSH's decoder passes over
+    name, blob = kind.encode(), b""
+    with suppress(NotBase64):
+        blob = a2b_base64(text)
+    # Python's decoder is laxer than OpenSSH's: foreign characters, and bits left over at the end.
+    is_exact = b2a_base64(blob, newline=False) == text
+    if not (is_exact and blob.startswith(len(name).to_bytes(4, "big") + name) and _is_whole(kind, blob)):
         return None
     if kind == "ssh-rsa":
         # OpenSSH passes over needless zeros before a number (RFC 4251 5: mpint), and means the same key.
@@ -148,24 +146,13 @@ def _is_whole(kind: str, blob: bytes) -> bool:
         return [len(field) for field in fields] == [32]
     if kind == "ssh-rsa":
         exponent, modulus = ([int.from_bytes(field, "big") for field in fields] + [0, 0])[:2]
-        # With the exponent 1 anybody could sign for it, with 0 or 2 nobody can; ssh-keygen does not look.
+        # With the exponent 1 everyone could sign for it, with 0 or 2 no one can; ssh-keygen does not look.
         is_sane = len(fields) == 2 and exponent > 2 and modulus.bit_length() in RSA_BITS
         # OpenSSH reads no negative number, and none that is longer than the largest with its zero.
         return is_sane and all(field[0] < 0x80 and len(field) <= 16384 // 8 + 1 for field in fields)
     if kind.startswith("sk-"):
         return bool(fields) and b"\0" not in fields[-1]  # where the application ends for OpenSSH
     return bool(fields) or kind not in _KNOWN
-
-
-def _from_base64(text: bytes) -> bytes:
-    """The data; none where that is not base64."""
-    text = text.translate(None, b"\n\v\f\r")  # which OpenSSH's decoder passes over
-    try:
-        data = a2b_base64(text)
-    except NotBase64:
-        return b""
-    # Python's decoder is laxer than OpenSSH's: foreign characters, and bits left over at the end.
-    return data if b2a_base64(data, newline=False) == text else b""
 
 
 def _fields(blob: bytes) -> list[bytes]:

@@ -69,11 +69,7 @@ class Effective(NamedTuple):
 DEFAULTS = Effective(
     {
         "authorizedkeysfile": (".ssh/authorized_keys .ssh/authorized_keys2",),
-        "hostkey": (
-            "/etc/ssh/ssh_host_rsa_key",
-            "/etc/ssh/ssh_host_ecdsa_key",
-            "/etc/ssh/ssh_host_ed25519_key",
-        ),
+        "hostkey": tuple(f"/etc/ssh/ssh_host_{kind}_key" for kind in ("rsa", "ecdsa", "ed25519")),
     }
 )
 """What sshd does without a word of configuration (sshd_config(5)): for where sshd cannot be asked."""
@@ -170,8 +166,8 @@ class Line(NamedTuple):
 def line_of(raw: bytes) -> Line | None:
     """The line, if its keyword is plain to see.
 
-    sshd takes one in quotes and behind a `=` too (misc.c: strdelim), but nobody writes it like that who has
-    nothing to hide.
+    sshd takes one in quotes and behind a `=` too (misc.c: strdelim), but a configuration that hides
+    nothing has no such line.
     """
     match = _LINE.fullmatch(raw)
     if match is None:

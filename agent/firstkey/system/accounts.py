@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 LIMIT = 16 * 1024 * 1024
 NSS_SECONDS = 5.0
-"""How long NSS may take to tell of one account; sssd answers out of its cache or in a second or two."""
+"""How long NSS may take for one account; sssd answers out of its cache or in a second or two."""
 
 DEFAULTS = ("/usr/etc/login.defs", "/etc/login.defs", "/etc/default/useradd")
 """Each before the one that overrides it; no name of login.defs(5) is one of useradd's too."""
+OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
@@ -43,7 +44,7 @@ class Accounts:
         self._answers: dict[str, Any] = {}
 
     def find(self, name: str) -> Account | None:
-        """The account of that name, or None; then `unknown` tells why."""
+        """The account of that name, or None; then `unknown` has the reason."""
         found = self.listed(name)
         if found or not self._tree.is_running_system:
             return found
@@ -56,7 +57,7 @@ class Accounts:
         return next((account for account in self.all() if account.name == name), None)
 
     def unknown(self, name: str) -> FirstkeyError:
-        """Why there is no such account, as far as anybody knows."""
+        """Why there is no such account."""
         if self._answers.get(name) is False:
             message = f"the name service did not answer within {NSS_SECONDS:g} s for {name}"
             return FirstkeyError(message, reason=reasons.TIMED_OUT)
@@ -101,7 +102,7 @@ class Accounts:
         return [name for name in found if name]
 
     def has_group_alone(self, account: Account, group: int) -> bool:
-        """Whether nobody but the account is in the group, and the account is."""
+        """Whether the account is in the group, and no other account is."""
         primary = {other.uid for other in self.all() if other.gid == group}
         lists = [members for _, number, members in self.groups() if number == group]
         members = {name for names in lists for name in names if name}
@@ -109,15 +110,14 @@ class Accounts:
         return bool(lists) and alone and bool(primary or members)
 
     def may_share(self, account: Account, group: int) -> bool:
-        """Whether sshd lets the group write the account's files: if lenient, and if nobody else is in it."""
+        """Whether sshd lets the group write the account's files: if lenient, and if no other is in it."""
         if not self.has_group_alone(account, group):
             return False
-        paths = ("/etc/os-release", "/usr/lib/os-release")
-        release = next(filter(None, (self._tree.read(path, limit=65536) for path in paths)), b"")
-        return is_lenient(release)
+        found = (self._tree.read(path, limit=65536) for path in OS_RELEASE)
+        return is_lenient(next(filter(None, found), b""))
 
     def _lines(self, path: str, width: int) -> Iterator[list[str]]:
-        """The lines that libc takes: comments and NIS's `+` and `-` name nobody, the last field may lack."""
+        """The lines that libc takes: without comments and NIS's `+` and `-`; the last field may lack."""
         for line in io.BytesIO(self._tree.read(path, limit=LIMIT) or b""):
             # Lines are C strings to libc: it reads nothing behind a NUL.
             # So are the blanks before a name those of C, not those of Unicode.
@@ -129,11 +129,14 @@ class Accounts:
 
 def is_lenient(os_release: bytes) -> bool:
     """Whether the system's sshd lets a user's own group write, by os-release(5): Debian's and its kin do."""
-    for line in os_release.decode("utf-8", "replace").split("\n"):
-        key, _, value = line.partition("=")
-        if key in ("ID", "ID_LIKE") and "debian" in value.strip("\"'").split():
-            return True
-    return False
+    fields = release_fields(os_release)
+    return "debian" in f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".split()
+
+
+def release_fields(os_release: bytes) -> dict[str, str]:
+    """What a file of os-release(5) says, by name."""
+    lines = (line.partition("=") for line in os_release.decode("utf-8", "replace").split("\n"))
+    return {name: value.strip().strip("\"'") for name, equals, value in lines if equals}
 
 
 class Defaults:

@@ -1,6 +1,6 @@
 """The box: what a process gives up before it looks at a tree that firstkey did not make.
 
-Whoever is in it can read the tree, compute, and write to the pipes that it has, and nothing else, even if the
+A process in it can read the tree, compute, and write to the pipes that it has, and nothing else, even if the
 author of the tree took it over. Four walls stand one behind the other, each as far as the kernel, the
 caller's rights and the libraries here have it:
 
@@ -34,7 +34,7 @@ SCANNER_MEMORY = 4 * 1024 * 1024 * 1024
 SCANNER_ROOM = 256 * 1024 * 1024
 """Bytes that it may write: its compiled rules, and what it unpacks."""
 CPU_SECONDS = 1800
-"""The last resort: who watches from outside ends what takes too long, and long before."""
+"""The last resort: the watching parent ends what takes too long, and long before."""
 
 # linux/prctl.h, linux/sched.h, linux/mount.h, linux/fcntl.h
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 38
@@ -148,8 +148,9 @@ class Kernel:
         missing: list[str] = []
         is_root = os.geteuid() == 0
         is_alone = is_root and self._try(missing, "a mount namespace", lambda: self._enter(root))
-        self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
-        self._try(missing, "Landlock", lambda: self._landlock("/" if is_alone else root))
+        self._give_up_capabilities()
+        # Where the tree is all that there is, a kernel or a container without it leaves three walls.
+        self._try([] if is_alone else missing, "Landlock", lambda: self._landlock("/" if is_alone else root))
         limit(fork=False)
         self._try(missing, "seccomp", self._only_looking)
         return Walls(is_alone, tuple(missing))
@@ -160,12 +161,11 @@ class Kernel:
         It sees no /run but the directory of its `copies`, and the one that Debian's sshd asks for.
         """
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        missing: list[str] = []
-        self._try(missing, "a mount namespace", lambda: self._enter_for_program(copies))
-        self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
-        self._try(missing, "Landlock", lambda: self._landlock(copies, os.path.dirname(program)))
+        self._try([], "a mount namespace", lambda: self._enter_for_program(copies))
+        self._give_up_capabilities()
+        self._try([], "Landlock", lambda: self._landlock(copies, os.path.dirname(program)))
         limit(fork=True)
-        self._try(missing, "seccomp", self._no_sockets)
+        self._try([], "seccomp", self._no_sockets)
 
     def shut_for_scanner(self, tree: str, left_out: Iterable[str], program: str) -> None:
         """Leave a scanner nothing but to read the `tree`, and to write into a file system of its own.
@@ -175,11 +175,10 @@ class Kernel:
         """
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         self._enter_for_program(SHOWN, tree, left_out)
-        self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
-        missing: list[str] = []
-        self._try(missing, "Landlock", lambda: self._landlock(SHOWN, program, HOME))
+        self._give_up_capabilities()
+        self._try([], "Landlock", lambda: self._landlock(SHOWN, program, HOME))
         limit(fork=True, memory=SCANNER_MEMORY, written=SCANNER_ROOM)
-        self._try(missing, "seccomp", lambda: self._no_sockets(but="socketpair"))
+        self._try([], "seccomp", lambda: self._no_sockets(but="socketpair"))
 
     def shut_for_session(
         self,
@@ -202,7 +201,7 @@ class Kernel:
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # a change of ids takes it back
-        self._give_up_capabilities(keep=CAP_DAC_READ_SEARCH)
+        self._give_up_capabilities()
         limit(fork=True)
         # What is read-only may still have a device or a pipe that its owner can write to: root's are all.
         if uid == 0:
@@ -266,7 +265,7 @@ class Kernel:
     def _furnish(self, left_out: Iterable[str]) -> None:
         """Take some of its mounts away from the tree that is shown, and give the scanner its home.
 
-        The tree's copy is nobody's peer any more (`_restrict`): what goes from it stays there for all others.
+        The tree's copy has no peer any more (`_restrict`): what goes from it stays there for all others.
         """
         for path in sorted(left_out, reverse=True):
             inside = os.fsencode(f"{SHOWN}/{path}".lstrip("/"))
@@ -327,9 +326,9 @@ class Kernel:
 
     # --- capabilities -------------------------------------------------------------------------------
 
-    def _give_up_capabilities(self, *, keep: int) -> None:
-        """Only root has any. None comes back: not by a program (the bounding set), nor by a file of one."""
-        libc = self._libc
+    def _give_up_capabilities(self) -> None:
+        """All that root has but one. None comes back: not by a program (the bounding set), nor by a file."""
+        libc, keep = self._libc, CAP_DAC_READ_SEARCH
         for number in range(_LAST_CAPABILITY + 1):
             if number != keep and libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) and number == 0:
                 break  # not root's process, which had none to give up
@@ -394,12 +393,10 @@ class Kernel:
 
     # --- the kernel's answers -----------------------------------------------------------------------
 
-    def end_with_parent(self, parent: int) -> None:
-        """Die with the parent, at once; and let nobody look into this process (ptrace(2))."""
+    def end_with_parent(self) -> None:
+        """Die with the parent, at once; and let no other process look into this one (ptrace(2))."""
         self._libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         self._libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
 
     def _call(self, number: int, *arguments: object) -> int:
         result: int = self._libc.syscall(ctypes.c_long(number), *arguments)

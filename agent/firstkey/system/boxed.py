@@ -1,9 +1,9 @@
 """Work done in a box: a child process that looks at a tree, and the parent that watches it.
 
-The child answers with values (JSON, by a pipe). It says what it is about in memory that both have, and where
-one thing takes longer than it may, the parent ends it. What it cannot do itself, and may have, it asks for;
-the parent knows a closed list of such questions. A value that came from the child is text of strangers,
-whatever it says: the parent takes it for no more than that.
+The child answers with values (JSON, a line each, by a pipe). It says what it is about in memory that both
+have, and where one thing takes longer than it may, the parent ends it. What it cannot do itself, and may
+have, it asks for; the parent knows a closed list of such questions. A value that came from the child is text
+of strangers: the parent takes it for no more than that.
 """
 
 from __future__ import annotations
@@ -15,41 +15,47 @@ import signal
 import struct
 import sys
 import time
+from binascii import a2b_base64, b2a_base64
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import partial
+from mmap import mmap
+from typing import TYPE_CHECKING, Any
 
-from firstkey import reasons
 from firstkey.image_reasons import OVER_BUDGET
-from firstkey.reasons import FirstkeyError
-from firstkey.system import box, command, inspector
+from firstkey.reasons import FirstkeyError, as_plain, from_plain
+from firstkey.system import box, child, command, files
 
 if TYPE_CHECKING:
-    import mmap
     from collections.abc import Callable, Mapping, Sequence
+
+    from firstkey.system.child import Send
 
     At = Callable[[str, str], "tuple[str, str] | None"]
 
 CPU_SECONDS = 20.0
 """How much processor time one thing (a file, a rule) may take; the largest real ones take a tenth."""
-SECONDS = 120.0
-"""How long it may take besides, as on a disk or a busy machine that is slow to answer."""
+SECONDS = 240.0
+"""How long it may take besides, on a slow disk or a busy machine, and with the answers to its questions."""
 WHOLE_SECONDS = 6 * 3600.0
-"""How long all of it may take: the last resort against a child that somebody else has taken over."""
+"""How long all of it may take: the last resort against a child that its tree's author has taken over."""
 LOOK_SECONDS = 0.2
+ANSWER_SECONDS = 10.0
+"""How long the child may take to read a whole answer."""
 FRAME_LIMIT = 16 * 1024 * 1024
-"""Bytes of one value. The longest real one is the list of what a scan saw."""
-_ORDERS = (signal.SIGINT, signal.SIGTERM)
+"""Bytes of one value, in one line. The longest real one is the list of what a scan saw."""
 _MARK_SIZE = 8192
-_LENGTH = 4
+_BYTES = "\0bytes"
+"""Stands in JSON before bytes in base64: no name in a tree has a NUL."""
 
 _LOADED = (
-    "base64", "binascii", "bz2", "calendar", "datetime", "difflib", "encodings.ascii", "encodings.cp437",
+    "_strptime", "base64", "binascii", "bz2", "datetime", "difflib", "encodings.ascii", "encodings.cp437",
     "encodings.latin_1", "encodings.unicode_escape", "encodings.utf_16", "encodings.utf_16_be",
     "encodings.utf_16_le", "encodings.utf_32", "encodings.utf_8", "encodings.utf_8_sig", "fnmatch", "hashlib",
-    "hmac", "ipaddress", "lzma", "shlex", "socket", "sqlite3", "textwrap", "traceback", "urllib.parse",
-    "zipfile", "zlib", "firstkey.boot.account_entries", "firstkey.boot.accounts", "firstkey.boot.key_file",
-    "firstkey.boot.launch_keys", "firstkey.boot.sshd_reload", "firstkey.display", "firstkey.login_reasons",
-    "firstkey.metadata.crossing", "firstkey.ssh.key_options", "firstkey.system.sshd_tree",
+    "hmac", "ipaddress", "lzma", "shlex", "socket", "sqlite3", "tarfile", "textwrap", "traceback",
+    "urllib.parse", "zipfile", "zlib", "firstkey.boot.account_entries", "firstkey.boot.accounts",
+    "firstkey.boot.key_file", "firstkey.boot.launch_keys", "firstkey.boot.sshd_reload", "firstkey.display",
+    "firstkey.login_reasons", "firstkey.metadata.crossing", "firstkey.ssh.key_options",
+    "firstkey.system.sshd_tree",
 )  # fmt: skip
 """What work in a box imports late: it is imported before. Of a tree's Python nothing is ever run."""
 
@@ -66,9 +72,9 @@ class Overrun(FirstkeyError):  # noqa: N818 - what happened
 class Inside:
     """The child's side. `tree` is where the tree's root is for it; `missing` which walls are not there."""
 
-    def __init__(self, reader: int, writer: int, mark: mmap.mmap, walls: box.Walls, root: str) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, send: Send, reader: int, mark: mmap, walls: box.Walls, root: str) -> None:
+        self._send = send
+        self._answers = os.fdopen(reader, "rb")
         self._mark = mark
         self._count = 0
         self._now = ("", "")
@@ -83,20 +89,17 @@ class Inside:
         self._mark[: 16 + len(text)] = struct.pack("<QQ", self._count, len(text)) + text
         return before
 
-    def tell(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
-        """Tell the parent something that it need not wait for the end to hear."""
-        self._say("tell", value)
+    def report(self, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
+        """Report something to the parent before the end."""
+        self._send(_line("report", value))
 
     def ask(self, question: str, *values: Any) -> Any:  # noqa: ANN401 - as above
         """Ask the parent one of the questions that it answers. Raises FirstkeyError, as it did."""
-        self._say("ask", [question, list(values)])
-        found, value = json.loads(_frame(self._reader) or b'["error", null]')
+        self._send(_line("ask", [question, list(values)]))
+        found, value = _read(self._answers.readline() or b'["error", null]')
         if found == "error":
-            raise _revived(value)
+            raise from_plain(value)
         return value
-
-    def _say(self, kind: str, value: Any) -> None:  # noqa: ANN401 - as above
-        _send(self._writer, [kind, value])
 
 
 def look(
@@ -104,202 +107,153 @@ def look(
     *,
     root: str,
     questions: Mapping[str, Callable[..., Any]],
-    heard: Callable[[Any], None],
+    on_report: Callable[[Any], None],
 ) -> list[Any]:
     """Do each of the works in a box of its own around the tree at `root` (a resolved host path), all at once.
 
-    Returns what they return. `heard` gets what they tell meanwhile. Raises what one raised, if that was a
-    FirstkeyError, and Overrun where one did not end well; the others are ended then.
+    Returns what they return. `on_report` gets what they report meanwhile. Raises what one raised, if that was
+    a FirstkeyError, and Overrun where one did not end well; the others are ended then.
     """
     _load()
     kernel = box.Kernel()
     sys.stdout.flush()
-    watches = [_Watch(questions, heard) for _ in works]
+    watches: list[_Watch] = []
+    poll = select.poll()
     try:
-        for watch, work in zip(watches, works):
-            watch.begin(work, root, kernel)
-        return _results(watches)
+        for work in works:
+            watches.append(_Watch(partial(_work, work, root, kernel), questions, on_report))
+            poll.register(watches[-1].child.pipe, select.POLLIN)
+        waiting = {watch.child.pipe: watch for watch in watches}
+        while waiting:
+            for pipe, _ in poll.poll(LOOK_SECONDS * 1000):
+                if waiting[pipe].receive():
+                    poll.unregister(pipe)
+                    del waiting[pipe]
+            for watch in waiting.values():
+                watch.check()
+        return [watch.value for watch in watches]
     finally:
         for watch in watches:
             watch.close()
 
 
-def _results(watches: Sequence[_Watch]) -> list[Any]:
-    poll = select.poll()
-    waiting = {watch.reader: watch for watch in watches}
-    for reader in waiting:
-        poll.register(reader, select.POLLIN)
-    while waiting:
-        for reader, _ in poll.poll(LOOK_SECONDS * 1000):
-            if waiting[reader].hear():
-                poll.unregister(reader)
-                del waiting[reader]
-        for watch in waiting.values():
-            watch.check()
-    return [watch.value for watch in watches]
-
-
 class _Watch:
-    """The parent's side: starts the child, hears values, answers questions, and ends what takes too long."""
+    """The parent's side: starts the child, gets values, answers questions, and ends what takes too long."""
 
-    def __init__(self, questions: Mapping[str, Callable[..., Any]], heard: Callable[[Any], None]) -> None:
-        import mmap
-
-        self._mark = mmap.mmap(-1, _MARK_SIZE)
-        self.reader, self._to_parent = os.pipe()
-        self._from_parent, self._writer = os.pipe()
-        self._pid: int | None = None
+    def __init__(
+        self,
+        work: Callable[[int, mmap, Send], None],
+        questions: Mapping[str, Callable[..., Any]],
+        on_report: Callable[[Any], None],
+    ) -> None:
+        self._mark = mmap(-1, _MARK_SIZE)
+        reader, self._writer = os.pipe()
+        try:
+            self.child = child.start(partial(work, reader, self._mark))
+        finally:
+            os.close(reader)
         self._buffer = bytearray()
         self._questions = questions
-        self._heard = heard
+        self._on_report = on_report
+        self._last = time.monotonic() + WHOLE_SECONDS
+        self._clock = (~self.child.pid << 3) | 2  # clock_getcpuclockid(3): the processor time of that process
         self._count = -1
         self._begun = (0.0, 0.0)
-        self._asked = 0.0
-        """How long its questions about one thing took."""
         self.value: Any = None
 
-    def begin(self, work: Callable[[Inside], Any], root: str, kernel: box.Kernel) -> None:
-        """Start the child."""
-        parent = os.getpid()
-        self._last = time.monotonic() + WHOLE_SECONDS
-        # An order to end that came between the two would leave a child that nobody ends.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _ORDERS)
-        try:
-            pid = os.fork()
-            if pid == 0:
-                _child(work, root, kernel, parent, (self._from_parent, self._to_parent, self._mark))
-            self._pid = pid
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        self._clock = (~pid << 3) | 2  # clock_getcpuclockid(3): the processor time of that process
-        os.close(self._from_parent)
-        os.close(self._to_parent)
-
-    def hear(self) -> bool:
+    def receive(self) -> bool:
         """Hear what it says; returns whether it has said the last, which is the `value`."""
-        part = os.read(self.reader, 1 << 20)
+        part = self.child.receive()
         if not part:
             raise self._overrun("came to a sudden end")
         self._buffer += part
-        while (frame := self._cut()) is not None:
-            kind, value = frame
+        if len(self._buffer) > FRAME_LIMIT:
+            raise self._overrun("came to a longer answer than any real one")
+        if b"\n" not in part:
+            return False
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            try:
+                kind, value = _read(line)
+            except (ValueError, TypeError, RecursionError):
+                raise self._overrun("came to an answer that cannot be read") from None
             if kind == "done":
                 self.value = value
                 return True
-            self._answer(kind, value)
+            if kind == "error":
+                raise from_plain(value)
+            if kind == "report":
+                self._on_report(value)
+            elif kind == "ask":
+                self._answer(value)
         return False
 
-    def _cut(self) -> tuple[str, Any] | None:
+    def _answer(self, asked: Any) -> None:  # noqa: ANN401 - as above
         try:
-            frame = _cut(self._buffer)
-            kind, value = ("", None) if frame is None else json.loads(frame)
-        except FirstkeyError:
-            raise self._overrun("came to a longer answer than any real one") from None
-        except (ValueError, TypeError, RecursionError):
-            raise self._overrun("came to an answer that cannot be read") from None
-        return None if frame is None else (str(kind), value)
-
-    def _answer(self, kind: str, value: Any) -> None:  # noqa: ANN401 - as above
-        if kind == "error":
-            raise _revived(value)
-        if kind == "tell":
-            self._heard(value)
-        elif kind == "ask":
-            started = time.monotonic()
-            try:
-                question, values = value
-                answer = ["value", self._questions[question](*values)]
-            except FirstkeyError as error:
-                answer = ["error", _told(error)]
-            except Exception as error:  # noqa: BLE001 - whatever was asked, it was strangers who asked
-                failed = FirstkeyError(f"{value!a:.200}: {error!r}", reason=reasons.INTERNAL_ERROR)
-                answer = ["error", _told(failed)]
-            before = self._begun
-            self._begun = self._now()  # what was done out here is not the child's time ...
-            self._asked += self._begun[0] - started
-            if self._asked > SECONDS:  # ... but has an end too
-                self._begun = before
-                raise self._overrun("asked for more work than it may")
-            try:
-                _send(self._writer, answer, seconds=LOOK_SECONDS * 50)
-            except (TimeoutError, BrokenPipeError):
-                raise self._overrun("came to a sudden end") from None
-
-    def _now(self) -> tuple[float, float]:
-        try:
-            return time.monotonic(), time.clock_gettime(self._clock)
-        except OSError:
-            return time.monotonic(), 0.0
+            question, values = asked
+            answer = _line("value", self._questions[question](*values))
+        except Exception as error:  # noqa: BLE001 - the question is text of strangers
+            answer = _line("error", as_plain(error))
+        poll = select.poll()
+        poll.register(self._writer, select.POLLOUT)
+        deadline = time.monotonic() + ANSWER_SECONDS  # of the whole: a child may read drop by drop
+        while answer:
+            written, is_ready = 0, poll.poll(max(0.0, deadline - time.monotonic()) * 1000)
+            with suppress(BrokenPipeError):
+                written = os.write(self._writer, answer[: select.PIPE_BUF]) if is_ready else 0
+            if not written:
+                raise self._overrun("came to a sudden end")
+            answer = answer[written:]
 
     def check(self) -> None:
         """End the child where it is about the same thing for too long."""
         count = int.from_bytes(self._mark[:8], "little")
-        now = self._now()
+        now = time.monotonic(), 0.0
+        with suppress(OSError):
+            now = now[0], time.clock_gettime(self._clock)
         if count != self._count:
-            self._count, self._begun, self._asked = count, now, 0.0
+            self._count, self._begun = count, now
         elif now[1] - self._begun[1] > CPU_SECONDS or now[0] - self._begun[0] > SECONDS:
             raise self._overrun("took more work than it may")
         if now[0] > self._last:
             raise self._overrun("took more time than all of it may")
 
     def _overrun(self, why: str) -> Overrun:
-        self.end()
         length = min(int.from_bytes(self._mark[8:16], "little"), _MARK_SIZE - 16)
         kind, _, name = self._mark[16 : 16 + length].decode("utf-8", "surrogateescape").partition("\n")
         return Overrun(kind, name, why)
 
-    def end(self) -> None:
-        """End the child at once, if it has not ended; it has nothing to tidy up."""
-        if self._pid is not None:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            self._pid = None
-
     def close(self) -> None:
-        """End it, and let go of what both had."""
-        self.end()
-        os.close(self.reader)
+        """End the child at once, which has nothing to tidy up, and let go of what both had."""
+        self.child.stop(0.0)
         os.close(self._writer)
         self._mark.close()
 
 
-def _child(
-    work: Callable[[Inside], Any],
-    root: str,
-    kernel: box.Kernel,
-    parent: int,
-    ends: tuple[int, int, mmap.mmap],
-) -> NoReturn:
-    """Never returns: whatever happens here must not run on in the parent's code."""
-    reader, writer, mark = ends
+def _work(
+    work: Callable[[Inside], Any], root: str, kernel: box.Kernel, reader: int, mark: mmap, send: Send
+) -> None:
+    """The child's part, from its start to its end."""
+    kernel.end_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in range(3):  # without /dev/null there is no box: what is open already, no wall closes
+        files.send_nowhere(number)
+    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else map(str, range(3, 4096)):
+        if int(name) > 2 and int(name) not in (reader, *child.own):
+            with suppress(OSError):
+                os.close(int(name))
+    inside = Inside(send, reader, mark, kernel.shut(root), root)
+    sys.meta_path[:] = [_NothingMore()]
+    command.ask_watcher = inside.ask
     try:
-        kernel.end_with_parent(parent)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's ^C is the parent's to act on
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ORDERS)
-        _keep_only(reader, writer)
-        inside = Inside(reader, writer, mark, kernel.shut(root), root)
-        sys.meta_path[:] = [_NothingMore()]
-        command.ask_watcher = inside.ask
-        command.run_by_watcher = inspector.run_by_watcher
-        inside._say(*_attempt(work, inside))  # noqa: SLF001 - both are this module's
-    finally:
-        os._exit(0)
-
-
-def _attempt(work: Callable[[Inside], Any], inside: Inside) -> tuple[str, Any]:
-    try:
-        return "done", work(inside)
-    except FirstkeyError as error:
-        return "error", _told(error)
+        last = _line("done", work(inside))
     except MemoryError:
-        return "error", _told(FirstkeyError("looking took more memory than it may", reason=OVER_BUDGET))
+        last = _line(
+            "error", as_plain(FirstkeyError("looking took more memory than it may", reason=OVER_BUDGET))
+        )
     except Exception as error:  # noqa: BLE001 - the parent turns it into one sentence with a reason
-        where = error.__traceback__
-        while where is not None and where.tb_next is not None:
-            where = where.tb_next
-        line = f"{where.tb_frame.f_code.co_filename}:{where.tb_lineno}" if where else "?"
-        return "error", _told(FirstkeyError(f"{error!r} in {line}", reason=reasons.INTERNAL_ERROR))
+        last = _line("error", as_plain(error))
+    send(last)
 
 
 class _NothingMore:
@@ -311,17 +265,6 @@ class _NothingMore:
         raise ImportError(f"{name} was not loaded before the box was shut (system/boxed.py)")
 
 
-def _keep_only(*kept: int) -> None:
-    """Close every descriptor but these; 0, 1 and 2 lead to nowhere."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for number in (0, 1, 2):
-        os.dup2(nowhere, number)
-    for name in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else map(str, range(3, 4096)):
-        if int(name) > 2 and int(name) not in kept:
-            with suppress(OSError):
-                os.close(int(name))
-
-
 def _load() -> None:
     """Import what work in a box takes, while the host's files can still be read."""
     import importlib
@@ -330,55 +273,14 @@ def _load() -> None:
         importlib.import_module(name)
 
 
-def _told(error: FirstkeyError) -> dict[str, str]:
-    kind = next(base for base in type(error).__mro__ if base.__module__ == reasons.__name__)
-    return {"kind": kind.__name__, "code": error.reason.code, "message": error.message, "hint": error.hint}
+def _line(kind: str, value: Any) -> bytes:  # noqa: ANN401 - as above
+    return json.dumps([kind, value], default=_as_text).encode("ascii") + b"\n"
 
 
-def _revived(told: Any) -> FirstkeyError:  # noqa: ANN401 - whatever JSON has
-    """The error again, as far as it is one."""
-    said = told if isinstance(told, dict) else {}
-    kind = getattr(reasons, str(said.get("kind")), None)
-    is_one = isinstance(kind, type) and issubclass(kind, FirstkeyError)
-    error: FirstkeyError = BaseException.__new__(kind if is_one else FirstkeyError)  # type: ignore[arg-type]
-    reason = reasons.ALL.get(str(said.get("code")), reasons.INTERNAL_ERROR)
-    message, hint = said.get("message", "the process in the box did not say why it failed"), said.get("hint")
-    FirstkeyError.__init__(error, str(message), reason=reason, hint=str(hint) if hint else None)
-    return error
+def _as_text(value: bytes) -> dict[str, str]:
+    return {_BYTES: b2a_base64(value, newline=False).decode("ascii")}
 
 
-def _send(writer: int, value: Any, *, seconds: float | None = None) -> None:  # noqa: ANN401 - as above
-    """Write one frame. Raises TimeoutError where nobody reads it for so long."""
-    content = json.dumps(value).encode("ascii")
-    rest = memoryview(len(content).to_bytes(_LENGTH, "little") + content)
-    poll = select.poll()
-    poll.register(writer, select.POLLOUT)
-    while rest:
-        if seconds is not None and not poll.poll(seconds * 1000):
-            raise TimeoutError
-        rest = rest[os.write(writer, rest[: select.PIPE_BUF]) :]
-
-
-def _frame(reader: int) -> bytes | None:
-    """The next whole frame, waited for; None at the end."""
-    buffer = bytearray()
-    while (frame := _cut(buffer)) is None:
-        part = os.read(reader, 1 << 20)
-        if not part:
-            return None
-        buffer += part
-    return frame
-
-
-def _cut(buffer: bytearray) -> bytes | None:
-    """Take the first frame out of the buffer; None where it is not whole yet."""
-    length = int.from_bytes(buffer[:_LENGTH], "little")
-    if len(buffer) < _LENGTH:
-        return None
-    if length > FRAME_LIMIT:
-        raise FirstkeyError(f"an answer of {length} bytes is more than any real one", reason=OVER_BUDGET)
-    if len(buffer) < _LENGTH + length:
-        return None
-    frame = bytes(buffer[_LENGTH : _LENGTH + length])
-    del buffer[: _LENGTH + length]
-    return frame
+def _read(line: bytes | bytearray) -> Any:  # noqa: ANN401 - as above
+    """Raises ValueError, TypeError or RecursionError."""
+    return json.loads(line, object_hook=lambda found: a2b_base64(found[_BYTES]) if _BYTES in found else found)

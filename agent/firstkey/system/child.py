@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from firstkey.model import Account
 
-    Tell = Callable[[bytes], None]
+    Send = Callable[..., None]
+    """Sends the parent these bytes; with waits=True, waits then until the parent lets it go on."""
     Note = Callable[[Any], None]
 
 SECONDS = 8.0
@@ -49,39 +50,29 @@ PAUSE = 0.0002
 TERMINATED = 143  # what a shell reports of a program that SIGTERM ended: 128 + 15
 
 _HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_own: set[int] = set()
+own: set[int] = set()
 """Descriptors that belong to this process alone: were a child to hold one, an end of file would not come."""
 
 
-def _sever() -> None:
-    for descriptor in _own:
-        with suppress(OSError):
-            os.close(descriptor)
-    _own.clear()
-
-
-os.register_at_fork(after_in_child=_sever)
-
-
 class Child:
-    """A running child. `pipe` has what it says, and at its end an end of file."""
+    """A running child. What it sends can be read from `pipe`, and at its end an end of file."""
 
-    def __init__(self, pid: int, pipe: int, lifeline: int) -> None:
+    def __init__(self, pid: int, pipe: int, lifeline: int, resume: int) -> None:
         self.pid = pid
         self.pipe = pipe
-        self._lifeline = lifeline
+        self.resume = resume
+        """Who `send`s with waits=True goes on when a byte is written here."""
+        self._ends = [pipe, lifeline, resume]
         self._status: int | None = None
-        _own.update((pipe, lifeline))
+        own.update(self._ends)
 
-    def hear(self) -> bytes:
-        """What it has said since, or nothing at its end. Waits for a word: ask poll(2) first."""
+    def receive(self) -> bytes:
+        """What it has sent since, or nothing at its end. Waits for that: ask poll(2) first."""
         return os.read(self.pipe, 65536)
 
     def finish(self) -> str | None:
-        """Collect a child whose end of file was heard; returns what went wrong with it, if anything did."""
-        if not self._collected(KILL_SECONDS):
-            self._end(signal.SIGKILL, KILL_SECONDS)
-        self._close()
+        """Collect a child whose end of file was read; returns what went wrong with it, if anything did."""
+        self._end(0, KILL_SECONDS)
         if self._status is None:
             return "it is stuck in the kernel"
         code = os.waitstatus_to_exitcode(self._status)
@@ -90,38 +81,30 @@ class Child:
         return f"it ended with status {code}" if code else None
 
     def stop(self, patience: float = GRACE_SECONDS) -> None:
-        """End it: politely, so that it leaves nothing half done lying about, then at once."""
-        if not self._end(signal.SIGTERM, patience):
-            self._end(signal.SIGKILL, KILL_SECONDS)
-        self._close()
+        """End it, if it has not ended: politely, so that it leaves nothing half done about, then at once."""
+        self._end(signal.SIGTERM, patience)
 
-    def _close(self) -> None:
-        for descriptor in (self.pipe, self._lifeline):
-            _own.discard(descriptor)
-            os.close(descriptor)
-
-    def _end(self, order: signal.Signals, seconds: float) -> bool:
-        # Only while it was not collected: afterwards the number may be somebody else's.
-        if self._status is None:
-            with suppress(ProcessLookupError):
+    def _end(self, first: int, patience: float) -> None:
+        for order, seconds in ((first, patience), (signal.SIGKILL, KILL_SECONDS)) if self._ends else ():
+            deadline = time.monotonic() + seconds
+            # Only while it was not collected: afterwards the number may be another process's.
+            if self._status is None:
                 os.kill(self.pid, order)
-        return self._collected(seconds)
-
-    def _collected(self, seconds: float) -> bool:
-        deadline = time.monotonic() + seconds
-        while self._status is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self._status = status
-            elif time.monotonic() >= deadline:
-                return False
-            else:
-                time.sleep(PAUSE)
-        return True
+            while self._status is None:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    self._status = status
+                elif time.monotonic() >= deadline:
+                    break
+                else:
+                    time.sleep(PAUSE)
+        while self._ends:
+            own.discard(self._ends[-1])
+            os.close(self._ends.pop())
 
 
-def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Child:
-    """Start a child that does `work`, which is given a way to tell the parent something.
+def start(work: Callable[[Send], None], *, quiet: bool = False) -> Child:
+    """Start a child that does `work`, which gets a function that sends bytes to the parent.
 
     A `quiet` one has none of the caller's standard streams: should it get stuck, no pipe waits for it.
     Raises FirstkeyError where the system has no room for another process.
@@ -129,12 +112,14 @@ def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Child:
     ends: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
     try:
-        ends += os.pipe()  # the child tells by this one
-        ends += os.pipe()  # and sees by this one that the parent is gone
+        ends += os.pipe()  # by this one the child sends
+        ends += os.pipe()[::-1]  # by this one it sees that the parent is gone
+        ends += os.pipe()[::-1]  # and by this one it may go on
         pid = os.fork()
         if pid == 0:
-            _child(*ends, work=work, quiet=quiet)
-        return Child(pid, ends.pop(0), ends.pop())
+            _child(ends, work, quiet=quiet)
+        kept, ends = ends[::2], ends[1::2]
+        return Child(pid, *kept)
     except OSError as error:
         message = f"cannot start a process: {error.strerror}"
         raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
@@ -144,15 +129,21 @@ def start(work: Callable[[Tell], None], *, quiet: bool = False) -> Child:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _child(
-    told: int, writer: int, lifeline: int, held: int, *, work: Callable[[Tell], None], quiet: bool
-) -> None:
+def _child(ends: Sequence[int], work: Callable[[Send], None], *, quiet: bool) -> None:
     """Never returns: whatever happens here must not run on in the parent's code."""
+    writer, lifeline, resume = ends[1::2]
+
+    def send(said: bytes, *, waits: bool = False) -> None:
+        files.write_all(writer, said)
+        if waits and not os.read(resume, 1):
+            raise FirstkeyError("the caller has given it up", reason=reasons.TIMED_OUT)
+
     status = 1
     try:
-        os.close(told)
-        os.close(held)
-        _own.update((writer, lifeline))
+        for end in (*ends[::2], *own):
+            os.close(end)
+        own.clear()
+        own.update((writer, lifeline, resume))
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -168,7 +159,7 @@ def _child(
         for number in range(3) if quiet else ():
             with suppress(OSError):
                 files.send_nowhere(number)
-        work(lambda said: files.write_all(writer, said))
+        work(send)
         status = 0
     finally:
         os._exit(status)
@@ -177,7 +168,7 @@ def _child(
 def own_signals(status: int = TERMINATED) -> None:
     """Let SIGTERM and SIGHUP end this process as an exception would: files are removed, children ended.
 
-    Whoever started it may have had it ignore SIGCHLD (then nobody learns how a child ended) or block SIGTERM.
+    Its parent may have had it ignore SIGCHLD (then no child's exit status can be had) or block SIGTERM.
     """
 
     def leave(_number: int, _frame: object) -> None:
@@ -185,7 +176,7 @@ def own_signals(status: int = TERMINATED) -> None:
         sys.exit(status)
 
     def lost(error: sys.UnraisableHookArgs) -> None:
-        """What is raised in a destructor or a callback (of an import, say) is dropped: the order stands."""
+        """Python drops what is raised in a destructor or a callback (of an import, say): raise it again."""
         if error.exc_type is SystemExit:
             signal.signal(signal.SIGALRM, leave)
             signal.setitimer(signal.ITIMER_REAL, 0.01)
@@ -229,29 +220,22 @@ def become(account: Account, groups: Sequence[int]) -> None:
 class Visit:
     """Work that goes on beside the caller's, in a child that becomes whom it has to by itself.
 
-    `work(note)` returns JSON values (not None); in `note(value)` it waits until the caller has heeded that.
+    `work(note)` returns JSON values (not None); in `note(value)` it waits until the caller has dealt with it.
     With `here` it is done at once, by this process, and note is None: where there are no rights to give up.
     """
 
     def __init__(
         self, whom: str, work: Callable[[Note | None], Any], *, seconds: float, here: bool = False
     ) -> None:
-        self._is_over = here or command.ask_watcher is not None  # a boxed process cannot become another
-        if self._is_over:
-            self._answer = json.loads(json.dumps(work(None)))
-            return
         self._whom = whom
         self._seconds = seconds
         self._deadline = time.monotonic() + seconds
-        self._heard = b""
-        waits, self._resume = os.pipe()
-        try:
-            self._child = start(lambda tell: _visit(tell, waits, work), quiet=True)
-        except BaseException:
-            os.close(self._resume)
-            raise
-        finally:
-            os.close(waits)
+        self._received = b""
+        self._child: Child | None = None
+        if here or command.ask_watcher:  # a boxed process cannot become another
+            self._answer = json.loads(json.dumps(work(None)))
+        else:
+            self._child = start(lambda send: _visit(send, work), quiet=True)
 
     def answer(self, until: float, noted: Note) -> Any:  # noqa: ANN401 - as json.loads has it
         """What the work returned; None where it is not done `until` then (time.monotonic).
@@ -259,62 +243,42 @@ class Visit:
         What it notes on the way is given to `noted`. Raises what the work raised, FirstkeyError(timed-out)
         when the time of the whole visit is over. With an answer or an error, the visit has ended.
         """
-        if self._is_over:
+        if self._child is None:
             return self._answer
         poll = select.poll()
         poll.register(self._child.pipe, select.POLLIN)
-        while True:
-            if poll.poll(max(0.0, min(until, self._deadline) - time.monotonic()) * 1000):
-                part = self._child.hear()
-                if not part:
-                    return self._ended()
-                self._heard += part
-                if part.endswith(b"\n"):
-                    noted(json.loads(self._heard))
-                    self._heard = b""
-                    with suppress(BrokenPipeError):  # it died meanwhile, which is heard next
-                        os.write(self._resume, b"!")
-            elif until < self._deadline:
-                return None
-            else:
-                self.stop()
-                message = f"the files of {self._whom} did not answer within {self._seconds:g} s"
-                raise FirstkeyError(message, reason=reasons.TIMED_OUT)
-
-    def _ended(self) -> Any:  # noqa: ANN401 - as above
-        self._is_over = True
-        os.close(self._resume)
-        if self._child.finish() or not self._heard:
-            message = f"the process that worked as {self._whom} died"
-            raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
-        said = json.loads(self._heard)
-        if "code" in said:
-            raise FirstkeyError(said["message"], reason=reasons.ALL[said["code"]], hint=said["hint"])
-        return said["value"]
+        while poll.poll(max(0.0, min(until, self._deadline) - time.monotonic()) * 1000):
+            part = self._child.receive()
+            self._received += part
+            if part.endswith(b"\n"):
+                noted(json.loads(self._received))
+                self._received = b""
+                with suppress(BrokenPipeError):  # it died meanwhile, which is noticed next
+                    os.write(self._child.resume, b"!")
+            elif not part:
+                if self._child.finish() or not self._received:
+                    message = f"the process that worked as {self._whom} died"
+                    raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
+                answer, error = json.loads(self._received)
+                if error:
+                    raise reasons.from_plain(error)
+                return answer
+        if until < self._deadline:
+            return None
+        self.stop()
+        message = f"the files of {self._whom} did not answer within {self._seconds:g} s"
+        raise FirstkeyError(message, reason=reasons.TIMED_OUT)
 
     def stop(self) -> None:
         """End it, wherever it is; one that has ended is left alone."""
-        if not self._is_over:
-            self._is_over = True
-            os.close(self._resume)
+        if self._child:
             self._child.stop(PATIENCE_SECONDS)
 
 
-def _visit(tell: Tell, waits: int, work: Callable[[Note | None], Any]) -> None:
-    def note(value: Any) -> None:  # noqa: ANN401 - as json.dumps has it
-        tell(json.dumps(value).encode() + b"\n")
-        if not os.read(waits, 1):
-            raise FirstkeyError("the caller has given it up", reason=reasons.TIMED_OUT)
-
-    said: dict[str, Any]
+def _visit(send: Send, work: Callable[[Note | None], Any]) -> None:
+    answer = error = None
     try:
-        said = {"value": work(note)}
-    except Exception as error:  # noqa: BLE001 - the parent turns it into one sentence with a reason
-        if not isinstance(error, FirstkeyError):
-            import traceback
-
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            message = f"{error!r} in {where.name}:{where.lineno}"
-            error = FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
-        said = {"code": error.reason.code, "message": error.message, "hint": error.hint}
-    tell(json.dumps(said).encode())
+        answer = work(lambda value: send(json.dumps(value).encode() + b"\n", waits=True))
+    except Exception as raised:  # noqa: BLE001 - the parent turns it into one sentence with a reason
+        error = reasons.as_plain(raised)
+    send(json.dumps([answer, error]).encode())

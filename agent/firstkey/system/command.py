@@ -19,7 +19,7 @@ from firstkey.system.tree import Tree
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from firstkey.system.files import Directory
@@ -29,18 +29,16 @@ ask_watcher: Callable[..., Any] | None = None
 
 It returns the answer or raises FirstkeyError. None where there is no box.
 """
-run_by_watcher: Callable[[Sequence[str], Mapping[str, bytes], bytes], Outcome] | None = None
-"""In a box, has a program run that may look at copies of files, by their names; the bytes are its input."""
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 SECONDS = 20.0
 """How long a program may take unless the caller says otherwise; useradd on a slow disk is the longest."""
 LIMIT = 1024 * 1024
 """How many bytes a program may print: `sshd -T` prints a few thousand."""
-TICK, CLOSING_TICK = 0.05, 0.001
-"""Seconds between two looks whether a program has ended, its output being open still, and closed."""
-SCRATCH_PLACES = ("/run", "/tmp")  # noqa: S108 - private names in it, which nobody else can exchange
-"""Where a scratch directory may be: root's is in memory, and in nobody else's reach."""
+TICK = 0.001
+"""Seconds between two looks whether a program has ended."""
+SCRATCH_PLACES = ("/run", "/tmp")  # noqa: S108 - private names in it, which no other user can exchange
+"""Where a scratch directory may be: root's is in memory, and in no other user's reach."""
 
 
 class Outcome(NamedTuple):
@@ -86,8 +84,8 @@ def run(
 
     It ends with this call, however that ends: an exception (a signal to stop) kills it.
     """
-    if run_by_watcher:
-        return run_by_watcher(argv, {}, stdin)
+    if ask_watcher:
+        return Outcome(*ask_watcher("program", list(argv), {}, stdin))
     return start(argv, stdin=stdin, before=before).finish(seconds=seconds)
 
 
@@ -108,7 +106,7 @@ def start(argv: Sequence[str], *, stdin: bytes = b"", before: Callable[[], None]
                 stderr=subprocess.PIPE,
                 env={"PATH": ":".join(search_path()), "LC_ALL": "C.UTF-8", "TZ": "UTC0"},
                 cwd="/",
-                # Without the caller's terminal it can ask nobody, and what it starts itself ends with it.
+                # Without the caller's terminal it can ask no person, and what it starts itself ends with it.
                 start_new_session=True,
                 preexec_fn=before,  # noqa: PLW1509 - there are no threads
             )
@@ -119,16 +117,19 @@ def start(argv: Sequence[str], *, stdin: bytes = b"", before: Callable[[], None]
 
 
 class Process:
-    """A started program; whoever started it must end with `finish` or `kill`."""
+    """A started program; who started it has to call `finish` or `kill`."""
 
     def __init__(self, name: str, child: subprocess.Popen[bytes]) -> None:
         self._name = name
         self._child = child
+        self._pipes = list(filter(None, (child.stdout, child.stderr)))
 
     @property
-    def has_ended(self) -> bool:
-        """Whether there is nothing more to wait for."""
-        return self._end() is not None
+    def end(self) -> os.waitid_result | None:
+        """How it ended, or None. It is only looked at: as long as it is not collected, its number, which is
+        that of its process group too, is no other's.
+        """
+        return os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
     def finish(self, *, seconds: float = SECONDS, limit: int = LIMIT) -> Outcome:
         """Wait for the end, `seconds` at most; then it is killed and FirstkeyError(timed-out) raised.
@@ -137,32 +138,30 @@ class Process:
         output are FirstkeyError(internal-error).
         """
         deadline = time.monotonic() + seconds
-        heard = {pipe.fileno(): bytearray() for pipe in (self._child.stdout, self._child.stderr) if pipe}
+        received = {pipe.fileno(): bytearray() for pipe in self._pipes}
         poll = select.poll()
-        for pipe in heard:
+        for pipe in received:
             poll.register(pipe, select.POLLIN)
-        pause = TICK
         try:
             while True:
                 # Looked at first: what it printed before its end is in the pipes by then.
-                end = self._end()
+                end = self.end
                 left = deadline - time.monotonic()
-                ready = poll.poll(max(0.0, min(pause, left)) * 1000 if end is None else 0)
+                ready = poll.poll(max(0.0, min(TICK, left)) * 1000 if end is None else 0)
                 if end and not ready:
                     status = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
-                    return Outcome(status, *map(bytes, heard.values()))
+                    return Outcome(status, *map(bytes, received.values()))
                 if end is None and left <= 0:
                     message = f"{self._name} did not end within {seconds:g} s"
                     raise FirstkeyError(message, reason=reasons.TIMED_OUT)
                 for pipe, _ in ready:
                     part = os.read(pipe, 65536)
-                    heard[pipe] += part
-                    if len(heard[pipe]) > limit:
+                    received[pipe] += part
+                    if len(received[pipe]) > limit:
                         message = f"{self._name} printed more than {limit} bytes and was ended"
                         raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR)
                     if not part:
                         poll.unregister(pipe)
-                        pause = CLOSING_TICK  # it is on its way out, as a rule
         finally:
             self.kill()
 
@@ -174,15 +173,8 @@ class Process:
             # One that is stuck in the kernel is left to init; there is no more to do.
             with suppress(Exception):
                 self._child.wait(timeout=1)
-        for pipe in (self._child.stdout, self._child.stderr):
-            if pipe:
-                pipe.close()
-
-    def _end(self) -> os.waitid_result | None:
-        """How it ended, or None. It is only looked at: as long as it is not collected, its number, which is
-        that of its process group too, is nobody else's.
-        """
-        return os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        for pipe in self._pipes:
+            pipe.close()
 
 
 # --- what programs need, or are asked --------------------------------------------------------------
@@ -195,13 +187,13 @@ def scratch_directory() -> Iterator[Directory]:
     It is removed afterwards, with all that is in it. Raises FirstkeyError where none can be made.
     """
     place = next((path for path in SCRATCH_PLACES if os.access(path, os.W_OK)), SCRATCH_PLACES[-1])
-    with Tree("/") as host, host.opened(place) as above:
-        name = above.temporary_name("scratch")
-        try:
-            with above.make(name, Looks(0o700, durable=False)) as made:
-                yield made
-        finally:
-            above.remove_all(name)
+    with (
+        Tree("/") as host,
+        host.opened(place) as above,
+        above.temporary("scratch", directory=True) as name,
+        above.make(name, Looks(0o700, durable=False)) as made,
+    ):
+        yield made
 
 
 def selinux_label(tree: Tree, path: str, kind: str) -> str | None:
@@ -214,9 +206,8 @@ def selinux_label(tree: Tree, path: str, kind: str) -> str | None:
     program = find("matchpathcon") if tree.exists("/sys/fs/selinux/enforce") else None
     if program is None:
         return None
-    try:
+    with suppress(FirstkeyError):
         outcome = run([program, "-n", "-m", kind, path])
-    except FirstkeyError:
-        return None
-    label = outcome.stdout.decode("ascii", "replace").strip()
-    return label if outcome.status == 0 and label.count(":") >= 2 else None
+        label = outcome.stdout.decode("ascii", "replace").strip()
+        return label if outcome.status == 0 and label.count(":") >= 2 else None
+    return None

@@ -45,15 +45,14 @@ def fingerprint_block(keys: Sequence[tuple[str, str]], *, prefix: str) -> bytes:
 
 def syslog_prefix(seconds: float | None = None) -> str:
     """The prefix as logger(1) writes it for `user.info`; the time is in seconds since the epoch, in UTC."""
-    moment = time.strftime("%b %e %H:%M:%S", time.gmtime(seconds))
-    return f"<14>{moment} firstkey: "
+    return time.strftime("<14>%b %e %H:%M:%S firstkey: ", time.gmtime(seconds))
 
 
 def write(data: bytes, *, path: str, seconds: float = TIME_LIMIT_SEC, is_device: bool = True) -> None:
     """Write to the console. Raises FirstkeyError where there is none, or where it takes nothing in time.
 
     The path must be the console itself: a symbolic link in a tree (`--root`) could lead out of it. So could
-    a device there, which is the host's whoever made its name: in a tree, `is_device` is false, and only a
+    a device there, which is the host's: in a tree, `is_device` is false, and only a
     file or a pipe is written to.
     """
     try:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import mounts
-from firstkey.system.files import Directory, Looks, require, translated, write_all
+from firstkey.system.files import Directory, Looks, translated, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,32 +46,15 @@ def label_for_new(directory: Directory) -> str | None:
     return label(directory, "")
 
 
-def link(directory: Directory, name: str, target: str) -> None:
-    """Put a symbolic link in place of whatever `name` is, in one instant, durably."""
-    temporary = directory.temporary_name(name)
-    directory.remove_stale()
-    with directory.unless_renamed(temporary), translated(f"link {directory.join(name)} to {target}"):
-        os.symlink(target, temporary, dir_fd=directory.fd)
-        os.rename(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
-        os.fsync(directory.fd)
-
-
-def unlink(directory: Directory, name: str) -> None:
-    """Remove the symbolic link `name`, durably; what is no link (any more) stays."""
-    found = directory.status(name)
-    if found and stat.S_ISLNK(found.st_mode):
-        directory.remove(name, durable=True)
-
-
-def empty(directory: Directory, name: str, *, check: Check | None = None) -> None:
-    """Leave nothing in the regular file `name`, if it is there; it keeps its owner, mode and label.
+def empty(directory: Directory, name: str, *, check: Check | None = None) -> bool | None:
+    """Leave nothing in the regular file `name`; it keeps its owner, mode and label. None: it is not there.
 
     It is emptied in place, since a program may be writing to it; one that has other names as well is
     replaced, since those may not be meant.
     """
     found = directory.status(name)
     if found is None:
-        return
+        return None
     if check:
         check(found)
     if not stat.S_ISREG(found.st_mode):
@@ -81,97 +64,71 @@ def empty(directory: Directory, name: str, *, check: Check | None = None) -> Non
     if found.st_nlink > 1:
         looks = Looks(stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid), label(directory, name))
         directory.replace(name, b"", looks)
-        return
+        return True
     with translated(f"empty {directory.join(name)}"), _opened(directory, name, check) as fd:
         os.ftruncate(fd, 0)
         os.fsync(fd)
+    return True
 
 
-def wipe(directory: Directory, name: str, *, check: Check | None = None) -> bool:
-    """Overwrite the file `name` with random bytes, then remove it; returns whether it was overwritten.
+def remove(
+    directory: Directory, name: str, *, wiping: bool = False, check: Check | None = None
+) -> bool | None:
+    """Remove `name`; a directory with all that is in it, except what is mounted there.
 
-    One that has other names as well, or is larger than `WIPE_LIMIT`, is only removed. What overwriting cannot
-    promise (journals, snapshots, copies by the disk itself) is for the caller to say.
+    `wiping` overwrites each file with random bytes before, but for one that has other names as well, or is
+    larger than `WIPE_LIMIT`; what overwriting cannot promise (journals, snapshots, copies by the disk itself)
+    is for the caller to say. `check` is asked of `name` itself. Returns whether it was overwritten, None
+    where it was not there. Raises FirstkeyError for the first that cannot be removed, when all others are.
     """
     found = directory.status(name)
     if found is None:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        _remove_directory(directory, name, wiping=wiping, check=check)
         return False
     if check:
         check(found)
-    overwritten = False
-    if stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= WIPE_LIMIT:
-        _overwrite(directory, name, found.st_size, check)
-        overwritten = True
-    directory.remove(name)
-    _sync(directory)
-    return overwritten
+    is_plain = stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_size <= WIPE_LIMIT
+    if wiping and is_plain:
+        with translated(f"overwrite {directory.join(name)}"), _opened(directory, name, check) as fd:
+            # To the end of its last block, where an earlier and longer content may have left something.
+            write_all(fd, os.urandom(-(-found.st_size // BLOCK) * BLOCK))
+            os.fsync(fd)
+            os.ftruncate(fd, 0)
+    directory.remove(name, durable=True)
+    return wiping and is_plain
 
 
-def _overwrite(directory: Directory, name: str, size: int, check: Check | None = None) -> None:
-    with translated(f"overwrite {directory.join(name)}"), _opened(directory, name, check) as fd:
-        # To the end of its last block, where an earlier and longer content may have left something.
-        write_all(fd, os.urandom(-(-size // BLOCK) * BLOCK))
-        os.fsync(fd)
-        os.ftruncate(fd, 0)
+def _remove_directory(directory: Directory, name: str, *, wiping: bool, check: Check | None) -> None:
+    inside = directory.child(name)
+    if inside is None:
+        return
+    failure: FirstkeyError | None = None
+    with inside:
+        if check:
+            check(os.fstat(inside.fd))
+        _refuse_mount(directory, name, inside.fd)
+        for below in inside.names():
+            try:
+                remove(inside, below, wiping=wiping)
+            except FirstkeyError as error:  # noqa: PERF203 - one that stays must not keep the others
+                failure = failure or error
+    if failure:
+        raise failure
+    with translated(f"remove {directory.join(name)}"):
+        os.rmdir(name, dir_fd=directory.fd)
+    directory.sync()
 
 
 @contextmanager
 def _opened(directory: Directory, name: str, check: Check | None) -> Iterator[int]:
     """A descriptor to write the regular file `name` as it lies there; anything else is refused."""
-    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    fd = os.open(name, flags, dir_fd=directory.fd)
-    try:
-        found = os.fstat(fd)
-        require(found, stat.S_ISREG, directory.join(name))
+    with directory.opened(name, stat.S_IFREG, access=os.O_WRONLY) as fd:
         if check:
-            check(found)
+            check(os.fstat(fd))
         _refuse_mount(directory, name, fd)
         yield fd
-    finally:
-        os.close(fd)
-
-
-def remove(directory: Directory, name: str, *, wiping: bool = False, check: Check | None = None) -> None:
-    """Remove `name`; a directory with all that is in it, except what is mounted there.
-
-    `wiping` overwrites the files before; `check` is asked of `name` itself. Raises FirstkeyError for the
-    first that cannot be removed, when all others are.
-    """
-    found = directory.status(name)
-    if found is None:
-        return
-    if not stat.S_ISDIR(found.st_mode):
-        if wiping:
-            wipe(directory, name, check=check)
-            return
-        if check:
-            check(found)
-        directory.remove(name)
-        _sync(directory)
-        return
-    inside = directory.child(name)
-    if inside is None:
-        return
-    with inside:
-        if check:
-            check(os.fstat(inside.fd))
-        _refuse_mount(directory, name, inside.fd)
-        _clear(inside, wiping=wiping)
-    with translated(f"remove {directory.join(name)}"):
-        os.rmdir(name, dir_fd=directory.fd)
-    _sync(directory)
-
-
-def _clear(inside: Directory, *, wiping: bool) -> None:
-    """Remove all that is in the directory."""
-    failure: FirstkeyError | None = None
-    for below in inside.names():
-        try:
-            remove(inside, below, wiping=wiping)
-        except FirstkeyError as error:  # noqa: PERF203 - one that stays must not keep the others
-            failure = failure or error
-    if failure:
-        raise failure
 
 
 def _refuse_mount(directory: Directory, name: str, fd: int) -> None:
@@ -180,8 +137,3 @@ def _refuse_mount(directory: Directory, name: str, fd: int) -> None:
     if above != here:
         message = f"{directory.join(name)} is a mount point; what is mounted there was left alone"
         raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
-
-
-def _sync(directory: Directory) -> None:
-    with translated(f"sync {directory.path}"):
-        os.fsync(directory.fd)

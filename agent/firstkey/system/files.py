@@ -18,7 +18,7 @@ from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _STALE = re.compile(r"\.firstkey-.+\.[0-9a-f]{8}", re.DOTALL)
 
@@ -35,11 +35,12 @@ _BY_ERRNO = {
     errno.EDQUOT: reasons.NO_SPACE,
     errno.EFBIG: reasons.NO_SPACE,
     errno.ENOTDIR: reasons.NOT_A_DIRECTORY,
+    errno.ENAMETOOLONG: reasons.NOT_A_DIRECTORY,  # no file can have such a name here
     errno.EISDIR: reasons.NOT_A_REGULAR_FILE,
     errno.ENXIO: reasons.NOT_A_REGULAR_FILE,
     errno.ENOENT: reasons.CONCURRENT_CHANGE,  # where that is expected, it is no error but None
     errno.ESTALE: reasons.CONCURRENT_CHANGE,
-    errno.EAGAIN: reasons.CONCURRENT_CHANGE,  # somebody holds a lease on it (fcntl(2), F_SETLEASE)
+    errno.EAGAIN: reasons.CONCURRENT_CHANGE,  # another process holds a lease on it (fcntl(2), F_SETLEASE)
     errno.ETIMEDOUT: reasons.TIMED_OUT,
 }
 _UNSYNCED = (errno.EBADF, errno.EINVAL, errno.ENOSYS)
@@ -64,6 +65,10 @@ class File(NamedTuple):
     mode: int
     uid: int
     gid: int
+    attributes: tuple[tuple[str, bytes], ...]
+    """The extended ones that what takes its place should have again (xattr(7)): ACLs and users' own. What the
+    kernel keeps under security.* is about the old content, like a signature of it.
+    """
 
 
 class Looks(NamedTuple):
@@ -98,16 +103,16 @@ def open_quietly(name: str, flags: int, dir_fd: int | None = None) -> int:
 
 
 def stamp(found: os.stat_result) -> tuple[int, ...]:
-    """What tells one state of a file from another: identity, size and times (ns)."""
+    """By these, two states of a file differ: identity, size and times (ns)."""
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def require(found: os.stat_result, wanted: Callable[[int], bool], path: str) -> None:
-    """Refuse what is a link, or is not of a wanted type (by its st_mode)."""
+def require(found: os.stat_result, path: str, *kinds: int) -> None:
+    """Refuse what is a link, or of none of the kinds (inode(7): S_IFREG, ...), if there are any."""
     if stat.S_ISLNK(found.st_mode):
         message = f"{path} is a symbolic link; it was not followed"
         raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
-    if not wanted(found.st_mode):
+    if kinds and stat.S_IFMT(found.st_mode) not in kinds:
         raise FirstkeyError(f"{path} is not a regular file", reason=reasons.NOT_A_REGULAR_FILE)
 
 
@@ -163,22 +168,9 @@ class Directory:
 
     def status(self, name: str = "") -> os.stat_result | None:
         """The status of `name` itself (or of the directory), or None where it does not exist."""
-        with translated(f"look at {self.join(name)}"):
-            try:
-                return os.stat(name, dir_fd=self.fd, follow_symlinks=False) if name else os.fstat(self.fd)
-            except FileNotFoundError:
-                return None
-
-    def attributes(self, name: str) -> tuple[tuple[str, bytes], ...]:
-        """The extended attributes of `name` that what takes its place should have again (xattr(7)): ACLs and
-        users' own. What the kernel keeps under security.* is about the old content, like a signature of it.
-        """
-        path = f"/proc/self/fd/{self.fd}/{name}"
-        with suppress(OSError):
-            keys = os.listxattr(path, follow_symlinks=False)
-            carried = [key for key in keys if key.startswith(("user.", "system."))]
-            return tuple((key, os.getxattr(path, key, follow_symlinks=False)) for key in carried)
-        return ()
+        with translated(f"look at {self.join(name)}"), suppress(FileNotFoundError):
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False) if name else os.fstat(self.fd)
+        return None
 
     def names(self) -> list[str]:
         """The names in it, sorted."""
@@ -187,18 +179,10 @@ class Directory:
 
     def child(self, name: str) -> Directory | None:
         """The directory `name` in it, or None; anything but a real directory is refused."""
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-        path = self.join(name)
-        with translated(f"open {path}"):
-            try:
-                return Directory(open_quietly(name, flags, self.fd), path)
-            except FileNotFoundError:
-                return None
-            except NotADirectoryError:
-                found = self.status(name)
-                if found and stat.S_ISLNK(found.st_mode):  # O_DIRECTORY hides it behind ENOTDIR
-                    require(found, stat.S_ISDIR, path)
-                raise
+        path, only = self.join(name), os.O_RDONLY | os.O_DIRECTORY
+        with translated(f"open {path}"), suppress(FileNotFoundError), self.opened(name, access=only) as fd:
+            return Directory(os.dup(fd), path)
+        return None
 
     def make(self, name: str, looks: Looks) -> Directory:
         """Make the directory `name`, durably, and open it; one that is there already is opened as it is.
@@ -206,28 +190,26 @@ class Directory:
         It has its mode from the start: nobody comes back to repair it after a crash.
         """
         with translated(f"make the directory {self.join(name)}"):
-            umask = os.umask(0)
+            umask, is_new = os.umask(0), True
             try:
                 os.mkdir(name, looks.mode, dir_fd=self.fd)
-                made = True
             except FileExistsError:
-                made = False
+                is_new = False
             finally:
                 os.umask(umask)
-        directory = self.child(name)
-        if directory is None:
-            raise FirstkeyError(f"{self.join(name)} vanished", reason=reasons.CONCURRENT_CHANGE)
-        if not made:
-            return directory
-        try:
-            directory.dress(looks)
-            if looks.durable:
-                self.sync()
-        except BaseException:
-            directory.__exit__()
-            with suppress(OSError):
-                os.rmdir(name, dir_fd=self.fd)
-            raise
+            if (directory := self.child(name)) is None:
+                raise FirstkeyError(f"{self.join(name)} vanished", reason=reasons.CONCURRENT_CHANGE)
+            if not is_new:
+                return directory
+            try:
+                dress(directory.fd, looks)
+                if looks.durable:
+                    self.sync()
+            except BaseException:
+                directory.__exit__()
+                with suppress(OSError):
+                    os.rmdir(name, dir_fd=self.fd)
+                raise
         return directory
 
     def sync(self) -> None:
@@ -246,17 +228,19 @@ class Directory:
     def read(self, name: str, *, limit: int) -> File | None:
         """The regular file `name`, or None where there is none. More than `limit` bytes are refused."""
         path = self.join(name)
-        with translated(f"read {path}"):
-            try:
-                with self._opened(name, stat.S_ISREG) as fd, open(fd, "rb", closefd=False) as file:
-                    found = os.fstat(fd)  # of before: what changes meanwhile makes the stamp an old one
-                    content = file.read(limit + 1)
-            except FileNotFoundError:
-                return None
-        if len(content) > limit:
-            raise FirstkeyError(f"{path} is larger than {limit} bytes", reason=reasons.FILE_TOO_LARGE)
-        looks = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
-        return File(content, stamp(found), found.st_mtime_ns, *looks)
+        with translated(f"read {path}"), suppress(FileNotFoundError):
+            with self.opened(name, stat.S_IFREG) as fd, open(fd, "rb", closefd=False) as file:
+                found = os.fstat(fd)  # of before: what changes meanwhile makes the stamp an old one
+                content = file.read(limit + 1)
+                attributes: tuple[tuple[str, bytes], ...] = ()
+                with suppress(OSError):
+                    keys = [key for key in os.listxattr(fd) if key.startswith(("user.", "system."))]
+                    attributes = tuple((key, os.getxattr(fd, key)) for key in keys)
+            if len(content) > limit:
+                raise FirstkeyError(f"{path} is larger than {limit} bytes", reason=reasons.FILE_TOO_LARGE)
+            looks = stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid
+            return File(content, stamp(found), found.st_mtime_ns, *looks, attributes)
+        return None
 
     def replace(self, name: str, content: bytes, looks: Looks, *, expected: object = ANYTHING) -> None:
         """Put `content` in place of whatever `name` is, in one instant.
@@ -264,9 +248,8 @@ class Directory:
         `expected`: the `File` that was read there, or None where nothing was; if it is no longer so,
         Changed is raised, and what is there is what the other program wrote.
         """
-        temporary = self.temporary_name(name)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with self.unless_renamed(temporary), translated(f"write {self.join(name)}"):
+        with self.temporary(name) as temporary, translated(f"write {self.join(name)}"):
             fd = os.open(temporary, flags, 0o600, dir_fd=self.fd)
             try:
                 dress(fd, looks)
@@ -292,21 +275,21 @@ class Directory:
                 self.sync()
 
     @contextmanager
-    def unless_renamed(self, temporary: str) -> Iterator[None]:
-        """Leave no temporary file behind, whatever stops the work: a full disk, or a signal at any moment."""
+    def temporary(self, name: str, *, directory: bool = False) -> Iterator[str]:
+        """A name that cannot be guessed, and that `remove_stale` knows as firstkey's.
+
+        What has it at the end, a file or the caller's own `directory`, is removed, whatever stopped the work:
+        a full disk, or a signal at any moment.
+        """
+        temporary = f".firstkey-{name[:NAME_PART]}.{os.urandom(4).hex()}"
         try:
-            yield
-        except BaseException:
+            yield temporary
+        finally:
             with suppress(FirstkeyError):
-                self.remove(temporary)
-            raise
+                if self.status(temporary):
+                    (self.remove_all if directory else self.remove)(temporary)
 
-    @staticmethod
-    def temporary_name(name: str) -> str:
-        """A name that nobody can guess, and that `remove_stale` knows as firstkey's."""
-        return f".firstkey-{name[:NAME_PART]}.{os.urandom(4).hex()}"
-
-    def set_aside(self, name: str, why: str) -> str:
+    def back_up(self, name: str, why: str) -> str:
         """Keep `name` under another name, durably, and return that: why, and when, stand behind it."""
         number, stamp = 0, time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         new = kept = f"{name}.{why}.{stamp}"
@@ -327,18 +310,15 @@ class Directory:
         with translated(f"open {self.join(name)}"):
             with suppress(FileExistsError):
                 os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=self.fd))
-            with self._opened(name, stat.S_ISREG, os.O_RDWR) as fd:
+            with self.opened(name, stat.S_IFREG, access=os.O_RDWR) as fd:
                 return os.dup(fd)
 
     def remove(self, name: str, *, durable: bool = False) -> None:
         """Remove the file or link `name`; one that is gone already is no matter."""
-        with translated(f"remove {self.join(name)}"):
-            try:
-                os.unlink(name, dir_fd=self.fd)
-            except FileNotFoundError:
-                return
-        if durable:
-            self.sync()
+        with translated(f"remove {self.join(name)}"), suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self.fd)
+            if durable:
+                self.sync()
 
     def remove_all(self, name: str) -> None:
         """Remove `name`, which firstkey made: a file, a link, or a directory with all that is in it."""
@@ -366,38 +346,31 @@ class Directory:
             with suppress(FirstkeyError, RecursionError):
                 (self.remove_all if directories else self.remove)(name)
 
-    def link(self, name: str, target: str, owner: tuple[int, int]) -> None:
-        """Make the symbolic link `name`, which must not be there, durably; `owner`: uid and gid."""
-        with translated(f"link {self.join(name)} to {target}"):
-            os.symlink(target, name, dir_fd=self.fd)
-            os.chown(name, *owner, dir_fd=self.fd, follow_symlinks=False)
-        self.sync()
-
-    def dress(self, looks: Looks) -> None:
-        """Give the directory itself that mode and owner."""
-        with translated(f"set up the directory {self.path}"):
-            dress(self.fd, looks)
+    def link(self, name: str, target: str, owner: tuple[int, int] = (-1, -1)) -> None:
+        """Put a symbolic link in place of what `name` is, in one instant, durably; `owner`: uid and gid."""
+        with self.temporary(name) as temporary, translated(f"link {self.join(name)} to {target}"):
+            os.symlink(target, temporary, dir_fd=self.fd)
+            os.chown(temporary, *owner, dir_fd=self.fd, follow_symlinks=False)
+            os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+            self.sync()
 
     def set_mode(self, name: str, mode: int, owner: tuple[int, int] | None = None) -> None:
         """Give the regular file or directory `name` another mode, and before that an owner (uid and gid)."""
-
-        def is_plain(found: int) -> bool:
-            return stat.S_ISREG(found) or stat.S_ISDIR(found)
-
-        with translated(f"change the mode of {self.join(name)}"), self._opened(name, is_plain) as fd:
+        plain = stat.S_IFREG, stat.S_IFDIR
+        with translated(f"change the mode of {self.join(name)}"), self.opened(name, *plain) as fd:
             if owner:
                 os.fchown(fd, *owner)
             os.fchmod(fd, mode)
 
     @contextmanager
-    def _opened(self, name: str, wanted: Callable[[int], bool], access: int = os.O_RDONLY) -> Iterator[int]:
-        """A descriptor of `name`, once it is known what it is: opening a device can be an act."""
-        require(os.stat(name, dir_fd=self.fd, follow_symlinks=False), wanted, self.join(name))
+    def opened(self, name: str, *kinds: int, access: int = os.O_RDONLY) -> Iterator[int]:
+        """A descriptor of `name`, once its kind is known: opening a device can be an act. Raises OSError."""
+        require(os.stat(name, dir_fd=self.fd, follow_symlinks=False), self.join(name), *kinds)
         flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
         fd = open_quietly(name, flags, self.fd)
         try:
             # Looked at again: between the two, it may have been exchanged.
-            require(os.fstat(fd), wanted, self.join(name))
+            require(os.fstat(fd), self.join(name), *kinds)
             yield fd
         finally:
             os.close(fd)

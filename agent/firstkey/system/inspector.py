@@ -7,7 +7,6 @@ name in a configuration is looked up.
 
 from __future__ import annotations
 
-import base64
 import re
 
 from firstkey import TYPE_CHECKING, reasons
@@ -17,7 +16,6 @@ from firstkey.system.files import Looks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import Any
 
 PROGRAMS = ("sshd", "ssh-keygen", "visudo", "cvtsudoers", "matchpathcon")
 """Those that may be asked from within a box."""
@@ -34,6 +32,7 @@ FORMS = (
     ("ssh-keygen", "-Q", "-f", _COPY, "/dev/stdin"),
     ("visudo", "-c", "-f", _COPY),
     ("cvtsudoers", "-e", "-f", "json"),
+    ("cvtsudoers", "-e", "-f", "json", "-d", "runas", "-s", "privileges"),
     ("matchpathcon", "-n", "-m", "file|dir", "/.*"),
 )
 """How they may be asked: each argument fits its pattern. None names a file of this machine."""
@@ -48,8 +47,8 @@ def run(
     Raises FirstkeyError where it cannot be started or does not end in time.
     """
     copies = files or {}
-    if command.run_by_watcher:
-        return command.run_by_watcher(argv, copies, stdin)
+    if command.ask_watcher:
+        return command.Outcome(*command.ask_watcher("program", list(argv), dict(copies), stdin))
     from firstkey.system import box  # late, since ctypes costs more than a look at what has changed
 
     kernel = box.Kernel()
@@ -68,30 +67,18 @@ def run(
     )
 
 
-def run_by_watcher(argv: Sequence[str], files: Mapping[str, bytes], stdin: bytes) -> command.Outcome:
-    """In a box, the same by the process that watches it."""
-    if command.ask_watcher is None:
-        raise RuntimeError("there is no box")
-    copies = {name: base64.b64encode(content).decode("ascii") for name, content in files.items()}
-    answer = command.ask_watcher("program", list(argv), copies, base64.b64encode(stdin).decode("ascii"))
-    status, stdout, stderr = answer
-    return command.Outcome(int(status), base64.b64decode(stdout), base64.b64decode(stderr))
-
-
 def answer_find(program: str) -> str | None:
     """The question `find` of a boxed process: where the program is, if it is one of PROGRAMS."""
     return command.find(program) if program in PROGRAMS else None
 
 
-def answer_program(argv: list[str], files: dict[str, str], stdin: str) -> list[Any]:
+def answer_program(argv: list[str], files: dict[str, bytes], stdin: bytes) -> command.Outcome:
     """The question `program` of a boxed process, whose every word may be the tree's author's."""
     if not any(_fits(argv, form) for form in FORMS):
         raise FirstkeyError(f"{argv!a:.200} is not run for a tree", reason=reasons.INTERNAL_ERROR)
     if any("/" in name or name in ("", ".", "..") for name in files):
         raise FirstkeyError("a copy has a name that is a path", reason=reasons.INTERNAL_ERROR)
-    copies = {name: base64.b64decode(content) for name, content in files.items()}
-    done = run(argv, files=copies, stdin=base64.b64decode(stdin))
-    return [done.status, *(base64.b64encode(said).decode("ascii") for said in (done.stdout, done.stderr))]
+    return run(argv, files=files, stdin=stdin)
 
 
 def _fits(argv: list[str], form: tuple[str, ...]) -> bool:

@@ -1,6 +1,6 @@
-"""Saying what happened: to the journal, or to standard error where there is none.
+"""The log: entries go to the journal, or to standard error where there is none.
 
-Nothing here raises or waits for long: a log that is full, gone or stuck must not keep anybody out.
+Nothing here raises or waits for long: a log that is full, gone or stuck must not lock a user out.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from firstkey import TYPE_CHECKING
 from firstkey.events import DEBUG, INFO, WARNING
@@ -68,8 +68,8 @@ class Log:
         self._socket = -1
         self._waits_again = 0.0
 
-    def say(self, entry: Entry) -> None:
-        """Say it; never raises, and waits a few seconds at most."""
+    def write(self, entry: Entry) -> None:
+        """Write it; never raises, and waits a few seconds at most."""
         level = self._level
         with suppress(OSError):
             if self._sendv:
@@ -82,18 +82,32 @@ class Log:
     def _record(self, sendv: Sendv, entry: Entry) -> None:
         """Send it to the journal; raises OSError where journald is gone or takes nothing.
 
-        libsystemd would wait without end for room in journald's queue. poll(2) tells whether there is some,
+        libsystemd would wait without end for room in journald's queue. poll(2) says whether there is room,
         for a datagram socket only while it is connected: so one is, and sends nothing itself.
         """
         if self._socket < 0:
-            self._socket = _connected(self._path)
+            # The C module beneath `socket`, which costs a few milliseconds for things that are not used here.
+            import _socket
+
+            with closing(
+                _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
+            ) as channel:
+                channel.connect(self._path)
+                self._socket = channel.detach()
         # After one wait in vain the entries of the next minute do not wait again.
         try:
             _wait_until_writable(self._socket, PATIENCE_SEC if time.monotonic() >= self._waits_again else 0.0)
         except TimeoutError:
             self._waits_again = time.monotonic() + NO_WAIT_SEC
             raise
-        sendv(*journal_fields(entry))
+        sendv(  # systemd.journal-fields(7)
+            f"MESSAGE={entry.message}",
+            f"MESSAGE_ID={entry.event.message_id}",
+            f"PRIORITY={entry.event.priority}",
+            "SYSLOG_IDENTIFIER=firstkey",
+            f"FIRSTKEY_EVENT={entry.event.name}",
+            *(f"FIRSTKEY_{name.upper()}={value}" for name, value in entry.fields.items()),
+        )
 
     def _print(self, entry: Entry) -> None:
         """One line, whole or cut to the limit, without waiting for a reader that has stopped reading."""
@@ -110,31 +124,6 @@ class Log:
             data = data[os.write(self._stderr, data) :]
 
 
-def journal_fields(entry: Entry) -> list[str]:
-    """The entry as the journal wants it (systemd.journal-fields(7))."""
-    return [
-        f"MESSAGE={entry.message}",
-        f"MESSAGE_ID={entry.event.message_id}",
-        f"PRIORITY={entry.event.priority}",
-        "SYSLOG_IDENTIFIER=firstkey",
-        f"FIRSTKEY_EVENT={entry.event.name}",
-        *(f"FIRSTKEY_{name.upper()}={value}" for name, value in entry.fields.items()),
-    ]
-
-
-def _connected(path: str) -> int:
-    # The C module beneath `socket`, which costs a few milliseconds for things that are not used here.
-    import _socket
-
-    channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_NONBLOCK)
-    try:
-        channel.connect(path)
-    except OSError:
-        channel.close()
-        raise
-    return channel.detach()
-
-
 def _wait_until_writable(fd: int, seconds: float) -> None:
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
@@ -146,14 +135,11 @@ def _find_sendv() -> Sendv | None:
     """systemd-python's way to the journal, or None where it is not installed.
 
     `systemd.journal` only passes this C function on, and itself imports logging and uuid: 22 ms of
-    every boot. Should a later release move the function, the public name still works.
+    every boot. Should a release move the function, entries go to standard error, which the journal reads.
     """
     try:
         from systemd._journal import sendv
     except ImportError:
-        try:
-            from systemd.journal import sendv
-        except ImportError:
-            return None
+        return None
     found: Sendv = sendv
     return found

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from firstkey import NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
 MOUNTINFO = "/proc/self/mountinfo"
 
@@ -65,7 +65,7 @@ def foreign(root: str) -> tuple[Mount, ...]:
         return ()
 
 
-def foreign_of(mounts: Iterable[Mount], root: str) -> tuple[Mount, ...]:
+def foreign_of(mounts: Collection[Mount], root: str) -> tuple[Mount, ...]:
     """Those that are no disk's, and those that show what is the host's.
 
     A partition of the image is mounted whole, or as a subvolume, and nowhere else; parts of it, or of the
@@ -73,30 +73,25 @@ def foreign_of(mounts: Iterable[Mount], root: str) -> tuple[Mount, ...]:
     may be in use by a person. An image's partition that is mounted twice is taken for the host's too:
     what is left alone can be sealed yet, but what is gone is gone.
     """
-    inside: list[Mount] = []
-    outside: list[Mount] = []
-    for mount in mounts:
-        (inside if is_at_or_below(mount.path, root) else outside).append(mount)
-    below = [mount for mount in inside if mount.path != root]
-    own = _own_of(root, inside, outside)
-    shown = {mount.device for mount in outside}
+    below = [mount for mount in mounts if is_at_or_below(mount.path, root) and mount.path != root]
+    own = _own_of(root, mounts)
+    shown = {mount.device for mount in mounts if not is_at_or_below(mount.path, root)}
     whole = {mount.device for mount in below if mount.top == "/"} - shown
 
     def is_own(mount: Mount) -> bool:
         if own and mount.device == own.device and is_at_or_below(mount.top, own.top):
             return True
-        is_subvolume = mount.kind in _SUBVOLUMES and mount.device not in shown
-        return mount.device in whole or is_subvolume
+        return mount.device in whole or (mount.kind in _SUBVOLUMES and mount.device not in shown)
 
     return tuple(mount for mount in below if not (mount.is_disk and is_own(mount)))
 
 
-def _own_of(root: str, inside: list[Mount], outside: list[Mount]) -> Mount | None:
+def _own_of(root: str, mounts: Collection[Mount]) -> Mount | None:
     """The mount that the tree itself lies in, as if only the tree were mounted."""
-    holders = [mount for mount in (*outside, *inside) if is_at_or_below(root, mount.path)]
-    if not holders:
+    holders = (mount for mount in mounts if is_at_or_below(root, mount.path))
+    holder = max(holders, key=lambda mount: len(mount.path), default=None)
+    if holder is None:
         return None
-    holder = max(holders, key=lambda mount: len(mount.path))
     top = os.path.join(holder.top, os.path.relpath(root, holder.path))
     return holder._replace(path=root, top=os.path.normpath(top))
 
@@ -104,6 +99,14 @@ def _own_of(root: str, inside: list[Mount], outside: list[Mount]) -> Mount | Non
 def is_at_or_below(path: str, place: str) -> bool:
     """Whether the path is that place, or one in it."""
     return path == place or path.startswith(place.rstrip("/") + "/")
+
+
+def upwards(path: str) -> Iterator[str]:
+    """The path, then each directory above it: looked up in a set, many places take no longer than few."""
+    while path.strip("/"):
+        yield path
+        path = os.path.dirname(path)
+    yield path
 
 
 def number(fd: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Telling the service manager how far we are (sd_notify(3)); nothing happens where nobody asked or listens.
+"""Notes to the service manager (sd_notify(3)); without $NOTIFY_SOCKET or a listener, nothing happens.
 
 `Type=notify` fails the unit, and holds sshd back until then, when READY=1 does not come: so this needs no
 systemd-python, which may be absent.

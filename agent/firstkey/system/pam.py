@@ -98,8 +98,8 @@ def _ask(service: str, name: str, host: str) -> list[Any]:
     import ctypes
 
     library = _library()
-    heard: list[str] = []
-    converse = _conversation(heard)
+    received: list[str] = []
+    converse = _conversation(received)
     handle = ctypes.c_void_p()
     started = library.pam_start(service.encode(), name.encode(), ctypes.byref(converse), ctypes.byref(handle))
     if started != SUCCESS:
@@ -111,10 +111,10 @@ def _ask(service: str, name: str, host: str) -> list[Any]:
     library.pam_strerror.restype = ctypes.c_char_p
     words = (library.pam_strerror(handle, code) or b"").decode("utf-8", "replace")
     library.pam_end(handle, code)
-    return [code, words, heard]
+    return [code, words, received]
 
 
-def _conversation(heard: list[str]) -> Any:  # noqa: ANN401 - a structure made on the spot
+def _conversation(received: list[str]) -> Any:  # noqa: ANN401 - a structure made on the spot
     """The application's part (pam_conv(3)): it keeps the messages, and answers no question."""
     import ctypes
 
@@ -129,7 +129,7 @@ def _conversation(heard: list[str]) -> Any:  # noqa: ANN401 - a structure made o
         _fields_ = (("function", listening), ("data", ctypes.c_void_p))
 
     def listen(count: int, messages: Any, _answers: Any, _data: Any) -> int:  # noqa: ANN401
-        heard.extend((messages[i].contents.text or b"").decode("utf-8", "replace") for i in range(count))
+        received.extend((messages[i].contents.text or b"").decode("utf-8", "replace") for i in range(count))
         return 19  # PAM_CONV_ERR: no person is there to answer
 
     return Conversation(listening(listen), None)

@@ -19,15 +19,14 @@ from firstkey.reasons import FirstkeyError
 from firstkey.system import box, command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
 SECONDS = 1800.0
 """How long one may take, like all that is in a box."""
 LIMIT = 64 * 1024 * 1024
 """Bytes that it may print: some thousand for each secret."""
 MOST = 10_000
-"""Secrets that are told; a tree that has more is not told apart from one that is made to be long."""
-_TREE = "@tree@"
+"""Secrets in one answer; a tree that has more may be one that is made to be long."""
 _VERSION = re.compile(rb"\d{1,9}(?:\.\d{1,9}){1,5}")
 _SHUT = 126
 
@@ -45,65 +44,51 @@ class Match(NamedTuple):
 
 
 class Scanner(NamedTuple):
-    """A program, how it is asked (`_TREE` stands for the tree), and how its answer is read.
+    """A program, the words that ask for its version and for its answer, and how that is read.
 
-    `good`: its exit statuses when it came to an end, with secrets or without.
+    `found`: its exit status where it found secrets.
     """
 
     name: str
-    version: tuple[str, ...]
-    argv: tuple[str, ...]
-    good: tuple[int, ...]
+    version: str
+    words: str
+    found: int
     read: Callable[[str], Iterable[tuple[Any, Any, Any]]]
-
-
-def _kingfisher(text: str) -> Iterator[tuple[Any, Any, Any]]:
-    """One report, and another with nothing but numbers behind it."""
-    for found in json.JSONDecoder().raw_decode(text)[0]["findings"]:
-        yield found["finding"]["path"], found["finding"].get("line"), found["rule"]["name"]
-
-
-def _gitleaks(text: str) -> Iterator[tuple[Any, Any, Any]]:
-    for found in json.loads(text):
-        yield found["File"], found.get("StartLine"), found["RuleID"]
-
-
-def _trufflehog(text: str) -> Iterator[tuple[Any, Any, Any]]:
-    """A line for each; its log goes to stderr."""
-    for found in map(json.loads, filter(str.strip, text.split("\n"))):
-        place = found["SourceMetadata"]["Data"]["Filesystem"]
-        yield place["file"], place.get("line"), found["DetectorName"]
 
 
 ALL = (
     Scanner(
         "kingfisher",
-        ("--version",),
-        (
-            "scan", _TREE, "--no-validate", "--no-update-check", "--no-dedup", "--no-ignore",
-            "--format", "json",
-        ),
-        (0, 200),
-        _kingfisher,
+        "--version",
+        f"scan {box.SHOWN} --no-validate --no-update-check --no-dedup --no-ignore --format json",
+        200,
+        # One report, and another with nothing but numbers behind it.
+        lambda text: [
+            (found["finding"]["path"], found["finding"].get("line"), found["rule"]["name"])
+            for found in json.JSONDecoder().raw_decode(text)[0]["findings"]
+        ],
     ),
     Scanner(
         "gitleaks",
-        ("version",),
-        (
-            "detect", "--no-git", "--source", _TREE, "--no-banner", "--redact", "--exit-code", "0",
-            "--report-format", "json", "--report-path", "/dev/stdout",
-        ),
-        (0,),
-        _gitleaks,
+        "version",
+        f"detect --no-git --source {box.SHOWN} --no-banner --redact --exit-code 0"
+        " --report-format json --report-path /dev/stdout",
+        0,
+        lambda text: [(found["File"], found.get("StartLine"), found["RuleID"]) for found in json.loads(text)],
     ),
     Scanner(
         "trufflehog",
-        ("--version",),
-        ("filesystem", _TREE, "--no-verification", "--json", "--no-update"),
-        (0,),
-        _trufflehog,
+        "--version",
+        f"filesystem {box.SHOWN} --no-verification --json --no-update",
+        0,
+        # A line for each; its log goes to stderr.
+        lambda text: [
+            (place["file"], place.get("line"), found["DetectorName"])
+            for found in map(json.loads, filter(str.strip, text.split("\n")))
+            for place in [found["SourceMetadata"]["Data"]["Filesystem"]]
+        ],
     ),
-)  # fmt: skip
+)
 NAMES = tuple(scanner.name for scanner in ALL)
 
 
@@ -122,7 +107,7 @@ def scan(scanner: Scanner, root: str, left_out: Iterable[str]) -> tuple[str, lis
     Raises Missing where there is no box for it, and FirstkeyError where it gives no answer.
     """
     version = _VERSION.search(b"".join(_run(scanner, scanner.version, root, left_out)))
-    stdout, _ = _run(scanner, scanner.argv, root, left_out)
+    stdout, _ = _run(scanner, scanner.words, root, left_out)
     try:
         found = [_match(*each) for each in scanner.read(stdout.decode("utf-8", "surrogateescape"))]
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -140,7 +125,7 @@ def _match(path: str, line: object, rule: str) -> Match:
     return Match(path[len(box.SHOWN) :], line if isinstance(line, int) and line > 0 else None, name)
 
 
-def _run(scanner: Scanner, words: Iterable[str], root: str, left_out: Iterable[str]) -> tuple[bytes, bytes]:
+def _run(scanner: Scanner, words: str, root: str, left_out: Iterable[str]) -> tuple[bytes, bytes]:
     """What it printed: stdout, stderr."""
     program = _program(scanner.name)
     kernel = box.Kernel()
@@ -152,16 +137,14 @@ def _run(scanner: Scanner, words: Iterable[str], root: str, left_out: Iterable[s
             os.write(2, os.fsencode(f"a mount namespace, which only root can have: {error.strerror}"))
             os._exit(_SHUT)
 
-    argv = ["/usr/bin/env", f"HOME={box.HOME}", f"TMPDIR={box.HOME}", program]
-    argv += [word.replace(_TREE, box.SHOWN) for word in words]
+    argv = ["/usr/bin/env", f"HOME={box.HOME}", f"TMPDIR={box.HOME}", program, *words.split()]
     try:
         done = command.start(argv, before=shut).finish(seconds=SECONDS, limit=LIMIT)
     except FirstkeyError as error:
         _fail(scanner, f"was ended: {error.message}")
     if done.status == _SHUT:
-        message = f"{scanner.name} is not run without {done.words}"
-        raise Missing(message, reason=NO_SCANNER)
-    if done.status not in (0, *scanner.good):
+        raise Missing(f"{scanner.name} is not run without {done.words}", reason=NO_SCANNER)
+    if done.status not in (0, scanner.found):
         _fail(scanner, f"failed with status {done.status}: {done.words}")
     return done.stdout, done.stderr
 

@@ -67,7 +67,10 @@ def entries(content: bytes) -> Iterator[Shadow]:
     for number, line in enumerate(content.decode("utf-8", "surrogateescape").split("\n"), 1):
         fields = [*line.split(":"), *[""] * 9]
         if ":" in line and fields[0] and not fields[0].startswith(("#", "+", "-")):
-            changed, maximum, expires = (_day(fields[place]) for place in (2, 4, 7))
+            # Of a longer number Python may refuse to make one, and no calendar has that day.
+            changed, maximum, expires = (
+                int(day) if _DAY.fullmatch(day) else None for day in (fields[2], fields[4], fields[7])
+            )
             yield Shadow(fields[0], fields[1], changed, maximum, expires, number)
 
 
@@ -94,8 +97,3 @@ def _from_nss(tree: Tree, name: str) -> bytes:
     """Of a directory service, asked through getent: the interpreter's own module for it is gone."""
     program = command.find("getent") if tree.is_running_system else None
     return command.run([program, "shadow", name]).stdout if program else b""
-
-
-def _day(text: str) -> int | None:
-    # Of a longer number Python may refuse to make one, and no calendar has that day.
-    return int(text) if _DAY.fullmatch(text) else None

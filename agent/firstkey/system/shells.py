@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 
 from firstkey import NamedTuple
@@ -50,17 +50,20 @@ def is_interactive(process: Process) -> bool:
     name, *arguments = process.argv
     if not process.terminal or os.path.basename(name).removeprefix("-") not in NAMES:
         return False
-    return "-i" in arguments or not any(map(_gives_work, arguments))
-
-
-def _gives_work(argument: str) -> bool:
-    """Whether the argument is a script, or -c (alone or as -ec) and a command behind it."""
-    return not argument.startswith("-") or (argument[1:2] != "-" and "c" in argument)
+    # A script, or -c (alone or as -ec) with a command behind it.
+    is_work = (word[:1] != "-" or (word[1:2] != "-" and "c" in word) for word in arguments)
+    return "-i" in arguments or not any(is_work)
 
 
 def end(shells: Iterable[Process]) -> int:
-    """End them, so that none can write its history; returns how many there still were."""
-    return sum(map(_end, shells))
+    """End them in a way that they cannot notice, so that none writes its history; returns how many."""
+    ended = 0
+    for process in shells:
+        if _read(process.pid) == process:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
+                ended += 1
+    return ended
 
 
 def outlive_terminal() -> None:
@@ -70,17 +73,10 @@ def outlive_terminal() -> None:
 
 def running() -> list[Process]:
     """Every process that can be seen; those that end meanwhile are left out."""
-    return list(_seen())
-
-
-def _end(process: Process) -> bool:
-    """End it in a way that it cannot notice (SIGKILL); returns whether it was still there."""
-    if _read(process.pid) != process:
-        return False
-    with suppress(ProcessLookupError):
-        os.kill(process.pid, signal.SIGKILL)
-        return True
-    return False
+    numbers: list[str] = []
+    with suppress(OSError):
+        numbers = os.listdir(PROC)
+    return list(filter(None, (_read(int(number)) for number in numbers if number.isdecimal())))
 
 
 def _ancestors(processes: list[Process], pid: int) -> set[int]:
@@ -91,14 +87,6 @@ def _ancestors(processes: list[Process], pid: int) -> set[int]:
         found.add(pid)
         pid = parents.get(pid, 0)
     return found
-
-
-def _seen() -> Iterator[Process]:
-    with suppress(OSError):
-        for name in os.listdir(PROC):
-            process = _read(int(name)) if name.isdecimal() else None
-            if process:
-                yield process
 
 
 def _read(pid: int) -> Process | None:

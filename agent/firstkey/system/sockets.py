@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 TABLE_LIMIT = 16 * 1024 * 1024
 BANNER_LIMIT = 8192
+_BANNER = re.compile(rb"(?:\A|\n)SSH-[^\n]*\n\Z")
 _LISTENS = "0A"  # TCP_LISTEN of the kernel's include/net/tcp_states.h
 _MAPPED = bytes(10) + b"\xff\xff"
 
@@ -88,23 +91,12 @@ def first_words(address: str, port: int, *, seconds: float, source: str | None =
 
         message = f"cannot connect to {address} port {port}: {error.strerror or error}"
         raise FirstkeyError(message, reason=SSHD_NOT_RUNNING) from error
-    with connection:
-        return _until_banner(connection, deadline)
-
-
-def _until_banner(connection: socket.socket, deadline: float) -> bytes:
     said = b""
-    while len(said) < BANNER_LIMIT and not _is_complete(said) and time.monotonic() < deadline:
-        connection.settimeout(max(0.01, deadline - time.monotonic()))
-        try:
+    with connection, suppress(OSError):
+        while len(said) < BANNER_LIMIT and not _BANNER.search(said) and time.monotonic() < deadline:
+            connection.settimeout(max(0.01, deadline - time.monotonic()))
             part = connection.recv(1024)
-        except OSError:
-            break
-        if not part:
-            break
-        said += part
+            if not part:
+                break
+            said += part
     return said
-
-
-def _is_complete(said: bytes) -> bool:
-    return said.endswith(b"\n") and said.rstrip().split(b"\n")[-1].startswith(b"SSH-")

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os.path
 import re
+from contextlib import suppress
 from functools import cached_property
 
 from firstkey import TYPE_CHECKING, NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
-from firstkey.ssh import restrictions, sshd_config
-from firstkey.system import command, inspector
+from firstkey.settings import unit_settings
+from firstkey.ssh import access, restrictions, sshd_config
+from firstkey.system import command, inspector, walk
 from firstkey.system.accounts import Accounts
 from firstkey.system.sshd import (
     BY_SOCKET,
@@ -22,13 +24,13 @@ from firstkey.system.sshd import (
     CONFIGS,
     LISTENING,
     NO_PRIVSEP_DIRECTORY,
+    SOCKETS,
     Sshd,
     Start,
     asked,
     knows_patterns,
     matching,
     started_by,
-    unit_settings,
 )
 from firstkey.system.tree import Tree
 
@@ -44,10 +46,10 @@ SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session"
 PROGRAM_LIMIT = 64 * 1024 * 1024
 ALT_KEYS = "/etc/openssh/authorized_keys/%u /etc/openssh/authorized_keys2/%u"
 """Where ALT Linux's sshd looks before it looks in homes, unless AuthorizedKeysFile says otherwise."""
-SOCKETS = ("ssh.socket", "sshd.socket")
 NOBODY = "firstkey:nobody"
 """A user name that no account can have."""
 
+_TRUE = ("1", "yes", "true", "on", "y", "t")  # systemd.syntax(7)
 _NO_NETWORK = ("vsock:", "/", "@")  # systemd.socket(5), ListenStream=
 _ADDRESS = re.compile(r"[0-9.]+(?::[0-9]+)?\s*|\[?[0-9A-Fa-f:.]+\]?(?::[0-9]+)?\s*")
 _OPENS_SOMETHING = ("hostcertificate", "securitykeyprovider")
@@ -63,7 +65,9 @@ class _LookingSshd(Sshd):
 
     def ask(self, login: str) -> Effective:
         try:
-            return asked([*self.options, "-C", login], lambda argv, stdin: command.run(argv, stdin=stdin))
+            return asked(
+                [*self.start.options, "-C", login], lambda argv, stdin: command.run(argv, stdin=stdin)
+            )
         except FirstkeyError as error:
             if NO_PRIVSEP_DIRECTORY not in error.message:
                 raise
@@ -75,19 +79,24 @@ def program(tree: Tree) -> str | None:
     return next(filter(tree.exists, PROGRAMS), None)
 
 
-def where(sshd: Sshd, keyword: str, word: str = "") -> str | None:
-    """FILE:LINE of the first line with that keyword (and that word in it), for a person to change it."""
+class Place(NamedTuple):
+    """A line of a file of sshd's configuration."""
+
+    path: str
+    number: int
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}"
+
+
+def where(sshd: Sshd, keyword: str, word: str = "") -> Place | None:
+    """The first line with that keyword (and that word in it), for a person to change it."""
     for path, content in sshd.files.items():
         for number, line in sshd_config.lines(content):
             if line.keyword == keyword.lower() and (not word or word in line.words):
-                return f"{path}:{number}"
+                return Place(path, number, content.split(b"\n")[number - 1].decode("utf-8", "replace"))
     return None
-
-
-def line_at(sshd: Sshd, place: str) -> str:
-    """The line at a place that `where` found."""
-    path, _, number = place.rpartition(":")
-    return sshd.files[path].split(b"\n")[int(number) - 1].decode("utf-8", "replace")
 
 
 def key_files(sshd: Sshd, account: Account, patterns: Iterable[str]) -> list[str]:
@@ -102,6 +111,17 @@ def key_files(sshd: Sshd, account: Account, patterns: Iterable[str]) -> list[str
         found += [] if reads else [path]
         found += [] if reads is False else matching(sshd.tree, path)
     return found
+
+
+class Copy(NamedTuple):
+    """The copies, by their names: which is the main file, which HostKey the stand-ins stand for, and which of
+    the tree's files each copy is of.
+    """
+
+    main: str
+    contents: dict[str, bytes]
+    host_keys: dict[str, str]
+    files: dict[str, str]
 
 
 class TreeSshd(Sshd):
@@ -120,7 +140,9 @@ class TreeSshd(Sshd):
         known = [one for one in (started_by(self.tree, names) for names in units) if one is not None]
         first = next((one for one in known if one.unknown), known[0] if known else Start())
         # An option may not begin what the files go on with, nor open one of the host's.
-        odd = next((line for line in first.lines if re.match("match|include", line, re.IGNORECASE)), None)
+        odd = next(
+            (line for line in option_lines(first) if re.match("match|include", line, re.IGNORECASE)), None
+        )
         detail = f"sshd is started with {odd}" if odd else ""
         if len({one._replace(files=()) for one in known}) > 1:
             detail = "the units that start sshd do so with different options"
@@ -128,11 +150,11 @@ class TreeSshd(Sshd):
             return first
         return Start(files=first.files, unknown=f"{first.files[0]}: {detail}")
 
-    def _alike(self, user: str) -> object:
-        try:
-            return alike(self._copy.contents.values(), user) if self.files else user
-        except FirstkeyError:
-            return user
+    def _alike(self, user: str, client: str) -> tuple[object, ...]:
+        login = super()._alike(user, client)
+        with suppress(FirstkeyError):
+            return (alike(self._copy.contents.values(), user), client) if login and self.files else login
+        return login
 
     def ask(self, login: str) -> Effective:
         """The same, by copies and in a box."""
@@ -142,7 +164,7 @@ class TreeSshd(Sshd):
             if self.config:
                 message = f"sshd is started with -f {self.config}, which does not exist"
                 raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
-            message = f"{CONFIG} does not exist, nor another that is known; OpenSSH's defaults are assumed"
+            message = f"{CONFIG} does not exist, nor another that is known"
             raise FirstkeyError(message, reason=reasons.SSHD_MISSING)
         copy = self._copy
         try:
@@ -168,7 +190,58 @@ class TreeSshd(Sshd):
 
     @cached_property
     def _copy(self) -> Copy:
-        return _Copying(self).done()
+        """The copies, the options that sshd is started with before the main one.
+
+        Raises FirstkeyError where a line may mean what cannot be seen.
+        """
+        names = {path: f"{number}.conf" for number, path in enumerate(self.files)}
+        copy = Copy(f"{inspector.HERE}/{names[next(iter(names))]}", {}, {}, {})
+        for path, content in self.files.items():
+            raws = enumerate(content.split(b"\n"), 1)
+            lines = [self._line(copy, names, raw, f"{path}:{number}") for number, raw in raws]
+            copy.contents[names[path]] = b"\n".join(lines) + b"\n"
+            copy.files[f"{inspector.HERE}/{names[path]}"] = path
+        if not option_lines(self.start):
+            return copy
+        options = (option.encode("utf-8", "surrogateescape") for option in option_lines(self.start))
+        first = [self._line(copy, names, option, "an option") for option in options]
+        copy.contents["options.conf"] = b"\n".join(first) + b"\n"
+        copy.contents["main.conf"] = f'Include "{inspector.HERE}/options.conf" "{copy.main}"\n'.encode()
+        return copy._replace(main=f"{inspector.HERE}/main.conf")
+
+    def _line(self, copy: Copy, names: Mapping[str, str], raw: bytes, place: str) -> bytes:
+        line = sshd_config.line_of(raw)
+        if line is None:
+            message = f"{place}: the line has no plain keyword, so an image's sshd is not asked"
+            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+        if line.keyword == "include":
+            copies = [f'"{inspector.HERE}/{names[path]}"' for path in self.included(line) if path in names]
+            return f"Include {' '.join(copies)}".encode() if copies else b""
+        if line.keyword in ("hostkey", "hostdsakey"):
+            if len(line.words) != 1 or not {'"', "'", "\\"}.isdisjoint(line.words[0]):
+                message = f"{place}: the HostKey is not one plain path"
+                raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
+            stand_in = f"{inspector.HERE}/absent.{len(copy.host_keys)}"
+            copy.host_keys[stand_in] = line.words[0]
+            return f'HostKey "{stand_in}"'.encode()
+        if line.keyword == "hostkeyagent" and line.words != ("none",):
+            # That there is one matters; the image's own socket is not this machine's to connect to.
+            return f'HostKeyAgent "{inspector.HERE}/absent.agent"'.encode()
+        if line.keyword == "listenaddress" and not _ADDRESS.fullmatch(line.rest):
+            return b""  # a name, which this machine's name service would be asked for
+        if line.keyword in _OPENS_SOMETHING:
+            return b""
+        return without_groups(raw, self._members) if line.keyword == "match" else raw
+
+    def _members(self, patterns: str) -> list[str]:
+        """The accounts whose groups match."""
+        accounts = Accounts(self.tree)
+        names = {number: name for name, number, _ in accounts.groups()}
+        return [
+            account.name
+            for account in accounts.all()
+            if access.any_matches([names.get(gid, "") for gid in accounts.group_ids(account)], patterns)
+        ]
 
     @cached_property
     def reads_patterns(self) -> bool | None:
@@ -181,18 +254,24 @@ class TreeSshd(Sshd):
         return next((known for known in map(knows_patterns, texts) if known is not None), None)
 
 
+def option_lines(start: Start) -> list[str]:
+    """The options as lines of sshd_config, which mean the same at its very top."""
+    keywords = {"-o": "", "-h": "HostKey ", "-p": "Port "}
+    pairs = zip(start.options[::2], start.options[1::2])
+    return [keywords[option] + value.strip() for option, value in pairs if option in keywords]
+
+
 def _is_one_process(tree: Tree) -> bool:
     """Whether sshd has sockets, and none gives connections to services of their own (Accept=yes)."""
     sockets = [unit_settings(tree, socket) for socket in SOCKETS]
-    there = [socket for socket in sockets if socket["Socket", "ListenStream"]]
-    return bool(there) and not any(map(_starts_services, there))
-
-
-def _starts_services(socket: Mapping[tuple[str, str], list[str]]) -> bool:
-    accept = socket["Socket", "Accept"][-1:]
-    streams = socket["Socket", "ListenStream"]
-    is_on = accept and accept[0].lower() in ("1", "yes", "true", "on", "y", "t")
-    return bool(is_on) and not all(stream.startswith(_NO_NETWORK) for stream in streams)
+    there = [(socket["Socket", "ListenStream"], socket["Socket", "Accept"][-1:]) for socket in sockets]
+    return any(streams for streams, _ in there) and not any(
+        accept
+        and accept[0].lower() in _TRUE
+        and not all(stream.startswith(_NO_NETWORK) for stream in streams)
+        for streams, accept in there
+        if streams
+    )
 
 
 class _Replaced(Tree):
@@ -200,97 +279,26 @@ class _Replaced(Tree):
 
     def __init__(self, tree: Tree, files: Mapping[str, bytes]) -> None:
         vars(self).update(vars(tree))  # the same root
-        self._files = files
+        self._files = {self._real(path): content for path, content in files.items()}
+
+    def _real(self, path: str) -> str:
+        """The path without a link in it, as seal has those that it writes to."""
+        with suppress(FirstkeyError):
+            above, name = os.path.split(path)
+            found = walk.follow(self, path)
+            return found.path if found else os.path.join(self._real(above), name)
+        return path
 
     def exists(self, path: str) -> bool:
-        return path in self._files or super().exists(path)
+        return self._real(path) in self._files or super().exists(path)
 
     def read(self, path: str, *, limit: int) -> bytes | None:
-        content = self._files.get(path)
+        content = self._files.get(self._real(path))
         return super().read(path, limit=limit) if content is None else content
 
     def names(self, path: str) -> list[str]:
-        inside = {name for above, name in map(os.path.split, self._files) if above == path}
+        inside = {name for above, name in map(os.path.split, self._files) if above == self._real(path)}
         return [*inside.union(super().names(path))]
-
-
-# --- copies -----------------------------------------------------------------------------------------
-
-
-class Copy(NamedTuple):
-    """The copies, by their names: which is the main file, which HostKey the stand-ins stand for, and which of
-    the tree's files each copy is of.
-    """
-
-    main: str
-    contents: dict[str, bytes]
-    host_keys: dict[str, str]
-    files: dict[str, str]
-
-
-class _Copying:
-    """Makes the copies."""
-
-    def __init__(self, sshd: TreeSshd) -> None:
-        self._sshd = sshd
-        self._names = {path: f"{number}.conf" for number, path in enumerate(sshd.files)}
-        self._host_keys: dict[str, str] = {}
-
-    def done(self) -> Copy:
-        """The copies, the main one first, with the options that sshd is started with before it.
-
-        Raises FirstkeyError where a line may mean what cannot be seen.
-        """
-        options = self._sshd.start.lines
-        contents: dict[str, bytes] = {}
-        for path, content in self._sshd.files.items():
-            raws = without_groups(content, self._members).split(b"\n")
-            lines = [self._line(raw, path, number) for number, raw in enumerate(raws, 1)]
-            contents[self._names[path]] = b"\n".join(lines) + b"\n"
-        main = next(iter(contents))
-        files = {f"{inspector.HERE}/{name}": path for path, name in self._names.items()}
-        if options:
-            first = [self._line(option.encode("utf-8", "surrogateescape"), "", 0) for option in options]
-            contents["options.conf"] = b"\n".join(first) + b"\n"
-            include = f'Include "{inspector.HERE}/options.conf" "{inspector.HERE}/{main}"\n'
-            main = "main.conf"
-            contents[main] = include.encode()
-        return Copy(f"{inspector.HERE}/{main}", contents, self._host_keys, files)
-
-    def _members(self, patterns: str) -> list[str]:
-        accounts = Accounts(self._sshd.tree)
-        names = {number: name for name, number, _ in accounts.groups()}
-        return [
-            account.name
-            for account in accounts.all()
-            if restrictions.any_matches([names.get(gid, "") for gid in accounts.group_ids(account)], patterns)
-        ]
-
-    def _line(self, raw: bytes, path: str, number: int) -> bytes:
-        line = sshd_config.line_of(raw)
-        if line is None:
-            message = f"{path}:{number}: the line has no plain keyword, so an image's sshd is not asked"
-            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
-        if line.keyword == "include":
-            inner = self._sshd.included(line)
-            copies = [f'"{inspector.HERE}/{self._names[path]}"' for path in inner if path in self._names]
-            return f"Include {' '.join(copies)}".encode() if copies else b""
-        if line.keyword in ("hostkey", "hostdsakey"):
-            return f'HostKey "{self._stand_in(line, f"{path}:{number}")}"'.encode()
-        if line.keyword == "hostkeyagent" and line.words != ("none",):
-            # That there is one matters; the image's own socket is not this machine's to connect to.
-            return f'HostKeyAgent "{inspector.HERE}/absent.agent"'.encode()
-        if line.keyword == "listenaddress" and not _ADDRESS.fullmatch(line.rest):
-            return b""  # a name, which this machine's name service would be asked for
-        return b"" if line.keyword in _OPENS_SOMETHING else raw
-
-    def _stand_in(self, line: Line, place: str) -> str:
-        if len(line.words) != 1 or not {'"', "'", "\\"}.isdisjoint(line.words[0]):
-            message = f"{place}: the HostKey is not one plain path"
-            raise FirstkeyError(message, reason=reasons.SSHD_CONFIG_INVALID)
-        stand_in = f"{inspector.HERE}/absent.{len(self._host_keys)}"
-        self._host_keys[stand_in] = line.words[0]
-        return stand_in
 
 
 # --- Match blocks: whom to ask about ----------------------------------------------------------------
@@ -315,23 +323,29 @@ def connections(files: Iterable[bytes]) -> tuple[str, ...]:
 
 
 def alike(files: Iterable[bytes], user: str) -> tuple[bool, ...]:
-    """What the User criteria of all Match blocks say to the user: who is told the same is treated alike."""
+    """What the User criteria of all Match blocks say to the user; with the same answers, two are alike."""
     return tuple(
-        restrictions.matches_list(user, patterns)
+        access.matches_list(user, patterns)
         for criteria in _blocks(files)
         for name, patterns in criteria
         if name == "user"
     )
 
 
-def without_groups(content: bytes, members: Callable[[str], list[str]]) -> bytes:
-    """The same with `Group PATTERNS` put as `User NAMES`: another host's groups say nothing of this tree's.
+def without_groups(raw: bytes, members: Callable[[str], list[str]]) -> bytes:
+    """A line with `Group PATTERNS` put as `User NAMES`: another host's groups say nothing of this tree's.
 
-    `members` tells the accounts whose groups match a list of patterns.
+    `members` returns the accounts whose groups match a list of patterns.
     """
-    if b"roup" not in content.lower():
-        return content
-    return b"\n".join(_without_groups(raw, members) for raw in content.split(b"\n"))
+    line = sshd_config.line_of(raw)
+    criteria = _criteria(line) if line and line.keyword == "match" else []
+    if not any(name == "group" for name, _ in criteria):
+        return raw
+    words = ["Match"]
+    for name, patterns in criteria:
+        is_group = name == "group"
+        words += ["User", ",".join(members(patterns)) or NOBODY] if is_group else [name, f'"{patterns}"']
+    return " ".join(words).encode("utf-8", "surrogateescape")
 
 
 def _blocks(files: Iterable[bytes]) -> Iterator[list[tuple[str, str]]]:
@@ -345,39 +359,19 @@ def _criteria(line: Line) -> list[tuple[str, str]]:
     return [(name.lower(), patterns) for name, patterns in zip(words[::2], words[1::2])]
 
 
-def _without_groups(raw: bytes, members: Callable[[str], list[str]]) -> bytes:
-    line = sshd_config.line_of(raw)
-    criteria = _criteria(line) if line and line.keyword == "match" else []
-    if not any(name == "group" for name, _ in criteria):
-        return raw
-    words = ["Match"]
-    for name, patterns in criteria:
-        if name == "group":
-            words += ["User", ",".join(members(patterns)) or NOBODY]
-        else:
-            words += [name, f'"{patterns}"']
-    return " ".join(words).encode("utf-8", "surrogateescape")
-
-
 def _sample(name: str, patterns: str) -> str:
     """Something that the first pattern takes that is no negation."""
     pattern = next((part for part in patterns.split(",") if not part.startswith("!")), "*")
-    fallback = restrictions.ANYWHERE[CRITERIA[name]]
-    if name in ("address", "localaddress"):
-        return _sample_address(pattern) or restrictions.ANYWHERE["addr"]
-    return fallback if pattern == "*" else pattern.replace("*", "x").replace("?", "1")
-
-
-def _sample_address(pattern: str) -> str | None:
+    if pattern == "*" or name not in ("address", "localaddress"):
+        fallback = restrictions.ANYWHERE["addr" if "address" in name else CRITERIA[name]]
+        return fallback if pattern == "*" else pattern.replace("*", "x").replace("?", "1")
     if "/" in pattern:
         import ipaddress
 
         try:
             network = ipaddress.ip_network(pattern, strict=False)
         except ValueError:
-            return None
-        return str(network[1] if network.num_addresses > 2 else network[0])
-    if ":" in pattern:
-        return pattern.replace("*", "1").replace("?", "1")
-    parts = pattern.replace("*", "1").replace("?", "1").split(".")
-    return ".".join([*parts, "1", "1", "1"][:4]) if pattern != "*" else None
+            return restrictions.ANYWHERE["addr"]
+        return str(network[min(1, network.num_addresses - 1)])
+    filled = pattern.replace("*", "1").replace("?", "1")
+    return filled if ":" in filled else ".".join([*filled.split("."), "1", "1", "1"][:4])

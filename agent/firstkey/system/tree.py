@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext, suppress
 
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
@@ -17,22 +17,27 @@ from firstkey.system.files import Directory, Looks, open_quietly, translated
 
 MAXIMUM_LINKS = 40
 """How many symbolic links one path may go through; the kernel's own limit (path_resolution(7))."""
+_PASSING = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def resolved(root: str) -> str:
     """The root's path without links; `/` for the running system by another name (a bind mount, say)."""
-    path = os.path.realpath(root)
-    return "/" if os.path.exists(path) and os.path.samefile(path, "/") else path
+    with translated(f"open the root {root}"):  # of another user's process, in /proc
+        path = os.path.realpath(root)
+        return "/" if os.path.exists(path) and os.path.samefile(path, "/") else path
 
 
 class Tree:
     """The tree under `root`: `/` is the running system, anything else an image or a scratch root."""
 
     def __init__(self, root: str = "/", *, at: str | None = None) -> None:
-        """`at`: where this process has the tree that the host has at `root` (a resolved path)."""
+        """`at`: where this process has it (`here`), if not at `root`, the host's (a resolved path)."""
         self.root = root if at else resolved(root)
+        self.is_running_system = self.root == "/"
+        """Whether this is the system that runs, not an image of another one."""
+        self.here = at or self.root
         with translated(f"open the root {root}"):
-            self._fd = os.open(at or self.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._fd = os.open(self.here, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def __enter__(self) -> Tree:  # noqa: PYI034 - Self came with Python 3.11
         return self
@@ -40,38 +45,25 @@ class Tree:
     def __exit__(self, *_: object) -> None:
         os.close(self._fd)
 
-    @property
-    def is_running_system(self) -> bool:
-        """Whether this is the system that runs, not an image of another one."""
-        return self.root == "/"
-
-    def on_host(self, path: str) -> str:
-        """The path as the host would write it, its links not followed: for messages and comparisons."""
-        return path if self.is_running_system else self.root + path
-
     def open(self, path: str) -> Directory | None:
         """The directory at `path`, or None where a part of it does not exist.
 
         Links are followed inside the tree, but only root's own (or, for a caller that is not root, the
         caller's): a link that a user placed could aim anything that root does at another file.
         """
-        with translated(f"open {path}"):
-            try:
-                return Directory(self.walk(path)[0], path)
-            except FileNotFoundError:
-                return None
+        with translated(f"open {path}"), suppress(FileNotFoundError):
+            return Directory(self.walk(path)[0], path)
+        return None
 
     def opened(self, path: str) -> Directory:
         """The directory at `path`, which must exist."""
-        directory = self.open(path)
-        if directory is None:
+        if (directory := self.open(path)) is None:
             raise FirstkeyError(f"{path} does not exist", reason=reasons.NOT_A_DIRECTORY)
         return directory
 
     def ensure(self, path: str, *, mode: int) -> Directory:
         """The directory at `path`, made with `mode` where it is missing, and its parents with 0755."""
-        directory = self.open(path)
-        if directory is not None:
+        if directory := self.open(path):
             return directory
         parent, name = os.path.split(path.rstrip("/"))
         with self.ensure(parent, mode=0o755) as above:
@@ -82,46 +74,33 @@ class Tree:
 
         A link to /dev/null reads as empty: that is how systemd's configuration is masked.
         """
-        final, directory = self._final(path)
-        if directory is None:
-            return b"" if is_null(final) else None
-        with directory:
+        final, found = self.locate(path)
+        with found or nullcontext() as directory:
             if is_null(final):
                 return b""
-            file = directory.read(os.path.basename(final), limit=limit)
+            file = directory.read(os.path.basename(final), limit=limit) if directory else None
             return file.content if file else None
-
-    def locate(self, path: str) -> tuple[Directory, str] | None:
-        """The directory and name that `path` leads to in the end, root's links followed.
-
-        The file may be missing. None where a directory on the way does not exist.
-        """
-        final, directory = self._final(path)
-        return (directory, os.path.basename(final)) if directory else None
 
     def place(self, path: str) -> tuple[Directory, str]:
         """As `locate`; a directory that does not exist is made."""
-        final, directory = self._final(path)
-        directory = directory or self.ensure(os.path.dirname(final), mode=0o755)
-        return directory, os.path.basename(final)
+        final, directory = self.locate(path)
+        return directory or self.ensure(os.path.dirname(final), mode=0o755), os.path.basename(final)
 
-    def _final(self, path: str) -> tuple[str, Directory | None]:
-        """`path`, or where the links lead that stand at its end, and the directory of that, open."""
-        for _ in range(MAXIMUM_LINKS + 1):
-            directory = self.open(os.path.dirname(path))
-            if directory is None:
-                return path, None
+    def locate(self, path: str) -> tuple[str, Directory | None]:
+        """Where `path` leads in the end, root's links followed, and the directory of that, open.
+
+        The file may be missing. The directory is None where it, or one on the way, does not exist.
+        """
+        links = 0
+        while True:
             name = os.path.basename(path)
-            with ExitStack() as stack:
-                stack.push(directory.__exit__)
-                found = directory.status(name)
-                if found is None or not stat.S_ISLNK(found.st_mode):
-                    stack.pop_all()
-                    return path, directory
-                _check_link(found, path)
+            with self.open(os.path.dirname(path)) or nullcontext() as directory:
+                found = directory.status(name) if directory else None
+                if directory is None or found is None or not stat.S_ISLNK(found.st_mode):
+                    return path, directory and Directory(os.dup(directory.fd), directory.path)
+                links += 1
                 with translated(f"look at {path}"):
-                    path = os.path.join(directory.path, os.readlink(name, dir_fd=directory.fd))
-        raise FirstkeyError(f"{path} goes round in links", reason=reasons.SYMLINK_REFUSED)
+                    path = os.path.join(directory.path, _follow(name, directory.fd, links, path))
 
     def names(self, path: str) -> list[str]:
         """The names in the directory at `path`; none where it is absent."""
@@ -134,7 +113,7 @@ class Tree:
             with self.open(os.path.dirname(path)) or nullcontext() as directory:
                 return directory is not None and directory.status(os.path.basename(path)) is not None
         except FirstkeyError as error:
-            if isinstance(error.__cause__, NotADirectoryError):
+            if error.reason is reasons.NOT_A_DIRECTORY:
                 return False
             raise
 
@@ -151,43 +130,33 @@ class Tree:
         if "\0" in path:
             raise FileNotFoundError(errno.ENOENT, "no file can have such a name")
         # The directories from the root to where the walk has come, all open: `..` is the one before.
-        opened, links = [os.dup(self._fd)], 0
-        names: list[str] = []
+        way, links = [("", os.dup(self._fd))], 0
         pending = path.split("/")[::-1]
-        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             while pending:
                 name = pending.pop()
-                if name == ".." and names:
-                    os.close(opened.pop())
-                    names.pop()
+                if name == ".." and way[1:]:
+                    os.close(way.pop()[1])
                 if name in ("", ".", ".."):
                     continue
                 try:
                     # It is O_DIRECTORY that has an automount point (a home, say) mounted at all.
-                    opened.append(os.open(name, flags | os.O_DIRECTORY, dir_fd=opened[-1]))
+                    way.append((name, os.open(name, _PASSING | os.O_DIRECTORY, dir_fd=way[-1][1])))
                 except NotADirectoryError:
                     links += 1
-                    target = _follow(os.open(name, flags, dir_fd=opened[-1]), links, path)
+                    target = _follow(name, way[-1][1], links, path)
                     pending.extend(target.split("/")[::-1])
-                    while target.startswith("/") and names:
-                        os.close(opened.pop())
-                        names.pop()
-                else:
-                    names.append(name)
-            return _readable(opened[-1]), "/" + "/".join(names)
+                    while target.startswith("/") and way[1:]:
+                        os.close(way.pop()[1])
+            flags, here = os.O_DIRECTORY | os.O_CLOEXEC, way[-1][1]
+            try:
+                found = open_quietly(".", os.O_RDONLY | flags, here)
+            except PermissionError:  # one to pass through: it can be neither listed nor synced
+                found = os.dup(here)
+            return found, "/".join(name for name, _ in way) or "/"
         finally:
-            for fd in opened:
+            for _, fd in way:
                 os.close(fd)
-
-
-def _readable(place: int) -> int:
-    """A descriptor to list and sync the directory; where only passing through is allowed, one for that."""
-    flags = os.O_DIRECTORY | os.O_CLOEXEC
-    try:
-        return open_quietly(".", os.O_RDONLY | flags, place)
-    except PermissionError:
-        return os.open(".", os.O_PATH | flags, dir_fd=place)
 
 
 def is_null(path: str) -> bool:
@@ -195,21 +164,18 @@ def is_null(path: str) -> bool:
     return os.path.normpath(path) == "/dev/null"
 
 
-def _follow(fd: int, links: int, path: str) -> str:
-    """Where the link leads; anything else that is no directory is refused. Closes `fd`."""
+def _follow(name: str, above: int, links: int, path: str) -> str:
+    """Where the link `name` in the open directory leads; anything else that is no directory is refused."""
+    fd = os.open(name, _PASSING, dir_fd=above)
     try:
         found = os.fstat(fd)
         if not stat.S_ISLNK(found.st_mode):
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-        _check_link(found, path)
+        if found.st_uid not in (0, os.getuid()):
+            message = f"{path} goes through a symbolic link of user {found.st_uid}; it was not followed"
+            raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)
         if links > MAXIMUM_LINKS:
             raise OSError(errno.ELOOP, "too many symbolic links")
         return os.readlink("", dir_fd=fd)
     finally:
         os.close(fd)
-
-
-def _check_link(found: os.stat_result, path: str) -> None:
-    if found.st_uid not in (0, os.getuid()):
-        message = f"{path} goes through a symbolic link of user {found.st_uid}; it was not followed"
-        raise FirstkeyError(message, reason=reasons.SYMLINK_REFUSED)

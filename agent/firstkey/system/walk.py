@@ -48,7 +48,7 @@ def open_directory(name: str, dir_fd: int | None = None) -> int:
 
 
 def names(fd: int) -> Names:
-    """What is in the open directory. The kernel tells the types, so nothing is touched for it."""
+    """What is in the open directory. The kernel has the types, so no file is touched."""
     found = Names([], [], [])
     with os.scandir(fd) as entries:
         for entry in entries:
@@ -150,7 +150,7 @@ def follow(tree: Tree, path: str) -> Found | None:
     """What `path` leads to in the end; None where nothing is there, or where it leads to /dev/null.
 
     At its end, a user's link is followed as well, but only to what that user owns; a path with a link of
-    somebody else's on the way to that is refused, as `Tree.open` does. Raises FirstkeyError.
+    another user's on the way to that is refused, as `Tree.open` does. Raises FirstkeyError.
     """
     links: list[str] = []
     owners: set[int] = set()

@@ -5,15 +5,12 @@ A file has the RULES of a guideline, or those that share what they read.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from firstkey.image.rule import Rule
 from firstkey.image.rules import (
-    access_keys,
     ami_tools,
     authorized_keys,
     boot,
     credentials,
-    histories,
     host_keys,
     identities,
     marketplace,
@@ -25,9 +22,6 @@ from firstkey.image.rules import (
     traces,
 )
 from firstkey.image.verdict import ERROR, NOTE
-
-if TYPE_CHECKING:
-    from firstkey.image.rule import Rule
 
 SHARED_AMI, MARKETPLACE, PRIVATE = "shared-ami", "marketplace", "private"
 
@@ -75,9 +69,7 @@ GUIDELINES = {
 def of(profile: str) -> tuple[Rule, ...]:
     """All rules, as severe as the profile has them."""
     severities = PROFILES[profile]
-    return tuple(
-        rule._replace(severity=severities[rule.id]) if rule.id in severities else rule for rule in ALL
-    )
+    return tuple(rule._replace(severity=severities.get(rule.id, rule.severity)) for rule in ALL)
 
 
 def by_id(name: str) -> Rule:
@@ -85,26 +77,14 @@ def by_id(name: str) -> Rule:
     return {rule.id: rule for rule in ALL}[name]
 
 
-_FILES = (
-    ami_tools,
-    host_keys,
-    authorized_keys,
-    publisher,
-    histories,
-    private_keys,
-    credentials,
-    access_keys,
-    # Beyond the guide, what makes copies disturb each other comes first.
-    identities,
-    boot,
-    residue,
-    traces,
-    passwords,
-    sshd_settings,
-    marketplace,
-)
-_ORDER = tuple(GUIDELINES)
+_OF_THE_GUIDE = (ami_tools, host_keys, authorized_keys, publisher, private_keys, credentials)
+# What makes copies disturb each other comes first.
+_BEYOND = (identities, boot, residue, traces, passwords, sshd_settings, marketplace)
 
 ALL: tuple[Rule, ...] = tuple(
-    sorted((rule for file in _FILES for rule in file.RULES), key=lambda rule: _ORDER.index(rule.guideline))
+    rule._replace(prose=" ".join(rule.prose.split()))
+    for guideline in GUIDELINES
+    for file in (*_OF_THE_GUIDE, *_BEYOND)
+    for rule in file.RULES
+    if rule.guideline == guideline
 )

@@ -5,17 +5,16 @@ from __future__ import annotations
 import binascii
 import posixpath
 import re
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from fnmatch import fnmatchcase
 
 from firstkey.image import examples, key_formats, secrets
-from firstkey.image.rule import CREDENTIALS, Rule
+from firstkey.image.rule import CREDENTIALS, Rule, advisory
 from firstkey.image.rules.host_keys import host_key_files, is_host_key
-from firstkey.image.secrets import Sorted, content_of
-from firstkey.image.verdict import ERROR, NOTE, Finding, Verdict
-
-if TYPE_CHECKING:
-    from firstkey.image.subject import Image
+from firstkey.image.secrets import content_of
+from firstkey.image.subject import Image
+from firstkey.image.verdict import ERROR, Finding, Part, Verdict
 
 # --- keys that packages made for themselves -------------------------------------------------------
 
@@ -70,52 +69,47 @@ def _der(pem: bytes) -> bytes:
     return b""
 
 
-def check_own(image: Image) -> Verdict:
-    """A note for each."""
-    reason = "A package made this key for its own (snake-oil) certificate; all instances will share it."
-    remedy = "Have each instance make its own at its first boot: "
-    keys = self_signed_keys(image)
-    return Verdict(tuple(Finding(path, reason, remedy + command) for path, command in keys.items()))
+def _check_own(image: Image) -> Iterator[Part]:
+    for path, command in self_signed_keys(image).items():
+        reason = "A package made this key for its own (snake-oil) certificate; all instances will share it."
+        yield Finding(path, reason, f"Have each instance make its own at its first boot: {command}")
 
 
 # --- others ---------------------------------------------------------------------------------------
 
 
-def private_keys(image: Image) -> Sorted:
-    """Every private key that is nobody else's business."""
+def private_keys(image: Image) -> Verdict:
+    """Every private key that no other rule reports."""
     seen = (*image.sightings(key_formats.KIND), *image.sightings(key_formats.STORE))
     host_keys = (path for path in host_key_files(image) if is_host_key(image, path))
-    claimed = {*host_keys, *self_signed_keys(image)}
-    return secrets.sorted_out(image, seen, claimed=claimed)
+    return secrets.verdict(image, seen, "private key", claimed={*host_keys, *self_signed_keys(image)})
 
 
-def check_keys(image: Image) -> Verdict:
+def _check_keys(image: Image) -> Iterator[Part]:
     """A finding for each file that holds one; the public halves beside it go with it."""
-    verdict = secrets.verdict(image, private_keys(image), "private key")
-    return verdict._replace(findings=tuple(_with_halves(image, found) for found in verdict.findings))
+    verdict = private_keys(image)
+    yield verdict._replace(findings=())
+    for found in verdict.findings:
+        halves = (f"{found.path}{end}" for end in (".pub", "-cert.pub"))
+        more = (secrets.removal(image, path, "private key") for path in halves if image.is_file(path))
+        yield found._replace(changes=(*found.changes, *more))
 
 
-def _with_halves(image: Image, found: Finding) -> Finding:
-    halves = (f"{found.path}{end}" for end in (".pub", "-cert.pub"))
-    more = (secrets.removal(image, path, "private key") for path in halves if image.is_file(path))
-    return found._replace(changes=(*found.changes, *more))
+SIGNING = "cert-*.pem"
+"""What the guide calls a signing certificate, beside pk-*.pem."""
 
 
-SIGNING = ("cert-", ".pem")
-"""What the guide calls a signing certificate: cert-....pem, beside pk-....pem."""
-
-
-def check_certificates(image: Image) -> Verdict:
+def _check_certificates(image: Image) -> Iterator[Part]:
     """A finding for each beside a private key, and for those that have such a name."""
-    keys = {sighting.path for sighting in private_keys(image).secrets}
+    keys = {found.path for found in private_keys(image).findings}
     beside = {posixpath.dirname(path) for path in keys}
-    wanted = []
-    for seen in image.sightings(key_formats.CERTIFICATE):
-        directory, name = posixpath.split(seen.path)
-        if directory in beside or (name.startswith(SIGNING[0]) and name.endswith(SIGNING[1])):
-            wanted.append(seen)
-    found = secrets.sorted_out(image, wanted, claimed=keys)
-    return secrets.verdict(image, found, "certificate of a private key")
+    wanted = (
+        seen
+        for seen in image.sightings(key_formats.CERTIFICATE)
+        for directory, name in [posixpath.split(seen.path)]
+        if directory in beside or fnmatchcase(name, SIGNING)
+    )
+    yield secrets.verdict(image, wanted, "certificate of a private key", claimed=keys)
 
 
 # RFC 8032, 7.1, TEST 1, as a PKCS#8 file: a private key that is public anyway.
@@ -124,23 +118,19 @@ EXAMPLE_MD5 = "58d03e064e669c2e8df3929ea22567b0"
 # A pair that was made for this example, and is used nowhere.
 _KEY = examples.pem(
     "EC PRIVATE KEY",
-    "MHcCAQEEICqhwyKxSEDevlcWqm79Kps7X2vVDSKWT6XQlmBFMzs6oAoGCCqGSM49"
-    "AwEHoUQDQgAEW4Kt6WAR1MWXjAgjWxnuYIltWMuCSKHFX5R2ND5EZICSq/7UMT2i"
-    "faaugIW/Baz2v+oxzGFcyrvRX9XjRyalWg==",
+    "MHcCAQEEIL4vYcz5AzNPL46aNF5LZK9nKzOKXuoT5Dd9MjG5KZG9oAoGCCqGSM49",
+    "AwEHoUQDQgAEqgv6xs6Tf2DBrgCi57s8ktFdLlfSLeHZwmpqMdnqvEwhnQ0qQTIy",
+    "H4EMLz//ECYmQbBrXv51CTju9a3C/05tNA==",
 )
 _CERTIFICATE = examples.pem(
     "CERTIFICATE",
-    "MIIBfjCCASOgAwIBAgIUfaGiYvA8lj6zDJ5EGlR+uAOH5ZAwCgYIKoZIzj0EAwIw"
-    "FDESMBAGA1UEAwwJbG9jYWxob3N0MB4XDTI2MTEyNDA4NTMxMVoXDTM2MTEyMTA4"
-    "NTMxMVowFDESMBAGA1UEAwwJbG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0D"
-    "AQcDQgAEW4Kt6WAR1MWXjAgjWxnuYIltWMuCSKHFX5R2ND5EZICSq/7UMT2ifaau"
-    "gIW/Baz2v+oxzGFcyrvRX9XjRyalWqNTMFEwHQYDVR0OBBYEFLD+tha5g/oKd8iz"
-    "W195n3t/MqcAMB8GA1UdIwQYMBaAFLD+tha5g/oKd8izW195n3t/MqcAMA8GA1Ud"
-    "EwEB/wQFMAMBAf8wCgYIKoZIzj0EAwIDSQAwRgIhAO2S9hzzjvs7QlIwiVASXg+H"
-    "Nk6DqpEzK61TkD4OcdPzAiEAtoYKd7BaCORZbnxaVYEQgDXUFik1Wnc0yab14KBv"
-    "fVE=",
+    "MIIBETCBuQIUNqBfX665b/SHwxnUhehoiPo/KSEwCgYIKoZIzj0EAwIwDDEKMAgG",
+    "A1UEAwwBYTAeFw0yNjExMzAwNzUwMThaFw0zNjExMjcwNzUwMThaMAwxCjAIBgNV",
+    "BAMMAWEwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASqC/rGzpN/YMGuAKLnuzyS",
+    "0V0uV9It4dnCamox2eq8TCGdDSpBMjIfgQwvP/8QJiZBsGte/nUJOO71rcL/Tm00",
+    "MAoGCCqGSM49BAMCA0cAMEQCIC/XsxqvzpkJjaeZrGwScEQopafeqIPdeRxKNadj",
+    "UItBAiBkXnGKuqzEB4D9gutVkbrRb9j9yndQ+KNwsbV21axijQ==",
 )
-_BODY = "MIIBfjCCASOgAwIBAgIUfaGiYvA8lj6zDJ5EGlR+uAOH5ZAwCgYIKoZIzj0EAwIw"
 _SUMS = "  usr/share/doc/tls/test.pem\n"
 
 RULES = (
@@ -150,18 +140,15 @@ RULES = (
         guideline="G9",
         severity=ERROR,
         option=CREDENTIALS,
-        prose=(
-            "Every file is read, with any name: PEM and OpenSSH keys also inside of other files and "
-            "in base64, DER, PuTTY, PGP and GnuPG (armoured or not), SSH.com, age, JSON Web Keys, "
-            "PKCS#12, Java key stores and KeePass databases. Keys that a package brought (test keys, "
-            "examples) are left out only if the file is byte for byte as in the records of the "
-            "package manager (a Python package's too, if it came from an index); a key in a package's "
-            "place is found, and a shortened example is no key. Host keys and keys that the system "
-            "generated for itself have rules of their own. The content of tar, gzip, bzip2, xz and "
-            "zip files that no package brought, and text in UTF-16, is read too; encrypted content "
-            "and other archives are not. seal overwrites and removes them."
-        ),
-        check=check_keys,
+        prose="""Every file is read, with any name: PEM and OpenSSH keys also inside of other files and in
+        base64, DER, PuTTY, PGP and GnuPG (armoured or not), SSH.com, OpenVPN, age, JSON Web Keys, PKCS#12,
+        Java key stores and KeePass databases; in text in UTF-16, and in tar, gzip, bzip2, xz and zip files
+        that no package brought, one inside another too. Encrypted content and other archives are not read. A
+        key that a package brought (test keys, examples) is left out only if the file is byte for byte as the
+        records of the package manager have it (a Python package's too, if it came from an index). An example
+        that is shortened, or says EXAMPLE, is no key. Host keys and keys that packages generated have rules
+        of their own. seal overwrites and removes the files.""",
+        check=_check_keys,
         failing={
             "/srv/deploy/notes.txt": f"the key is\n{EXAMPLE}",
             "/srv/deploy/notes.txt.pub": "ssh-ed25519 AAAA\n",
@@ -180,31 +167,24 @@ RULES = (
         title="There are no certificates of private keys",
         guideline="G9",
         option=CREDENTIALS,
-        prose=(
-            "Bundling an instance needs a private key and an X.509 certificate, and both have to be "
-            "kept out of the bundle. A certificate is no secret, but one beside a private key shows "
-            "the owner of the key. The rule checks certificates in the directory of a private key, "
-            "and files named like EC2's signing certificates. seal overwrites and removes them."
-        ),
-        check=check_certificates,
-        failing={"/root/ec2/cert-EXAMPLE.pem": examples.pem("CERTIFICATE", _BODY)},
-        passing={"/etc/ssl/certs/example.pem": examples.pem("CERTIFICATE", _BODY)},
+        prose="""Bundling an instance needs a private key and an X.509 certificate, which must not be in the
+        bundle. A certificate is no secret, but shows the owner of the key beside it. The rule checks
+        certificates in the directory of a private key, and files named like EC2's signing certificates. seal
+        overwrites and removes them.""",
+        check=_check_certificates,
+        failing={"/root/ec2/cert-EXAMPLE.pem": _CERTIFICATE},
+        passing={"/etc/ssl/certs/example.pem": _CERTIFICATE},
         watches=key_formats.CERTIFICATES,
     ),
-    Rule(
+    advisory(
         id="self-signed-keys",
         title="Keys that packages generated for themselves are known",
         guideline="G9",
-        severity=NOTE,
-        prose=(
-            "Some packages generate a key and a certificate that no client trusts (snake-oil) when "
-            "they are installed, so that a service can start. That is no secret of yours, and "
-            "services may need it; but every instance of the image will have the same. The rule tells "
-            "it from a real key by its certificate: self-signed, and for this very key. A real key in "
-            "its place is a finding of private-keys. seal leaves it."
-        ),
-        check=check_own,
-        by_hand=True,
+        prose="""Some packages generate a key and a certificate that no client trusts (snake-oil) when they
+        are installed, so that a service can start. They are no secret, but every instance of the image will
+        have the same ones. The certificate tells such a key from a real one, a finding of private-keys: it is
+        self-signed, and for this very key. Services may need it.""",
+        check=_check_own,
         failing={PAIRS[0][0]: _KEY, PAIRS[0][1]: _CERTIFICATE},
         passing={PAIRS[0][1]: _CERTIFICATE},
     ),

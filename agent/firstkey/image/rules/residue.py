@@ -9,8 +9,8 @@ import posixpath
 import re
 
 from firstkey.boot import ledger
-from firstkey.image.places import EMPTY, Place, places
-from firstkey.image.rule import LOGS, Rule
+from firstkey.image.places import EMPTY, Place
+from firstkey.image.rule import LOGS, Rule, advisory
 from firstkey.image.verdict import NOTE
 from firstkey.image.watches import Headed
 
@@ -23,18 +23,20 @@ CORE_STARTS = tuple(
     for system in (0, 3)  # ELFOSABI_NONE, ELFOSABI_LINUX
 )
 _CLOUD_INIT_SSHD = "/etc/ssh/sshd_config.d/50-cloud-init.conf"
-_HEX_ID = "[0-9a-f]" * 32
+_ID = "[0-9a-f]" * 32
+_BOOT = "/{boot,boot/efi,efi}"
+_LOADER = f"{_BOOT}/loader"
+_TOKEN = re.compile(rb"\A[0-9a-f]{32}\s*\Z")
+_SEED = "a random seed that all instances would start with"
 
 RULES = (
     Rule(
         id="known-hosts",
         title="There are no lists of known hosts",
         guideline="G9",
-        prose=(
-            "The list of hosts to which a user logged in shows the inside of a network. Host keys "
-            "that all instances need to know belong in /etc/ssh/ssh_known_hosts. Sockets and logs of "
-            "SSH's agent and connections are checked as well. seal removes the lists."
-        ),
+        prose="""The list of hosts to which a user logged in shows the inside of a network. Host keys that all
+        instances need to know belong in /etc/ssh/ssh_known_hosts. seal removes the lists, and the sockets and
+        logs of SSH's agent and connections.""",
         places=(
             Place("~/.ssh/known_hosts*", "a list of hosts to which a user logged in"),
             Place("~/.ssh/agent/*", "residue of an agent"),
@@ -48,20 +50,13 @@ RULES = (
     Rule(
         id="random-seeds",
         title="There are no saved random seeds",
-        prose=(
-            "A random seed that is saved for the next boot is the same on every instance of the "
-            "image, and so are numbers drawn from it before the kernel has gathered more. systemd's "
-            "credential secret, which encrypts credentials for one machine, is such a secret as well. "
-            "seal removes them; each instance generates its own. On the running system, systemd saves "
-            "a new seed when the system stops, which it does not count as random by itself."
-        ),
+        prose="""A random seed that is saved for the next boot is the same on every instance of the image, and
+        so are numbers drawn from it before the kernel has gathered more. systemd's credential secret is such
+        a secret as well. seal removes them; each instance generates its own. On the running system, systemd
+        saves a new seed when the system stops, which it does not count as random by itself.""",
         places=(
-            *places(
-                "a random seed that all instances would start with",
-                "/var/lib/{,systemd/,urandom/,misc/}random-seed",
-                "/var/lib/seedrng/*",
-                "/{boot,boot/efi,efi}/loader/random-seed",
-            ),
+            Place("/var/lib/{{,systemd/,urandom/,misc/}random-seed,seedrng/*}", _SEED),
+            Place(f"{_LOADER}/random-seed", _SEED),
             Place(
                 "/var/lib/systemd/credential.secret", "the secret that encrypts credentials of one machine"
             ),
@@ -69,49 +64,34 @@ RULES = (
         failing={"/var/lib/systemd/random-seed": b"\0\1\2\3" * 128},
         passing={"/var/lib/systemd": None},
     ),
-    Rule(
+    advisory(
         id="machine-info",
         title="There is no description of one machine",
-        severity=NOTE,
-        by_hand=True,
         advice="Remove it, unless the image is to have it",
-        prose=(
-            "hostnamed keeps the description of a machine in /etc/machine-info: its pretty name, its "
-            "place, its purpose. systemd's page on images removes it, as it does the host name. seal "
-            "leaves it, since it may be intended."
-        ),
+        prose="""hostnamed keeps the pretty name, the place and the purpose of a machine in /etc/machine-info.
+        systemd's page on images removes it, as it does the host name. It may be intended.""",
         places=(Place("/etc/machine-info", "a description of one machine"),),
         failing={"/etc/machine-info": 'PRETTY_HOSTNAME="Ann\'s builder"\n'},
         passing={"/etc/hostname": "web\n"},
     ),
-    Rule(
+    advisory(
         id="boot-entries",
         title="No boot entry is named after the builder",
-        severity=NOTE,
-        by_hand=True,
-        advice=(
-            "Write a name of the image's own into /etc/kernel/entry-token, and install the kernels again"
-        ),
-        prose=(
-            "kernel-install names boot entries, and the directories of kernels, after the machine-id "
-            "unless /etc/kernel/entry-token gives a name. On an instance, which has another "
-            "machine-id, those of the builder stay, beside those of a new kernel. seal leaves them: "
-            "without them the image does not boot."
-        ),
+        advice="Write a name of the image's own into /etc/kernel/entry-token, and install the kernels again",
+        prose="""kernel-install names boot entries, and the directories of kernels, after the machine-id
+        unless /etc/kernel/entry-token gives a name. On an instance, which has another machine-id, those of
+        the builder stay beside those of a new kernel. Without them the image does not boot.""",
         places=(
-            *places(
-                "a boot entry with the builder's machine-id in its name",
-                f"/{{boot,boot/efi,efi}}/loader/entries/{_HEX_ID}-*.conf",
+            Place(
+                f"{_LOADER}/entries/{_ID}-*.conf", "a boot entry with the builder's machine-id in its name"
             ),
-            *places(
-                "a directory of kernels with the builder's machine-id as name",
-                f"/{{boot,boot/efi,efi}}/{_HEX_ID}",
-                whole=True,
+            Place(
+                f"{_BOOT}/{_ID}", "a directory of kernels with the builder's machine-id as name", whole=True
             ),
             Place(
                 "/etc/kernel/entry-token",
                 "the builder's machine-id as the name of boot entries",
-                holds=re.compile(rb"\A[0-9a-f]{32}\s*\Z"),
+                holds=_TOKEN,
             ),
         ),
         failing={
@@ -126,13 +106,10 @@ RULES = (
     Rule(
         id="firstkey-state",
         title="firstkey has no data of an instance",
-        prose=(
-            "The ledger names the instances on which the image was made, their launch keys by "
-            "fingerprint, and their users. By it a boot repairs an image that was made without "
-            "sealing; a sealed one has no keys that would need it. seal removes it, after the keys in "
-            "it, and leaves the salted hashes of removed host keys, by which a boot recognises one "
-            "that comes back."
-        ),
+        prose="""The ledger names the instances on which the image was made, their launch keys by fingerprint,
+        and their users. By it a boot repairs an image that was not sealed; a sealed one has no keys that
+        would need it. seal removes it, after the keys in it, and leaves the salted hashes of removed host
+        keys.""",
         places=(
             Place(
                 f"{ledger.DIRECTORY}/*",
@@ -140,9 +117,9 @@ RULES = (
                 empty_counts=True,
                 named=re.compile(rf"(?!{re.escape(posixpath.basename(ledger.SEALED))}$).*", re.DOTALL),
             ),
-            *places(
-                "a temporary file of a firstkey that was interrupted",
+            Place(
                 f"{{{ledger.DIRECTORY},/etc,/etc/ssh,/etc/sudoers.d,~/.ssh}}/.firstkey-*",
+                "a temporary file of a firstkey that was interrupted",
                 empty_counts=True,
             ),
         ),
@@ -151,18 +128,14 @@ RULES = (
         stage=LOGS,
         after="authorized-keys",
     ),
-    Rule(
+    advisory(
         id="cloud-init-sshd",
         title="cloud-init has left no setting of sshd's for the builder",
-        severity=NOTE,
-        by_hand=True,
         advice="Set its settings in another file, then remove it",
-        prose=(
-            "cloud-init writes the builder's choice about passwords (ssh_pwauth in user-data) into "
-            "/etc/ssh/sshd_config.d/50-cloud-init.conf, where it overrides later settings of the "
-            "image. cloud-init clean --configs ssh_config removes it. seal leaves it: where no other "
-            "line forbids passwords, they would be allowed again."
-        ),
+        prose="""cloud-init writes the builder's choice about passwords (ssh_pwauth in user-data) into
+        /etc/ssh/sshd_config.d/50-cloud-init.conf, where it overrides later settings of the image. cloud-init
+        clean --configs ssh_config removes it. Where no other line forbids passwords, they would be allowed
+        again.""",
         places=(Place(_CLOUD_INIT_SSHD, "a setting out of the builder's user-data"),),
         failing={_CLOUD_INIT_SSHD: "PasswordAuthentication no\n"},
         passing={"/etc/ssh/sshd_config.d/60-cloudimg-settings.conf": "PasswordAuthentication no\n"},
@@ -170,25 +143,15 @@ RULES = (
     Rule(
         id="dhcp-leases",
         title="There are no DHCP leases",
-        prose=(
-            "A lease shows the network of the builder, and a client that finds one asks for the "
-            "builder's address first; a saved DUID or secret makes instances look like one machine to "
-            "the network. The rule checks the files of dhclient, dhcpcd, NetworkManager, "
-            "systemd-networkd and wicked, and the leases that servers gave (ISC's, Kea, dnsmasq). "
-            "seal removes them."
-        ),
+        prose="""A lease shows the network of the builder, and a client that finds one asks for the builder's
+        address first; a saved DUID or secret makes instances look like one machine to the network. seal
+        removes those of dhclient, dhcpcd, NetworkManager, systemd-networkd, wicked and connman, and the
+        leases that servers gave (ISC's, Kea, dnsmasq).""",
         places=(
-            *places(
-                "a DHCP lease",
-                "/var/lib/{dhcp,dhcp3}/*.lease*",
-                "/var/lib/{dhclient,dhcpcd,dhcpcd5,wicked}/*",
-                "/var/lib/NetworkManager/*.lease",
-            ),
-            *places(
-                "a list of DHCP leases that a server gave",
-                "/var/lib/{dhcpd,kea}/*",
-                "/var/lib/{misc/dnsmasq*,dnsmasq/*}.leases",
-            ),
+            Place("/var/lib/{dhcp{,3}/*.lease*,{dhclient,dhcpcd,dhcpcd5,wicked}/*}", "a DHCP lease"),
+            Place("/var/lib/NetworkManager/*.lease", "a DHCP lease"),
+            Place("/var/lib/{dhcpd,kea}/*", "a list of DHCP leases that a server gave"),
+            Place("/var/lib/{misc/dnsmasq*,dnsmasq/*}.leases", "a list of DHCP leases that a server gave"),
             Place("/etc/dhcpcd.duid", "the identity of a DHCP client"),
             Place("/etc/dhcpcd.secret", "the secret of a DHCP client"),
             Place("/var/lib/NetworkManager/dhclient*.conf", "what a DHCP lease was asked with"),
@@ -207,32 +170,24 @@ RULES = (
     Rule(
         id="lvm-devices",
         title="LVM knows no disk of one machine",
-        prose=(
-            "With a list of devices, LVM reads no disk that is not on it, and it names the builder's "
-            "disks by their serial numbers: an instance, which has others, does not find its volumes. "
-            "seal removes the list and its backups; LVM then reads every disk."
-        ),
-        places=places(
-            "a list of one machine's disks", "/etc/lvm/devices/system.devices", "/etc/lvm/devices/backup/*"
-        ),
-        failing={
-            "/etc/lvm/devices/system.devices": "IDTYPE=sys_serial IDNAME=vol0123 DEVNAME=/dev/nvme0n1p3\n"
-        },
+        prose="""With a list of devices, LVM reads no disk that is not on it, and it names the builder's disks
+        by their serial numbers: an instance does not find its volumes. seal removes the list and its backups;
+        LVM then reads every disk.""",
+        places=(Place("/etc/lvm/devices/{system.devices,backup/*}", "a list of one machine's disks"),),
+        failing={"/etc/lvm/devices/system.devices": "IDTYPE=sys_serial IDNAME=vol0123 DEVNAME=/dev/sda3\n"},
         passing={"/etc/lvm/devices": None},
     ),
     Rule(
         id="login-records",
         title="There are no records of logins",
-        prose=(
-            "The records name the users who logged in to the builder, with time and address, and "
-            "failed logins. seal empties the files, since programs expect them to exist, and removes "
-            "the databases that newer systems keep, and faillock's counters."
-        ),
+        prose="""The records name the users who logged in to the builder, with time and address, and failed
+        logins. seal empties the files that programs expect to exist, and removes faillock's counters and the
+        databases of newer systems.""",
         places=(
             Place("/var/log/wtmp*", "a record of logins", EMPTY),
-            *places("a record of failed logins", "/var/log/{btmp*,faillog,tallylog}", how=EMPTY),
+            Place("/var/log/{btmp*,faillog,tallylog}", "a record of failed logins", EMPTY),
             Place("/var/log/lastlog", "a record of last logins", EMPTY),
-            *places("a record of failed logins", "/var/{log,lib}/faillock/*"),
+            Place("/var/{log,lib}/faillock/*", "a record of failed logins"),
             Place("/var/lib/wtmpdb/*", "a record of logins"),
             Place("/var/lib/lastlog/*", "a record of last logins"),
             Place("/var/log/sudo-io", "a record of what was typed under sudo", whole=True),
@@ -244,13 +199,11 @@ RULES = (
     Rule(
         id="process-accounting",
         title="There are no records of programs that were run",
-        prose=(
-            "With process accounting on, the kernel records every program that ends, with its user "
-            "and its time. seal empties the current file, and removes the older ones."
-        ),
+        prose="""With process accounting on, the kernel records every program that ends, with its user and its
+        time. seal empties the current file, and removes the older ones.""",
         places=(
-            *places("a record of programs that were run", "/var/{,log/}account/pacct", how=EMPTY),
-            *places("a record of programs that were run", "/var/{,log/}account/{pacct[.-]*,*acct}"),
+            Place("/var/{,log/}account/pacct", "a record of programs that were run", EMPTY),
+            Place("/var/{,log/}account/{pacct[.-]*,*acct}", "a record of programs that were run"),
         ),
         failing={"/var/account/pacct": b"\0\3", "/var/log/account/pacct.0": b"\0\3"},
         passing={"/var/account/pacct": ""},
@@ -258,17 +211,14 @@ RULES = (
     Rule(
         id="crash-dumps",
         title="There are no crash dumps",
-        prose=(
-            "A dump holds the memory of a program, with its keys and passwords. The rule checks the "
-            "places of apport, abrt, kdump and systemd-coredump, and files named core in homes and at "
-            "the root which are the kernel's. seal removes them."
-        ),
+        prose="""A dump holds the memory of a program, with its keys and passwords. seal removes those of
+        apport, abrt, kdump, systemd-coredump and pstore, and the kernel's own in homes and at the root, which
+        are named core.""",
         places=(
-            *places("a crash dump", "/var/{crash,spool/abrt,tmp/abrt}/*", whole=True),
-            *places("a crash dump", "/var/lib/{systemd,apport}/coredump/*"),
-            *places("a crash dump", "/var/{lib/kdump/*.dmp,log/dump/*}"),
+            Place("/var/{crash,spool/abrt,tmp/abrt}/*", "a crash dump", whole=True),
+            Place("/var/{lib/{systemd,apport}/coredump/*,lib/kdump/*.dmp,log/dump/*}", "a crash dump"),
             Place("/var/lib/systemd/pstore/*", "what the kernel said when it crashed"),
-            *places("a crash dump", "~/core{,.[0-9]*}", seen=CORE_DUMP),
+            Place("~/core{,.[0-9]*}", "a crash dump", seen=CORE_DUMP),
         ),
         failing={
             "/var/crash/_usr_bin_app.0.crash": "ProblemType: Crash\n",
@@ -280,36 +230,27 @@ RULES = (
     Rule(
         id="mail",
         title="There is no mail",
-        prose=(
-            "Cron and other services send mail to root, which stays on the disk. The rule checks the "
-            "boxes of all accounts, the queues of mail programs, and mail in homes. seal removes it."
-        ),
+        prose="""Cron and other services send mail to root, which stays on the disk. seal removes mail from
+        the boxes of all accounts, the queues of mail programs, and homes.""",
         places=(
-            *places("mail", "/var/{,spool/}mail/*", "~/{mbox,Maildir/*/*,Mail/*}"),
+            Place("{/var/{,spool/}mail/*,~/{mbox,Maildir/*/*,Mail/*}}", "mail"),
             Place("~/dead.letter", "mail that was not sent"),
-            *places(
-                "mail in a queue",
-                "/var/spool/{exim4/*,mqueue,clientmqueue,nullmailer/queue}/*",
-                "/var/spool/postfix/{active,bounce,corrupt,defer,deferred,hold,incoming,maildrop}",
-            ),
+            Place("/var/spool/{exim4/*,mqueue,clientmqueue,nullmailer/queue}/*", "mail in a queue"),
+            Place("/var/spool/postfix/{active,bounce,corrupt,defer,deferred}", "mail in a queue"),
+            Place("/var/spool/postfix/{hold,incoming,maildrop}", "mail in a queue"),
         ),
         failing={"/var/mail/root": "From cron\n\n"},
         passing={"/var/mail/root": ""},
     ),
-    Rule(
+    advisory(
         id="cron-spools",
         title="No user of the builder has a crontab",
-        severity=NOTE,
-        by_hand=True,
         advice="Remove it, unless the image is to run it",
-        prose=(
-            "A crontab that a person made by hand runs on every instance of the image, for an account "
-            "that may mean nothing there. Jobs of packages and the system are in /etc/cron.d and are "
-            "not checked; jobs of at are credentials, with the whole environment of their authors. "
-            "seal leaves crontabs, since an image may need one."
-        ),
+        prose="""A crontab that a person made by hand runs on every instance of the image, for an account that
+        may mean nothing there. Jobs of packages and the system, in /etc/cron.d, are not checked; at's jobs
+        belong to system-credentials. An image may need a crontab.""",
         places=(
-            *places("a user's crontab", "/var/spool/cron/{crontabs,tabs}/*"),
+            Place("/var/spool/cron/{crontabs,tabs}/*", "a user's crontab"),
             Place("/var/spool/cron/*", "a user's crontab", named=re.compile(r"[^.].*")),
         ),
         failing={"/var/spool/cron/crontabs/admin": "@hourly /home/admin/upload\n"},
@@ -318,16 +259,11 @@ RULES = (
     Rule(
         id="sudo-timestamps",
         title="There are no timestamps of sudo",
-        prose=(
-            "sudo records the time of each user's last password, and the users whom it has lectured, "
-            "in files that are named after accounts. On a copy they are useless. seal removes it all."
-        ),
+        prose="""sudo records the time of each user's last password, and the users whom it has lectured, in
+        files that are named after accounts. On a copy they are useless. seal removes them.""",
         places=(
-            *places(
-                "the time of a password for sudo",
-                "/var/{lib/sudo/ts/*,lib/sudo/[!lt]*,db/sudo/*}",
-                empty_counts=True,
-            ),
+            Place("/var/lib/sudo/{ts/*,[!lt]*}", "the time of a password for sudo", empty_counts=True),
+            Place("/var/db/sudo/*", "the time of a password for sudo", empty_counts=True),
             Place("/var/lib/sudo/lectured/*", "a record of sudo's lecture", empty_counts=True),
             Place("~/.sudo_as_admin_successful", "a record of the use of sudo", empty_counts=True),
         ),
@@ -337,18 +273,13 @@ RULES = (
     Rule(
         id="installer-files",
         title="There is no residue of an installer",
-        prose=(
-            "Installers keep the answers that they were given, hashed or clear passwords included: "
-            "kickstart and preseed files, autoinstall and AutoYaST data, debconf's old passwords, and "
-            "the logs of the installation. seal removes them."
-        ),
+        prose="""Installers keep the answers that they were given, hashed or clear passwords included, and
+        logs: kickstart, preseed, autoinstall, AutoYaST and debconf. seal removes them.""",
         places=(
-            *places(
-                "a kickstart file, passwords perhaps included",
-                "/root/{anaconda,original,initial-setup}-ks.cfg",
-            ),
-            *places("the log of an installation", "/root/{ks-*.log,install.log*}"),
-            *places("a preseed file, passwords perhaps included", "{/root,}/preseed.cfg"),
+            Place("/root/{anaconda,original}-ks.cfg", "a kickstart file, passwords perhaps included"),
+            Place("/root/initial-setup-ks.cfg", "a kickstart file, passwords perhaps included"),
+            Place("/root/{ks-*.log,install.log*}", "the log of an installation"),
+            Place("{/root,}/preseed.cfg", "a preseed file, passwords perhaps included"),
             Place("/root/autoinst.xml", "an AutoYaST file, passwords perhaps included"),
             Place("/var/adm/autoinstall", "data of AutoYaST", whole=True),
             Place("/var/log/anaconda", "the log of an installation", whole=True),
@@ -364,16 +295,13 @@ RULES = (
         id="package-caches",
         title="There are no packages in caches",
         severity=NOTE,
-        prose=(
-            "Package managers keep the packages that they installed: they make every copy of the "
-            "image larger, and show their source. seal removes the packages, and leaves the lists of "
-            "available ones."
-        ),
+        prose="""Package managers keep the packages that they installed: they make every copy of the image
+        larger, and show their source. seal removes them, and leaves the lists of available ones.""",
         places=(
-            *places(
+            Place(
+                "/var/cache/{{dnf/*,libdnf5/*,yum/*/*/*}/packages/*.rpm,apt/archives/*.deb,zypp/packages/*,"
+                "pacman/pkg/*.pkg.tar*,apk/*.apk}",
                 "a package that was installed from here",
-                "/var/cache/{dnf/*,libdnf5/*,yum/*/*/*}/packages/*.rpm",
-                "/var/cache/{apt/archives/*.deb,zypp/packages/*,pacman/pkg/*.pkg.tar*,apk/*.apk}",
             ),
             Place("~/.cache/pip", "a cache of Python packages", whole=True),
         ),

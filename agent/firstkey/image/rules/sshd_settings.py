@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from firstkey import image_reasons
 from firstkey.image import sshd_change
-from firstkey.image.rule import Rule
-from firstkey.image.sshd_change import PERMIT_ROOT_LOGIN, USE_DNS
-from firstkey.image.verdict import ERROR, NOTE, Doubt, Finding, Verdict, not_applicable
-from firstkey.reasons import Refusal
+from firstkey.image.rule import Rule, advisory
+from firstkey.image.sshd_change import PERMIT_ROOT_LOGIN, USE_DNS, Setting
+from firstkey.image.subject import Image
+from firstkey.image.verdict import ERROR, NO_SERVER, NOTE, Finding, Part, not_looked_at
 from firstkey.ssh import restrictions
-
-if TYPE_CHECKING:
-    from firstkey.image.sshd_change import Setting
-    from firstkey.image.subject import Image
-    from firstkey.ssh.sshd_config import Effective
 
 CONFIG = "/etc/ssh/sshd_config"
 DROPBEAR = ("/usr/sbin/dropbear", "/usr/bin/dropbear")
@@ -27,83 +20,72 @@ def _finding(image: Image, setting: Setting, reason: str) -> Finding:
     """That it is not as it should be; an option that sshd is started with is for a person to change."""
     place = image.sshd.place_of(setting.keyword)
     remedy = ""
-    if place != image.sshd.config:
+    if place != image.sshd.main_file:
         remedy = f"Take {setting.keyword} out of the options that sshd is started with there"
     return Finding(place, reason, remedy)
 
 
-def check_root(image: Image) -> Verdict:
+def _check_root(image: Image) -> Iterator[Part]:
     """Ask sshd, for root and for every client that a Match block speaks of."""
-    if not image.sshd.is_there:
-        return _of_others(image)
-    bad = [answer for answer in image.sshd.answers("root") if not PERMIT_ROOT_LOGIN.holds(answer.effective)]
-    doubts = (*_others(image), *image.sshd.doubts)
-    if not bad:
-        return Verdict(doubts=doubts)
-    whom = "every client" if len(bad) == len(image.sshd.clients) else f"a client with {bad[0].client}"
-    reason = f"sshd lets root log in with a password (PermitRootLogin yes is effective for {whom})."
-    return Verdict((_finding(image, PERMIT_ROOT_LOGIN, reason),), doubts)
+    yield from _servers(image)
+    answers = image.sshd.answers("root") if image.sshd.is_there else {}
+    bad = [client for client, effective in answers.items() if not PERMIT_ROOT_LOGIN.holds(effective)]
+    if bad:
+        whom = "every client" if len(bad) == len(answers) else f"a client with {bad[0]}"
+        reason = f"sshd lets root log in with a password (PermitRootLogin yes is effective for {whom})."
+        yield _finding(image, PERMIT_ROOT_LOGIN, reason)
 
 
-def _of_others(image: Image) -> Verdict:
-    """The verdict where there is no sshd."""
-    others = _others(image)
-    return Verdict(doubts=others) if others else not_applicable("no SSH server is installed")
+def _servers(image: Image) -> Iterator[Part]:
+    """Who is not asked: another server, clients beyond a number of them; or that there is nothing to ask."""
+    other = next((path for path in DROPBEAR if image.tree.exists(path)), None)
+    if other:
+        why = "dropbear is installed, and whom it lets in with a password is not read here"
+        yield not_looked_at(other, f"{why} (see its options -s, -g)")
+    elif not image.sshd.is_there:
+        yield NO_SERVER
+    yield from image.sshd.unknowns
 
 
-def _others(image: Image) -> tuple[Doubt, ...]:
-    there = next((path for path in DROPBEAR if image.tree.exists(path)), None)
-    detail = (
-        "dropbear is installed, and whom it lets in with a password is not read here (see its options -s, -g)"
-    )
-    return (Doubt(there, Refusal(image_reasons.NOT_LOOKED_AT, detail)),) if there else ()
-
-
-def check_passwords(image: Image) -> Verdict:
+def _check_passwords(image: Image) -> Iterator[Part]:
     """Ask sshd, for every account and every client that a Match block speaks of."""
-    if not image.sshd.is_there:
-        return _of_others(image)
+    yield from _servers(image)
+    names = [account.name for account in image.accounts.all()]
     open_to: dict[str, str] = {}
-    for whom, effective in image.sshd.logins(account.name for account in image.accounts.all()):
-        for keyword in _ways(effective):
-            open_to.setdefault(keyword, whom)
-    findings = []
+    for whom, effective in image.sshd.logins(names) if image.sshd.is_there else ():
+        # The settings by which sshd accepts a password (sshd_config(5)).
+        if effective.first("passwordauthentication", "yes") == "yes":
+            open_to.setdefault("PasswordAuthentication", whom)
+        if (
+            restrictions.use_pam(effective)
+            and effective.first("kbdinteractiveauthentication", "yes") == "yes"
+        ):
+            open_to.setdefault("KbdInteractiveAuthentication", whom)
     for keyword, whom in open_to.items():
         reason = f"sshd takes a password ({keyword} yes is effective for {whom})."
-        remedy = f"Set {keyword} no before any other line that sets it"
-        findings.append(image.sshd.finding(keyword, reason, remedy))
-    return Verdict(tuple(findings), (*_others(image), *image.sshd.doubts))
+        yield image.sshd.finding(keyword, reason, f"Set {keyword} no before any other line that sets it")
 
 
-def _ways(effective: Effective) -> Iterator[str]:
-    """The settings by which a password lets somebody in (sshd_config(5))."""
-    if effective.first("passwordauthentication", "yes") == "yes":
-        yield "PasswordAuthentication"
-    if restrictions.use_pam(effective) and effective.first("kbdinteractiveauthentication", "yes") == "yes":
-        yield "KbdInteractiveAuthentication"
-
-
-def check_root_login(image: Image) -> Verdict:
+def _check_root_login(image: Image) -> Iterator[Part]:
     """Ask sshd, for root and for every client that a Match block speaks of."""
     if not image.sshd.is_there:
-        return not_applicable("no SSH server is installed")
-    ways = [restrictions.permit_root_login(answer.effective) for answer in image.sshd.answers("root")]
+        yield NO_SERVER
+        return
+    ways = map(restrictions.permit_root_login, image.sshd.answers("root").values())
     way = next((way for way in ways if way != "no"), None)
-    if way is None:
-        return Verdict(doubts=image.sshd.doubts)
-    reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
-    remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
-    return Verdict((image.sshd.finding("PermitRootLogin", reason, remedy),), image.sshd.doubts)
+    if way:
+        reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
+        remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
+        yield image.sshd.finding("PermitRootLogin", reason, remedy)
+    yield from image.sshd.unknowns
 
 
-def check_dns(image: Image) -> Verdict:
-    """Ask sshd."""
+def _check_dns(image: Image) -> Iterator[Part]:
     if not image.sshd.is_there:
-        return not_applicable("no SSH server is installed")
-    if USE_DNS.holds(image.sshd.effective("root")):
-        return Verdict()
-    reason = "sshd looks up the name of each client; where DNS is broken, no login works."
-    return Verdict((_finding(image, USE_DNS, reason),))
+        yield NO_SERVER
+    elif not USE_DNS.holds(image.sshd.effective("root")):
+        reason = "sshd looks up the name of each client; where DNS is broken, no login works."
+        yield _finding(image, USE_DNS, reason)
 
 
 RULES = (
@@ -112,17 +94,13 @@ RULES = (
         title="Root cannot log in over SSH with a password",
         guideline="G2",
         severity=ERROR,
-        prose=(
-            "A root password in a shared image is soon known, and a request to change it leaves a "
-            "window. PermitRootLogin must not be yes. The effective setting counts, as sshd itself "
-            "reports it: sshd resolves Include, Match and the order of lines, the options of the unit "
-            "that starts it (-o) come first, and it is asked for every client that a Match block "
-            "names; with more than 64, without a main file, or beside dropbear, the verdict is "
-            "unknown. seal sets prohibit-password in an early drop-in, or at the top of the main "
-            "file. Before the result is put in place, sshd must accept it and report it as effective. "
-            "Where the host has no sshd, the verdict is unknown."
-        ),
-        check=check_root,
+        prose="""A root password in a shared image is soon known, and a request to change it leaves a window.
+        PermitRootLogin must not be yes, as the host's sshd reports it with Include, Match, the order of lines
+        and the options of its unit (-o), for every client that a Match block names. Without an sshd on the
+        host or a main file, with more than 64 clients, or beside dropbear, the verdict is unknown. seal sets
+        prohibit-password in an early drop-in, or at the top of the main file, if sshd then accepts it and
+        reports it as effective.""",
+        check=_check_root,
         remedy=lambda image, _: [sshd_change.change(image, PERMIT_ROOT_LOGIN)],
         failing={CONFIG: "PasswordAuthentication yes\nPermitRootLogin yes\n"},
         passing={CONFIG: "PermitRootLogin prohibit-password\nPermitRootLogin yes\n"},
@@ -132,47 +110,33 @@ RULES = (
         title="sshd does not depend on DNS",
         guideline="G7",
         severity=NOTE,
-        prose=(
-            "With UseDNS yes, sshd looks up the name of each client and holds the login while DNS "
-            "gives no answer. The guide switches it off, as an option: the check is worth little, and "
-            "a broken DNS locks out every user. OpenSSH's own default has been no since 6.8; the "
-            "effective setting counts. seal sets it, as it sets PermitRootLogin; --skip use-dns "
-            "leaves it."
-        ),
-        check=check_dns,
+        prose="""With UseDNS yes, sshd looks up the name of each client and holds the login while DNS gives no
+        answer. The guide switches it off, as an option: the check is worth little, and a broken DNS locks out
+        every user. OpenSSH's default has been no since 6.8. seal sets it, as it sets PermitRootLogin; --skip
+        use-dns leaves it.""",
+        check=_check_dns,
         remedy=lambda image, _: [sshd_change.change(image, USE_DNS)],
         failing={CONFIG: "UseDNS yes\nMatch User ann\n    X11Forwarding no\n"},
         passing={CONFIG: "UseDNS no\nUseDNS yes\n"},
     ),
-    Rule(
+    advisory(
         id="password-login",
         title="No account can log in over SSH with a password",
-        severity=NOTE,
-        prose=(
-            "Where sshd accepts passwords, one that is set later, by the user of an instance or by a "
-            "program, can be guessed from everywhere. AWS Marketplace takes no product with it. The "
-            "rule checks the effective settings of PasswordAuthentication, and of "
-            "KbdInteractiveAuthentication where sshd uses PAM, for every account and every client "
-            "that a Match block names; beside dropbear, the verdict is unknown. seal sets neither: a "
-            "private image may need passwords."
-        ),
-        check=check_passwords,
-        by_hand=True,
+        prose="""Where sshd accepts passwords, one that is set later, by the user of an instance or by a
+        program, can be guessed from everywhere. AWS Marketplace takes no product with it. The rule checks
+        PasswordAuthentication, and KbdInteractiveAuthentication where sshd uses PAM, as root-password-login
+        does, for every account. A private image may need passwords.""",
+        check=_check_passwords,
         failing={CONFIG: "KbdInteractiveAuthentication no\nPasswordAuthentication yes\n"},
         passing={CONFIG: "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"},
     ),
-    Rule(
+    advisory(
         id="root-login",
         title="Root cannot log in over SSH",
-        severity=NOTE,
-        prose=(
-            "A person who logs in as another user and uses sudo leaves a record of each action. AWS "
-            "Marketplace requires that: no login as root, with a key either. The rule checks the "
-            "effective setting of PermitRootLogin, which must be no. seal leaves it: where the launch "
-            "key is root's, no login would work."
-        ),
-        check=check_root_login,
-        by_hand=True,
+        prose="""A person who logs in as another user and uses sudo leaves a record of each action. AWS
+        Marketplace requires that: no login as root, with a key either. The effective PermitRootLogin must be
+        no. Where the launch key is root's, no login would then work.""",
+        check=_check_root_login,
         failing={CONFIG: "PermitRootLogin prohibit-password\n"},
         passing={CONFIG: "PermitRootLogin no\n"},
     ),

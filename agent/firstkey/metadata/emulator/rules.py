@@ -207,24 +207,10 @@ def _text(text: str) -> Reply:
 
 def _document(name: str, settings: Settings) -> str | None:
     """What stands under `name`, relative to meta-data/: a value, a listing, or nothing."""
-    documents = _documents(settings)
-    is_list = name.rstrip("/") == "public-keys"
     if settings.like == "cloudstack" and name.startswith("public-keys"):
         return "\n".join(line for _, line in settings.keys) or None if name == "public-keys" else None
     if settings.like == "localstack" and (not name or name.startswith("public-keys")):
         return None if name else ""
-    if settings.like == "metadata-mock" and is_list:
-        return _listing(documents, "public-keys/")
-    if name in documents:
-        return documents[name]
-    # A folder is listed with and without its last slash.
-    folder = name.rstrip("/") + "/" if name else ""
-    if folder == "public-keys/" and settings.keys:
-        return "\n".join(f"{index}={name}" for index, (name, _) in enumerate(settings.keys))
-    return _listing(documents, folder)
-
-
-def _documents(settings: Settings) -> dict[str, str]:
     documents = {
         "ami-id": settings.ami_id,
         "hostname": settings.hostname,
@@ -233,7 +219,13 @@ def _documents(settings: Settings) -> dict[str, str]:
     }
     for index, (_, line) in enumerate(settings.keys):
         documents[f"public-keys/{index}/openssh-key"] = line.rstrip("\n") + "\n"
-    return documents
+    if name in documents:
+        return documents[name]
+    # A folder is listed with and without its last slash.
+    folder = name.rstrip("/") + "/" if name else ""
+    if folder == "public-keys/" and settings.keys and settings.like != "metadata-mock":
+        return "\n".join(f"{index}={name}" for index, (name, _) in enumerate(settings.keys))
+    return _listing(documents, folder)
 
 
 def _listing(documents: Mapping[str, str], folder: str) -> str | None:

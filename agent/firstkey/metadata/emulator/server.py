@@ -1,23 +1,29 @@
-"""The emulator on a socket: threads and connections, with answers as slow or as wrong as asked for."""
+"""The emulator on a socket: threads and connections, with answers as slow or as wrong as asked for.
+
+HTTP is written out here, since `http.server` would correct or refuse most of what the faults ask for.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
+import itertools
 import math
 import socket
 import struct
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from types import TracebackType
+from email.utils import formatdate
 from typing import Any, BinaryIO, NamedTuple, final
 
-from firstkey.metadata.emulator.faults import Fault, changed, refusal_time, spoiled
-from firstkey.metadata.emulator.kinds import Delivery
-from firstkey.metadata.emulator.rules import Request, Settings, Tokens, error, reply
-from firstkey.metadata.emulator.wire import LONGEST_LINE, body, ends_connection, head, read_request
+from firstkey.metadata.emulator.faults import Delivery, Fault, changed, refusal_time, spoiled
+from firstkey.metadata.emulator.rules import Request, Settings, Tokens, error, phrase, reply
 
+LONGEST_LINE = 8192  # bytes of a request line; common servers take as much
+LONGEST_BODY = 65536  # bytes of a request's body; no request here needs any
+FILLER = b"filler. " * 1024
 IDLE_LIMIT = 60.0  # seconds until a connection that does nothing is dropped
 REMEMBERED = 10_000  # requests
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER with no time to linger, socket(7)
@@ -42,7 +48,7 @@ class Emulator:
         with Emulator(Settings(instance_id="i-1"), faults=[Fault.parse("delay=2")]) as service:
             ask(service.url)
 
-    The port is bound at once; `start` or `with` begins to answer. `tell` is called with each
+    The port is bound at once; `start` or `with` begins to answer. `log` is called with each
     request, in the thread of its connection. Raises OSError where the port cannot be had.
     """
 
@@ -53,11 +59,11 @@ class Emulator:
         faults: Iterable[Fault] = (),
         host: str = "127.0.0.1",
         port: int = 0,
-        tell: Callable[[Asked], None] | None = None,
+        log: Callable[[Asked], None] | None = None,
     ) -> None:
         self._settings = settings or Settings()
         self._tokens = Tokens()
-        self._tell = tell
+        self._log = log
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._asked: deque[Asked] = deque(maxlen=REMEMBERED)
@@ -89,14 +95,9 @@ class Emulator:
 
     @property
     def settings(self) -> Settings:
-        """The instance as it is now; may be replaced while the service runs."""
+        """The instance as it is now."""
         with self._lock:
             return self._settings
-
-    @settings.setter
-    def settings(self, settings: Settings) -> None:
-        with self._lock:
-            self._settings = settings
 
     def change(self, **settings: Any) -> None:  # noqa: ANN401 - as many types as settings
         """Replace single settings by name, from the next request on. Faults stay as they are."""
@@ -104,7 +105,7 @@ class Emulator:
             self._settings = replace(self._settings, **settings)
 
     def inject(self, *faults: Fault) -> None:
-        """Put these faults in place of all that were, their counts at zero; none: mend it.
+        """Put these faults in place of all that were, their counts at zero; none: no fault.
 
         "refuse" takes effect only where it was given to the constructor.
         """
@@ -119,14 +120,6 @@ class Emulator:
         if not self._refusal:
             self._listener.listen(128)
         self._acceptor.start()
-
-    def serve_forever(self) -> None:
-        """Answer until `close` is called from another thread, or until an exception ends it.
-
-        A signal handler ends it by raising (KeyboardInterrupt, SystemExit).
-        """
-        with self:
-            self._stop.wait()
 
     def close(self) -> None:
         """Stop answering, cut every connection and end the threads; well within a second."""
@@ -146,12 +139,7 @@ class Emulator:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        failure: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # --- connections --------------------------------------------------------------------------
@@ -195,12 +183,12 @@ class Emulator:
         line = reader.readline(LONGEST_LINE)
         if not line:
             return False
-        request = read_request(line, reader)
+        request = _read_request(line, reader)
         if request is None:
             self._deliver(connection, Delivery(error(400)), keep=False, bodiless=False)
             return False
         delivery = self._decide(request)
-        keep = self.settings.keep_alive and not ends_connection(request, delivery)
+        keep = self.settings.keep_alive and not _ends_connection(request, delivery)
         self._deliver(connection, delivery, keep=keep, bodiless=request.method == "HEAD")
         return keep
 
@@ -211,10 +199,11 @@ class Emulator:
             faults = self._striking(request)
             settings = changed(self._settings, faults)
             delivery = spoiled(reply(request, settings=settings, tokens=self._tokens), faults)
-            asked = _remembered(request, delivery)
+            status = None if delivery.reset or delivery.silent else delivery.reply.status
+            asked = Asked(request.method, request.path, request.token is not None, status)
             self._asked.append(asked)
-        if self._tell:
-            self._tell(asked)
+        if self._log:
+            self._log(asked)
         return delivery
 
     def _striking(self, request: Request) -> list[Fault]:
@@ -232,11 +221,14 @@ class Emulator:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             return
         if delivery.silent:
-            _outwait(connection)
+            # Nothing is said until the client gives up, or until `close` cuts the connection.
+            connection.settimeout(None)
+            while connection.recv(4096):
+                pass
             return
-        self._send(connection, [head(delivery, keep=keep)], delivery.head_pause)
+        self._send(connection, [_head(delivery, keep=keep)], delivery.head_pause)
         if not bodiless:
-            self._send(connection, body(delivery), delivery.body_pause)
+            self._send(connection, _body(delivery), delivery.body_pause)
 
     def _send(self, connection: socket.socket, pieces: Iterable[bytes], pause: float) -> None:
         for piece in pieces:
@@ -270,14 +262,56 @@ def _shut(connection: socket.socket) -> None:
         connection.shutdown(socket.SHUT_RDWR)
 
 
-def _outwait(connection: socket.socket) -> None:
-    """Say nothing until the client gives up, or until `close` cuts the connection."""
-    connection.settimeout(None)
-    while connection.recv(4096):
-        pass
+# --- HTTP as bytes ----------------------------------------------------------------------------
 
 
-def _remembered(request: Request, delivery: Delivery) -> Asked:
-    answered = not (delivery.reset or delivery.silent)
-    had_token = request.token is not None
-    return Asked(request.method, request.path, had_token, delivery.reply.status if answered else None)
+def _read_request(line: bytes, reader: BinaryIO) -> Request | None:
+    """The request that begins with `line`, its body skipped; None if it is malformed."""
+    words = line.decode("latin-1").split()
+    if not line.endswith(b"\n") or len(words) != 3 or not words[2].startswith("HTTP/1."):
+        return None
+    try:
+        message = http.client.parse_headers(reader)
+    except http.client.HTTPException:
+        return None
+    headers = {name.lower(): value for name, value in message.items()}
+    # A body left unread would make the kernel answer with a reset when the socket is closed.
+    length = headers.get("content-length", "0")
+    reader.read(min(int(length), LONGEST_BODY) if length.isdecimal() else 0)
+    return Request(words[0], words[1].partition("?")[0], headers)
+
+
+def _head(delivery: Delivery, *, keep: bool) -> bytes:
+    """Status line and headers, with the blank line behind them."""
+    reply = delivery.reply
+    lines = [
+        f"HTTP/1.1 {reply.status} {phrase(reply.status)}",
+        f"Content-Type: {reply.content_type}",
+        "Accept-Ranges: none",
+        *(f"{name}: {value}" for name, value in reply.headers),
+        *_length(delivery),
+        f"Date: {formatdate(usegmt=True)}",
+        f"Server: {reply.server}",
+        *([] if keep else ["Connection: close"]),
+    ]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1")
+
+
+def _body(delivery: Delivery) -> Iterator[bytes]:
+    """The body in pieces; without end where that was asked for."""
+    yield delivery.reply.body
+    if delivery.endless:
+        yield from itertools.repeat(FILLER)
+
+
+def _ends_connection(request: Request, delivery: Delivery) -> bool:
+    """Whether the client wants it so, or could not know where this answer ends and another begins."""
+    wanted = request.headers.get("connection", "").lower() == "close"
+    odd_length = delivery.claimed_length is not None or delivery.endless
+    return wanted or odd_length or delivery.reset or delivery.silent
+
+
+def _length(delivery: Delivery) -> list[str]:
+    if delivery.claimed_length is not None:
+        return [f"Content-Length: {delivery.claimed_length}"]
+    return [] if delivery.endless else [f"Content-Length: {len(delivery.reply.body)}"]

@@ -45,7 +45,7 @@ class Done(NamedTuple):
     err: str
 
 
-class Scene:
+class Scenario:
     """A tree as it is before the job, the job, and the same tree after it (`new`), undisturbed.
 
     `wipes`: what is taken out is overwritten before, so for a moment it is neither old nor gone.
@@ -110,25 +110,25 @@ def machine_with_admin(directory: Path) -> Machine:
     return machine
 
 
-def first_run(directory: Path, service: Emulator) -> Scene:
+def first_run(directory: Path, service: Emulator) -> Scenario:
     """A first boot: a user is created, keys are added, one host key is missing, another one broken."""
     machine = machine_with_admin(directory)
     machine.configure(f"[Keys]\nUsers=admin deploy\n{SECTION}")
     machine.write("/etc/ssh/ssh_host_ecdsa_key", "-----BEGIN OPENSSH PRIVATE KEY-----\n", mode=0o600)
-    return Scene(machine.root, "run", "--imds", service.url)
+    return Scenario(machine.root, "run", "--imds", service.url)
 
 
-def another_instance(directory: Path, service: Emulator) -> Scene:
+def another_instance(directory: Path, service: Emulator) -> Scenario:
     """An image that was made without sealing wakes up: launch key and host keys are exchanged."""
     machine = machine_with_admin(directory)
     machine.configure("[Keys]\nUsers=admin\n")
     first = machine.run(service)
     assert first.status == 0, first.err
     service.change(instance_id=SECOND, keys=(("second", new_key(directory, "second")),))
-    return Scene(machine.root, "run", "--imds", service.url)
+    return Scenario(machine.root, "run", "--imds", service.url)
 
 
-def broken_host_keys(directory: Path, _service: Emulator) -> Scene:
+def broken_host_keys(directory: Path, _service: Emulator) -> Scenario:
     """Host keys alone: one is there twice over and does not match, one has lost its public half."""
     machine = machine_with_admin(directory)
     for kind in KINDS:
@@ -136,10 +136,10 @@ def broken_host_keys(directory: Path, _service: Emulator) -> Scene:
     machine.path("/etc/ssh/ssh_host_ed25519_key.pub").unlink()
     other = generate(directory / "stray", "ecdsa")
     shutil.copy(f"{other}.pub", machine.path("/etc/ssh/ssh_host_ecdsa_key.pub"))
-    return Scene(machine.root, "host-keys")
+    return Scenario(machine.root, "host-keys")
 
 
-def sealing(directory: Path, service: Emulator) -> Scene:
+def sealing(directory: Path, service: Emulator) -> Scenario:
     """An image is sealed: files are rewritten, emptied, removed, and overwritten before."""
     machine = machine_with_admin(directory)
     machine.configure("[Keys]\nUsers=admin\n")
@@ -161,10 +161,10 @@ def sealing(directory: Path, service: Emulator) -> Scene:
     machine.path("/etc/systemd/system/multi-user.target.wants/firstkey.service").symlink_to(
         "/usr/lib/systemd/system/firstkey.service"
     )
-    return Scene(machine.root, "seal", wipes=True)
+    return Scenario(machine.root, "seal", wipes=True)
 
 
-SCENES: Mapping[str, Callable[[Path, Emulator], Scene]] = {
+SCENARIOS: Mapping[str, Callable[[Path, Emulator], Scenario]] = {
     "a first boot": first_run,
     "another instance": another_instance,
     "broken host keys": broken_host_keys,
@@ -173,8 +173,8 @@ SCENES: Mapping[str, Callable[[Path, Emulator], Scene]] = {
 
 
 @contextmanager
-def scene(name: str, directory: Path) -> Iterator[Scene]:
-    """The scene of that name, with a metadata service that lives as long."""
+def scenario(name: str, directory: Path) -> Iterator[Scenario]:
+    """The scenario of that name, with a metadata service that lives as long."""
     key = new_key(directory, "launch")
     with Emulator(Settings(instance_id=FIRST, keys=(("launch", key),))) as service:
-        yield SCENES[name](directory, service)
+        yield SCENARIOS[name](directory, service)

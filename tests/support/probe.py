@@ -70,15 +70,15 @@ class Watch:
 
     def seen(self) -> list[str]:
         """What was done since it was last asked, each once."""
-        told: list[str] = []
+        logged: list[str] = []
         while True:
             try:
                 content = os.read(self._fd, 65536)
             except BlockingIOError:
-                return sorted(set(told))
+                return sorted(set(logged))
             while content:
                 number, mask, _, length = _HEAD.unpack_from(content)
                 name = content[_HEAD.size : _HEAD.size + length].rstrip(b"\0").decode()
                 what = ", ".join(words for bit, words in _EVENTS.items() if mask & bit)
-                told.append(f"{self._paths.get(number, '?')}/{name}: {what}")
+                logged.append(f"{self._paths.get(number, '?')}/{name}: {what}")
                 content = content[_HEAD.size + length :]

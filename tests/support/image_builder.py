@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from firstkey import config
-from firstkey.boot.site import Site
+from firstkey.boot.target import Target
 from firstkey.events import Entry
 from firstkey.image import audit, in_use, rules, seal, sshd_change
 from firstkey.image.audit import Audit, Result, sealing, verdict_of
@@ -27,10 +27,11 @@ def audited(image: Image, wanted: Sequence[Rule]) -> Audit:
     """What the rules say of the image, without a box."""
     seal = sealing(image.tree.root)
     results = tuple(Result(rule, verdict_of(rule, image), seal=seal) for rule in wanted)
-    return Audit(image.tree.root, results, image.files_seen)
+    is_scanned = any(rule.watched for rule in wanted)
+    return Audit(image.tree.root, results, image.scan.files if is_scanned else None)
 
 
-class Sapling:
+class Builder:
     """A tree under a directory. Its files are the caller's, so that no test needs root."""
 
     def __init__(self, root: Path) -> None:
@@ -65,19 +66,21 @@ class Sapling:
             else:
                 self.file(path, content)
 
-    def site(self) -> Site:
+    def target(self) -> Target:
         tree = Tree(str(self.root))
         self.trees.append(tree)
-        return Site(tree, Accounts(tree), config.load(tree, explicit=None), self.said.append)
+        return Target(tree, Accounts(tree), config.load(tree), self.said.append)
 
     def image(self, looking: Looking | None = None) -> Image:
         """The image as it is now: nothing is remembered from before."""
         root = str(self.root)
-        return audit.image_of(self.site(), looking or Looking(mounts.foreign(root), used=in_use.paths(root)))
+        return audit.image_of(
+            self.target(), looking or Looking(mounts.foreign(root), used=in_use.paths(root))
+        )
 
     def context(self) -> Context:
         """What changes are applied with."""
-        tree = self.site().tree
+        tree = self.target().tree
         return Context(tree, partial(sshd_change.holds, tree), foreign=mounts.foreign(tree.root))
 
     def settled(self, *names: str) -> list[Change]:

@@ -40,7 +40,7 @@ RuntimeDirectoryPreserve=yes
 """Debian's own until Debian 11, and what other distributions have."""
 
 
-class Scene:
+class Scenario:
     """What a first boot takes: a disk, the cloud around it, and the key that its owner launches it with."""
 
     def __init__(self, disk: Disk, cloud: Cloud, directory: Path) -> None:
@@ -103,7 +103,7 @@ class Scene:
         """The public host keys on the disk, by file name."""
         return {file.name: file.read_text() for file in self.disk.path("/etc/ssh").glob("ssh_host_*_key.pub")}
 
-    def told(self) -> str:
+    def logged(self) -> str:
         """For the report of a test that failed: the consoles, and what was said in the journal."""
         lines = []
         for console in sorted(self.disk.directory.glob("console-*.log")):
@@ -117,11 +117,11 @@ class Scene:
         return "\n".join(lines)
 
 
-def scene_on(image: Image, shelf: Path) -> Iterator[Scene]:
-    """A scene with the machine's network plugged in, and nobody answering in the cloud yet."""
+def scenario_on(image: Image, shelf: Path) -> Iterator[Scenario]:
+    """A scenario with the machine's network plugged in, and nobody answering in the cloud yet."""
     directory = Path(tempfile.mkdtemp(dir=shelf))
     with Disk(image, directory / "disk") as disk, Cloud(directory) as cloud:
         cloud.plug_in()
-        scene = Scene(disk, cloud, directory)
-        yield scene
-        print(scene.told())
+        scenario = Scenario(disk, cloud, directory)
+        yield scenario
+        print(scenario.logged())

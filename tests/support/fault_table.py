@@ -4,7 +4,7 @@ from __future__ import annotations
 
 UNREACHABLE = (75, "unreachable", "imds-unreachable")
 # By the fault as the command line has it: exit status, outcome and reason code.
-PROMISED: dict[str, tuple[int, str, str | None]] = {
+EXPECTED: dict[str, tuple[int, str, str | None]] = {
     "refuse": UNREACHABLE,
     "reset": UNREACHABLE,
     "silence": UNREACHABLE,
@@ -49,7 +49,7 @@ def quick(fault: str) -> str:
 
 def patience(fault: str) -> str:
     """How long to wait: an answer that is final comes at once, but a busy machine may be slow to start."""
-    status, _, code = PROMISED[fault]
+    status, _, code = EXPECTED[fault]
     if status != 75:
         return "60"
     return "1" if code == "imds-unreachable" else "10"  # the others have at least to be asked

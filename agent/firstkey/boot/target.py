@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os.path
+from contextlib import nullcontext
 
 from firstkey import TYPE_CHECKING, NamedTuple
 from firstkey.reasons import FirstkeyError
@@ -21,25 +22,24 @@ CLOUD_INIT_ENABLED = "/run/cloud-init/enabled"
 """Made by cloud-init's generator before any unit starts, where cloud-init is to work in this boot."""
 
 
-class Site(NamedTuple):
+class Target(NamedTuple):
     """One system to work on."""
 
     tree: Tree
     accounts: Accounts
     config: Config
-    say: Callable[[Entry], None]
+    log: Callable[[Entry], None]
     dry_run: bool = False
     force: bool = False
 
     def firmware_instance(self) -> str | None:
-        """The instance-id that the firmware tells (Nitro puts it into the asset tag), or None."""
+        """The instance-id that the firmware has (Nitro puts it into the asset tag), or None."""
         tag = self.firmware("board_asset_tag")
         return tag if tag.startswith("i-") and tag[2:].isalnum() and len(tag) <= LONGEST_TAG else None
 
     def firmware_claim(self) -> str:
-        """Which platform the firmware says this is: vendor and product, for the journal."""
-        claims = (self.firmware("sys_vendor"), self.firmware("product_name"))
-        return " ".join(filter(None, claims)) or "unknown"
+        """Which platform the firmware says this is, for the journal: vendor and product, if it names any."""
+        return " ".join(filter(None, map(self.firmware, ("sys_vendor", "product_name"))))
 
     def firmware(self, name: str) -> str:
         """What the firmware says under that name (SMBIOS); nothing where it says nothing."""
@@ -49,21 +49,14 @@ class Site(NamedTuple):
         """The kernel's name for this boot (random(4)), or None in an image."""
         return self.first_line(BOOT_ID)
 
-    def hostname(self) -> str | None:
-        """The tree's own name (hostname(5)), or None."""
-        return self.first_line("/etc/hostname")
-
     def cloud_init_began(self) -> int | None:
         """When cloud-init's generator ran in this boot (ns since the epoch), or None where it did not.
 
         What is younger in /etc/ssh, before sshd has started, is what cloud-init made for this instance.
         """
-        directory = self.tree.open(os.path.dirname(CLOUD_INIT_ENABLED))
-        if directory is None:
-            return None
-        with directory:
-            status = directory.status(os.path.basename(CLOUD_INIT_ENABLED))
-            return status.st_mtime_ns if status else None
+        with self.tree.open(os.path.dirname(CLOUD_INIT_ENABLED)) or nullcontext() as directory:
+            status = directory.status(os.path.basename(CLOUD_INIT_ENABLED)) if directory else None
+        return status.st_mtime_ns if status else None
 
     def first_line(self, path: str) -> str | None:
         """The first line of a file, in ASCII; None where it is empty, or cannot be read."""
