@@ -36,7 +36,7 @@ FIGURES = {
         8_766, 9_000, "values that are used once stand where they are used"
     ),
     "lines of the agent": Figure(
-        25_602, 20_000, "what the box found comes as values by one reader of shapes"
+        25_423, 20_000, "imports for types stand with the others where no boot loads them"
     ),
     "modules of the trust core": Figure(13, 15, "a module for each role; two more are read first"),
     "lines of the trust core": Figure(

@@ -11,22 +11,17 @@ import fcntl
 import os
 import re
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from firstkey import reasons
+from firstkey.config import User
 from firstkey.reasons import FirstkeyError
 from firstkey.system import erase
 from firstkey.system.accounts import NO_PASSWORD, Defaults
-from firstkey.system.files import Changed, Looks
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from firstkey.config import User
-    from firstkey.system.files import Directory, File
-    from firstkey.system.tree import Tree
+from firstkey.system.files import Changed, Directory, File, Looks
+from firstkey.system.tree import Tree
 
 LIMIT = 16 * 1024 * 1024
 FILES = ("group", "gshadow", "shadow", "subuid", "subgid", "passwd")

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from firstkey.cli import common, parsers, streams
 from firstkey.login import served_keys
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from firstkey.model import Answer
+from firstkey.model import Answer
 
 TTL_SECONDS = 300.0
 WAIT_SECONDS = 0.7

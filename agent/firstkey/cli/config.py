@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import NamedTuple, config, reasons, settings
 from firstkey.boot.accounts import WriteSudoers
+from firstkey.boot.target import Target
 from firstkey.cli import common, looking, parsers, streams
 from firstkey.reasons import ConfigError, FirstkeyError
 from firstkey.settings import SECTIONS, unit_settings
 from firstkey.system.tree import Tree
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Sequence
-
-    from firstkey.boot.target import Target
 
 UNIT = "firstkey.service"
 DROP_IN = f"/etc/systemd/system/{UNIT}.d/50-endpoints.conf"

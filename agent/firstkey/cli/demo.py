@@ -13,8 +13,8 @@ import signal
 import stat
 import tempfile
 import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from firstkey import events, reasons
 from firstkey.cli import run, screen, streams
@@ -26,9 +26,6 @@ from firstkey.ssh import restrictions
 from firstkey.system import command
 from firstkey.system.sshd import ask_keygen
 from firstkey.system.tree import Tree
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 USER, HOME = "demo", "/home/demo"
 AUTHORIZED_KEYS = f"{HOME}/.ssh/authorized_keys"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Callable
 
-from firstkey import TYPE_CHECKING, events
+from firstkey import events
 from firstkey.cli import common
 from firstkey.system import detach
 from firstkey.system.tree import Tree
 
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Callable
-
-    Log = Callable[[events.Entry], None]
+Log = Callable[[events.Entry], None]
 
 
 def command(args: argparse.Namespace, log: Log, supervise: Callable[[argparse.Namespace, Log], int]) -> int:

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import shlex
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
+from firstkey.boot.target import Target
 from firstkey.cli import common, looking, parsers, screen, streams
 from firstkey.display import DECIDE
 from firstkey.login import doctor, launch_key
-from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE
-from firstkey.login.finding import OBSTACLE, OK, UNKNOWN
+from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Diagnosis
+from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding
 from firstkey.login_reasons import KEY_UNKNOWN
+from firstkey.model import Answer
 from firstkey.reasons import FirstkeyError, Refusal, UsageError
 from firstkey.ssh.access import Client
 from firstkey.system.tree import resolved
 from firstkey.text import REMEDY
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Sequence
-
-    from firstkey.boot.target import Target
-    from firstkey.login.doctor import Diagnosis
-    from firstkey.login.finding import Finding
-    from firstkey.model import Answer
 
 KEY_LIMIT = 65536
 CHROOT = "chroot "

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from firstkey.cli import screen, streams
 from firstkey.cli.parsers import Parser
 from firstkey.metadata.emulator import FAULTS, IMITATIONS, Asked, Emulator, Fault, Kind, Settings, usage
 from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import public_key
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
 
 TOKENS = {"both": "both", "v2": "required", "v1": "absent"}
 LONGEST_FILE = 1 << 20

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from firstkey.boot import launch_keys
 from firstkey.cli import common, looking, parsers, render, streams
-from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Report
+from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Answer, Report
 from firstkey.reasons import NO_KEY_PAIR, FirstkeyError, Refusal, Unreachable
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Sequence
-
-    from firstkey.model import Answer
 
 EPILOG = """\
 examples:

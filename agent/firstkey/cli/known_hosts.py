@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import json
 import os
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from firstkey import login_reasons, reasons
 from firstkey.boot import host_key_files, host_keys
+from firstkey.boot.target import Target
 from firstkey.cli import common, looking, parsers, screen, streams
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
+from firstkey.ssh.public_key import PublicKey
+from firstkey.system.sshd import Sshd
 from firstkey.system.sshd_tree import sshd_of
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Sequence
-
-    from firstkey.boot.target import Target
-    from firstkey.ssh.public_key import PublicKey
-    from firstkey.system.sshd import Sshd
 
 LIMIT = 64 * 1024 * 1024
 EPILOG = """\

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 
-from firstkey import TYPE_CHECKING, config, settings
+from firstkey import config, settings
 from firstkey.reasons import ConfigError, FirstkeyError, UsageError
 from firstkey.system.tree import Tree
-
-if TYPE_CHECKING:
-    import argparse
 
 
 def named_configuration(args: argparse.Namespace) -> config.Config | None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from firstkey import __version__
 from firstkey.display import width_of
 from firstkey.settings import seconds
 from firstkey.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 HIDDEN = argparse.SUPPRESS
 """The help of an option that means nothing here, and is accepted since every command accepts it."""

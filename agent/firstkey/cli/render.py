@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import argparse
+from collections.abc import Iterator
 
 from firstkey import events, reasons, text
+from firstkey.boot.target import Target
 from firstkey.cli import streams
-from firstkey.model import DISABLED, UNCHANGED
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator
-
-    from firstkey.boot.target import Target
-    from firstkey.model import AccountResult, HostKeyResult, OfferedKey, Report, UserResult
-    from firstkey.reasons import Refusal
+from firstkey.model import DISABLED, UNCHANGED, AccountResult, HostKeyResult, OfferedKey, Report, UserResult
+from firstkey.reasons import Refusal
 
 OUTCOMES = {
     "ok": "done",

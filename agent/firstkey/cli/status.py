@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import reasons
 from firstkey.boot import host_keys, ledger
+from firstkey.boot.ledger import Ledger
+from firstkey.boot.target import Target
 from firstkey.cli import common, known_hosts, looking, parsers, render, screen, streams, timeline
 from firstkey.display import width_of
 from firstkey.login import last_run
@@ -16,16 +20,9 @@ from firstkey.login_reasons import NO_REPORT
 from firstkey.model import DISABLED, NO_KEY, OK, REPORT
 from firstkey.reasons import FirstkeyError, Reason, Refusal
 from firstkey.ssh import authorized_keys
+from firstkey.system.sshd import Sshd
 from firstkey.system.sshd_tree import sshd_of
 from firstkey.text import visible
-
-if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Iterator, Sequence
-
-    from firstkey.boot.ledger import Ledger
-    from firstkey.boot.target import Target
-    from firstkey.system.sshd import Sshd
 
 LIMIT = 4 * 1024 * 1024
 PENDING = "being generated in the background, when this was reported"

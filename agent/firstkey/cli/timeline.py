@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import NamedTuple
 from firstkey.text import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 class Kind(NamedTuple):

@@ -5,22 +5,18 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import __version__
 from firstkey.image import baseline, rules
-from firstkey.image.audit import by_advice, verdict_of
+from firstkey.image.audit import Audit, Entry, Result, by_advice, verdict_of
 from firstkey.image.changes import Remove
-from firstkey.image.rule import attempted
+from firstkey.image.rule import Rule, attempted
+from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING, Unknown
 from firstkey.reasons import Refusal
 from firstkey.system.mounts import upwards
 from firstkey.text import visible
-
-if TYPE_CHECKING:
-    from firstkey.image.audit import Audit, Entry, Result
-    from firstkey.image.rule import Rule
-    from firstkey.image.subject import Image
 
 HOME = "https://firstkey.example"
 VERSION = 1

@@ -11,15 +11,12 @@ import re
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from firstkey.image import rpm
+from firstkey.system.tree import Tree
 
-if TYPE_CHECKING:
-    from firstkey.system.tree import Tree
-
-    Digest = tuple[str, str, str]
-    """The package that brought a file, and the algorithm and digest of what it brought."""
+Digest = tuple[str, str, str]
+"""The package that brought a file, and the algorithm and digest of what it brought."""
 
 DPKG = "/var/lib/dpkg/info"
 DPKG_STATUS = "/var/lib/dpkg/status"

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from firstkey import image_reasons
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from firstkey.reasons import Reason
+from firstkey.reasons import Reason
 
 CHUNK = 64 * 1024
 PLENTY = 64 * 1024 * 1024

@@ -14,14 +14,12 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import image_reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
-
-if TYPE_CHECKING:
-    from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree
 
 SQLITE = ("/var/lib/rpm/rpmdb.sqlite", "/usr/lib/sysimage/rpm/rpmdb.sqlite")
 OTHERS = ("/var/lib/rpm/Packages", "/var/lib/rpm/Packages.db", "/usr/lib/sysimage/rpm/Packages.db")

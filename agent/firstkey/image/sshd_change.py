@@ -8,22 +8,17 @@ is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
 
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image.changes import SetSshd
 from firstkey.image.door import LIMIT
 from firstkey.image.sshd import Settings
+from firstkey.image.subject import Image
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions, sshd_config
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from firstkey.image.subject import Image
-    from firstkey.ssh.sshd_config import Effective
-    from firstkey.system.tree import Tree
+from firstkey.ssh.sshd_config import Effective
+from firstkey.system.tree import Tree
 
 DROP_IN = "/etc/ssh/sshd_config.d/00-firstkey.conf"
 HEADER = "# Written by firstkey seal. The first value that sshd reads wins, so this file comes early.\n"

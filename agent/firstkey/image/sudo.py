@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from firstkey import image_reasons, reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command, inspector
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
-    from typing import Any
 
 _ANY = ({"username": "all"}, {"hostname": "all"}, {"command": "all"})
 _ROOT = (*_ANY, {"username": "root"}, {"userid": 0}, {"usergroup": "root"}, {"usergid": 0})

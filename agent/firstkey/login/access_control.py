@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import shlex
 import stat
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from firstkey import login_reasons as why
 from firstkey.login import view
-from firstkey.login.context import status
+from firstkey.login.context import Context, status
 from firstkey.login.finding import Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access, restrictions
 from firstkey.system import shadow, sshd_tree
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from firstkey.login.context import Context
 
 ANYBODY_RUNS = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 CLOCK_FILES = ("/etc/passwd", "/etc/shadow", "/etc/ssh/sshd_config", "/var/lib/firstkey/ledger.json")

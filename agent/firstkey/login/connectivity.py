@@ -5,26 +5,22 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.boot import host_key_files, host_keys
+from firstkey.boot.target import Target
 from firstkey.login import last_run, probe
 from firstkey.login.context import how_to_reload, status, unit
 from firstkey.login.finding import OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
+from firstkey.ssh.access import Client
 from firstkey.system import command, sockets, sshd_tree
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from firstkey.boot.target import Target
-    from firstkey.ssh.access import Client
-    from firstkey.system.sockets import Listener
-    from firstkey.system.sshd import Meaning, Sshd
+from firstkey.system.sockets import Listener
+from firstkey.system.sshd import Meaning, Sshd
 
 BANNER_SECONDS = 5.0
 ALLOW, DENY = "/etc/hosts.allow", "/etc/hosts.deny"

@@ -5,24 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
-from firstkey.login.finding import obstacle
+from firstkey.boot.target import Target
+from firstkey.login.finding import Finding, obstacle
+from firstkey.login.storage import Storage
+from firstkey.model import Account
+from firstkey.reasons import Reason
 from firstkey.ssh import restrictions
+from firstkey.ssh.access import Client
+from firstkey.ssh.public_key import PublicKey
+from firstkey.ssh.sshd_config import Effective
 from firstkey.system import sshd_tree
-
-if TYPE_CHECKING:
-    from firstkey.boot.target import Target
-    from firstkey.login.finding import Finding
-    from firstkey.login.storage import Storage
-    from firstkey.model import Account
-    from firstkey.reasons import Reason
-    from firstkey.ssh.access import Client
-    from firstkey.ssh.public_key import PublicKey
-    from firstkey.ssh.sshd_config import Effective
-    from firstkey.system.sshd import Sshd
-
+from firstkey.system.sshd import Sshd
 
 UNITS = ("ssh", "sshd")
 DISABLED = "s/^/#/"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
+from firstkey.boot.target import Target
 from firstkey.login import (
     access_control,
     connectivity,
@@ -21,20 +23,14 @@ from firstkey.login import (
     session,
     view,
 )
+from firstkey.login.connectivity import Connectivity
 from firstkey.login.context import Context, LaunchKey
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
-from firstkey.reasons import FirstkeyError
+from firstkey.model import Answer
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import authorized_keys, restrictions
+from firstkey.ssh.access import Client
 from firstkey.system import sshd_tree
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from firstkey.boot.target import Target
-    from firstkey.login.connectivity import Connectivity
-    from firstkey.model import Answer
-    from firstkey.reasons import Refusal
-    from firstkey.ssh.access import Client
 
 OPEN = "open"
 BLOCKED = "blocked"

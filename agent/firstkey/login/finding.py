@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import NamedTuple, reasons
-
-if TYPE_CHECKING:
-    from firstkey.reasons import FirstkeyError, Reason
+from firstkey.reasons import FirstkeyError, Reason
 
 OK = "ok"
 OBSTACLE = "obstacle"

@@ -7,25 +7,20 @@ import shlex
 import stat
 import time
 from binascii import b2a_base64
+from collections.abc import Iterator
 from contextlib import suppress
 from io import BytesIO
-from typing import TYPE_CHECKING
 
 from firstkey import login_reasons as why
 from firstkey import reasons
 from firstkey.login import storage, view
-from firstkey.login.context import DISABLED
+from firstkey.login.context import DISABLED, Context
 from firstkey.login.finding import OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.login.view import Seen
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access, authorized_keys, key_options, restrictions
 from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import as_user, command, sshd_tree
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from firstkey.login.context import Context
-    from firstkey.login.view import Seen
 
 CHECK, MISSING, COMMAND = "authorized-keys", "authorized-keys-missing", "authorizedkeyscommand"
 LINE, FROM = "key-line", "key-from"

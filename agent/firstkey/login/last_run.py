@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey.login_reasons import NO_REPORT
 from firstkey.model import REPORT
 from firstkey.reasons import FirstkeyError
-
-if TYPE_CHECKING:
-    from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree
 
 LIMIT = 4 * 1024 * 1024
 

@@ -4,21 +4,16 @@ that firstkey remembers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.boot import launch_keys, ledger
+from firstkey.boot.target import Target
 from firstkey.login import last_run
 from firstkey.login.context import LaunchKey
 from firstkey.login.finding import Finding, note, obstacle, passed, unknown
-from firstkey.model import REPORT
+from firstkey.model import REPORT, Answer
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import public_key
-
-if TYPE_CHECKING:
-    from firstkey.boot.target import Target
-    from firstkey.model import Answer
 
 CHECK = "launch-key"
 NONE = LaunchKey("no key", "no source")

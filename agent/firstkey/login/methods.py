@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from firstkey import login_reasons as why
 from firstkey import reasons
-from firstkey.login.context import DISABLED
+from firstkey.login.context import DISABLED, Context
 from firstkey.login.finding import Finding, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access
-from firstkey.ssh.public_key import read_key
+from firstkey.ssh.public_key import PublicKey, read_key
 from firstkey.system import command, inspector
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from firstkey.login.context import Context
-    from firstkey.ssh.public_key import PublicKey
 
 SIGNATURES = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """The signatures that go with a type of key, where they are not called like it (RFC 8332)."""

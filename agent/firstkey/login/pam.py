@@ -11,22 +11,18 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.login.access_control import account
+from firstkey.login.context import Context
 from firstkey.login.finding import OK, Finding, note, obstacle, passed, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.system import pam as answers
 from firstkey.system.sshd import matching
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from firstkey.login.context import Context
-    from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree
 
 CHECK, SESSION = "pam", "pam-session"
 NOLOGIN = "/etc/nologin"

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 from firstkey import NamedTuple
 from firstkey.reasons import FirstkeyError
+from firstkey.ssh.public_key import PublicKey
 from firstkey.system import command
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from firstkey.ssh.public_key import PublicKey
-    from firstkey.system.sockets import Listener
+from firstkey.system.sockets import Listener
 
 T = TypeVar("T")
 

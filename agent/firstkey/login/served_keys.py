@@ -10,22 +10,18 @@ import json
 import os
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.boot import launch_keys
+from firstkey.boot.target import Target
+from firstkey.model import Answer
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import public_key
+from firstkey.ssh.public_key import PublicKey
 from firstkey.system.files import Looks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from firstkey.boot.target import Target
-    from firstkey.model import Answer
-    from firstkey.ssh.public_key import PublicKey
-    from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree
 
 DIRECTORY = "/run/firstkey-keys"
 NAME = "keys.json"

@@ -11,26 +11,21 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.login import pam, view
-from firstkey.login.context import DISABLED
+from firstkey.login.context import DISABLED, Context
 from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
 from firstkey.ssh.sshd_config import with_tokens
 from firstkey.system import box, command
 from firstkey.system import pam as answers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from firstkey.login.context import Context
 
 START_UP = {
     "bash": (

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import os
 import shlex
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
+from firstkey.boot.target import Target
 from firstkey.system import command
-
-if TYPE_CHECKING:
-    from firstkey.boot.target import Target
 
 
 class Storage(NamedTuple):

@@ -11,24 +11,20 @@ import errno
 import os
 import shlex
 import stat
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import NamedTuple
+from firstkey.boot.target import Target
 from firstkey.login import storage
+from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import authorized_keys
 from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
 from firstkey.system import as_user, command
-from firstkey.system.tree import MAXIMUM_LINKS
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from firstkey.boot.target import Target
-    from firstkey.model import Account
-    from firstkey.system.tree import Tree
+from firstkey.system.tree import MAXIMUM_LINKS, Tree
 
 LIMIT = 4 * 1024 * 1024
 

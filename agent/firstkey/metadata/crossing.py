@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from firstkey import reasons
 from firstkey.config import Imds
+from firstkey.events import Entry
 from firstkey.metadata.client import Client as RealClient
 from firstkey.model import Answer, OfferedKey
 from firstkey.reasons import Refusal
 from firstkey.settings import endpoint
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from firstkey.events import Entry
 
 MOST_SECONDS = 600.0
 """How long a boxed process may have the service asked."""

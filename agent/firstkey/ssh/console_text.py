@@ -9,16 +9,12 @@ only where its fingerprint stands in the block of fingerprints before it, whose 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
 
 from firstkey import NamedTuple
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import public_key
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from firstkey.ssh.public_key import PublicKey
+from firstkey.ssh.public_key import PublicKey
 
 _ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 _BEGIN, _END = (f"-----{which} SSH HOST KEY KEYS-----" for which in ("BEGIN", "END"))

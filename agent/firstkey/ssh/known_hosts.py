@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 from binascii import b2a_base64
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from firstkey.ssh.public_key import PublicKey
+from firstkey.ssh.public_key import PublicKey
 
 STANDARD_PORT = 22
 SALT_BYTES = 20

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from firstkey import TYPE_CHECKING
-from firstkey.ssh.sshd_config import ANY_CLIENT
-
-if TYPE_CHECKING:
-    from firstkey.ssh.access import Client
-    from firstkey.ssh.sshd_config import Effective
+from firstkey.ssh.access import Client
+from firstkey.ssh.sshd_config import ANY_CLIENT, Effective
 
 ANYWHERE = dict(pair.split("=") for pair in ANY_CLIENT.split(","))
 """The client for `sshd -C` where none was named, in sshd's own words."""

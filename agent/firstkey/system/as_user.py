@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from firstkey.model import Account
 from firstkey.system import child
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from firstkey.model import Account
 
 
 def run_as(

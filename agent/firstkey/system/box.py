@@ -20,12 +20,9 @@ import ctypes
 import os
 import resource
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from firstkey import NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 MEMORY = 768 * 1024 * 1024
 """Bytes of address space: an audit of a large image takes some 60 MiB, most of which are libraries."""

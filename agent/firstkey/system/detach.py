@@ -8,16 +8,13 @@ import os
 import resource
 import stat
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system.tree import Tree
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import ModuleType
 
 PID_FILE = "/run/firstkey/firstkey.pid"
 DESCRIPTORS = 4096

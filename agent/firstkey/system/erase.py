@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import mounts
 from firstkey.system.files import Directory, Looks, translated, write_all
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    Check = Callable[[os.stat_result], None]
-    """Asked of the file that is there, before anything is done to it: it raises FirstkeyError to keep it."""
+Check = Callable[[os.stat_result], None]
+"""Asked of the file that is there, before anything is done to it: it raises FirstkeyError to keep it."""
 
 BLOCK = 4096
 WIPE_LIMIT = 16 * 1024 * 1024

@@ -8,14 +8,12 @@ name in a configuration is looked up.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
-from firstkey import TYPE_CHECKING, reasons
+from firstkey import reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command
 from firstkey.system.files import Looks
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PROGRAMS = ("sshd", "ssh-keygen", "visudo", "cvtsudoers", "matchpathcon")
 """Those that may be asked from within a box."""

@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
 
 MOUNTINFO = "/proc/self/mountinfo"
 

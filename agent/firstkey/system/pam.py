@@ -6,18 +6,15 @@ session only pam_limits is opened, in a process about to become the user's: no o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from firstkey import NamedTuple, reasons
+from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.system import child, command
 from firstkey.system.files import Looks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from firstkey.model import Account
 
 LIBRARY = "libpam.so.0"
 SECONDS = 10.0

@@ -11,15 +11,13 @@ import glob
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
 from firstkey import NamedTuple
 from firstkey.image_reasons import NO_SCANNER
 from firstkey.reasons import FirstkeyError
 from firstkey.system import box, command
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 SECONDS = 1800.0
 """How long one may take, like all that is in a box."""

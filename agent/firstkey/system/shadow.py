@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, login_reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system import command
-
-if TYPE_CHECKING:
-    from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree
 
 PASSWD, PATH = "/etc/passwd", "/etc/shadow"
 TCB = "/etc/tcb/{}/shadow"

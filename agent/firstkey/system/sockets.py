@@ -5,16 +5,12 @@ from __future__ import annotations
 import re
 import socket
 import time
+from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from firstkey import NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree
 
 TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 TABLE_LIMIT = 16 * 1024 * 1024

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os.path
 import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property
 
-from firstkey import TYPE_CHECKING, NamedTuple, reasons
+from firstkey import NamedTuple, reasons
+from firstkey.model import Account
 from firstkey.reasons import FirstkeyError
 from firstkey.settings import unit_settings
 from firstkey.ssh import access, restrictions, sshd_config
+from firstkey.ssh.sshd_config import Effective, Line
 from firstkey.system import command, inspector, walk
 from firstkey.system.accounts import Accounts
 from firstkey.system.sshd import (
@@ -33,12 +36,6 @@ from firstkey.system.sshd import (
     started_by,
 )
 from firstkey.system.tree import Tree
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-
-    from firstkey.model import Account
-    from firstkey.ssh.sshd_config import Effective, Line
 
 PROGRAMS = ("/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd", "/sbin/sshd")
 SESSIONS = ("/usr/lib/openssh/sshd-session", "/usr/libexec/openssh/sshd-session")

@@ -10,18 +10,14 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from io import BytesIO
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from firstkey import NamedTuple, reasons
 from firstkey.reasons import FirstkeyError
 from firstkey.system.files import Directory, open_quietly, translated
-from firstkey.system.tree import MAXIMUM_LINKS, is_null
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from firstkey.system.tree import Tree
+from firstkey.system.tree import MAXIMUM_LINKS, Tree, is_null
 
 BLOCK = 256 * 1024
 OVERLAP = 8 * 1024
