@@ -142,6 +142,15 @@ def test_fingerprints_without_a_key(key: str, options: tuple[str, ...]) -> None:
     assert "firstkey host-keys" not in done.err
 
 
+@pytest.mark.parametrize("options", [(), ("-q",)])
+def test_a_console_that_is_still_being_written(tmp_path: Path, key: str, options: tuple[str, ...]) -> None:
+    """The keys that are there are printed; the exit status tells a script to ask again, whatever -q hides."""
+    late = new_key(tmp_path, "late", "ecdsa")
+    done = run(console_of(key, late).partition(words(late))[0], "--host", "a", *options)
+    assert (done.status, done.out) == (1, f"a {words(key)}\n")
+    assert f"no readable key for {parse_launch_key(late.encode()).fingerprint} (" in done.err
+
+
 def test_a_console_that_begins_with_a_quotation_mark(key: str) -> None:
     """It is no JSON, and read as it is."""
     assert run('"' + console_of(key), "--host", "a").out == f"a {words(key)}\n"

@@ -271,6 +271,15 @@ def test_exclude_list_tells_what_it_cannot_say(clean: Builder) -> None:
     assert b"/home/a\nb/core" not in packed(clean.root, done.out, "C")
 
 
+def test_exclude_list_says_once_what_many_names_share(clean: Builder) -> None:
+    """A tree of names that differ in a control character: one pattern, and one sentence a name."""
+    for number in range(1, 9):
+        clean.file(f"/home/a{chr(number)}/core", DUMP)
+    done = audit(clean, "--exclude-list", "--rule", "crash-dumps")
+    assert done.out.count(b"/core\n") == 1
+    assert done.err.count("is left out too") == 8
+
+
 NAMES = st.text(st.sampled_from("ab *?[]\\,\n\t\r\x7f'!-^{}ä\u2028\udcff\udcfe"), min_size=1, max_size=5)
 
 

@@ -130,6 +130,14 @@ def test_blocks_that_disagree(cut: bool) -> None:
         assert [parse_launch_key(line.encode()).blob for line in inside] == keys
 
 
+@pytest.mark.parametrize("genuine", [(ED25519, ECDSA), (ED25519,)], ids=["all", "one"])
+def test_a_block_that_adds_a_key_disagrees(genuine: tuple[PublicKey, ...]) -> None:
+    """The genuine keys are public: a forged block that repeats them beside its own agrees with nothing."""
+    forged = block(*genuine, OTHER)
+    for text in (block(ED25519, ECDSA) + forged, forged + block(ED25519, ECDSA)):
+        assert len(read(text).rivals) == 2
+
+
 def test_blocks_that_agree() -> None:
     """cloud-init beside firstkey, a second boot, one more type by then, a block that was cut: all are one."""
     torn = block(ED25519, ECDSA).split("\n", 6)[-1]

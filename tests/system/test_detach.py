@@ -260,6 +260,14 @@ def test_symlink_is_refused(launch: Launch, tmp_path: Path) -> None:
     assert launch.pid_file.is_symlink()
 
 
+def test_a_file_that_is_no_pid_file_stays(launch: Launch) -> None:
+    """A mistyped --pid-file names a file of somebody's: it is neither overwritten nor removed."""
+    launch.pid_file.write_text("precious\n")
+    assert launch.start().stdout.startswith("before\nbad-usage|")
+    assert launch.pid_file.read_text() == "precious\n"
+    launch.pid_file.unlink()
+
+
 @pytest.mark.parametrize(
     "path, reason",
     [

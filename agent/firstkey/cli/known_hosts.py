@@ -31,8 +31,8 @@ examples:
 From a console, a key is printed only if it is at the beginning of a line, as
 firstkey and cloud-init write it, and if the console shows its fingerprint too.
 
-exit status: 0 no error; 1 a key is left out, or blocks of keys in the text
-  do not agree with each other
+exit status: 0 no error; 1 a key is left out or cannot be read, or blocks of
+  keys in the text do not agree with each other
 """
 
 
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
             message = "console output (a FILE, or standard input) does not say which host it is of"
             raise UsageError(message, hint="Give --host NAME; for the keys of this machine, --live.")
         text = screen.load("the console output", args.console if is_console else "-", LIMIT)
-        keys, status = _of_console(text, quiet=args.quiet)
+        keys, status = _of_console(text)
         _print(args, args.host, keys)
         return status
     return looking.command(args, _show_machine)
@@ -149,8 +149,8 @@ def seen(target: Target, sshd: Sshd, file: str) -> tuple[str, PublicKey | None]:
 # --- a console ------------------------------------------------------------------------------------
 
 
-def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], int]:
-    """The keys, and the exit status: 1 where a key was left out."""
+def _of_console(content: bytes) -> tuple[tuple[PublicKey, ...], int]:
+    """The keys, and the exit status: 1 where a key was left out, or is not there (yet)."""
     found = console_text.read(_text(content))
     if found is None:
         raise FirstkeyError("the text shows no host keys", reason=login_reasons.CONSOLE_WITHOUT_KEYS)
@@ -163,15 +163,14 @@ def _of_console(content: bytes, *, quiet: bool) -> tuple[tuple[PublicKey, ...], 
     for key in found.strangers:
         detail = "is left out: its fingerprint is not shown (console-disagrees)"
         streams.complain(f"firstkey: {key.fingerprint} ({key.type}) {detail}")
-    for fingerprint in () if quiet and not found.strangers else found.lost:
-        streams.complain(f"firstkey: warning: the text has no readable key for {fingerprint}")
+    for fingerprint in found.lost:
+        streams.complain(f"firstkey: the text has no readable key for {fingerprint} (console-without-keys)")
     if found.keys:
-        return found.keys, 1 if found.strangers else 0
-    if found.strangers:
-        message = "no key in the text has its fingerprint there, so none is printed"
-        raise FirstkeyError(message, reason=login_reasons.CONSOLE_DISAGREES)
-    message = "the text shows fingerprints of host keys, and no key that can be read"
-    raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
+        return found.keys, 1 if found.strangers or found.lost else 0
+    reason = login_reasons.CONSOLE_DISAGREES if found.strangers else login_reasons.CONSOLE_WITHOUT_KEYS
+    raise FirstkeyError(
+        "the text has no key whose fingerprint it shows too, so none is printed", reason=reason
+    )
 
 
 def _text(content: bytes) -> str:

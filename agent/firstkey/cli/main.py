@@ -123,9 +123,8 @@ def _printed(given: list[str]) -> int:
                 return answer
         command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
         status: int = command.main(given[1:])
-    except SystemExit as end:  # argparse, whose words are still to be printed, and a signal
+    except SystemExit as end:  # argparse, and a signal
         status = end.code if isinstance(end.code, int) else 1
-        streams.put(sys.stdout, "")
     return status
 
 

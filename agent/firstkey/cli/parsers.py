@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from typing import Any, NoReturn
 
 from firstkey import __version__
+from firstkey.cli import streams
 from firstkey.display import width_of
 from firstkey.settings import seconds
 from firstkey.text import visible
@@ -59,6 +61,9 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the mistake on stderr, and exit with 2."""
         super().error(visible(f"{message}{self._suggestions(message)}"))
+
+    def _print_message(self, message: str, file: Any = None) -> None:  # noqa: ANN401 - any stream
+        streams.put(file or sys.stderr, message)  # as all else that is printed: a full disk is reported
 
     def _suggestions(self, message: str) -> str:
         if not message.startswith(UNKNOWN):

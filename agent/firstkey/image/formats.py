@@ -266,10 +266,9 @@ def exclude_list(image: Image, wanted: list[Rule]) -> tuple[list[bytes], list[st
         if paths.isdisjoint(upwards(path)):
             unknowns.append(f"files may be missing in the list: {why.detail} ({why.reason.code})")
     kept = sorted(path for path in paths if paths.isdisjoint(upwards(os.path.dirname(path))))
-    for path in kept:
-        twins = (twin for twin in _twins(image, path) if twin not in paths)
-        unknowns += [f"{twin} is left out too: no list can tell it from {path}" for twin in twins]
-    return list(map(_pattern, kept)), unknowns
+    twins = {twin: path for path in kept for twin in _twins(image, path) if twin not in paths}
+    unknowns += [f"{twin} is left out too: no list can tell it from {path}" for twin, path in twins.items()]
+    return list(dict.fromkeys(map(_pattern, kept))), unknowns
 
 
 def _twins(image: Image, path: str) -> Iterator[str]:

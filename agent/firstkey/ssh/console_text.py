@@ -105,12 +105,10 @@ def _rivals(blocks: Sequence[Block]) -> tuple[Block, ...]:
     for block in blocks:
         now: dict[str, set[bytes]] = {}
         for key in block.keys:
-            now.setdefault(key.type, set()).add(key.blob)
-        for kind, blobs in now.items():
-            known = seen.setdefault(kind, blobs)
-            if not (blobs <= known or known <= blobs):
-                return tuple(each for each in blocks if each.keys)
-            known |= blobs
+            now.setdefault(key.short_type, set()).add(key.blob)
+        # A forged block may repeat the genuine key, which is public, beside its own.
+        if any(seen.setdefault(kind, blobs) != blobs for kind, blobs in now.items()):
+            return tuple(each for each in blocks if each.keys)
     return ()
 
 

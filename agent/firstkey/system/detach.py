@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 
 from firstkey import reasons
-from firstkey.reasons import FirstkeyError
+from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.system.tree import Tree
 
 PID_FILE = "/run/firstkey/firstkey.pid"
@@ -57,11 +57,12 @@ def _locked(path: str) -> int:
             message = f"the directory of the PID file {path} can be written by others"
             raise FirstkeyError(message, reason=reasons.UNSAFE_DIRECTORY)
         lock = directory.open_to_lock(os.path.basename(path))
+    number = os.pread(lock, 20, 0).decode("ascii", "replace").partition("\n")[0].strip("\0")
+    if number and not number.isdecimal():
+        raise UsageError(f"--pid-file {path!a}: that file is not a PID file, and would be overwritten")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        number = os.pread(lock, 20, 0).decode("ascii", "replace").strip()
-        os.close(lock)
         message = f"firstkey runs as a daemon already ({path} is locked, process {number})"
         raise FirstkeyError(message, reason=reasons.ALREADY_RUNNING) from error
     return lock
