@@ -112,8 +112,8 @@ INVALID_USER_NAME = define("invalid-user-name",
     "The name is not one that an account can have.",
     "Correct it in Users= or on the command line.")
 HOME_MISSING = define("home-missing",
-    "The user's home directory does not exist; firstkey creates it only where the section has Create=yes.",
-    "Create it with: mkhomedir_helper NAME")
+    "The user's home is not mounted or does not exist; firstkey creates it only with Create=yes.",
+    "Mount its file system, or create it with: mkhomedir_helper NAME")
 SYMLINK_REFUSED = define("symlink-refused",
     "A part of the path is a symbolic link that a user other than root could have placed.",
     "Replace the link by the real directory or file.")

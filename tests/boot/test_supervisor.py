@@ -401,13 +401,14 @@ def test_the_end_of_the_daemon_is_the_end_of_its_worker(start: Start) -> None:
     [
         (reasons.HOME_MISSING, "ann"),
         (reasons.READ_ONLY, "ann"),
+        (reasons.NO_SPACE, "ann"),
         (reasons.NO_SUCH_USER, "ann"),
         (reasons.SYMLINK_REFUSED, ""),
         (None, ""),
     ],
 )
 def test_what_time_can_heal(reason: Reason | None, late: str) -> None:
-    """A home or account that is missing, a file system that is read-only; not what somebody has to repair."""
+    """A home or account that is missing, a file system that is read-only or full; not what needs repair."""
     refusal = Refusal(reason, "so it is") if reason else None
     users = (UserResult("bob", None, UNCHANGED), UserResult("ann", None, FAILED, refusal=refusal))
     assert Result.of(Report(PARTIAL, users=users)).late == late

@@ -15,7 +15,9 @@ from hostkeys import QUICK, be_quick, private, public
 from machine import Machine, Run, fingerprint, new_key
 
 from firstkey import reasons
+from firstkey.boot import ledger
 from firstkey.metadata.emulator import Emulator, Fault, Settings
+from firstkey.system.tree import Tree
 
 INSTANCE = "i-0000000000000001"
 
@@ -119,6 +121,16 @@ def test_a_key_in_two_files_is_shown_in_each(served: Machine, tmp_path: Path) ->
     shown = status(served).out
     assert f"removed since, /home/admin/.ssh/authorized_keys (instance {INSTANCE})" in shown
     assert f"in place, {other} (instance {INSTANCE})" in shown
+
+
+def test_a_key_that_was_about_to_be_written_was_not_removed(served: Machine) -> None:
+    """A power cut or a full disk left the intention in the ledger; nobody took the line out."""
+    tree = Tree(str(served.root))
+    known, _ = ledger.load(tree)
+    ledger.save(tree, known._replace(keys=tuple(key._replace(state=ledger.PENDING) for key in known.keys)))
+    assert "in place, /home/admin/.ssh/authorized_keys" in status(served).out
+    served.write_keys("")
+    assert "not written yet, /home/admin/.ssh/authorized_keys" in status(served).out
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,29 @@ def test_no_home_is_made_below_a_mount_that_comes_later(system: PrivateSystem, s
     assert system.run("test", "-f", f"{place}/deploy/.ssh/authorized_keys").returncode == 0
 
 
+def test_a_home_that_a_mount_will_cover_has_the_key_and_waits_for_the_mount(
+    system: PrivateSystem, service: Emulator
+) -> None:
+    """The directory below lets in until then; a key that nobody took out is not missed for ever after."""
+    place = "/var/lib/disk"
+    home = f"{place}/deploy"
+    mine = f"mkdir -p {home} && chown 1700:1700 {home}"
+    add(system, passwd=f"deploy:x:1700:1700::{home}:/bin/sh", group="deploy:x:1700:")
+    assert system.run("sh", "-c", mine).returncode == 0
+    system.write("/etc/fstab", f"none {place}/ tmpfs nofail,mode=0755 0 0\n")
+    for _ in range(2):
+        done = system.firstkey("run", "--json", service=service)
+        assert (done.user("deploy")["result"], done.user("deploy")["reason"]) == ("refused", "home-missing")
+        assert f"{place} is not mounted yet, and will cover {home}/.ssh/authorized_keys" in done.err
+        assert system.run("test", "-s", f"{home}/.ssh/authorized_keys").returncode == 0
+    assert system.run("sh", "-c", f"mount {place} && {mine}").returncode == 0
+    done = system.firstkey("run", "--json", service=service)
+    assert (done.status, done.user("deploy")["result"]) == (0, "changed")
+    assert system.run("sh", "-c", f": > {home}/.ssh/authorized_keys").returncode == 0
+    done = system.firstkey("run", "--json", service=service)
+    assert (done.status, done.user("deploy")["result"]) == (0, "unchanged")
+
+
 @pytest.mark.slow
 def test_a_lock_that_somebody_holds_is_told(system: PrivateSystem, service: Emulator) -> None:
     """Useradd waits for it, and names it; nothing is taken over from a process that lives."""

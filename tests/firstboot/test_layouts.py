@@ -1,4 +1,4 @@
-"""A real boot of a system that is laid out as ostree and bootc have it."""
+"""Real boots of systems with directories elsewhere: as ostree has them, or on file systems of their own."""
 
 from __future__ import annotations
 
@@ -42,3 +42,24 @@ def test_homes_that_tmpfiles_makes_beside_a_read_only_usr(scenario: Scenario) ->
         machine.shut_down()
     assert disk.path("/var/roothome/.ssh/authorized_keys").read_text() == f"{scenario.line}\n"
     assert disk.path("/var/home/admin/.ssh/authorized_keys").read_text() == f"{scenario.line}\n"
+
+
+@pytest.mark.parametrize("volume", ["/bin/false", "/bin/sleep 4"], ids=["missing", "late"])
+def test_a_var_of_its_own_that_the_boot_does_not_wait_for(scenario: Scenario, volume: str) -> None:
+    """`nofail`: without it the owner gets in all the same, and once it is mounted the ledger is on it."""
+    scenario.disk.write("/etc/fstab", "tmpfs /var tmpfs nofail,x-systemd.requires=volume.service 0 0\n")
+    scenario.disk.write(
+        "/etc/systemd/system/volume.service",
+        f"[Unit]\nDefaultDependencies=no\n[Service]\nType=oneshot\nExecStart={volume}\n",
+    )
+    scenario.cloud.offer(scenario.line)
+    with scenario.boot() as machine:
+        machine.wait_for_ssh()
+        assert scenario.login().status == 0
+        is_there = machine.show("var.mount", "ActiveState") == "active"
+        assert is_there is (volume != "/bin/false")
+        listed = machine.inside(
+            "stat", "--format=%a %u %m", "/var/lib/firstkey", "/var/lib/firstkey/ledger.json"
+        )
+        mounted_at = "/var" if is_there else "/"
+        assert listed == f"700 0 {mounted_at}\n600 0 {mounted_at}\n"

@@ -182,8 +182,7 @@ def test_switches(unit: Unit) -> None:
 
 
 def test_directories(unit: Unit) -> None:
-    """The ledger is for root alone; the report can be read by all and outlives the process."""
-    assert (unit.words("StateDirectory"), unit.words("StateDirectoryMode")) == (["firstkey"], ["0700"])
+    """The report can be read by all and outlives the process."""
     assert "firstkey" in unit.words("RuntimeDirectory")
     assert unit.words("RuntimeDirectoryMode") == ["0755"]
     assert unit.words("RuntimeDirectoryPreserve") == ["yes"]

@@ -17,7 +17,7 @@ from firstkey import TYPE_CHECKING, NamedTuple, events, reasons
 from firstkey.model import CHANGED, FAILED, REFUSED, SKIPPED, Account, AccountResult
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import command
-from firstkey.system.accounts import NO_PASSWORD, Defaults
+from firstkey.system.accounts import NO_PASSWORD, Defaults, unmounted
 from firstkey.system.files import Looks, dress, translated
 
 if TYPE_CHECKING:
@@ -295,12 +295,10 @@ def make_home(tree: Tree, account: Account) -> None:
     """Make the home as useradd(8) would. Raises FirstkeyError; then there is none, as before.
 
     It is made beside its name, filled from the skeleton, given to its user, and only then put there: whatever
-    cuts that off, a home is there with all that belongs into it or not at all. It is not made where a file
-    system is to be mounted first: it would disappear below that.
+    cuts that off, a home is there with all that belongs into it or not at all.
     """
-    if point := _unmounted(tree, account.home):
-        message = f"{point} is not mounted yet, so {account.home} was not made"
-        raise FirstkeyError(message, reason=reasons.HOME_MISSING)
+    if error := unmounted(tree, account.home):
+        raise error
     defaults = Defaults(tree)
     mode = defaults.number("HOME_MODE", 0o777 & ~defaults.number("UMASK", 0o022))
     skeletons = (defaults.path("USRSKEL", "/usr/etc/skel"), defaults.path("SKEL", "/etc/skel"))
@@ -338,17 +336,6 @@ def _copy(tree: Tree, source: Directory, target: Directory, account: Account, pl
 
 def _looks(tree: Tree, account: Account, mode: int, path: str, kind: str) -> Looks:
     return Looks(mode, (account.uid, account.gid), command.selinux_label(tree, path, kind))
-
-
-def _unmounted(tree: Tree, home: str) -> str | None:
-    """Where a file system of fstab(5) is to be mounted, at the home or above it, and is not yet."""
-    if not tree.is_running_system:
-        return None
-    lines = (tree.read("/etc/fstab", limit=LIMIT) or b"").decode("utf-8", "replace").split("\n")
-    entries = (line.split() for line in lines)
-    points = [entry[1].rstrip("/") for entry in entries if len(entry) > 1 and entry[0][0] != "#"]
-    above = (point for point in points if point.startswith("/") and f"{home}/".startswith(f"{point}/"))
-    return next((point for point in above if not os.path.ismount(point)), None)
 
 
 # --- sudo -------------------------------------------------------------------------------------------

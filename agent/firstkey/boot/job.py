@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from firstkey.boot.accounts import Setup
-    from firstkey.boot.launch_keys import Installer
     from firstkey.boot.target import Target
     from firstkey.metadata.client import Client
     from firstkey.model import Answer, UserResult
@@ -292,17 +291,18 @@ class Job:
 
     def _launch_keys(self) -> None:
         """Ask which there are and bring them to their users, where that is not all done."""
+        from firstkey.boot import launch_keys
+
         if self._instance and not self._target.force and self._store.is_current(self._instance):
             # The firmware says that this is the instance where everything is done: there is nothing to ask.
             self._target.log(events.FIRMWARE_SKIP(instance_id=self._instance))
             with self._phase("launch keys: look"):
-                checked = self._installer(self._instance).check()
+                given = (self._target, self._sshd, self._store, self._instance, self._setups)
+                checked = launch_keys.Installer(*given).check()
             self._users = {(user.name, user.file): user for user in checked}
             return
         if (answer := self._answer()) is None:
             return
-        from firstkey.boot import launch_keys
-
         self._problem = None
         named = {"endpoint": answer.endpoint, "version": answer.version}
         self._target.log(events.IMDS_ANSWER(**named, instance_id=answer.instance_id))
@@ -320,13 +320,10 @@ class Job:
         # A key that could not be had may be had another time: no user counts as served before.
         self._remember_service(answer, [] if refused else results)
 
-    def _installer(self, instance: str) -> Installer:
+    def _install(self, instance: str, names: Sequence[str], keys: Sequence[PublicKey]) -> list[UserResult]:
         from firstkey.boot.launch_keys import Installer
 
-        return Installer(self._target, self._sshd, self._store, instance, self._setups)
-
-    def _install(self, instance: str, names: Sequence[str], keys: Sequence[PublicKey]) -> list[UserResult]:
-        installer = self._installer(instance)
+        installer = Installer(self._target, self._sshd, self._store, instance, self._setups)
         with self._phase("launch keys"):
             results = installer.install(names, keys)
         self._warnings += installer.warnings

@@ -17,6 +17,7 @@ from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import public_key, sshd_config
 from firstkey.ssh.authorized_keys import Line
 from firstkey.ssh.sshd_config import fits, looks_for
+from firstkey.system.accounts import unmounted
 from firstkey.system.sshd import knows_key
 
 if TYPE_CHECKING:
@@ -260,6 +261,8 @@ class Installer:
     def _done(self, change: Change) -> None:
         """Remember and report what became of a change."""
         name, file = change.account.name, change.path
+        if change.add and not change.failure:  # they let in as long as nothing is mounted over them
+            change = change._replace(failure=unmounted(self._target.tree, file))
         if change.failure:
             # The intention stays noted: the failure may have come after the rename.
             event = events.USER_FAILED if change.add else events.REVOKE_FAILED

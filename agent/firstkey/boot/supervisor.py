@@ -34,8 +34,8 @@ _TRIED_AGAIN = frozenset({
     reasons.TOKEN_REJECTED.code, reasons.ALREADY_RUNNING.code, reasons.INTERNAL_ERROR.code,
 })  # fmt: skip
 """With these there was no answer of the metadata service: the daemon goes on asking."""
-_HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY, reasons.NO_SUCH_USER)
-"""A home may be made or mounted later than this, a file system become writable, a service know an account."""
+_HEALED_BY_TIME = (reasons.HOME_MISSING, reasons.READ_ONLY, reasons.NO_SPACE, reasons.NO_SUCH_USER)
+"""A home may be made or mounted later, a file system become writable or grow, a service know an account."""
 
 
 class Plan(NamedTuple):

@@ -204,7 +204,8 @@ def _asked(last: dict[str, Any]) -> str:
 def _user_lines(user: dict[str, Any]) -> Iterator[str]:
     reported = user["reported"] or {}
     for key in user["keys"]:
-        there = {True: "in place", False: "removed since", None: "not readable for you"}[key["there"]]
+        gone = "not written yet" if key["state"] == ledger.PENDING else "removed since"
+        there = {True: "in place", False: gone, None: "not readable for you"}[key["there"]]
         where = f"{key['file']} (instance {key['instance']})"
         yield f"  {user['name']}: {key['fingerprint']} {there}, {where}"
     if user["keys"]:

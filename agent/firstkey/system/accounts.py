@@ -32,6 +32,7 @@ OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
+_MOUNT_POINT = re.compile(r"(?m)^[ \t]*[^#\s]\S*[ \t]+(/\S*?)/*(?=\s|$)(?!.*\bnoauto\b)")
 _NOBODY_AT_ALL = 2**32 - 1
 """To the kernel, -1: "leave it as it is" (chown(2), setresuid(2)). No account has it."""
 
@@ -164,6 +165,18 @@ class Defaults:
         if not _NUMBER.fullmatch(text):
             return otherwise
         return int(text, 8) if re.fullmatch("0[0-7]+", text) else int(text)
+
+
+def unmounted(tree: Tree, path: str) -> FirstkeyError | None:
+    """Why what is written there will disappear, if it will: below a mount of fstab(5) that is yet to come."""
+    if not tree.is_running_system:
+        return None
+    fstab = (tree.read("/etc/fstab", limit=LIMIT) or b"").decode("utf-8", "replace")
+    mounted = (tree.read("/proc/self/mountinfo", limit=LIMIT) or b"").decode("utf-8", "replace")
+    above = (point for point in _MOUNT_POINT.findall(fstab) if f"{path}/".startswith(f"{point}/"))
+    point = next((point for point in above if f" {point} r" not in mounted), None)  # "rw" or "ro" follows
+    message = f"{point} is not mounted yet, and will cover {path}"
+    return FirstkeyError(message, reason=reasons.HOME_MISSING) if point else None
 
 
 def nss(question: str, *values: Any) -> Any:  # noqa: ANN401 - each question has its own
