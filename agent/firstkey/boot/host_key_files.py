@@ -64,7 +64,8 @@ def survey(
     `files` are sshd's HostKey files.
     """
     is_known = ledger.instance is not None and instance in (None, ledger.instance)
-    now = Now(instance, target.boot_id(), is_known, target.cloud_init_began())
+    is_named = target.firmware_instance() is not None
+    now = Now(instance, target.boot_id(), is_known, is_named, target.cloud_init_began())
     removed = load_sealed(target.tree)
     keys: dict[str, HostKey] = {}
     for file, is_asked_for in host_keys.wanted(target.config.host_keys, files).items():
