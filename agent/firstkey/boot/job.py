@@ -345,7 +345,9 @@ class Job:
         for user in results:
             conditions = user.name in self._target.config.keys.holders and self._store.conditions(user.name)
             if conditions and all(each.is_well for each in results if each.name == user.name):
-                # Of a user's files, the first is the one for the launch keys.
-                served.setdefault(user.name, Served(user.name, user.file, conditions))
+                # Of a user's files, the first is the one for the launch keys; without any, there is none.
+                served.setdefault(
+                    user.name, Served(user.name, user.file if answer.keys else None, conditions)
+                )
         known = known._replace(instance=answer.instance_id, firmware=self._firmware)
         self._store.save(known._replace(served=tuple(served.values())))
