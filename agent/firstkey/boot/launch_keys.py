@@ -72,15 +72,20 @@ def lines(keys: Sequence[PublicKey], *, redirect_to: str | None = None) -> tuple
     return tuple(Line(key, options) for key in keys)
 
 
-def barrier(effective: Effective, account: Account, target: Target | None) -> str | None:
-    """The setting by which sshd refuses the user, whatever the key. Without `target`, groups do not count."""
+def barrier(
+    effective: Effective, account: Account, target: Target | None, *, has_command: bool = False
+) -> str | None:
+    """The setting by which sshd refuses the user, whatever the key. Without `target`, groups do not count.
+
+    `has_command`: the lines with the launch keys are those of a redirected root.
+    """
     if effective.first("pubkeyauthentication") == "no":
         return "PubkeyAuthentication no"
     methods = effective.first("authenticationmethods") or "any"
     if {"any", "publickey"}.isdisjoint(methods.replace(",", " ").split()):
         return f"AuthenticationMethods {methods}"
-    root, redirects = effective.first("permitrootlogin"), target and target.config.keys.redirect_root
-    if account.uid == 0 and (root == "no" or (root == "forced-commands-only" and not redirects)):
+    root = effective.first("permitrootlogin")
+    if account.uid == 0 and (root == "no" or (root == "forced-commands-only" and not has_command)):
         return f"PermitRootLogin {root}"
     if effective.settings.keys().isdisjoint(("denyusers", "allowusers", "denygroups", "allowgroups")):
         return None
@@ -219,7 +224,9 @@ class Installer:
             meaning, target = self._sshd.meaning(name), self._target
             # A directory service may not be there yet to name the groups; a dry run adds no user to any.
             has_groups = account in target.accounts.all() and not (target.dry_run and name in self._setups)
-            refusing = barrier(meaning.effective, account, target if has_groups else None)
+            has_command = any(line.options for line in wanted)
+            judged_by = target if has_groups else None
+            refusing = barrier(meaning.effective, account, judged_by, has_command=has_command)
             if refusing and not (change.barred or meaning.refusal or self._sshd.depends_on_client()):
                 change = change._replace(barred=Refusal(reasons.LOGIN_REFUSED, f"sshd has {refusing}"))
         # Two users whose files are one and the same would let each in as the other.
