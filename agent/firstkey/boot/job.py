@@ -158,8 +158,9 @@ class Job:
         self._generation.begin(keys)
 
     def _sshd_host_keys(self) -> Sequence[str]:
-        """Sshd's HostKey files; remembered for as long as its configuration is the same, byte for byte."""
+        """Sshd's HostKey files; remembered as long as its program and configuration are the same."""
         digest, known = self._store.sshd_digest, self._store.ledger
+        digest = digest and f"{digest} {self._sshd.program_stamp()}"
         if digest and known.sshd_digest == digest:
             return known.sshd_host_keys
         meaning = self._sshd.meaning("root")

@@ -109,6 +109,13 @@ class Sshd:
                 return str(sha256(repr((self.start.options, self.files)).encode()).hexdigest())
         return None
 
+    def program_stamp(self) -> str:
+        """What differs from one version of it to the next, whose defaults may be others; empty: no program."""
+        with suppress(FirstkeyError), self.tree.opened("/usr/sbin") as directory:
+            found = directory.status("sshd")
+            return f"{found.st_size} {found.st_mtime:.0f}" if found else ""
+        return ""
+
     # --- its answers --------------------------------------------------------------------------
 
     def meaning(self, user: str, client: str = sshd_config.ANY_CLIENT) -> Meaning:
