@@ -102,6 +102,19 @@ def test_another_instance_trusts_only_its_own_keys(world: World) -> None:
     assert {key["reason"] for key in report["host_keys"]} == {"host-key-cloned"}
 
 
+def test_a_key_that_is_offered_twice_is_one_key(world: World) -> None:
+    """Under two names, with two comments: it is known again as it was written, and is revoked."""
+    twice = f"{' '.join(world.key.split()[:2])} another name"
+    world.become("i-0000000000000001", world.key, twice)
+    world.machine.run(world.service)
+    assert world.machine.keys == [world.key]
+
+    world.become("i-0000000000000002", second := world.another_key("second"))
+    world.machine.run(world.service)
+
+    assert world.machine.keys == [second]
+
+
 def test_the_same_key_pair_on_another_instance_stays(world: World) -> None:
     """A key that is revoked and offered at once stays, and is still firstkey's to revoke later."""
     world.machine.run(world.service)

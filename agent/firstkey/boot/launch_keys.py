@@ -42,8 +42,9 @@ _REFUSALS = frozenset({
 
 
 def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[OfferedKey, ...]]:
-    """The keys that OpenSSH would take; and all that were offered, the others with the reason."""
-    keys, judged = [], []
+    """The keys that OpenSSH would take, each once; and all that were offered, the others with the reason."""
+    keys: dict[bytes, PublicKey] = {}
+    judged = []
     for offer in offered:
         key, refusal = None, offer.refusal
         try:
@@ -54,10 +55,11 @@ def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[O
                     key, refusal = None, Refusal(reasons.NOT_A_PUBLIC_KEY, detail)
         except FirstkeyError as error:
             refusal = error.refusal
-        keys += [key] if key else []
+        if key:
+            keys.setdefault(key.blob, key)
         named = offer._replace(type=key.type, fingerprint=key.fingerprint) if key else offer
         judged.append(named._replace(refusal=refusal))
-    return tuple(keys), tuple(judged)
+    return tuple(keys.values()), tuple(judged)
 
 
 def lines(keys: Sequence[PublicKey], *, redirect_to: str | None = None) -> tuple[Line, ...]:

@@ -120,9 +120,7 @@ def merge(
     """
     if not (add or revoke):
         return Merge(content)
-    wanted: dict[bytes, Line] = {}
-    for line in add:
-        wanted.setdefault(line.key.blob, line)
+    wanted = {line.key.blob: line for line in add}
     same = {line.written[:2] for line in wanted.values()}
     going = [old for old in revoke if old[:2] not in same]
     looked_for, taken_out, staying = list(going), {}, []
@@ -136,10 +134,8 @@ def merge(
         else:
             staying.append(line)
     existing = tuple(line for line in staying if line.key.blob in wanted)
-    there = {line.key.blob for line in existing}
-    new = [
-        line for blob, line in wanted.items() if blob not in there and line.key.fingerprint not in elsewhere
-    ]
+    there = {line.key.fingerprint for line in existing}.union(elsewhere)
+    new = [line for line in wanted.values() if line.key.fingerprint not in there]
     names = {line.key.fingerprint for line in wanted.values()}
     remaining = {line.key.fingerprint for line in staying if going} - names
     rest = content
