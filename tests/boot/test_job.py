@@ -64,6 +64,8 @@ def test_a_second_run_writes_no_file_where_the_first_only_took_keys_away(world: 
     """An instance without a key pair, of another one's image: the ledger is complete after the first run."""
     world.machine.run(world.service)
     world.become("i-0000000000000002")
+    world.machine.add_user("second")
+    world.machine.configure("[Keys]\nUsers=admin second\n")
     world.machine.run(world.service)
     before = world.machine.snapshot()
 

@@ -110,10 +110,9 @@ class Sshd:
         return None
 
     def program_stamp(self) -> str:
-        """What differs from one version of it to the next, whose defaults may be others; empty: no program."""
+        """What differs from one release of it to the next, whose defaults may be others."""
         with suppress(FirstkeyError), self.tree.opened("/usr/sbin") as directory:
-            found = directory.status("sshd")
-            return f"{found.st_size} {found.st_mtime:.0f}" if found else ""
+            return str((found := directory.status("sshd")) and (found.st_size, int(found.st_mtime)))
         return ""
 
     # --- its answers --------------------------------------------------------------------------
