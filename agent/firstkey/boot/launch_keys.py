@@ -43,8 +43,7 @@ _REFUSALS = frozenset({
 
 def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[OfferedKey, ...]]:
     """The keys that OpenSSH would take, each once; and all that were offered, the others with the reason."""
-    keys: dict[bytes, PublicKey] = {}
-    judged = []
+    keys, judged = dict[bytes, "PublicKey"](), []
     for offer in offered:
         key, refusal = None, offer.refusal
         try:
@@ -55,8 +54,7 @@ def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[O
                     key, refusal = None, Refusal(reasons.NOT_A_PUBLIC_KEY, detail)
         except FirstkeyError as error:
             refusal = error.refusal
-        if key:
-            keys.setdefault(key.blob, key)
+        key = key and keys.setdefault(key.blob, key)
         named = offer._replace(type=key.type, fingerprint=key.fingerprint) if key else offer
         judged.append(named._replace(refusal=refusal))
     return tuple(keys.values()), tuple(judged)

@@ -120,7 +120,9 @@ def merge(
     """
     if not (add or revoke):
         return Merge(content)
-    wanted = {line.key.blob: line for line in add}
+    wanted: dict[bytes, Line] = {}
+    for line in add:
+        wanted.setdefault(line.key.blob, line)
     same = {line.written[:2] for line in wanted.values()}
     going = [old for old in revoke if old[:2] not in same]
     looked_for, taken_out, staying = list(going), {}, []
