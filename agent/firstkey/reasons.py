@@ -227,7 +227,7 @@ HOST_KEY_CLONED = define("host-key-cloned",
     "The host key belongs to another instance: it came with the image.",
     "Nothing; it was replaced. Seal images before you share them: firstkey seal")
 HOST_KEY_FOREIGN = define("host-key-foreign",
-    "The host key is older than this instance, and not firstkey's; other instances may have it too.",
+    "The host key may be older than this instance; then other instances may have it too.",
     "To replace such keys, set Regenerate=new-instance in [HostKeys].")
 HOST_KEY_TYPE_UNKNOWN = define("host-key-type-unknown",
     "The file's name does not show the type of the host key, or this system's OpenSSH does not know it.",

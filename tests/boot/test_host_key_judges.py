@@ -171,3 +171,18 @@ def test_a_certificate_stays_beside_its_key(machine: Machine) -> None:
     private(machine).chmod(0o644)
     assert results(host_keys(machine))["ed25519"] == "changed"
     assert certificate.read_text() == "a certificate\n"
+
+
+def test_a_newer_sshd_is_asked_again_for_its_host_keys(machine: Machine, tmp_path: Path) -> None:
+    """It may have one more by default, while not a byte of its configuration is another one."""
+    machine.write("/etc/ssh/sshd_config", "# defaults\n")
+    for kinds in (["ed25519"], ["ed25519", "ecdsa"]):
+        said = [f"echo hostkey /etc/ssh/ssh_host_{kind}_key" for kind in kinds]
+        sshd = tmp_path / "bin" / "sshd"
+        sshd.parent.mkdir(exist_ok=True)
+        sshd.write_text("\n".join(["#!/bin/sh", "echo authorizedkeysfile .ssh/authorized_keys", *said, ""]))
+        sshd.chmod(0o755)
+        machine.write("/usr/sbin/sshd", sshd.read_bytes())
+        done = host_keys(machine, path=f"{sshd.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
+
+    assert results(done) == {"ed25519": "unchanged", "ecdsa": "changed"}

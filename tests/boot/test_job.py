@@ -60,6 +60,21 @@ def test_a_second_run_writes_no_file(world: World) -> None:
     assert {user["result"] for user in done.report["users"]} == {"unchanged"}
 
 
+def test_a_second_run_writes_no_file_where_the_first_only_took_keys_away(world: World) -> None:
+    """An instance without a key pair, of another one's image: the ledger is complete after the first run."""
+    world.machine.run(world.service)
+    world.become("i-0000000000000002")
+    world.machine.add_user("second")
+    world.machine.configure("[Keys]\nUsers=admin second\n")
+    world.machine.run(world.service)
+    before = world.machine.snapshot()
+
+    world.machine.run(world.service)
+
+    assert world.machine.keys == []
+    assert world.machine.snapshot() == before
+
+
 def test_what_a_person_took_out_stays_out(world: World) -> None:
     """Launch keys are installed once per instance; --force puts them back."""
     world.machine.run(world.service)
@@ -87,6 +102,19 @@ def test_another_instance_trusts_only_its_own_keys(world: World) -> None:
     assert report["users"][0]["revoked"] == [fingerprint(world.key)]
     assert not set(before.values()) & set(world.machine.host_keys().values())
     assert {key["reason"] for key in report["host_keys"]} == {"host-key-cloned"}
+
+
+def test_a_key_that_is_offered_twice_is_one_key(world: World) -> None:
+    """Under two names, with two comments: it is known again as it was written, and is revoked."""
+    twice = f"{' '.join(world.key.split()[:2])} another name"
+    world.become("i-0000000000000001", world.key, twice)
+    world.machine.run(world.service)
+    assert world.machine.keys == [world.key]
+
+    world.become("i-0000000000000002", second := world.another_key("second"))
+    world.machine.run(world.service)
+
+    assert world.machine.keys == [second]
 
 
 def test_the_same_key_pair_on_another_instance_stays(world: World) -> None:
@@ -458,6 +486,22 @@ def test_a_redirection_to_nobody_is_in_the_report(world: World) -> None:
     assert (done.status, done.report["outcome"]) == (0, "ok")
     assert [warning["reason"] for warning in done.report["warnings"]] == ["redirect-without-user"]
     assert "redirect-without-user" in done.err
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("users, is_refused", [("root", True), ("admin root", False)])
+def test_a_redirection_that_sshd_refuses_is_in_the_report(
+    world: World, users: str, *, is_refused: bool
+) -> None:
+    """Without another user to name, root's line has no command, which `forced-commands-only` asks for."""
+    world.machine.write("/etc/ssh/sshd_config", "PermitRootLogin forced-commands-only\n")
+    world.machine.write("/etc/passwd", "root:x:0:0::/root:/bin/sh\nadmin:x:1:1::/home/admin:/bin/sh\n")
+    world.machine.path("/root").mkdir()
+    world.machine.configure(f"[HostKeys]\nTypes=ed25519\n[Keys]\nUsers={users}\nRedirectRoot=yes\n")
+    # As root, or else in a tree whose directories are this user's: what sshd refuses is told either way.
+    reasons = {each["reason"] for each in world.machine.run(world.service, "--dry-run").report["warnings"]}
+
+    assert ("login-refused" in reasons) == is_refused
 
 
 def test_switched_off_by_a_file(world: World) -> None:

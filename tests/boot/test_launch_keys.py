@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine import AGENT, Run, World, fingerprint, new_key
+from machine import AGENT, SSHD_CONFIG, Run, World, fingerprint, new_key
 
 from firstkey.boot import launch_keys
 from firstkey.model import Account, OfferedKey
@@ -265,6 +265,24 @@ def test_a_file_of_the_sections_own_is_used_and_told_if_sshd_does_not_read_it(wo
 
 
 @pytest.mark.sshd
+@pytest.mark.parametrize("strict", ["yes", "no"])
+def test_modes_count_where_they_count_for_sshd(world: World, strict: str) -> None:
+    """Without StrictModes, sshd reads a file that others can write: it restricts its keys, and is no flaw."""
+    world.machine.write("/etc/ssh/sshd_config", f"{SSHD_CONFIG}StrictModes {strict}\n")
+    world.machine.set_firmware("i-0000000000000001")
+    world.machine.path("/home/admin/.ssh").mkdir(mode=0o700)
+    restricted = f'restrict,command="true" {world.key}\n'
+    world.machine.write("/home/admin/.ssh/authorized_keys2", restricted, mode=0o666)
+    run(world)
+    assert world.machine.keys == ([world.key] if strict == "yes" else [])
+
+    world.machine.path("/home/admin").chmod(0o777)
+    assert world.machine.run(world.service).user("admin")["reason"] == (
+        "bad-modes" if strict == "yes" else None
+    )
+
+
+@pytest.mark.sshd
 @pytest.mark.parametrize("setting, is_refused", [
     ("PermitRootLogin no", os.getuid() == 0),  # the user of these tests has the caller's number
     ("PermitRootLogin forced-commands-only", os.getuid() == 0),
@@ -303,8 +321,8 @@ def test_whose_groups_are_not_known_is_not_called_refused_for_them() -> None:
     """A directory service may be slow, or start after sshd: it is not asked."""
     account = Account("ann", 5000, 5000, "/home/ann", "/bin/sh")
     lists: dict[str, tuple[str, ...]] = {"allowgroups": ("wheel",), "denyusers": ("ann",)}
-    assert launch_keys.barrier(Effective({"allowgroups": lists["allowgroups"]}), account, None) is None
-    assert launch_keys.barrier(Effective(lists), account, None) == "DenyUsers ann"
+    assert launch_keys.barrier(Effective({"allowgroups": lists["allowgroups"]}), account, (), None) is None
+    assert launch_keys.barrier(Effective(lists), account, (), None) == "DenyUsers ann"
 
 
 @pytest.mark.sshd

@@ -64,7 +64,7 @@ def survey(
     `files` are sshd's HostKey files.
     """
     is_known = ledger.instance is not None and instance in (None, ledger.instance)
-    now = Now(instance, target.boot_id(), is_known, target.cloud_init_began())
+    now = Now(instance, target.boot_id(), is_known, target.firmware_instance(), target.cloud_init_began())
     removed = load_sealed(target.tree)
     keys: dict[str, HostKey] = {}
     for file, is_asked_for in host_keys.wanted(target.config.host_keys, files).items():
@@ -217,7 +217,7 @@ class Generation:
         return any(key.is_later for key in self._keys.values())
 
     def begin(self, keys: Sequence[HostKey]) -> None:
-        """Begin to make all keys that are to be made. Of a second look, only whose a key is counts."""
+        """Begin to make all keys that are to be made. A second look counts only for whose a key is."""
         begun = []
         for key in keys:
             before = self._keys.get(key.file)

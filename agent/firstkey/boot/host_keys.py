@@ -144,12 +144,14 @@ class Now(NamedTuple):
     """Which instance and boot this is, each None while that is not known.
 
     `is_known`: the ledger has been on this instance before, or nothing says that it has not.
+    `firmware`: what the firmware calls the instance, as it does in each of its boots.
     `cloud_init_began`: when cloud-init went to work in this boot, in ns; None where it did not.
     """
 
     instance: str | None
     boot: str | None
     is_known: bool
+    firmware: str | None = None
     cloud_init_began: int | None = None
 
 
@@ -202,18 +204,20 @@ def _by_its_owner(key: HostKey, settings: Settings, now: Now) -> tuple[str, Reas
     instance = known.instance if known else None
     origin = f"{key.file} was made on {instance}" if instance else f"{key.file} came with the image"
     is_from_elsewhere = now.instance is not None and instance not in (None, now.instance)
-    is_own = known and (instance == now.instance or (known.made and known.boot == now.boot))
-    # Made in a tree that was not running: an image, which any number of instances start from.
-    is_from_an_image = instance is None and known and known.boot is None and now.instance and now.boot
-    is_anothers = known and known.made and (is_from_elsewhere or is_from_an_image)
+    is_of_this_boot = known is not None and known.boot == now.boot
+    is_own = known and (instance == now.instance or (known.made and is_of_this_boot))
+    # Made in a tree that was not running, or by a boot in which no firmware named the instance, as it does in
+    # each boot of this one: in an image, or a virtual machine that became one, and many instances have it.
+    is_an_images = known and not instance and (known.boot is None or now.firmware) and not is_of_this_boot
+    is_anothers = known and known.made and (is_from_elsewhere or (is_an_images and now.instance and now.boot))
     # cloud-init goes first, and what it made in this very boot is this instance's alone.
     is_cloud_inits = now.cloud_init_began is not None and key.modified_ns >= now.cloud_init_began
     is_new_here = not (now.is_known or is_cloud_inits)
     is_for_all = settings.regenerate == "new-instance" and now.instance and is_new_here and not is_own
     if is_anothers or is_for_all:
         return MAKE, reasons.HOST_KEY_CLONED, origin
-    if is_new_here and (known is None or (is_from_elsewhere and not known.made)):
-        return KEEP, reasons.HOST_KEY_FOREIGN, f"{key.file} was there before firstkey; the key stays"
+    if is_new_here and not is_own and (is_from_elsewhere or not (instance or is_of_this_boot)):
+        return KEEP, reasons.HOST_KEY_FOREIGN, f"{key.file} may be older than this instance; the key stays"
     return KEEP, None, ""
 
 

@@ -27,20 +27,20 @@ if TYPE_CHECKING:
     from firstkey.ssh.public_key import PublicKey
 
 ATTEMPT_SECONDS = 10.0
-"""How long the service is asked at a time: then other instances' keys go without an answer, and host keys
-that are made by now are put in place. Cut off sooner, a slow service would never come to its last answer.
+"""How long one attempt to get an answer lasts. After it, other instances' keys go without an answer, and the
+host keys that are made by then are put in place. In a shorter one, a slow service would get nothing across.
 """
 LONGEST_ATTEMPT_SECONDS = 300.0
-"""The same where no host key is being made. Each one begins with short pauses, so they are to be few."""
+"""The same where no host key is being made. Each attempt begins with short pauses, so few are better."""
 
 
 class Job:
     """One run on one system.
 
-    `connect` makes the client of the metadata service, which is asked for `wait` seconds. `ready` is for the
-    daemon: it gets the report as soon as sshd may start, with or without an answer, and with host keys that
-    may still be being made; false: the daemon asks again sooner than these are made. `ready_by` is when sshd
-    starts in any case, on time.monotonic.
+    `connect` makes the client of the metadata service, which is asked for `wait` seconds. The daemon passes
+    `ready`, which gets the report as soon as sshd may start: there may be no answer yet, and host keys that
+    are still being made. If it returns false, the job ends without these: the daemon runs another one soon.
+    `ready_by` is when sshd starts in any case, on time.monotonic.
     """
 
     def __init__(
@@ -157,16 +157,18 @@ class Job:
         self._generation.begin(keys)
 
     def _sshd_host_keys(self) -> Sequence[str]:
-        """Sshd's HostKey files; remembered for as long as its configuration is the same, byte for byte."""
+        """Sshd's HostKey files; remembered as long as its program and configuration are the same."""
         digest, known = self._store.sshd_digest, self._store.ledger
+        digest = digest and f"{digest} {self._sshd.program_stamp()}"
         if digest and known.sshd_digest == digest:
             return known.sshd_host_keys
         meaning = self._sshd.meaning("root")
         if meaning.refusal is None:
             # Host keys that were good under another configuration are looked at again.
             seen = tuple(key._replace(digest="") for key in known.host_keys)
-            files = meaning.effective.host_keys
-            self._store.ledger = known._replace(sshd_digest=digest, sshd_host_keys=files, host_keys=seen)
+            files, is_strict = meaning.effective.host_keys, meaning.effective.first("strictmodes") != "no"
+            known = known._replace(sshd_digest=digest, sshd_host_keys=files, sshd_is_strict=is_strict)
+            self._store.ledger = known._replace(host_keys=seen)
         elif meaning.refusal not in self._warnings:
             self._warnings.append(meaning.refusal)
             self._target.log(events.SSHD_DEFAULTS_ASSUMED(**meaning.refusal.fields))
@@ -342,7 +344,9 @@ class Job:
         for user in results:
             conditions = user.name in self._target.config.keys.holders and self._store.conditions(user.name)
             if conditions and all(each.is_well for each in results if each.name == user.name):
-                # Of a user's files, the first is the one for the launch keys.
-                served.setdefault(user.name, Served(user.name, user.file, conditions))
+                # Of a user's files, the first is the one for the launch keys; without any, there is none.
+                served.setdefault(
+                    user.name, Served(user.name, user.file if answer.keys else None, conditions)
+                )
         known = known._replace(instance=answer.instance_id, firmware=self._firmware)
-        self._store.save(known._replace(served=tuple(served.values())))
+        self._store.save(known._replace(served=tuple(sorted(served.values()))))

@@ -72,6 +72,8 @@ class Change(NamedTuple):
     """Other files in which sshd looks for the user's keys, and patterns of such (sshd_config.looks_for)."""
     made: tuple[str, ...] = ()
     """Paths that firstkey made: their modes are its own to repair."""
+    is_strict: bool = True
+    """Whether sshd ignores a file for its owner or mode, or those of a directory above it (StrictModes)."""
     barred: Refusal | None = None
     """Why the keys in this file have no effect: sshd reads another file, or refuses the user."""
 
@@ -252,7 +254,7 @@ class _Visitor:
 
     def _parts(self, directory: Directory) -> Iterator[Part]:
         """The open directory and each one above it, by their real paths: root's links followed."""
-        path, up = self._real_path(directory), "."
+        path, up = directory.real, "."
         with self._tree.opened("/") as top:
             end = os.fstat(top.fd)
         while True:
@@ -262,13 +264,6 @@ class _Visitor:
             if os.path.samestat(found, end):
                 return
             path, up = os.path.dirname(path), f"{up}/.."
-
-    def _real_path(self, directory: Directory) -> str:
-        """By a walk from the root: the box, in which a dry run looks at a tree, has no /proc."""
-        with translated(f"find {directory.path}"):
-            fd, path = self._tree.walk(directory.path)
-        os.close(fd)
-        return path
 
     def _directory(self, where: str, *, make: bool = False) -> Directory | None:
         """The directory, or None; `make` makes a missing one. Raises FirstkeyError(home-missing, ...)."""
@@ -292,12 +287,12 @@ class _Visitor:
         return directory
 
     def _look_elsewhere(self) -> list[tuple[str, Line]]:
-        """The lines with keys to add in the user's other files that will be there after this run.
+        """The lines in the user's other files that have a key to add, and stay there after this run.
 
-        A key that a person took out of the file where it was before is not to be added any more.
+        Before that, the change loses each moved key that a person took out of the file where it was.
         """
         for key, old in self._change.moved:
-            # Only what can be seen to be gone was taken out. One that a person restricted stays so.
+            # A file that cannot be read tells nothing. A key that a person restricted moves with its options.
             if (lines := self._find(old.file)) is not None:
                 last = next((line for line in lines if line.key.fingerprint == key), None)
                 is_own = last and last.options in ("", old.options)
@@ -411,9 +406,9 @@ class _Visitor:
             else:
                 return []
         with self._tree.open(account.home) or nullcontext() as opened:
-            home = self._real_path(opened) if opened else None
-        owners = (0, os.getuid(), account.uid)
-        found = authorized_keys.flaws(parts, owners, home, may_share=self._may_share)
+            home = opened.real if opened else None
+        owners, looked_at = (0, os.getuid(), account.uid), parts if self._change.is_strict else ()
+        found = authorized_keys.flaws(looked_at, owners, home, may_share=self._may_share)
         flaws = [f"{part.path} (mode {stat.S_IMODE(part.mode):04o}, owner {part.uid})" for part in found]
         return flaws if flaws or may_read else [f"{path}, which {account.name} may not read"]
 

@@ -43,8 +43,8 @@ _REFUSALS = frozenset({
 
 
 def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[OfferedKey, ...]]:
-    """The keys that OpenSSH would take; and all that were offered, the others with the reason."""
-    keys, judged = [], []
+    """The keys that OpenSSH would take, each once; and all that were offered, the others with the reason."""
+    keys, judged = dict[bytes, "PublicKey"](), []
     for offer in offered:
         key, refusal = None, offer.refusal
         try:
@@ -55,10 +55,10 @@ def judge(offered: Iterable[OfferedKey]) -> tuple[tuple[PublicKey, ...], tuple[O
                     key, refusal = None, Refusal(reasons.NOT_A_PUBLIC_KEY, detail)
         except FirstkeyError as error:
             refusal = error.refusal
-        keys += [key] if key else []
+        key = key and keys.setdefault(key.blob, key)
         named = offer._replace(type=key.type, fingerprint=key.fingerprint) if key else offer
         judged.append(named._replace(refusal=refusal))
-    return tuple(keys), tuple(judged)
+    return tuple(keys.values()), tuple(judged)
 
 
 def lines(keys: Sequence[PublicKey], *, redirect_to: str | None = None) -> tuple[Line, ...]:
@@ -73,15 +73,15 @@ def lines(keys: Sequence[PublicKey], *, redirect_to: str | None = None) -> tuple
     return tuple(Line(key, options) for key in keys)
 
 
-def barrier(effective: Effective, account: Account, target: Target | None) -> str | None:
-    """The setting by which sshd refuses the user, whatever the key. Without `target`, groups do not count."""
+def barrier(effective: Effective, account: Account, add: Sequence[Line], target: Target | None) -> str | None:
+    """The setting by which sshd refuses the user with these lines. Without `target`, groups do not count."""
     if effective.first("pubkeyauthentication") == "no":
         return "PubkeyAuthentication no"
     methods = effective.first("authenticationmethods") or "any"
     if {"any", "publickey"}.isdisjoint(methods.replace(",", " ").split()):
         return f"AuthenticationMethods {methods}"
-    root, redirects = effective.first("permitrootlogin"), target and target.config.keys.redirect_root
-    if account.uid == 0 and (root == "no" or (root == "forced-commands-only" and not redirects)):
+    root, has_command = effective.first("permitrootlogin"), any(line.options for line in add)
+    if account.uid == 0 and (root == "no" or (root == "forced-commands-only" and not has_command)):
         return f"PermitRootLogin {root}"
     if effective.settings.keys().isdisjoint(("denyusers", "allowusers", "denygroups", "allowgroups")):
         return None
@@ -168,12 +168,10 @@ class Installer:
         """Check the files of users who were served before: their lines are all as they are to be."""
         holders, ledger = self._target.config.keys.holders, self._store.ledger
         served = [each for each in ledger.served if each.name in holders]
-        self._results = {
-            (each.name, each.file): UserResult(each.name, each.file, UNCHANGED) for each in served
-        }
         there = ((self._target.accounts.listed(each.name), each.file) for each in served)
         self._make(Change(account, file) for account, file in there if account and file)
-        return [*self._results.values()]
+        others = {(each.name, each.file): UserResult(each.name, each.file, UNCHANGED) for each in served}
+        return [*{**others, **self._results}.values()]
 
     def _other_login(self, names: Sequence[str]) -> str | None:
         """The user to log in as in root's place; None: there is none, and root's lines are as the others'.
@@ -220,7 +218,7 @@ class Installer:
             meaning, target = self._sshd.meaning(name), self._target
             # A directory service may not be there yet to name the groups; a dry run adds no user to any.
             has_groups = account in target.accounts.all() and not (target.dry_run and name in self._setups)
-            refusing = barrier(meaning.effective, account, target if has_groups else None)
+            refusing = barrier(meaning.effective, account, wanted, target if has_groups else None)
             if refusing and not (change.barred or meaning.refusal or self._sshd.depends_on_client()):
                 change = change._replace(barred=Refusal(reasons.LOGIN_REFUSED, f"sshd has {refusing}"))
         # Two users whose files are one and the same would let each in as the other.
@@ -229,7 +227,7 @@ class Installer:
             message = f"{change.path} is the file of {other.name} too"
             raise FirstkeyError(message, reason=reasons.SHARED_FILE)
         add = tuple(line for line in wanted if (line.key.fingerprint, change.path) not in done)
-        # Where sshd reads another file by now, it comes along, unless a person took it out of the last one.
+        # If sshd reads another file by now, the key moves there, unless a person took it out of the last one.
         last, keys = {key: old for (key, _), old in done.items()}, (line.key.fingerprint for line in add)
         return change._replace(add=add, moved=tuple((key, last[key]) for key in keys if key in last))
 
@@ -248,7 +246,8 @@ class Installer:
         name = change.account.name
         self._results[name, change.path] = UserResult(name, change.path, FAILED)
         stale = tuple(key for key in self._store.stale(self._instance) if key.user == name)
-        return change._replace(stale=stale, made=self._store.ledger.made_files)
+        ledger = self._store.ledger
+        return change._replace(stale=stale, made=ledger.made_files, is_strict=ledger.sshd_is_strict)
 
     def _note(self, change: Change, keys: Sequence[str]) -> None:
         """Note, before anything is written, which lines will be firstkey's; not those there already."""

@@ -106,6 +106,7 @@ class Ledger(NamedTuple):
     made_files: tuple[str, ...] = ()
     sshd_digest: str | None = None
     sshd_host_keys: tuple[str, ...] = ()
+    sshd_is_strict: bool = True
 
     def host_key_at(self, file: str) -> MadeHostKey | None:
         """What is remembered of the host key that was put in place at `file`, or seen there, last."""
@@ -132,7 +133,7 @@ class Ledger(NamedTuple):
         """The same, with this said of that key in that file on that instance."""
         place = (*key[:3], key.instance)
         others = [other for other in self.keys if (*other[:3], other.instance) != place]
-        return self._replace(keys=(*others, key))
+        return self if key in self.keys else self._replace(keys=(*others, key))
 
     def of_other_instances(self, instance: str) -> list[InstalledKey]:
         """Lines that firstkey wrote for instances that are positively not this one, and for these alone."""

@@ -210,7 +210,8 @@ def _started(context: Context, rule: pam.Rule | None, limits: str | None = None,
 
     stdin = f"echo {MARK}\nexit\n".encode()
     with answers.limits(context.name, rule.line, limits) if rule else nullcontext(lambda: None) as take:
-        outcome = command.run([shell], stdin=stdin, seconds=SECONDS, before=partial(become_the_shell, take))
+        started = command.start([shell], stdin=stdin, before=partial(become_the_shell, take))
+        outcome = started.finish(seconds=SECONDS)
     return Trial(MARK.encode() in outcome.stdout, outcome.status, outcome.words)
 
 

@@ -136,10 +136,8 @@ def merge(
         else:
             staying.append(line)
     existing = tuple(line for line in staying if line.key.blob in wanted)
-    there = {line.key.blob for line in existing}
-    new = [
-        line for blob, line in wanted.items() if blob not in there and line.key.fingerprint not in elsewhere
-    ]
+    there = {line.key.fingerprint for line in existing}.union(elsewhere)
+    new = [line for line in wanted.values() if line.key.fingerprint not in there]
     names = {line.key.fingerprint for line in wanted.values()}
     remaining = {line.key.fingerprint for line in staying if going} - names
     rest = content

@@ -82,8 +82,6 @@ def parse_launch_key(text: bytes) -> PublicKey:
         raise _flaw(f"it is {len(text)} bytes long; no public key is longer than {SIZE_LIMIT}")
     line = text.strip(b" \t\r\n")
     words = _BLANKS.split(line, 2)
-    if _PRIVATE.match(line):
-        raise _flaw("it is a private key, not a public key; a private key must not be published")
     if words[0] not in _TYPES:
         # How it begins tells what it is: a certificate, options, a page of HTML.
         begin = repr(line.split(b"\n")[0][:40])[1:]  # nothing in it acts on a terminal
@@ -115,7 +113,6 @@ def _flaw(sentence: str) -> FirstkeyError:
 
 
 _BLANKS = re.compile(rb"[ \t]+")
-_PRIVATE = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY|PuTTY-User-Key-File")
 _CONTROL = re.compile("[\0-\x1f\x7f-\x9f]")
 
 

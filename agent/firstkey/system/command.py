@@ -73,20 +73,14 @@ def find(program: str) -> str | None:
     return None
 
 
-def run(
-    argv: Sequence[str],
-    *,
-    stdin: bytes = b"",
-    seconds: float = SECONDS,
-    before: Callable[[], None] | None = None,
-) -> Outcome:
+def run(argv: Sequence[str], *, stdin: bytes = b"", seconds: float = SECONDS) -> Outcome:
     """Run a program to its end. A failing one is an `Outcome`, not an error; one that cannot start is.
 
     It ends with this call, however that ends: an exception (a signal to stop) kills it.
     """
     if ask_watcher:
         return Outcome(*ask_watcher("program", list(argv), {}, stdin))
-    return start(argv, stdin=stdin, before=before).finish(seconds=seconds)
+    return start(argv, stdin=stdin).finish(seconds=seconds)
 
 
 def start(argv: Sequence[str], *, stdin: bytes = b"", before: Callable[[], None] | None = None) -> Process:

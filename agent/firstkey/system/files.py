@@ -137,11 +137,12 @@ def write_all(fd: int, content: bytes) -> None:
 
 
 class Directory:
-    """An open directory. Names in it are plain names; nothing here follows a link."""
+    """An open directory, at `real` without links. Names in it are plain names; no link in it is followed."""
 
-    def __init__(self, fd: int, path: str) -> None:
+    def __init__(self, fd: int, path: str, real: str) -> None:
         self.fd = fd
         self.path = path
+        self.real = real
 
     def __enter__(self) -> Directory:  # noqa: PYI034 - Self came with Python 3.11
         return self
@@ -181,7 +182,7 @@ class Directory:
         """The directory `name` in it, or None; anything but a real directory is refused."""
         path, only = self.join(name), os.O_RDONLY | os.O_DIRECTORY
         with translated(f"open {path}"), suppress(FileNotFoundError), self.opened(name, access=only) as fd:
-            return Directory(os.dup(fd), path)
+            return Directory(os.dup(fd), path, f"{self.real.rstrip('/')}/{name}")
         return None
 
     def make(self, name: str, looks: Looks) -> Directory:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from firstkey import reasons
 from firstkey.reasons import FirstkeyError
@@ -56,9 +57,8 @@ def run(
             own = content.replace(HERE.encode(), where.encode())
             directory.replace(name, own, Looks(0o600, durable=False))
         own_argv = [word.replace(HERE, where) for word in argv]
-        done = command.run(
-            own_argv, stdin=stdin, seconds=SECONDS, before=lambda: kernel.shut_for_program(where, own_argv[0])
-        )
+        shut = partial(kernel.shut_for_program, where, own_argv[0])
+        done = command.start(own_argv, stdin=stdin, before=shut).finish(seconds=SECONDS)
     return done._replace(
         stdout=done.stdout.replace(where.encode(), HERE.encode()),
         stderr=done.stderr.replace(where.encode(), HERE.encode()),

@@ -109,6 +109,12 @@ class Sshd:
                 return str(sha256(repr((self.start.options, self.files)).encode()).hexdigest())
         return None
 
+    def program_stamp(self) -> str:
+        """What differs from one release of it to the next, whose defaults may be others."""
+        with suppress(FirstkeyError), self.tree.opened("/usr/sbin") as directory:
+            return str((found := directory.status("sshd")) and (found.st_size, int(found.st_mtime)))
+        return ""
+
     # --- its answers --------------------------------------------------------------------------
 
     def meaning(self, user: str, client: str = sshd_config.ANY_CLIENT) -> Meaning:

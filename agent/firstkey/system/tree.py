@@ -52,7 +52,8 @@ class Tree:
         caller's): a link that a user placed could aim anything that root does at another file.
         """
         with translated(f"open {path}"), suppress(FileNotFoundError):
-            return Directory(self.walk(path)[0], path)
+            fd, real = self.walk(path)
+            return Directory(fd, path, real)
         return None
 
     def opened(self, path: str) -> Directory:
@@ -97,7 +98,7 @@ class Tree:
             with self.open(os.path.dirname(path)) or nullcontext() as directory:
                 found = directory.status(name) if directory else None
                 if directory is None or found is None or not stat.S_ISLNK(found.st_mode):
-                    return path, directory and Directory(os.dup(directory.fd), directory.path)
+                    return path, directory and Directory(os.dup(directory.fd), directory.path, directory.real)
                 links += 1
                 with translated(f"look at {path}"):
                     path = os.path.join(directory.path, _follow(name, directory.fd, links, path))

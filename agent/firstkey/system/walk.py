@@ -175,7 +175,7 @@ def _at(tree: Tree, path: str) -> Found | None:
             fd, real = tree.walk(above)
         except FileNotFoundError:
             return None
-    with Directory(fd, real) as directory:
+    with Directory(fd, real, real) as directory:
         status = directory.status(name)
         if status is None:
             return None
