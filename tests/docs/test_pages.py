@@ -30,7 +30,7 @@ OWN_CHAPTERS = (image_reasons, login_reasons)
 MANUALS = ["firstkey.8", "firstkey.conf.5"]
 
 # A value that stands for one, and what it is given to the parser as.
-PLACEHOLDERS = {"SECONDS": "1", "ID": "machine-id", "N": "22", "DIR": "/"}
+PLACEHOLDERS = {"SECONDS": "1", "ADDRESS": "127.0.0.1", "ID": "machine-id", "N": "22", "DIR": "/"}
 
 
 @pytest.fixture(scope="module")

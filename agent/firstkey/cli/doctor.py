@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,8 @@ OWN_PROGRAMS = (
 
 
 def _client(address: str) -> Client:
+    import ipaddress
+
     ipaddress.ip_address(address)
     return Client(address, address)
 
