@@ -30,7 +30,7 @@ def of(*texts: str) -> Config:
 
 def warned(config: Config) -> list[tuple[str, int]]:
     """Where the warnings point."""
-    return [(warning.path, warning.line) for warning in config.warnings]
+    return [(warning.origin.path, warning.origin.line) for warning in config.warnings]
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -92,6 +92,13 @@ def test_assignments_of_a_list_add_up() -> None:
 def test_an_empty_assignment_brings_the_default_back(lines: str, users: tuple[str, ...]) -> None:
     """What was said before no longer counts; what comes after it does."""
     assert of(f"[Keys]\n{lines}\n").keys.users == users
+
+
+def test_no_users_at_all_is_a_mistake() -> None:
+    """It gives root the launch keys, which the word that is left out does not say."""
+    assert not of("[Keys]\nUsers=a\nUsers=\nUsers=b").warnings
+    (warning,) = of("[Keys]\nUsers=a", "[Keys]\nUsers=").warnings
+    assert str(warning) == "/2:2: Users= is empty; Users=root stands"
 
 
 def test_an_empty_assignment_of_a_value_brings_its_default_back() -> None:
@@ -180,7 +187,7 @@ def test_each_mistake_is_one_warning_at_its_line(text: str, line: int, words: st
     config = of(text)
     assert warned(config) == [("/1", line)]
     assert words in config.warnings[0].detail
-    assert config._replace(warnings=(), users={}, origins={}, sources=()) == read([])
+    assert config._replace(warnings=(), users={}, origins={}) == read([])
     assert all(user[1:3] == (False, ()) for user in config.users.values())
 
 
@@ -197,7 +204,7 @@ def test_warnings_come_to_an_end() -> None:
     config = of("[Keys]\n" + "".join(f"Userz{number}=1\n" for number in range(5000)) + "Users=deploy\n")
     assert len(config.warnings) == 101
     more = "there are more mistakes from here on than are listed"
-    assert config.warnings[-1] == ConfigWarning("/1", 102, more)
+    assert config.warnings[-1] == ConfigWarning(Origin("/1", 102), more)
     assert config.keys.users == ("deploy",)
     assert time.monotonic() - start < 10
 
@@ -241,7 +248,7 @@ def test_no_text_whatsoever_raises(texts: list[bytes]) -> None:
     config = read([Source(path, text) for path, text in sources.items()])
     assert config.keys.users
     origins = [origin for lines in config.origins.values() for origin in lines]
-    for path, line in [w[:2] for w in config.warnings] + origins:
+    for path, line in [warning.origin for warning in config.warnings] + origins:
         assert 1 <= line <= sources[path].count(b"\n") + 1
     assert all("\n" not in row.value for row in describe(config))
 
@@ -274,12 +281,12 @@ def drop_ins(listing: dict[str, list[str]]) -> list[str]:
     class Listing:
         def read(self, path: str, *, limit: int) -> bytes | None:
             assert limit
-            return None if path.endswith("/firstkey.conf") else b""
+            return None if path.endswith("/firstkey.conf") else b"[Keys]\nUsers=a\n"
 
         def names(self, path: str) -> list[str]:
             return listing.get(path, [])
 
-    return list(load(Listing()).sources)
+    return [origin.path for origin in load(Listing()).origins["Keys", "Users"]]
 
 
 def test_drop_ins_are_sorted_by_name_and_earlier_directories_mask_later_ones() -> None:
@@ -342,8 +349,7 @@ def test_drop_ins_of_all_directories_go_over_the_main_file(tmp_path: Path) -> No
     assert (config.keys.users, config.imds.version) == (("main", "a", "b", "c"), "2")
     mains = [f"/{ETC}/firstkey.conf", f"/{RUN}/firstkey.conf.d/10-x.conf"]
     drop_ins = [f"/{ETC}/firstkey.conf.d/20-x.conf", f"/{VENDOR}/firstkey.conf.d/30-x.conf"]
-    assert config.sources == (*mains, *drop_ins)
-    assert config.origins["Keys", "Users"] == tuple(Origin(path, 2) for path in config.sources)
+    assert config.origins["Keys", "Users"] == tuple(Origin(path, 2) for path in (*mains, *drop_ins))
 
 
 @pytest.mark.parametrize("mask", ["", None])
@@ -424,7 +430,7 @@ def test_what_is_shown_can_be_read_again() -> None:
         "[HostKeys]\nTypes=rsa\n[IMDS]\nTokenTTLSec=1h\n",
     )
     text = "".join(f"[{row.section}]\n{row.key}={row.value}\n" for row in describe(first))
-    assert of(text)._replace(origins={}, sources=()) == first._replace(origins={}, sources=())
+    assert of(text)._replace(origins={}) == first._replace(origins={})
 
 
 def test_a_usual_boot_imports_no_parser() -> None:

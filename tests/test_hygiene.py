@@ -51,6 +51,13 @@ def test_scripts_run(path: Path) -> None:
     subprocess.run([shell, "-n", str(path)], check=True)
 
 
+def test_an_unknown_command_of_dev_is_a_usage_error() -> None:
+    """As one of firstkey itself is."""
+    done = subprocess.run([str(TOP / "dev"), "nosuch"], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no command nosuch. See: ./dev help" in done.stderr
+
+
 def test_help_names_every_command_of_dev() -> None:
     """./dev help leaves nothing out that ./dev takes."""
     text = (TOP / "dev").read_text(encoding="utf-8")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # In order of precedence, as systemd's own tools have it (systemd-system.conf(5), the paths in the synopsis).
 DIRECTORIES = ("/etc/firstkey", "/run/firstkey", "/usr/local/lib/firstkey", "/usr/lib/firstkey")
 NAME = "firstkey.conf"
+USERS = ("Keys", "Users")
 
 LIMIT = 64 * 1024  # bytes a file; the vendor's, all comments, has a tenth of that
 _MAXIMUM_WARNINGS = 100  # a file that is something else altogether must not flood the journal
@@ -107,14 +108,13 @@ Section = tuple[Origin, str, list[tuple[Origin, str, str]]]
 
 
 class ConfigWarning(NamedTuple):
-    """Something in a file that does not count, and what stands instead. Line 0: the file as a whole."""
+    """Something in a file that does not count, and what stands instead."""
 
-    path: str
-    line: int
+    origin: Origin
     detail: str
 
     def __str__(self) -> str:
-        return f"{Origin(self.path, self.line)}: {self.detail}"
+        return f"{self.origin}: {self.detail}"
 
     @property
     def refusal(self) -> Refusal:
@@ -123,11 +123,7 @@ class ConfigWarning(NamedTuple):
 
 
 class Config(NamedTuple):
-    """All settings.
-
-    `origins` has the lines that set each, by section and key: all that a list adds up from, or one.
-    `sources` are the files that were read, in that order.
-    """
+    """All settings. `origins` has the lines that set each: all that a list adds up from, or one."""
 
     imds: Imds
     keys: Keys
@@ -136,7 +132,6 @@ class Config(NamedTuple):
     image: Image
     warnings: tuple[ConfigWarning, ...]
     origins: Mapping[tuple[str, str], tuple[Origin, ...]]
-    sources: tuple[str, ...]
 
     def user(self, name: str) -> User:
         """The settings of this user: its own section's, or the defaults."""
@@ -151,14 +146,14 @@ def load(files: Files) -> Config:
         try:
             return files.read(path, limit=LIMIT)
         except FirstkeyError as error:
-            warnings.append(ConfigWarning(path, 0, f"the file is ignored: {error.message}"))
+            warnings.append(ConfigWarning(Origin(path, 0), f"the file is ignored: {error.message}"))
             return b""  # It is there, so it masks its namesakes all the same.
 
     def names(directory: str) -> list[str]:
         try:
             return files.names(directory)
         except FirstkeyError as error:
-            warnings.append(ConfigWarning(directory, 0, f"its files are ignored: {error.message}"))
+            warnings.append(ConfigWarning(Origin(directory, 0), f"its files are ignored: {error.message}"))
             return []
 
     found = settings.layers(content, names, DIRECTORIES, NAME)
@@ -183,7 +178,6 @@ def read(sources: Sequence[Source], *, warnings: Sequence[ConfigWarning] = ()) -
         image=_built(Image, "Image", values),
         warnings=tuple(reader.warnings),
         origins=reader.origins,
-        sources=tuple(source.path for source in sources),
     )
 
 
@@ -213,7 +207,7 @@ class _Reader:
         if len(self.warnings) == _MAXIMUM_WARNINGS:
             detail = "there are more mistakes from here on than are listed"
         if len(self.warnings) <= _MAXIMUM_WARNINGS:
-            self.warnings.append(ConfigWarning(*origin, detail))
+            self.warnings.append(ConfigWarning(origin, detail))
 
     def read(self, source: Source) -> None:
         """Put what the file says over what stands so far."""
@@ -224,7 +218,9 @@ class _Reader:
 
     def check_users(self) -> None:
         """Warn of users' sections without effect: to be called after the last file."""
-        users = self.values.get(("Keys", "Users"), SECTIONS["Keys"]["Users"].default)
+        users = self.values.get(USERS, SECTIONS["Keys"]["Users"].default)
+        if USERS in self.origins and USERS not in self.values:
+            self._warn(self.origins[USERS][-1], f"Users= is empty; Users={' '.join(users)} stands")
         for name, origin in self.users.items():
             if name not in users:
                 self._warn(origin, f"[User {name}] has no effect: Users= in [Keys] does not name {name}")

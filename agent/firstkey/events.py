@@ -112,7 +112,7 @@ CLOUD_INIT_BESIDE = _info("cloud-init-beside", "24623fc3316b42328a14481813c16e1e
 ALREADY_RUNNING = _warning("already-running", "c9c324d06f824ac9b533193e3b8e5ed0",
     "Another firstkey is at work on this system; this one waits for it.")
 CONFIG_WARNING = _warning("config-warning", "6abbe5aabed14f95b470d503b0596379",
-    "{path}:{line}: {detail} ({reason}).")
+    "{place}: {detail} ({reason}).")
 STOPPING = _info("stopping", "60f7cf3d6c6c4c8bbf14cbcab4ca8d89",
     "Stopping: {detail}.")
 STATE_NOT_SAVED = _warning("state-not-saved", "da102b92d29f404eae5a9c7308b51710",
@@ -121,8 +121,6 @@ LEDGER_DAMAGED = _warning("ledger-damaged", "3ea8432e6ff04c60bf2ac6d9f248f993",
     "The ledger {file} cannot be trusted and was moved away, so no key is revoked by it: {detail}.")
 RUN_FAILED = _error("run-failed", "4c32c684950247efa1bc65a66fff2f22",
     "The run could not be done: {detail} ({reason}).")
-PHASE = _debug("phase", "2dd99b1c900b410d987f274eb06c56fc",
-    "The phase `{phase}` took {milliseconds} ms, from {start} ms after the run's start.")
 INTERNAL_ERROR = _error("internal-error", "579e30cddeeb4066ae80fcb47bf9f521",
     "firstkey failed by a fault of its own: {detail}.")
 
@@ -210,12 +208,8 @@ MODES_REPAIRED = _notice("modes-repaired", "6d7d2420b2c04833bd33761612ea98e3",
     "{path} had a mode or owner for which sshd ignores the keys; it was repaired: {old} became {new}.")
 MODES_REPORTED = _warning("modes-reported", "891c15f1e233467da61090bc610567a1",
     "sshd ignores the keys of {user} for the mode or owner of {detail} ({reason}).")
-FILE_UNCHANGED = _debug("file-unchanged", "cf85b0e1b73243c7a7fb1082e8f1c9ba",
-    "{file} of {user} needed no change.")
 
 # --- host keys ----------------------------------------------------------------------------------
-HOST_KEY_UNCHANGED = _debug("host-key-unchanged", "27deaedc5b2d4553b2ecd30572bae9ba",
-    "Host key {fingerprint} ({type}) is good and was kept: {file}.")
 HOST_KEY_MADE = _notice("host-key-made", "13625825d5064ed6845b66b21090a99c",
     "Host key {fingerprint} ({type}) was generated: {file}.")
 HOST_KEY_REPLACED = _warning("host-key-replaced", "0545f279aae140449c766850c821402e",

@@ -228,7 +228,8 @@ HOST_KEY_CLONED = define("host-key-cloned",
     "Nothing; it was replaced. Seal images before you share them: firstkey seal")
 HOST_KEY_FOREIGN = define("host-key-foreign",
     "The host key may be older than this instance; then other instances may have it too.",
-    "To replace such keys, set Regenerate=new-instance in [HostKeys].")
+    "On this instance: remove the file, run firstkey host-keys, and reload sshd. For new instances, set "
+    "Regenerate=new-instance in [HostKeys] of the image.")
 HOST_KEY_TYPE_UNKNOWN = define("host-key-type-unknown",
     "The file's name does not show the type of the host key, or this system's OpenSSH does not know it.",
     "Name the file like ssh_host_ed25519_key, or generate the key by hand: ssh-keygen -t TYPE -f FILE")
@@ -249,7 +250,7 @@ NEEDS_ROOT = define("needs-root",
     "Run it again with sudo, or on a tree of your own with --root DIR.")
 BAD_USAGE = define("bad-usage",
     "The command line has a mistake.",
-    "See: firstkey --help, or firstkey COMMAND --help")
+    "See: firstkey COMMAND --help")
 CONFIG_INVALID = define("config-invalid",
     "The configuration has a mistake; the default is used in its place.",
     "Correct the line that is named; check with: firstkey config --check")
@@ -303,7 +304,7 @@ class UsageError(FirstkeyError):
 
     exit_status = 2
 
-    def __init__(self, message: str, *, hint: str = "See: firstkey --help") -> None:
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, reason=BAD_USAGE, hint=hint)
 
 

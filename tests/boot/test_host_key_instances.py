@@ -259,6 +259,18 @@ def test_an_image_s_own_keys_stay_with_one_warning_an_instance(world: World, boo
         assert {key["reason"] for key in done.report["host_keys"]} == {None}
 
 
+def test_the_remedy_for_an_image_s_own_keys_replaces_them(world: World) -> None:
+    """On this instance, which no setting brings to: it is not a new one any more."""
+    be_quick(world.machine)
+    old = put_own_keys(world.machine)
+    done = world.machine.run(world.service)
+    assert "On this instance: remove the file, run firstkey host-keys" in done.err
+    for kind in old:
+        private(world.machine, kind).unlink()
+    host_keys(world.machine)
+    assert not set(old.values()) & set(keys(world.machine).values())
+
+
 def test_the_warning_comes_once_though_only_the_firmware_answers(world: World) -> None:
     """Each boot of the clone has a dead service; the ledger still knows that it was said."""
     be_quick(world.machine)

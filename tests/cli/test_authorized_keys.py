@@ -248,6 +248,8 @@ def test_a_real_sshd_lets_the_launch_key_in(lab: Lab) -> None:
     assert not lab.login()
     said = lab.doctor()
     assert said.obstacles == ["key-not-installed", "keys-command-failed"]
+    # sshd has asked the command by now: nothing is left that only sshd would know.
+    assert "no file has the key, and this command gives sshd none that fits" in str(said)
 
 
 @pytest.mark.root

@@ -239,6 +239,7 @@ def test_several_users_each_get_a_verdict(image: Machine) -> None:
     assert "ssh admin@HERE: nothing in this tree" in done.out
     assert "ssh nobodyhere@HERE will NOT work" in done.out
     assert "(no-such-user)" in done.out
+    assert "then: firstkey run --force --user nobodyhere" in done.out
 
 
 @pytest.mark.sshd
@@ -265,7 +266,7 @@ def test_without_any_word_of_the_key_it_is_unknown(image: Machine) -> None:
     "options,words",
     [
         (("--key", "/nowhere.pub"), "No such file"),
-        (("--from", "here"), "--from here"),
+        (("--from", "here"), "--from: it takes an IP address"),
         (("--user", "a b"), "--user 'a b'"),
     ],
 )

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from machine import AGENT
 
 from firstkey.cli import common, usage
+from firstkey.reasons import UsageError
 
 PLAIN = ("--root", "--config", "--imds", "-v", "--verbose", "-q", "--quiet", "--json", "--dry-run", "--force")
 OTHER = ("/tree", "x", "", "-", "--", "--roo", "--root=/x", "-vq", "-h", "--user", "--wait", "5", "-5")
@@ -32,14 +33,18 @@ def seen(argv: list[str], read: Callable[[list[str]], argparse.Namespace]) -> di
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         try:
             return vars(read(argv))
-        except SystemExit as end:
+        except SystemExit as end:  # --help
             return int(end.code or 0)
+        except UsageError as error:
+            return error.exit_status
 
 
 @given(st.lists(WORDS, max_size=5))
 def test_what_is_read_is_what_argparse_reads(argv: list[str]) -> None:
     """Values and mistakes alike."""
-    assert seen(argv, partial(common.parsed, command="run", **RUN)) == seen(argv, usage.run().parse_args)
+    assert seen(argv, partial(common.parsed, command="run", **RUN)) == seen(
+        argv, usage.parser("run").parse_args
+    )
 
 
 @pytest.mark.parametrize(

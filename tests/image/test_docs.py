@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from firstkey.cli.audit import _arguments as audit_arguments
-from firstkey.cli.seal import _arguments as seal_arguments
+from firstkey.cli import usage
 from firstkey.image import audit, rules
 from firstkey.image.rule import Rule
 from firstkey.image.rules import residue
@@ -51,7 +50,7 @@ def test_commands_on_the_pages_exist(page: str) -> None:
     commands = re.findall(r"firstkey (audit|seal)((?: --?[\w-]+(?: [\w$/.][\w$/.-]*)?)*)", shown)
     assert len(commands) >= 4
     for command, options in commands:
-        arguments = {"audit": audit_arguments, "seal": seal_arguments}[command](options.split())
+        arguments = usage.parser(command).parse_args(options.split())
         audit.chosen(arguments.rule, arguments.skip)
 
 

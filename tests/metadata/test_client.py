@@ -748,25 +748,31 @@ def test_no_descriptor_is_left_open() -> None:
 
 
 @pytest.mark.parametrize(
-    "module, remedy",
+    "module, remedy, named",
     [
-        ("raise ImportError(name='urllib3')\n", "install python3-requests"),
-        ("open('/nonexistent/ca-certificates.crt')\n", "--reinstall ca-certificates"),
+        ("raise ImportError(name='urllib3')\n", "install python3-requests", "(package python3-requests)"),
+        ("open('/nonexistent/ca-certificates.crt')\n", "--reinstall ca-certificates", "ca-certificates.crt"),
     ],
     ids=["missing", "without certificates"],
 )
-def test_a_requests_that_cannot_be_imported_is_told(module: str, remedy: str, tmp_path: Path) -> None:
-    """Also where it reads certificates as it is imported (2.32), and there are none."""
+def test_a_requests_that_cannot_be_imported_is_told(
+    module: str, remedy: str, named: str, tmp_path: Path
+) -> None:
+    """Also where it reads certificates as it is imported (2.32), and there are none.
+
+    The report has the message alone, and its remedy: to install the package that is named.
+    """
     (tmp_path / "requests.py").write_text(module)
     program = (
         "from firstkey.config import Imds\n"
         "from firstkey.metadata.client import Client\n"
         "from firstkey.reasons import FirstkeyError\n"
         "try:\n    Client(Imds((), 'auto', 1, 1.0, 1.0))\n"
-        "except FirstkeyError as error:\n    print(error.reason.code, error.hint)\n"
+        "except FirstkeyError as error:\n    print(error.reason.code, error.hint, error.message)\n"
     )
     environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ['PYTHONPATH']}"}
     argv = [sys.executable, "-c", program]
     done = subprocess.run(argv, env=environ, capture_output=True, check=True, text=True, timeout=60)
     assert done.stdout.startswith("dependency-missing ")
     assert remedy in done.stdout
+    assert named in done.stdout

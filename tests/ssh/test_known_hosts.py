@@ -37,20 +37,6 @@ def test_one_line_for_all_names() -> None:
 
 
 @pytest.mark.sshd
-def test_ssh_keygen_finds_hashed_names(tmp_path: Path) -> None:
-    """The hash is OpenSSH's: it finds the hosts, and no others."""
-    file = tmp_path / "known_hosts"
-    names = ["www.example.com", "[10.0.0.1]:2222"]
-    lines = known_hosts.hashed_lines(names, KEY, [b"a" * 20, b"b" * 20])
-    file.write_text("\n".join(lines) + "\n")
-    assert not any(name in file.read_text() for name in names)
-    for name, found in ((names[0], True), (names[1], True), ("other", False)):
-        argv = ["ssh-keygen", "-F", name, "-f", str(file)]
-        done = subprocess.run(argv, capture_output=True, check=False)
-        assert (done.returncode == 0) is found
-
-
-@pytest.mark.sshd
 @pytest.mark.parametrize("kind", [pytest.param("rsa", marks=pytest.mark.slow), "ecdsa", "ed25519"])
 def test_records_are_those_of_ssh_keygen(tmp_path: Path, kind: str) -> None:
     """Numbers and digests, line for line."""

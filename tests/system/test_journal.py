@@ -24,7 +24,7 @@ from firstkey.system.journal import Log
 ENVIRON = {**os.environ, "PYTHONPATH": str(Path(firstkey.__file__).parents[1])}
 
 ADDED = events.KEY_ADDED(user="ann", file="/home/ann/k", fingerprint="SHA256:abc", key_name="laptop")
-WARNED = events.CONFIG_WARNING(path="/etc/x", line=3, detail="unknown key", reason="config-invalid")
+WARNED = events.CONFIG_WARNING(place="/etc/x:3", detail="unknown key", reason="config-invalid")
 RETRIED = events.IMDS_RETRY(endpoint="http://127.0.0.1", detail="refused", pause=0.1)
 ROUTINE = events.STOPPING(detail="asked to")
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from firstkey.cli import common, parsers, screen, streams
+from firstkey.cli import common, screen, streams, usage
 from firstkey.cli.looking import Looker
 from firstkey.image import audit, baseline, formats, render, rules
 from firstkey.image.audit import Audit
@@ -19,11 +19,27 @@ from firstkey.image.survey import AUTO, BUILTIN, Survey
 from firstkey.system import scanners
 from firstkey.system.boxed import Inside
 
-DESCRIPTION = """\
-Check an image, or this system, against the guidelines for sharing it. No
-program of the image is run, and no file is changed.
-"""
-EPILOG = """\
+USAGE = usage.Usage(
+    (
+        (
+            usage.JSON,
+            usage.flag("--sarif", words="print SARIF 2.1.0, for code-scanning tools"),
+            usage.value("--html", "FILE", "write a page for a browser; - is standard output"),
+            usage.flag("--junit", words="print JUnit XML, for CI systems"),
+            usage.flag("--exclude-list", words="print patterns of files that bundling tools should exclude"),
+            usage.flag("--list", words="print the rules, and check nothing"),
+        ),
+        usage.choice(
+            "--secrets",
+            "the scanner for tokens of other services than AWS: the first one that is installed, none "
+            "(builtin), or the one that is named",
+            *(AUTO, BUILTIN, *scanners.NAMES),
+        ),
+        usage.choice("--profile", "who gets the image: changes the severity of some rules", *rules.PROFILES),
+        usage.value("--baseline", "FILE", "a file of known findings, each with a reason and an owner"),
+        *usage.RULES,
+    ),
+    """\
 examples:
   firstkey audit --root /mnt/image
   firstkey audit --root /mnt/image --sarif > audit.sarif
@@ -34,13 +50,15 @@ examples:
 
 exit status: 0 the image is fit to share; 1 it is not: a finding is worse than a
   note, or a needed rule could not be checked. With --exclude-list: 1 the list
-  excludes too many or too few files, as the messages say.
-"""
+  excludes too many or too few files, as the messages say. 2 usage error
+""",
+    more="No program\nof the image is run, and no file is changed.",
+    without=("--imds",),
+)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Check the rules; returns the exit status."""
-    args = _arguments(argv)
     if args.list:
         streams.show(
             *(f"{each.guideline:7} {each.severity:8} {each.id:22} {each.title}" for each in rules.ALL)
@@ -86,27 +104,6 @@ def surveyed(
         yield survey, progress
     finally:
         progress.clear()
-
-
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = parsers.command("audit", DESCRIPTION, epilog=EPILOG, without=("--imds",))
-    made.usage = "%(prog)s [OPTIONS]"  # the forms, of which there is one, do not fit into a line
-    form = parsers.with_forms(made)
-    form.add_argument("--sarif", action="store_true", help="print SARIF 2.1.0, for code-scanning tools")
-    form.add_argument("--html", metavar="FILE", help="write a page for a browser; - is standard output")
-    form.add_argument("--junit", action="store_true", help="print JUnit XML, for CI systems")
-    patterns = "print patterns of files that bundling tools should exclude, one a line"
-    form.add_argument("--exclude-list", action="store_true", help=patterns)
-    scanner = """the scanner for tokens of other services than AWS: the first one that is installed (auto),
-        none (builtin), or the one that is named"""
-    made.add_argument("--secrets", choices=(AUTO, BUILTIN, *scanners.NAMES), default=AUTO, help=scanner)
-    form.add_argument("--list", action="store_true", help="print the rules, and check nothing")
-    whom = "who gets the image, which changes the severity of some rules (default: shared-ami)"
-    made.add_argument("--profile", choices=tuple(rules.PROFILES), default=rules.SHARED_AMI, help=whom)
-    made.value("--baseline", "FILE", "a file of known findings, each with a reason and an owner")
-    made.values("--rule", "ID", "only this rule")
-    made.values("--skip", "ID", "not this rule")
-    return made.parse_args(argv)
 
 
 def _show(done: Audit, args: argparse.Namespace) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import time
-from collections.abc import Sequence
 
-from firstkey.cli import common, parsers, streams
+from firstkey.cli import common, streams, usage
 from firstkey.login import served_keys
 from firstkey.model import Answer
 
 TTL_SECONDS = 300.0
 WAIT_SECONDS = 0.7
 """sshd waits for it, and so does the user who logs in: with the start of Python, it is within a second."""
-EPILOG = """\
+USAGE = usage.Usage(
+    (
+        usage.value("user_name", "USER", "the user who logs in (%%u)"),
+        usage.seconds("--ttl", "how long keys are kept", TTL_SECONDS),
+        usage.seconds("--wait", "how long to wait for an answer", WAIT_SECONDS),
+    ),
+    """\
 For images whose homes or root cannot be written, in sshd_config:
 
   AuthorizedKeysCommand /usr/bin/firstkey authorized-keys %u
@@ -24,12 +30,12 @@ configured users only.
 
 exit status: 0 with the keys, or without a key for other users;
   75 no answer in time
-"""
+""",
+)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Print the launch keys, if the user is one who gets them; returns the exit status."""
-    args = _parser().parse_args(argv)
     with common.opened(args, common.logger(args), warn=False) as target:
         if common.switched_off(target):
             return 0
@@ -42,12 +48,3 @@ def main(argv: Sequence[str]) -> int:
         )
     streams.show(*found)
     return 0
-
-
-def _parser() -> parsers.Parser:
-    description = "Print the launch keys of a configured user, as sshd's AuthorizedKeysCommand."
-    made = parsers.command("authorized-keys", description, epilog=EPILOG)
-    made.value("user_name", "USER", "the user who logs in (%%u)")
-    made.seconds("--ttl", "how long keys are kept", TTL_SECONDS)
-    made.seconds("--wait", "how long to wait for an answer", WAIT_SECONDS)
-    return made

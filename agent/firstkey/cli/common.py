@@ -56,7 +56,7 @@ def parsed(
             return SimpleNamespace(**found)  # type: ignore[return-value]
     from firstkey.cli import usage  # the unit gives no option
 
-    return usage.PARSERS[command]().parse_args(argv)
+    return usage.parser(command).parse_args(argv)
 
 
 def logger(args: argparse.Namespace) -> Callable[[events.Entry], None]:
@@ -96,7 +96,8 @@ def target_of(
     """The system in the tree, with its configuration; mistakes in that are warnings."""
     settled = configuration(tree, args)
     for warning in settled.warnings if warn else ():
-        log(events.CONFIG_WARNING(**warning._asdict(), reason=warning.refusal.reason.code))
+        place, detail = warning
+        log(events.CONFIG_WARNING(place=place, detail=detail, reason=reasons.CONFIG_INVALID.code))
     dry_run = getattr(args, "dry_run", False)
     return Target(tree, Accounts(tree), settled, log, dry_run=dry_run, force=getattr(args, "force", False))
 

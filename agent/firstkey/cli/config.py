@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 from firstkey import NamedTuple, config, reasons, settings
 from firstkey.boot.accounts import WriteSudoers
 from firstkey.boot.target import Target
-from firstkey.cli import common, looking, parsers, streams
+from firstkey.cli import common, looking, streams, usage
 from firstkey.reasons import ConfigError, FirstkeyError
 from firstkey.settings import SECTIONS, unit_settings
 from firstkey.system.tree import Tree
@@ -26,10 +26,11 @@ NETWORKS = {
 """Names that stand for addresses in IPAddressAllow= (systemd.resource-control(5))."""
 _DEFAULT = config.Origin("default", 0)
 _UNCHECKED = (reasons.SUDO_MISSING, reasons.SUDO_UNCHECKED)
-EPILOG = """\
+USAGE = usage.Usage(
+    ((usage.JSON, usage.flag("--check", words="only validate: exit 78 on any mistake")),),
+    """\
 examples:
   firstkey config            show every setting with its file and line
-  firstkey config --diff     show settings that differ from the defaults
   firstkey config --check    for CI: exit 78 on any mistake
   firstkey config --check --root /mnt/image --config own.conf
 
@@ -37,59 +38,32 @@ examples:
 rejects, accounts, groups and shells that the system or tree lacks, and an
 endpoint that the unit's sandbox blocks. With --config and without --root, only
 the file is checked.
-"""
+
+exit status: 0 no mistake, or without --check; 78 a mistake, or a file of
+  --config that cannot be read; 2 usage error
+""",
+    without=("--imds", "--verbose"),
+)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Print the settings, or with --check only say what is wrong with them; returns the exit status."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.check and args.diff:
-        parser.error("argument --diff: not allowed with argument --check")
     return looking.command(args, _show)
 
 
 def _show(args: argparse.Namespace, log: looking.Log) -> int:
     with common.tree_at(args.root) as tree:
         settled = common.configuration(tree, args)
-        shipped = config.load(_Vendors(tree)) if args.diff else settled
         if args.check:
             return _check(tree, args, log)
     for warning in settled.warnings:
         streams.complain(f"firstkey: {warning}")
-    changes = list(_changes(settled, shipped))
-    if args.json and args.diff:
-        streams.show_json(
-            [{**now.as_json(), "shipped": was, "replaced": replaced} for now, was, replaced in changes]
-        )
-    elif args.json:
+    if args.json:
         rows = [setting.as_json() for setting in describe(settled)]
         streams.show_json({"settings": rows, "warnings": [str(warning) for warning in settled.warnings]})
     elif not args.quiet:
-        streams.show(*(_as_diff(changes, settled.sources) if args.diff else _as_text(settled)))
+        streams.show(*_as_text(settled))
     return 0
-
-
-def _parser() -> parsers.Parser:
-    description = "Show the effective settings, each with its origin."
-    made = parsers.command("config", description, epilog=EPILOG, without=("--imds", "--verbose"))
-    forms = parsers.with_forms(made)
-    forms.add_argument("--check", action="store_true", help="only validate: exit 78 on any mistake")
-    made.flag("--diff", "only settings that differ from the shipped defaults")
-    return made
-
-
-class _Vendors:
-    """The files that came with the system: what is in /etc and /run is the administrator's."""
-
-    def __init__(self, tree: Tree) -> None:
-        self._tree = tree
-
-    def read(self, path: str, *, limit: int) -> bytes | None:
-        return self._tree.read(path, limit=limit) if path.startswith("/usr/") else None
-
-    def names(self, path: str) -> list[str]:
-        return self._tree.names(path) if path.startswith("/usr/") else []
 
 
 class Effective(NamedTuple):
@@ -133,38 +107,6 @@ def describe(settled: config.Config) -> list[Effective]:
         for section, value in values
         for key, setting in SECTIONS[section.partition(" ")[0]].items()
     ]  # fmt: skip
-
-
-def _changes(settled: config.Config, shipped: config.Config) -> Iterator[tuple[Effective, str, list[str]]]:
-    """Each setting that would be another one without the administrator's files, with its value then, and the
-    vendor's files that set it so and are not read.
-    """
-    before = {(setting.section, setting.key): setting for setting in describe(shipped)}
-    for now in describe(settled):
-        was = before.get((now.section, now.key), now._replace(value=now.default, origins=()))
-        if was.value != now.value:
-            files = dict.fromkeys(origin.path for origin in was.origins)
-            yield now, was.value, [path for path in files if path not in settled.sources]
-
-
-def _as_diff(changes: list[tuple[Effective, str, list[str]]], sources: Sequence[str]) -> Iterator[str]:
-    if not changes:
-        yield "Nothing differs from what was shipped."
-    section = None
-    for now, was, replaced in changes:
-        if now.section != section:
-            section = now.section
-            yield f"[{section}]"
-        yield f"-{now.key}={was}"
-        yield f"+{now.key}={now.value}"
-        yield f"  ({'; '.join([now.where, *(_instead(path, sources) for path in replaced)])})"
-
-
-def _instead(path: str, sources: Sequence[str]) -> str:
-    """Why the vendor's file does not count: there is another one of its name, or only one is read."""
-    name = path.partition(config.NAME)[1:]  # without the directory; a drop-in's is longer
-    another = next((source for source in sources if source.partition(config.NAME)[1:] == name), None)
-    return f"{another} takes the place of {path}" if another else f"{path} is not read"
 
 
 def _as_text(settled: config.Config) -> Iterator[str]:
@@ -260,4 +202,4 @@ def _kept_out(target: Target) -> Iterator[config.ConfigWarning]:
 
 def _mistake(target: Target, section: str, key: str, detail: str) -> config.ConfigWarning:
     """A mistake in the last line that sets the key, or in the default."""
-    return config.ConfigWarning(*target.config.origins.get((section, key), (_DEFAULT,))[-1], detail)
+    return config.ConfigWarning(target.config.origins.get((section, key), (_DEFAULT,))[-1], detail)

@@ -5,20 +5,19 @@ The machine is a scratch root that the caller owns, and a real sshd over it, whi
 
 from __future__ import annotations
 
+import argparse
 import os
 import pwd
 import shlex
 import shutil  # noqa: TID251 - it removes what this module made
 import signal
-import stat
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from firstkey import events, reasons
-from firstkey.cli import run, screen, streams
-from firstkey.cli.parsers import Parser
+from firstkey.cli import run, screen, streams, usage
 from firstkey.colours import GREEN, RED, Coloured
 from firstkey.metadata.emulator import Emulator, Settings
 from firstkey.reasons import FirstkeyError
@@ -35,26 +34,33 @@ RUN_SSHD = "/run/sshd"
 FIRST = "i-0aaaaaaaaaaaaaaa1"
 SECOND = "i-0bbbbbbbbbbbbbbb2"
 WIDTH = 100
-DESCRIPTION = """\
-Show the boot's work, step by step, on a machine that is a scratch directory.
-Its metadata service is this command itself, on a loopback port. Nothing outside
-the directory is changed, root is not needed, and the directory is removed at
-the end.
+SSHD_CONFIG = """\
+AuthorizedKeysFile "{file}"
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+StrictModes no
+UsePAM {pam}
 """
-EPILOG = """\
+"""StrictModes: other users can write above the scratch directory."""
+USAGE = usage.Usage(
+    (usage.flag("--keep", words="keep the scratch directory"),),
+    """\
+The metadata service is this command itself, on a loopback port. Nothing outside
+the directory is changed, and the directory is removed at the end.
+
 examples:
   firstkey demo             takes some seconds
   firstkey demo --keep      keep the files
 
-exit status: 0 every check passed, else 1
-"""
+exit status: 0 every check passed, 1 one did not, 2 usage error
+""",
+    is_common=False,
+)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Show the job; returns 0 where every step did what it says, else 1."""
-    made = Parser("demo", DESCRIPTION, EPILOG)
-    made.flag("--keep", "keep the scratch directory")
-    args = made.parse_args(argv)
     with _scratch(keep=args.keep) as machine, Emulator(Settings(instance_id=FIRST)) as service:
         return _Show(machine, service).run()
 
@@ -91,7 +97,6 @@ class _Show:
         )
         self._service.change(keys=(("first-key", machine.new_key("first-key")),))
         self._firstkey()
-        self._files()
         self._keys()
         if not machine.without_login:
             _explain(
@@ -147,8 +152,7 @@ class _Show:
     def _firstkey(self, *options: str) -> None:
         argv = ["--root", self._machine.root, "--imds", self._service.url, "--user", USER, *options]
         streams.show(f"$ firstkey run {shlex.join(argv)}")
-        with self._tried("firstkey run"):
-            self._check("Exit status 0.", run.main([*argv, "--quiet"], log=self._show) == 0)
+        self._check("Exit status 0.", run.main([*argv, "--quiet"], log=self._show) == 0)
 
     def _show(self, entry: events.Entry) -> None:
         """What the journal would get; the same remedy once."""
@@ -159,12 +163,6 @@ class _Show:
             self._remedies.add(entry.remedy)
             _explain(f"What to do: {entry.remedy}", indent=4)
 
-    def _files(self) -> None:
-        streams.show("", "The files, with their modes and owners:")
-        for path, found in self._machine.files("/run/firstkey").items():
-            owner = pwd.getpwuid(found.st_uid).pw_name
-            streams.show(f"  {stat.filemode(found.st_mode)} {owner:10} {path}")
-
     def _keys(self) -> None:
         streams.show("", f"The lines of {AUTHORIZED_KEYS}:")
         for line in self._machine.authorized_keys():
@@ -173,19 +171,9 @@ class _Show:
         streams.show("")
 
     def _login(self, key: str, *, expected: bool) -> None:
-        if self._machine.without_login:
-            return
-        with self._tried(f"ssh with {key}"):
+        if not self._machine.without_login:
             worked = self._machine.login(key)
             self._check(f"ssh with {key}: {'logged in' if worked else 'refused'}.", worked is expected)
-
-    @contextmanager
-    def _tried(self, what: str) -> Iterator[None]:
-        """What raises an error has failed, and the next step is shown all the same."""
-        try:
-            yield
-        except FirstkeyError as error:
-            self._check(f"{what}: {error.message}.", good=False)
 
     def _check(self, words: str, good: bool) -> None:  # noqa: FBT001 - the condition is the point of the call
         mark, colour = ("[ ok ]", GREEN) if good else ("[FAIL]", RED)
@@ -259,18 +247,11 @@ class _Machine:
         """The data of the host keys that there are."""
         return {words[1] for path in HOST_KEYS if (words := self._read(f"{path}.pub").split())}
 
-    def files(self, *more: str) -> dict[str, os.stat_result]:
-        """What firstkey keeps on this machine, and in these directories, by path."""
-        found = []
-        for top in ("/etc/ssh", HOME, "/var/lib/firstkey", *more):
-            for where, directories, names in os.walk(self.root + top):
-                found += [os.path.join(where, name) for name in [*directories, *names]]
-        return {path[len(self.root) :]: os.lstat(path) for path in sorted(found)}
-
     def snapshot(self) -> dict[str, tuple[int, int]]:
         """What shows whether any file was written; /run is of the run, not of the machine."""
-        files = self.files().items()
-        return {path: (at.st_ino, at.st_mtime_ns) for path, at in files if stat.S_ISREG(at.st_mode)}
+        tops = (f"{self.root}{top}" for top in ("/etc", HOME, "/var"))
+        found = (f"{where}/{name}" for top in tops for where, _, names in os.walk(top) for name in names)
+        return {path: (at.st_ino, at.st_mtime_ns) for path in found for at in [os.lstat(path)]}
 
     def login(self, key: str) -> bool:
         """Log in with that key, to an sshd on the machine's files that ssh itself starts."""
@@ -280,18 +261,11 @@ class _Machine:
                 host.ensure(RUN_SSHD, mode=0o755).__exit__()  # Debian's sshd wants it
             shadow = (is_root and host.read("/etc/shadow", limit=1 << 20)) or b""
         root = self.root.replace("%", "%%")  # where OpenSSH has tokens
-        sshd_config = {
-            "AuthorizedKeysFile": f'"{root}{AUTHORIZED_KEYS}"',
-            "PasswordAuthentication": "no",
-            "KbdInteractiveAuthentication": "no",
-            "PermitRootLogin": "prohibit-password",
-            # Other users can write above the scratch directory.
-            "StrictModes": "no",
-            # A locked root (`!` in shadow(5)) gets in by key only where PAM judges (sshd_config(5): UsePAM).
-            "UsePAM": "yes" if shadow.startswith(b"root:!") else "no",
-        }
-        lines = [*(f'HostKey "{self.root}{path}"' for path in HOST_KEYS), *map(" ".join, sshd_config.items())]
-        self._tree.write("/keys/sshd_config", "\n".join([*lines, ""]).encode(), mode=0o600)
+        # A locked root (`!` in shadow(5)) gets in by key only where PAM judges (sshd_config(5): UsePAM).
+        pam = "yes" if shadow.startswith(b"root:!") else "no"
+        lines = "".join(f'HostKey "{self.root}{path}"\n' for path in HOST_KEYS)
+        lines += SSHD_CONFIG.format(file=root + AUTHORIZED_KEYS, pam=pam)
+        self._tree.write("/keys/sshd_config", lines.encode(), mode=0o600)
         known = "".join(f"demo {self._read(f'{path}.pub')}" for path in HOST_KEYS)
         self._tree.write("/keys/known_hosts", known.encode(), mode=0o600)
         server = [str(command.find("sshd")), "-i", "-e", "-f", f"{root}/keys/sshd_config"]

@@ -8,14 +8,14 @@ import time
 from collections.abc import Iterator, Sequence
 
 from firstkey.boot.target import Target
-from firstkey.cli import common, looking, parsers, screen, streams
+from firstkey.cli import common, looking, screen, streams, usage
 from firstkey.display import DECIDE
 from firstkey.login import doctor, launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Diagnosis
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding
 from firstkey.login_reasons import KEY_UNKNOWN
 from firstkey.model import Answer
-from firstkey.reasons import FirstkeyError, Refusal, UsageError
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh.access import Client
 from firstkey.system.tree import resolved
 from firstkey.text import REMEDY
@@ -25,7 +25,31 @@ CHROOT = "chroot "
 OWN_PROGRAMS = (
     "chroot runs programs of the tree as root: paste such a command only for a tree that you would boot."
 )
-EPILOG = """\
+
+
+def _client(address: str) -> Client:
+    import ipaddress
+
+    ipaddress.ip_address(address)
+    return Client(address, address)
+
+
+USAGE = usage.Usage(
+    (
+        usage.JSON,
+        usage.USERS,
+        usage.value("--key", "FILE", "this public key, instead of the launch key (- for stdin)"),
+        usage.value(
+            "--from",
+            "ADDRESS",
+            "the client's IP address",
+            dest="client",
+            type=usage.judged(_client, "it takes an IP address"),
+        ),
+        usage.flag("--no-probe", words="do not ask the running sshd, which would log a connection"),
+        usage.seconds("--wait", "how long to wait for the metadata service", 3.0),
+    ),
+    """\
 examples:
   firstkey doctor                          the configured users, the launch key
   firstkey doctor --user deploy            one user
@@ -34,8 +58,9 @@ examples:
 
 It changes nothing. Without root, it names the checks that only root can make.
 
-exit status: 0 no obstacle, 1 an obstacle or an unknown
-"""
+exit status: 0 no obstacle, 1 an obstacle or an unknown, 2 usage error
+""",
+)
 VERDICTS = {
     OPEN: "ssh{port} {user}@HERE works",
     BLOCKED: "ssh{port} {user}@HERE does NOT work",
@@ -49,10 +74,8 @@ VERDICTS_ON_A_TREE = {
 MARKS = {OK: "  ok", OBSTACLE: "  !!", UNKNOWN: "  ??"}
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Diagnose the users; returns 0 where each of them can log in, else 1."""
-    args = _parser().parse_args(argv)
-    args.client = _client(args.come_from)
     args.named_key = args.key
     if args.key is not None:
         args.named_key = launch_key.named(screen.load("--key", args.key, KEY_LIMIT), args.key)
@@ -74,30 +97,6 @@ def _show(args: argparse.Namespace, log: looking.Log) -> int:
     elif not (args.quiet and verdict == OPEN):
         streams.show(*_lines(diagnoses, args))
     return 0 if verdict == OPEN else 1
-
-
-def _parser() -> parsers.Parser:
-    description = "Say whether the launch key gives a shell here, and if not, name the obstacles."
-    made = parsers.command("doctor", description, epilog=EPILOG)
-    parsers.with_forms(made)
-    made.users()
-    made.value("--key", "FILE", "this public key, instead of the launch key (- for stdin)")
-    made.value("--from", "ADDRESS", "the client's IP address", dest="come_from")
-    made.flag("--no-probe", "do not ask the running sshd, which would log a connection")
-    made.seconds("--wait", "how long to wait for the metadata service", 3.0)
-    return made
-
-
-def _client(address: str | None) -> Client | None:
-    if address is None:
-        return None
-    import ipaddress
-
-    try:
-        ipaddress.ip_address(address)
-    except ValueError as error:
-        raise UsageError(f"--from {address}: {error}") from error
-    return Client(address, address)
 
 
 def _asked(target: Target, args: argparse.Namespace) -> Answer | Refusal:

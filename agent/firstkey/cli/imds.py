@@ -4,25 +4,42 @@ from __future__ import annotations
 
 import argparse
 import signal
-from collections.abc import Sequence
 from contextlib import suppress
 
-from firstkey.cli import screen, streams
-from firstkey.cli.parsers import Parser
-from firstkey.metadata.emulator import FAULTS, IMITATIONS, Asked, Emulator, Fault, Kind, Settings, usage
+from firstkey.cli import screen, streams, usage
+from firstkey.metadata.emulator import FAULTS, IMITATIONS, Asked, Emulator, Fault, Kind, Settings
+from firstkey.metadata.emulator import usage as written
 from firstkey.reasons import FirstkeyError, UsageError
 from firstkey.ssh import public_key
 
+INSTANCE = Settings().instance_id
 TOKENS = {"both": "both", "v2": "required", "v1": "absent"}
 LONGEST_FILE = 1 << 20
 """Bytes of a file of keys that are read."""
 
-DESCRIPTION = """\
-Serve as the EC2 metadata service, IMDSv1 and IMDSv2, on an address of this
-machine. The first line on standard output is its URL; each request is logged on
-standard error. Ctrl-C or SIGTERM ends it.
-"""
-EPILOG = """\
+
+def _fault(name: str, kind: Kind) -> str:
+    default = "for ever" if kind.default == float("inf") else kind.default
+    return f"  {written(name)}{f' [{default}]' if kind.value else ''}\n      {kind.summary}"
+
+
+USAGE = usage.Usage(
+    (
+        usage.values("--key", "LINE", "a public key line", []),
+        usage.values("--key-file", "FILE", "a file of them", []),
+        usage.value("--instance-id", "ID", f"the instance-id to answer ({INSTANCE})", default=INSTANCE),
+        usage.choice("--tokens", "the versions that answer", *TOKENS),
+        usage.choice("--like", "the service to imitate", *IMITATIONS),
+        usage.flag("--off", words="as if switched off: 403 to everything"),
+        usage.value("--host", "ADDRESS", "listen there (127.0.0.1), or on ::1", default="127.0.0.1"),
+        usage.port("the port; 0 is a free one", 0, least=0),
+        usage.values("--fault", "FAULT", "see below", []),
+        usage.QUIET,
+    ),
+    f"""\
+The first line on standard output is its URL; each request is logged on standard
+error. Ctrl-C or SIGTERM ends it.
+
 A file of keys has one public key a line; blank lines and lines that start with
 # are ignored. Keys are numbered in the order of the command line, those of
 --key first, and named by their comments. Without a key, the instance was
@@ -31,7 +48,7 @@ launched without a key pair. A key of --key is served as it is, good or bad.
 faults, each with ,first=N (only the first N matching requests) and
 ,path=PREFIX (only requests whose path starts with PREFIX); in brackets
 the default of the value:
-{faults}
+{chr(10).join(_fault(name, kind) for name, kind in FAULTS.items())}
 
 examples:
   firstkey imds --key-file ~/.ssh/id_ed25519.pub --port 1338
@@ -39,12 +56,16 @@ examples:
   firstkey imds --host ::1 --off
   firstkey keys --imds http://127.0.0.1:1338
   curl http://127.0.0.1:1338/latest/meta-data/public-keys/0/openssh-key
-"""
+
+exit status: 0 ended by a signal, 2 usage error
+""",
+    is_common=False,
+)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Serve until SIGINT, SIGTERM or SIGHUP; the first line on stdout is the URL. Returns the exit status."""
-    service = _service(_parser().parse_args(argv))
+    service = _service(args)
     ends = _ends()
     with service:
         streams.show(service.url)
@@ -66,37 +87,9 @@ def _ends() -> set[signal.Signals]:
     return ends
 
 
-def _parser() -> Parser:
-    faults = "\n".join(
-        f"  {usage(name)}{_default(kind)}\n      {kind.summary}" for name, kind in FAULTS.items()
-    )
-    made, instance_id = Parser("imds", DESCRIPTION, EPILOG.format(faults=faults)), Settings().instance_id
-    made.values("--key", "LINE", "a public key line")
-    made.values("--key-file", "FILE", "a file of them")
-    made.value("--instance-id", "ID", f"the instance-id to answer ({instance_id})", default=instance_id)
-    made.add_argument(
-        "--tokens", choices=sorted(TOKENS), default="both", help="the versions that answer (both)"
-    )
-    made.add_argument("--like", choices=IMITATIONS, default="ec2", help="the service to imitate (ec2)")
-    made.flag("--off", "as if switched off: 403 to everything")
-    made.value("--host", "ADDRESS", "listen there (127.0.0.1), or on ::1", default="127.0.0.1")
-    made.value("--port", "PORT", "the port (0: a free one)", type=int, default=0)
-    made.values("--fault", "FAULT", "see below")
-    made.add_argument("-q", "--quiet", action="store_true", help="do not log each request")
-    return made
-
-
-def _default(kind: Kind) -> str:
-    if not kind.value:
-        return ""
-    return " [for ever]" if kind.default == float("inf") else f" [{kind.default}]"
-
-
 def _service(args: argparse.Namespace) -> Emulator:
     host, port, log = args.host.strip("[]"), args.port, None if args.quiet else _show
     settings = _settings(args)
-    if not 0 <= port <= 65535:  # getaddrinfo(3) would take the rest of it
-        raise UsageError(f"--port {port}: ports end at 65535", hint="Take 0 for any free one.")
     try:
         faults = [Fault.parse(text) for text in args.fault]
     except ValueError as error:

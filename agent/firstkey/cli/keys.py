@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from firstkey.boot import launch_keys
-from firstkey.cli import common, looking, parsers, render, streams
+from firstkey.cli import common, looking, render, streams, usage
 from firstkey.model import FAILED, NO_KEY, OK, UNREACHABLE, Answer, Report
 from firstkey.reasons import NO_KEY_PAIR, FirstkeyError, Refusal, Unreachable
 
-EPILOG = """\
+USAGE = usage.Usage(
+    (usage.JSON, usage.seconds("--wait", "how long to wait for an answer", 5.0)),
+    """\
 examples:
   firstkey keys             list the launch keys with their fingerprints
   firstkey keys -v          show each request with its answer or error
@@ -22,12 +24,13 @@ examples:
 exit status: 0 no error, also for an instance without a key pair;
   1 a key is refused, or the service gives no usable answer; 2 usage error;
   75 no answer in time
-"""
+""",
+)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Show the offered keys with their fingerprints; returns the exit status."""
-    return looking.command(_parser().parse_args(argv), _show)
+    return looking.command(args, _show)
 
 
 def _show(args: argparse.Namespace, log: looking.Log) -> int:
@@ -46,14 +49,6 @@ def _show(args: argparse.Namespace, log: looking.Log) -> int:
         else:
             streams.show(*_lines(done, quiet=args.quiet))
         return 0 if done.outcome in (OK, NO_KEY) else 1
-
-
-def _parser() -> parsers.Parser:
-    description = "List the keys that the metadata service offers, and install none."
-    made = parsers.command("keys", description, epilog=EPILOG)
-    parsers.with_forms(made)
-    made.seconds("--wait", "how long to wait for an answer", 5.0)
-    return made
 
 
 def _report(answer: Answer) -> Report:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from firstkey import login_reasons, reasons
 from firstkey.boot import host_key_files, host_keys
 from firstkey.boot.target import Target
-from firstkey.cli import common, looking, parsers, screen, streams
+from firstkey.cli import common, looking, screen, streams, usage
 from firstkey.reasons import FirstkeyError, NeedsRoot, UsageError
 from firstkey.ssh import console_text, known_hosts, public_key
 from firstkey.ssh.public_key import PublicKey
@@ -21,7 +21,15 @@ from firstkey.system.sshd import Sshd
 from firstkey.system.sshd_tree import sshd_of
 
 LIMIT = 64 * 1024 * 1024
-EPILOG = """\
+USAGE = usage.Usage(
+    (
+        usage.value("console", "FILE", "saved console output, text or JSON; - is stdin", nargs="?"),
+        usage.values("--host", "NAME", "name or address of the host", []),
+        usage.port("the port of its sshd", 22),
+        usage.flag("--live", words="read this machine's keys, whatever is on standard input"),
+        usage.flag("--sshfp", words="SSHFP records for DNS, as ssh-keygen -r does"),
+    ),
+    """\
 examples:
   firstkey known-hosts --host www.example.com         keys of this machine
   aws ec2 get-console-output --instance-id ID --latest |
@@ -31,18 +39,19 @@ examples:
 From a console, a key is printed only if it is at the beginning of a line, as
 firstkey and cloud-init write it, and if the console shows its fingerprint too.
 
-exit status: 0 no error; 1 a key is left out or cannot be read, or blocks of
-  keys in the text do not agree with each other
-"""
+exit status: 0 no error; 1 there is no key, a key is left out or cannot be
+  read, or blocks of keys in the text do not agree with each other;
+  2 usage error
+""",
+    without=("--config", "--imds", "--verbose"),
+)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Print lines of known_hosts, or records for DNS; returns the exit status."""
-    parser = _parser()
-    args = parser.parse_args(argv)
     is_console = args.console is not None
     if is_console and args.live:
-        parser.error("argument --live: not allowed with argument FILE")
+        raise UsageError("--live is about this machine, and FILE about a saved console: give one of them")
     for host in args.host:
         if not known_hosts.is_host(host):
             raise UsageError(f"--host {host!a}: that is not the name or address of one host")
@@ -83,33 +92,8 @@ def _print(args: argparse.Namespace, hosts: Sequence[str], keys: Sequence[Public
     for key in keys:
         if args.sshfp:
             streams.show(*(line for host in hosts for line in known_hosts.sshfp(host, key)))
-        elif args.hash:
-            salts = [os.urandom(known_hosts.SALT_BYTES) for _ in names]
-            streams.show(*known_hosts.hashed_lines(names, key, salts))
         else:
             streams.show(*known_hosts.lines(names, key))
-
-
-def _parser() -> parsers.Parser:
-    description = "Print known_hosts lines of this host, or of a saved console."
-    made = parsers.command(
-        "known-hosts", description, epilog=EPILOG, without=("--config", "--imds", "--verbose")
-    )
-    made.value("console", "FILE", "saved console output, text or JSON; - is stdin", nargs="?")
-    made.values("--host", "NAME", "name or address of the host")
-    made.value("--port", "N", "the port of its sshd (22)", type=_port, default=22)
-    made.flag("--live", "read this machine's keys, even with a pipe on standard input")
-    form = made.add_mutually_exclusive_group()
-    form.add_argument("--hash", action="store_true", help="hide the names, as ssh-keygen -H does")
-    form.add_argument("--sshfp", action="store_true", help="SSHFP records for DNS, as ssh-keygen -r does")
-    return made
-
-
-def _port(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdecimal() and len(text) < 6 else 0
-    if not 0 < number < 65536:
-        raise UsageError(f"--port {text!a}: ports are numbers from 1 to 65535")
-    return number
 
 
 def _is_piped() -> bool:
@@ -153,7 +137,9 @@ def _of_console(content: bytes) -> tuple[tuple[PublicKey, ...], int]:
     """The keys, and the exit status: 1 where a key was left out, or is not there (yet)."""
     found = console_text.read(_text(content))
     if found is None:
-        raise FirstkeyError("the text shows no host keys", reason=login_reasons.CONSOLE_WITHOUT_KEYS)
+        empty = "the text is empty (give --live for the keys of this machine)"
+        message = "the text shows no host keys" if content.strip() else empty
+        raise FirstkeyError(message, reason=login_reasons.CONSOLE_WITHOUT_KEYS)
     for block in found.rivals:
         keys = ", ".join(f"{key.fingerprint} ({key.type})" for key in block.keys)
         streams.complain(f"firstkey: lines {block.first} to {block.last} of the text show {keys}")

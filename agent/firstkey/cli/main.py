@@ -90,7 +90,8 @@ def _main(argv: Sequence[str]) -> int:
     try:
         return _printed(given)
     except FirstkeyError as error:
-        _complain(f"{error.message} ({error.reason.code})", f"  {REMEDY}{error.hint}")
+        remedy = error.hint.replace("COMMAND", given[0])  # "See: firstkey COMMAND --help"
+        _complain(f"{error.message} ({error.reason.code})", f"  {REMEDY}{remedy}")
         return error.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -119,8 +120,7 @@ def _printed(given: list[str]) -> int:
         if name not in AT_BOOT:
             from firstkey.cli import usage  # the other commands, and help for a word that is none
 
-            if (answer := usage.answered(given)) is not None:
-                return answer
+            return usage.run(given)
         command = importlib.import_module(f"firstkey.cli.{name.replace('-', '_')}")
         status: int = command.main(given[1:])
     except SystemExit as end:  # argparse, and a signal

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from firstkey import events, reasons, text
-from firstkey.boot.target import Target
+from firstkey import reasons, text
 from firstkey.cli import streams
-from firstkey.model import DISABLED, UNCHANGED, AccountResult, HostKeyResult, OfferedKey, Report, UserResult
+from firstkey.model import DISABLED, AccountResult, HostKeyResult, OfferedKey, Report, UserResult
 from firstkey.reasons import Refusal
 
 OUTCOMES = {
@@ -23,10 +22,8 @@ REMEDY = f"    {text.REMEDY}"
 _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its public half"}
 
 
-def show(args: argparse.Namespace, target: Target, done: Report) -> None:
+def show(args: argparse.Namespace, done: Report) -> None:
     """Print what came of a run, in the form that the options ask for."""
-    if args.verbose:
-        _log_steps(target, done)
     if args.json:
         streams.show_json(done.as_json())
     elif done.outcome == DISABLED and done.refusal:
@@ -127,15 +124,3 @@ def _diff(diff: str) -> Iterator[str]:
 
 def _would(result: str, *, dry_run: bool) -> str:
     return "would change" if dry_run and result == "changed" else result
-
-
-def _log_steps(target: Target, done: Report) -> None:
-    """What -v adds: all that was checked and found in order, and where the time went."""
-    for key in done.host_keys:
-        if key.result == UNCHANGED and not key.refusal:
-            target.log(events.HOST_KEY_UNCHANGED(type=key.type, file=key.file, fingerprint=key.fingerprint))
-    for user in done.users:
-        if user.result == UNCHANGED and user.file and not user.refusal:
-            target.log(events.FILE_UNCHANGED(user=user.name, file=user.file))
-    for name, start, end in done.timeline:
-        target.log(events.PHASE(phase=name, start=start, milliseconds=end - start))

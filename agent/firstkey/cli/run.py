@@ -48,7 +48,7 @@ def command(
             if args.json or not args.quiet:
                 from firstkey.cli import render
 
-                render.show(args, target, done)
+                render.show(args, done)
             return {OK: 0, NO_KEY: 0, DISABLED: 0, UNREACHABLE: 75}.get(done.outcome, 1)
 
     if args.dry_run and log is None:

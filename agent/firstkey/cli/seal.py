@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from firstkey import events
-from firstkey.cli import common, parsers, screen, streams
+from firstkey.cli import common, screen, streams, usage
 from firstkey.cli.audit import surveyed
 from firstkey.image import audit, render, seal
 from firstkey.image.door import Context
@@ -24,7 +24,17 @@ Surveyed = tuple[Survey, screen.Progress]
 
 LOCK_SECONDS = 30.0
 
-EPILOG = """\
+USAGE = usage.Usage(
+    (
+        usage.DRY_RUN,
+        usage.JSON,
+        *usage.RULES,
+        usage.flag(f"--{CREDENTIALS}", words="also remove private keys, credentials and access keys"),
+        usage.flag(f"--{AMI_TOOLS}", words="also update the AMI tools"),
+        usage.flag("--banner", words="also show the publisher of the image at each login"),
+        usage.flag("-y", "--yes", words="seal the running system without asking"),
+    ),
+    """\
 Sealing cleans an image, as virt-sysprep and `cloud-init clean` do. seal makes a
 plan (--dry-run shows it with diffs, and changes nothing), does each step, and
 audits the image again. It removes private keys and credentials only with
@@ -36,8 +46,10 @@ examples:
   firstkey seal --root /mnt/image               seal a mounted image
 
 exit status: 0 every step was done and the image is fit to share; 1 a step
-  failed, or a finding is left.
-"""
+  failed, or a finding is left; 2 usage error; 77 needs root
+""",
+    without=("--imds",),
+)
 
 CUTS_OFF = {
     "authorized-keys": "the authorized keys of every account, yours too",
@@ -50,9 +62,8 @@ CUTS_OFF = {
 """By rule, the ways to log in that a running system loses."""
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Plan, apply, audit again; returns the exit status."""
-    args = _arguments(argv)
     wanted = audit.chosen(args.rule, args.skip)
     options = [name for name in (CREDENTIALS, AMI_TOOLS) if getattr(args, name.replace("-", "_"))]
     with common.tree_at(args.root) as tree:
@@ -118,18 +129,6 @@ def _seal(args: argparse.Namespace, tree: Tree, wanted: Sequence[Rule], look: Su
         shells.outlive_terminal()
         shells.end(shells.interactive().own)
     return 0 if done.is_fit else 1
-
-
-def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    made = parsers.command("seal", "Make an image fit to share.", epilog=EPILOG, without=("--imds",))
-    parsers.with_forms(parsers.with_dry_run(made))
-    made.values("--rule", "ID", "only this rule")
-    made.values("--skip", "ID", "not this rule")
-    made.flag(f"--{CREDENTIALS}", "also remove private keys, credentials and access keys")
-    made.flag(f"--{AMI_TOOLS}", "also update the AMI tools")
-    made.flag("--banner", "also show the publisher of the image at each login")
-    made.add_argument("-y", "--yes", action="store_true", help="seal the running system without asking")
-    return made.parse_args(argv)
 
 
 def _confirm(taken: list[str]) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator
 from typing import Any
 
 from firstkey import reasons
 from firstkey.boot import host_keys, ledger
 from firstkey.boot.ledger import Ledger
 from firstkey.boot.target import Target
-from firstkey.cli import common, known_hosts, looking, parsers, render, screen, streams, timeline
+from firstkey.cli import common, known_hosts, looking, render, streams, timeline, usage
 from firstkey.display import width_of
 from firstkey.login import last_run
 from firstkey.login_reasons import NO_REPORT
@@ -22,62 +20,41 @@ from firstkey.reasons import FirstkeyError, Reason, Refusal
 from firstkey.ssh import authorized_keys
 from firstkey.system.sshd import Sshd
 from firstkey.system.sshd_tree import sshd_of
-from firstkey.text import visible
 
 LIMIT = 4 * 1024 * 1024
 PENDING = "being generated in the background, when this was reported"
-EPILOG = """\
+USAGE = usage.Usage(
+    ((usage.JSON, usage.flag("--timeline", words="draw the phases of the last run as bars")),),
+    """\
 examples:
-  firstkey status                       show it as text
-  firstkey status --timeline            draw the phases of the last run
-  firstkey status --svg boot.svg        draw them as a picture
-"""
+  firstkey status                show it as text
+  firstkey status --timeline     draw the phases of the last run
+
+exit status: 0 shown, whatever the state is; 1 with --timeline, there is no
+  run to draw; 2 usage error
+""",
+    without=("--imds", "--verbose"),
+)
 
 
-def main(argv: Sequence[str]) -> int:
+def main(args: argparse.Namespace) -> int:
     """Show the state of this system, as far as the caller may look; returns the exit status."""
-    args = _parser().parse_args(argv)
-    if args.svg in (None, "-"):
-        return looking.command(args, _show)
-    path, args.svg = args.svg, "-"
-    picture = io.StringIO()
-    with redirect_stdout(picture):
-        status = looking.command(args, _show)
-    screen.save("--svg", path, picture.getvalue())
-    return status
+    return looking.command(args, _show)
 
 
 def _show(args: argparse.Namespace, log: looking.Log) -> int:
     with common.opened(args, log) as target:
-        if args.timeline or args.svg:
-            return _draw(last_run.report(target.tree) or {}, args)
+        if args.timeline:
+            found = timeline.bars(last_run.report(target.tree) or {})
+            if not found:
+                raise FirstkeyError(f"{REPORT} has no phases of a run", reason=NO_REPORT)
+            streams.show(*timeline.text(found, width=width_of(1) or 80))
+            return 0
         now = _standing(target)
     if args.json:
         streams.show_json(now)
     else:
         streams.show(*_lines(now, quiet=args.quiet))
-    return 0
-
-
-def _parser() -> parsers.Parser:
-    description = "Show the last run, and the present state of the keys."
-    made = parsers.command("status", description, epilog=EPILOG, without=("--imds", "--verbose"))
-    forms = parsers.with_forms(made)
-    forms.add_argument("--timeline", action="store_true", help="draw the phases of the last run as bars")
-    forms.add_argument("--svg", metavar="FILE", help="draw them as a picture; - is standard output")
-    return made
-
-
-def _draw(last: dict[str, Any], args: argparse.Namespace) -> int:
-    """The phases of the last run. Raises FirstkeyError(no-report) where there was none."""
-    found = timeline.bars(last)
-    if not found:
-        raise FirstkeyError(f"{REPORT} has no phases of a run", reason=NO_REPORT)
-    if args.timeline:
-        streams.show(*timeline.text(found, width=width_of(1) or 80))
-    if args.svg:
-        title = f"firstkey on {last.get('instance_id') or 'an unknown instance'}: {last.get('outcome')}"
-        streams.show(*timeline.svg(found, title=visible(title)).removesuffix("\n").split("\n"))
     return 0
 
 

@@ -184,7 +184,13 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
             detail = f"{took}; it will not, once it has read its files as they are now"
             return [*kept, note(check, why.SSHD_DISAGREES, detail)]
         return [*found, passed(check, took)]
-    found = [each._replace(status=OBSTACLE) if each in open_yet else each for each in found]
+    unvouched = {key_files.COMMAND: "no file has the key, and this command gives sshd none that fits"}
+    found = [
+        each._replace(status=OBSTACLE, detail=unvouched.get(each.check, each.detail))
+        if each in open_yet
+        else each
+        for each in found
+    ]
     if reply.verdict == probe.UNLIKE:
         # They come to no key at all: it stands before everything that is about the user.
         spoken = next((number for number, each in enumerate(found, 1) if each.check == "banner"), 0)
@@ -244,5 +250,5 @@ def _no_such_user(target: Target, name: str) -> Finding:
         remedy = f"put the line of root back into {file}: root:x:0:0:root:/root:/bin/sh"
     else:
         remedy = f"useradd -m {name}, or Create=yes in [User {name}] of firstkey.conf"
-        remedy += "; then: firstkey run --force"
+        remedy += f"; then: firstkey run --force --user {name}"
     return obstacle("account", reasons.NO_SUCH_USER, detail, path=file)._replace(remedy=remedy)

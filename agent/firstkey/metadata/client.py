@@ -66,7 +66,7 @@ class Client:
         try:
             from firstkey.metadata.transport import Endpoint
         except ImportError as error:
-            text = f"the metadata service cannot be asked without {error.name or 'requests'}"
+            text = f"asking the metadata service takes {error.name or 'requests'} (package python3-requests)"
             hint = "Install it: apt-get install python3-requests, or dnf install python3-requests"
             raise FirstkeyError(text, reason=reasons.DEPENDENCY_MISSING, hint=hint) from error
         except OSError as error:

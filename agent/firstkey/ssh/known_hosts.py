@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64
 from collections.abc import Sequence
 
 from firstkey.ssh.public_key import PublicKey
 
 STANDARD_PORT = 22
-SALT_BYTES = 20
-"""As long as the hash (hostfile.c: host_hash)."""
 
 _HOST = re.compile(r"(?!@)[^\s,*?!|#\[\]\0]+")
 _ALGORITHMS = {"rsa": 1, "dsa": 2, "ecdsa": 3, "ed25519": 4}
@@ -31,11 +28,6 @@ def lines(names: Sequence[str], key: PublicKey) -> list[str]:
     return [" ".join([",".join(names), *_words(key)])]
 
 
-def hashed_lines(names: Sequence[str], key: PublicKey, salts: Sequence[bytes]) -> list[str]:
-    """A line for each name that tells it only to those who know it (ssh_config(5): HashKnownHosts)."""
-    return [" ".join([_hashed(name, salt), *_words(key)]) for name, salt in zip(names, salts)]
-
-
 def sshfp(host: str, key: PublicKey) -> list[str]:
     """The records for DNS, with SHA-1 and SHA-256, as `ssh-keygen -r` prints them; none for other types."""
     import hashlib
@@ -50,11 +42,3 @@ def sshfp(host: str, key: PublicKey) -> list[str]:
 
 def _words(key: PublicKey) -> list[str]:
     return key.line.split(" ")[:2]
-
-
-def _hashed(name: str, salt: bytes) -> str:
-    import hashlib
-    import hmac
-
-    digest = hmac.new(salt, name.encode(), hashlib.sha1).digest()
-    return "|1|" + "|".join(b2a_base64(part, newline=False).decode("ascii") for part in (salt, digest))
