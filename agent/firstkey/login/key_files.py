@@ -8,7 +8,6 @@ import stat
 import time
 from binascii import b2a_base64
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
 
 from firstkey import login_reasons as why
@@ -127,9 +126,7 @@ def _barred(context: Context, seen: Seen) -> Finding:
 def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
     if not restrictions.strict_modes(context.effective):
         return
-    home = context.account.home
-    with suppress(OSError):
-        home = view.resolve(context.target.tree, home)
+    home = view.resolve(context.target.tree, context.account.home)
     found = view.flaws(context.target, context.account, seen.steps, home)
     for flaw in found:
         detail = f"sshd ignores the keys, since {view.why(flaw, context.account)} ({view.looks(flaw)})"
