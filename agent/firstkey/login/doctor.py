@@ -170,21 +170,27 @@ def _asked(context: Context, at: Connectivity, found: list[Finding]) -> list[Fin
 def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: float) -> list[Finding]:
     """The running sshd's word against what its files say. What stands in its way only in files is a note."""
     check = "running-sshd"
-    # Whether a command vouches for the key is what only sshd knows, and now has said.
-    vouched = any(each.check == key_files.COMMAND for each in found)
-    open_yet = [
-        each for each in found if vouched and each.status == UNKNOWN and each.check in _BEFORE_THE_KEY
-    ]
+    # What files do not show (whether a command vouches for the key, say), sshd knows, and now has said.
+    open_yet = [each for each in found if each.status == UNKNOWN and each.check in _BEFORE_THE_KEY]
     if reply.verdict == probe.ACCEPTED:
         found = [each for each in found if each not in open_yet]
         took = f"asked with the public key alone, the running sshd takes it for {context.name}"
         later = [each for each in found if each.status == OBSTACLE and each.check in _BEFORE_THE_KEY]
-        kept = [each._replace(status=OK) if each in later else each for each in found]
         if later:
+            first = "correct what is noted here, since a reload now would lock the user out"
+            kept = [
+                each._replace(status=OK)
+                if each in later
+                else each._replace(remedy=f"First {first}; then: {each.remedy}", is_command=False)
+                if each.reason is why.SSHD_UNREAD
+                else each
+                for each in found
+            ]
             detail = f"{took}; it will not, once it has read its files as they are now"
             return [*kept, note(check, why.SSHD_DISAGREES, detail)]
         return [*found, passed(check, took)]
-    found = [each._replace(status=OBSTACLE) if each in open_yet else each for each in found]
+    is_asked = [each in open_yet and each.reason is not reasons.NEEDS_ROOT for each in found]
+    found = [each._replace(status=OBSTACLE) if now else each for each, now in zip(found, is_asked)]
     if reply.verdict == probe.UNLIKE:
         # They come to no key at all: it stands before everything that is about the user.
         spoken = next((number for number, each in enumerate(found, 1) if each.check == "banner"), 0)
@@ -192,7 +198,7 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
         detail = f"this machine's ssh says: {reply.words}"
         unlike = context.in_config(keyword, why.ALGORITHMS_DIFFER, detail)
         return [*found[:spoken], unlike, *found[spoken:]]
-    if session.stops([each for each in found if each.check in _BEFORE_THE_KEY]):
+    if session.stops(found):
         return [*found, passed(check, f"the running sshd does not take the key either: {reply.words}")]
     logged = "; ".join(probe.logged_since(began))
     said = f"{reply.words} (sshd logged: {logged})" if logged else reply.words
