@@ -187,8 +187,7 @@ def _host_key(target: Target, sshd: Sshd, file: str) -> Finding:
                 return note(check, reasons.HOST_KEY_PENDING, detail, path=file)
         return note(check, why.NO_HOST_KEY, f"{file} does not exist", path=file)
     if reason := _UNUSABLE.get(found.condition):
-        is_replaced = found.condition in (host_keys.BROKEN, host_keys.TOO_SMALL)
-        command = "firstkey host-keys" if is_replaced else ""
+        command = "firstkey host-keys" if found.condition in (host_keys.BROKEN, host_keys.TOO_SMALL) else ""
         return note(check, reason, f"{file} is {found.condition}", path=file, command=command)
     if found.is_loose:
         remedy, detail = f"chmod 0600 {shlex.quote(file)}", f"{file} can be read by others"

@@ -171,26 +171,24 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
     """The running sshd's word against what its files say. What stands in its way only in files is a note."""
     check = "running-sshd"
     # What files do not show (whether a command vouches for the key, say), sshd knows, and now has said.
-    open_yet = [each for each in found if each.status == UNKNOWN and each.check in _BEFORE_THE_KEY]
+    unseen = [each for each in found if each.status == UNKNOWN and each.check in _BEFORE_THE_KEY]
+    open_yet = [each for each in unseen if each.reason is not reasons.NEEDS_ROOT]
     if reply.verdict == probe.ACCEPTED:
         found = [each for each in found if each not in open_yet]
         took = f"asked with the public key alone, the running sshd takes it for {context.name}"
         later = [each for each in found if each.status == OBSTACLE and each.check in _BEFORE_THE_KEY]
         if later:
-            first = "correct what is noted here, since a reload now would lock the user out"
+            kept = [each._replace(status=OK) if each in later else each for each in found]
+            # A reload would only lock the user out.
+            hint = "correct what is noted here; then have sshd read its files again"
             kept = [
-                each._replace(status=OK)
-                if each in later
-                else each._replace(remedy=f"First {first}; then: {each.remedy}", is_command=False)
-                if each.reason is why.SSHD_UNREAD
-                else each
-                for each in found
+                each._replace(remedy=hint, is_command=False) if each.reason is why.SSHD_UNREAD else each
+                for each in kept
             ]
             detail = f"{took}; it will not, once it has read its files as they are now"
             return [*kept, note(check, why.SSHD_DISAGREES, detail)]
         return [*found, passed(check, took)]
-    is_asked = [each in open_yet and each.reason is not reasons.NEEDS_ROOT for each in found]
-    found = [each._replace(status=OBSTACLE) if now else each for each, now in zip(found, is_asked)]
+    found = [each._replace(status=OBSTACLE) if each in open_yet else each for each in found]
     if reply.verdict == probe.UNLIKE:
         # They come to no key at all: it stands before everything that is about the user.
         spoken = next((number for number, each in enumerate(found, 1) if each.check == "banner"), 0)

@@ -74,11 +74,11 @@ def findings(context: Context) -> Iterator[Finding]:
         yield from shown or [_refused(context, answer, found)]
     else:
         yield from (finding for finding in shown if finding.status == OK)
-        says = "lets in" if answer.code == answers.SUCCESS else "refuses"
         if choosy:
-            detail = f"PAM {says} a client at {NOWHERE}; {choosy.module} may answer another one differently"
-            about = {"path": choosy.place, "line": choosy.line}
-            yield unknown(CHECK, why.CLIENT_DEPENDENT, detail, **about)
+            detail = (
+                f"asked about a client at {NOWHERE}, PAM says: {answer.words}; others may get another answer"
+            )
+            yield unknown(CHECK, why.CLIENT_DEPENDENT, detail, path=choosy.place, line=choosy.line)
         else:
             yield passed(CHECK, "PAM's account rules let the user in")
 
@@ -90,8 +90,8 @@ def service(context: Context) -> str:
 
 def _asked(context: Context, found: list[Rule]) -> answers.Answer | Finding:
     """PAM's answer, or why it was not asked or did not give any."""
-    known = PLAIN | COUNTING
-    uncertain = {rule.module: 1 for rule in found if rule.module not in known and rule.control != "optional"}
+    modules = dict.fromkeys(rule.module for rule in found if rule.control != "optional")
+    uncertain = [module for module in modules if module not in PLAIN | COUNTING]
     acting = ACTING.intersection(rule.module for rule in found)
     if not context.target.tree.is_running_system:
         return note(CHECK, why.NOT_RUNNING_SYSTEM, "PAM can only be asked on the system itself")
@@ -107,11 +107,7 @@ def _asked(context: Context, found: list[Rule]) -> answers.Answer | Finding:
             service(context), context.account, host=context.client.address if context.client else NOWHERE
         )
     except FirstkeyError as error:
-        if not uncertain:
-            return passed(
-                CHECK, f"PAM could not be asked ({error.message}); all its rules are known from files"
-            )
-        return unknown(CHECK, why.PAM_UNKNOWN, f"{error.message}; {' '.join(uncertain)} has a say")
+        return unknown(CHECK, why.PAM_UNKNOWN, error.message)
 
 
 def _shown(context: Context, found: list[Rule]) -> Iterator[Finding]:
@@ -160,12 +156,12 @@ def _names_clients(context: Context, rule: Rule) -> bool:
     tree, accounts, path = context.target.tree, context.target.accounts, _list_of(rule)
     below = f"{path.removesuffix('.conf')}.d"
     files = (path, *(f"{below}/{name}" for name in tree.names(below)))
-    for line in (line for file in files for _, line in lines(tree, file)):
-        _, users, origins = [*line.split(":", 2), "", ""][:3]
-        others = (word != context.name and accounts.find(word) for word in users.split())
-        if origins.strip() != "ALL" and not all(others):
-            return True
-    return False
+    listed = ([*line.split(":", 2), "", ""] for file in files for _, line in lines(tree, file))
+    return any(
+        origins.strip() != "ALL"
+        and not all(word != context.name and accounts.find(word) for word in users.split())
+        for _, users, origins, *_ in listed
+    )
 
 
 def _list_of(rule: Rule) -> str:
@@ -211,12 +207,9 @@ def _of_session(context: Context, rule: Rule, *, is_reached: bool) -> Iterator[F
 
 
 def _is_missing(tree: Tree, rule: Rule) -> bool:
-    """Whether PAM refuses since the module, or file, is not there; `-` only keeps that out of the log.
-
-    It is there where it cannot be seen in which place modules are.
-    """
+    """Whether PAM refuses since the module, or file, is not there; `-` only keeps that out of the log."""
     names = (rule.file,) if "/" in rule.file else tuple(f"{place}/{rule.module}.so" for place in SECURITY)
-    usual = (f"{place}/pam_unix.so" for place in SECURITY)
+    usual = (f"{place}/pam_unix.so" for place in SECURITY)  # without it, modules are in another place
     is_there = any(matching(tree, each) for each in names) or not any(matching(tree, each) for each in usual)
     return rule.may_refuse and not is_there
 
