@@ -180,7 +180,7 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
         if later:
             kept = [each._replace(status=OK) if each in later else each for each in found]
             # A reload would only lock the user out.
-            hint = "correct what is noted here; then have sshd read its files again"
+            hint = "Correct what is noted here; then have sshd read its files again."
             kept = [
                 each._replace(remedy=hint, is_command=False) if each.reason is why.SSHD_UNREAD else each
                 for each in kept
