@@ -130,6 +130,33 @@ def test_without_a_client_what_depends_on_it_is_unknown(lab: Lab, config: str, l
     assert lab.doctor().user["verdict"] == "open"
 
 
+@pytest.mark.parametrize(
+    "rule,lists,works",
+    [
+        ("pam_succeed_if.so quiet rhost != 127.0.0.1", "", False),
+        ("pam_access.so", "-:alice:127.0.0.0/8", False),
+        ("pam_access.so", "+:alice:127.0.0.0/8\n-:ALL:ALL", True),
+        ("pam_access.so", "-:root:ALL EXCEPT LOCAL\n+:alice:ALL", True),
+    ],
+)
+def test_what_pam_says_of_one_client_is_no_answer_for_another(
+    lab: Lab, rule: str, lists: str, works: bool
+) -> None:
+    """Where a rule is about clients and none was named, PAM's word about one elsewhere is not enough."""
+    lab.append("/etc/pam.d/sshd", f"account required {rule}\n")
+    lab.write("/etc/security/access.conf", f"{lists}\n")
+    assert lab.start_sshd()
+    assert lab.works() == works
+    assert lab.doctor("--from", "127.0.0.1").user["verdict"] == ("open" if works else "blocked")
+    user = json.loads(lab.firstkey("doctor", "--json", "--key", f"{lab.directory}/keys/launch.pub").out)[
+        "users"
+    ][0]
+    unknown = [finding["reason"] for finding in user["findings"] if finding["status"] == "unknown"]
+    assert (user["verdict"], unknown) == (
+        ("unsure", ["client-dependent"]) if "root" not in lists else ("open", [])
+    )
+
+
 def test_another_client_gets_another_answer(lab: Lab) -> None:
     """Match blocks are resolved by sshd for the client that is named."""
     lab.append("/etc/ssh/sshd_config", "Match Address 10.0.0.0/8\nPubkeyAuthentication no\n")

@@ -167,6 +167,10 @@ MACHINES = [
         "commands of one's own at each login, of which one fails",
         lambda lab: lab.write(f"{lab.home}/.ssh/rc", "exit 1\n", owner=ALICE),
     ),
+    Healthy(
+        "a line with a command that has expired, before a good one",
+        lambda lab: lab.authorize(f'command="exit 1",expiry-time="20200101" {lab.key}\n{lab.key}\n'),
+    ),
     Healthy("a shell that is a script", shell('#!/bin/sh\nexec /bin/sh "$@"\n')),
     Healthy("rules that may refuse, but need not", pam("session optional pam_exec.so /bin/false")),
     Healthy(
@@ -261,6 +265,25 @@ def test_what_stands_only_in_files_by_now_is_no_obstacle(lab: Lab, text: str) ->
     assert {"sshd-unread"} <= set(said.unknowns) <= {"sshd-unread", "sshd-config-invalid"}
     assert said.user["verdict"] == "unsure"
     assert "sshd-disagrees" in said.notes
+
+
+@pytest.mark.parametrize("control", ["required", "optional"])
+def test_looking_starts_no_program_of_pams_rules(lab: Lab, control: str) -> None:
+    """What pam_exec starts at each login may change anything: PAM is not asked."""
+    pam(f"account {control} pam_exec.so /usr/bin/touch /etc/pam-exec-was-here")(lab)
+    assert lab.start_sshd()
+    before = lab.snapshot()
+    said = lab.doctor()
+    assert lab.snapshot() == before
+    assert said.unknowns == (["pam-unknown"] if control == "required" else [])
+
+
+def test_a_lockout_that_a_reload_would_bring_is_no_remedy(lab: Lab) -> None:
+    """Only a person reloads an sshd whose files lock the user out."""
+    assert lab.start_sshd()
+    lab.prepend_config("DenyUsers alice")
+    said = lab.doctor()
+    assert [each["reason"] for each in said.with_status("unknown") if each["is_command"]] == []
 
 
 def test_the_systems_own_pam_rules_have_no_complaint(lab: Lab) -> None:

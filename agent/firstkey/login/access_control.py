@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import stat
+import time
 from collections.abc import Iterator, Sequence
 
 from firstkey import login_reasons as why
@@ -75,12 +76,7 @@ def account(context: Context, *, by_pam: bool) -> Iterator[Finding]:
 
 def _day(number: int) -> str:
     """The date of a day of shadow(5)."""
-    import datetime as dt
-
-    try:
-        return (dt.date(1970, 1, 1) + dt.timedelta(days=number)).isoformat()
-    except OverflowError:
-        return f"day {number}"
+    return time.strftime("%Y-%m-%d", time.gmtime(number * shadow.DAY))
 
 
 def _today(context: Context) -> str:

@@ -178,8 +178,6 @@ def _host_key(target: Target, sshd: Sshd, file: str) -> Finding:
     try:
         found = host_key_files.inspect(target, sshd, file)
     except FirstkeyError as error:
-        if error.reason is reasons.PERMISSION_DENIED and os.geteuid() != 0:
-            return unknown(check, reasons.NEEDS_ROOT, f"only root can read {file}", path=file)
         return unanswered(check, error, path=file)
     if found.condition == host_keys.MISSING:
         with suppress(FirstkeyError):
@@ -189,7 +187,8 @@ def _host_key(target: Target, sshd: Sshd, file: str) -> Finding:
                 return note(check, reasons.HOST_KEY_PENDING, detail, path=file)
         return note(check, why.NO_HOST_KEY, f"{file} does not exist", path=file)
     if reason := _UNUSABLE.get(found.condition):
-        return note(check, reason, f"{file} is {found.condition}", path=file)
+        command = "firstkey host-keys" if found.condition in (host_keys.BROKEN, host_keys.TOO_SMALL) else ""
+        return note(check, reason, f"{file} is {found.condition}", path=file, command=command)
     if found.is_loose:
         remedy, detail = f"chmod 0600 {shlex.quote(file)}", f"{file} can be read by others"
         return note(check, reasons.BAD_MODES, detail, path=file, command=remedy)

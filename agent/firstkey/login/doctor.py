@@ -170,17 +170,21 @@ def _asked(context: Context, at: Connectivity, found: list[Finding]) -> list[Fin
 def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: float) -> list[Finding]:
     """The running sshd's word against what its files say. What stands in its way only in files is a note."""
     check = "running-sshd"
-    # Whether a command vouches for the key is what only sshd knows, and now has said.
-    vouched = any(each.check == key_files.COMMAND for each in found)
-    open_yet = [
-        each for each in found if vouched and each.status == UNKNOWN and each.check in _BEFORE_THE_KEY
-    ]
+    # What files do not show (whether a command vouches for the key, say), sshd knows, and now has said.
+    unseen = [each for each in found if each.status == UNKNOWN and each.check in _BEFORE_THE_KEY]
+    open_yet = [each for each in unseen if each.reason is not reasons.NEEDS_ROOT]
     if reply.verdict == probe.ACCEPTED:
         found = [each for each in found if each not in open_yet]
         took = f"asked with the public key alone, the running sshd takes it for {context.name}"
         later = [each for each in found if each.status == OBSTACLE and each.check in _BEFORE_THE_KEY]
-        kept = [each._replace(status=OK) if each in later else each for each in found]
         if later:
+            kept = [each._replace(status=OK) if each in later else each for each in found]
+            # A reload would only lock the user out.
+            hint = "Correct what is noted here; then have sshd read its files again."
+            kept = [
+                each._replace(remedy=hint, is_command=False) if each.reason is why.SSHD_UNREAD else each
+                for each in kept
+            ]
             detail = f"{took}; it will not, once it has read its files as they are now"
             return [*kept, note(check, why.SSHD_DISAGREES, detail)]
         return [*found, passed(check, took)]
@@ -198,7 +202,7 @@ def _weighed(reply: probe.Reply, found: list[Finding], context: Context, began: 
         detail = f"this machine's ssh says: {reply.words}"
         unlike = context.in_config(keyword, why.ALGORITHMS_DIFFER, detail)
         return [*found[:spoken], unlike, *found[spoken:]]
-    if session.stops([each for each in found if each.check in _BEFORE_THE_KEY]):
+    if session.stops(found):
         return [*found, passed(check, f"the running sshd does not take the key either: {reply.words}")]
     logged = "; ".join(probe.logged_since(began))
     said = f"{reply.words} (sshd logged: {logged})" if logged else reply.words

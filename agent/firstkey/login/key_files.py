@@ -8,14 +8,13 @@ import stat
 import time
 from binascii import b2a_base64
 from collections.abc import Iterator
-from contextlib import suppress
 from io import BytesIO
 
 from firstkey import login_reasons as why
 from firstkey import reasons
 from firstkey.login import storage, view
 from firstkey.login.context import DISABLED, Context
-from firstkey.login.finding import OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
+from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.login.view import Seen
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import access, authorized_keys, key_options, restrictions
@@ -23,17 +22,17 @@ from firstkey.ssh.sshd_config import looks_for
 from firstkey.system import as_user, command, sshd_tree
 
 CHECK, MISSING, COMMAND = "authorized-keys", "authorized-keys-missing", "authorizedkeyscommand"
-LINE, FROM = "key-line", "key-from"
-"""The key's line, and that the key is there, for some clients."""
+LINE, FROM, FORCED = "key-line", "key-from", "forced-command"
+"""The key's line, that the key is there for some clients, and that it is for one command."""
 PIECE = 40
 """So many characters of a key's data are its own alone: those before are the same for all of its type."""
 
 
 def findings(context: Context) -> Iterator[Finding]:
-    """One good file is enough, whatever is wrong with the others; else everything that is wrong."""
+    """What sshd goes by, whatever is wrong with other files; else everything that is wrong."""
     files = [_of_file(context, path) for path in paths(context)]
-    if good := next((found for found in files if all(finding.status == OK for finding in found)), None):
-        yield from good
+    if taken := _taken(files):
+        yield from taken
         return
     # Which of several files is missing does not matter.
     wrong = [found for found in files if not any(each.check == MISSING for each in found)] or files[:1]
@@ -52,6 +51,17 @@ def findings(context: Context) -> Iterator[Finding]:
         detail = f"{none}, and asks no command"
         keyword, reason = "authorizedkeysfile", reasons.AUTHORIZED_KEYS_DISABLED
         yield context.in_config(keyword, reason, detail, check=CHECK, edit=DISABLED)
+
+
+def _taken(each: list[list[Finding]]) -> list[Finding]:
+    """Of files or lines, the first that lets the key in, if only to run a command: sshd reads no further."""
+    for found in each:
+        others = [finding for finding in found if finding.check != FORCED]
+        if all(finding.status == OK for finding in others):
+            return found
+        if len(others) < len(found) and all(finding.status != OBSTACLE for finding in others):
+            return [finding._replace(status=UNKNOWN) for finding in found]  # for some clients, this one
+    return []
 
 
 def paths(context: Context) -> list[str]:
@@ -127,9 +137,7 @@ def _barred(context: Context, seen: Seen) -> Finding:
 def _ignored(context: Context, seen: Seen) -> Iterator[Finding]:
     if not restrictions.strict_modes(context.effective):
         return
-    home = context.account.home
-    with suppress(OSError):
-        home = view.resolve(context.target.tree, home)
+    home = view.resolve(context.target.tree, context.account.home)
     found = view.flaws(context.target, context.account, seen.steps, home)
     for flaw in found:
         detail = f"sshd ignores the keys, since {view.why(flaw, context.account)} ({view.looks(flaw)})"
@@ -154,18 +162,15 @@ def _label(context: Context, seen: Seen) -> Iterator[Finding]:
 
 
 def _lines(context: Context, seen: Seen) -> Iterator[Finding]:
-    """The first line that lets the key in; else what is wrong with each that has it, or that none has."""
+    """The line that sshd goes by; else what is wrong with each that has the key, or that none has."""
     content = seen.content or b""
     judged = [
         list(_options(context, entry.options, f"{seen.path}:{number}"))
         for number, entry in authorized_keys.keyed(content)
         if entry.key.fingerprint == context.key.fingerprint
     ]
-    good = next((found for found in judged if all(finding.status == OK for finding in found)), None)
-    if good:
-        yield from good
-    elif judged:
-        yield from (finding for found in judged for finding in found)
+    if judged:
+        yield from _taken(judged) or (finding for found in judged for finding in found)
     else:
         yield _absent(context, seen, content)
 
@@ -190,7 +195,7 @@ def _options(context: Context, text: str, place: str) -> Iterator[Finding]:
         yield _sources(context, options.sources, place, text)
     if options.command is not None:
         detail = f"command= before the key runs {options.command[:80]!r} in place of a shell"
-        yield obstacle("forced-command", why.FORCED_COMMAND, detail, path=place, line=text)
+        yield obstacle(FORCED, why.FORCED_COMMAND, detail, path=place, line=text)
     elif not options.has_terminal:
         detail = "the options before the key allow no terminal"
         yield note("terminal", why.NO_TERMINAL, detail, path=place)

@@ -33,7 +33,9 @@ MOST = 1000
 DIRECTORIES = ("/etc/pam.d", "/usr/lib/pam.d")
 
 COUNTING = frozenset({"pam_faillock", "pam_tally", "pam_tally2"})
-"""Their account rules reset counters of failed logins: asking would change something."""
+"""Their account rules reset counters of failed logins, and refuse no user."""
+ACTING = COUNTING | {"pam_exec"}
+"""Asking them would change something, or start a program that may."""
 PLAIN = frozenset({"pam_unix", "pam_permit", "pam_deny", "pam_nologin", "pam_localuser", "pam_usertype"})
 """What these say of a local account is known from its files; pam_deny ends what pam_unix did not let pass."""
 
@@ -46,6 +48,7 @@ HARMLESS = frozenset(
     )
 )  # fmt: skip
 """They let any local user's session begin; of pam_limits, the trial of the shell asks (session.py)."""
+CONTROLS = frozenset({"required", "requisite", "sufficient", "optional"})
 NAMESPACES = "/etc/security/namespace.conf"
 # /lib is no link on Debian 11.
 SECURITY = tuple(
@@ -61,17 +64,23 @@ NOWHERE = "192.0.2.1"
 def findings(context: Context) -> Iterator[Finding]:
     """The obstacles that files show; then PAM's own word, where it can be had without changing anything."""
     found = rules(context.target.tree, service(context), "account")
-    modules = list(dict.fromkeys(rule.module for rule in found))
-    shown = list(_shown(context, modules))
-    answer = _asked(context, modules)
+    shown = list(_shown(context, found))
+    answer = _asked(context, found)
+    choosy = next((rule for rule in found if not context.client and _names_clients(context, rule)), None)
     if isinstance(answer, Finding):
         yield from shown
         yield answer
-    elif answer.code == answers.SUCCESS:
-        yield from (finding for finding in shown if finding.status == OK)
-        yield passed(CHECK, "PAM's account rules let the user in")
-    else:
+    elif answer.code != answers.SUCCESS and (shown or not choosy):
         yield from shown or [_refused(context, answer, found)]
+    else:
+        yield from (finding for finding in shown if finding.status == OK)
+        if choosy:
+            detail = (
+                f"asked about a client at {NOWHERE}, PAM says: {answer.words}; others may get another answer"
+            )
+            yield unknown(CHECK, why.CLIENT_DEPENDENT, detail, path=choosy.place, line=choosy.line)
+        else:
+            yield passed(CHECK, "PAM's account rules let the user in")
 
 
 def service(context: Context) -> str:
@@ -79,16 +88,17 @@ def service(context: Context) -> str:
     return context.says("pamservicename") or "sshd"
 
 
-def _asked(context: Context, modules: list[str]) -> answers.Answer | Finding:
+def _asked(context: Context, found: list[Rule]) -> answers.Answer | Finding:
     """PAM's answer, or why it was not asked or did not give any."""
+    modules = dict.fromkeys(rule.module for rule in found if rule.control != "optional")
     uncertain = [module for module in modules if module not in PLAIN | COUNTING]
-    counting = COUNTING.intersection(modules)
+    acting = ACTING.intersection(rule.module for rule in found)
     if not context.target.tree.is_running_system:
         return note(CHECK, why.NOT_RUNNING_SYSTEM, "PAM can only be asked on the system itself")
     if os.geteuid() != 0:
         return unknown(CHECK, reasons.NEEDS_ROOT, "only root can ask PAM about a user")
-    if counting:
-        detail = f"PAM was not asked, since {' '.join(sorted(counting))} would reset its counters"
+    if acting:
+        detail = f"PAM was not asked, since {' '.join(sorted(acting))} would do more than answer"
         if uncertain:
             return unknown(CHECK, why.PAM_UNKNOWN, f"{detail}; {' '.join(uncertain)} has a say too")
         return passed(CHECK, f"{detail}; the other rules are known from their files")
@@ -97,14 +107,15 @@ def _asked(context: Context, modules: list[str]) -> answers.Answer | Finding:
             service(context), context.account, host=context.client.address if context.client else NOWHERE
         )
     except FirstkeyError as error:
-        if not uncertain:
-            return passed(
-                CHECK, f"PAM could not be asked ({error.message}); all its rules are known from files"
-            )
-        return unknown(CHECK, why.PAM_UNKNOWN, f"{error.message}; {' '.join(uncertain)} has a say")
+        return unknown(CHECK, why.PAM_UNKNOWN, error.message)
 
 
-def _shown(context: Context, modules: list[str]) -> Iterator[Finding]:
+def _shown(context: Context, found: list[Rule]) -> Iterator[Finding]:
+    modules = [rule.module for rule in found]
+    for rule in found:
+        if _is_missing(context.target.tree, rule):
+            detail = f"{rule.module} is not installed, and PAM refuses every user without it"
+            yield obstacle(CHECK, why.PAM_REFUSES, detail, path=rule.place, line=rule.line)
     if "pam_nologin" in modules:
         yield from closed(context, "/run/nologin", "/var/run/nologin", NOLOGIN)
     if "pam_unix" in modules:
@@ -132,13 +143,25 @@ def _refused(context: Context, answer: answers.Answer, found: list[Rule]) -> Fin
     likely = [rule for rule in found if rule.module not in PLAIN] or found
     lists = [place for rule in likely if (place := _list_of(rule))]
     about = {"path": likely[0].place, "line": likely[0].line} if likely else {}
-    if context.client is None and any(rule.module == "pam_access" for rule in found):
-        detail = f"pam_access refuses a client at {NOWHERE} ({said}); it may let others in"
-        return unknown(CHECK, why.CLIENT_DEPENDENT, detail, **about)
     detail = f"PAM refuses {context.name}: {said}; asked was {' '.join(rule.module for rule in likely)}"
     detail += f", whose rules are in {' '.join(lists)}" if lists else ""
     known = {answers.NEW_PASSWORD_WANTED: why.PASSWORD_EXPIRED, answers.ACCOUNT_EXPIRED: why.ACCOUNT_EXPIRED}
     return obstacle(CHECK, known.get(answer.code, why.PAM_REFUSES), detail, **about)
+
+
+def _names_clients(context: Context, rule: Rule) -> bool:
+    """Whether the rule, or a line about the user in the list of pam_access, is about clients."""
+    if rule.module != "pam_access":
+        return "rhost" in rule.line
+    tree, accounts, path = context.target.tree, context.target.accounts, _list_of(rule)
+    below = f"{path.removesuffix('.conf')}.d"
+    files = (path, *(f"{below}/{name}" for name in tree.names(below)))
+    listed = ([*line.split(":", 2), "", ""] for file in files for _, line in lines(tree, file))
+    return any(
+        origins.strip() != "ALL"
+        and not all(word != context.name and accounts.find(word) for word in users.split())
+        for _, users, origins, *_ in listed
+    )
 
 
 def _list_of(rule: Rule) -> str:
@@ -160,7 +183,7 @@ def session(context: Context) -> Iterator[Finding]:
             continue
         if rule.may_refuse:
             yield from _of_session(context, rule, is_reached=not uncertain)
-        uncertain = max(uncertain - 1, 0)
+        uncertain = max(uncertain - 1, 0) if rule.control != "sufficient" else MOST
         if rule.module == "pam_permit":
             skipped = rule.skips
         elif rule.skips:
@@ -169,42 +192,50 @@ def session(context: Context) -> Iterator[Finding]:
 
 def _of_session(context: Context, rule: Rule, *, is_reached: bool) -> Iterator[Finding]:
     tree = context.target.tree
-    if rule.module == "pam_deny" and is_reached:
+    detail = ""
+    if rule.control == rule.control.strip("[") and rule.control not in CONTROLS:
+        detail = f"PAM knows no {rule.control!a} before a module, and refuses the session"
+    elif _is_missing(tree, rule):
+        detail = f"{rule.module} is not installed, and PAM refuses the session without it"
+    elif rule.module == "pam_deny" and is_reached:
         detail = "this rule refuses every session"
+    if detail:
         yield obstacle(SESSION, why.SESSION_ENDS, detail, path=rule.place, line=rule.line)
-    elif rule.module == "pam_namespace" and not any(lines(tree, NAMESPACES)):
-        return
-    elif rule.module not in HARMLESS:
+    elif rule.module not in HARMLESS and (rule.module != "pam_namespace" or any(lines(tree, NAMESPACES))):
         detail = f"only a login shows whether {rule.module} lets the session begin"
         yield unknown(SESSION, why.PAM_UNKNOWN, detail, path=rule.place, line=rule.line)
-    elif not rule.line.startswith("-") and not _is_installed(tree, rule.module):
-        detail = f"{rule.module} is not installed, and PAM refuses the session without it"
-        yield obstacle(SESSION, why.SESSION_ENDS, detail, path=rule.place, line=rule.line)
 
 
-def _is_installed(tree: Tree, module: str) -> bool:
-    """Whether the module is there; where it cannot be seen at which place modules are, it is."""
-    there = [any(matching(tree, f"{place}/{name}.so") for place in SECURITY) for name in ("pam_unix", module)]
-    return there[1] or not there[0]
+def _is_missing(tree: Tree, rule: Rule) -> bool:
+    """Whether PAM refuses since the module, or file, is not there; `-` only keeps that out of the log."""
+    names = (rule.file,) if "/" in rule.file else tuple(f"{place}/{rule.module}.so" for place in SECURITY)
+    usual = (f"{place}/pam_unix.so" for place in SECURITY)  # without it, modules are in another place
+    is_there = any(matching(tree, each) for each in names) or not any(matching(tree, each) for each in usual)
+    return rule.may_refuse and not is_there
 
 
 # --- the rules, as far as their files show (pam.d(5)) -----------------------------------------------
 
 
 class Rule(NamedTuple):
-    """One rule: its module (`pam_unix` and the like) and the words behind it, and where it stands."""
+    """One rule: the file of its module and the words behind it, and where it stands."""
 
     control: str
-    module: str
+    file: str
     arguments: tuple[str, ...]
     place: str
     line: str
 
     @property
+    def module(self) -> str:
+        """Its module's name, `pam_unix` and the like."""
+        return self.file.rsplit("/", 1)[-1].removesuffix(".so")
+
+    @property
     def may_refuse(self) -> bool:
         """Whether the service is refused where the module says no, or is not there."""
         if not self.control.startswith("["):
-            return self.control in ("required", "requisite")
+            return self.control not in ("optional", "sufficient")
         actions = dict(word.split("=", 1) for word in self.control[1:-1].split() if "=" in word)
         return not {"bad", "die"}.isdisjoint({actions.get("default", "bad"), *actions.values()})
 
@@ -218,25 +249,30 @@ class Rule(NamedTuple):
 def rules(tree: Tree, service: str, kind: str) -> list[Rule]:
     """The service's rules of one kind (account, session), in order, included files followed."""
     for name in (service, "other"):  # which speaks for services that have no rules of their own
-        found = list(islice(_rules(tree, name, kind, ()), MOST))
+        path = _file(tree, name)
+        found = list(islice(_rules(tree, path, kind, ()), MOST)) if path else []
         if found:
             return found
     return []
 
 
-def _rules(tree: Tree, service: str, kind: str, above: tuple[str, ...]) -> Iterator[Rule]:
-    if service in above:
-        return
-    paths = [service] if service.startswith("/") else [f"{place}/{service}" for place in DIRECTORIES]
-    for place, line in lines(tree, next((path for path in paths if tree.read(path, limit=LIMIT)), paths[0])):
+def _file(tree: Tree, service: str) -> str | None:
+    places = [service] if service.startswith("/") else [f"{place}/{service}" for place in DIRECTORIES]
+    return next((path for path in places if tree.read(path, limit=LIMIT) is not None), None)
+
+
+def _rules(tree: Tree, file: str, kind: str, above: tuple[str, ...]) -> Iterator[Rule]:
+    for place, line in lines(tree, file):
         match = _INCLUDE.match(line) or _RULE.match(line)
         if match is None or match[1] not in (kind, "@include"):
             continue
-        if match[2] in ("include", "substack", ""):
-            yield from _rules(tree, match[3], kind, (*above, service))
-        else:
-            module = match[3].rsplit("/", 1)[-1].removesuffix(".so")
-            yield Rule(match[2], module, tuple(line[match.end() :].split()), place, line)
+        includes = match[2] in ("include", "substack", "")
+        inner = _file(tree, match[3]) if includes else None
+        if inner is None:  # PAM wants a file that is included as it wants a module
+            control = "required" if includes else match[2]
+            yield Rule(control, match[3], tuple(line[match.end() :].split()), place, line)
+        elif inner not in (*above, file):
+            yield from _rules(tree, inner, kind, (*above, file))
 
 
 def lines(tree: Tree, path: str) -> Iterator[tuple[str, str]]:

@@ -45,7 +45,7 @@ SECONDS = 20.0
 REFUSED, NO_BOX, NOT_STARTED = 123, 124, 125
 INTERACTIVE = frozenset({"ash", "bash", "csh", "dash", "fish", "ksh", "mksh", "rbash", "sh", "tcsh", "zsh"})
 """Shells that take commands from what is no terminal with -i."""
-_ENDS = re.compile(r"(?:^|[;&|){]|\bthen|\bdo|\belse)\s*(?:exit|logout|exec|kill)\b")
+_ENDS = re.compile(r"(?:^|[;&|){]|\bthen|\bdo|\belse)\s*(?:exit|logout|exec(?!\s+[^\s/]*[<>])|kill)\b")
 
 
 class Trial(NamedTuple):
@@ -70,7 +70,6 @@ def findings(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
         yield context.in_config("maxsessions", why.SESSION_LIMIT, detail, edit=DISABLED)
     unsafe = list(_chroot(context))
     yield from unsafe
-    yield from _home(context, before)
     if forced := context.says("forcecommand"):
         detail = f"ForceCommand runs {forced[:80]!r} in place of a shell"
         yield context.in_config("forcecommand", why.FORCED_COMMAND, detail, check="forced-command")
@@ -120,24 +119,6 @@ def _chroot(context: Context) -> Iterator[Finding]:
 def _new_root(context: Context) -> str:
     """Where ChrootDirectory leads; empty where there is none."""
     return with_tokens(context.says("chrootdirectory"), context.account)
-
-
-def _home(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
-    """A missing home ends no login by itself: sshd says so, and the shell starts in the root directory."""
-    home = context.account.home
-    is_reported = any(finding.reason is reasons.HOME_MISSING for finding in before)
-    if is_reported or context.says("chrootdirectory"):
-        return
-    try:
-        seen = view.look(context.target, context.account, home, content=False)
-    except FirstkeyError as error:
-        yield unanswered("home", error, path=home)
-        return
-    if seen.file is None:
-        detail = f"the home of {context.name} is not there or not to be entered: the shell starts in /"
-        yield note("home", reasons.HOME_MISSING, detail, path=home)
-    else:
-        yield passed("home", f"the home {home} is there", path=home)
 
 
 # --- the shell --------------------------------------------------------------------------------------
@@ -233,7 +214,8 @@ def _ended(context: Context, tried: Trial, what: str) -> Finding:
         detail = f"{shell} cannot be started by {context.name}: {tried.words}"
         if chroot := _new_root(context):
             detail = f"in ChrootDirectory {chroot}, {detail}"
-            return context.in_config("chrootdirectory", why.CHROOT_UNSAFE, detail, check="chroot")
+            found = context.in_config("chrootdirectory", why.CHROOT_UNSAFE, detail, check="chroot")
+            return found._replace(remedy=f"Put {shell} and its libraries there, or remove ChrootDirectory.")
         command = f"usermod -s /bin/sh {shlex.quote(context.name)}"
         return obstacle(check, why.SHELL_MISSING, detail, path=shell, command=command)
     if tried.status == NO_BOX:

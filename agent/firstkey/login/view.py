@@ -7,7 +7,6 @@ the user could not read, root does not read either. Nothing is ever written.
 from __future__ import annotations
 
 import base64
-import errno
 import os
 import shlex
 import stat
@@ -16,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from firstkey import NamedTuple
+from firstkey import NamedTuple, reasons
 from firstkey.boot.target import Target
 from firstkey.login import storage
 from firstkey.model import Account
@@ -24,7 +23,7 @@ from firstkey.reasons import FirstkeyError
 from firstkey.ssh import authorized_keys
 from firstkey.ssh.authorized_keys import GROUP_WRITE, OTHERS_WRITE, Part
 from firstkey.system import as_user, command
-from firstkey.system.tree import MAXIMUM_LINKS, Tree
+from firstkey.system.tree import Tree
 
 LIMIT = 4 * 1024 * 1024
 
@@ -103,14 +102,18 @@ def _barred_by_modes(steps: Sequence[Part], uid: int, groups: Sequence[int]) -> 
 
 
 def _look(tree: Tree, path: str, *, content: bool) -> dict[str, Any]:
-    seen: dict[str, Any] = {"path": path, "canonical": path, "steps": [], "content": None}
-    try:
-        seen["canonical"] = canonical = resolve(tree, path)
-    except OSError as error:
-        which = "barred" if error.errno in (errno.EACCES, errno.EPERM) else "missing"
-        # Above what is missing or barred there may be more that is wrong.
-        return {**seen, which: error.filename, "steps": _above(tree, os.path.dirname(str(error.filename)))}
-    seen["steps"] = _above(tree, canonical)
+    canonical = resolve(tree, path)
+    steps = _above(tree, canonical)
+    seen: dict[str, Any] = {"path": path, "canonical": canonical, "steps": steps, "content": None}
+    if steps[0][0] != canonical:
+        nearest = steps[0][0].rstrip("/")
+        try:
+            os.stat(f"{tree.here.rstrip('/')}{canonical}")
+        except PermissionError:
+            return {**seen, "barred": nearest or "/"}
+        except OSError:
+            below = canonical[len(nearest) + 1 :].partition("/")[0]
+            return {**seen, "missing": f"{nearest}/{below}"}
     if not (content and stat.S_ISREG(seen["steps"][0][3])):
         return seen
     try:
@@ -124,39 +127,15 @@ def _look(tree: Tree, path: str, *, content: bool) -> dict[str, Any]:
 
 
 def resolve(tree: Tree, path: str) -> str:
-    """The path without links or `..`, inside the tree (realpath(3)).
+    """The path without links or `..` (realpath(3)), as far as there is one and the caller may look.
 
-    Raises OSError with the part that stopped it: one that does not exist, or whose directory the caller
-    may not pass.
+    Raises FirstkeyError where it leads out of a tree that is not all that this process sees.
     """
-    done: list[str] = []
-    pending = path.split("/")[::-1]
-    links = 0
-    with tree.opened("/") as root:
-        while pending:
-            name = pending.pop()
-            if name in ("", "."):
-                continue
-            if name == "..":
-                done = done[:-1]
-                continue
-            place = "/".join([*done, name])  # nothing above the name is a link any more
-            try:
-                is_link = stat.S_ISLNK(os.lstat(place, dir_fd=root.fd).st_mode)
-                target = os.readlink(place, dir_fd=root.fd) if is_link else ""
-            except OSError as error:
-                # It is the directory above that bars the way.
-                stopped = "/".join(done) if error.errno in (errno.EACCES, errno.EPERM) else place
-                raise OSError(error.errno, error.strerror, f"/{stopped}") from None
-            if not is_link:
-                done.append(name)
-                continue
-            links += 1
-            if links > MAXIMUM_LINKS:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-            pending.extend(target.split("/")[::-1])
-            done = [] if target.startswith("/") else done
-    return "/" + "/".join(done)
+    above = tree.here.rstrip("/")
+    found = os.path.realpath(f"{above}{path}")
+    if not f"{found}/".startswith(f"{above}/"):
+        raise FirstkeyError(f"only root can follow {path} inside of the tree", reason=reasons.NEEDS_ROOT)
+    return found[len(above) :] or "/"
 
 
 def _above(tree: Tree, path: str) -> list[list[Any]]:

@@ -99,13 +99,13 @@ def _ask(service: str, name: str, host: str) -> list[Any]:
     converse = _conversation(received)
     handle = ctypes.c_void_p()
     started = library.pam_start(service.encode(), name.encode(), ctypes.byref(converse), ctypes.byref(handle))
-    if started != SUCCESS:
-        raise FirstkeyError(f"PAM has no service {service}", reason=reasons.DEPENDENCY_MISSING)
+    library.pam_strerror.restype = ctypes.c_char_p
+    if started != SUCCESS:  # it cannot read its rules, and sshd can do no better
+        return [started, (library.pam_strerror(None, started) or b"").decode("utf-8", "replace"), []]
     # What sshd sets before it asks: some rules are about the client and the terminal.
     library.pam_set_item(handle, _RHOST, host.encode())
     library.pam_set_item(handle, _TTY, b"ssh")
     code = library.pam_acct_mgmt(handle, _SILENT)
-    library.pam_strerror.restype = ctypes.c_char_p
     words = (library.pam_strerror(handle, code) or b"").decode("utf-8", "replace")
     library.pam_end(handle, code)
     return [code, words, received]
