@@ -148,7 +148,7 @@ def test_what_sshd_rejects_is_left_alone(builder: Builder) -> None:
     assert verdict.outcome == "unknown"
     assert [unknown.refusal.reason for unknown in verdict.unknowns] == [reasons.SSHD_CONFIG_INVALID]
     with pytest.raises(FirstkeyError):
-        sshd_change.change(builder.image(), sshd_change.PERMIT_ROOT_LOGIN)
+        sshd_change.change(builder.image().tree, sshd_change.PERMIT_ROOT_LOGIN, {})
     assert builder.snapshot() == before
 
 

@@ -119,6 +119,7 @@ class Scanner:
         self._starts = tuple(start for watch in self._headed for start in watch.starts)
         self._all_needles = [NESTED, *(watch for watch in watches if isinstance(watch, Needle))]
         self._everywhere = [needle for needle in self._all_needles if needle.everywhere]
+        self._shown: set[tuple[str, str]] = set()
         self._told = 0.0
         self._window = walk.Window()
         self._judged: dict[Needle, int] = {}
@@ -203,7 +204,7 @@ class Scanner:
 
     def _file(self, path: str, fd: int, name: str, *, in_packages: bool) -> None:
         window, is_packed = self._window, False
-        self._judged = {}
+        self._judged, self._shown = {}, set()
         is_packaged = in_packages and not is_stray(path, self._packaged)
         needles = self._everywhere
         for is_first in window.through(name, fd):
@@ -223,6 +224,9 @@ class Scanner:
         if is_packed:
             self._look_inside(fd, path, name)
         if any(seen.path == path for seen in self._sightings.get(NESTED.kind, ())[-1:]):
+            last = ((kind, found[-1]) for kind, found in self._sightings.items())
+            # What the archive itself has shown, with a line, is not shown again without one.
+            self._shown = {(kind, seen.detail) for kind, seen in last if seen.path == path}
             self._look_inside(fd, path, name, nested=True)
         if self._judged and max(self._judged.values()) > MOST_JUDGED:
             detail = f"{path} has more in it that looks like a secret at first sight than was judged"
@@ -278,7 +282,8 @@ class Scanner:
                 found = window.content.find(watch.needle, found + len(watch.needle), end)
 
     def _see(self, kind: str, path: str, detail: str, line: int | None = None) -> None:
-        self._sightings.setdefault(kind, []).append(Sighting(path, detail, line))
+        if (kind, detail) not in self._shown:
+            self._sightings.setdefault(kind, []).append(Sighting(path, detail, line))
 
 
 def is_stray(path: str, packaged: Collection[str] | None) -> bool:

@@ -14,7 +14,6 @@ from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image.changes import SetSshd
 from firstkey.image.door import LIMIT
 from firstkey.image.sshd import Settings
-from firstkey.image.subject import Image
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions, sshd_config
 from firstkey.ssh.sshd_config import Effective
@@ -57,20 +56,19 @@ SETTINGS = {setting.keyword: setting for setting in (PERMIT_ROOT_LOGIN, USE_DNS)
 """All settings that seal makes, by their keywords."""
 
 
-def change(image: Image, setting: Setting, before: Files | None = None) -> SetSshd:
-    """The change that makes the setting effective, some files perhaps being changed `before`.
+def change(tree: Tree, setting: Setting, replaced: Files) -> SetSshd:
+    """The change that makes the setting effective, some files being `replaced` before.
 
     Raises FirstkeyError where none can be proved.
     """
-    replaced = before or {}
-    now = Settings(image.tree, replaced)
+    now = Settings(tree, replaced)
 
     def content(path: str) -> bytes | None:
-        return replaced[path] if path in replaced else image.tree.read(path, limit=LIMIT)
+        return replaced[path] if path in replaced else tree.read(path, limit=LIMIT)
 
     for candidate in _candidates(now, setting, content(DROP_IN) or b""):
         try:
-            if holds(image.tree, setting.keyword, {**replaced, **candidate}):
+            if holds(tree, setting.keyword, {**replaced, **candidate}):
                 files = tuple((path, content(path), after) for path, after in candidate.items())
                 return SetSshd(setting.keyword, setting.value, files)
         except FirstkeyError as error:  # noqa: PERF203 - the next candidate may be one that sshd takes

@@ -70,7 +70,7 @@ class Survey:
         def judge(image: Image, inside: Inside) -> None:
             for rule in wanted:
                 if rule.id not in verdicts:
-                    inside.report([VERDICT, [rule.id, pipe.VERDICT.write(verdict_of(rule, image))]])
+                    inside.report([VERDICT, [rule.id, pipe.write(verdict_of(rule, image))]])
 
         def on_report(kind: str, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
             if kind == VERDICT and value[0] in ids:
@@ -94,7 +94,7 @@ class Survey:
 
     def plan(self, wanted: Sequence[Rule], options: Collection[str]) -> Plan:
         """What seal would do for these rules."""
-        plain = self.do(lambda image, _: pipe.PLAN.write(seal.plan(image, wanted, options)), wanted=wanted)
+        plain = self.do(lambda image, _: pipe.write(seal.plan(image, wanted, options)), wanted=wanted)
         planned: Plan = pipe.read(pipe.PLAN, plain)
         return planned
 
@@ -116,7 +116,7 @@ class Survey:
         """
 
         def part(number: int, image: Image, _inside: Inside) -> object:
-            return pipe.SCAN.write(image.part_of_scan(number, parts))
+            return pipe.write(image.part_of_scan(number, parts))
 
         if not any(rule.watched for rule in wanted):
             return None

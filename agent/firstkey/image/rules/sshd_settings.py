@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from firstkey.image import sshd_change
+from firstkey.image.changes import SetSshd
 from firstkey.image.rule import Rule, advisory
 from firstkey.image.sshd_change import PERMIT_ROOT_LOGIN, USE_DNS, Setting
 from firstkey.image.subject import Image
@@ -22,7 +22,7 @@ def _finding(image: Image, setting: Setting, reason: str) -> Finding:
     remedy = ""
     if place != image.sshd.main_file:
         remedy = f"Take {setting.keyword} out of the options that sshd is started with there"
-    return Finding(place, reason, remedy)
+    return Finding(place, reason, remedy, changes=(SetSshd(setting.keyword, setting.value),))
 
 
 def _check_root(image: Image) -> Iterator[Part]:
@@ -101,7 +101,6 @@ RULES = (
         prohibit-password in an early drop-in, or at the top of the main file, if sshd then accepts it and
         reports it as effective.""",
         check=_check_root,
-        remedy=lambda image, _: [sshd_change.change(image, PERMIT_ROOT_LOGIN)],
         failing={CONFIG: "PasswordAuthentication yes\nPermitRootLogin yes\n"},
         passing={CONFIG: "PermitRootLogin prohibit-password\nPermitRootLogin yes\n"},
     ),
@@ -115,7 +114,6 @@ RULES = (
         every user. OpenSSH's default has been no since 6.8. seal sets it, as it sets PermitRootLogin; --skip
         use-dns leaves it.""",
         check=_check_dns,
-        remedy=lambda image, _: [sshd_change.change(image, USE_DNS)],
         failing={CONFIG: "UseDNS yes\nMatch User ann\n    X11Forwarding no\n"},
         passing={CONFIG: "UseDNS no\nUseDNS yes\n"},
     ),
