@@ -19,7 +19,7 @@ import pytest
 from image_builder import Builder, audited
 
 from firstkey.cli.looking import Looker
-from firstkey.image import formats, pipe, rules, seal, watches
+from firstkey.image import formats, pipe, rules, scan, seal
 from firstkey.image.audit import RULE
 from firstkey.image.changes import Remove
 from firstkey.image.rule import Rule
@@ -228,7 +228,7 @@ def test_a_file_that_takes_too_long_is_unknown_and_the_others_are_looked_at(
     builder.file("/srv/slow", "-----BEGIN PRIVATE KEY-----\nslow\n")
     builder.file("/root/.bash_history", "ls\n")
     rule = next(rule for rule in rules.ALL if rule.id == "private-keys")
-    slow = watches.Needle("slow", b"slow", lambda *_: str(sum(range(10**12))), everywhere=True)
+    slow = scan.Needle("slow", b"slow", lambda *_: str(sum(range(10**12))), everywhere=True)
     changed = tuple(
         each._replace(watches=(*each.watches, slow)) if each is rule else each for each in rules.ALL
     )

@@ -12,10 +12,9 @@ from firstkey.image import rules, shadow
 from firstkey.image.changes import AMI_TOOLS, MANAGERS, Link, Lock, Remove, SetSshd, Update, Write
 from firstkey.image.door import Seen
 from firstkey.image.rule import Rule
-from firstkey.image.scan import Scan
+from firstkey.image.scan import Scan, Sighting
 from firstkey.image.seal import Left, Match, Plan, Step
 from firstkey.image.verdict import Finding, Unknown, Verdict
-from firstkey.image.watches import Sighting
 from firstkey.reasons import FirstkeyError, Reason, Refusal
 from firstkey.system.mounts import Mount
 

@@ -9,9 +9,9 @@ from typing import TypeVar, Union
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import places
 from firstkey.image.places import Place
+from firstkey.image.scan import Watch
 from firstkey.image.subject import Image
 from firstkey.image.verdict import LOOK, NOTE, WARNING, Finding, Part, Unknown, Verdict, joined
-from firstkey.image.watches import Watch
 from firstkey.reasons import FirstkeyError, Refusal
 
 _Value = TypeVar("_Value")

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Union
 
 from firstkey import NamedTuple, image_reasons
-from firstkey.image import in_use, rules, sshd_change, units, whose
+from firstkey.image import in_use, rules, sshd, units, whose
 from firstkey.image.audit import RULE, Audit, Result, verdict_of
 from firstkey.image.changes import Change, Link, Lock, Remove, SetSshd, Update, Write
 from firstkey.image.door import Context, checked, mounted, seen
@@ -184,7 +184,7 @@ def _settled(change: Change, image: Image, earlier: Sequence[Step]) -> Change | 
     if isinstance(change, SetSshd):
         written = [step.change.files for step in earlier if isinstance(step.change, SetSshd)]
         contents = {path: after for files in written for path, _, after in files}
-        change = sshd_change.change(image.tree, sshd_change.SETTINGS[change.keyword], contents)
+        change = sshd.change(image.tree, sshd.SETTINGS[change.keyword], contents)
         files = ((_file(image, path), before, after) for path, before, after in change.files)
         change = change._replace(files=tuple(files))
     is_of_content = isinstance(change, (Lock, SetSshd)) or (isinstance(change, Write) and not change.link)

@@ -13,16 +13,15 @@ from typing import Any
 
 from firstkey import image_reasons, reasons
 from firstkey.boot.target import Target
-from firstkey.image import in_use, pipe, seal, sshd_change
+from firstkey.image import in_use, pipe, seal, sshd
 from firstkey.image.audit import RULE, Audit, Result, image_of, sealing, verdict_of
 from firstkey.image.baseline import Known
 from firstkey.image.rule import Rule
 from firstkey.image.rules import credentials
-from firstkey.image.scan import DIRECTORY, FILE, Looking, Scan, joined
+from firstkey.image.scan import DIRECTORY, FILE, OTHERS, Looking, Scan, Scanned, Sighting, joined
 from firstkey.image.seal import Plan
 from firstkey.image.subject import Image
 from firstkey.image.verdict import Unknown, Verdict
-from firstkey.image.watches import OTHERS, Scanned, Sighting
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import mounts, scanners
 from firstkey.system.boxed import Inside, Overrun
@@ -100,7 +99,7 @@ class Survey:
 
     def holds(self, keyword: str, replaced: Mapping[str, bytes]) -> bool:
         """Whether that setting of sshd's is as it should be, with some files replaced."""
-        return self.do(lambda image, _: sshd_change.holds(image.tree, keyword, replaced)) is True
+        return self.do(lambda image, _: sshd.holds(image.tree, keyword, replaced)) is True
 
     def do(self, work: Callable[[Image, Inside], Any], wanted: Sequence[Rule] = ()) -> Any:  # noqa: ANN401 - whatever JSON has
         """Do the work on the image, and return what it returns. Raises what it raises, or Overrun.

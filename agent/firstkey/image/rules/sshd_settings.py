@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from firstkey.image.changes import SetSshd
 from firstkey.image.rule import Rule, advisory
-from firstkey.image.sshd_change import PERMIT_ROOT_LOGIN, USE_DNS, Setting
+from firstkey.image.sshd import PERMIT_ROOT_LOGIN, USE_DNS, Setting
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, NO_SERVER, NOTE, Finding, Part, not_looked_at
 from firstkey.ssh import restrictions

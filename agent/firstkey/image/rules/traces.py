@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from firstkey.image import changes, in_use, places, whose
 from firstkey.image.places import Place
 from firstkey.image.rule import HISTORIES, LOGS, Rule
+from firstkey.image.scan import Headed
 from firstkey.image.subject import Home, Image, noted
 from firstkey.image.verdict import ERROR, Finding, Part, Unknown, Verdict, not_looked_at
-from firstkey.image.watches import Headed
 from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
 
