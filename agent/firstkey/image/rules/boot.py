@@ -277,10 +277,13 @@ def _settings(image: Image, name: str) -> Iterator[Finding | Unknown]:
         yield _refusal(image, "PermitRootLogin", f"{root}, and {name} is root")
     if effective.first("pubkeyauthentication", "yes") == "no":
         yield _refusal(image, "PubkeyAuthentication", "no")
+    words = partial(restrictions.words, effective)
+    methods = words("authenticationmethods") or ["any"]
+    if {"any", "publickey"}.isdisjoint(methods):
+        yield _refusal(image, "AuthenticationMethods", " ".join(methods))
     commands = effective.first("authorizedkeyscommand", "none")
     if not effective.authorized_keys_files and commands == "none":
         yield _refusal(image, "AuthorizedKeysFile", "none")
-    words = partial(restrictions.words, effective)
     for listing in access.listings(words, name, groups(image, name), None):
         keyword = listing.keyword
         if listing.refuses is None:
@@ -296,6 +299,7 @@ REMEDIES = {
         "Set PermitRootLogin prohibit-password, or Users= in [Keys] of firstkey.conf to another account"
     ),
     "PubkeyAuthentication": "Set PubkeyAuthentication yes",
+    "AuthenticationMethods": "Add publickey alone to the methods, or remove the line",
     "AuthorizedKeysFile": "Set it to a file, or remove it",
     "DenyUsers": "Remove the user from DenyUsers",
     "AllowUsers": "Add the user to AllowUsers",
@@ -427,10 +431,10 @@ RULES = (
         severity=ERROR,
         prose="""A launch key is useless where sshd refuses its user. For each user in Users= of
         firstkey.conf, the rule checks the account (or Create=yes), its shell, /etc/nologin, and sshd's unit
-        and effective settings: PermitRootLogin, PubkeyAuthentication, AuthorizedKeysFile, and the users and
-        groups that are allowed and denied. If one of the users can log in, the others are notes. firstkey
-        doctor checks more, on an instance. seal leaves this: the settings may be intended for other
-        users.""",
+        and effective settings: PermitRootLogin, PubkeyAuthentication, AuthenticationMethods,
+        AuthorizedKeysFile, and the users and groups that are allowed and denied. If one of the users can log
+        in, the others are notes. firstkey doctor checks more, on an instance. seal leaves this: the settings
+        may be intended for other users.""",
         check=_check_first_login,
         by_hand=True,
     ),
