@@ -526,6 +526,16 @@ def test_a_link_to_just_any_directory_is_unknown(builder: Builder, target: str) 
 
 
 @pytest.mark.sshd
+@pytest.mark.parametrize("name", ["root-password-login", "password-login", "root-login"])
+@pytest.mark.parametrize("files", [{}, {SSHD: "PermitRootLogin no\nPasswordAuthentication no\nUsePAM no\n"}])
+def test_another_server_is_no_pass(builder: Builder, name: str, files: dict[str, str]) -> None:
+    """What sshd says is not what dropbear does, with sshd beside it or alone."""
+    grow(builder, {"/usr/sbin/dropbear": "x", **files})
+    verdict = verdict_of(rules.by_id(name), builder.image())
+    assert (verdict.outcome, [each.path for each in verdict.unknowns]) == (UNKNOWN, ["/usr/sbin/dropbear"])
+
+
+@pytest.mark.sshd
 def test_one_user_who_can_log_in_is_enough(builder: Builder) -> None:
     """What keeps the others out is a note then; whom sshd lets in from some places only is unknown.
 
