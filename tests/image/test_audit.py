@@ -22,10 +22,9 @@ from audits import POWERLESS, Run, audit, grow_clean, grow_dirty
 from hypothesis import given
 from hypothesis import strategies as st
 from image_builder import Builder
-from rule_examples import EXAMPLE
 
 from firstkey.image import formats, rules
-from firstkey.image.rules import residue
+from firstkey.image.rules import private_keys, residue
 
 TOP = Path(__file__).parents[2]
 
@@ -392,7 +391,7 @@ def test_hostile_trees_are_told_not_feared(clean: Builder) -> None:
     with open(clean.path("/srv/huge"), "wb") as sparse:
         sparse.truncate(1 << 40)
         sparse.seek((1 << 39) + 12345)
-        sparse.write(EXAMPLE.encode())
+        sparse.write(private_keys.EXAMPLE.encode())
     broken = "broken:line\n:x:1:1::/:/bin/sh\n\udcff:x\n"
     clean.file("/etc/passwd", clean.path("/etc/passwd").read_text() + broken)
     clean.age()

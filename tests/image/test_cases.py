@@ -6,11 +6,11 @@ from collections.abc import Set as AbstractSet
 
 import pytest
 from image_builder import Builder
-from rule_examples import access_key
 
 from firstkey import image_reasons, login_reasons
 from firstkey.image import rules, seal
 from firstkey.image.audit import Result, verdict_of
+from firstkey.image.examples import access_key
 from firstkey.image.verdict import FINDING, NOTE, UNKNOWN
 
 PASSWD = (

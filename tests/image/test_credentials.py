@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 from image_builder import Builder
-from rule_examples import access_key
 
 from firstkey.image import rules
 from firstkey.image.audit import verdict_of
+from firstkey.image.examples import access_key
 from firstkey.image.places import unbraced
 from firstkey.image.rules import credentials
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from machine import new_key
 from rootfs import debian_root, inside, missing_for_debian_root, unpack
-from rule_examples import access_key, pem
+
+from firstkey.image.examples import access_key, pem
 
 AGENT = Path(__file__).parents[2] / "agent"
 pytestmark = [

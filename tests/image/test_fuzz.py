@@ -8,7 +8,6 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rule_examples import EXAMPLE
 
 from firstkey.image import key_formats, packages, rpm
 from firstkey.image import shadow as image_shadow
@@ -23,7 +22,7 @@ from firstkey.reasons import FirstkeyError
 from firstkey.ssh import sshd_config
 from firstkey.system import shadow, sshd_tree
 
-KEY = EXAMPLE.encode()
+KEY = private_keys.EXAMPLE.encode()
 # Anything, and what looks like something: the starts of formats with anything behind.
 STARTS = (
     b"",

@@ -24,13 +24,13 @@ from typing import Any
 import fork_server
 import pytest
 from image_builder import Builder
-from rule_examples import EXAMPLE
 
 from firstkey import image_reasons
 from firstkey.image import packed, rpm
+from firstkey.image.rules import private_keys
 from firstkey.reasons import FirstkeyError
 
-KEY = EXAMPLE.encode()
+KEY = private_keys.EXAMPLE.encode()
 MEMORY = 512 * 1024 * 1024
 SECONDS = 100
 """In which each audit ends, on a busy machine too: the time of processors is the box's own budget."""

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 from image_builder import Builder
-from rule_examples import EXAMPLE, pem
 
 from firstkey.image import key_formats, rules
 from firstkey.image.audit import verdict_of
+from firstkey.image.examples import pem
 from firstkey.image.rules import private_keys
 
 OPENSSL = shutil.which("openssl")
@@ -252,7 +252,7 @@ def test_what_gpg_exports(builder: Builder, tmp_path: Path, algorithm: str) -> N
 
 # --- keys inside of something else ----------------------------------------------------------------
 
-KEY = EXAMPLE
+KEY = private_keys.EXAMPLE
 WRAPPED = {
     "alone": KEY,
     "CRLF": KEY.replace("\n", "\r\n"),

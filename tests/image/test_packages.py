@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 from audits import audit
 from image_builder import Builder
-from rule_examples import EXAMPLE
 
 from firstkey import image_reasons
 from firstkey.image import rpm, rules
 from firstkey.image.audit import verdict_of
-from firstkey.image.rules import ami_tools
+from firstkey.image.rules import ami_tools, private_keys
 from firstkey.reasons import FirstkeyError
 
-KEY = EXAMPLE.encode()
+KEY = private_keys.EXAMPLE.encode()
 PLACE = "/usr/share/doc/tls/test key.pem"
 
 

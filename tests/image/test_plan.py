@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import slow_texts
 from image_builder import Builder
-from rule_examples import EXAMPLES
 
 from firstkey import image_reasons, reasons
 from firstkey.image import pipe, rules, seal
@@ -47,7 +46,7 @@ def read(plain: object) -> Change:
 )
 def test_what_is_planned_comes_back_as_it_was(rule: Rule, builder: Builder) -> None:
     """Every rule's remedy, as pure data: nothing of it is lost, and no code goes along."""
-    builder.grow(EXAMPLES[rule.id].failing)
+    builder.grow(rule.failing)
     planned = seal.plan(builder.image(), [rule], [rule.option or ""])
     back = pipe.read(pipe.PLAN, crossed(pipe.write(planned)))
     assert back == planned
@@ -146,7 +145,7 @@ def test_a_plan_of_many_steps(builder: Builder) -> None:
 @pytest.mark.parametrize("place, stays", [("/tmp/deep/key", False), ("/srv/key", True)])
 def test_what_another_rule_takes_away_is_predicted_gone(builder: Builder, place: str, stays: bool) -> None:
     """Without its own option a rule leaves a key; the rule of temporary files removes what it lies in."""
-    builder.file(place, EXAMPLES["private-keys"].failing["/srv/deploy/notes.txt"] or "")
+    builder.file(place, rules.by_id("private-keys").failing["/srv/deploy/notes.txt"] or "")
     wanted = [rules.by_id("temporary-files"), rules.by_id("private-keys")]
     planned = seal.plan(builder.image(), wanted, [])
     assert [match.stays for match in planned.found if match.rule is wanted[1]] == [stays]

@@ -17,18 +17,18 @@ from typing import NamedTuple
 import pytest
 from image_builder import Builder, audited
 from machine import AGENT
-from rule_examples import EXAMPLES, Example
 
 from firstkey.display import DECIDE
-from firstkey.image import audit, formats, render
+from firstkey.image import audit, formats, render, rules
 from firstkey.image.audit import Audit, Entry
+from firstkey.image.rule import Example
 from firstkey.text import REMEDY
 
 ODD = "-a 'b'  $(id)\n\"c\" \u00fc*"
 """A name of the root's that a shell takes apart wherever it is not quoted."""
 SSHD = "/etc/ssh/sshd_config"
 PASSWD = "/etc/passwd"
-FIRSTKEY = EXAMPLES["first-login"].failing
+FIRSTKEY = rules.by_id("first-login").failing
 
 # Why no command is sure to be right: what is found may be meant, and only its maker knows.
 DECIDED = {
@@ -114,8 +114,8 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
 
 
 ALL = [
-    *(pytest.param(name, trees.failing, name not in DECIDED, id=name, marks=marks(name))
-      for name, trees in EXAMPLES.items() if name != "everything-seen"),  # it finds nothing: it is unknown
+    *(pytest.param(rule.id, rule.failing, rule.id not in DECIDED, id=rule.id, marks=marks(rule.id))
+      for rule in rules.ALL if rule.id != "everything-seen"),  # it finds nothing: it is unknown
     *(pytest.param(*case, id=name, marks=marks(case.rule)) for name, case in MORE.items()),
 ]  # fmt: skip
 

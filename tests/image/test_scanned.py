@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from image_builder import Builder
 from machine import AGENT
-from rule_examples import EXAMPLE, access_key
 
 from firstkey import image_reasons
 from firstkey.image import rules
 from firstkey.image.audit import verdict_of
+from firstkey.image.examples import access_key
+from firstkey.image.rules import private_keys
 from firstkey.image.scan import Looking, Scanned, Sighting
 from firstkey.image.survey import AUTO, BUILTIN, scanned
 from firstkey.image.verdict import Verdict
@@ -39,7 +40,7 @@ def verdict(builder: Builder, *sightings: Sighting, refusal: Refusal | None = No
 def test_each_place_is_told_once(builder: Builder) -> None:
     """What was found here on the same line is not told again, whatever it is."""
     builder.file("/srv/a", f"{AKIA}\nx\ntoken\n")
-    builder.file("/srv/key", EXAMPLE)
+    builder.file("/srv/key", private_keys.EXAMPLE)
     found = verdict(builder, seen("/srv/a", 1), seen("/srv/a", 3), seen("/srv/a", 3), seen("/srv/key", 1))
     assert [(each.path, each.line, each.reason) for each in found.findings] == [
         ("/srv/a", 1, "There is an AWS access key in it."),

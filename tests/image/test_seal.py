@@ -20,7 +20,6 @@ import pytest
 from audits import ENABLED
 from image_builder import Builder
 from machine import new_key
-from rule_examples import EXAMPLES
 
 from firstkey.boot import ledger
 from firstkey.cli.seal import CUTS_OFF, taken_by
@@ -90,7 +89,7 @@ def dirty(builder: Builder) -> Builder:
             "first-login",
             "launch-user-sudo",
         ):
-            builder.grow(EXAMPLES[rule.id].failing)
+            builder.grow(rule.failing)
     with builder.path("/etc/passwd").open("a") as file:
         file.write("root:x:0:0::/root:/bin/sh\n")
     names = [line.split(":")[0] for line in builder.path("/etc/passwd").read_text().splitlines()]
@@ -262,7 +261,7 @@ def test_host_keys_are_found_without_ssh_keygen(builder: Builder, monkeypatch: p
 
 def test_nothing_is_predicted_of_what_a_step_brings_into_question(builder: Builder) -> None:
     """Who becomes root, and whom sshd takes, counts once firstkey is enabled: seal itself enables it."""
-    builder.grow(EXAMPLES["launch-user-sudo"].failing)
+    builder.grow(rules.by_id("launch-user-sudo").failing)
     builder.file("/usr/sbin/sshd")
     builder.path(ENABLED).unlink()
     names = ("host-key-maker", "first-login", "launch-user-sudo")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from image_builder import Builder
 from private_system import PrivateSystem
-from rule_examples import WORKING
 
 from firstkey.image import rules
 from firstkey.image.audit import verdict_of
+from firstkey.image.rules import boot
 from firstkey.image.verdict import FINDING, PASS, UNKNOWN, Verdict
 
 pytestmark = pytest.mark.skipif(not shutil.which("cvtsudoers"), reason="needs sudo with cvtsudoers")
@@ -95,7 +95,7 @@ OUTCOMES = {True: PASS, False: FINDING, None: UNKNOWN}
 
 def grow(builder: Builder, sudoers: str, user: str = "[User ann]\n") -> Verdict:
     """What the rule says of a tree in which firstkey gives ann the launch key."""
-    builder.grow(WORKING)
+    builder.grow(boot.WORKING)
     builder.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n")
     builder.file("/etc/group", "ann:x:1000:\nwheel:x:10:svc,ann\n")
     builder.file("/etc/firstkey/firstkey.conf", f"[Keys]\nUsers=ann\n{user}")

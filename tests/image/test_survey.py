@@ -17,7 +17,6 @@ from typing import Any
 import processes
 import pytest
 from image_builder import Builder, audited
-from rule_examples import EXAMPLES
 
 from firstkey.cli.looking import Looker
 from firstkey.image import formats, pipe, rules, scan, seal
@@ -77,7 +76,7 @@ def test_a_verdict_crosses_as_it_is() -> None:
 def test_a_boxed_audit_says_what_an_audit_says(builder: Builder) -> None:
     """Rule by rule, on a tree that fails all of them."""
     for rule in rules.ALL:
-        builder.grow(EXAMPLES[rule.id].failing)
+        builder.grow(rule.failing)
     plain = audited(builder.image(), rules.ALL)
     boxed_one = survey(builder).audit(rules.ALL)
     for mine, its in zip(plain.results, boxed_one.results):
@@ -91,7 +90,7 @@ def test_a_boxed_audit_says_what_an_audit_says(builder: Builder) -> None:
 def test_parts_of_a_scan_are_the_whole(builder: Builder) -> None:
     """Each file is looked into by one of them, and all that they saw crosses."""
     for rule in rules.ALL:
-        builder.grow(EXAMPLES[rule.id].failing)
+        builder.grow(rule.failing)
     builder.file(os.fsdecode(b"/srv/\xff.gz"), b"\x1f\x8b\x08")
     image = builder.image()
     parts = [image.part_of_scan(number, 3) for number in range(3)]
@@ -111,7 +110,7 @@ def test_a_scan_that_fails_is_unknown_to_the_rules_that_ask_for_it(builder: Buil
 
 def test_a_directory_over_which_a_box_ended_is_unknown_and_the_others_are_looked_at(builder: Builder) -> None:
     """Rules that look elsewhere say what they say; so do those of the scan about all other directories."""
-    key = EXAMPLES["private-keys"].failing["/srv/deploy/notes.txt"]
+    key = rules.by_id("private-keys").failing["/srv/deploy/notes.txt"]
     builder.grow({"/srv/large/key": key, "/srv/other/key": key})
     overruns = [boxed.Overrun("directory", "/srv/large", "came to a sudden end")]
     done = {each.rule.id: each for each in survey(builder, overruns=overruns).audit(rules.ALL).results}
@@ -149,7 +148,7 @@ def test_a_rule_over_which_a_box_ended_keeps_no_other_out_of_a_plan(builder: Bui
 @pytest.mark.parametrize("rule", rules.ALL, ids=lambda rule: rule.id)
 def test_a_rule_over_which_a_box_ended_is_reported_with_a_list_of_files(builder: Builder, rule: Rule) -> None:
     """Each that has something left out, whether its files are at known places or its check finds them."""
-    builder.grow(EXAMPLES[rule.id].failing)
+    builder.grow(rule.failing)
     image = builder.image()
     removed = [each for each in rule.verdict(image).changes if isinstance(each, Remove)]
     overrun = Looking(unfinished={(RULE, rule.id): Refusal(OVER_BUDGET, "it took more work than it may")})
@@ -160,7 +159,7 @@ def test_a_rule_over_which_a_box_ended_is_reported_with_a_list_of_files(builder:
 def test_presets_that_cost_too_much_keep_no_plan_from_being_made(builder: Builder) -> None:
     """The units that they turn on cannot be listed, which is said in their place."""
     builder.file("/etc/machine-id", "0123456789abcdef0123456789abcdef\n")
-    builder.grow(EXAMPLES["host-key-maker"].passing)
+    builder.grow(rules.by_id("host-key-maker").passing)
     wanted = [rules.by_id("machine-id")]
     assert survey(builder).plan(wanted, ()).starts == ()
     overruns = [boxed.Overrun(RULE, "first-boot-waits", "took more work than it may")]
@@ -173,7 +172,7 @@ def test_presets_that_cost_too_much_keep_no_plan_from_being_made(builder: Builde
 
 def test_what_was_not_seen_is_no_pass_of_a_rule_that_is_asked_alone(builder: Builder) -> None:
     """`audit --rule private-keys`: the rule that reports it is not asked."""
-    builder.grow({"/srv/large/key": EXAMPLES["private-keys"].failing["/srv/deploy/notes.txt"]})
+    builder.grow({"/srv/large/key": rules.by_id("private-keys").failing["/srv/deploy/notes.txt"]})
     overruns = [boxed.Overrun("directory", "/srv/large", "came to a sudden end")]
     wanted = [rules.by_id("private-keys"), rules.by_id("mail")]
     done = survey(builder, overruns=overruns).audit(wanted)

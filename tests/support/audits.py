@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import fork_server
 from image_builder import Builder
-from rule_examples import EXAMPLES, INSTALLED
 
 from firstkey.image import rules
+from firstkey.image.rules import boot
 
 ENABLED = "/etc/systemd/system/multi-user.target.wants/firstkey.service"
 
@@ -58,7 +58,7 @@ def grow_clean(tree: Builder) -> None:
     tree.file("/etc/shadow", "root:*:19000:0:99999:7:::\nadmin:!:19000:0:99999:7:::\n", mode=0o640)
     tree.file("/etc/group", "root:x:0:\nadmin:x:1000:\n")
     tree.file("/etc/machine-id", "uninitialized\n", mode=0o444)
-    tree.grow(INSTALLED)
+    tree.grow(boot.INSTALLED)
     tree.link(ENABLED, "/usr/lib/systemd/system/firstkey.service")
     tree.file("/usr/bin/tool", b"\x7fELF" + bytes(range(256)) * 64, mode=0o755)
     tree.directory("/root")
@@ -70,4 +70,4 @@ def grow_dirty(tree: Builder) -> None:
     """Every rule's failing example in one tree, as far as they go together."""
     for rule in rules.ALL:
         if rule.id not in ("everything-seen", "publisher", "launch-user-sudo"):
-            tree.grow(EXAMPLES[rule.id].failing)
+            tree.grow(rule.failing)

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rule_examples import Example
-
 from firstkey import config
 from firstkey.boot.target import Target
 from firstkey.events import Entry
@@ -17,7 +15,7 @@ from firstkey.image import audit, in_use, rules, seal, sshd
 from firstkey.image.audit import Audit, Result, sealing, verdict_of
 from firstkey.image.changes import Change
 from firstkey.image.door import Context
-from firstkey.image.rule import Rule
+from firstkey.image.rule import Example, Rule
 from firstkey.image.scan import Looking
 from firstkey.image.subject import Image
 from firstkey.system import mounts

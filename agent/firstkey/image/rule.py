@@ -1,10 +1,10 @@
-"""The one shape of all rules: what is looked for, why, and how it is repaired."""
+"""The one shape of all rules: what is looked for, why, and how it is repaired, with an example of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, Union
 
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import places
@@ -22,6 +22,8 @@ AMI_TOOLS = "update-ami-tools"
 FIRST, LOGS, HISTORIES = range(3)
 """When a remedy's turn is: logs record what was done before, and shells write until the very end."""
 
+Example = Mapping[str, Union[str, bytes, None]]
+"""A small tree: files with their content, directories (None), and links ("->" and where they lead)."""
 Check = Callable[[Image], Iterable[Part]]
 
 
@@ -32,6 +34,8 @@ class Rule(NamedTuple):
     title: str
     prose: str
     """Why it matters, what exactly is checked, and what seal does: a paragraph of the documentation."""
+    failing: Example
+    passing: Example
     guideline: str = "beyond"
     """G1 to G9, or "beyond" for what the guide does not speak of."""
     severity: str = WARNING

@@ -79,6 +79,14 @@ def _known_versions(image: Image, package: str, unknowns: list[Unknown]) -> Iter
                 yield b"-".join(version).decode("utf-8", "replace")
 
 
+def _example(version: str) -> dict[str, str]:
+    return {
+        "/var/lib/dpkg/status": f"Package: ec2-ami-tools\nStatus: install ok installed\nVersion: {version}\n",
+        "/var/lib/dpkg/info/ec2-ami-tools.list": "/usr/bin/ec2-bundle-vol\n",
+        "/var/lib/apt/lists/example_Packages": "Package: ec2-ami-tools\nVersion: 1.5.19-1\n",
+    }
+
+
 # --- where they are found -------------------------------------------------------------------------
 
 DIRECTORY = "/opt/aws/bin"
@@ -106,6 +114,8 @@ RULES = (
         unknown. seal updates them with --update-ami-tools, and only on the running system, since no program
         of an image is run.""",
         check=_check,
+        failing=_example("1.5.7-1"),
+        passing=_example("1.5.19-1"),
         option=AMI_TOOLS,
     ),
     Rule(
@@ -117,5 +127,10 @@ RULES = (
         /etc/profile.d. Where the tools are installed and no such file names it, seal writes
         /etc/profile.d/aws-ami-tools.sh.""",
         check=_check_path,
+        failing={f"{DIRECTORY}/ec2-bundle-vol": "#!/bin/sh\n"},
+        passing={
+            f"{DIRECTORY}/ec2-bundle-vol": "#!/bin/sh\n",
+            "/etc/profile.d/aws.sh": "PATH=$PATH:/opt/aws/bin\n",
+        },
     ),
 )

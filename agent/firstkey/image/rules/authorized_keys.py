@@ -186,6 +186,16 @@ RULES = (
         file that only a setting names, and that has no key in it, is only reported. A link in the place of
         such a file is removed: no launch key is installed through it.""",
         check=_check_keys,
+        failing={
+            "/etc/passwd": "svc:x:990:990::/srv/svc:/bin/sh\n",
+            "/etc/ssh/sshd_config": "AuthorizedKeysFile /etc/keys/%u .ssh/authorized_keys\n",
+            "/etc/keys/gone": "ssh-ed25519 AAAA gone@builder\n",
+            "/srv/svc/.ssh/authorized_keys": "# mine\nssh-ed25519 AAAA svc@builder\n",
+        },
+        passing={
+            "/etc/passwd": "svc:x:990:990::/srv/svc:/bin/sh\n",
+            "/srv/svc/.ssh/authorized_keys": "# none\n",
+        },
         watches=(Named(KIND, NAMES),),
     ),
     Rule(
@@ -201,5 +211,7 @@ RULES = (
         records and settings may be intended, and are only reported.""",
         places=TRUSTED,
         check=_check_trust,
+        failing={"/etc/hosts.equiv": "builder\n"},
+        passing={"/etc/hosts.equiv": ""},
     ),
 )

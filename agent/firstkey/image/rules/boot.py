@@ -397,6 +397,25 @@ def _check_waiting(image: Image) -> Iterator[Part]:
             yield Finding(f"{ADMINISTRATOR}/{unit}", reason)
 
 
+SYSTEM_UNIT = f"/usr/lib/systemd/system/{UNIT}"
+INSTALLED: dict[str, str] = {
+    SYSTEM_UNIT: "[Service]\nExecStart=/usr/bin/firstkey daemon\n",
+    **dict.fromkeys(PARTS, ""),
+}
+"""Firstkey as an example has it, installed and not enabled."""
+WORKING = {**INSTALLED, ENABLED: f"->{SYSTEM_UNIT}"}
+_WIZARD = {
+    "/usr/lib/systemd/system/systemd-firstboot.service": (
+        "[Service]\nExecStart=systemd-firstboot --prompt-locale --prompt-timezone\n"
+    ),
+    "/usr/share/zoneinfo/tzdata.zi": "# version 2024a\n",
+    f"{LOCALES}/C.utf8/LC_CTYPE": "",
+}
+_WAITING = "/usr/lib/systemd/system/systemd-networkd-wait-online.service"
+_ONLINE = (
+    "[Unit]\nBefore=network-online.target\n[Service]\nType=oneshot\n[Install]\nWantedBy=multi-user.target\n"
+)
+
 RULES = (
     Rule(
         id="host-key-maker",
@@ -409,6 +428,8 @@ RULES = (
         machine-id decides whether it is a first boot. A condition that only a boot decides makes the rule
         unknown. seal enables firstkey.service where it is installed.""",
         check=_check_host_key_maker,
+        failing={"/usr/sbin/sshd": "", **INSTALLED},
+        passing={"/usr/sbin/sshd": "", **WORKING},
     ),
     Rule(
         id="key-installer",
@@ -421,6 +442,8 @@ RULES = (
         (firstkey=off on the kernel's command line included). seal enables firstkey.service where it is
         installed.""",
         check=_check_key_installer,
+        failing=INSTALLED,
+        passing=WORKING,
     ),
     Rule(
         id="first-login",
@@ -435,6 +458,16 @@ RULES = (
         may be intended for other users.""",
         check=_check_first_login,
         by_hand=True,
+        failing={
+            **WORKING,
+            "/etc/passwd": "root:x:0:0::/root:/bin/sh\n",
+            "/etc/ssh/sshd_config": "PermitRootLogin no\n",
+        },
+        passing={
+            **WORKING,
+            "/etc/passwd": "root:x:0:0::/root:/bin/sh\n",
+            "/etc/ssh/sshd_config": "PermitRootLogin prohibit-password\nAllowUsers root\n",
+        },
     ),
     Rule(
         id="first-boot-questions",
@@ -446,6 +479,8 @@ RULES = (
         no user at its console. With an empty machine-id there is no question, so this is a note. seal masks
         the service, as images for clouds have it; to keep it, add those settings.""",
         check=_check_questions,
+        failing={**_WIZARD, f"{LOCALES}/de_DE.utf8/LC_CTYPE": ""},
+        passing={**_WIZARD, "/etc/localtime": "->/usr/share/zoneinfo/Etc/UTC"},
     ),
     advisory(
         id="first-boot-waits",
@@ -457,5 +492,10 @@ RULES = (
         two minutes, where another program manages the network. The rule checks units of Type=oneshot before
         these targets. Such a unit may be intended.""",
         check=_check_waiting,
+        failing={_WAITING: _ONLINE},
+        passing={
+            _WAITING: _ONLINE,
+            "/usr/lib/systemd/system-preset/90-off.preset": "disable *-wait-online.service\n",
+        },
     ),
 )

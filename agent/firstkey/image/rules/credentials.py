@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from firstkey.image import key_formats, secrets
+from firstkey.image import examples, key_formats, secrets
 from firstkey.image.places import WIPE, Place, look
 from firstkey.image.rule import CREDENTIALS, Rule
 from firstkey.image.scan import Needle, Sighting
@@ -343,6 +343,15 @@ RULES = (
         included), Google Cloud, Azure, Kubernetes and other clouds, in every place. A configuration without a
         secret passes. seal overwrites and removes them.""",
         places=CLOUDS,
+        failing={
+            "/etc/passwd": "svc:x:990:990::/srv/svc:/bin/sh\n",
+            "/srv/svc/.aws/credentials": "[default]\naws_secret_access_key = hunter22\n",
+            "/opt/deploy/.kube/config": "users:\n- user:\n    token: abc.def\n",
+        },
+        passing={
+            "/root/.aws/config": "[default]\nregion = eu-central-1\n",
+            "/root/.kube/config": "users: []\n",
+        },
     ),
     _rule(
         id="tool-credentials",
@@ -352,6 +361,14 @@ RULES = (
         passwords and tokens, in every place. One without a secret passes. seal overwrites and removes
         them.""",
         places=TOOLS,
+        failing={
+            "/root/.docker/config.json": '{"auths": {"registry": {"auth": "dXNlcjpwYXNz"}}}',
+            "/home/ann/.netrc": "machine example.com login ann password secret\n",
+        },
+        passing={
+            "/root/.docker/config.json": '{"credsStore": "ecr-login"}',
+            "/home/ann/.npmrc": "//registry/:_authToken=${NPM_TOKEN}\n",
+        },
     ),
     _rule(
         id="system-credentials",
@@ -363,6 +380,14 @@ RULES = (
         system needs (/etc/fstab, units, the keys of encrypted disks) are only reported.""",
         places=(*SERVICES, *KEPT),
         check=_check_disk_keys,
+        failing={
+            "/etc/wireguard/wg0.conf": "PrivateKey = YAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=\n",
+            "/etc/ppp/chap-secrets": "client server secret *\n",
+        },
+        passing={
+            "/etc/wireguard/wg0.conf": "[Interface]\nAddress = 10.0.0.1/24\n",
+            "/etc/ppp/chap-secrets": "# client server secret addresses\n",
+        },
     ),
     _rule(
         id="vendor-credentials",
@@ -375,6 +400,8 @@ RULES = (
             Place("/usr/{,local/}lib/credstore{,.encrypted}/*", "a credential for a service"),
             Place("/etc/credstore.encrypted/*", "a credential for a service"),
         ),
+        failing={"/usr/lib/credstore/database.password": "secret"},
+        passing={"/usr/lib/credstore": None},
     ),
     _rule(
         id="access-keys",
@@ -386,6 +413,17 @@ RULES = (
         it. seal overwrites and removes the files with AWS keys; to keep a file, remove the key from it first.
         Revoke every key that is found as well: it may have been copied.""",
         check=check_access_keys,
+        failing={
+            "/srv/app/.env": f"AWS_ACCESS_KEY_ID={examples.access_key('AKIA', 'Z7QK3WJT5NP2XR6M')}\n",
+            "/root/.profile": (
+                "export AWS_SECRET_ACCESS_KEY="
+                f"{examples.access_key('q7Rz/W2xT9', '+bN4mK8vY3hL6pD1sG5jF0cAeUiOuX')}\n"
+            ),
+        },
+        passing={
+            "/srv/app/README": "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE (of AWS's own documentation)\n",
+            "/root/.profile": "export AWS_SECRET_ACCESS_KEY=$(cat key)\n",
+        },
         watches=ACCESS_KEYS,
     ),
 )

@@ -120,5 +120,11 @@ RULES = (
         back. Overwriting can leave older copies on the disk; an image made from a fresh disk has none.""",
         check=_check,
         finds_files=True,
+        failing={
+            "/etc/ssh/sshd_config": "HostKey /etc/keys/host\n",
+            "/etc/keys/host": "-----BEGIN OPENSSH PRIVATE KEY-----\nbroken\n",
+            "/etc/ssh/ssh_host_rsa_key.pub": "ssh-rsa AAAA root@builder\n",
+        },
+        passing={"/etc/ssh/sshd_config": "HostKey /etc/keys/host\n", "/etc/ssh/moduli": "# none\n"},
     ),
 )

@@ -204,6 +204,8 @@ RULES = (
         enable every unit that no preset names: seal lists, with its plan, the units that are off now and
         would be on. Mask a unit that must not start, or give it a preset.""",
         check=_check_machine_id,
+        failing=dict.fromkeys((MACHINE_ID, DBUS), "0123456789abcdef0123456789abcdef\n"),
+        passing={MACHINE_ID: "uninitialized\n", DBUS: f"->{MACHINE_ID}"},
     ),
     Rule(
         id="cloud-init-data",
@@ -216,6 +218,12 @@ RULES = (
         intended, and are only reported.""",
         places=(*CLOUD_INIT, LOGINS),
         check=_check_cloud_init,
+        failing={
+            f"{DATA}/instances/i-0123456789/user-data.txt": "#!/bin/sh\nTOKEN=...\n",
+            LINK: f"->{DATA}/instances/i-0123456789",
+            "/var/log/cloud-init.log": "ran\n",
+        },
+        passing={f"{DATA}/instances": None, f"{DATA}/scripts/per-boot/mine.sh": "#!/bin/sh\n"},
     ),
     Rule(
         id="host-identities",
@@ -225,6 +233,8 @@ RULES = (
         Azure's and VMware's agents and others. seal removes the files; the services generate new ones.""",
         places=MACHINES,
         check=_check_initiator,
+        failing={INITIATOR: "InitiatorName=iqn.1993-08.org.debian:01:abc\n"},
+        passing={INITIATOR: "GenerateName=yes\n"},
     ),
     Rule(
         id="network-names",
@@ -233,6 +243,8 @@ RULES = (
         without a network. seal removes the files that udev and cloud-init wrote; configuration of a person's
         that names a card by its hardware address is only reported.""",
         places=(*CARDS, WRITTEN),
+        failing={"/etc/udev/rules.d/70-persistent-net.rules": 'SUBSYSTEM=="net"\n'},
+        passing={"/etc/sysconfig/network-scripts/ifcfg-eth0": "DEVICE=eth0\n#HWADDR=0a:00:00:00:00:01\n"},
     ),
     Rule(
         id="builder-names",
@@ -243,5 +255,10 @@ RULES = (
         note.""",
         check=_check_names,
         finds_files=True,
+        failing={
+            HOSTNAME: "ip-10-0-3-17.eu-central-1.compute.internal\n",
+            HOSTS: "127.0.0.1 localhost\n10.0.3.17 ip-10-0-3-17\n",
+        },
+        passing={HOSTNAME: "web\n", RESOLVERS: "->../run/systemd/resolve/stub-resolv.conf"},
     ),
 )

@@ -118,6 +118,20 @@ RULES = (
         exempt_group or runas_default. requiretty does not count: a login has a terminal. Who becomes root is
         yours to decide.""",
         check=_check_launch_user,
+        failing={
+            **boot.WORKING,
+            "/etc/firstkey/firstkey.conf": "[Keys]\nUsers=ann\n",
+            "/etc/passwd": "ann:x:1000:27::/home/ann:/bin/sh\n",
+            "/etc/group": "sudo:x:27:\n",
+            "/etc/sudoers": "ann ALL=(ALL) NOPASSWD: ALL\n%sudo ALL=(ALL:ALL) ALL\n",
+            SUDO: "",
+        },
+        passing={
+            **boot.WORKING,
+            "/etc/firstkey/firstkey.conf": "[Keys]\nUsers=ann\n[User ann]\nSudo=ALL=(ALL) NOPASSWD: ALL\n",
+            "/etc/sudoers": "%sudo ALL=(ALL:ALL) ALL\n@includedir /etc/sudoers.d\n",
+            SUDO: "",
+        },
     ),
     advisory(
         id="supported-system",
@@ -126,6 +140,8 @@ RULES = (
         products with it. The date is SUPPORT_END= in os-release, or else a table of Debian, Ubuntu, Red Hat's
         and their kin; for other releases, the verdict is unknown.""",
         check=_check_support,
+        failing={OS_RELEASE[0]: 'ID=debian\nVERSION_ID="10"\n'},
+        passing={OS_RELEASE[0]: 'ID="amzn"\nVERSION_ID="2023"\nSUPPORT_END="9999-12-31"\n'},
     ),
     advisory(
         id="encrypted-disks",
@@ -134,5 +150,7 @@ RULES = (
         encrypted file systems. The rule checks /etc/crypttab, without lines whose key is new at each boot.
         EBS encrypts volumes itself, which the rule does not see.""",
         check=_check_encryption,
+        failing={CRYPTTAB: "data UUID=01234567-89ab-cdef-0123-456789abcdef none luks\n"},
+        passing={CRYPTTAB: "# name device key options\nswap /dev/nvme1n1p2 /dev/urandom swap\n"},
     ),
 )

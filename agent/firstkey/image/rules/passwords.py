@@ -137,6 +137,8 @@ RULES = (
         it; sudo is not affected. Where sshd works without PAM, ! would keep root's keys out too, and seal
         writes * instead.""",
         check=partial(_check_passwords, of_root=True),
+        failing={shadow.SHADOW: "root:$6$salt$hash:19000:0:99999:7:::\n"},
+        passing={shadow.SHADOW: "root:!$6$salt$hash:19000:0:99999:7:::\n"},
     ),
     Rule(
         id="other-passwords",
@@ -148,6 +150,15 @@ RULES = (
         with ! or *, or be x where a shadow file has the real one. seal locks each of them; passwd -u NAME
         restores one.""",
         check=partial(_check_passwords, of_root=False),
+        failing={
+            shadow.GSHADOW: "wheel:$6$salt$hash::ann\nusers:::ann\n",
+            shadow.GROUP: "staff:$6$salt$hash:50:ann\nusers:x:100:ann\n",
+            shadow.SHADOW: "admin::19000:0:99999:7:::\nann:$6$salt$hash:19000::::::\n",
+        },
+        passing={
+            shadow.GSHADOW: "wheel:!::ann\nusers:::ann\n",
+            shadow.SHADOW: "admin:!:19000:0:99999:7:::\ndaemon:*:19000:0:99999:7:::\n",
+        },
     ),
     Rule(
         id="account-files",
@@ -157,6 +168,8 @@ RULES = (
         account with root's number is a second root. Only a person knows which line is right.""",
         check=_check_files,
         by_hand=True,
+        failing={PASSWD: "root:x:0:0::/root:/bin/sh\nbroken:x:1\ntoor:x:0:0::/root:/bin/sh\n"},
+        passing={PASSWD: "root:x:0:0::/root:/bin/sh\n"},
     ),
     Rule(
         id="account-backups",
@@ -168,6 +181,11 @@ RULES = (
         file has other content too, as has a repository in /etc (etckeeper's): both are only reported.""",
         places=BACKUPS,
         check=_check_copies,
+        failing={f"{shadow.SHADOW}-": "root:$6$salt$hash:19000:0:99999:7:::\n"},
+        passing={
+            shadow.SHADOW: "root:*:19000:0:99999:7:::\n",
+            "/var/backups/groupware.tar": "mine",
+        },
         watches=(Needle(SHADOW_COPY, b":$", judge), Needle(SHADOW_COPY, b":!$", judge)),
     ),
     Rule(
@@ -177,5 +195,7 @@ RULES = (
         prose="""debconf keeps the passwords that packages of Debian and Ubuntu ask for in a database of its
         own, until the package removes them. seal removes the answers, and leaves the questions.""",
         check=_check_debconf,
+        failing={DEBCONF: "Name: db/password\nTemplate: db/password\nValue: secret\nOwners: db\n\n"},
+        passing={DEBCONF: "Name: db/password\nTemplate: db/password\nValue:\nOwners: db\n\n"},
     ),
 )

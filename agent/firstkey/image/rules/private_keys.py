@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from firstkey.image import key_formats, secrets
+from firstkey.image import examples, key_formats, secrets
 from firstkey.image.rule import CREDENTIALS, Rule, advisory
 from firstkey.image.rules.host_keys import host_key_files, is_host_key
 from firstkey.image.secrets import content_of
@@ -112,6 +112,27 @@ def _check_certificates(image: Image) -> Iterator[Part]:
     yield secrets.verdict(image, wanted, "certificate of a private key", claimed=keys)
 
 
+# RFC 8032, 7.1, TEST 1, as a PKCS#8 file: a private key that is public anyway.
+EXAMPLE = examples.pem("PRIVATE KEY", "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g")
+EXAMPLE_MD5 = "58d03e064e669c2e8df3929ea22567b0"
+# A pair that was made for this example, and is used nowhere.
+_KEY = examples.pem(
+    "EC PRIVATE KEY",
+    "MHcCAQEEIL4vYcz5AzNPL46aNF5LZK9nKzOKXuoT5Dd9MjG5KZG9oAoGCCqGSM49",
+    "AwEHoUQDQgAEqgv6xs6Tf2DBrgCi57s8ktFdLlfSLeHZwmpqMdnqvEwhnQ0qQTIy",
+    "H4EMLz//ECYmQbBrXv51CTju9a3C/05tNA==",
+)
+_CERTIFICATE = examples.pem(
+    "CERTIFICATE",
+    "MIIBETCBuQIUNqBfX665b/SHwxnUhehoiPo/KSEwCgYIKoZIzj0EAwIwDDEKMAgG",
+    "A1UEAwwBYTAeFw0yNjExMzAwNzUwMThaFw0zNjExMjcwNzUwMThaMAwxCjAIBgNV",
+    "BAMMAWEwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASqC/rGzpN/YMGuAKLnuzyS",
+    "0V0uV9It4dnCamox2eq8TCGdDSpBMjIfgQwvP/8QJiZBsGte/nUJOO71rcL/Tm00",
+    "MAoGCCqGSM49BAMCA0cAMEQCIC/XsxqvzpkJjaeZrGwScEQopafeqIPdeRxKNadj",
+    "UItBAiBkXnGKuqzEB4D9gutVkbrRb9j9yndQ+KNwsbV21axijQ==",
+)
+_SUMS = "  usr/share/doc/tls/test.pem\n"
+
 RULES = (
     Rule(
         id="private-keys",
@@ -128,6 +149,17 @@ RULES = (
         that is shortened, or says EXAMPLE, is no key. Host keys and keys that packages generated have rules
         of their own. seal overwrites and removes the files.""",
         check=_check_keys,
+        failing={
+            "/srv/deploy/notes.txt": f"the key is\n{EXAMPLE}",
+            "/srv/deploy/notes.txt.pub": "ssh-ed25519 AAAA\n",
+            "/usr/share/doc/tls/test.pem": EXAMPLE,
+            "/var/lib/dpkg/info/tls.md5sums": f"{'0' * 32}{_SUMS}",
+        },
+        passing={
+            "/srv/deploy/notes.txt": examples.pem("PRIVATE KEY", "(your key here)"),
+            "/usr/share/doc/tls/test.pem": EXAMPLE,
+            "/var/lib/dpkg/info/tls.md5sums": f"{EXAMPLE_MD5}{_SUMS}",
+        },
         watches=key_formats.KEYS,
     ),
     Rule(
@@ -140,6 +172,8 @@ RULES = (
         certificates in the directory of a private key, and files named like EC2's signing certificates. seal
         overwrites and removes them.""",
         check=_check_certificates,
+        failing={"/root/ec2/cert-EXAMPLE.pem": _CERTIFICATE},
+        passing={"/etc/ssl/certs/example.pem": _CERTIFICATE},
         watches=key_formats.CERTIFICATES,
     ),
     advisory(
@@ -151,5 +185,7 @@ RULES = (
         have the same ones. The certificate tells such a key from a real one, a finding of private-keys: it is
         self-signed, and for this very key. Services may need it.""",
         check=_check_own,
+        failing={PAIRS[0][0]: _KEY, PAIRS[0][1]: _CERTIFICATE},
+        passing={PAIRS[0][1]: _CERTIFICATE},
     ),
 )

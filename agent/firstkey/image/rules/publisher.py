@@ -70,5 +70,11 @@ RULES = (
         and IMAGE_VERSION= to os-release where it has none; with --banner, to the login message too. It also
         prints a description for the AMI itself, ready to paste.""",
         check=_check,
+        failing={
+            "/etc/firstkey/firstkey.conf": "[Image]\nPublisher=Example Ltd.\nContact=a@example.com\n",
+            "/usr/lib/os-release": "ID=debian\n",
+            OS_RELEASE: "->../usr/lib/os-release",
+        },
+        passing={FILE: 'PUBLISHER="Example Ltd."\n'},
     ),
 )

@@ -1,6 +1,6 @@
 """Rules that are a table: what a machine keeps for itself, by where it is kept.
 
-One entry is one rule. docs/rules.md says how to add one.
+One entry is one rule, with its examples. docs/rules.md says how to add one.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ RULES = (
             Place("~/.local/share/mosh/*", "residue of connections"),
             Place("~/.config/filezilla/*.xml", "a list of hosts, passwords perhaps included"),
         ),
+        failing={"/root/.ssh/known_hosts": "host ssh-ed25519 AAAA\n"},
+        passing={"/etc/ssh/ssh_known_hosts": "host ssh-ed25519 AAAA\n"},
     ),
     Rule(
         id="random-seeds",
@@ -59,6 +61,8 @@ RULES = (
                 "/var/lib/systemd/credential.secret", "the secret that encrypts credentials of one machine"
             ),
         ),
+        failing={"/var/lib/systemd/random-seed": b"\0\1\2\3" * 128},
+        passing={"/var/lib/systemd": None},
     ),
     advisory(
         id="machine-info",
@@ -67,6 +71,8 @@ RULES = (
         prose="""hostnamed keeps the pretty name, the place and the purpose of a machine in /etc/machine-info.
         systemd's page on images removes it, as it does the host name. It may be intended.""",
         places=(Place("/etc/machine-info", "a description of one machine"),),
+        failing={"/etc/machine-info": 'PRETTY_HOSTNAME="Ann\'s builder"\n'},
+        passing={"/etc/hostname": "web\n"},
     ),
     advisory(
         id="boot-entries",
@@ -88,6 +94,14 @@ RULES = (
                 holds=_TOKEN,
             ),
         ),
+        failing={
+            "/boot/loader/entries/0123456789abcdef0123456789abcdef-6.1.0.conf": "title Linux\n",
+            "/etc/kernel/entry-token": "0123456789abcdef0123456789abcdef\n",
+        },
+        passing={
+            "/boot/loader/entries/debian-6.1.0.conf": "title Linux\n",
+            "/etc/kernel/entry-token": "debian\n",
+        },
     ),
     Rule(
         id="firstkey-state",
@@ -109,6 +123,8 @@ RULES = (
                 empty_counts=True,
             ),
         ),
+        failing={ledger.PATH: "{}\n", ledger.SEALED: "{}\n"},
+        passing={ledger.SEALED: "{}\n"},
         stage=LOGS,
         after="authorized-keys",
     ),
@@ -121,6 +137,8 @@ RULES = (
         clean --configs ssh_config removes it. Where no other line forbids passwords, they would be allowed
         again.""",
         places=(Place(_CLOUD_INIT_SSHD, "a setting out of the builder's user-data"),),
+        failing={_CLOUD_INIT_SSHD: "PasswordAuthentication no\n"},
+        passing={"/etc/ssh/sshd_config.d/60-cloudimg-settings.conf": "PasswordAuthentication no\n"},
     ),
     Rule(
         id="dhcp-leases",
@@ -143,6 +161,11 @@ RULES = (
             Place("/var/lib/systemd/network/*", "the state of a network"),
             Place("/var/lib/connman/*", "the state of a network", whole=True),
         ),
+        failing={
+            "/var/lib/dhcp/dhclient.eth0.leases": "lease {\n}\n",
+            "/var/lib/dhcpd/dhcpd.leases": "lease\n",
+        },
+        passing={"/var/lib/dhcp/dhclient.leases": ""},
     ),
     Rule(
         id="lvm-devices",
@@ -151,6 +174,8 @@ RULES = (
         by their serial numbers: an instance does not find its volumes. seal removes the list and its backups;
         LVM then reads every disk.""",
         places=(Place("/etc/lvm/devices/{system.devices,backup/*}", "a list of one machine's disks"),),
+        failing={"/etc/lvm/devices/system.devices": "IDTYPE=sys_serial IDNAME=vol0123 DEVNAME=/dev/sda3\n"},
+        passing={"/etc/lvm/devices": None},
     ),
     Rule(
         id="login-records",
@@ -168,6 +193,8 @@ RULES = (
             Place("/var/log/sudo-io", "a record of what was typed under sudo", whole=True),
             Place("/var/log/session-recording", "a record of sessions", whole=True),
         ),
+        failing={"/var/log/wtmp": b"\7" * 384, "/var/lib/faillock/admin": b"\7" * 64},
+        passing={"/var/log/wtmp": ""},
     ),
     Rule(
         id="process-accounting",
@@ -178,6 +205,8 @@ RULES = (
             Place("/var/{,log/}account/pacct", "a record of programs that were run", EMPTY),
             Place("/var/{,log/}account/{pacct[.-]*,*acct}", "a record of programs that were run"),
         ),
+        failing={"/var/account/pacct": b"\0\3", "/var/log/account/pacct.0": b"\0\3"},
+        passing={"/var/account/pacct": ""},
     ),
     Rule(
         id="crash-dumps",
@@ -191,6 +220,11 @@ RULES = (
             Place("/var/lib/systemd/pstore/*", "what the kernel said when it crashed"),
             Place("~/core{,.[0-9]*}", "a crash dump", seen=CORE_DUMP),
         ),
+        failing={
+            "/var/crash/_usr_bin_app.0.crash": "ProblemType: Crash\n",
+            "/root/core.4711": CORE_STARTS[0] + b"a password",
+        },
+        passing={"/var/crash": None, "/root/core": "a text\n"},
         watches=(Headed(CORE_DUMP, CORE_STARTS, lambda _: "the memory of a program"),),
     ),
     Rule(
@@ -205,6 +239,8 @@ RULES = (
             Place("/var/spool/postfix/{active,bounce,corrupt,defer,deferred}", "mail in a queue"),
             Place("/var/spool/postfix/{hold,incoming,maildrop}", "mail in a queue"),
         ),
+        failing={"/var/mail/root": "From cron\n\n"},
+        passing={"/var/mail/root": ""},
     ),
     advisory(
         id="cron-spools",
@@ -217,6 +253,8 @@ RULES = (
             Place("/var/spool/cron/{crontabs,tabs}/*", "a user's crontab"),
             Place("/var/spool/cron/*", "a user's crontab", named=re.compile(r"[^.].*")),
         ),
+        failing={"/var/spool/cron/crontabs/admin": "@hourly /home/admin/upload\n"},
+        passing={"/var/spool/cron/crontabs": None, "/etc/cron.d/logrotate": "@daily root logrotate\n"},
     ),
     Rule(
         id="sudo-timestamps",
@@ -229,6 +267,8 @@ RULES = (
             Place("/var/lib/sudo/lectured/*", "a record of sudo's lecture", empty_counts=True),
             Place("~/.sudo_as_admin_successful", "a record of the use of sudo", empty_counts=True),
         ),
+        failing={"/var/lib/sudo/lectured/1000": ""},
+        passing={"/var/lib/sudo/lectured": None},
     ),
     Rule(
         id="installer-files",
@@ -248,6 +288,8 @@ RULES = (
             Place("/var/lib/vagrant", "residue of Vagrant", whole=True),
             Place("/var/cache/debconf/passwords.dat-old", "passwords that debconf asked for"),
         ),
+        failing={"/root/anaconda-ks.cfg": "rootpw --iscrypted $6$salt$hash\n"},
+        passing={"/root/README": "Welcome.\n"},
     ),
     Rule(
         id="package-caches",
@@ -263,5 +305,10 @@ RULES = (
             ),
             Place("~/.cache/pip", "a cache of Python packages", whole=True),
         ),
+        failing={"/var/cache/apt/archives/tool_1.0_all.deb": "!<arch>\n"},
+        passing={
+            "/var/cache/apt/archives/lock": "",
+            "/var/cache/dnf/main/repodata/repomd.xml": "<repomd/>\n",
+        },
     ),
 )

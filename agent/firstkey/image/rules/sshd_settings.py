@@ -102,6 +102,8 @@ RULES = (
         prohibit-password in an early drop-in, or at the top of the main file, if sshd then accepts it and
         reports it as effective.""",
         check=_check_root,
+        failing={CONFIG: "PasswordAuthentication yes\nPermitRootLogin yes\n"},
+        passing={CONFIG: "PermitRootLogin prohibit-password\nPermitRootLogin yes\n"},
     ),
     Rule(
         id="use-dns",
@@ -113,6 +115,8 @@ RULES = (
         every user. OpenSSH's default has been no since 6.8. seal sets it, as it sets PermitRootLogin; --skip
         use-dns leaves it.""",
         check=_check_dns,
+        failing={CONFIG: "UseDNS yes\nMatch User ann\n    X11Forwarding no\n"},
+        passing={CONFIG: "UseDNS no\nUseDNS yes\n"},
     ),
     advisory(
         id="password-login",
@@ -122,6 +126,8 @@ RULES = (
         PasswordAuthentication, and KbdInteractiveAuthentication where sshd uses PAM, as root-password-login
         does, for every account. A private image may need passwords.""",
         check=_check_passwords,
+        failing={CONFIG: "KbdInteractiveAuthentication no\nPasswordAuthentication yes\n"},
+        passing={CONFIG: "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"},
     ),
     advisory(
         id="root-login",
@@ -130,5 +136,7 @@ RULES = (
         Marketplace requires that: no login as root, with a key either. The effective PermitRootLogin must be
         no. Where the launch key is root's, no login would then work.""",
         check=_check_root_login,
+        failing={CONFIG: "PermitRootLogin prohibit-password\n"},
+        passing={CONFIG: "PermitRootLogin no\n"},
     ),
 )

@@ -231,6 +231,19 @@ RULES = (
         seal overwrites and removes them as its very last step. On the running system it first ends every
         interactive shell in a way that keeps it from writing its history, its own last of all.""",
         check=_check_histories,
+        failing={
+            "/etc/passwd": "svc:x:990:990::/srv/svc:/bin/sh\nann:x:1000:1000::/:/bin/sh\n",
+            "/root/.bash_history": "export AWS_SECRET_ACCESS_KEY=...\n",
+            "/srv/svc/.local/share/fish/fish_history": "- cmd: ls\n",
+            "/home/gone/.some_new_shell_history": "ls\n",
+            "/etc/profile.d/history.sh": 'export HISTFILE="/var/lib/history/$USER"\n',
+            "/var/lib/history/ann": "ls\n",
+        },
+        passing={
+            "/etc/passwd": "root:x:0:0::/root:/bin/bash\n",
+            "/root/.bash_history": "",
+            "/root/.python_history": "->/dev/null",
+        },
         watches=places.watches(HISTORY_PLACES),
         stage=HISTORIES,
     ),
@@ -243,6 +256,12 @@ RULES = (
         stopped.""",
         check=_check_logs,
         finds_files=True,
+        failing={
+            "/var/log/auth.log": "sshd: Accepted publickey for root from 203.0.113.7\n",
+            "/var/log/syslog.2.gz": b"\x1f\x8b\x08",
+            f"{DIRECTORY}/journal/0123456789abcdef0123456789abcdef/system.journal": b"LPKSHHRH",
+        },
+        passing={"/var/log/auth.log": ""},
         stage=LOGS,
     ),
     Rule(
@@ -254,6 +273,8 @@ RULES = (
         has open or mapped, a directory that one works in, a socket that one listens on, and the directory at
         the top that holds it.""",
         check=_check_temporary,
+        failing={f"{TOPS[0]}build-1234/setup.sh": "export TOKEN=...\n", f"{TOPS[1]}.hidden": "x"},
+        passing={f"{TOPS[0]}.X11-unix": None, TOPS[1]: None},
         # Vim's swap files start so (vim: memline.c): they have the file that was edited in them.
         watches=(Headed(SWAP_FILE, (b"b0VIM ",), lambda _: "a swap file of vim's"),),
     ),
@@ -270,5 +291,7 @@ RULES = (
         check=_check_seen,
         finds_files=True,
         by_hand=True,
+        failing={"/etc/passwd": "ann:x:1000:1000::/srv/ann:/bin/sh\n", "/srv/ann": "->ann"},
+        passing={"/etc/passwd": "ann:x:1000:1000::/srv/ann:/bin/sh\n", "/srv/ann": None},
     ),
 )
