@@ -25,7 +25,7 @@ from firstkey import config, display, settings
 from firstkey.boot import ledger
 from firstkey.image import key_formats, packages, rpm, shadow
 from firstkey.image.rules import ami_tools, boot, credentials, private_keys
-from firstkey.image.watches import Headed, Needle
+from firstkey.image.scan import Headed, Needle
 from firstkey.login import pam
 from firstkey.metadata import inquiry
 from firstkey.model import Account

@@ -8,11 +8,10 @@ import pytest
 from image_builder import Builder
 
 from firstkey import image_reasons, login_reasons
-from firstkey.image import rules
+from firstkey.image import rules, seal
 from firstkey.image.audit import Result, verdict_of
 from firstkey.image.examples import access_key
 from firstkey.image.verdict import FINDING, NOTE, UNKNOWN
-from firstkey.reasons import FirstkeyError
 
 PASSWD = (
     "root:x:0:0::/root:/bin/bash\nann:x:1000:1000::/home/ann:/bin/sh\nsvc:x:990:990::/var/lib/svc:/bin/sh\n"
@@ -294,6 +293,7 @@ FOUND: list[tuple[str, dict[str, str], AbstractSet[str]]] = [
     ("first-login", {**FIRSTKEY, SSHD: "PermitRootLogin forced-commands-only\n"}, {SSHD}),
     ("first-login", {**FIRSTKEY, SSHD: "PubkeyAuthentication no\n"}, {SSHD}),
     ("first-login", {**FIRSTKEY, SSHD: "AuthorizedKeysFile none\n"}, {SSHD}),
+    ("first-login", {**FIRSTKEY, SSHD: "AuthenticationMethods publickey,password\n"}, {SSHD}),
     ("first-login", {**FIRSTKEY, SSHD: "AllowUsers builder\n"}, {SSHD}),
     ("first-login", {**FIRSTKEY, SSHD: "DenyUsers r*\n"}, {SSHD}),
     ("first-login", {**FIRSTKEY, SSHD: "AllowGroups wheel\n", "/etc/group": "root:x:0:\nwheel:x:10:ann\n"},
@@ -434,6 +434,7 @@ PASSED: list[tuple[str, dict[str, str]]] = [
                              OPTS: "SSHD_OPTS=\n"}),
     ("root-password-login", {SSHD: "", STARTED: RESTARTS.format("-D -f /etc/ssh/sshd_config $NONE")}),
     ("first-login", {SSHD: "PubkeyAuthentication no\n", **CLOUD}),
+    ("first-login", {**FIRSTKEY, SSHD: "AuthenticationMethods publickey,password publickey\n"}),
     ("first-login", {**FIRSTKEY, SSHD: "AllowUsers root\nAllowGroups ro?t\n", "/etc/nologin": "",
                      "/etc/group": "root:x:0:\n"}),
     ("first-login", {**FIRSTKEY, SSHD: "PermitRootLogin no\nAllowUsers ann root\nDenyUsers r*\n",
@@ -521,7 +522,17 @@ def test_a_link_to_just_any_directory_is_unknown(builder: Builder, target: str) 
     rule = next(rule for rule in rules.ALL if rule.id == "logs")
     verdict = verdict_of(rule, builder.image())
     assert (verdict.findings, len(verdict.unknowns)) == ((), 1)
-    assert rule.changes(builder.image(), verdict) == []
+    assert verdict.changes == ()
+
+
+@pytest.mark.sshd
+@pytest.mark.parametrize("name", ["root-password-login", "password-login", "root-login"])
+@pytest.mark.parametrize("files", [{}, {SSHD: "PermitRootLogin no\nPasswordAuthentication no\nUsePAM no\n"}])
+def test_another_server_is_no_pass(builder: Builder, name: str, files: dict[str, str]) -> None:
+    """What sshd says is not what dropbear does, with sshd beside it or alone."""
+    grow(builder, {"/usr/sbin/dropbear": "x", **files})
+    verdict = verdict_of(rules.by_id(name), builder.image())
+    assert (verdict.outcome, [each.path for each in verdict.unknowns]) == (UNKNOWN, ["/usr/sbin/dropbear"])
 
 
 @pytest.mark.sshd
@@ -580,10 +591,9 @@ def test_a_finding_outweighs_the_clients_that_were_not_asked(builder: Builder) -
 def test_an_option_of_sshd_is_for_a_person_to_change(builder: Builder) -> None:
     """No file that seal could write comes before it, so nothing is written."""
     grow(builder, {SSHD: "", STARTED: STARTS, OPTS: "SSHD_OPTS=-oPermitRootLogin=yes\n"})
-    image, rule = builder.image(), rules.by_id("root-password-login")
-    with pytest.raises(FirstkeyError) as caught:
-        rule.changes(image, rule.verdict(image))
-    assert caught.value.reason is image_reasons.NO_PROOF
+    planned = seal.plan(builder.image(), [rules.by_id("root-password-login")], [])
+    assert [entry.refusal.reason for entry in planned.left] == [image_reasons.NO_PROOF]
+    assert not planned.steps
 
 
 @pytest.mark.sshd

@@ -51,7 +51,7 @@ def test_conditions_are_weighed_as_systemd_does(lines: list[str], builder: Build
     if "unrecognized option" in said.stderr:
         pytest.skip("needs systemd 250, whose systemd-analyze asks about a unit")
     assert "Conditions " in said.stderr, said.stderr
-    runs = units.may_run(builder.target().tree, "some.service", lambda kind, value: value == "/etc")
+    runs = units.may_run(builder.image(), "some.service", lambda kind, value: value == "/etc")
     assert runs is (said.returncode == 0), said.stderr
 
 

@@ -17,7 +17,7 @@ from firstkey.image.rules import (
     identities,
     private_keys,
 )
-from firstkey.image.watches import Headed, Needle
+from firstkey.image.scan import Headed, Needle
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import sshd_config
 from firstkey.system import shadow, sshd_tree

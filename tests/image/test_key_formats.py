@@ -399,6 +399,14 @@ def test_a_key_in_a_compressed_file(builder: Builder, pack: Callable[[bytes], by
     assert found(builder, pack(b"nothing"), "/root/backup") is None
 
 
+def test_a_key_in_an_archive_is_one_finding(builder: Builder) -> None:
+    """Also where it is there a second time, in a packed file: the line is that of the first."""
+    builder.file("/root/a.tar", plain_tar(KEY.encode(), gzip.compress(KEY.encode())))
+    builder.file("/root/b", KEY)
+    seen = builder.image().sightings(key_formats.KIND)
+    assert [(each.path, each.line is None) for each in seen] == [("/root/a.tar", False), ("/root/b", False)]
+
+
 ARCHIVERS = {
     name: pack
     for name, pack in PACKERS.items()

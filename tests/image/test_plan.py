@@ -48,7 +48,7 @@ def test_what_is_planned_comes_back_as_it_was(rule: Rule, builder: Builder) -> N
     """Every rule's remedy, as pure data: nothing of it is lost, and no code goes along."""
     builder.grow(rule.failing)
     planned = seal.plan(builder.image(), [rule], [rule.option or ""])
-    back = pipe.read(pipe.PLAN, crossed(pipe.PLAN.write(planned)))
+    back = pipe.read(pipe.PLAN, crossed(pipe.write(planned)))
     assert back == planned
     assert [type(step.change) for step in back.steps] == [type(step.change) for step in planned.steps]
     for one, other in zip(back.steps, planned.steps):
@@ -77,7 +77,7 @@ def test_of_two_findings_in_one_place_one_that_stays_counts(stays: tuple[bool, b
 )
 def test_odd_names_and_bytes_survive(change: Change) -> None:
     """Names that are no UTF-8, and content that is no text."""
-    assert read(crossed(pipe.PLAN.write(change))) == change
+    assert read(crossed(pipe.write(change))) == change
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_odd_names_and_bytes_survive(change: Change) -> None:
 )
 def test_what_is_no_change_is_refused(spoil: Callable[[dict[str, Any]], object]) -> None:
     """Another kind, a field too many or too few, another type, a path that is not absolute and plain."""
-    plain = crossed(pipe.PLAN.write(Remove("/tmp/x", "x", seen=SEEN)))
+    plain = crossed(pipe.write(Remove("/tmp/x", "x", seen=SEEN)))
     read(plain)
     spoil(plain)
     with pytest.raises(FirstkeyError) as caught:

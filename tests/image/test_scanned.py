@@ -18,10 +18,9 @@ from firstkey.image import rules
 from firstkey.image.audit import verdict_of
 from firstkey.image.examples import access_key
 from firstkey.image.rules import private_keys
-from firstkey.image.scan import Looking
+from firstkey.image.scan import Looking, Scanned, Sighting
 from firstkey.image.survey import AUTO, BUILTIN, scanned
 from firstkey.image.verdict import Verdict
-from firstkey.image.watches import Scanned, Sighting
 from firstkey.reasons import Refusal
 
 AKIA = access_key("AKIA", "Z7QK3WJT5NP2XR6M")
@@ -84,7 +83,7 @@ def test_seal_leaves_what_a_scanner_saw(builder: Builder) -> None:
     builder.file("/srv/a", "token\n")
     image = builder.image(Looking(scanned=Scanned((seen("/srv/a"),))))
     rule = rules.by_id("access-keys")
-    assert rule.changes(image, rule.verdict(image)) == []
+    assert rule.verdict(image).changes == ()
 
 
 def test_what_was_not_looked_for_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from image_builder import Builder
 from machine import new_key
 
 from firstkey import image_reasons, reasons
-from firstkey.image import rules, sshd_change
+from firstkey.image import rules, sshd
 from firstkey.image.verdict import Verdict
 from firstkey.reasons import FirstkeyError
 
@@ -108,8 +108,8 @@ def test_a_drop_in_is_preferred(builder: Builder) -> None:
     for change in builder.settled("root-password-login"):
         change.apply(builder.context())
     assert builder.path("/etc/ssh/sshd_config").read_bytes() == before
-    assert "PermitRootLogin prohibit-password\n" in builder.path(sshd_change.DROP_IN).read_text()
-    assert builder.path(sshd_change.DROP_IN).stat().st_mode & 0o777 == 0o600
+    assert "PermitRootLogin prohibit-password\n" in builder.path(sshd.DROP_IN).read_text()
+    assert builder.path(sshd.DROP_IN).stat().st_mode & 0o777 == 0o600
 
 
 def test_a_block_outranks_an_option_of_the_unit(builder: Builder, tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_block_outranks_an_option_of_the_unit(builder: Builder, tmp_path: Path
     assert root_login(builder).outcome == "finding"
     for change in builder.settled("root-password-login"):
         change.apply(builder.context())
-    assert "\nMatch all\n" in builder.path(sshd_change.DROP_IN).read_text()
+    assert "\nMatch all\n" in builder.path(sshd.DROP_IN).read_text()
     assert root_login(builder).outcome == "pass"
     options = ("-o", "PermitRootLogin=yes")
     assert really(builder, tmp_path, CLIENTS[0], *options)["permitrootlogin"] != "yes"
@@ -148,7 +148,7 @@ def test_what_sshd_rejects_is_left_alone(builder: Builder) -> None:
     assert verdict.outcome == "unknown"
     assert [unknown.refusal.reason for unknown in verdict.unknowns] == [reasons.SSHD_CONFIG_INVALID]
     with pytest.raises(FirstkeyError):
-        sshd_change.change(builder.image(), sshd_change.PERMIT_ROOT_LOGIN)
+        sshd.change(builder.image().tree, sshd.PERMIT_ROOT_LOGIN, {})
     assert builder.snapshot() == before
 
 

@@ -19,7 +19,7 @@ import pytest
 from image_builder import Builder, audited
 
 from firstkey.cli.looking import Looker
-from firstkey.image import formats, pipe, rules, seal, watches
+from firstkey.image import formats, pipe, rules, scan, seal
 from firstkey.image.audit import RULE
 from firstkey.image.changes import Remove
 from firstkey.image.rule import Rule
@@ -68,7 +68,7 @@ def test_a_verdict_crosses_as_it_is() -> None:
         None,
         "remark",
     )
-    assert pipe.read(pipe.VERDICT, pipe.VERDICT.write(verdict)) == verdict
+    assert pipe.read(pipe.VERDICT, pipe.write(verdict)) == verdict
     with pytest.raises(Exception, match="that is none"):
         pipe.read(pipe.VERDICT, [[["/a"]], [], None, ""])
 
@@ -80,7 +80,7 @@ def test_a_boxed_audit_says_what_an_audit_says(builder: Builder) -> None:
     plain = audited(builder.image(), rules.ALL)
     boxed_one = survey(builder).audit(rules.ALL)
     for mine, its in zip(plain.results, boxed_one.results):
-        assert (mine.rule.id, pipe.read(pipe.VERDICT, pipe.VERDICT.write(mine.verdict))) == (
+        assert (mine.rule.id, pipe.read(pipe.VERDICT, pipe.write(mine.verdict))) == (
             its.rule.id,
             its.verdict,
         )
@@ -97,7 +97,7 @@ def test_parts_of_a_scan_are_the_whole(builder: Builder) -> None:
     assert all(part.files for part in parts)
     assert joined(parts) == image.scan
     assert image.scan.unknowns
-    assert pipe.read(pipe.SCAN, json.loads(json.dumps(pipe.SCAN.write(image.scan)))) == image.scan
+    assert pipe.read(pipe.SCAN, json.loads(json.dumps(pipe.write(image.scan)))) == image.scan
 
 
 def test_a_scan_that_fails_is_unknown_to_the_rules_that_ask_for_it(builder: Builder) -> None:
@@ -150,7 +150,7 @@ def test_a_rule_over_which_a_box_ended_is_reported_with_a_list_of_files(builder:
     """Each that has something left out, whether its files are at known places or its check finds them."""
     builder.grow(rule.failing)
     image = builder.image()
-    removed = [each for each in rule.changes(image, rule.verdict(image)) if isinstance(each, Remove)]
+    removed = [each for each in rule.verdict(image).changes if isinstance(each, Remove)]
     overrun = Looking(unfinished={(RULE, rule.id): Refusal(OVER_BUDGET, "it took more work than it may")})
     _, unknowns = formats.exclude_list(builder.image(overrun), [rule])
     assert unknowns or not removed
@@ -228,7 +228,7 @@ def test_a_file_that_takes_too_long_is_unknown_and_the_others_are_looked_at(
     builder.file("/srv/slow", "-----BEGIN PRIVATE KEY-----\nslow\n")
     builder.file("/root/.bash_history", "ls\n")
     rule = next(rule for rule in rules.ALL if rule.id == "private-keys")
-    slow = watches.Needle("slow", b"slow", lambda *_: str(sum(range(10**12))), everywhere=True)
+    slow = scan.Needle("slow", b"slow", lambda *_: str(sum(range(10**12))), everywhere=True)
     changed = tuple(
         each._replace(watches=(*each.watches, slow)) if each is rule else each for each in rules.ALL
     )

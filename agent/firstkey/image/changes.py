@@ -221,11 +221,11 @@ class Link(NamedTuple):
 
 
 class SetSshd(NamedTuple):
-    """Make a setting of sshd's effective. `files`: path, then content before and after."""
+    """Make a setting of sshd's effective. `files`, which planning chooses: path, content before and after."""
 
     keyword: str
     value: str
-    files: tuple[tuple[str, bytes | None, bytes], ...]
+    files: tuple[tuple[str, bytes | None, bytes], ...] = ()
 
     @property
     def path(self) -> str:

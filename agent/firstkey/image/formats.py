@@ -11,10 +11,9 @@ from firstkey import __version__
 from firstkey.image import baseline, rules
 from firstkey.image.audit import Audit, Entry, Result, by_advice, verdict_of
 from firstkey.image.changes import Remove
-from firstkey.image.rule import Rule, attempted
+from firstkey.image.rule import Rule
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, NOT_APPLICABLE, NOTE, WARNING, Unknown
-from firstkey.reasons import Refusal
 from firstkey.system.mounts import upwards
 from firstkey.text import visible
 
@@ -240,10 +239,6 @@ def _outcome(result: Result) -> Iterator[tuple[str, dict[str, str], list[str]]]:
 # --- what not to bundle ---------------------------------------------------------------------------
 
 
-BY_CHECK = ("builder-names", "everything-seen", "host-keys", "logs")
-"""The rules that find what is to be left out, or that something was not seen, with no place or watch."""
-
-
 def exclude_list(image: Image, wanted: list[Rule]) -> tuple[list[bytes], list[str]]:
     """What bundling tools should leave out: all that seal would remove or empty, and every home's .ssh.
 
@@ -255,13 +250,9 @@ def exclude_list(image: Image, wanted: list[Rule]) -> tuple[list[bytes], list[st
     unseen: dict[Unknown, None] = {}
     for rule in map(rules.by_id, dict.fromkeys((*(rule.id for rule in wanted), *seen))):
         verdict = verdict_of(rule, image)
-        if rule.watched or rule.places or rule.id in BY_CHECK:
+        if rule.watched or rule.places or rule.finds_files:
             unseen.update(dict.fromkeys(verdict.unknowns))
-        made = attempted(f"the rule {rule.id}", rule.changes, image, verdict)
-        if isinstance(made, Refusal):
-            unknowns.append(f"nothing is left out for {rule.id}: {made.detail} ({made.reason.code})")
-        else:
-            paths.update(change.path for change in made if isinstance(change, Remove))
+        paths.update(change.path for change in verdict.changes if isinstance(change, Remove))
     for path, why in unseen:
         if paths.isdisjoint(upwards(path)):
             unknowns.append(f"files may be missing in the list: {why.detail} ({why.reason.code})")

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from itertools import takewhile
 
-from firstkey.image.watches import Headed, Needle
+from firstkey.image.scan import Headed, Needle
 
 KIND = "private-key"
 STORE = "key-store"

@@ -7,15 +7,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from firstkey import NamedTuple, reasons
+from firstkey import reasons
 from firstkey.image import rules, shadow
 from firstkey.image.changes import AMI_TOOLS, MANAGERS, Link, Lock, Remove, SetSshd, Update, Write
 from firstkey.image.door import Seen
 from firstkey.image.rule import Rule
-from firstkey.image.scan import Scan
+from firstkey.image.scan import Scan, Sighting
 from firstkey.image.seal import Left, Match, Plan, Step
 from firstkey.image.verdict import Finding, Unknown, Verdict
-from firstkey.image.watches import Sighting
 from firstkey.reasons import FirstkeyError, Reason, Refusal
 from firstkey.system.mounts import Mount
 
@@ -23,37 +22,31 @@ Read = Callable[[Any], Any]
 """Reads a value back from what it was written as. Raises KeyError, TypeError or ValueError."""
 
 
-class Form(NamedTuple):
-    """How values of one kind cross, by their shape.
+def write(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
+    """The value as JSON: a list of its fields, but an object with its kind for a change."""
+    if isinstance(value, Rule):
+        return value.id
+    if isinstance(value, Reason):
+        return value.code
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, Mapping):
+        value = tuple(value.items())
+    if isinstance(value, Finding):
+        value = value[:-1]  # what seal would do about it is no part of an audit's answer
+    plain = list(map(write, value)) if isinstance(value, tuple) else value
+    name = _NAMES.get(type(value))
+    return {"kind": name, **dict(zip(value._fields, plain))} if name else plain
+
+
+def read(shape: Any, plain: object) -> Any:  # noqa: ANN401 - whatever JSON has
+    """The value back. Raises FirstkeyError for anything but what is written of such values.
 
     A shape is a type (exactly that), a list of one shape (any number of those), a tuple (what makes the
     value, and the shape of each of its arguments), or a function that reads the value.
     """
-
-    shape: Any
-
-    @staticmethod
-    def write(value: Any) -> Any:  # noqa: ANN401 - whatever JSON has
-        """The value as JSON: a list of its fields, but an object with its kind for a change."""
-        if isinstance(value, Rule):
-            return value.id
-        if isinstance(value, Reason):
-            return value.code
-        if isinstance(value, bytes):
-            return base64.b64encode(value).decode("ascii")
-        if isinstance(value, Mapping):
-            value = tuple(value.items())
-        if isinstance(value, Finding):
-            value = value[:-1]  # what seal would do about it is no part of an audit's answer
-        plain = list(map(Form.write, value)) if isinstance(value, tuple) else value
-        name = _NAMES.get(type(value))
-        return {"kind": name, **dict(zip(value._fields, plain))} if name else plain
-
-
-def read(form: Form, plain: object) -> Any:  # noqa: ANN401 - what the form is of
-    """The value back. Raises FirstkeyError for anything but what the form writes."""
     try:
-        return _value(form.shape, plain)
+        return _value(shape, plain)
     except (KeyError, TypeError, ValueError) as error:
         message = f"something came out of the box that is none of its answers: {error!r}"
         raise FirstkeyError(message, reason=reasons.INTERNAL_ERROR) from error
@@ -134,23 +127,12 @@ _REFUSAL = (Refusal, lambda plain: reasons.ALL[_value(str, plain)], str)
 _UNKNOWNS = [(Unknown, str, _REFUSAL)]
 _BY_KIND = [(_row, str, [(Sighting, str, str, _maybe(int))])]
 
-PLAN = Form(
-    (
-        Plan,
-        [(Step, _rule, _change, bool)],
-        [(Left, _rule, _REFUSAL)],
-        [(Match, _rule, str, str, bool)],
-        [str],
-        [_rule],
-    )
+_STEPS, _LEFT, _FOUND = (
+    [(Step, _rule, _change, bool)],
+    [(Left, _rule, _REFUSAL)],
+    [(Match, _rule, str, str, bool)],
 )
-VERDICT = Form((Verdict, [(Finding, str, str, str, _maybe(int), _maybe(str))], _UNKNOWNS, _maybe(str), str))
-SCAN = Form(
-    (
-        Scan,
-        lambda plain: dict(_value(_BY_KIND, plain)),
-        _UNKNOWNS,
-        [(Mount, str, str, str, str)],
-        int,
-    )
-)
+
+PLAN = (Plan, _STEPS, _LEFT, _FOUND, [str], [_rule])
+VERDICT = (Verdict, [(Finding, str, str, str, _maybe(int), _maybe(str))], _UNKNOWNS, _maybe(str), str)
+SCAN = (Scan, lambda plain: dict(_value(_BY_KIND, plain)), _UNKNOWNS, [(Mount, str, str, str, str)], int)

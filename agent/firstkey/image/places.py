@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 
 from firstkey import NamedTuple
 from firstkey.image import changes, secrets, whose
+from firstkey.image.scan import Named, Sighting
 from firstkey.image.subject import Image
 from firstkey.image.verdict import Finding, Unknown, Verdict
-from firstkey.image.watches import Named, Sighting
 from firstkey.reasons import FirstkeyError
 from firstkey.system.mounts import is_at_or_below
 from firstkey.system.walk import Found

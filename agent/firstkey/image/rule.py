@@ -8,11 +8,10 @@ from typing import TypeVar, Union
 
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import places
-from firstkey.image.changes import Change
 from firstkey.image.places import Place
+from firstkey.image.scan import Watch
 from firstkey.image.subject import Image
 from firstkey.image.verdict import LOOK, NOTE, WARNING, Finding, Part, Unknown, Verdict, joined
-from firstkey.image.watches import Watch
 from firstkey.reasons import FirstkeyError, Refusal
 
 _Value = TypeVar("_Value")
@@ -26,7 +25,6 @@ FIRST, LOGS, HISTORIES = range(3)
 Example = Mapping[str, Union[str, bytes, None]]
 """A small tree: files with their content, directories (None), and links ("->" and where they lead)."""
 Check = Callable[[Image], Iterable[Part]]
-Remedy = Callable[[Image, Verdict], "list[Change]"]
 
 
 class Rule(NamedTuple):
@@ -44,9 +42,9 @@ class Rule(NamedTuple):
     places: tuple[Place, ...] = ()
     """What is left at one of these is a finding."""
     check: Check | None = None
-    """Whatever else is found."""
-    remedy: Remedy | None = None
-    """What else seal does than the changes that the findings bring along."""
+    """Whatever else is found. A finding brings along what seal does about it."""
+    finds_files: bool = False
+    """Whether the check finds files to be taken away, as places and watches do."""
     by_hand: bool = False
     """Whether only a person can repair it."""
     advice: str = ""
@@ -85,14 +83,7 @@ class Rule(NamedTuple):
         """The finding with words for a person wherever seal does nothing about it."""
         if self.by_hand:
             return finding._replace(remedy=self.advice or finding.remedy or LOOK, changes=())
-        is_repaired = finding.changes or self.remedy
-        return finding if finding.remedy or is_repaired else finding._replace(remedy=LOOK)
-
-    def changes(self, image: Image, verdict: Verdict) -> list[Change]:
-        """What seal does about the findings of that verdict."""
-        brought = [change for finding in verdict.findings for change in finding.changes]
-        more = self.remedy(image, verdict) if self.remedy and verdict.findings else []
-        return [*brought, *more]
+        return finding if finding.remedy or finding.changes else finding._replace(remedy=LOOK)
 
 
 advisory = partial(Rule, severity=NOTE, by_hand=True)

@@ -1,5 +1,7 @@
 """The one scan of all files: each is opened once, for all rules that watch for something in it.
 
+The watches of all rules become a few look-ups a file, so that no rule walks by itself.
+
 What is mounted inside the tree from elsewhere is not walked. Memory is bounded by one buffer, and the time
 for one file by how much of it is read (system/walk); what could not be read is an unknown, never a silence.
 """
@@ -11,14 +13,69 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Union
 
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import packed
 from firstkey.image.verdict import Unknown
-from firstkey.image.watches import Headed, Named, Needle, Scanned, Sighting, Watch
 from firstkey.reasons import Reason, Refusal
 from firstkey.system import mounts, walk
 from firstkey.system.tree import Tree
+
+# --- what is watched for: by name, by first bytes, or by content ------------------------------------
+
+
+class Named(NamedTuple):
+    """Files of one of these names, whatever is in them, and links of those names, wherever they lead."""
+
+    kind: str
+    names: frozenset[str]
+
+
+class Headed(NamedTuple):
+    """Files that start with one of these; `judge` sees the head and says what it is, or None."""
+
+    kind: str
+    starts: tuple[bytes, ...]
+    judge: Callable[[bytes], str | None]
+
+
+class Needle(NamedTuple):
+    """Files that have these bytes in them; `judge` sees what surrounds each place, or None.
+
+    It is called with the content before and behind (as much as there is of it) and where the needle starts.
+    Outside of what packages brought, unless `everywhere`: the bulk of a system costs time.
+    """
+
+    kind: str
+    needle: bytes
+    judge: Callable[[bytes, int], str | None]
+    everywhere: bool = False
+
+
+Watch = Union[Named, Headed, Needle]
+
+
+class Sighting(NamedTuple):
+    """A file that a rule watches for; `detail` is what the judge said of it, or nothing."""
+
+    path: str
+    detail: str
+    line: int | None = None
+
+
+OTHERS = "Tokens of other makers than AWS were"
+
+
+class Scanned(NamedTuple):
+    """What a scanner of the host's saw in the image, why it is no answer, and which scanner it was."""
+
+    sightings: tuple[Sighting, ...] = ()
+    refusal: Refusal | None = None
+    remark: str = f"{OTHERS} not looked for; audit has a scanner look where one is installed (--secrets)."
+
+
+# --- the scan ---------------------------------------------------------------------------------------
 
 PACKAGED = frozenset({
     "/bin", "/boot", "/lib", "/lib32", "/lib64", "/libx32", "/sbin", "/usr", "/var/cache/apt",
@@ -119,6 +176,7 @@ class Scanner:
         self._starts = tuple(start for watch in self._headed for start in watch.starts)
         self._all_needles = [NESTED, *(watch for watch in watches if isinstance(watch, Needle))]
         self._everywhere = [needle for needle in self._all_needles if needle.everywhere]
+        self._shown: set[tuple[str, str]] = set()
         self._told = 0.0
         self._window = walk.Window()
         self._judged: dict[Needle, int] = {}
@@ -203,7 +261,7 @@ class Scanner:
 
     def _file(self, path: str, fd: int, name: str, *, in_packages: bool) -> None:
         window, is_packed = self._window, False
-        self._judged = {}
+        self._judged, self._shown = {}, set()
         is_packaged = in_packages and not is_stray(path, self._packaged)
         needles = self._everywhere
         for is_first in window.through(name, fd):
@@ -223,6 +281,9 @@ class Scanner:
         if is_packed:
             self._look_inside(fd, path, name)
         if any(seen.path == path for seen in self._sightings.get(NESTED.kind, ())[-1:]):
+            last = ((kind, found[-1]) for kind, found in self._sightings.items())
+            # What the archive itself has shown, with a line, is not shown again without one.
+            self._shown = {(kind, seen.detail) for kind, seen in last if seen.path == path}
             self._look_inside(fd, path, name, nested=True)
         if self._judged and max(self._judged.values()) > MOST_JUDGED:
             detail = f"{path} has more in it that looks like a secret at first sight than was judged"
@@ -278,7 +339,8 @@ class Scanner:
                 found = window.content.find(watch.needle, found + len(watch.needle), end)
 
     def _see(self, kind: str, path: str, detail: str, line: int | None = None) -> None:
-        self._sightings.setdefault(kind, []).append(Sighting(path, detail, line))
+        if (kind, detail) not in self._shown:
+            self._sightings.setdefault(kind, []).append(Sighting(path, detail, line))
 
 
 def is_stray(path: str, packaged: Collection[str] | None) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Union
 
 from firstkey import NamedTuple, image_reasons
-from firstkey.image import in_use, rules, sshd_change, units, whose
+from firstkey.image import in_use, rules, sshd, units, whose
 from firstkey.image.audit import RULE, Audit, Result, verdict_of
 from firstkey.image.changes import Change, Link, Lock, Remove, SetSshd, Update, Write
 from firstkey.image.door import Context, checked, mounted, seen
@@ -125,8 +125,8 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
         image.looking.at(RULE, rule.id)
         if rule.by_hand and result.is_fit:
             continue  # a note, which the audit afterwards has as well
-        changes = attempted(f"the rule {rule.id}", _changes, image, result, options)
-        for change in [] if isinstance(changes, Refusal) else changes:
+        changes = attempted(f"the rule {rule.id}", _changes, result, options)
+        for change in () if isinstance(changes, Refusal) else changes:
             done = attempted(f"a change of the rule {rule.id}", _settled, change, image, steps)
             settled[rule.id, change] = done
             if isinstance(done, Refusal):
@@ -151,12 +151,12 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     return Plan(tuple(kept), (*left, *contradicting), tuple(matches), _starts(image, kept), is_open)
 
 
-def _changes(image: Image, result: Result, options: Collection[str]) -> list[Change]:
+def _changes(result: Result, options: Collection[str]) -> tuple[Change, ...]:
     """What seal would do about a rule's findings. Raises FirstkeyError where that is nothing."""
     rule = result.rule
     if rule.option and rule.option not in options:
         raise FirstkeyError(f"it is done only with --{rule.option}", reason=image_reasons.NOT_ASKED_FOR)
-    changes = rule.changes(image, result.verdict)
+    changes = result.verdict.changes
     if not changes:
         message = f"{rule.title}: that is for a person to bring about"
         raise FirstkeyError(message, reason=image_reasons.FOR_A_PERSON)
@@ -183,9 +183,8 @@ def _settled(change: Change, image: Image, earlier: Sequence[Step]) -> Change | 
         return change
     if isinstance(change, SetSshd):
         written = [step.change.files for step in earlier if isinstance(step.change, SetSshd)]
-        if written:
-            contents = {path: after for files in written for path, _, after in files}
-            change = sshd_change.change(image, sshd_change.SETTINGS[change.keyword], contents)
+        contents = {path: after for files in written for path, _, after in files}
+        change = sshd.change(image.tree, sshd.SETTINGS[change.keyword], contents)
         files = ((_file(image, path), before, after) for path, before, after in change.files)
         change = change._replace(files=tuple(files))
     is_of_content = isinstance(change, (Lock, SetSshd)) or (isinstance(change, Write) and not change.link)

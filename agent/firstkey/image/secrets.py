@@ -8,9 +8,9 @@ from functools import lru_cache
 
 from firstkey.image import changes, key_formats
 from firstkey.image.changes import Change
+from firstkey.image.scan import Sighting
 from firstkey.image.subject import Image
 from firstkey.image.verdict import Finding, Unknown, Verdict
-from firstkey.image.watches import Sighting
 from firstkey.reasons import FirstkeyError
 
 LIMIT = 64 * 1024 * 1024

@@ -18,10 +18,9 @@ from firstkey import NamedTuple, reasons
 from firstkey.boot.target import Target
 from firstkey.image import scan
 from firstkey.image.packages import Packages
-from firstkey.image.scan import Scan
+from firstkey.image.scan import Scan, Sighting, Watch
 from firstkey.image.sshd import Settings
 from firstkey.image.verdict import Unknown
-from firstkey.image.watches import Sighting, Watch
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.ssh import restrictions
 from firstkey.system import mounts, walk

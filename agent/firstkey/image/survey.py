@@ -13,16 +13,15 @@ from typing import Any
 
 from firstkey import image_reasons, reasons
 from firstkey.boot.target import Target
-from firstkey.image import in_use, pipe, seal, sshd_change
+from firstkey.image import in_use, pipe, seal, sshd
 from firstkey.image.audit import RULE, Audit, Result, image_of, sealing, verdict_of
 from firstkey.image.baseline import Known
 from firstkey.image.rule import Rule
 from firstkey.image.rules import credentials
-from firstkey.image.scan import DIRECTORY, FILE, Looking, Scan, joined
+from firstkey.image.scan import DIRECTORY, FILE, OTHERS, Looking, Scan, Scanned, Sighting, joined
 from firstkey.image.seal import Plan
 from firstkey.image.subject import Image
 from firstkey.image.verdict import Unknown, Verdict
-from firstkey.image.watches import OTHERS, Scanned, Sighting
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.system import mounts, scanners
 from firstkey.system.boxed import Inside, Overrun
@@ -70,7 +69,7 @@ class Survey:
         def judge(image: Image, inside: Inside) -> None:
             for rule in wanted:
                 if rule.id not in verdicts:
-                    inside.report([VERDICT, [rule.id, pipe.VERDICT.write(verdict_of(rule, image))]])
+                    inside.report([VERDICT, [rule.id, pipe.write(verdict_of(rule, image))]])
 
         def on_report(kind: str, value: Any) -> None:  # noqa: ANN401 - whatever JSON has
             if kind == VERDICT and value[0] in ids:
@@ -94,13 +93,13 @@ class Survey:
 
     def plan(self, wanted: Sequence[Rule], options: Collection[str]) -> Plan:
         """What seal would do for these rules."""
-        plain = self.do(lambda image, _: pipe.PLAN.write(seal.plan(image, wanted, options)), wanted=wanted)
+        plain = self.do(lambda image, _: pipe.write(seal.plan(image, wanted, options)), wanted=wanted)
         planned: Plan = pipe.read(pipe.PLAN, plain)
         return planned
 
     def holds(self, keyword: str, replaced: Mapping[str, bytes]) -> bool:
         """Whether that setting of sshd's is as it should be, with some files replaced."""
-        return self.do(lambda image, _: sshd_change.holds(image.tree, keyword, replaced)) is True
+        return self.do(lambda image, _: sshd.holds(image.tree, keyword, replaced)) is True
 
     def do(self, work: Callable[[Image, Inside], Any], wanted: Sequence[Rule] = ()) -> Any:  # noqa: ANN401 - whatever JSON has
         """Do the work on the image, and return what it returns. Raises what it raises, or Overrun.
@@ -116,7 +115,7 @@ class Survey:
         """
 
         def part(number: int, image: Image, _inside: Inside) -> object:
-            return pipe.SCAN.write(image.part_of_scan(number, parts))
+            return pipe.write(image.part_of_scan(number, parts))
 
         if not any(rule.watched for rule in wanted):
             return None

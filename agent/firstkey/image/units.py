@@ -8,58 +8,55 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
-from firstkey import reasons
 from firstkey.image.subject import Image
-from firstkey.reasons import FirstkeyError
 from firstkey.settings import ADMINISTRATOR, PLACES, UNIT_LIMIT, assignments, by_name, unit_settings
-from firstkey.system.tree import Tree
 
 STARTING = ("Wants", "Requires", "BindsTo", "Upholds")
 """The settings by which a unit has another one started with it (systemd.unit(5))."""
 
 
-def values(tree: Tree, section: str, key: str, *names: str) -> list[str]:
+def values(image: Image, section: str, key: str, *names: str) -> list[str]:
     """What a setting of a unit (of any of these names) comes to with its drop-ins."""
-    return unit_settings(tree, *names)[section, key]
+    return unit_settings(image.tree, *names)[section, key]
 
 
-def is_installed(tree: Tree, unit: str) -> bool:
+def is_installed(image: Image, unit: str) -> bool:
     """Whether there is such a unit, or a template for it; a link that leads nowhere is none."""
     template = f"{unit.partition('@')[0]}@.{unit.rpartition('.')[2]}"
     names = {unit, template} if "@" in unit else {unit}
-    paths = (path for place in PLACES for name in names for path in _paths(tree, place, name))
-    return any(tree.read(path, limit=UNIT_LIMIT) is not None for path in paths)
+    paths = (path for place in PLACES for name in names for path in image.glob(f"{place}/{name}"))
+    return any(image.read(path, limit=UNIT_LIMIT) is not None for path in paths)
 
 
-def is_masked(tree: Tree, unit: str) -> bool:
+def is_masked(image: Image, unit: str) -> bool:
     """Whether an administrator made it impossible to start (systemctl(1): mask)."""
-    return tree.read(f"{ADMINISTRATOR}/{unit}", limit=UNIT_LIMIT) == b""
+    return image.read(f"{ADMINISTRATOR}/{unit}", limit=UNIT_LIMIT) == b""
 
 
-def is_enabled(tree: Tree, unit: str, *starters: str) -> bool:
+def is_enabled(image: Image, unit: str, *starters: str) -> bool:
     """Whether some target or service wants it at boot, it is there, and it is not masked.
 
     `starters` are units that may want it by a line of their own.
     """
-    if is_masked(tree, unit) or not is_installed(tree, unit):
+    if is_masked(image, unit) or not is_installed(image, unit):
         return False
-    lines = (line for name in starters for key in STARTING for line in values(tree, "Unit", key, name))
+    lines = (line for name in starters for key in STARTING for line in values(image, "Unit", key, name))
     if any(unit in line.split() for line in lines):
         return True
     kinds = ("wants", "requires", "upholds")
-    wanting = (path for place in PLACES for kind in kinds for path in _paths(tree, place, f"*.{kind}"))
+    wanting = (path for place in PLACES for kind in kinds for path in image.glob(f"{place}/*.{kind}/{unit}"))
     # What the initial RAM disk wants, and only it, is not started by the system itself (bootup(7)).
-    return any(True for path in wanting if "/initrd" not in path for _ in _paths(tree, path, unit))
+    return any("/initrd" not in path for path in wanting)
 
 
-def may_run(tree: Tree, unit: str, holds: Callable[[str, str], bool | None]) -> bool | None:
+def may_run(image: Image, unit: str, holds: Callable[[str, str], bool | None]) -> bool | None:
     """Whether the unit's conditions let it run (systemd.unit(5)); None where one of them decides, unknown.
 
     `holds` answers for one of them, by its kind (`PathExists`) and its value.
     """
     needed: list[bool | None] = []
     any_of: list[bool | None] = []
-    for section, name, value in assignments(tree, unit):
+    for section, name, value in assignments(image.tree, unit):
         if section != "Unit" or not name.startswith("Condition"):
             continue
         if not value:
@@ -74,17 +71,6 @@ def may_run(tree: Tree, unit: str, holds: Callable[[str, str], bool | None]) -> 
     return min(needed, key=certainty, default=True)
 
 
-def _paths(tree: Tree, directory: str, pattern: str) -> Iterator[str]:
-    """What is in the directory by such a name."""
-    try:
-        names = tree.names(directory)
-    except FirstkeyError as error:
-        if error.reason is not reasons.NOT_A_DIRECTORY:
-            raise
-        return
-    yield from (f"{directory}/{name}" for name in sorted(names) if fnmatchcase(name, pattern))
-
-
 # --- what systemd enables by itself at a first boot (systemd.preset(5)), whatever its builder left off ---
 
 WANTED = ("WantedBy", "RequiredBy", "UpheldBy")
@@ -97,12 +83,12 @@ def newly_enabled(image: Image) -> list[str]:
     paths = by_name(image.tree.names, (f"{place}-preset" for place in PLACES), ".preset")
     text = b"\n".join(image.read(path) or b"" for path in paths)
     rules = _PRESET.findall(text.decode("utf-8", "surrogateescape"))
-    tree = image.tree
-    off = {unit for unit in _installable(image) if not (is_enabled(tree, unit) or is_masked(tree, unit))}
+    units = _installable(image)
+    off = {unit for unit in units if not (is_enabled(image, unit) or is_masked(image, unit))}
     verbs = {unit: [verb for verb, pattern in rules if fnmatchcase(unit, pattern)] for unit in off}
     # The first rule that fits counts; where none does, a unit is enabled.
     named = {unit for unit, found in verbs.items() if [*found, "enable"][0] == "enable"}
-    lines = (line for unit in named for line in values(tree, "Install", "Also", unit))
+    lines = (line for unit in named for line in values(image, "Install", "Also", unit))
     return sorted(named.union(unit for line in lines for unit in line.split() if unit in off))
 
 
@@ -111,6 +97,6 @@ def _installable(image: Image) -> Iterator[str]:
     for path in (path for place in PLACES for path in image.glob(f"{place}/*.*")):
         unit = posixpath.basename(path)
         is_known = image.is_file(path) and b"[Install]" in (image.read(path) or b"")
-        if is_known and any(values(image.tree, "Install", key, unit) for key in WANTED):
-            instances = values(image.tree, "Install", "DefaultInstance", unit)[-1:]
+        if is_known and any(values(image, "Install", key, unit) for key in WANTED):
+            instances = values(image, "Install", "DefaultInstance", unit)[-1:]
             yield from [unit.replace("@.", f"@{name}.") for name in instances] if "@." in unit else [unit]

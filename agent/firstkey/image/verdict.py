@@ -63,6 +63,11 @@ class Verdict(NamedTuple):
             return UNKNOWN
         return NOT_APPLICABLE if self.not_applicable else PASS
 
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """What seal does about the findings."""
+        return tuple(change for finding in self.findings for change in finding.changes)
+
 
 Part = Union[Finding, Unknown, Verdict]
 """What a check yields; a verdict where it has a remark, has asked another check, or does not apply."""

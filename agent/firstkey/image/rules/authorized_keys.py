@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from firstkey.image import changes, secrets, whose
 from firstkey.image.places import WIPE, Place, unbraced
 from firstkey.image.rule import Rule
+from firstkey.image.scan import Named
 from firstkey.image.subject import Image, noted
 from firstkey.image.verdict import ERROR, Finding, Part, Unknown
-from firstkey.image.watches import Named
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh.sshd_config import DEFAULTS, Effective
 from firstkey.system import walk

@@ -84,7 +84,7 @@ def off(image: Image, reason: str = "") -> Finding | None:
     has_openrc = image.tree.exists(RUNLEVELS)
     if has_openrc and not image.glob(f"{RUNLEVELS}/*/firstkey"):
         return Finding(RUNLEVELS, reason, "Have OpenRC start firstkey, by the script of docs/platforms.md")
-    if not has_openrc and not units.is_installed(image.tree, UNIT):
+    if not has_openrc and not units.is_installed(image, UNIT):
         return Finding(ENABLED, reason, "Install the package firstkey; its unit is enabled with it.")
     missing = next((path for path in PARTS if image.read(path) is None), None)
     if missing:
@@ -97,9 +97,9 @@ def off(image: Image, reason: str = "") -> Finding | None:
     made: list[Change] = []
     if image.tree.exists(DISABLED):
         made.append(Remove(DISABLED, "it switches firstkey off"))
-    elif has_openrc or units.is_enabled(image.tree, UNIT):
+    elif has_openrc or units.is_enabled(image, UNIT):
         return None
-    if units.is_masked(image.tree, UNIT):
+    if units.is_masked(image, UNIT):
         made.append(Remove(f"{ADMINISTRATOR}/{UNIT}", "it masks firstkey"))
     place = next((path for path in PLACES[1:] if image.tree.exists(f"{path}/{UNIT}")), None)
     if place:  # where OpenRC starts it, there is no unit
@@ -116,7 +116,7 @@ def _makers(image: Image, *, is_first: bool | None = None) -> Iterator[tuple[str
     yield "cloud-init", _is_cloud_init_on(image)
     yield from ((unit, _may_run(image, unit, is_first=is_first)) for unit in HOST_KEY_UNITS)
     # The units of openSUSE and ALT Linux; the script of OpenRC's sshd.
-    before = " ".join(units.values(image.tree, "Service", "ExecStartPre", *SERVICES))
+    before = " ".join(units.values(image, "Service", "ExecStartPre", *SERVICES))
     by_unit = re.search("ssh-keygen|sshd-gen-keys", before) and server_is_on(image)
     yield "what starts sshd", bool(by_unit or image.glob(f"{RUNLEVELS}/*/sshd"))
 
@@ -136,10 +136,10 @@ def _may_run(image: Image, unit: str, *, is_first: bool | None = None) -> bool |
         content = image.read(MACHINE_ID)
         is_first = content is None or content.strip() == b"uninitialized"
     # A line of one of sshd's units may want it as well.
-    is_on = units.is_enabled(image.tree, unit, *SERVICES, *BY_SOCKET)
+    is_on = units.is_enabled(image, unit, *SERVICES, *BY_SOCKET)
     if not is_on and not (is_first and unit in units.newly_enabled(image)):
         return False
-    return units.may_run(image.tree, unit, partial(_holds, image, is_first))
+    return units.may_run(image, unit, partial(_holds, image, is_first))
 
 
 def _holds(image: Image, is_first: bool, kind: str, value: str) -> bool | None:  # noqa: FBT001
@@ -165,18 +165,18 @@ def _holds(image: Image, is_first: bool, kind: str, value: str) -> bool | None: 
 
 def server_is_on(image: Image) -> bool:
     """Whether something starts sshd at boot, or when a client connects."""
-    return any(units.is_enabled(image.tree, unit) for unit in (*SERVICES, "ssh.socket", "sshd.socket"))
+    return any(units.is_enabled(image, unit) for unit in (*SERVICES, "ssh.socket", "sshd.socket"))
 
 
 def _is_cloud_init_on(image: Image) -> bool:
-    there = [unit for unit in CLOUD_INIT_UNITS if units.is_installed(image.tree, unit)]
-    is_masked = any(units.is_masked(image.tree, unit) for unit in there)
+    there = [unit for unit in CLOUD_INIT_UNITS if units.is_installed(image, unit)]
+    is_masked = any(units.is_masked(image, unit) for unit in there)
     if not there or is_masked or image.tree.exists("/etc/cloud/cloud-init.disabled"):
         return False
     # It decides at boot, and starts cloud-init.target by itself (cloud-init: cloud-init-generator).
     generators = unbraced("/{usr/,}lib/systemd/system-generators/cloud-init-generator")
     by_generator = any(map(image.tree.exists, generators))
-    return by_generator or any(units.is_enabled(image.tree, unit) for unit in there)
+    return by_generator or any(units.is_enabled(image, unit) for unit in there)
 
 
 def _check_host_key_maker(image: Image) -> Iterator[Part]:
@@ -203,7 +203,7 @@ def _check_key_installer(image: Image) -> Iterator[Part]:
     sources = [words for text in texts for words in _DATASOURCES.findall(text)] or [b"any"]
     if _is_cloud_init_on(image) and not set(re.findall(rb"\w+", sources[-1])) <= {b"None"}:
         found.append("cloud-init")
-    if units.is_enabled(image.tree, "afterburn-sshkeys@*.service"):
+    if units.is_enabled(image, "afterburn-sshkeys@*.service"):
         found.append("afterburn")
     for path in ("/etc/rc.local", "/etc/rc.d/rc.local"):
         status = image.status(path)
@@ -237,7 +237,7 @@ def _check_first_login(image: Image) -> Iterator[Part]:
     if not names or not image.sshd.is_there:
         yield NO_SERVER if names else not_applicable(OF_ANOTHER)
         return
-    masked = next((unit for unit in SERVICES if units.is_masked(image.tree, unit)), None)
+    masked = next((unit for unit in SERVICES if units.is_masked(image, unit)), None)
     if masked and not server_is_on(image):
         reason = f"{masked} is masked, and no other unit starts sshd."
         yield Finding(f"{ADMINISTRATOR}/{masked}", reason, "Take the mask away, or enable ssh.socket")
@@ -277,10 +277,13 @@ def _settings(image: Image, name: str) -> Iterator[Finding | Unknown]:
         yield _refusal(image, "PermitRootLogin", f"{root}, and {name} is root")
     if effective.first("pubkeyauthentication", "yes") == "no":
         yield _refusal(image, "PubkeyAuthentication", "no")
+    words = partial(restrictions.words, effective)
+    methods = words("authenticationmethods") or ["any"]
+    if {"any", "publickey"}.isdisjoint(methods):
+        yield _refusal(image, "AuthenticationMethods", " ".join(methods))
     commands = effective.first("authorizedkeyscommand", "none")
     if not effective.authorized_keys_files and commands == "none":
         yield _refusal(image, "AuthorizedKeysFile", "none")
-    words = partial(restrictions.words, effective)
     for listing in access.listings(words, name, groups(image, name), None):
         keyword = listing.keyword
         if listing.refuses is None:
@@ -296,6 +299,7 @@ REMEDIES = {
         "Set PermitRootLogin prohibit-password, or Users= in [Keys] of firstkey.conf to another account"
     ),
     "PubkeyAuthentication": "Set PubkeyAuthentication yes",
+    "AuthenticationMethods": "Add publickey alone to the methods, or remove the line",
     "AuthorizedKeysFile": "Set it to a file, or remove it",
     "DenyUsers": "Remove the user from DenyUsers",
     "AllowUsers": "Add the user to AllowUsers",
@@ -356,7 +360,7 @@ def _check_questions(image: Image) -> Iterator[Part]:
 
 def _questions(image: Image, unit: str) -> list[str]:
     """What its options have it ask for (systemd-firstboot(1)), and the image does not answer."""
-    words = " ".join(units.values(image.tree, "Service", "ExecStart", unit)).split()
+    words = " ".join(units.values(image, "Service", "ExecStart", unit)).split()
     answered = {word.removeprefix("--").partition("=")[0] for word in words if "=" in word}
     asked = {word.removeprefix("--prompt-").removesuffix("-auto") for word in words if "--prompt-" in word}
     names = set(QUESTIONS if "--prompt" in words else asked) - answered
@@ -387,10 +391,8 @@ def _check_waiting(image: Image) -> Iterator[Part]:
         yield not_applicable("with an empty machine-id, systemd applies no presets")
         return
     for unit in units.newly_enabled(image):
-        before = " ".join(units.values(image.tree, "Unit", "Before", unit)).split()
-        if units.values(image.tree, "Service", "Type", unit)[-1:] == ["oneshot"] and HELD.intersection(
-            before
-        ):
+        before = " ".join(units.values(image, "Unit", "Before", unit)).split()
+        if units.values(image, "Service", "Type", unit)[-1:] == ["oneshot"] and HELD.intersection(before):
             reason = f"The first boot turns on {unit} by preset, which holds up what waits for the network."
             yield Finding(f"{ADMINISTRATOR}/{unit}", reason)
 
@@ -450,10 +452,10 @@ RULES = (
         severity=ERROR,
         prose="""A launch key is useless where sshd refuses its user. For each user in Users= of
         firstkey.conf, the rule checks the account (or Create=yes), its shell, /etc/nologin, and sshd's unit
-        and effective settings: PermitRootLogin, PubkeyAuthentication, AuthorizedKeysFile, and the users and
-        groups that are allowed and denied. If one of the users can log in, the others are notes. firstkey
-        doctor checks more, on an instance. seal leaves this: the settings may be intended for other
-        users.""",
+        and effective settings: PermitRootLogin, PubkeyAuthentication, AuthenticationMethods,
+        AuthorizedKeysFile, and the users and groups that are allowed and denied. If one of the users can log
+        in, the others are notes. firstkey doctor checks more, on an instance. seal leaves this: the settings
+        may be intended for other users.""",
         check=_check_first_login,
         by_hand=True,
         failing={

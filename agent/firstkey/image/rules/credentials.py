@@ -15,9 +15,9 @@ from typing import Any
 from firstkey.image import examples, key_formats, secrets
 from firstkey.image.places import WIPE, Place, look
 from firstkey.image.rule import CREDENTIALS, Rule
+from firstkey.image.scan import Needle, Sighting
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, Part, Unknown, Verdict
-from firstkey.image.watches import Needle, Sighting
 
 _REAL = rb"(?!\$[{(]|%\(|<|\{\{|(?i:change_?me|your[_-]|password_here))"
 """No reference to something that is yet to be filled in, and no word that stands for it."""

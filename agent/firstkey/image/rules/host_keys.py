@@ -119,6 +119,7 @@ RULES = (
         salted hashes in /var/lib/firstkey/sealed-host-keys.json, by which a boot recognises a key that comes
         back. Overwriting can leave older copies on the disk; an image made from a fresh disk has none.""",
         check=_check,
+        finds_files=True,
         failing={
             "/etc/ssh/sshd_config": "HostKey /etc/keys/host\n",
             "/etc/keys/host": "-----BEGIN OPENSSH PRIVATE KEY-----\nbroken\n",

@@ -254,6 +254,7 @@ RULES = (
         removes EC2's name there and from /etc/hosts. A fixed list of name servers may be intended, and is a
         note.""",
         check=_check_names,
+        finds_files=True,
         failing={
             HOSTNAME: "ip-10-0-3-17.eu-central-1.compute.internal\n",
             HOSTS: "127.0.0.1 localhost\n10.0.3.17 ip-10-0-3-17\n",

@@ -11,9 +11,9 @@ from firstkey.image import places, secrets, shadow
 from firstkey.image.changes import Lock, Write
 from firstkey.image.places import Place
 from firstkey.image.rule import Rule
+from firstkey.image.scan import Needle
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, Finding, Part, Unknown, not_applicable, not_looked_at
-from firstkey.image.watches import Needle
 from firstkey.system.shadow import ELSEWHERE, EMPTY, LOCKED, PASSWD, TCB, Shadow, entries, unknown
 
 # --- passwords ------------------------------------------------------------------------------------

@@ -11,8 +11,8 @@ import re
 from firstkey.boot import ledger
 from firstkey.image.places import EMPTY, Place
 from firstkey.image.rule import LOGS, Rule, advisory
+from firstkey.image.scan import Headed
 from firstkey.image.verdict import NOTE
-from firstkey.image.watches import Headed
 
 CORE_DUMP = "core-dump"
 # elf(5): the class, the byte order, the version and the operating system, then the type: ET_CORE is 4.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from firstkey.image import sshd_change
+from firstkey.image.changes import SetSshd
 from firstkey.image.rule import Rule, advisory
-from firstkey.image.sshd_change import PERMIT_ROOT_LOGIN, USE_DNS, Setting
+from firstkey.image.sshd import PERMIT_ROOT_LOGIN, USE_DNS, Setting
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, NO_SERVER, NOTE, Finding, Part, not_looked_at
 from firstkey.ssh import restrictions
+from firstkey.ssh.sshd_config import Effective
 
 CONFIG = "/etc/ssh/sshd_config"
 DROPBEAR = ("/usr/sbin/dropbear", "/usr/bin/dropbear")
@@ -22,13 +23,12 @@ def _finding(image: Image, setting: Setting, reason: str) -> Finding:
     remedy = ""
     if place != image.sshd.main_file:
         remedy = f"Take {setting.keyword} out of the options that sshd is started with there"
-    return Finding(place, reason, remedy)
+    return Finding(place, reason, remedy, changes=(SetSshd(setting.keyword, setting.value),))
 
 
 def _check_root(image: Image) -> Iterator[Part]:
-    """Ask sshd, for root and for every client that a Match block speaks of."""
     yield from _servers(image)
-    answers = image.sshd.answers("root") if image.sshd.is_there else {}
+    answers = _answers(image)
     bad = [client for client, effective in answers.items() if not PERMIT_ROOT_LOGIN.holds(effective)]
     if bad:
         whom = "every client" if len(bad) == len(answers) else f"a client with {bad[0]}"
@@ -40,11 +40,16 @@ def _servers(image: Image) -> Iterator[Part]:
     """Who is not asked: another server, clients beyond a number of them; or that there is nothing to ask."""
     other = next((path for path in DROPBEAR if image.tree.exists(path)), None)
     if other:
-        why = "dropbear is installed, and whom it lets in with a password is not read here"
-        yield not_looked_at(other, f"{why} (see its options -s, -g)")
+        why = "dropbear is installed, and whom it lets in is not read here (see its options -s, -g, -w)"
+        yield not_looked_at(other, why)
     elif not image.sshd.is_there:
         yield NO_SERVER
     yield from image.sshd.unknowns
+
+
+def _answers(image: Image) -> dict[str, Effective]:
+    """What sshd does when root comes, for every client that a Match block speaks of."""
+    return image.sshd.answers("root") if image.sshd.is_there else {}
 
 
 def _check_passwords(image: Image) -> Iterator[Part]:
@@ -67,17 +72,13 @@ def _check_passwords(image: Image) -> Iterator[Part]:
 
 
 def _check_root_login(image: Image) -> Iterator[Part]:
-    """Ask sshd, for root and for every client that a Match block speaks of."""
-    if not image.sshd.is_there:
-        yield NO_SERVER
-        return
-    ways = map(restrictions.permit_root_login, image.sshd.answers("root").values())
+    yield from _servers(image)
+    ways = map(restrictions.permit_root_login, _answers(image).values())
     way = next((way for way in ways if way != "no"), None)
     if way:
         reason = f"Root can log in over SSH (PermitRootLogin {way} is effective)."
         remedy = "Give the launch key to a user who may use sudo (Users=), then set PermitRootLogin no"
         yield image.sshd.finding("PermitRootLogin", reason, remedy)
-    yield from image.sshd.unknowns
 
 
 def _check_dns(image: Image) -> Iterator[Part]:
@@ -101,7 +102,6 @@ RULES = (
         prohibit-password in an early drop-in, or at the top of the main file, if sshd then accepts it and
         reports it as effective.""",
         check=_check_root,
-        remedy=lambda image, _: [sshd_change.change(image, PERMIT_ROOT_LOGIN)],
         failing={CONFIG: "PasswordAuthentication yes\nPermitRootLogin yes\n"},
         passing={CONFIG: "PermitRootLogin prohibit-password\nPermitRootLogin yes\n"},
     ),
@@ -115,7 +115,6 @@ RULES = (
         every user. OpenSSH's default has been no since 6.8. seal sets it, as it sets PermitRootLogin; --skip
         use-dns leaves it.""",
         check=_check_dns,
-        remedy=lambda image, _: [sshd_change.change(image, USE_DNS)],
         failing={CONFIG: "UseDNS yes\nMatch User ann\n    X11Forwarding no\n"},
         passing={CONFIG: "UseDNS no\nUseDNS yes\n"},
     ),

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from firstkey.image import changes, in_use, places, whose
 from firstkey.image.places import Place
 from firstkey.image.rule import HISTORIES, LOGS, Rule
+from firstkey.image.scan import Headed
 from firstkey.image.subject import Home, Image, noted
 from firstkey.image.verdict import ERROR, Finding, Part, Unknown, Verdict, not_looked_at
-from firstkey.image.watches import Headed
 from firstkey.reasons import FirstkeyError
 from firstkey.system import walk
 
@@ -255,6 +255,7 @@ RULES = (
         empties those that services write to: on the running system, a service may write again until it is
         stopped.""",
         check=_check_logs,
+        finds_files=True,
         failing={
             "/var/log/auth.log": "sshd: Accepted publickey for root from 203.0.113.7\n",
             "/var/log/syslog.2.gz": b"\x1f\x8b\x08",
@@ -288,6 +289,7 @@ RULES = (
         the host's own files: a file system that is mounted outside of the tree as well, or a directory that
         is bound into it. They are left out, and named.""",
         check=_check_seen,
+        finds_files=True,
         by_hand=True,
         failing={"/etc/passwd": "ann:x:1000:1000::/srv/ann:/bin/sh\n", "/srv/ann": "->ann"},
         passing={"/etc/passwd": "ann:x:1000:1000::/srv/ann:/bin/sh\n", "/srv/ann": None},
