@@ -31,7 +31,7 @@ CALLS = (
 NEWER_CALLS = {
     "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430,
     "pidfd_open": 434, "clone3": 435, "openat2": 437, "pidfd_getfd": 438, "mount_setattr": 442,
-    "landlock_create_ruleset": 444, "memfd_secret": 447,
+    "landlock_create_ruleset": 444,
 }  # fmt: skip
 """The same without a function there; these have one number on all architectures (asm-generic/unistd.h)."""
 HARMLESS = ("write", "create", "chmod", "host file", "host file by a link", "tcp", "unix socket", "fork")
@@ -63,6 +63,12 @@ def connect_tcp(port: int) -> None:
         pass
 
 
+def send_udp(port: int) -> None:
+    """A packet that need not be taken."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.sendto(b"x", ("127.0.0.1", port))
+
+
 def connect_unix(path: str) -> None:
     """To a socket that has a name, in a file system or in none."""
     with socket.socket(socket.AF_UNIX) as made:
@@ -76,7 +82,7 @@ def call(name: str) -> None:
         (libc.syscall, [NEWER_CALLS[name]]) if name in NEWER_CALLS else (getattr(libc, name), [])
     )
     function(*map(ctypes.c_long, (*first, *[-1] * 6)))
-    if ctypes.get_errno() == errno.EACCES:
+    if ctypes.get_errno() in (errno.EACCES, errno.ENOSYS):
         raise PermissionError
 
 
@@ -110,12 +116,14 @@ def deeds(tree: str, port: int, unix: str) -> dict[str, Callable[[], object]]:
         "utime": lambda: os.utime(file, (1, 1)),
         "setxattr": lambda: os.setxattr(file, "user.x", b"x"),
         "device": lambda: os.open(f"{tree}/zero", os.O_RDONLY),
+        "file by a link": lambda: os.open(f"{tree}/again", os.O_RDONLY),
         "host file": lambda: os.open("/etc/hostname", os.O_RDONLY),
         "host file by ..": lambda: os.open(f"{tree}/../../../../../../../../etc/hostname", os.O_RDONLY),
         "host file by a link": lambda: os.open(f"{tree}/out", os.O_RDONLY),
         "host file in /proc": lambda: os.open("/proc/1/root/etc/hostname", os.O_RDONLY),
         "host directory": lambda: os.listdir("/usr"),
         "tcp": lambda: connect_tcp(port),
+        "udp": lambda: send_udp(port),
         "unix socket": lambda: connect_unix(unix),
         "unix socket in the tree": lambda: connect_unix(f"{tree}/socket"),
         "unix socket without a file": lambda: connect_unix(f"\0{unix}"),
