@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import socket
@@ -227,6 +228,20 @@ def test_a_child_that_dies_has_not_said_anything(tmp_path: Path) -> None:
 
     with pytest.raises(boxed.Overrun, match="deadly"):
         look(work, tmp_path)
+
+
+def test_what_the_caller_has_open_is_closed(tmp_path: Path) -> None:
+    """A connection to the journal, say: whoever may write to it need not open it."""
+    held, other = socket.socketpair()
+    with held, other:
+
+        def work(_inside: boxed.Inside) -> Any:
+            try:
+                return os.write(held.fileno(), b"x")
+            except OSError as error:
+                return error.errno
+
+        assert look(work, tmp_path) == errno.EBADF
 
 
 @pytest.mark.root
