@@ -403,6 +403,17 @@ def test_nothing_is_opened_in_what_is_mounted_from_elsewhere(tmp_path: Path) -> 
     assert not any(tmp_path.iterdir())
 
 
+def test_what_changed_since_it_was_read_is_not_replaced(tmp_path: Path) -> None:
+    """What another step of the build wrote meanwhile stays."""
+    (tmp_path / "file").write_text("old")
+    with Tree(str(tmp_path)) as tree, tree.opened("/") as here:
+        old = door.read(here, "file")
+        (tmp_path / "file").write_text("theirs")
+        with pytest.raises(FirstkeyError, match="changed while it was written"):
+            door.put(here, "file", b"ours", old, mode=0o600)
+    assert (tmp_path / "file").read_text() == "theirs"
+
+
 def test_a_directory_that_was_exchanged_is_left(town: Builder) -> None:
     """What is removed with all that is in it is the directory that was looked at."""
     town.file("/tmp/build/x", "x")
