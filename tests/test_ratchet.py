@@ -143,7 +143,7 @@ def imported(node: ast.AST) -> Iterator[str]:
         for alias in node.names:
             full = f"{node.module}.{alias.name}"
             yield full if full in MODULES else str(node.module)
-    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
         yield from (str(name.value) for name in node.args if isinstance(name, ast.Constant))
 
 
@@ -197,7 +197,7 @@ def test_typing_is_for_type_checkers() -> None:
         for module in boot_reach()
         if not module.startswith("firstkey.metadata")
         for node in nodes(ast.parse(MODULES[module].read_text(encoding="utf-8")), types=False)
-        if isinstance(node, ast.ImportFrom) and node.module == "typing"
+        if any(name.partition(".")[0] == "typing" for name in imported(node))
     ]
     assert loaders == []
 

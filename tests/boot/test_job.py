@@ -145,15 +145,16 @@ def test_with_firmware_too_it_is_not_taken_out_and_put_back(world: World) -> Non
     assert world.machine.keys == [world.key]
 
 
-def test_a_key_that_was_there_before_is_never_revoked(world: World) -> None:
-    """What a person put in is not firstkey's, though it is the launch key too."""
-    world.machine.write_keys(f'from="192.0.2.0/24" {world.key}\n')
+@pytest.mark.parametrize("options", ["", 'from="192.0.2.0/24" '])
+def test_a_key_that_was_there_before_is_never_revoked(world: World, options: str) -> None:
+    """What a person put in is not firstkey's, though it is the launch key too, to the letter."""
+    world.machine.write_keys(f"{options}{world.key}\n")
     world.machine.run(world.service)
     second = world.another_key("second")
     world.become("i-0000000000000002", second)
     world.machine.run(world.service)
 
-    assert world.machine.keys == [f'from="192.0.2.0/24" {world.key}', second]
+    assert world.machine.keys == [f"{options}{world.key}", second]
 
 
 def test_a_line_that_a_person_restricted_since_stays_with_a_warning(world: World) -> None:

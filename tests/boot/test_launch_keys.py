@@ -627,6 +627,16 @@ def test_the_redirection_is_one_that_sshd_understands(tmp_path: Path, user: str)
 
 
 @pytest.mark.slow
+def test_modes_of_what_a_person_made_are_reported_and_stay(world: World) -> None:
+    """Only what firstkey made is firstkey's to repair."""
+    world.machine.write_keys("# mine\n")
+    paths = (world.machine.keys_file, world.machine.keys_file.parent)
+    for path in paths:
+        path.chmod(0o777)
+    assert run(world, status=1).user("admin")["reason"] == "bad-modes"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in paths] == [0o777, 0o777]
+
+
 def test_modes_of_new_files_do_not_depend_on_the_caller(world: World) -> None:
     """Whatever its umask, the result is the same."""
     environ = {"PATH": "/usr/bin:/bin:/usr/sbin", "PYTHONPATH": str(AGENT)}

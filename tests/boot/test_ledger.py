@@ -155,6 +155,20 @@ def test_what_others_can_write_is_not_believed(tree: Tree, file: Path, name: str
     assert "written by others" in refusal.detail
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("name", ["ledger.json", "."])
+def test_what_another_user_has_is_not_believed_on_the_running_system(
+    tree: Tree, file: Path, name: str
+) -> None:
+    """A scratch root is its maker's, and so is the ledger in it; the running system's is root's."""
+    ledger.save(tree, Ledger(keys=(A_KEY,)))
+    os.chown(file.parent / name, 65534, -1)
+    assert ledger.load(tree)[1] is None
+    tree.is_running_system = True
+    loaded, refusal = ledger.load(tree)
+    assert (loaded, refusal and refusal.reason) == (Ledger(), reasons.LEDGER_DAMAGED)
+
+
 @pytest.mark.parametrize("kind", ["link", "directory", "pipe"])
 def test_what_is_no_file_is_not_believed(tree: Tree, file: Path, kind: str) -> None:
     """A link is not followed, a pipe not waited for; it is moved out of the way."""

@@ -169,18 +169,24 @@ REFUSING = """case "$*" in *"-t ed25519"*|*"-t ecdsa"*hostkeys*) echo "not in th
 """
 
 
-@pytest.mark.parametrize("why", ["configured", "types", "policy", "refused"])
-@pytest.mark.sample(4)
+@pytest.mark.parametrize("why", ["configured", "types", "policy", "refused", "mismatched"])
+@pytest.mark.sample(5)
 def test_where_there_is_no_other_key_sshd_waits(bench: Bench, why: str) -> None:
-    """Only RSA is configured, or sshd would show nobody the others, or ssh-keygen makes none of them."""
+    """Only RSA is configured, or sshd would show nobody the others, or ssh-keygen makes none of them.
+
+    Or sshd would show the private half that is there, whosever it is: the public one is another key's.
+    """
     if why == "configured":
         bench.machine.write("/etc/ssh/sshd_config", "HostKey /etc/ssh/ssh_host_rsa_key\n")
     elif why == "types":
         bench.configure("Types=rsa")
     elif why == "policy":
         bench.machine.write("/etc/ssh/sshd_config", "HostKeyAlgorithms rsa-sha2-512,rsa-sha2-256\n")
-    else:
+    elif why == "refused":
         bench.set_keygen(REFUSING + SLOW + REAL)
+    else:
+        file, other = private(bench.machine, "rsa"), generate(bench.machine.path("/other"))
+        public(generate(file, "rsa", "-b", "2048")).write_bytes(public(other).read_bytes())
     daemon = bench.daemon()
     processes.wait_for(bench.has_begun)
     assert not bench.lab.manager.was_told("READY=1")

@@ -193,6 +193,8 @@ def test_each_request_is_told() -> None:
         f"PUT {TOKEN} without a token: 200",
         "GET /latest/meta-data/instance-id with a token: 200",
         "GET /latest/meta-data/public-keys/ with a token: 404",
+        "GET /latest/meta-data/public-keys with a token: 404",
+        "GET /latest/meta-data/ with a token: 200",
     ]
 
 

@@ -26,6 +26,8 @@ from firstkey import reasons
 from firstkey.image import door, rules, seal
 from firstkey.image.changes import Change, Empty, Remove
 from firstkey.reasons import FirstkeyError
+from firstkey.system.mounts import Mount
+from firstkey.system.tree import Tree
 
 pytestmark = [pytest.mark.root, pytest.mark.sshd]
 
@@ -387,6 +389,29 @@ def test_what_was_exchanged_since_it_was_looked_at_is_left(
         change.apply(town.context())
     assert caught.value.reason in (reasons.CONCURRENT_CHANGE, reasons.NOT_A_REGULAR_FILE)
     assert looks(town) == before
+
+
+def test_nothing_is_opened_in_what_is_mounted_from_elsewhere(tmp_path: Path) -> None:
+    """Whatever a plan says: the box that it came out of may have been taken over."""
+    with Tree(str(tmp_path)) as tree:
+        mount = Mount(f"{tmp_path}/srv", "ext4", "8:1", "/")
+        context = door.Context(tree, lambda *_: True, foreign=(mount,))
+        for path in ("/srv", "/srv/a/b"):
+            with pytest.raises(FirstkeyError) as caught, context.door(path, make=True):
+                pass
+            assert caught.value.reason.code == "mounted-from-elsewhere"
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_changed_since_it_was_read_is_not_replaced(tmp_path: Path) -> None:
+    """What another step of the build wrote meanwhile stays."""
+    (tmp_path / "file").write_text("old")
+    with Tree(str(tmp_path)) as tree, tree.opened("/") as here:
+        old = door.read(here, "file")
+        (tmp_path / "file").write_text("theirs")
+        with pytest.raises(FirstkeyError, match="changed while it was written"):
+            door.put(here, "file", b"ours", old, mode=0o600)
+    assert (tmp_path / "file").read_text() == "theirs"
 
 
 def test_a_directory_that_was_exchanged_is_left(town: Builder) -> None:

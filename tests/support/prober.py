@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import encodings.idna  # noqa: F401 - looking up a name would import it late
+import errno
+import fcntl
 import json
 import mmap
 import os
@@ -16,9 +18,22 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 
 FLAVOURS = ("root", "root-without-mounts", "user")
 NOBODY = 65534
+CALLS = (
+    "ptrace", "process_vm_readv", "process_vm_writev", "memfd_create", "open_by_handle_at", "prctl", "ioctl",
+    "splice", "sendfile", "personality", "shmget", "unshare", "setns", "umount2", "fchmod", "fchown",
+    "ftruncate", "fsetxattr", "setpriority", "inotify_init1",
+)  # fmt: skip
+"""Of the C library: what a box keeps from its process before the kernel looks at what is asked for."""
+NEWER_CALLS = {
+    "pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "move_mount": 429, "fsopen": 430,
+    "pidfd_open": 434, "clone3": 435, "openat2": 437, "pidfd_getfd": 438, "mount_setattr": 442,
+    "landlock_create_ruleset": 444,
+}  # fmt: skip
+"""The same without a function there; these have one number on all architectures (asm-generic/unistd.h)."""
 HARMLESS = ("write", "create", "chmod", "host file", "host file by a link", "tcp", "unix socket", "fork")
 """What may be tried without a box, where it works: see "no box" below."""
 
@@ -48,10 +63,33 @@ def connect_tcp(port: int) -> None:
         pass
 
 
+def send_udp(port: int) -> None:
+    """A packet that need not be taken."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
+        made.sendto(b"x", ("127.0.0.1", port))
+
+
 def connect_unix(path: str) -> None:
     """To a socket that has a name, in a file system or in none."""
     with socket.socket(socket.AF_UNIX) as made:
         made.connect(path)
+
+
+def call(name: str) -> None:
+    """With arguments that mean nothing, so that it does none the less nothing where no filter refuses it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    function, first = (
+        (libc.syscall, [NEWER_CALLS[name]]) if name in NEWER_CALLS else (getattr(libc, name), [])
+    )
+    function(*map(ctypes.c_long, (*first, *[-1] * 6)))
+    if ctypes.get_errno() in (errno.EACCES, errno.ENOSYS):
+        raise PermissionError
+
+
+def work_without_end() -> None:
+    """How much processor time this process may still take."""
+    if resource.getrlimit(resource.RLIMIT_CPU)[1] != resource.RLIM_INFINITY:
+        raise ValueError
 
 
 def deeds(tree: str, port: int, unix: str) -> dict[str, Callable[[], object]]:
@@ -63,6 +101,8 @@ def deeds(tree: str, port: int, unix: str) -> dict[str, Callable[[], object]]:
         "write": lambda: os.open(file, os.O_WRONLY),
         "append": lambda: os.open(file, os.O_RDWR | os.O_APPEND),
         "truncate": lambda: os.truncate(file, 0),
+        "truncate by opening": lambda: os.open(file, os.O_RDONLY | os.O_TRUNC),
+        "create to read": lambda: os.open(f"{tree}/new", os.O_CREAT | os.O_RDONLY, 0o600),
         "create": lambda: os.open(f"{tree}/new", os.O_CREAT | os.O_WRONLY, 0o600),
         "unnamed file": lambda: os.open(tree, os.O_TMPFILE | os.O_RDWR, 0o600),
         "mkdir": lambda: os.mkdir(f"{tree}/new"),
@@ -75,12 +115,15 @@ def deeds(tree: str, port: int, unix: str) -> dict[str, Callable[[], object]]:
         "chown": lambda: os.chown(file, 1, 1),
         "utime": lambda: os.utime(file, (1, 1)),
         "setxattr": lambda: os.setxattr(file, "user.x", b"x"),
+        "device": lambda: os.open(f"{tree}/zero", os.O_RDONLY),
+        "file by a link": lambda: os.open(f"{tree}/again", os.O_RDONLY),
         "host file": lambda: os.open("/etc/hostname", os.O_RDONLY),
         "host file by ..": lambda: os.open(f"{tree}/../../../../../../../../etc/hostname", os.O_RDONLY),
         "host file by a link": lambda: os.open(f"{tree}/out", os.O_RDONLY),
         "host file in /proc": lambda: os.open("/proc/1/root/etc/hostname", os.O_RDONLY),
         "host directory": lambda: os.listdir("/usr"),
         "tcp": lambda: connect_tcp(port),
+        "udp": lambda: send_udp(port),
         "unix socket": lambda: connect_unix(unix),
         "unix socket in the tree": lambda: connect_unix(f"{tree}/socket"),
         "unix socket without a file": lambda: connect_unix(f"\0{unix}"),
@@ -88,12 +131,15 @@ def deeds(tree: str, port: int, unix: str) -> dict[str, Callable[[], object]]:
         "fork": fork_without_end,
         "program": lambda: os.execv("/bin/true", ["true"]),
         "kill": lambda: os.kill(os.getppid(), signal.SIGCONT),
+        "kill by a descriptor": lambda: fcntl.fcntl(1, fcntl.F_SETOWN, os.getppid()),
         # Asked for and not filled: a machine need not have it.
         "more memory": lambda: mmap.mmap(-1, 4 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close(),
+        "work without end": work_without_end,
         "higher limits": lambda: resource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40)),
         "mount": lambda: mount(tree),
         "another user": lambda: os.setuid(1),
         "chroot": lambda: os.chroot(tree),
+        **{f"call {name}": partial(call, name) for name in (*CALLS, *NEWER_CALLS)},
     }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,28 @@ def test_emptying_spares_other_names(here: Directory, tmp_path: Path) -> None:
     os.link(tmp_path / "mine", tmp_path / "log")
     erase.empty(here, "log")
     assert ((tmp_path / "log").read_text(), (tmp_path / "mine").read_text()) == ("", "mine")
+
+
+@pytest.mark.parametrize(
+    "change", [partial(erase.remove, wiping=True), erase.empty], ids=["wiped", "emptied"]
+)
+def test_what_is_exchanged_after_the_first_look_is_looked_at_again(
+    here: Directory, tmp_path: Path, change: Callable[..., object]
+) -> None:
+    """Nothing is written into a file that was not asked about."""
+    file, other = tmp_path / "file", tmp_path / "other"
+    file.write_text("x")
+    other.write_text("theirs")
+    meant = file.stat().st_ino
+
+    def check(found: os.stat_result) -> None:
+        if found.st_ino != meant:
+            raise FirstkeyError("exchanged", reason=reasons.CONCURRENT_CHANGE)
+        other.replace(file)
+
+    with pytest.raises(FirstkeyError, match="exchanged"):
+        change(here, "file", check=check)
+    assert file.read_text() == "theirs"
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "directory"])

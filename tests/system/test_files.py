@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -10,8 +11,8 @@ import stat
 import struct
 import subprocess
 import sys
-import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from itertools import count
@@ -81,7 +82,12 @@ def test_a_large_file_is_refused_before_it_fills_the_memory(directory: Directory
     """A sparse gigabyte costs what the limit is, not what the file says."""
     with (place / "file").open("wb") as file:
         file.truncate(1 << 30)
-    assert refused(lambda: directory.read("file", limit=1000)) is reasons.FILE_TOO_LARGE
+    tracemalloc.start()
+    try:
+        assert refused(lambda: directory.read("file", limit=1000)) is reasons.FILE_TOO_LARGE
+        assert tracemalloc.get_traced_memory()[1] < LIMIT
+    finally:
+        tracemalloc.stop()
 
 
 def bind(path: Path) -> None:
@@ -262,71 +268,54 @@ def test_a_long_name_can_be_replaced(directory: Directory, place: Path) -> None:
 
 ORDER = """
     import sys
-    from firstkey.system.files import ANYTHING, Changed, Looks
+    from firstkey.system.files import Changed, Looks
     from firstkey.system.tree import Tree
-    expected = ANYTHING if sys.argv[4] == "ANYTHING" else None
+    owner = int(sys.argv[2]), int(sys.argv[3])
     with Tree(sys.argv[1]) as tree, tree.opened("/") as directory:
-        looks = Looks(0o640, (int(sys.argv[2]), int(sys.argv[3])))
         try:
-            directory.replace("file", b"content", looks, expected=expected)
+            eval("directory." + sys.argv[4])
         except Changed:
             sys.exit(3)
 """
-
-
-ANYTHING, NOTHING = "ANYTHING", "None"
+NEW = "replace('file', b'content', Looks(0o640, owner), expected=None)"
+WRITTEN = ["create 0600", "fchown", "fchmod", "write", "fsync"]
+STEPS = {
+    "replace('old', b'content', Looks(0o640, owner))": [*WRITTEN, "rename", "fsync"],
+    NEW: [*WRITTEN, "link", "unlink", "fsync"],
+    "rename('old', 'new')": ["rename", "fsync"],
+    "remove('old', durable=True)": ["unlink", "fsync"],
+    "link('old', 'target')": ["symlink", "fchown", "rename", "fsync"],
+    "make('new', Looks(0o700)).__exit__()": ["mkdir", "fchmod", "fsync"],
+}
 
 
 @needs_strace
-@pytest.mark.parametrize(
-    "expected, naming", [(ANYTHING, ["rename"]), (NOTHING, ["link", "unlink"])], ids=["replaced", "new"]
-)
-def test_owner_and_mode_come_first_and_the_name_last(
-    place: Path, tmp_path: Path, expected: str, naming: list[str]
-) -> None:
-    """Owner, mode, content, fsync, the name, fsync of the directory: in this order."""
+@pytest.mark.parametrize("change", STEPS)
+def test_owner_and_mode_come_first_and_the_name_last(place: Path, tmp_path: Path, change: str) -> None:
+    """A file is new, and root's alone before it has content; then its name, and fsync of the directory."""
+    (place / "old").write_bytes(b"x")
     log = tmp_path / "log"
-    calls = "fchown,fchmod,write,pwrite64,fsync,fdatasync,/^(rename|link|unlink)"
-    argv = processes.program(ORDER, place, os.getuid(), os.getgid(), expected)
+    calls = (
+        "openat,fchown,fchownat,fchmod,write,pwrite64,fsync,fdatasync,/^(rename|link|unlink|symlink|mkdir)"
+    )
+    argv = processes.program(ORDER, place, os.getuid(), os.getgid(), change)
     subprocess.run(
         ["strace", "-qq", "-o", log, "-e", f"trace={calls}", *argv],
         check=True,
         env=processes.environment(),
         timeout=processes.PATIENCE,
     )
-    made = [line.split("(")[0] for line in log.read_text().splitlines() if "(" in line]
-    assert [name.removesuffix("2").removesuffix("at") for name in made] == [
-        "fchown", "fchmod", "write", "fsync", *naming, "fsync",
-    ]  # fmt: skip
+    new = re.sub(r"openat\(.*O_CREAT\|O_EXCL.*, (0\d+)\)", r"create \1(", log.read_text())
+    made = [line.split("(")[0] for line in new.splitlines() if "(" in line and not line.startswith("openat")]
+    assert [name.removesuffix("2").removesuffix("at") for name in made] == STEPS[change]
 
 
-@pytest.mark.slow
-def test_a_new_file_is_private_before_it_has_content(directory: Directory, place: Path) -> None:
-    """Whatever mode it is to have, its first mode is 0600: nobody opens it early and reads it late."""
-    seen: list[int] = []
-    stop = threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            for entry in os.scandir(place):
-                try:
-                    found = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if found.st_size == 0 and found.st_mode & 0o077:
-                    seen.append(found.st_mode & 0o777)
-
-    before = os.umask(0)
-    watcher = threading.Thread(target=look)
-    watcher.start()
-    try:
-        for _ in range(200):
-            directory.replace("file", b"x", Looks(0o600))
-    finally:
-        os.umask(before)
-        stop.set()
-        watcher.join()
-    assert seen == []
+@pytest.mark.root
+def test_a_link_is_given_away_and_not_what_it_leads_to(directory: Directory, place: Path) -> None:
+    """A skeleton's link becomes its user's, and root's file behind it stays root's."""
+    (place / "file").write_bytes(b"x")
+    directory.link("link", "file", (65534, 65534))
+    assert ((place / "link").lstat().st_uid, (place / "file").stat().st_uid) == (65534, 0)
 
 
 # --- changes of others ----------------------------------------------------------------------------
@@ -396,7 +385,7 @@ def put_while(place: Path, tmp_path: Path, comes: bytes) -> tuple[int, list[str]
     log = tmp_path / "log"
     argv = ["strace", "-qq", "-o", str(log), "-e", f"trace={NAMING}"]
     argv += ["-e", f"inject={NAMING}:delay_enter=300000"]
-    argv += processes.program(ORDER, place, os.getuid(), os.getgid(), NOTHING)
+    argv += processes.program(ORDER, place, os.getuid(), os.getgid(), NEW)
     with subprocess.Popen(argv, env=processes.environment()) as running:
         deadline = time.monotonic() + processes.PATIENCE
         while not any(path.stat().st_size for path in place.iterdir()) and running.poll() is None:

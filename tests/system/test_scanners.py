@@ -48,6 +48,7 @@ def tree(tmp_path: Path) -> Path:
     (tree / "srv").mkdir(parents=True)
     (tree / "srv/a").write_text("1\n2\nsecret\n")
     (tree / "srv/out").symlink_to("/etc/hostname")
+    (tree / "srv/inside").symlink_to("a")
     return tree
 
 
@@ -154,13 +155,14 @@ def test_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 PROBE = """
-import json, os, socket, subprocess, sys
+import json, mmap, os, socket, subprocess, sys
 top, home = sys.argv[1], os.environ["HOME"]
 port, unix = int(sys.argv[2]), sys.argv[3]
 def tcp(): socket.create_connection(("127.0.0.1", port), 2)
 def unix_socket(): socket.socket(socket.AF_UNIX).connect(unix)
 def write(path): open(path, "w").write("x")
-def big(): open(home + "/big", "wb").write(bytes(300 << 20))
+def big(): [open(home + "/" + name, "wb").write(bytes(150 << 20)) for name in "bc"]
+def memory(): mmap.mmap(-1, 5 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
 deeds = {
   "read the tree": lambda: open(top + "/srv/a").read(),
   "write at home": lambda: write(home + "/a"),
@@ -169,14 +171,16 @@ deeds = {
   "make in the tree": lambda: write(top + "/srv/b"),
   "chmod": lambda: os.chmod(top + "/srv/a", 0o600),
   "remove": lambda: os.unlink(top + "/srv/a"),
+  "follow a link inside": lambda: open(top + "/srv/inside").read(),
   "follow a link": lambda: open(top + "/srv/out").read(),
   "read shadow": lambda: open("/etc/shadow").read(),
   "read the host": lambda: open(sys.argv[4]).read(),
   "write the host": lambda: write(os.path.dirname(sys.argv[0]) + "/x"),
   "write /tmp": lambda: write("/tmp/firstkey-test-scanners"),
   "see the foreign": lambda: open(top + "/foreign/file").read(),
-  "tcp": tcp, "unix": unix_socket, "fill the memory": big,
+  "tcp": tcp, "unix": unix_socket, "fill the memory": big, "more memory": memory,
   "run from home": lambda: (write(home + "/p"), os.chmod(home + "/p", 0o755), os.execv(home + "/p", ["p"])),
+  "another user": lambda: os.setuid(1),
 }
 found = []
 for name, deed in deeds.items():

@@ -208,11 +208,9 @@ class LedgerStore:
         if self.sshd_digest is None:
             return None
         account = self._target.accounts.listed(name)
-        keys = self._target.config.keys
         groups = self._target.accounts.group_ids(account) if account else []
-        redirected = (keys.redirect_root, keys.users) if name == "root" else None
         own = self._target.config.user(name).authorized_keys_file
-        return repr((self.sshd_digest, own, account and account[:-1], groups, redirected))
+        return repr((self.sshd_digest, own, account and account[:-1], groups))
 
 
 def load(tree: Tree) -> tuple[Ledger, Refusal | None]:

@@ -264,10 +264,9 @@ class Supervisor:
         self._pause = min(self._pause * 2, longest)
 
     def _stop_worker(self) -> None:
-        """End it politely, but not beyond the moment at which the boot has to go on."""
+        """End it politely."""
         if self._worker:
-            left = child.GRACE_SECONDS if self._is_ready else self._deadline - time.monotonic()
-            self._worker.stop(max(0.0, min(left, child.GRACE_SECONDS)))
+            self._worker.stop()
             self._worker = None
 
 

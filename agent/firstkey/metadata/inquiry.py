@@ -101,7 +101,7 @@ class Inquiry:
         return Answer(instance_id, self._url, 2 if self._token else 1, self._fallback)
 
     def _index(self) -> tuple[OfferedKey, ...]:
-        """The list of keys. 404 to it: launched without a key pair; EC2 itself is believed that at once.
+        """The list of keys. 404 to it: launched without a key pair.
 
         CloudStack lists keys without the last slash. A service that lists its categories, and not even
         instance-id among them, has left some out: LocalStack.
@@ -110,8 +110,6 @@ class Inquiry:
             reply = self._get(path)
             if reply.status != 404:
                 return _parsed(parse_index, f"GET {self._url}{METADATA}{path}", self._content(reply, path))
-            if reply.server == "EC2ws":
-                return ()
         reply = self._get("")
         if reply.status != 404 and INSTANCE_ID.encode() not in self._content(reply, "").split():
             text = f"GET {self._url}{METADATA}{PUBLIC_KEYS}: answered with 404, and {METADATA} lacks it"

@@ -151,14 +151,10 @@ class BoundedSocket(socket.socket):
 
 
 class Reply(NamedTuple):
-    """What the service answered; the body only where the status is 200, for an error's is for people.
-
-    `server` is the header of that name: EC2 calls itself EC2ws.
-    """
+    """What the service answered; the body only where the status is 200, for an error's is for people."""
 
     status: int
     body: bytes
-    server: str = ""
 
 
 class Conversation:
@@ -226,7 +222,7 @@ class Conversation:
             request = requests.Request(method, url, headers={**HEADERS, **headers})
             response = _Adapter(connection).send(request.prepare(), stream=True)
             body = _body(response, connection) if response.status_code == 200 else b""
-            return Reply(response.status_code, body, response.headers.get("Server", ""))
+            return Reply(response.status_code, body)
         except (requests.RequestException, HTTPError, *_PASSED_ON):
             # Of the answer: errors of the connection itself are no OSError, and do not come here.
             if connection.ended or not connection.received:
@@ -263,7 +259,7 @@ def _body(response: requests.Response, connection: BoundedSocket) -> bytes:
         text = f"the answer is encoded ({ascii(encoding)[:40]}), which was not asked for"
         raise connection.garbled(text)
     text = headers.get("Content-Length", "")
-    length = int(text[:18]) if text.isascii() and text.isdecimal() else None
+    length = int(text) if text.isdecimal() else None
     if length is not None and length > ANSWER_LIMIT:
         raise connection.too_large()
     # Never without a limit: Python would set as much memory aside as a length or a chunk claims to need.

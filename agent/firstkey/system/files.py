@@ -208,8 +208,6 @@ class Directory:
                     self.sync()
             except BaseException:
                 directory.__exit__()
-                with suppress(OSError):
-                    os.rmdir(name, dir_fd=self.fd)
                 raise
         return directory
 
