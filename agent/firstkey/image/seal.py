@@ -204,7 +204,7 @@ def _settled(change: Change, image: Image, earlier: Sequence[Step]) -> Change | 
         return change._replace(path=path, leads=leads and leads.path, seen=known)
     if status is None or not isinstance(change, Remove):
         return None
-    checked(path, known)
+    checked(path, known, image.needed)
     if whose.leads_elsewhere(image, change.path, path):
         message = f"{change.path} leads to {path}, which is the system's or a user's"
         raise FirstkeyError(message, reason=image_reasons.NEEDED)
