@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import shadow
@@ -60,12 +60,8 @@ def seen(found: os.stat_result) -> Seen:
 
 def needed(tree: Tree) -> frozenset[str]:
     """NEEDED in this tree: with what a link of such a name leads to, and the links on the way."""
-    found = set(NEEDED)
-    for path in NEEDED:
-        with suppress(FirstkeyError):
-            end = walk.follow(tree, path)
-            found.update((end.path, *end.links) if end else ())
-    return frozenset(found)
+    ends = filter(None, (walk.end_of(tree, path) for path in NEEDED))
+    return NEEDED.union(*((end.path, *end.links) for end in ends))
 
 
 def changed(path: str) -> FirstkeyError:

@@ -16,7 +16,7 @@ from functools import cached_property
 
 from firstkey import NamedTuple, reasons
 from firstkey.boot.target import Target
-from firstkey.image import door, scan
+from firstkey.image import scan
 from firstkey.image.packages import Packages
 from firstkey.image.scan import Scan
 from firstkey.image.sshd import Settings
@@ -97,11 +97,6 @@ class Image:
     def sightings(self, kind: str) -> tuple[Sighting, ...]:
         """The files that the scan saw of that kind."""
         return self.scan.sightings.get(kind, ())
-
-    @cached_property
-    def needed(self) -> frozenset[str]:
-        """What may never be removed or emptied."""
-        return door.needed(self.tree)
 
     @cached_property
     def packages(self) -> Packages:
