@@ -24,6 +24,9 @@ MOUNTED = define("mounted-from-elsewhere",
     "The path is on a mount of the host in the tree, which is no part of the image.",
     "Unmount it. If it is a part of the image, mount it below the root alone, and seal again.")
 
+ENDPOINT_OF_TREE = define("endpoint-of-tree",
+    "The tree's configuration names a metadata service. firstkey asks none that only a tree names.",
+    "If this machine may ask it, name it: --imds URL")
 PACKAGES_UNKNOWN = define("packages-unknown",
     "The package manager's records cannot be read here, so files of packages cannot be told from others.",
     "Audit the image on a host of its own kind, or check the named files by hand.")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -173,12 +174,19 @@ def test_the_wait_is_kept(machine: Machine, url: str) -> None:
     assert 0.8 < seconds < GENEROUS
 
 
-def test_both_configured_endpoints_are_asked(machine: Machine, keys: dict[str, str]) -> None:
-    """Endpoints= as it stands in the file."""
+def test_both_configured_endpoints_are_asked(machine: Machine, keys: dict[str, str], tmp_path: Path) -> None:
+    """Endpoints= of a file of this machine; what a tree names is not asked, since it may be any service."""
     with silent_server() as silent, service(keys) as running:
-        machine.configure(f"[IMDS]\nEndpoints={silent} {running.url}\n")
-        done = machine.firstkey("keys", "--json", "--wait", "20")
+        settings = f"[IMDS]\nEndpoints={silent} {running.url}\n"
+        (tmp_path / "own.conf").write_text(settings)
+        done = machine.firstkey("keys", "--json", "--wait", "20", "--config", str(tmp_path / "own.conf"))
+        asked = len(running.requests)
+        machine.configure(settings)
+        refused = [machine.firstkey(*words) for words in (["keys"], ["run", "--dry-run"])]
     assert report(done)["imds"]["endpoint"] == running.url
+    assert [each.status for each in refused] == [1, 1]
+    assert all("(endpoint-of-tree)" in each.err and f"names {silent}" in each.err for each in refused)
+    assert len(running.requests) == asked
 
 
 def test_version_2_only(machine: Machine, keys: dict[str, str]) -> None:

@@ -168,6 +168,24 @@ def test_a_link_at_a_place_that_is_emptied_takes_no_home_along(
     assert treestate.take(town.path("/home")) == before
 
 
+@pytest.mark.parametrize("needed", ["/etc/shadow", "/etc/fstab", "/etc/ssh/sshd_config"])
+@pytest.mark.parametrize("kept", ["{}.real", "/var/tmp/x/file", "/var/log/file.1"])
+@pytest.mark.sample(4)
+def test_what_a_needed_name_leads_to_is_needed(town: Builder, needed: str, kept: str) -> None:
+    """A system that keeps it elsewhere and links to it has no other one."""
+    before = town.path(needed).read_text()
+    town.file(kept.format(needed), before)
+    for link, leads in (("/var/tmp/link", kept.format(needed)), (needed, "/var/tmp/link")):
+        town.path(link).unlink(missing_ok=True)
+        town.link(link, leads)
+    run(town, "--rule", "account-backups", "--rule", "temporary-files", "--rule", "logs")
+    assert town.path(kept.format(needed)).read_text() == before
+    assert os.readlink(town.path("/var/tmp/link")) == kept.format(needed)
+    for path in (kept.format(needed), "/var/tmp/link"):
+        with pytest.raises(FirstkeyError, match="is the system's"):
+            Remove(path, "x", seen=door.seen(os.lstat(town.path(path)))).apply(town.context())
+
+
 def test_the_running_system_by_another_name_is_the_running_system(tmp_path: Path) -> None:
     """Bound to another place, it is no image: seal asks, and here nobody can be asked."""
     seal_it = [sys.executable, "-m", "firstkey", "seal", "--root", str(tmp_path)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from firstkey import config
 from firstkey.boot.target import Target
 from firstkey.events import Entry
-from firstkey.image import audit, in_use, rules, seal, sshd
+from firstkey.image import audit, door, in_use, rules, seal, sshd
 from firstkey.image.audit import Audit, Result, sealing, verdict_of
 from firstkey.image.changes import Change
 from firstkey.image.door import Context
@@ -81,7 +81,12 @@ class Builder:
     def context(self) -> Context:
         """What changes are applied with."""
         tree = self.target().tree
-        return Context(tree, partial(sshd.holds, tree), foreign=mounts.foreign(tree.root))
+        return Context(
+            tree,
+            partial(sshd.holds, tree),
+            foreign=mounts.foreign(tree.root),
+            needed=door.needed(tree),
+        )
 
     def settled(self, *names: str) -> list[Change]:
         """The changes of these rules as a plan has them, in its order."""

@@ -215,12 +215,12 @@ def test_a_signal_in_the_instant_of_the_fork_does_not_run_the_parents_code(tmp_p
 
 
 IN_A_DESTRUCTOR = """
-    import os, signal, time
+    import os, sys, time
     from firstkey.system import child
     child.own_signals(7)
     class Thing:
         def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), int(sys.argv[1]))
             time.sleep(0)
     thing = Thing()
     del thing
@@ -228,9 +228,10 @@ IN_A_DESTRUCTOR = """
 """
 
 
-def test_a_request_to_stop_is_not_lost_in_a_destructor() -> None:
+@pytest.mark.parametrize("order", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_is_not_lost_in_a_destructor(order: signal.Signals) -> None:
     """What is raised there (and in the callbacks of an import) is dropped, and told of at length."""
-    child = processes.start(IN_A_DESTRUCTOR)
+    child = processes.start(IN_A_DESTRUCTOR, int(order))
     out, err = child.communicate(timeout=processes.PATIENCE)
     assert (child.returncode, out, err) == (7, "", "")
 

@@ -85,7 +85,7 @@ class Looker:
         if hasattr(self._args, "wait"):  # the metadata service needs no tree, and a box has no network
             from firstkey.metadata import crossing
 
-            questions["imds"] = partial(crossing.answer, log=self._log)
+            questions["imds"] = partial(crossing.answer, log=self._log, named=overrides.endpoints(self._args))
         boxes = [partial(begun, work) for work in works]
         return boxed.look(boxes, root=self.root, questions=questions, on_report=listen)
 

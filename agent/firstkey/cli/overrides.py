@@ -42,6 +42,13 @@ def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     return settled
 
 
+def endpoints(args: argparse.Namespace) -> tuple[str, ...]:
+    """The addresses of the metadata service without a word of a tree's: the options', or the defaults."""
+    if args.imds is not None:
+        return (_endpoint(args.imds),)
+    return (args.named or config.read([])).imds.endpoints
+
+
 def _endpoint(url: str) -> str:
     try:
         return settings.endpoint(url)

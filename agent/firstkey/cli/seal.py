@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from firstkey import events
 from firstkey.cli import common, screen, streams, usage
 from firstkey.cli.audit import surveyed
-from firstkey.image import audit, render, seal
+from firstkey.image import audit, door, render, seal
 from firstkey.image.door import Context
 from firstkey.image.rule import AMI_TOOLS, CREDENTIALS, HISTORIES, Rule
 from firstkey.image.rules import publisher
@@ -107,7 +107,7 @@ def _seal(args: argparse.Namespace, tree: Tree, wanted: Sequence[Rule], look: Su
     outcomes: list[Outcome] = []
     with common.locked(tree, LOCK_SECONDS, log) if is_live else nullcontext():
         instance = survey.do(lambda image, _: image.target.firmware_instance()) if is_live else None
-        context = Context(tree, survey.holds, instance, mounts.foreign(tree.root))
+        context = Context(tree, survey.holds, instance, mounts.foreign(tree.root), door.needed(tree))
         for outcome in seal.carry_out(planned, context, before_histories=end_other_shells):
             outcomes.append(outcome)
             progress.report(len(outcomes), outcome.step.change.path)

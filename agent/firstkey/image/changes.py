@@ -75,7 +75,7 @@ class Remove(NamedTuple):
                 message = f"{self.path} was not removed: it could not be remembered: {error.message}"
                 raise FirstkeyError(message, reason=error.reason) from error
         erasing = erase.empty if self.emptying else partial(erase.remove, wiping=self.wiping)
-        check, *_ = [door.checked(path, self.seen) for path in (self.path, *self.links)]
+        check, *_ = [door.checked(path, self.seen, context.needed) for path in (self.path, *self.links)]
         with context.door(self.path) as (directory, name):
             done = erasing(directory, name, check=check) if directory else None
         for path in self.links:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import shadow
 from firstkey.reasons import FirstkeyError
-from firstkey.system import erase
+from firstkey.system import erase, walk
 from firstkey.system.files import ANYTHING, Changed, Directory, File, Looks
 from firstkey.system.mounts import Mount, is_at_or_below
 from firstkey.system.tree import Tree
@@ -58,6 +58,12 @@ def seen(found: os.stat_result) -> Seen:
     return Seen(found.st_dev, found.st_ino, kind, found.st_uid, single)
 
 
+def needed(tree: Tree) -> frozenset[str]:
+    """NEEDED in this tree: with what a link of such a name leads to, and the links on the way."""
+    ends = filter(None, (walk.end_of(tree, path) for path in NEEDED))
+    return NEEDED.union(*((end.path, *end.links) for end in ends))
+
+
 def changed(path: str) -> FirstkeyError:
     """That something else is there now."""
     message = f"{path} was exchanged after the audit; it was not changed"
@@ -69,13 +75,14 @@ class Context(NamedTuple):
 
     `holds` asks sshd whether the setting of that keyword is as it should be, with some files replaced.
     `instance` is the one that the image is made on: its own host keys may come back there. `foreign`: what
-    is mounted in the tree from elsewhere now.
+    is mounted in the tree from elsewhere now. `needed`: what is never removed or emptied in this tree.
     """
 
     tree: Tree
     holds: Callable[[str, Mapping[str, bytes]], bool]
     instance: str | None = None
     foreign: tuple[Mount, ...] = ()
+    needed: frozenset[str] = NEEDED
 
     def require_own(self, path: str) -> None:
         """Raise FirstkeyError where a path without links leads to what is mounted from elsewhere."""
@@ -121,9 +128,9 @@ def _unexchanged(directory: Directory, name: str) -> Iterator[None]:
         raise
 
 
-def checked(path: str, known: Seen | None) -> Callable[[os.stat_result], None]:
+def checked(path: str, known: Seen | None, needed: frozenset[str]) -> Callable[[os.stat_result], None]:
     """What the door asks of the file that is there. Raises FirstkeyError at once for what may never go."""
-    if any(is_at_or_below(each, path) for each in NEEDED):
+    if any(is_at_or_below(each, path) for each in needed):
         raise FirstkeyError(f"{path} is the system's", reason=image_reasons.NEEDED)
     if known is None:
         raise changed(path)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Union
 
 from firstkey import NamedTuple, image_reasons
-from firstkey.image import in_use, rules, sshd, units, whose
+from firstkey.image import door, in_use, rules, sshd, units, whose
 from firstkey.image.audit import RULE, Audit, Result, verdict_of
 from firstkey.image.changes import Change, Link, Lock, Remove, SetSshd, Update, Write
 from firstkey.image.door import Context, checked, mounted, seen
@@ -120,6 +120,7 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     steps: list[Step] = []
     left: list[Left] = []
     settled: Settled = {}
+    needed = door.needed(image.tree)
     for result in found:
         rule = result.rule
         image.looking.at(RULE, rule.id)
@@ -127,7 +128,7 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
             continue  # a note, which the audit afterwards has as well
         changes = attempted(f"the rule {rule.id}", _changes, result, options)
         for change in () if isinstance(changes, Refusal) else changes:
-            done = attempted(f"a change of the rule {rule.id}", _settled, change, image, steps)
+            done = attempted(f"a change of the rule {rule.id}", _settled, change, image, steps, needed)
             settled[rule.id, change] = done
             if isinstance(done, Refusal):
                 left.append(Left(rule, done))
@@ -174,7 +175,7 @@ def _starts(image: Image, steps: Sequence[Step]) -> tuple[str, ...]:
     return (f"units that cannot be listed: {found.detail}",) if isinstance(found, Refusal) else tuple(found)
 
 
-def _settled(change: Change, image: Image, earlier: Sequence[Step]) -> Change | None:
+def _settled(change: Change, image: Image, earlier: Sequence[Step], needed: frozenset[str]) -> Change | None:
     """The change as it may be believed: no link in its path, and with what is seen there.
 
     None: there is nothing to be done. Raises FirstkeyError where it may not be done.
@@ -199,11 +200,11 @@ def _settled(change: Change, image: Image, earlier: Sequence[Step]) -> Change | 
     status = image.status(path)
     known = seen(status) if status else None
     if isinstance(change, Link):
-        leads = whose.end_of(image, posixpath.join(posixpath.dirname(path), change.target))
+        leads = walk.end_of(image.tree, posixpath.join(posixpath.dirname(path), change.target))
         return change._replace(path=path, leads=leads and leads.path, seen=known)
     if status is None or not isinstance(change, Remove):
         return None
-    checked(path, known)
+    checked(path, known, needed)
     if whose.leads_elsewhere(image, change.path, path):
         message = f"{change.path} leads to {path}, which is the system's or a user's"
         raise FirstkeyError(message, reason=image_reasons.NEEDED)

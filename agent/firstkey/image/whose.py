@@ -14,7 +14,6 @@ from firstkey.image import scan, secrets
 from firstkey.image.subject import Home, Image
 from firstkey.image.verdict import Unknown, not_looked_at
 from firstkey.reasons import FirstkeyError
-from firstkey.system import walk
 from firstkey.system.mounts import is_at_or_below
 from firstkey.system.walk import Found
 
@@ -77,11 +76,3 @@ def not_taken(path: str, target: str) -> Unknown:
     """What a link leads to, or a line names, may be anything."""
     why = f"{path} leads to {target}, which was not taken for what belongs there; look at it by hand"
     return not_looked_at(path, why)
-
-
-def end_of(image: Image, path: str) -> Found | None:
-    """What the path leads to, None where that is nothing, or may not be followed."""
-    try:
-        return walk.follow(image.tree, path)
-    except FirstkeyError:
-        return None

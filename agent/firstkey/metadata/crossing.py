@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from firstkey import reasons
+from firstkey import image_reasons, reasons
 from firstkey.config import Imds
 from firstkey.events import Entry
 from firstkey.metadata.client import Client as RealClient
 from firstkey.model import Answer, OfferedKey
-from firstkey.reasons import Refusal
+from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.settings import endpoint
 
-MOST_SECONDS = 600.0
-"""How long a boxed process may have the service asked."""
+MOST_SECONDS = 180.0
+"""How long a boxed process may have the service asked: less than boxed.SECONDS, which would end it."""
 
 
 class Client:
@@ -39,10 +39,19 @@ class Client:
         return Answer(str(instance_id), str(url), int(version), reason, tuple(_key(*key) for key in keys))
 
 
-def answer(settings: list[Any], seconds: float, log: Callable[[Entry], None]) -> list[Any]:
-    """The question `imds` of a boxed process: what the metadata service at these endpoints says."""
+def answer(
+    settings: list[Any], seconds: float, log: Callable[[Entry], None], named: Sequence[str]
+) -> list[Any]:
+    """The question `imds` of a boxed process: what the metadata service at these endpoints says.
+
+    Only those are asked that this machine itself `named`: a tree may name any that root here can reach.
+    """
     endpoints, version, ttl, timeout, boot = settings
     urls = tuple(endpoint(str(url)) for url in endpoints)
+    for url in urls:
+        if url not in named:
+            message = f"the tree's configuration names {url}, which was not asked"
+            raise FirstkeyError(message, reason=image_reasons.ENDPOINT_OF_TREE)
     wanted = Imds(urls, str(version), int(ttl), float(timeout), float(boot))
     said = RealClient(wanted, log=log).ask(deadline=time.monotonic() + min(float(seconds), MOST_SECONDS))
     keys = [

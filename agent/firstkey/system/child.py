@@ -177,7 +177,7 @@ def own_signals(status: int = TERMINATED) -> None:
 
     def lost(error: sys.UnraisableHookArgs) -> None:
         """Python drops what is raised in a destructor or a callback (of an import, say): raise it again."""
-        if error.exc_type is SystemExit:
+        if error.exc_type in (SystemExit, KeyboardInterrupt):
             signal.signal(signal.SIGALRM, leave)
             signal.setitimer(signal.ITIMER_REAL, 0.01)
         else:

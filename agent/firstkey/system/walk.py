@@ -165,6 +165,14 @@ def follow(tree: Tree, path: str) -> Found | None:
     raise FirstkeyError(f"{links[0]} goes round in links", reason=reasons.SYMLINK_REFUSED)
 
 
+def end_of(tree: Tree, path: str) -> Found | None:
+    """What the path leads to, None where that is nothing, or may not be followed."""
+    try:
+        return follow(tree, path)
+    except FirstkeyError:
+        return None
+
+
 def _at(tree: Tree, path: str) -> Found | None:
     """What is at `path` itself; of a link, `links` is where it leads."""
     above, name = os.path.split(path)

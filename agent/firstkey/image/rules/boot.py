@@ -10,7 +10,7 @@ from functools import partial
 from itertools import chain
 
 from firstkey import image_reasons, login_reasons
-from firstkey.image import units, whose
+from firstkey.image import units
 from firstkey.image.changes import Change, Link, Remove
 from firstkey.image.places import unbraced
 from firstkey.image.rule import Rule, advisory
@@ -20,6 +20,7 @@ from firstkey.image.verdict import ERROR, NO_SERVER, NOTE, Finding, Part, Unknow
 from firstkey.reasons import FirstkeyError, Refusal
 from firstkey.settings import ADMINISTRATOR, PLACES
 from firstkey.ssh import access, restrictions
+from firstkey.system import walk
 from firstkey.system.sshd import BY_SOCKET
 
 MACHINE_ID = "/etc/machine-id"
@@ -154,7 +155,7 @@ def _holds(image: Image, is_first: bool, kind: str, value: str) -> bool | None: 
     pattern = value if kind == "PathExistsGlob" else glob.escape(value)
     kinds = set()
     for path in set(image.glob(pattern)).difference(host_key_files(image)):
-        end = whose.end_of(image, path)
+        end = walk.end_of(image.tree, path)
         look = image.status(path) if is_of_links else end and end.status
         if look is None:
             return None  # it may lead to what a boot makes

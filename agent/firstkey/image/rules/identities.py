@@ -7,7 +7,6 @@ import stat
 from collections.abc import Iterator
 
 from firstkey import reasons
-from firstkey.image import whose
 from firstkey.image.changes import Change, Link, Remove, Write
 from firstkey.image.door import seen
 from firstkey.image.places import EMPTY, WIPE, Place, finding
@@ -17,6 +16,7 @@ from firstkey.image.rules.boot import MACHINE_ID
 from firstkey.image.subject import Image
 from firstkey.image.verdict import ERROR, NOTE, Finding, Part, Verdict
 from firstkey.reasons import FirstkeyError
+from firstkey.system import walk
 
 # --- the machine-id -------------------------------------------------------------------------------
 
@@ -37,7 +37,7 @@ def _check_machine_id(image: Image) -> Iterator[Part]:
         if error.reason is not reasons.SYMLINK_REFUSED or not link:
             raise
         content = b""  # links that go round, which no system boots with
-    own = whose.end_of(image, MACHINE_ID)
+    own = walk.end_of(image.tree, MACHINE_ID)
     is_one = bool(own and copy and own.path == copy.path)
     leads_there = bool(is_one and own and own.links and copy and not copy.links)
     if content == b"" and not link and not boot.needs_first_boot(image):

@@ -131,7 +131,7 @@ def _theirs(
     """Those of the files that may be named there; `home`: only its owner's own in it."""
     others = []
     for path in image.glob(posixpath.normpath(place), []):
-        found = whose.end_of(image, path)  # a link to what is another's counts for nothing
+        found = walk.end_of(image.tree, path)  # a link to what is another's counts for nothing
         if found is None or not (stat.S_ISREG(found.status.st_mode) and found.status.st_size):
             continue
         # The home that it lies in, but for that of the system itself.
