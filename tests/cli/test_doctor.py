@@ -282,5 +282,5 @@ def test_a_private_key_is_refused(image: Machine) -> None:
     image.write("/launch.pub", "-----BEGIN OPENSSH PRIVATE KEY-----\nsecret\n")
     done = image.firstkey("doctor", *key_of(image))
     assert done.status == 1
-    assert "private key" in done.err
+    assert "is no public key" in done.err
     assert "secret" not in done.err

@@ -18,7 +18,6 @@ from typed import NOT_TYPED, TYPED
 import firstkey
 from firstkey import events, image_reasons, login_reasons, reasons, settings
 from firstkey.cli import usage
-from firstkey.cli.main import main
 from firstkey.cli.render import OUTCOMES
 from firstkey.cli.usage import COMMANDS
 from firstkey.image import audit, rules
@@ -158,7 +157,7 @@ def test_every_configuration_on_the_pages_is_right(
     file = tmp_path / "etc/firstkey/firstkey.conf.d/50-page.conf"
     file.parent.mkdir(parents=True)
     file.write_text(text)
-    assert main(["config", "--root", str(tmp_path), "--check"]) == 0, capsys.readouterr().err
+    assert usage.run(["config", "--root", str(tmp_path), "--check"]) == 0, capsys.readouterr().err
 
 
 def test_configurations_that_are_written_by_commands_are_right(tmp_path: Path) -> None:
@@ -175,7 +174,7 @@ def test_configurations_that_are_written_by_commands_are_right(tmp_path: Path) -
         file = tmp_path / str(number) / "etc/firstkey/firstkey.conf.d/50-page.conf"
         file.parent.mkdir(parents=True)
         file.write_text(text)
-        assert main(["config", "--root", str(tmp_path / str(number)), "--check"]) == 0
+        assert usage.run(["config", "--root", str(tmp_path / str(number)), "--check"]) == 0
 
 
 KEYS = {setting.key for setting in settings.SETTINGS}
