@@ -138,8 +138,8 @@ class Config(NamedTuple):
         return self.users.get(name) or _built(User, f"User {name}", {}, name=name)
 
 
-def load(files: Files) -> Config:
-    """The configuration of this system. A file that cannot be read is a warning."""
+def load(files: Files, places: tuple[str, ...] = DIRECTORIES) -> Config:
+    """The configuration in these directories of a system. A file that cannot be read is a warning."""
     warnings: list[ConfigWarning] = []
 
     def content(path: str) -> bytes | None:
@@ -156,7 +156,7 @@ def load(files: Files) -> Config:
             warnings.append(ConfigWarning(Origin(directory, 0), f"its files are ignored: {error.message}"))
             return []
 
-    found = settings.layers(content, names, DIRECTORIES, NAME)
+    found = settings.layers(content, names, places, NAME)
     return read([Source(*each) for each in found], warnings=warnings)
 
 

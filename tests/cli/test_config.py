@@ -110,7 +110,7 @@ def test_links_in_a_tree_do_not_lead_out_of_it(machine: Machine, tmp_path: Path)
     assert "Users=insider" in machine.firstkey("config").out
 
 
-@pytest.mark.parametrize("options", [(), ("--check",), ("--config", "/absent\x1b[2J\n[Keys]")])
+@pytest.mark.parametrize("options", [(), ("--diff",), ("--check",), ("--config", "/absent\x1b[2J\n[Keys]")])
 def test_no_name_of_a_file_acts_on_the_terminal(machine: Machine, options: tuple[str, ...]) -> None:
     """Nor forges a line: an image's drop-in may be called anything."""
     machine.write("/etc/firstkey/firstkey.conf.d/a\x1b[2J\n[Keys]\nUsers=evil.conf", "[Keys]\nUsers=b\nX=y\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -70,6 +71,20 @@ def test_every_step_comes_out_as_it_should(shown: str) -> None:
     ):
         assert f"[ ok ] {promise}" in shown or promise in shown
     assert shown.rstrip().endswith("Every check passed.")
+
+
+@pytest.mark.slow
+def test_the_files_are_shown_with_modes_and_owners(shown: str) -> None:
+    """Those of a first boot: the report among them, and directories."""
+    owner = re.escape(pwd.getpwuid(os.geteuid()).pw_name)
+    for mode, path in (
+        ("drwx------", "/home/demo/.ssh"),
+        ("-rw-------", "/home/demo/.ssh/authorized_keys"),
+        ("-rw-------", "/etc/ssh/ssh_host_ed25519_key"),
+        ("-rw-------", "/var/lib/firstkey/ledger.json"),
+        ("-rw-r--r--", "/run/firstkey/report.json"),
+    ):
+        assert re.search(rf"(?m)^  {mode} {owner} +{path}$", shown)
 
 
 @pytest.mark.sshd

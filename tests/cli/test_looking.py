@@ -17,7 +17,7 @@ from firstkey.metadata.emulator import Emulator
 
 COMMANDS = (
     "audit", "audit --json", "audit --sarif", "audit --exclude-list", "config", "config --json",
-    "doctor", "doctor --json -v", "host-keys --dry-run",
+    "config --diff", "doctor", "doctor --json -v", "host-keys --dry-run",
     "host-keys --dry-run --json -v", "keys --imds IMDS", "keys --json -v --imds IMDS",
     "known-hosts --live", "run --dry-run --imds IMDS", "run --dry-run --json -v --imds IMDS",
     "seal --dry-run", "seal --dry-run --json", "status", "status --json", "status --timeline",
@@ -76,6 +76,15 @@ def test_looking_changes_nothing_and_lacks_nothing(command: str, tree: Path, ser
     assert treestate.take(tree) == before
     if "--json" in command or "--sarif" in command:
         json.loads(done.stdout)
+
+
+def test_a_picture_of_a_tree_is_written_outside_of_the_box(tree: Path, tmp_path: Path) -> None:
+    """The file that --svg names is the host's."""
+    report = {"outcome": "ok", "timeline": [PHASE]}
+    (tree / "run/firstkey/report.json").write_text(json.dumps(report))
+    argv = [sys.executable, "-m", "firstkey", "status", "--svg", str(tmp_path / "x.svg"), "--root", str(tree)]
+    subprocess.run(argv, check=True, timeout=100)
+    assert (tmp_path / "x.svg").read_text().startswith("<svg")
 
 
 @pytest.mark.parametrize("command", ["audit", "doctor", "status", "run --dry-run"])

@@ -12,7 +12,7 @@ from machine import Machine
         ("run --frce", "--force"),
         ("run --dryrun", "--dry-run"),
         ("doctor --form=1.2.3.4", "--from"),
-        ("config --chek --jsn", "--check --json"),
+        ("config --chek --dif", "--check --diff"),
         ("audit /mnt/image", "--root /mnt/image"),  # a value without its option
         ("doctor deploy", "--user deploy"),
     ],

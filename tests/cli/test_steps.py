@@ -52,6 +52,21 @@ def test_a_run_tells_what_it_asks(machine: Machine, service: Emulator) -> None:
     assert found[:4] == [request.format(url=service.url) for request in REQUESTS]
 
 
+@pytest.mark.parametrize("command", ["run", "host-keys"])
+def test_each_step_is_shown_with_its_time(machine: Machine, service: Emulator, command: str) -> None:
+    """Also where nothing is changed; on standard output is what there is without -v."""
+    be_quick(machine)
+    with service:
+        machine.run(service)
+        plain = machine.firstkey(command, service=service)
+        logged = machine.firstkey(command, "-v", service=service)
+    assert (plain.status, logged.status, logged.out) == (0, 0, plain.out)
+    phases = {"run": ["metadata", "launch keys"], "host-keys": []}[command]
+    for phase in ["host keys: look", *phases, "in all"]:
+        assert re.search(rf"(?m)^  {phase} +\d+ ms", logged.err)
+    assert "in all" not in plain.err
+
+
 def test_a_firmware_without_a_name_is_not_told(machine: Machine, service: Emulator) -> None:
     """A first boot names the platform, if the firmware does."""
     be_quick(machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,31 @@ def test_what_is_no_phase_is_passed_over(rubbish: object) -> None:
     assert timeline.bars({"timeline": rubbish}) == []
 
 
+def test_the_picture_is_well_formed_and_within_its_frame() -> None:
+    """XML that stands for itself; each phase is a bar in its place, with its words."""
+    picture = "".join(timeline.svg(timeline.bars({"timeline": PHASES}), title='a <b> & "c"'))
+    tree = ET.fromstring(picture)
+    assert tree.findtext(f"{SVG}title") == 'a <b> & "c"'
+    width, height = map(float, tree.attrib["viewBox"].split()[2:])
+    rows = tree.findall(f"{SVG}g")
+    assert [row.findtext(f"{SVG}text") for row in rows] == [
+        "host keys: look", "metadata", "host keys: make", "launch keys",
+    ]  # fmt: skip
+    spans = []
+    for row in rows:
+        rectangle = row.find(f"{SVG}rect")
+        assert rectangle is not None
+        x, y, w, h = (float(rectangle.attrib[name]) for name in ("x", "y", "width", "height"))
+        assert 0 <= x <= x + w <= width
+        assert 0 <= y <= y + h <= height
+        spans.append((x, w))
+    assert spans[1][0] == spans[2][0]
+    assert 2.0 < spans[2][1] / spans[1][1] < 2.4
+    assert "href" not in picture
+
+
 def test_a_real_run_is_drawn(tmp_path: Path, machine: Machine) -> None:
-    """After a run, its phases are there."""
+    """After a run, its phases are there; the picture goes to a file or to standard output."""
     key = new_key(tmp_path, "launch")
     with Emulator(Settings(keys=(("launch", key),))) as service:
         world = World(machine, service, key, tmp_path)
@@ -76,6 +100,10 @@ def test_a_real_run_is_drawn(tmp_path: Path, machine: Machine) -> None:
     assert (drawn.status, drawn.err) == (0, "")
     assert "metadata" in drawn.out
     assert "host keys: make" in drawn.out
+    file = tmp_path / "boot.svg"
+    assert machine.firstkey("status", "--svg", str(file)).out == ""
+    assert machine.firstkey("status", "--svg", "-").out == file.read_text()
+    assert ET.fromstring(file.read_text()).tag == f"{SVG}svg"
 
 
 def test_making_keys_is_drawn_from_where_it_begins(tmp_path: Path, machine: Machine) -> None:
@@ -91,9 +119,12 @@ def test_making_keys_is_drawn_from_where_it_begins(tmp_path: Path, machine: Mach
 
 
 def test_hostile_names_do_no_harm(machine: Machine) -> None:
-    """Nothing in the file moves a cursor."""
-    report_of(machine, {"phase": "\x1b[2J", "start_ms": 0, "end_ms": 1}, outcome="x")
+    """Nothing in the file moves a cursor or becomes markup."""
+    report_of(
+        machine, {"phase": "\x1b[2J<script>", "start_ms": 0, "end_ms": 1}, instance_id="<b>", outcome="x"
+    )
     assert "\x1b" not in machine.firstkey("status", "--timeline").out
+    assert "<script>" not in machine.firstkey("status", "--svg", "-").out
 
 
 @pytest.mark.parametrize("content", [None, "", "rubbish", "{}", '{"timeline": []}'])
@@ -104,3 +135,11 @@ def test_without_a_run_it_says_so(machine: Machine, content: str | None) -> None
     done = machine.firstkey("status", "--timeline")
     assert (done.status, done.out) == (1, "")
     assert "no-report" in done.err
+
+
+def test_a_file_that_cannot_be_written(machine: Machine) -> None:
+    """It is the caller's mistake, and told so."""
+    report_of(machine, *PHASES)
+    done = machine.firstkey("status", "--svg", "/nowhere/boot.svg")
+    assert done.status == 2
+    assert "/nowhere/boot.svg" in done.err

@@ -1,4 +1,4 @@
-"""The bars of a boot in docs/ are those that firstkey draws."""
+"""The bars of a boot in docs/, and its picture, are those that firstkey draws."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def test_the_page_shows_the_boot_as_status_draws_it() -> None:
     """Where the drawing changes, the page changes with it."""
     drawn = "\n".join(timeline.text(BARS, width=80))
     assert drawn in (TOP / "docs/boot.md").read_text(encoding="utf-8")
+
+
+def test_the_picture_is_the_same_boot() -> None:
+    """Where the drawing changes, the picture is made anew: its report is above."""
+    drawn = "\n".join([*timeline.svg(BARS, title="firstkey on i-0123456789abcdef0: ok"), ""])
+    assert drawn == (TOP / "docs/boot.svg").read_text(encoding="utf-8")

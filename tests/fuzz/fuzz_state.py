@@ -92,6 +92,7 @@ def check_report(data: bytes) -> None:
     if bars:
         for line in timeline.text(bars, width=80):
             shown(line)
+        assert list(timeline.svg(bars, title="x"))[-1] == "</svg>"
     json.dumps(last)
 
 

@@ -11,7 +11,7 @@ from firstkey import NamedTuple, config, reasons, settings
 from firstkey.boot.accounts import WriteSudoers
 from firstkey.boot.target import Target
 from firstkey.cli import common, looking, streams, usage
-from firstkey.reasons import ConfigError, FirstkeyError
+from firstkey.reasons import ConfigError, FirstkeyError, UsageError
 from firstkey.settings import SECTIONS, unit_settings
 from firstkey.system.tree import Tree
 
@@ -24,13 +24,19 @@ NETWORKS = {
     "multicast": ("224.0.0.0/4", "ff00::/8"),
 }
 """Names that stand for addresses in IPAddressAllow= (systemd.resource-control(5))."""
+VENDORS = tuple(place for place in config.DIRECTORIES if place.startswith("/usr/"))
+"""What is in /etc and /run is the administrator's."""
 _DEFAULT = config.Origin("default", 0)
 _UNCHECKED = (reasons.SUDO_MISSING, reasons.SUDO_UNCHECKED)
 USAGE = usage.Usage(
-    ((usage.JSON, usage.flag("--check", words="only validate: exit 78 on any mistake")),),
+    (
+        (usage.JSON, usage.flag("--check", words="only validate: exit 78 on any mistake")),
+        usage.flag("--diff", words="only settings that differ from the vendor's"),
+    ),
     """\
 examples:
   firstkey config            show every setting with its file and line
+  firstkey config --diff     show settings that differ from the vendor's
   firstkey config --check    for CI: exit 78 on any mistake
   firstkey config --check --root /mnt/image --config own.conf
 
@@ -48,6 +54,8 @@ exit status: 0 no mistake, or without --check; 78 a mistake, or a file of
 
 def main(args: argparse.Namespace) -> int:
     """Print the settings, or with --check only say what is wrong with them; returns the exit status."""
+    if args.check and args.diff:
+        raise UsageError("--check judges the settings, and --diff shows them: give one of them")
     return looking.command(args, _show)
 
 
@@ -56,13 +64,18 @@ def _show(args: argparse.Namespace, log: looking.Log) -> int:
         settled = common.configuration(tree, args)
         if args.check:
             return _check(tree, args, log)
+        changes = list(_changes(settled, config.load(tree, VENDORS))) if args.diff else []
     for warning in settled.warnings:
         streams.complain(f"firstkey: {warning}")
-    if args.json:
+    if args.json and args.diff:
+        streams.show_json(
+            [{**now.as_json(), "shipped": was, "replaced": replaced} for now, was, replaced in changes]
+        )
+    elif args.json:
         rows = [setting.as_json() for setting in describe(settled)]
         streams.show_json({"settings": rows, "warnings": [str(warning) for warning in settled.warnings]})
     elif not args.quiet:
-        streams.show(*_as_text(settled))
+        streams.show(*(_as_diff(changes) if args.diff else _as_text(settled)))
     return 0
 
 
@@ -107,6 +120,30 @@ def describe(settled: config.Config) -> list[Effective]:
         for section, value in values
         for key, setting in SECTIONS[section.partition(" ")[0]].items()
     ]  # fmt: skip
+
+
+def _changes(settled: config.Config, vendors: config.Config) -> Iterator[tuple[Effective, str, list[str]]]:
+    """Each setting that the vendor's files alone make another, with its value then, and the lines that it
+    came from and that do not count.
+    """
+    before = {(setting.section, setting.key): setting for setting in describe(vendors)}
+    for now in describe(settled):
+        was = before.get((now.section, now.key), now._replace(value=now.default, origins=()))
+        if was.value != now.value:
+            yield now, was.value, [str(origin) for origin in was.origins if origin not in now.origins]
+
+
+def _as_diff(changes: list[tuple[Effective, str, list[str]]]) -> Iterator[str]:
+    section = ""
+    for now, was, replaced in changes:
+        if now.section != section:
+            section = now.section
+            yield f"[{section}]"
+        yield f"-{now.key}={was}"
+        yield f"+{now.key}={now.value}"
+        yield f"  ({now.where}{'; in place of ' if replaced else ''}{', '.join(replaced)})"
+    if not changes:
+        yield "Nothing differs from what was shipped."
 
 
 def _as_text(settled: config.Config) -> Iterator[str]:

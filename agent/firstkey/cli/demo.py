@@ -11,6 +11,7 @@ import pwd
 import shlex
 import shutil  # noqa: TID251 - it removes what this module made
 import signal
+import stat
 import tempfile
 import textwrap
 from collections.abc import Iterator
@@ -97,6 +98,9 @@ class _Show:
         )
         self._service.change(keys=(("first-key", machine.new_key("first-key")),))
         self._firstkey()
+        streams.show("", "The files, with their modes and owners:")
+        for path, found in machine.files("/etc/ssh", HOME, "/var", "/run").items():
+            streams.show(f"  {stat.filemode(found.st_mode)} {pwd.getpwuid(found.st_uid).pw_name:10} {path}")
         self._keys()
         if not machine.without_login:
             _explain(
@@ -247,11 +251,16 @@ class _Machine:
         """The data of the host keys that there are."""
         return {words[1] for path in HOST_KEYS if (words := self._read(f"{path}.pub").split())}
 
+    def files(self, *tops: str) -> dict[str, os.stat_result]:
+        """Everything below these directories, by path."""
+        walked = (each for top in tops for each in os.walk(self.root + top))
+        found = [f"{where}/{name}" for where, directories, files in walked for name in (*directories, *files)]
+        return {path[len(self.root) :]: os.lstat(path) for path in sorted(found)}
+
     def snapshot(self) -> dict[str, tuple[int, int]]:
         """What shows whether any file was written; /run is of the run, not of the machine."""
-        tops = (f"{self.root}{top}" for top in ("/etc", HOME, "/var"))
-        found = (f"{where}/{name}" for top in tops for where, _, names in os.walk(top) for name in names)
-        return {path: (at.st_ino, at.st_mtime_ns) for path in found for at in [os.lstat(path)]}
+        files = self.files("/etc", HOME, "/var").items()
+        return {path: (at.st_ino, at.st_mtime_ns) for path, at in files if stat.S_ISREG(at.st_mode)}
 
     def login(self, key: str) -> bool:
         """Log in with that key, to an sshd on the machine's files that ssh itself starts."""

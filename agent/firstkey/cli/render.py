@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from firstkey import reasons, text
 from firstkey.cli import streams
+from firstkey.display import width_of
 from firstkey.model import DISABLED, AccountResult, HostKeyResult, OfferedKey, Report, UserResult
 from firstkey.reasons import Refusal
 
@@ -24,6 +25,10 @@ _CHANGES = {"key": "a new key", "mode": "its mode or owner", "public-half": "its
 
 def show(args: argparse.Namespace, done: Report) -> None:
     """Print what came of a run, in the form that the options ask for."""
+    if args.verbose and done.timeline:
+        from firstkey.cli import timeline
+
+        streams.complain(*timeline.text(timeline.bars(done.as_json()), width=width_of(2) or 80))
     if args.json:
         streams.show_json(done.as_json())
     elif done.outcome == DISABLED and done.refusal:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from typing import Any
 
 from firstkey import reasons
 from firstkey.boot import host_keys, ledger
 from firstkey.boot.ledger import Ledger
 from firstkey.boot.target import Target
-from firstkey.cli import common, known_hosts, looking, render, streams, timeline, usage
+from firstkey.cli import common, known_hosts, looking, render, screen, streams, timeline, usage
 from firstkey.display import width_of
 from firstkey.login import last_run
 from firstkey.login_reasons import NO_REPORT
@@ -20,18 +22,26 @@ from firstkey.reasons import FirstkeyError, Reason, Refusal
 from firstkey.ssh import authorized_keys
 from firstkey.system.sshd import Sshd
 from firstkey.system.sshd_tree import sshd_of
+from firstkey.text import visible
 
 LIMIT = 4 * 1024 * 1024
 PENDING = "being generated in the background, when this was reported"
 USAGE = usage.Usage(
-    ((usage.JSON, usage.flag("--timeline", words="draw the phases of the last run as bars")),),
+    (
+        (
+            usage.JSON,
+            usage.flag("--timeline", words="draw the phases of the last run as bars"),
+            usage.value("--svg", "FILE", "draw them as a picture; - is standard output"),
+        ),
+    ),
     """\
 examples:
-  firstkey status                show it as text
-  firstkey status --timeline     draw the phases of the last run
+  firstkey status                    show it as text
+  firstkey status --timeline         draw the phases of the last run
+  firstkey status --svg boot.svg     draw them as a picture
 
-exit status: 0 shown, whatever the state is; 1 with --timeline, there is no
-  run to draw; 2 usage error
+exit status: 0 shown, whatever the state is; 1 there is no run to draw;
+  2 usage error, or FILE cannot be written
 """,
     without=("--imds", "--verbose"),
 )
@@ -39,16 +49,27 @@ exit status: 0 shown, whatever the state is; 1 with --timeline, there is no
 
 def main(args: argparse.Namespace) -> int:
     """Show the state of this system, as far as the caller may look; returns the exit status."""
-    return looking.command(args, _show)
+    if args.svg in (None, "-"):
+        return looking.command(args, _show)
+    with redirect_stdout(io.StringIO()) as picture:  # what looks at a tree can write no file
+        status = looking.command(args, _show)
+    screen.save("--svg", args.svg, picture.getvalue())
+    return status
 
 
 def _show(args: argparse.Namespace, log: looking.Log) -> int:
     with common.opened(args, log) as target:
-        if args.timeline:
-            found = timeline.bars(last_run.report(target.tree) or {})
+        if args.timeline or args.svg:
+            last = last_run.report(target.tree) or {}
+            found = timeline.bars(last)
             if not found:
                 raise FirstkeyError(f"{REPORT} has no phases of a run", reason=NO_REPORT)
-            streams.show(*timeline.text(found, width=width_of(1) or 80))
+            if args.svg:
+                name = last.get("instance_id") or "an unknown instance"
+                title = visible(f"firstkey on {name}: {last.get('outcome')}")
+                streams.show(*timeline.svg(found, title=title))
+            else:
+                streams.show(*timeline.text(found, width=width_of(1) or 80))
             return 0
         now = _standing(target)
     if args.json:
