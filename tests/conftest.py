@@ -22,6 +22,8 @@ from hypothesis import settings
 from rootfs import MissingReleaseError
 from suites import SUITES, without
 
+from firstkey import reasons
+
 # An example that takes long on a busy machine is no failure. CI tries the same examples each time, so
 # that a red build is the change's own doing; elsewhere each run looks further.
 settings.register_profile("firstkey", deadline=None, database=None, derandomize="CI" in os.environ)
@@ -186,6 +188,15 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     for number, handler in before.items():
         signal.signal(number, handler)
     os.umask(umask)
+
+
+@pytest.fixture(autouse=True)
+def published_remedies() -> Iterator[None]:
+    """They are a tree's in a process that was called with --root, as a test's own is here and there."""
+    before = {code: reason.remedy for code, reason in reasons.ALL.items()}
+    yield
+    for code, remedy in before.items():
+        reasons.ALL[code].remedy = remedy
 
 
 # --- no network -----------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 
 from firstkey.text import REMEDY, visible
 
@@ -26,6 +27,24 @@ def diff(path: str, before: bytes | None, after: bytes | None) -> str:
 def _lines(content: bytes) -> list[str]:
     text = content.decode("utf-8", "surrogateescape")
     return [f"{visible(line)}\n" for line in text.removesuffix("\n").split("\n")] if content else []
+
+
+def options(**values: str | None) -> str:
+    """Options of a command, as one types them in a shell; those that are not given (None) are left out."""
+    return "".join(f" --{name} {quoted(value)}" for name, value in values.items() if value)
+
+
+def quoted(path: str) -> str:
+    """The path as one types it in a shell: one word, whatever is in it."""
+    if path.isprintable():
+        return shlex.quote(path)
+    typed = (
+        char
+        if char.isprintable() and char not in "'\\"
+        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
+        for char in path
+    )
+    return f"$'{''.join(typed)}'"
 
 
 def width_of(fd: int) -> int:

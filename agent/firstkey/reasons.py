@@ -9,12 +9,11 @@ from __future__ import annotations
 from firstkey import NamedTuple
 
 
-class Reason(NamedTuple):
-    """One published reason: a code for programs, a meaning and a remedy for people."""
+class Reason:
+    """One published reason: a code for programs, a meaning and a remedy (--root changes it) for people."""
 
-    code: str
-    meaning: str
-    remedy: str
+    def __init__(self, code: str, meaning: str, remedy: str) -> None:
+        self.code, self.meaning, self.remedy = code, meaning, remedy
 
 
 class Refusal(NamedTuple):
@@ -83,7 +82,7 @@ TOKEN_TIMEOUT = define("token-timeout",
     " --http-put-response-hop-limit 2")
 TOKEN_REFUSED = define("token-refused",
     "The service refused to give a token.",
-    "If the service is genuine, check IMDSv2 on the instance. With Version=1, firstkey asks for no token.")
+    "If the service is genuine, check IMDSv2 on the instance. With Version=1, none is needed.")
 TOKEN_REJECTED = define("token-rejected",
     "The service rejected a fresh token twice (401).",
     "Check the clock and that all answers come from the same service: firstkey keys -v")

@@ -262,7 +262,7 @@ def test_redirection_says_nothing_where_nothing_is_known(world: World) -> None:
     world.service.inject(DEAD)
     done = world.machine.run(world.service, "--wait", "0.2")
     assert done.status == 75
-    assert "redirect" not in done.err
+    assert "redirect-without-user" not in done.err
 
 
 # --- the report -------------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ def test_several_users_each_get_a_verdict(image: Machine) -> None:
     assert "ssh admin@HERE: nothing in this tree" in done.out
     assert "ssh nobodyhere@HERE will NOT work" in done.out
     assert "(no-such-user)" in done.out
-    assert "then: firstkey run --force --user nobodyhere" in done.out
+    assert f"then: firstkey run --root {image.root} --force --user nobodyhere" in done.out
 
 
 @pytest.mark.sshd

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from machine import Machine, Run, fingerprint
 from raw_server import black_hole, silent_server
 
 from firstkey import reasons
+from firstkey.cli import overrides
 from firstkey.metadata.emulator import Emulator, Fault, Settings
 
 GENEROUS = 30.0  # seconds: only a hang takes as long
@@ -148,7 +150,8 @@ def test_every_failure_is_one_sentence_and_a_remedy(
     assert (done.status, done.out) == (status, "")
     assert message.startswith("firstkey: ")
     assert message.endswith(f"({code})")
-    assert remedy == f"  What to do: {reasons.ALL[str(code)].remedy}"
+    args = Namespace(root=str(machine.root), config=None, imds=running.url)
+    assert remedy == f"  What to do: {overrides.on_tree(reasons.ALL[str(code)].remedy, args)}"
 
 
 @pytest.mark.parametrize("fault", ["html", "status=503"])

@@ -191,7 +191,10 @@ def test_a_key_that_sshd_ignores_is_not_just_in_place(machine: Machine, tmp_path
     out = status(machine).out
     assert " in place, /home/admin/.ssh/authorized_keys" in out
     assert "    at the last run: " in out
-    assert f"(bad-modes)\n    What to do: {reasons.BAD_MODES.remedy}\n" in out
+    assert (
+        f"(bad-modes)\n    What to do: In {machine.root}, not on this host: {reasons.BAD_MODES.remedy}\n"
+        in out
+    )
 
 
 @pytest.mark.slow

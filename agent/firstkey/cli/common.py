@@ -118,7 +118,7 @@ def tree_at(root: str) -> Tree:
 def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     """The settings, with what the command line says in their place."""
     # An empty value, as of a script's unset variable, is a mistake, and not the lack of the option.
-    if args.config is not None or args.imds is not None or getattr(args, "user", None):
+    if tree.root != "/" or args.config is not None or args.imds is not None or getattr(args, "user", None):
         from firstkey.cli import overrides  # the unit gives no option
 
         return overrides.configuration(tree, args)

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 from firstkey.boot.target import Target
-from firstkey.cli import common, looking, screen, streams, usage
-from firstkey.display import DECIDE
+from firstkey.cli import common, looking, overrides, screen, streams, usage
+from firstkey.display import DECIDE, quoted
 from firstkey.login import doctor, launch_key
 from firstkey.login.doctor import BLOCKED, OPEN, OUT_OF_SCOPE, UNSURE, Diagnosis
 from firstkey.login.finding import OBSTACLE, OK, UNKNOWN, Finding
@@ -140,11 +140,13 @@ def _for(diagnosis: Diagnosis, args: argparse.Namespace) -> Diagnosis:
     """
     if resolved(args.root) == "/":
         return diagnosis
-    place, install = shlex.quote(args.root), f"firstkey run --force --user {shlex.quote(diagnosis.user)}"
+    place, install = quoted(args.root), f"firstkey run --force --user {shlex.quote(diagnosis.user)}"
     key = diagnosis.key
 
     def on_tree(finding: Finding) -> Finding:
         command = finding.remedy or ""
+        if not finding.is_command:
+            return finding._replace(remedy=finding.remedy and overrides.on_tree(command, args))
         if command == install and not args.imds:
             # This machine's metadata service has the launch key of this machine.
             return finding._replace(remedy=f"Install it on the instance: {install}", is_command=False)
@@ -155,8 +157,7 @@ def _for(diagnosis: Diagnosis, args: argparse.Namespace) -> Diagnosis:
         is_key_read = key and key.file and "(echo; cat)" in command
         return finding._replace(remedy=f"{key.printed} | {command}" if key and is_key_read else command)
 
-    findings = (on_tree(each) if each.is_command else each for each in diagnosis.findings)
-    return diagnosis._replace(findings=tuple(findings))
+    return diagnosis._replace(findings=tuple(map(on_tree, diagnosis.findings)))
 
 
 def _finding(finding: Finding) -> Iterator[str]:

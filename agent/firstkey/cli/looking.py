@@ -32,6 +32,7 @@ class Looker:
         self._log = log
         self.root = resolved(args.root)
         self._said: set[str] = set()
+        overrides.adapt_remedies(args)
         args.named = overrides.named_configuration(args)  # a file of the host's, not of the tree's
 
     def look(self, works: Sequence[Callable[[Target, Inside], Any]], on_report: OnReport) -> list[Any]:

@@ -1,13 +1,40 @@
-"""What the command line says in place of the configuration: --config, --imds and --user."""
+"""What options change: the configuration (--config, --imds and --user), and published remedies (--root)."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 
-from firstkey import config, settings
+from firstkey import config, display, reasons, settings
 from firstkey.reasons import ConfigError, FirstkeyError, UsageError
-from firstkey.system.tree import Tree
+from firstkey.system.tree import Tree, resolved
+
+_FIRSTKEY = re.compile(r"(?<!on the instance: )\bfirstkey [a-z-]+")
+_PROGRAMS = re.compile(
+    r"(?<![\w-])((apt-get|ch(age|attr|mod|own)|chronyc|df|dnf|getent|groupadd|journalctl|mkhomedir_helper|namei|"
+    r"restorecon|ssh-keygen|systemctl|timedatectl|useradd|usermod|visudo)(?![\w-])|(ss|sshd|su|sudo) -)"
+)
+"""Programs in remedies that act on what they run on, or tell of it, and have no --root of ours."""
+
+
+def adapt_remedies(args: argparse.Namespace) -> None:
+    """Let every published remedy be for the tree of --root: what is pasted must not act on the host."""
+    args.root = resolved(args.root)
+    for reason in reasons.ALL.values():
+        reason.remedy = on_tree(reason.remedy, args)
+
+
+def on_tree(remedy: str, args: argparse.Namespace) -> str:
+    """The remedy for what --root names; one that is adapted stays as it is."""
+    named = args.config and os.path.abspath(args.config)
+    given = display.options(root=args.root, config=named, imds=args.imds)
+    # The program that is missing may be the host's: no other is run about a tree.
+    where = "or on this host if it has none" if " install " in remedy else "not on this host"
+    place = f"In {display.quoted(args.root)}, {where}: "
+    if args.root == "/" or given in remedy or remedy.startswith(place):
+        return remedy
+    return (place if _PROGRAMS.search(remedy) else "") + _FIRSTKEY.sub(lambda own: own[0] + given, remedy)
 
 
 def named_configuration(args: argparse.Namespace) -> config.Config | None:
@@ -30,6 +57,8 @@ def named_configuration(args: argparse.Namespace) -> config.Config | None:
 
 def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     """The settings, with what the options say in their place. Raises UsageError and ConfigError."""
+    if not hasattr(args, "named"):  # else it is done: in a box, paths are not the host's
+        adapt_remedies(args)
     named: config.Config | None = getattr(args, "named", None) or named_configuration(args)
     settled = named or config.load(tree)
     if args.imds is not None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Iterable
 
 from firstkey import NamedTuple, image_reasons
 from firstkey.boot.target import Target
-from firstkey.display import DECIDE
+from firstkey.display import DECIDE, options
 from firstkey.image import baseline, rules
 from firstkey.image.baseline import Known
 from firstkey.image.rule import Rule
@@ -170,21 +168,7 @@ def image_of(target: Target, looking: Looking, *, banner: bool = False) -> Image
 
 def sealing(root: str, configuration: str | None = None) -> str:
     """The command that seals the tree at `root`, as one types it in a shell, wherever one is."""
-    options = {"--root": None if root == "/" else root, "--config": configuration}
-    words = (f" {option} {_quoted(path)}" for option, path in options.items() if path)
-    return f"firstkey seal{''.join(words)}"
-
-
-def _quoted(path: str) -> str:
-    if path.isprintable():
-        return shlex.quote(path)
-    typed = (
-        char
-        if char.isprintable() and char not in "'\\"
-        else "".join(f"\\x{byte:02x}" for byte in os.fsencode(char))
-        for char in path
-    )
-    return f"$'{''.join(typed)}'"
+    return f"firstkey seal{options(root=None if root == '/' else root, config=configuration)}"
 
 
 def verdict_of(rule: Rule, image: Image) -> Verdict:
