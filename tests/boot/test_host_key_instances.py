@@ -330,3 +330,19 @@ def test_a_damaged_ledger_replaces_no_key(world: World, boot: Boot) -> None:
     boot(SECOND)
 
     assert keys(world.machine) == old
+
+
+def test_a_key_made_by_hand_stays_when_the_firmware_begins_to_tell_the_same_instance(world: World) -> None:
+    """From Xen to Nitro by a change of the type: the ledger has been on this instance before."""
+    be_quick(world.machine)
+    world.machine.configure("[Keys]\nUsers=admin\n")
+    world.become(FIRST, world.key)
+    world.machine.write(BOOT, "boot-xen\n")
+    assert world.machine.run(world.service).status == 0
+    private(world.machine, "ed25519").unlink()
+    assert world.machine.firstkey("host-keys").status == 0
+    before = private(world.machine, "ed25519").read_bytes()
+    world.machine.write(BOOT, "boot-nitro\n")
+    world.machine.set_firmware(FIRST)
+    assert world.machine.run(world.service).status == 0
+    assert private(world.machine, "ed25519").read_bytes() == before

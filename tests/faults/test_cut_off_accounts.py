@@ -164,27 +164,73 @@ def test_no_home_is_made_below_a_mount_that_comes_later(system: PrivateSystem, s
     assert system.run("test", "-f", f"{place}/deploy/.ssh/authorized_keys").returncode == 0
 
 
+PLACE = "/var/lib/disk"
+HOME = f"{PLACE}/deploy"
+OWN = f"mkdir -p {HOME} && chown 1700:1700 {HOME}"
+
+
+def cover(system: PrivateSystem) -> None:
+    """A user's home that is there, below the point of a mount that does not come before firstkey."""
+    add(system, passwd=f"deploy:x:1700:1700::{HOME}:/bin/sh", group="deploy:x:1700:")
+    assert system.run("sh", "-c", OWN).returncode == 0
+    system.write("/etc/fstab", f"none {PLACE}/ tmpfs nofail,mode=0755 0 0\n")
+
+
 def test_a_home_that_a_mount_will_cover_has_the_key_and_waits_for_the_mount(
     system: PrivateSystem, service: Emulator
 ) -> None:
-    """The directory below lets in until then; a key that nobody took out is not missed for ever after."""
-    place = "/var/lib/disk"
-    home = f"{place}/deploy"
-    mine = f"mkdir -p {home} && chown 1700:1700 {home}"
-    add(system, passwd=f"deploy:x:1700:1700::{home}:/bin/sh", group="deploy:x:1700:")
-    assert system.run("sh", "-c", mine).returncode == 0
-    system.write("/etc/fstab", f"none {place}/ tmpfs nofail,mode=0755 0 0\n")
-    for _ in range(2):
+    """The directory below lets in until then, which is said; and so root is redirected to that user.
+
+    A key that nobody took out is not missed for ever after.
+    """
+    cover(system)
+    system.configure("[Keys]\nUsers=root deploy\nRedirectRoot=yes\n")
+    for added in (1, 0):
         done = system.firstkey("run", "--json", service=service)
-        assert (done.user("deploy")["result"], done.user("deploy")["reason"]) == ("refused", "home-missing")
-        assert f"{place} is not mounted yet, and will cover {home}/.ssh/authorized_keys" in done.err
-        assert system.run("test", "-s", f"{home}/.ssh/authorized_keys").returncode == 0
-    assert system.run("sh", "-c", f"mount {place} && {mine}").returncode == 0
+        user = done.user("deploy")
+        assert (user["result"], user["reason"], len(user["added"])) == ("refused", "home-missing", added)
+        assert ("was added to" in done.err) == bool(added)
+        assert f"{PLACE} is not mounted yet, and will cover {HOME}/.ssh/authorized_keys" in done.err
+        assert system.run("test", "-s", f"{HOME}/.ssh/authorized_keys").returncode == 0
+        assert 'login as the user \\"deploy\\"' in system.keys_of("root")[0]
+    assert system.run("sh", "-c", f"mount {PLACE} && {OWN}").returncode == 0
     done = system.firstkey("run", "--json", service=service)
     assert (done.status, done.user("deploy")["result"]) == (0, "changed")
-    assert system.run("sh", "-c", f": > {home}/.ssh/authorized_keys").returncode == 0
+    assert system.run("sh", "-c", f": > {HOME}/.ssh/authorized_keys").returncode == 0
     done = system.firstkey("run", "--json", service=service)
     assert (done.status, done.user("deploy")["result"]) == (0, "unchanged")
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["another user's turn", "no key pair"])
+def test_another_instances_key_below_a_late_mount_goes_once_that_is_there(
+    system: PrivateSystem, service: Emulator, tmp_path: Path, *, others: bool
+) -> None:
+    """Where it cannot be seen it is not gone: the ledger knows of it until it is."""
+    cover(system)
+    assert system.run("sh", "-c", f"mount {PLACE} && {OWN}").returncode == 0
+    assert system.firstkey("run", service=service).status == 0
+    assert system.run("sh", "-c", f"cp -a {PLACE} /run/volume && umount {PLACE}").returncode == 0
+    if others:
+        system.configure("[Keys]\nUsers=root\n")
+    keys = (("other", new_key(tmp_path, "other")),) if others else ()
+    with Emulator(Settings(keys=keys, instance_id="i-0000000000000222")) as second:
+        done = system.firstkey("run", "--json", service=second)
+        assert (done.status, done.user("deploy")["reason"]) == (1, "home-missing")
+        assert system.run("sh", "-c", f"mount {PLACE} && cp -a /run/volume/. {PLACE}").returncode == 0
+        done = system.firstkey("run", "--json", service=second)
+    assert (done.status, len(done.user("deploy")["revoked"])) == (0, 1)
+    assert system.run("cat", f"{HOME}/.ssh/authorized_keys").stdout == ""
+
+
+def test_a_mount_whose_point_is_a_link_is_found_where_that_leads(
+    system: PrivateSystem, service: Emulator
+) -> None:
+    """As on systems whose /home is a link to /var/home, and stands in fstab as /home."""
+    cover(system)
+    moved = f"mv {PLACE} {PLACE}.real && ln -s disk.real {PLACE} && mount -t tmpfs none {PLACE}.real && {OWN}"
+    assert system.run("sh", "-c", moved).returncode == 0
+    done = system.firstkey("run", "--json", service=service)
+    assert (done.status, done.user("deploy")["result"]) == (0, "changed")
 
 
 @pytest.mark.slow

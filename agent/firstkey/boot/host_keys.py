@@ -208,7 +208,8 @@ def _by_its_owner(key: HostKey, settings: Settings, now: Now) -> tuple[str, Reas
     is_own = known and (instance == now.instance or (known.made and is_of_this_boot))
     # Made in a tree that was not running, or by a boot in which no firmware named the instance, as it does in
     # each boot of this one: in an image, or a virtual machine that became one, and many instances have it.
-    is_an_images = known and not instance and (known.boot is None or now.firmware) and not is_of_this_boot
+    is_nameless = known is not None and (known.boot is None or (now.firmware and not now.is_known))
+    is_an_images = is_nameless and not instance and not is_of_this_boot
     is_anothers = known and known.made and (is_from_elsewhere or (is_an_images and now.instance and now.boot))
     # cloud-init goes first, and what it made in this very boot is this instance's alone.
     is_cloud_inits = now.cloud_init_began is not None and key.modified_ns >= now.cloud_init_began

@@ -177,8 +177,7 @@ class Job:
     def _publish(self, *, is_last: bool = False) -> None:
         """Put in place what sshd waits for, at last all; the ledger knows of it before sshd can show it."""
         generation = self._generation
-        phase = "background" if is_last else "make"
-        with self._phase(f"host keys: {phase}", since=generation.began):
+        with self._phase(f"host keys: {'background' if is_last else 'make'}", since=generation.began):
             news = generation.finish(is_last=is_last)
             for known in (key.remembered for key in news if key.pair and key.remembered):
                 own = known._replace(instance=self._instance, boot=self._target.boot_id())

@@ -179,7 +179,9 @@ class Installer:
         Once root is redirected on this instance, no state of a user's home undoes that: a user could bring
         such a state about.
         """
-        able = [user.name for user in self._results.values() if user.is_well]
+        # What was added where a mount is still to come lets the user in, too.
+        results = self._results.values()
+        able = [user.name for user in results if user.is_well or (user.added and user.result == REFUSED)]
         if any(key.options for key in self._store.ledger.of("root", self._instance)):
             able += [name for name in names if name != "root" and self._target.accounts.find(name)]
         if able:
@@ -260,17 +262,18 @@ class Installer:
     def _done(self, change: Change) -> None:
         """Remember and report what became of a change."""
         name, file = change.account.name, change.path
-        if change.add and not change.failure:  # they let in as long as nothing is mounted over them
-            change = change._replace(failure=unmounted(self._target.tree, file))
-        if change.failure:
-            # The intention stays noted: the failure may have come after the rename.
+        for entry in () if self._target.dry_run else change.entries(self._instance):
+            self._target.log(entry)
+        late = None if change.failure or change.is_check else unmounted(self._target.tree, file)
+        if failure := change.failure or late:
+            # The intention stays noted: the failure may have come after the rename, or a mount may cover it.
             event = events.USER_FAILED if change.add else events.REVOKE_FAILED
-            self._failed(event, name, file, change.failure.refusal)
+            self._failed(events.FILE_COVERED if late else event, name, file, failure.refusal)
+            result = self._results[name, file]
+            self._results[name, file] = result._replace(added=change.added, revoked=change.revoked)
             return
         if not change.is_check:
             self._record(change)
-        for entry in () if self._target.dry_run else change.entries(self._instance):
-            self._target.log(entry)
         left = (f"{key} stays in {file} of {name}" for key in change.left)
         self.warnings += [Refusal(reasons.KEY_LEFT_IN_PLACE, detail) for detail in left]
         if change.barred:

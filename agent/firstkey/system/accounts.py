@@ -174,9 +174,12 @@ def unmounted(tree: Tree, path: str) -> FirstkeyError | None:
     fstab = (tree.read("/etc/fstab", limit=LIMIT) or b"").decode("utf-8", "replace")
     mounted = (tree.read("/proc/self/mountinfo", limit=LIMIT) or b"").decode("utf-8", "replace")
     above = (point for point in _MOUNT_POINT.findall(fstab) if f"{path}/".startswith(f"{point}/"))
-    point = next((point for point in above if f" {point} r" not in mounted), None)  # "rw" or "ro" follows
-    message = f"{point} is not mounted yet, and will cover {path}"
-    return FirstkeyError(message, reason=reasons.HOME_MISSING) if point else None
+    for point in above:
+        # It is mounted where its links lead. A mount itself is not touched: its server may be dead.
+        if f" {point} r" not in mounted and f" {os.path.realpath(point)} r" not in mounted:
+            message = f"{point} is not mounted yet, and will cover {path}"
+            return FirstkeyError(message, reason=reasons.HOME_MISSING)
+    return None
 
 
 def nss(question: str, *values: Any) -> Any:  # noqa: ANN401 - each question has its own
