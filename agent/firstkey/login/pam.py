@@ -157,7 +157,7 @@ def _names_clients(context: Context, rule: Rule) -> bool:
     below = f"{path.removesuffix('.conf')}.d"
     files = (path, *(f"{below}/{name}" for name in tree.names(below)))
     listed = ([*line.split(":", 2), "", ""] for file in files for _, line in lines(tree, file))
-    return any(
+    return "sep=" in rule.line or any(
         origins.strip() != "ALL"
         and not all(word != context.name and accounts.find(word) for word in users.split())
         for _, users, origins, *_ in listed
@@ -208,7 +208,7 @@ def _of_session(context: Context, rule: Rule, *, is_reached: bool) -> Iterator[F
 
 def _is_missing(tree: Tree, rule: Rule) -> bool:
     """Whether PAM refuses since the module, or file, is not there; `-` only keeps that out of the log."""
-    names = (rule.file,) if "/" in rule.file else tuple(f"{place}/{rule.module}.so" for place in SECURITY)
+    names = (rule.file,) if "/" in rule.file else tuple(f"{place}/{rule.file}" for place in SECURITY)
     usual = (f"{place}/pam_unix.so" for place in SECURITY)  # without it, modules are in another place
     is_there = any(matching(tree, each) for each in names) or not any(matching(tree, each) for each in usual)
     return rule.may_refuse and not is_there
@@ -264,12 +264,12 @@ def _file(tree: Tree, service: str) -> str | None:
 def _rules(tree: Tree, file: str, kind: str, above: tuple[str, ...]) -> Iterator[Rule]:
     for place, line in lines(tree, file):
         match = _INCLUDE.match(line) or _RULE.match(line)
-        if match is None or match[1] not in (kind, "@include"):
+        if match is None or match[1].lower() not in (kind, "@include"):
             continue
-        includes = match[2] in ("include", "substack", "")
+        includes = match[2].lower() in ("include", "substack", "")
         inner = _file(tree, match[3]) if includes else None
         if inner is None:  # PAM wants a file that is included as it wants a module
-            control = "required" if includes else match[2]
+            control = "required" if includes else match[2].lower()
             yield Rule(control, match[3], tuple(line[match.end() :].split()), place, line)
         elif inner not in (*above, file):
             yield from _rules(tree, inner, kind, (*above, file))
