@@ -201,6 +201,13 @@ MACHINES = [
     ),
     Healthy("one attempt and one session", config("MaxAuthTries 1\nMaxSessions 1")),
     Healthy("a chroot with all that a shell needs", jail),
+    Healthy(
+        "a chroot by a link, in a directory that only root may enter",
+        both(
+            jail,
+            script("mkdir -m 0700 /srv/jails", "mv /srv/jail /srv/jails", "ln -s jails/jail /srv/jail"),
+        ),
+    ),
     Healthy("a file that is immutable", mounted(f"chattr +i {KEYS}")),
     Healthy("a home that is read-only", mounted("mount -o remount,ro /srv/home/alice")),
     Healthy(
