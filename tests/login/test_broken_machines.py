@@ -748,6 +748,14 @@ SESSIONS = [
         person=True,
     ),
     Broken(
+        "an action that PAM does not know",
+        pam("session [success=okay default=ignore] pam_permit.so"),
+        ["session-ends"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
         "a module by half of its name",
         pam("session required pam_permit"),
         ["session-ends"],

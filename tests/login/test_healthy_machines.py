@@ -172,6 +172,10 @@ MACHINES = [
         lambda lab: lab.authorize(f'command="exit 1",expiry-time="20200101" {lab.key}\n{lab.key}\n'),
     ),
     Healthy("a shell that is a script", shell('#!/bin/sh\nexec /bin/sh "$@"\n')),
+    Healthy(
+        "a module that may be missing, and is",
+        pam("session [success=ok module_unknown=ignore default=bad] pam_winbind.so"),
+    ),
     Healthy("a control in capitals", pam("session Required pam_env.so")),
     Healthy("rules that may refuse, but need not", pam("session optional pam_exec.so /bin/false")),
     Healthy(

@@ -48,7 +48,6 @@ HARMLESS = frozenset(
     )
 )  # fmt: skip
 """They let any local user's session begin; of pam_limits, the trial of the shell asks (session.py)."""
-CONTROLS = frozenset({"required", "requisite", "sufficient", "optional"})
 NAMESPACES = "/etc/security/namespace.conf"
 # /lib is no link on Debian 11.
 SECURITY = tuple(
@@ -56,6 +55,9 @@ SECURITY = tuple(
 )
 
 _RULE = re.compile(r"-?(\w+)\s+(\[[^\]]*\]|\S+)\s+(\S+)")
+_CONTROL = re.compile(
+    r"required|requisite|sufficient|optional|\[\s*(?:\w+\s*=\s*(?:ignore|ok|done|bad|die|reset|\d+)\s*)+\]"
+)
 _INCLUDE = re.compile(r"(@include)()\s+(\S+)")
 NOWHERE = "192.0.2.1"
 """The client's address for PAM where none was named: an address elsewhere (RFC 5737)."""
@@ -193,7 +195,7 @@ def session(context: Context) -> Iterator[Finding]:
 def _of_session(context: Context, rule: Rule, *, is_reached: bool) -> Iterator[Finding]:
     tree = context.target.tree
     detail = ""
-    if rule.control == rule.control.strip("[") and rule.control not in CONTROLS:
+    if not _CONTROL.fullmatch(rule.control):
         detail = f"PAM knows no {rule.control!a} before a module, and refuses the session"
     elif _is_missing(tree, rule):
         detail = f"{rule.module} is not installed, and PAM refuses the session without it"
@@ -211,7 +213,7 @@ def _is_missing(tree: Tree, rule: Rule) -> bool:
     names = (rule.file,) if "/" in rule.file else tuple(f"{place}/{rule.file}" for place in SECURITY)
     usual = (f"{place}/pam_unix.so" for place in SECURITY)  # without it, modules are in another place
     is_there = any(matching(tree, each) for each in names) or not any(matching(tree, each) for each in usual)
-    return rule.may_refuse and not is_there
+    return rule.may_refuse and "module_unknown=ignore" not in rule.control and not is_there
 
 
 # --- the rules, as far as their files show (pam.d(5)) -----------------------------------------------
@@ -234,7 +236,7 @@ class Rule(NamedTuple):
     @property
     def may_refuse(self) -> bool:
         """Whether the service is refused where the module says no, or is not there."""
-        if not self.control.startswith("["):
+        if not (self.control.startswith("[") and _CONTROL.fullmatch(self.control)):
             return self.control not in ("optional", "sufficient")
         actions = dict(word.split("=", 1) for word in self.control[1:-1].split() if "=" in word)
         return not {"bad", "die"}.isdisjoint({actions.get("default", "bad"), *actions.values()})
