@@ -56,7 +56,8 @@ SECURITY = tuple(
 
 _RULE = re.compile(r"-?(\w+)\s+(\[[^\]]*\]|\S+)\s+(\S+)")
 _CONTROL = re.compile(
-    r"required|requisite|sufficient|optional|\[\s*(?:\w+\s*=\s*(?:ignore|ok|done|bad|die|reset|\d+)\s*)+\]"
+    r"required|requisite|sufficient|optional"
+    r"|\[\s*(?:\w+\s*=\s*(?:ignore|ok|done|bad|die|reset|\d+)(?=[\s\]])\s*)+\]"
 )
 _INCLUDE = re.compile(r"(@include)()\s+(\S+)")
 NOWHERE = "192.0.2.1"
