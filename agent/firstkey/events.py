@@ -233,7 +233,7 @@ HOST_KEY_NOT_LOADED = _warning("host-key-not-loaded", "8be4139e881b4beca6a0e86b1
 HOST_KEY_FAILED = _error("host-key-failed", "56af7a58435f4304877928ceb297ccb2",
     "The {type} host key {file} could not be generated: {detail} ({reason}).")
 HOST_KEY_FOREIGN = _warning("host-key-foreign", "cc9f38d62e3a4f9a931b56ef9071dcd4",
-    "{file} ({type}, {fingerprint}) may have come with the image: others then have it too ({reason}).")
+    "{file} ({type}, {fingerprint}) may have come with the image: other instances have it then ({reason}).")
 CONSOLE_WRITTEN = _debug("console-written", "6326740e8b4a4ebba1ddc4250bf531fd",
     "The host keys' fingerprints were written to {path}.")
 CONSOLE_FAILED = _warning("console-failed", "192b7446900e49ee996c035dc81d929c",

@@ -79,7 +79,8 @@ def test_help_without_a_command_lists_them() -> None:
     """As --help does; a command that is not there is a mistake."""
     assert firstkey("help").stdout == firstkey("--help").stdout == firstkey("--help", "-v").stdout
     assert firstkey("help", "sttus").returncode == USAGE
-    assert "Did you mean 'status'?" in firstkey("help", "sttus").stderr
+    assert firstkey("help", "help").stdout == firstkey("--help").stdout
+    assert "did you mean status?" in firstkey("help", "sttus").stderr
     for words in ([""], ["help", ""]):
         done = firstkey(*words)
         assert (done.returncode, done.stdout) == (USAGE, "")
@@ -128,14 +129,22 @@ def test_help_has_no_option_that_means_nothing_there(machine: Machine, command: 
 
 
 @pytest.mark.parametrize(
-    "typed, meant", [("sttus", "status"), ("hostkeys", "host-keys"), ("key", "keys"), ("sael", "seal")]
+    "typed, meant",
+    [
+        ("sttus", "status"),
+        ("hostkeys", "host-keys"),
+        ("key", "keys"),
+        ("sael", "seal"),
+        ("--verson", "version"),
+    ],
 )
 def test_a_mistyped_command_is_guessed(typed: str, meant: str) -> None:
     """One sentence, with the command that was probably meant."""
     done = firstkey(typed)
     assert (done.returncode, done.stdout) == (USAGE, "")
     assert done.stderr == (
-        f"firstkey: there is no command {typed!r}. Did you mean {meant!r}? See: firstkey --help\n"
+        f"firstkey: there is no command {typed!r} (did you mean {meant}?) (bad-usage)\n"
+        "  What to do: See: firstkey --help\n"
     )
 
 

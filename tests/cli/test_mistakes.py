@@ -26,7 +26,7 @@ def test_a_mistyped_option_is_suggested(machine: Machine, argv: str, meant: str)
 
 @pytest.mark.parametrize(
     "argv",
-    ["config --zzzzzz", "keys --user ann", "status --user=ann", "seal --force"],
+    ["config --zzzzzz", "keys --user ann", "status --user=ann", "seal --force", "run -n"],
 )
 def test_what_resembles_nothing_is_not_guessed(machine: Machine, argv: str) -> None:
     """No suggestion is better than a wrong one: --quiet is not what --user was meant to be."""

@@ -1,4 +1,4 @@
-"""`firstkey status --timeline` and `--svg`: the phases of the last run as bars and as a picture."""
+"""`firstkey status --timeline`: the phases of the last run as bars."""
 
 from __future__ import annotations
 

@@ -740,6 +740,30 @@ SESSIONS = [
     ),
     # --- PAM's session rules
     Broken(
+        "a rule in capitals",
+        pam("Session Required pam_deny.so"),
+        ["session-ends"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "an action that PAM does not know",
+        pam("session [success=okay default=ignore] pam_permit.so"),
+        ["session-ends"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
+        "a module by half of its name",
+        pam("session required pam_permit"),
+        ["session-ends"],
+        "/etc/pam.d/sshd:6",
+        "pam_open_session",
+        person=True,
+    ),
+    Broken(
         "a control that PAM does not know",
         pam("session requird pam_permit.so"),
         ["session-ends"],

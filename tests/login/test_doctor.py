@@ -136,6 +136,7 @@ def test_without_a_client_what_depends_on_it_is_unknown(lab: Lab, config: str, l
         ("pam_succeed_if.so quiet rhost != 127.0.0.1", "", False),
         ("pam_access.so", "-:alice:127.0.0.0/8", False),
         ("pam_access.so", "+:alice:127.0.0.0/8\n-:ALL:ALL", True),
+        ("pam_access.so fieldsep=|", "-|alice|127.0.0.1", False),
         ("pam_access.so", "-:root:ALL EXCEPT LOCAL\n+:alice:ALL", True),
     ],
 )

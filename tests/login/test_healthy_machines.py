@@ -172,6 +172,11 @@ MACHINES = [
         lambda lab: lab.authorize(f'command="exit 1",expiry-time="20200101" {lab.key}\n{lab.key}\n'),
     ),
     Healthy("a shell that is a script", shell('#!/bin/sh\nexec /bin/sh "$@"\n')),
+    Healthy(
+        "a module that may be missing, and is",
+        pam("session [success=ok module_unknown=ignore default=bad] pam_winbind.so"),
+    ),
+    Healthy("a control in capitals", pam("session Required pam_env.so")),
     Healthy("rules that may refuse, but need not", pam("session optional pam_exec.so /bin/false")),
     Healthy(
         "rules that are passed over",
@@ -200,6 +205,13 @@ MACHINES = [
     ),
     Healthy("one attempt and one session", config("MaxAuthTries 1\nMaxSessions 1")),
     Healthy("a chroot with all that a shell needs", jail),
+    Healthy(
+        "a chroot by a link, in a directory that only root may enter",
+        both(
+            jail,
+            script("mkdir -m 0700 /srv/jails", "mv /srv/jail /srv/jails", "ln -s jails/jail /srv/jail"),
+        ),
+    ),
     Healthy("a file that is immutable", mounted(f"chattr +i {KEYS}")),
     Healthy("a home that is read-only", mounted("mount -o remount,ro /srv/home/alice")),
     Healthy(

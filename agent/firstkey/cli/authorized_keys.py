@@ -28,7 +28,7 @@ That user needs only the directory /run/firstkey-keys, its own with mode 0700.
 For examples of both, see firstkey's documentation. Keys are printed for the
 configured users only.
 
-exit status: 0 with the keys, or without a key for other users;
+exit status: 0 with the keys, or without a key for other users; 2 usage error;
   75 no answer in time
 """,
 )

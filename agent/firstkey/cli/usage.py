@@ -177,7 +177,7 @@ class Parser(argparse.ArgumentParser):
         given = message[len(UNKNOWN) :].split()
         options = [word.partition("=")[0].strip("-") for word in given if word.startswith("--")]
         meant = [known[match] for word in options for match in get_close_matches(word, known, n=1)]
-        if given and not options:  # a value without its option
+        if not options and given and not given[0].startswith("-"):  # a value without its option
             option = "--root" if "/" in given[0] else "--user"
             meant = [option, given[0]] if option in known.values() else []
         return f" (did you mean {' '.join(dict.fromkeys(meant))}?)" if meant else ""
@@ -199,17 +199,16 @@ def run(given: list[str]) -> int:
         streams.show(f"firstkey {__version__}")
         return 0
     if is_help := name in ("help", "-h", "--help"):
-        name, rest = next((word for word in rest[:1] if not word.startswith("-")), None), ["--help"]
+        name, rest = next((word for word in rest[:1] if word[:1] != "-" and word != name), None), ["--help"]
     if name is None:
         width = max(map(len, COMMANDS))
         commands = "\n".join(f"  {each:{width}} {summary}" for each, summary in COMMANDS.items())
         streams.show(*OVERVIEW.format(commands=commands).split("\n"))
         return 0 if is_help else 2
     if name not in COMMANDS:
-        close = get_close_matches(name, COMMANDS, n=1)
-        meant = f" Did you mean {close[0]!r}?" if close else ""
-        streams.complain(f"firstkey: there is no command {name!r}.{meant} See: firstkey --help")
-        return 2
+        close = get_close_matches(name.strip("-"), [*COMMANDS, "help", "version"], n=1)
+        meant = f" (did you mean {close[0]}?)" if close else ""
+        raise UsageError(f"there is no command {name!a}{meant}", hint="See: firstkey --help")
     status: int = _module(name).main(parser(name).parse_args(rest))
     return status
 

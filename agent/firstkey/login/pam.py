@@ -48,7 +48,6 @@ HARMLESS = frozenset(
     )
 )  # fmt: skip
 """They let any local user's session begin; of pam_limits, the trial of the shell asks (session.py)."""
-CONTROLS = frozenset({"required", "requisite", "sufficient", "optional"})
 NAMESPACES = "/etc/security/namespace.conf"
 # /lib is no link on Debian 11.
 SECURITY = tuple(
@@ -56,6 +55,10 @@ SECURITY = tuple(
 )
 
 _RULE = re.compile(r"-?(\w+)\s+(\[[^\]]*\]|\S+)\s+(\S+)")
+_CONTROL = re.compile(
+    r"required|requisite|sufficient|optional"
+    r"|\[\s*(?:\w+\s*=\s*(?:ignore|ok|done|bad|die|reset|\d+)(?=[\s\]])\s*)+\]"
+)
 _INCLUDE = re.compile(r"(@include)()\s+(\S+)")
 NOWHERE = "192.0.2.1"
 """The client's address for PAM where none was named: an address elsewhere (RFC 5737)."""
@@ -157,7 +160,7 @@ def _names_clients(context: Context, rule: Rule) -> bool:
     below = f"{path.removesuffix('.conf')}.d"
     files = (path, *(f"{below}/{name}" for name in tree.names(below)))
     listed = ([*line.split(":", 2), "", ""] for file in files for _, line in lines(tree, file))
-    return any(
+    return "sep=" in rule.line or any(
         origins.strip() != "ALL"
         and not all(word != context.name and accounts.find(word) for word in users.split())
         for _, users, origins, *_ in listed
@@ -193,7 +196,7 @@ def session(context: Context) -> Iterator[Finding]:
 def _of_session(context: Context, rule: Rule, *, is_reached: bool) -> Iterator[Finding]:
     tree = context.target.tree
     detail = ""
-    if rule.control == rule.control.strip("[") and rule.control not in CONTROLS:
+    if not _CONTROL.fullmatch(rule.control):
         detail = f"PAM knows no {rule.control!a} before a module, and refuses the session"
     elif _is_missing(tree, rule):
         detail = f"{rule.module} is not installed, and PAM refuses the session without it"
@@ -208,10 +211,10 @@ def _of_session(context: Context, rule: Rule, *, is_reached: bool) -> Iterator[F
 
 def _is_missing(tree: Tree, rule: Rule) -> bool:
     """Whether PAM refuses since the module, or file, is not there; `-` only keeps that out of the log."""
-    names = (rule.file,) if "/" in rule.file else tuple(f"{place}/{rule.module}.so" for place in SECURITY)
+    names = (rule.file,) if "/" in rule.file else tuple(f"{place}/{rule.file}" for place in SECURITY)
     usual = (f"{place}/pam_unix.so" for place in SECURITY)  # without it, modules are in another place
     is_there = any(matching(tree, each) for each in names) or not any(matching(tree, each) for each in usual)
-    return rule.may_refuse and not is_there
+    return rule.may_refuse and "module_unknown=ignore" not in rule.control and not is_there
 
 
 # --- the rules, as far as their files show (pam.d(5)) -----------------------------------------------
@@ -234,7 +237,7 @@ class Rule(NamedTuple):
     @property
     def may_refuse(self) -> bool:
         """Whether the service is refused where the module says no, or is not there."""
-        if not self.control.startswith("["):
+        if not (self.control.startswith("[") and _CONTROL.fullmatch(self.control)):
             return self.control not in ("optional", "sufficient")
         actions = dict(word.split("=", 1) for word in self.control[1:-1].split() if "=" in word)
         return not {"bad", "die"}.isdisjoint({actions.get("default", "bad"), *actions.values()})
@@ -264,12 +267,12 @@ def _file(tree: Tree, service: str) -> str | None:
 def _rules(tree: Tree, file: str, kind: str, above: tuple[str, ...]) -> Iterator[Rule]:
     for place, line in lines(tree, file):
         match = _INCLUDE.match(line) or _RULE.match(line)
-        if match is None or match[1] not in (kind, "@include"):
+        if match is None or match[1].lower() not in (kind, "@include"):
             continue
-        includes = match[2] in ("include", "substack", "")
+        includes = match[2].lower() in ("include", "substack", "")
         inner = _file(tree, match[3]) if includes else None
         if inner is None:  # PAM wants a file that is included as it wants a module
-            control = "required" if includes else match[2]
+            control = "required" if includes else match[2].lower()
             yield Rule(control, match[3], tuple(line[match.end() :].split()), place, line)
         elif inner not in (*above, file):
             yield from _rules(tree, inner, kind, (*above, file))

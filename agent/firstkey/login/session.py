@@ -19,10 +19,11 @@ from itertools import islice
 from firstkey import NamedTuple, reasons
 from firstkey import login_reasons as why
 from firstkey.login import pam, view
-from firstkey.login.context import DISABLED, Context
+from firstkey.login.context import DISABLED, Context, status
 from firstkey.login.finding import OBSTACLE, Finding, note, obstacle, passed, unanswered, unknown
 from firstkey.reasons import FirstkeyError
 from firstkey.ssh import restrictions
+from firstkey.ssh.authorized_keys import Part
 from firstkey.ssh.sshd_config import with_tokens
 from firstkey.system import box, command
 from firstkey.system import pam as answers
@@ -96,17 +97,15 @@ def _root(context: Context, before: Sequence[Finding]) -> Iterator[Finding]:
 
 
 def _chroot(context: Context) -> Iterator[Finding]:
-    """Every part of the path must be root's, and no other user may write it (session.c: safely_chroot)."""
+    """What each part of the path leads to must be root's alone (session.c: safely_chroot)."""
     path = _new_root(context)
     if not path:
         return
-    steps = {
-        step.path: step for step in view.look(context.target, context.account, path, content=False).steps
-    }
     parts = [part for part in path.split("/") if part]
     for depth in range(len(parts) + 1):
         place = "/".join(["", *parts[:depth]]) or "/"
-        step = steps.get(place)
+        found = status(context.target, place)
+        step = found and Part(place, found.st_uid, found.st_gid, found.st_mode)
         if step is None or step.uid != 0 or step.mode & 0o022:
             looks = view.looks(step) if step else "it does not exist"
             quoted = shlex.quote(place)
