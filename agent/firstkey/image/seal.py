@@ -120,7 +120,7 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     steps: list[Step] = []
     left: list[Left] = []
     settled: Settled = {}
-    needed = door.needed(image.tree)
+    needed = door.needed(image.tree, image.looking.left_out)
     for result in found:
         rule = result.rule
         image.looking.at(RULE, rule.id)
