@@ -514,6 +514,15 @@ def test_the_guides_own_script_installs_keys(builder: Builder) -> None:
     assert ask(builder, "key-installer") == set()
 
 
+def test_what_is_unknown_has_one_order(builder: Builder) -> None:
+    """That of the paths, so that two audits of an image can be compared."""
+    for number in range(8):
+        builder.link(f"/home/{number}/.ssh/authorized_keys", "authorized_keys")
+    unknowns = verdict_of(rules.by_id("authorized-keys"), builder.image()).unknowns
+    paths = [unknown.path for unknown in unknowns]
+    assert (len(paths), paths) == (8, sorted(paths))
+
+
 @pytest.mark.parametrize("target", ["/srv/app", "/"])
 def test_a_link_to_just_any_directory_is_unknown(builder: Builder, target: str) -> None:
     """What is in it may be anything, and seal would take all of it."""

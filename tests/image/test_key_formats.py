@@ -23,7 +23,7 @@ from image_builder import Builder
 from firstkey.image import key_formats, rules
 from firstkey.image.audit import verdict_of
 from firstkey.image.examples import pem
-from firstkey.image.rules import private_keys
+from firstkey.image.rules import authorized_keys, private_keys
 
 OPENSSL = shutil.which("openssl")
 needs_openssl = pytest.mark.skipif(OPENSSL is None, reason="needs openssl")
@@ -405,6 +405,15 @@ def test_a_key_in_an_archive_is_one_finding(builder: Builder) -> None:
     builder.file("/root/b", KEY)
     seen = builder.image().sightings(key_formats.KIND)
     assert [(each.path, each.line is None) for each in seen] == [("/root/a.tar", False), ("/root/b", False)]
+
+
+def test_an_archive_hides_nothing_of_the_next_file(builder: Builder) -> None:
+    """Files and links that are looked at after it, and are found by their names as it is."""
+    builder.file("/srv/authorized_keys", plain_tar(KEY.encode(), gzip.compress(KEY.encode())))
+    builder.link("/srv/authorized_keys2", "/root/b")
+    builder.file("/srv/next/authorized_keys", "x")
+    paths = [seen.path for seen in builder.image().sightings(authorized_keys.KIND)]
+    assert paths == ["/srv/authorized_keys", "/srv/authorized_keys2", "/srv/next/authorized_keys"]
 
 
 ARCHIVERS = {

@@ -17,6 +17,7 @@ UNITS = "/usr/lib/systemd/system"
 TREE = {
     f"{UNITS}/plain.service": "[Install]\nWantedBy=multi-user.target\n",
     f"{UNITS}/on.service": "[Install]\nWantedBy=multi-user.target\n",
+    f"{UNITS}/initrd-on.service": "[Install]\nWantedBy=multi-user.target\n",
     f"{UNITS}/static.service": "[Service]\nExecStart=/bin/true\n",
     f"{UNITS}/named.service": "[Install]\nWantedBy=multi-user.target\nAlso=helper.socket\n",
     f"{UNITS}/helper.socket": "[Install]\nWantedBy=sockets.target\n",
@@ -32,6 +33,7 @@ TREE = {
 }
 LINKS = {
     "/etc/systemd/system/multi-user.target.wants/on.service": f"{UNITS}/on.service",
+    "/etc/systemd/system/multi-user.target.wants/initrd-on.service": f"{UNITS}/initrd-on.service",
     "/etc/systemd/system/masked.service": "/dev/null",
     f"{UNITS}/initrd-root-fs.target.wants/early.target": "../early.target",
     f"{UNITS}/other-name.service": "plain.service",
@@ -54,7 +56,7 @@ def test_what_a_first_boot_enables_is_what_systemctl_enables(builder: Builder) -
     argv = ["systemctl", f"--root={builder.root}", "preset-all", "--preset-mode=enable-only"]
     subprocess.run(argv, check=True, capture_output=True)
     wants = builder.path("/etc/systemd/system").glob("*.wants/*")
-    assert logged == sorted({os.path.basename(link) for link in wants} - {"on.service"})
+    assert logged == sorted({os.path.basename(link) for link in wants} - {"on.service", "initrd-on.service"})
     assert logged == [
         "early.target", "helper.socket", "line@tty1.service", "named.service", "own.timer", "plain.service",
     ]  # fmt: skip

@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import dead_homes
 import fork_server
 import pytest
 import treestate
 from image_builder import Builder, audited
 from machine import AGENT, new_key
+from private_system import PrivateSystem
 from treestate import Entry
 
 from firstkey import reasons
@@ -407,6 +409,17 @@ def test_what_was_exchanged_since_it_was_looked_at_is_left(
         change.apply(town.context())
     assert caught.value.reason in (reasons.CONCURRENT_CHANGE, reasons.NOT_A_REGULAR_FILE)
     assert looks(town) == before
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="needs FUSE (/dev/fuse)")
+def test_a_server_that_is_gone_does_not_hold_seal(town: Builder, tmp_path: Path) -> None:
+    """Where all homes are on it, as on a machine that builds images: nothing asks it."""
+    town.file("/tmp/x", "x")
+    argv = [sys.executable, "-m", "firstkey", "seal", "--root", str(town.root), "--rule", "temporary-files"]
+    with PrivateSystem(tmp_path) as system, dead_homes.dead(system, f"{town.root}/home"):
+        done = system.start("env", f"PYTHONPATH={AGENT}", *argv)
+        done.communicate(timeout=100)
+    assert (done.returncode, town.path("/tmp/x").exists()) == (0, False)
 
 
 def test_nothing_is_opened_in_what_is_mounted_from_elsewhere(tmp_path: Path) -> None:

@@ -81,12 +81,8 @@ class Builder:
     def context(self) -> Context:
         """What changes are applied with."""
         tree = self.target().tree
-        return Context(
-            tree,
-            partial(sshd.holds, tree),
-            foreign=mounts.foreign(tree.root),
-            needed=door.needed(tree),
-        )
+        foreign = mounts.foreign(tree.root)
+        return Context(tree, partial(sshd.holds, tree), foreign=foreign, needed=door.needed(tree, foreign))
 
     def settled(self, *names: str) -> list[Change]:
         """The changes of these rules as a plan has them, in its order."""

@@ -107,7 +107,8 @@ def _seal(args: argparse.Namespace, tree: Tree, wanted: Sequence[Rule], look: Su
     outcomes: list[Outcome] = []
     with common.locked(tree, LOCK_SECONDS, log) if is_live else nullcontext():
         instance = survey.do(lambda image, _: image.target.firmware_instance()) if is_live else None
-        context = Context(tree, survey.holds, instance, mounts.foreign(tree.root), door.needed(tree))
+        foreign = mounts.foreign(tree.root)
+        context = Context(tree, survey.holds, instance, foreign, door.needed(tree, foreign))
         for outcome in seal.carry_out(planned, context, before_histories=end_other_shells):
             outcomes.append(outcome)
             progress.report(len(outcomes), outcome.step.change.path)

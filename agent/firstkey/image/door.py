@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from firstkey import NamedTuple, image_reasons, reasons
 from firstkey.image import shadow
 from firstkey.reasons import FirstkeyError
-from firstkey.system import erase, walk
+from firstkey.system import erase, mounts, walk
 from firstkey.system.files import ANYTHING, Changed, Directory, File, Looks
 from firstkey.system.mounts import Mount, is_at_or_below
 from firstkey.system.tree import Tree
@@ -58,9 +58,13 @@ def seen(found: os.stat_result) -> Seen:
     return Seen(found.st_dev, found.st_ino, kind, found.st_uid, single)
 
 
-def needed(tree: Tree) -> frozenset[str]:
-    """NEEDED in this tree: with what a link of such a name leads to, and the links on the way."""
-    ends = filter(None, (walk.end_of(tree, path) for path in NEEDED))
+def needed(tree: Tree, foreign: Sequence[Mount]) -> frozenset[str]:
+    """NEEDED in this tree: with what a link of such a name leads to, and the links on the way.
+
+    What is mounted from elsewhere stays in any case, and is not looked at: its server may be gone.
+    """
+    own = (path for path in NEEDED if mounts.over(foreign, tree.root, path) is None)
+    ends = filter(None, (walk.end_of(tree, path) for path in own))
     return NEEDED.union(*((end.path, *end.links) for end in ends))
 
 
@@ -86,9 +90,9 @@ class Context(NamedTuple):
 
     def require_own(self, path: str) -> None:
         """Raise FirstkeyError where a path without links leads to what is mounted from elsewhere."""
-        for mount in self.foreign:
-            if is_at_or_below(self.tree.root.rstrip("/") + path, mount.path):
-                raise mounted(path, mount)
+        mount = mounts.over(self.foreign, self.tree.root, path)
+        if mount:
+            raise mounted(path, mount)
 
     @contextmanager
     def door(self, path: str, *, make: bool = False) -> Iterator[tuple[Directory | None, str]]:

@@ -89,7 +89,10 @@ FILE, DIRECTORY = "file", "directory"
 DEEPEST = 400
 """How many directories inside one another are walked; each holds a descriptor, and a process has 1024."""
 PROGRESS_SECONDS = 0.1
-NESTED = Needle("nested", b"ustar", lambda text, at: "is" if packed.PACKED.match(text, at + 255) else None)
+IS_NESTED = "has something packed in it"
+NESTED = Needle(
+    "nested", b"ustar", lambda text, at: IS_NESTED if packed.PACKED.match(text, at + 255) else None
+)
 MOST_JUDGED = 200_000
 """How often a needle is judged in one file: a text of nothing else would keep the scan busy for an hour."""
 HEAD = 1024
@@ -176,7 +179,6 @@ class Scanner:
         self._starts = tuple(start for watch in self._headed for start in watch.starts)
         self._all_needles = [NESTED, *(watch for watch in watches if isinstance(watch, Needle))]
         self._everywhere = [needle for needle in self._all_needles if needle.everywhere]
-        self._shown: set[tuple[str, str]] = set()
         self._told = 0.0
         self._window = walk.Window()
         self._judged: dict[Needle, int] = {}
@@ -184,7 +186,7 @@ class Scanner:
         outside = 0 if tree.is_running_system else len(tree.root)
         self._mounts = {mount.path[outside:]: mount for mount in looking.left_out}
         self._left_out: list[mounts.Mount] = []
-        self._sightings: dict[str, list[Sighting]] = {}
+        self._sightings: dict[str, dict[tuple[str, str], Sighting]] = {}
         self._unknowns: list[Unknown] = []
         self._files = 0
 
@@ -195,7 +197,7 @@ class Scanner:
             self._look(DIRECTORY, "/", top.fd, ".", depth=0, in_packages=False)
         if before:
             self._at(*before)
-        sightings = {kind: tuple(found) for kind, found in self._sightings.items()}
+        sightings = {kind: tuple(found.values()) for kind, found in self._sightings.items()}
         return Scan(sightings, tuple(self._unknowns), tuple(self._left_out), self._files)
 
     # --- directories ------------------------------------------------------------------------------
@@ -261,7 +263,7 @@ class Scanner:
 
     def _file(self, path: str, fd: int, name: str, *, in_packages: bool) -> None:
         window, is_packed = self._window, False
-        self._judged, self._shown = {}, set()
+        self._judged = {}
         is_packaged = in_packages and not is_stray(path, self._packaged)
         needles = self._everywhere
         for is_first in window.through(name, fd):
@@ -280,10 +282,7 @@ class Scanner:
             self._unknown(path, image_reasons.NOT_LOOKED_AT, detail)
         if is_packed:
             self._look_inside(fd, path, name)
-        if any(seen.path == path for seen in self._sightings.get(NESTED.kind, ())[-1:]):
-            last = ((kind, found[-1]) for kind, found in self._sightings.items())
-            # What the archive itself has shown, with a line, is not shown again without one.
-            self._shown = {(kind, seen.detail) for kind, seen in last if seen.path == path}
+        if (path, IS_NESTED) in self._sightings.get(NESTED.kind, ()):
             self._look_inside(fd, path, name, nested=True)
         if self._judged and max(self._judged.values()) > MOST_JUDGED:
             detail = f"{path} has more in it that looks like a secret at first sight than was judged"
@@ -339,8 +338,8 @@ class Scanner:
                 found = window.content.find(watch.needle, found + len(watch.needle), end)
 
     def _see(self, kind: str, path: str, detail: str, line: int | None = None) -> None:
-        if (kind, detail) not in self._shown:
-            self._sightings.setdefault(kind, []).append(Sighting(path, detail, line))
+        # What is there a second time, far behind in the file or packed, has no line: the first counts.
+        self._sightings.setdefault(kind, {}).setdefault((path, detail), Sighting(path, detail, line))
 
 
 def is_stray(path: str, packaged: Collection[str] | None) -> bool:

@@ -120,7 +120,7 @@ def plan(image: Image, wanted: Sequence[Rule], options: Collection[str]) -> Plan
     steps: list[Step] = []
     left: list[Left] = []
     settled: Settled = {}
-    needed = door.needed(image.tree)
+    needed = door.needed(image.tree, image.looking.left_out)
     for result in found:
         rule = result.rule
         image.looking.at(RULE, rule.id)
@@ -326,9 +326,8 @@ def _healed(image: Image, result: Result, kept: Sequence[Step], settled: Settled
     changes = [step.change for step in kept if not step.waits]
     effects = set(map(effect, changes))
     taken = {path for change in changes for path in destroyed(change)}
-    of_rule = [done for (name, _), done in settled.items() if name == result.rule.id]
     for finding in result.verdict.findings:
-        own = [settled.get((result.rule.id, change), False) for change in finding.changes] or of_rule
+        own = [settled.get((result.rule.id, change), False) for change in finding.changes]
         if own and not finding.remedy and all(done is None or effect(done) in effects for done in own):
             yield True
         else:

@@ -153,10 +153,7 @@ class Image:
 
     def mounted_at(self, path: str) -> mounts.Mount | None:
         """What is mounted there, or above, that is no part of the image."""
-        host = self.tree.root.rstrip("/") + os.path.normpath(path)
-        return next(
-            (mount for mount in self.looking.left_out if mounts.is_at_or_below(host, mount.path)), None
-        )
+        return mounts.over(self.looking.left_out, self.tree.root, os.path.normpath(path))
 
     # --- looking at files -------------------------------------------------------------------------
 

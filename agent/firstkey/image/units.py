@@ -46,7 +46,7 @@ def is_enabled(image: Image, unit: str, *starters: str) -> bool:
     kinds = ("wants", "requires", "upholds")
     wanting = (path for place in PLACES for kind in kinds for path in image.glob(f"{place}/*.{kind}/{unit}"))
     # What the initial RAM disk wants, and only it, is not started by the system itself (bootup(7)).
-    return any("/initrd" not in path for path in wanting)
+    return any("/initrd" not in posixpath.dirname(path) for path in wanting)
 
 
 def may_run(image: Image, unit: str, holds: Callable[[str, str], bool | None]) -> bool | None:

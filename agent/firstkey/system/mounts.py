@@ -98,6 +98,12 @@ def is_at_or_below(path: str, place: str) -> bool:
     return path == place or path.startswith(place.rstrip("/") + "/")
 
 
+def over(found: Iterable[Mount], root: str, path: str) -> Mount | None:
+    """Which of these is mounted at that path of the tree at `root`, or above."""
+    host = root.rstrip("/") + path
+    return next((mount for mount in found if is_at_or_below(host, mount.path)), None)
+
+
 def upwards(path: str) -> Iterator[str]:
     """The path, then each directory above it: looked up in a set, many places take no longer than few."""
     while path.strip("/"):

@@ -46,7 +46,7 @@ def _check_keys(image: Image) -> Iterator[Part]:
     found = {sighting.path for sighting in image.sightings(KIND)}
     found.update(configured, *(image.glob(pattern, unknowns) for pattern in IN_HOMES))
     unknowns += image.home_unknowns
-    files = (image.file(path, unknowns) for path in found)
+    files = (image.file(path, unknowns) for path in sorted(found))
     for path in sorted({file.path for file in files if file}):
         content, links = b"", image.links_to(path)
         with noted(path, unknowns):
