@@ -393,7 +393,7 @@ def test_what_cannot_be_read_is_a_warning_and_masks_all_the_same(tmp_path: Path)
 def test_a_named_file_stands_alone(tmp_path: Path) -> None:
     """--config FILE is all there is: neither the main file nor drop-ins count."""
     loaded(tmp_path, {f"{ETC}/firstkey.conf.d/10.conf": users("drop-in"), "my.conf": users("mine")})
-    named = Namespace(config=str(tmp_path / "my.conf"), imds=None)
+    named = Namespace(root="/", config=str(tmp_path / "my.conf"), imds=None)
     with Tree(str(tmp_path)) as tree:
         assert configuration(tree, named).keys.users == ("mine",)
 
@@ -402,7 +402,7 @@ def test_a_named_file_stands_alone(tmp_path: Path) -> None:
 def test_a_named_file_must_be_readable(tmp_path: Path, name: str) -> None:
     """Who names a file means it: going on without it would be a silent guess."""
     (tmp_path / "dir").mkdir()
-    named = Namespace(config=f"{tmp_path}{name}", imds=None)
+    named = Namespace(root="/", config=f"{tmp_path}{name}", imds=None)
     with Tree(str(tmp_path)) as tree, pytest.raises(ConfigError, match=name) as caught:
         configuration(tree, named)
     assert caught.value.exit_status == 78

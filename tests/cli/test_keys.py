@@ -220,7 +220,7 @@ def test_a_service_that_wants_a_token_and_gives_none(machine: Machine, keys: dic
     assert done.status == 1
     assert "and the service has none to give (v1-disabled)" in done.err
     assert "If Version= is 1, set Version=auto" in done.err
-    assert "otherwise see why the token failed: firstkey keys -v" in done.err
+    assert f"otherwise see why the token failed: firstkey keys --root {machine.root}" in done.err
 
 
 def test_verbose_tells_each_attempt(machine: Machine, keys: dict[str, str]) -> None:

@@ -32,7 +32,7 @@ OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 NO_PASSWORD = "*"  # noqa: S105 - matches no password, and unlike "!" is no lock that sshd heeds (shadow(5))
 
 _NUMBER = re.compile(r"[0-9]{1,10}")
-_MOUNT_POINT = re.compile(r"(?m)^[ \t]*[^#\s]\S*[ \t]+(/\S*?)/*(?=\s|$)(?!.*\bnoauto\b)")
+_MOUNT_POINT = re.compile(r"(?m)^[ \t]*[^#\s]\S*[ \t]+(/\S*)(?!\S|.*\bnoauto\b)")
 _NOBODY_AT_ALL = 2**32 - 1
 """To the kernel, -1: "leave it as it is" (chown(2), setresuid(2)). No account has it."""
 
@@ -173,8 +173,8 @@ def unmounted(tree: Tree, path: str) -> FirstkeyError | None:
         return None
     fstab = (tree.read("/etc/fstab", limit=LIMIT) or b"").decode("utf-8", "replace")
     mounted = (tree.read("/proc/self/mountinfo", limit=LIMIT) or b"").decode("utf-8", "replace")
-    above = (point for point in _MOUNT_POINT.findall(fstab) if f"{path}/".startswith(f"{point}/"))
-    for point in above:
+    points = (point.rstrip("/") or "/" for point in _MOUNT_POINT.findall(fstab))
+    for point in (each for each in points if f"{path}/".startswith(f"{each}/")):
         # It is mounted where its links lead. A mount itself is not touched: its server may be dead.
         if f" {point} r" not in mounted and f" {os.path.realpath(point)} r" not in mounted:
             message = f"{point} is not mounted yet, and will cover {path}"
