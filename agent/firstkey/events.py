@@ -187,7 +187,7 @@ SSHD_DEFAULTS_ASSUMED = _warning("sshd-defaults-assumed", "6c2d59c87a1e47c7b8b61
 USER_FAILED = _error("user-failed", "64a51c7d18654416a521adb7677da21f",
     "{user} did not get the launch keys: {detail} ({reason}).")
 FILE_COVERED = _warning("file-covered", "907469bed9d4471eb4ba0c719e807e0e",
-    "{file} of {user} counts until a mount covers it, and is then written again: {detail} ({reason}).")
+    "{file} of {user} is in use until a mount covers it; firstkey then writes it again: {detail} ({reason}).")
 FILE_NOT_READ = _warning("file-not-read", "034fc53b0c864e83afbffad5b7fe4666",
     "The launch keys of {user} are in {file}, which sshd does not read: {detail} ({reason}).")
 LOGIN_REFUSED = _warning("login-refused", "4b6bd90b37fb4a6b975d6293e5c7f152",

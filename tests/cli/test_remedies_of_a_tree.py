@@ -49,6 +49,8 @@ def test_no_published_remedy_acts_on_the_host(reason: reasons.Reason) -> None:
     args = Namespace(root=f"/{ODD}", config=None, imds="http://127.0.0.1:1")
     said = overrides.on_tree(reason.remedy, args)
     assert on_host(said, args.root) == []
+    is_for_both = said.startswith("In ") and " --root " in said
+    assert (", except firstkey: " in said) == is_for_both, "firstkey itself is typed on this host"
     assert overrides.on_tree(said, args) == said
     assert overrides.on_tree(reason.remedy, Namespace(root="/", config=None, imds=None)) == reason.remedy
 

@@ -29,12 +29,14 @@ def on_tree(remedy: str, args: argparse.Namespace) -> str:
     """The remedy for what --root names; one that is adapted stays as it is."""
     named = args.config and os.path.abspath(args.config)
     given = display.options(root=args.root, config=named, imds=args.imds)
+    adapted = _FIRSTKEY.sub(lambda own: own[0] + given, remedy)
     # The program that is missing may be the host's: no other is run about a tree.
     where = "or on this host if it has none" if " install " in remedy else "not on this host"
-    place = f"In {display.quoted(args.root)}, {where}: "
+    beside = ", except firstkey" if adapted != remedy else ""
+    place = f"In {display.quoted(args.root)}, "
     if args.root == "/" or given in remedy or remedy.startswith(place):
         return remedy
-    return (place if _PROGRAMS.search(remedy) else "") + _FIRSTKEY.sub(lambda own: own[0] + given, remedy)
+    return f"{place}{where}{beside}: {adapted}" if _PROGRAMS.search(remedy) else adapted
 
 
 def named_configuration(args: argparse.Namespace) -> config.Config | None:
@@ -59,12 +61,10 @@ def configuration(tree: Tree, args: argparse.Namespace) -> config.Config:
     """The settings, with what the options say in their place. Raises UsageError and ConfigError."""
     if not hasattr(args, "named"):  # else it is done: in a box, paths are not the host's
         adapt_remedies(args)
-    named: config.Config | None = getattr(args, "named", None) or named_configuration(args)
-    settled = named or config.load(tree)
+    settled: config.Config = getattr(args, "named", None) or named_configuration(args) or config.load(tree)
     if args.imds is not None:
         imds = settled.imds._replace(endpoints=(_endpoint(args.imds),))
-        here = config.Origin("--imds on the command line", 0)
-        said = {**settled.origins, ("IMDS", "Endpoints"): (here,)}
+        said = {**settled.origins, ("IMDS", "Endpoints"): (config.Origin("--imds on the command line", 0),)}
         settled = settled._replace(imds=imds, origins=said)
     if getattr(args, "user", None):
         settled = settled._replace(keys=settled.keys._replace(users=_names(args.user)))
